@@ -1,0 +1,204 @@
+"""What the solvers did: evaluations, residuals and convergence of every equilibrium layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from equipoise.callbacks.curve_source import CurveSource, Row, write_row
+from equipoise.callbacks.equilibrium_layers import equilibrium_layers
+from equipoise.callbacks.solve_statistics import SolveStatistics
+from equipoise.equilibrium import Equilibrium, SolveReport
+
+
+class LayerStatistics:
+    """Forward and backward statistics of one layer, or of several merged."""
+
+    def __init__(self) -> None:
+        self.forward = SolveStatistics()
+        self.backward = SolveStatistics()
+
+    def add(self, report: SolveReport) -> None:
+        """Add the report of one batch, and that of its backward where one has run."""
+        self.forward.add(report)
+        if report.backward is not None:
+            self.backward.add(report.backward)
+
+    def absorb(self, other: LayerStatistics) -> None:
+        """Add everything that `other` has seen."""
+        self.forward.absorb(other.forward)
+        self.backward.absorb(other.backward)
+
+
+Statistics = dict[str, LayerStatistics]
+"""Layer name to its statistics."""
+
+
+class ConvergenceMonitor(CurveSource):
+    """Write `solver/…`, `backward/…` and `gradient` columns, and sum up each stage.
+
+    After every batch the reports that the layers keep anyway are noted by reference; the device is
+    read when a row is written. A change of the gradient estimator brings a row of its own. Without
+    equilibrium layers the monitor does nothing. With several processes the numbers are those of
+    the first one's share of the data.
+    """
+
+    def __init__(self) -> None:
+        self.layers: dict[str, Equilibrium] = {}
+        self.seen: dict[str, SolveReport] = {}
+        self.since_row: Statistics = {}
+        self.epoch: Statistics = {}
+        self.stages: dict[str, Statistics] = {}
+        self.gradient: str | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the layers and forget an earlier run."""
+        super().on_train_start(trainer, pl_module)
+        self.layers = equilibrium_layers(pl_module)
+        self.since_row, self.epoch, self.gradient = {}, {}, None
+        self.stages.pop("train", None)
+
+    def observe(self, trainer: Trainer, outputs: Any) -> None:
+        """Note the reports of a training batch."""
+        self._collect(self.since_row)
+        gradient = self.active_gradient()
+        if gradient != self.gradient:
+            changed = self.gradient is not None
+            self.gradient = gradient
+            if changed:
+                write_row(trainer)
+
+    def row(self, trainer: Trainer) -> Row:
+        """Return the columns of the batches since the last row."""
+        if not self.since_row:
+            return {}
+        merged = _merge(self.since_row)
+        for name, statistics in self.since_row.items():
+            self.epoch.setdefault(name, LayerStatistics()).absorb(statistics)
+        self.since_row = {}
+        row = {**_solver_columns(merged.forward), **_backward_columns(merged.backward)}
+        return {**row, "gradient": self.gradient or self.active_gradient()}
+
+    def close_epoch(self) -> None:
+        """Keep the statistics of the training epoch."""
+        if self.epoch:
+            self.stages["train"] = self.epoch
+        self.epoch = {}
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the statistics of a validation."""
+        self._start_stage("val", pl_module)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Note the reports of a validation batch."""
+        if not trainer.sanity_checking:
+            self._collect(self.stages["val"])
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the statistics of a test."""
+        self._start_stage("test", pl_module)
+
+    def on_test_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Note the reports of a test batch."""
+        self._collect(self.stages["test"])
+
+    def summary(self, stage: str) -> dict[str, Any] | None:
+        """Return `solver_stats` of the latest epoch of a stage: "train", "val" or "test".
+
+        The keys are nfe_mean, residual_median, residual_p95 and converged_fraction, merged over
+        the layers; with several layers `details` lists each. None where nothing was solved.
+        """
+        return _summary(self.stages.get(stage, {}), lambda layer: layer.forward)
+
+    def gradient_stats(self) -> dict[str, Any] | None:
+        """Return nfe_mean, residual_median and fallback_fraction of the last training epoch.
+
+        Merged and listed as in `summary`; None where no backward has run.
+        """
+        return _summary(self.stages.get("train", {}), lambda layer: layer.backward)
+
+    def active_gradient(self) -> str:
+        """Return the name of the estimator in force; several different ones are joined by "+"."""
+        if len(self.layers) == 1:  # the usual case, and this runs at every step
+            (layer,) = self.layers.values()
+            return layer.gradient.name
+        return "+".join(dict.fromkeys(layer.gradient.name for layer in self.layers.values()))
+
+    def current(self) -> tuple[float, float | None] | None:
+        """Return NFE and median residual of the latest batch; this waits for the device."""
+        statistics = LayerStatistics()
+        for report in self.seen.values():
+            statistics.add(report)
+        if not statistics.forward.solves:
+            return None
+        summary = statistics.forward.forward_summary()
+        return statistics.forward.nfe_mean(), summary["residual_median"]
+
+    def _start_stage(self, stage: str, module: LightningModule) -> None:
+        self.layers = equilibrium_layers(module)
+        self.stages[stage] = {}
+
+    def _collect(self, statistics: Statistics) -> None:
+        for name, layer in self.layers.items():
+            report = layer.report
+            # A layer that this batch did not use still holds its old report.
+            if report is None or report is self.seen.get(name):
+                continue
+            self.seen[name] = report
+            kept = statistics.get(name)
+            if kept is None:
+                kept = statistics[name] = LayerStatistics()
+            kept.add(report)
+
+
+def _merge(statistics: Statistics) -> LayerStatistics:
+    if len(statistics) == 1:
+        return next(iter(statistics.values()))
+    merged = LayerStatistics()
+    for layer in statistics.values():
+        merged.absorb(layer)
+    return merged
+
+
+def _solver_columns(forward: SolveStatistics) -> Row:
+    median, p95 = forward.residuals.quantiles(0.5, 0.95) or (None, None)
+    return _present(
+        {
+            "solver/nfe": forward.nfe_mean(),
+            "solver/residual_median": median,
+            "solver/residual_p95": p95,
+            "solver/converged_fraction": forward.converged.value(),
+        }
+    )
+
+
+def _backward_columns(backward: SolveStatistics) -> Row:
+    if not backward.solves:
+        return {}
+    (median,) = backward.residuals.quantiles(0.5) or (None,)
+    fallback = backward.fallback.value()
+    return _present(
+        {
+            "backward/nfe": backward.nfe_mean(),
+            "backward/residual_median": median,
+            "backward/fallback_fraction": 0.0 if fallback is None else fallback,
+        }
+    )
+
+
+def _present(columns: dict[str, Tensor | float | None]) -> Row:
+    return {name: value for name, value in columns.items() if value is not None}
+
+
+def _summary(
+    statistics: Statistics, direction: Callable[[LayerStatistics], SolveStatistics]
+) -> dict[str, Any] | None:
+    used = {name: layer for name, layer in statistics.items() if direction(layer).solves}
+    if not used:
+        return None
+    is_forward = direction is not None
+    del is_forward
+    return None

@@ -1,0 +1,73 @@
+"""Training loss and metrics as a curve, at no cost a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from equipoise.callbacks.curve_source import CurveSource, Row
+from equipoise.callbacks.finite_mean import FiniteMean
+
+
+class TrainingCurve(CurveSource):
+    """Write the means of the scalars that `training_step` returns as `train/<name>` columns.
+
+    `latest` holds the means of the last whole epoch (or of what was reached of it when the run was
+    stopped). With several processes the numbers are those of the first one's share of the data.
+    """
+
+    def __init__(self) -> None:
+        self.latest: dict[str, float] = {}
+        self.last_outputs: Any = None
+        self.since_row: dict[str, FiniteMean] = {}
+        self.epoch: dict[str, FiniteMean] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier run."""
+        super().on_train_start(trainer, pl_module)
+        self.since_row, self.epoch, self.latest = {}, {}, {}
+
+    def observe(self, trainer: Trainer, outputs: Any) -> None:
+        """Add every scalar of `outputs` to its mean."""
+        self.last_outputs = outputs
+        for name, value in _scalars(outputs).items():
+            # Lightning hands back the loss divided by the number of accumulated batches.
+            parts = trainer.accumulate_grad_batches if name == "loss" else 1
+            mean = self.since_row.get(name)
+            if mean is None:
+                mean = self.since_row[name] = FiniteMean()
+            mean.add(value if parts == 1 else value * parts)
+
+    def row(self, trainer: Trainer) -> Row:
+        """Return the means since the last row."""
+        row: Row = {f"train/{name}": mean.mean() for name, mean in self.since_row.items()}
+        for name, mean in self.since_row.items():
+            self.epoch.setdefault(name, FiniteMean()).absorb(mean)
+        self.since_row = {}
+        return row
+
+    def close_epoch(self) -> None:
+        """Read the means of the epoch; a part of an epoch without a batch changes nothing."""
+        if self.epoch:
+            self.latest = {name: mean.mean().item() for name, mean in self.epoch.items()}
+        self.epoch = {}
+
+    def current_loss(self) -> float | None:
+        """Return the loss of the latest batch; this waits for the device."""
+        loss = _scalars(self.last_outputs).get("loss")
+        return None if loss is None else float(loss)
+
+
+def _scalars(outputs: Any) -> dict[str, Tensor | float]:
+    if isinstance(outputs, Tensor):
+        outputs = {"loss": outputs}
+    if not isinstance(outputs, Mapping):
+        return {}
+    return {name: value for name, value in outputs.items() if _is_scalar(value)}
+
+
+def _is_scalar(value: Any) -> bool:
+    return value.ndim == 0 if isinstance(value, Tensor) else isinstance(value, int | float)

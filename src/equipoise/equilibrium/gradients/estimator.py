@@ -1,0 +1,53 @@
+"""What every gradient estimator offers."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from equipoise.equilibrium.solution import Solution, SolveReport
+from equipoise.equilibrium.state import Function, State, parts
+
+
+class GradientEstimator(Protocol):
+    """Gives a solution, found without a graph, a gradient towards f's parameters and the inputs.
+
+    own_iteration: the estimator starts at z0 and brings its own iteration, in evaluation too; the
+    layer then runs no solver and passes `Solution.unsolved(z0)`.
+    """
+
+    name: ClassVar[str]
+    own_iteration: ClassVar[bool]
+
+    def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
+        """A state with the values of `solution.z`, up to the steps that the estimator takes itself.
+
+        Where gradients are disabled it is `solution.z`. Once a backward pass has reached the state,
+        `solution.report.backward` tells what it cost.
+        """
+        ...
+
+
+def report_products(state: State, report: SolveReport, products: int) -> None:
+    """Note, when the backward pass arrives at `state`, that it will take so many products with J^T.
+
+    For estimators whose backward is an explicit graph: they solve nothing, so there is no residual.
+    """
+    first = parts(state)[0]
+    if not first.requires_grad:
+        return
+
+    def note(_: Tensor) -> None:
+        report.backward = SolveReport(nfe=products)
+
+    first.register_hook(note)
+
+
+def damped(z: State, fz: State, damping: float) -> State:
+    """(1 - damping) z + damping f(z), part by part."""
+    if damping == 1.0:
+        return fz
+    mixed = tuple(torch.lerp(a, b.to(a.dtype), damping) for a, b in zip(parts(z), parts(fz), strict=True))
+    return mixed if isinstance(z, tuple) else mixed[0]

@@ -1,0 +1,42 @@
+"""The phantom gradient by damped unrolling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from equipoise.equilibrium.gradients.estimator import damped, report_products
+from equipoise.equilibrium.solution import Solution
+from equipoise.equilibrium.state import Function, State, detached
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """z <- (1 - damping) z + damping f(z), `steps` times from the solution, backpropagated through.
+
+    Cost: `steps` evaluations and products with J^T; memory of `steps` graphs of f.
+    Source: Geng et al. 2021 (arXiv 2111.05177), eq. 8 (unrolling-based phantom gradient).
+    """
+
+    name: ClassVar[str] = "phantom"
+    own_iteration: ClassVar[bool] = False
+
+    steps: int = 5
+    damping: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 < self.damping <= 1:
+            raise ValueError("phantom needs at least one step and a damping in (0, 1]")
+
+    def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
+        """The state after the damped steps."""
+        if not torch.is_grad_enabled():
+            return solution.z
+        state = detached(solution.z)
+        for _ in range(self.steps):
+            state = damped(state, f(state, *inputs), self.damping)
+        report_products(state, solution.report, self.steps)
+        return state

@@ -1,0 +1,121 @@
+"""The equilibrium layer: solve without a graph, attach a gradient, keep a report."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.equilibrium.gradients import GradientEstimator
+from equipoise.equilibrium.solution import NotConvergedError, Solution, SolveReport, Status
+from equipoise.equilibrium.solvers import FixedPoint, Solver
+from equipoise.equilibrium.state import Function, Layout, State
+
+OnFailure = Literal["raise", "warn", "fallback"]
+
+
+class Equilibrium(nn.Module):
+    """z* = f(z*, *inputs) as a layer; solver and estimator can be replaced at any time.
+
+    solver, gradient, eval_solver (for evaluation mode, None = solver) are plain attributes.
+    on_failure: what to do when samples end without convergence. "raise" raises NotConvergedError;
+    "warn" warns, once a layer; "fallback" solves diverged and non-finite samples anew by damped
+    iteration and keeps the better result. With tol = 0 there is no such test.
+    """
+
+    def __init__(
+        self,
+        solver: Solver,
+        gradient: GradientEstimator,
+        eval_solver: Solver | None = None,
+        on_failure: OnFailure = "warn",
+    ) -> None:
+        super().__init__()
+        if on_failure not in ("raise", "warn", "fallback"):
+            raise ValueError(f"on_failure must be raise, warn or fallback, not {on_failure!r}")
+        self.solver = solver
+        self.gradient = gradient
+        self.eval_solver = eval_solver
+        self.on_failure = on_failure
+        self.report: SolveReport | None = None
+        self._warned = False
+
+    def forward(self, f: Function, z0: State, *inputs: Tensor) -> State:
+        """The equilibrium of f from z0, in z0's shape; `inputs` share the batch dimension."""
+        solver = self.active_solver
+        if self.gradient.own_iteration:
+            solution = Solution.unsolved(z0)
+            state = self.gradient.attach(f, solution, z0, *inputs)
+            _classify(solution.report, solver)
+        else:
+            with torch.no_grad():
+                solution = self._handled(solver.solve(f, z0, *inputs), solver, f, z0, inputs)
+            state = self.gradient.attach(f, solution, z0, *inputs)
+        self.report = solution.report
+        return state
+
+    @property
+    def active_solver(self) -> Solver:
+        """The solver of the present mode, training or evaluation."""
+        return self.solver if self.training or self.eval_solver is None else self.eval_solver
+
+    def _handled(
+        self, solution: Solution, solver: Solver, f: Function, z0: State, inputs: tuple[Tensor, ...]
+    ) -> Solution:
+        """Apply `on_failure`; reads the device once, and not at all after the first warning."""
+        settled = self.on_failure == "warn" and self._warned
+        if settled or solver.tol == 0 or bool(solution.converged.all()):
+            return solution
+        if self.on_failure == "fallback":
+            return _with_fallback(solution, solver, f, z0, inputs)
+        message = _describe(solution.report, solver)
+        if self.on_failure == "raise":
+            raise NotConvergedError(message)
+        warnings.warn(f"{message}; this warning comes once a layer", stacklevel=3)
+        self._warned = True
+        return solution
+
+
+def _classify(report: SolveReport, solver: Solver) -> None:
+    """Statuses of an estimator's own iteration, by the tolerance of the layer's solver."""
+    if report.residual is None or report.status is None:
+        return
+    status = report.status.masked_fill(report.residual <= solver.tol, Status.CONVERGED)
+    report.status = status.masked_fill(~torch.isfinite(report.residual), Status.NON_FINITE)
+
+
+def _describe(report: SolveReport, solver: Solver) -> str:
+    counts = report.counts()
+    failed = sum(count for status, count in counts.items() if status != "converged")
+    kinds = ", ".join(f"{count} {status}" for status, count in counts.items() if status != "converged")
+    return (
+        f"{failed} of {sum(counts.values())} samples did not reach the tolerance {solver.tol:g} in "
+        f"{report.nfe} evaluations ({kinds})"
+    )
+
+
+def _with_fallback(
+    solution: Solution, solver: Solver, f: Function, z0: State, inputs: tuple[Tensor, ...]
+) -> Solution:
+    """Where `solution` diverged or is non-finite, the damped iteration's result if it is better."""
+    damped = FixedPoint(
+        damping=0.5, max_steps=solver.max_steps, tol=solver.tol, stop=solver.stop,
+        check_every=solver.check_every, dtype=solver.dtype,
+    ).solve(f, z0, *inputs)  # fmt: skip
+    broken = (solution.status == Status.DIVERGED) | (solution.status == Status.NON_FINITE)
+    better = broken & (damped.residual < solution.residual)
+    layout = Layout.of(solution.z)
+    z = torch.where(better.unsqueeze(1), layout.flatten(damped.z), layout.flatten(solution.z))
+    merged = Solution(
+        z=layout.restore(z),
+        residual=torch.where(better, damped.residual, solution.residual),
+        steps=torch.where(better, damped.steps, solution.steps),
+        status=torch.where(better, damped.status, solution.status),
+        nfe=solution.nfe + damped.nfe,
+        trace=solution.trace,
+        inverse=solution.inverse,
+    )
+    merged.report.fallback = better
+    return merged

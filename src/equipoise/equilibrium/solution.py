@@ -1,0 +1,99 @@
+"""What a solve returns: the solution, and a report that can be kept after the state is gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from equipoise.equilibrium.state import State, parts
+
+if TYPE_CHECKING:
+    from equipoise.equilibrium.solvers.inverse import LowRankInverse
+
+
+class Status(IntEnum):
+    """How the solve of one sample ended."""
+
+    CONVERGED = 0
+    BUDGET = 1
+    STAGNATED = 2
+    DIVERGED = 3
+    NON_FINITE = 4
+
+
+class NotConvergedError(RuntimeError):
+    """A solve failed and the layer was told to raise."""
+
+
+@dataclass
+class SolveReport:
+    """Per-sample outcome of a solve, without the state. `backward` is the same for the adjoint.
+
+    residual (B,) · steps (B,) evaluation at which the returned iterate was met · status (B,) codes
+    of `Status` · nfe evaluations of f spent on the batch · trace (nfe, B) or None · fallback (B,)
+    where an estimator fell back to a cheaper gradient, or None. An estimator that solves nothing
+    backward leaves residual, steps and status of its backward report None.
+    """
+
+    nfe: int
+    residual: Tensor | None = None
+    steps: Tensor | None = None
+    status: Tensor | None = None
+    trace: Tensor | None = None
+    fallback: Tensor | None = None
+    backward: SolveReport | None = None
+
+    @property
+    def converged(self) -> Tensor | None:
+        """(B,) bool: the tolerance was met; None where nothing was solved."""
+        return None if self.status is None else self.status == Status.CONVERGED
+
+    def counts(self) -> dict[str, int]:
+        """How many samples ended with each status; reads the device once."""
+        if self.status is None:
+            return {}
+        numbers = torch.bincount(self.status.long(), minlength=len(Status)).tolist()
+        return {status.name.lower(): numbers[status] for status in Status if numbers[status]}
+
+
+@dataclass
+class Solution:
+    """The result of `Solver.solve`; its fields are described by `SolveReport`.
+
+    z is, per sample, the iterate of lowest residual; `inverse` is the quasi-Newton estimate of
+    (J_f - I)^-1 where the solver kept one.
+    """
+
+    z: State
+    residual: Tensor
+    steps: Tensor
+    status: Tensor
+    nfe: int
+    trace: Tensor | None = None
+    inverse: LowRankInverse | None = None
+    report: SolveReport = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.report = SolveReport(self.nfe, self.residual, self.steps, self.status, self.trace)
+
+    @property
+    def converged(self) -> Tensor:
+        """(B,) bool."""
+        return self.status == Status.CONVERGED
+
+    @classmethod
+    def unsolved(cls, z0: State) -> Solution:
+        """The solution before any evaluation, for estimators that bring their own iteration."""
+        first = parts(z0)[0]
+        batch, device = first.shape[0], first.device
+        return cls(
+            z=z0,
+            residual=torch.full((batch,), torch.inf, device=device),
+            steps=torch.zeros(batch, dtype=torch.long, device=device),
+            status=torch.full((batch,), Status.BUDGET, dtype=torch.int8, device=device),
+            nfe=0,
+        )

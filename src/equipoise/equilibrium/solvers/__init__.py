@@ -1,0 +1,9 @@
+"""Forward solvers: one file per method."""
+
+from equipoise.equilibrium.solvers.anderson import Anderson
+from equipoise.equilibrium.solvers.broyden import Broyden
+from equipoise.equilibrium.solvers.fixed_point import FixedPoint
+from equipoise.equilibrium.solvers.inverse import LowRankInverse
+from equipoise.equilibrium.solvers.solver import Iteration, Solver
+
+__all__ = ["Anderson", "Broyden", "FixedPoint", "Iteration", "LowRankInverse", "Solver"]

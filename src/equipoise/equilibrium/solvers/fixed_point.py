@@ -1,0 +1,43 @@
+"""Damped fixed-point (Picard) iteration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from equipoise.equilibrium.solvers.solver import Iteration, Solver
+
+
+@dataclass(frozen=True)
+class PicardIteration(Iteration):
+    """z <- (1 - damping) z + damping f(z)."""
+
+    damping: float
+
+    def advance(self, z: Tensor, fz: Tensor, g: Tensor) -> Tensor:
+        """The damped step; undamped, the evaluation itself."""
+        return fz if self.damping == 1.0 else z.add(g, alpha=self.damping)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedPoint(Solver):
+    """z <- (1 - damping) z + damping f(z), damping in (0, 1], 1 = undamped.
+
+    Converges where the spectral radius of (1 - damping) I + damping J_f is below 1, linearly.
+    No memory: three passes over the state a step beside f.
+    """
+
+    name: ClassVar[str] = "fixed_point"
+
+    damping: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.damping <= 1:
+            raise ValueError(f"damping must lie in (0, 1], got {self.damping}")
+
+    def start(self, z0: Tensor) -> PicardIteration:
+        """Nothing to remember."""
+        return PicardIteration(self.damping)

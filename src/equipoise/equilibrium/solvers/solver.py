@@ -1,0 +1,94 @@
+"""What all forward solvers share: the settings, and the loop around one method's update."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from equipoise.equilibrium.solution import Solution
+from equipoise.equilibrium.solvers.inverse import LowRankInverse
+from equipoise.equilibrium.solvers.search import Search
+from equipoise.equilibrium.solvers.stopping import Stop, StoppingRule, resolution
+from equipoise.equilibrium.state import Function, Layout, State
+
+Precision = Literal["float32", "float64"]
+
+
+class Iteration(ABC):
+    """One method's memory during one solve; everything in it is a matrix with a row per sample."""
+
+    @abstractmethod
+    def advance(self, z: Tensor, fz: Tensor, g: Tensor) -> Tensor:
+        """The next iterate from z, f(z) and g = f(z) - z, each (B, D); it may not write into z."""
+
+    def inverse(self) -> LowRankInverse | None:
+        """The estimate of (J_f - I)^-1 that the method has built, if it builds one."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver(ABC):
+    """Finds z with z = f(z, *inputs); a record of settings without state of its own.
+
+    max_steps: evaluations of f at most. tol: residual at which a sample is done; 0 spends the whole
+    budget. stop: how the residual is measured (`StoppingRule`). check_every: the host reads the
+    device at most once in so many evaluations, and samples are frozen only then. patience: a sample
+    whose best residual is so many evaluations old has stagnated. trace: keep every residual.
+    dtype: of the state and all algebra on it; None is the state's own, float32 at least.
+    """
+
+    name: ClassVar[str]
+
+    max_steps: int = 30
+    tol: float = 1e-3
+    stop: Stop = "relative"
+    check_every: int = 1
+    patience: int = 30
+    trace: bool = False
+    dtype: Precision | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 1 or self.check_every < 1 or self.patience < 1:
+            raise ValueError("max_steps, check_every and patience must be at least 1")
+        if self.tol < 0:
+            raise ValueError("tol must be 0 (the whole budget) or positive")
+        if self.stop not in ("relative", "absolute", "mixed"):
+            raise ValueError(f"stop must be relative, absolute or mixed, not {self.stop!r}")
+
+    @abstractmethod
+    def start(self, z0: Tensor) -> Iteration:
+        """The method's memory at the start of a solve from z0 (B, D)."""
+
+    def solve(self, f: Function, z0: State, *inputs: Tensor) -> Solution:
+        """Iterate from z0 until every sample has ended or the budget is spent.
+
+        f(z, *inputs) -> state of z's shape, evaluated as it is: under the caller's autocast and
+        grad mode (`Equilibrium` calls this under no_grad).
+        """
+        layout = Layout.of(z0, getattr(torch, self.dtype) if self.dtype else None)
+        z = layout.flatten(z0)
+        iteration = self.start(z)
+        rule = StoppingRule(self.stop, self.tol, resolution(z0, layout))
+        search = Search(z, rule, self.patience, self.trace)
+        for step in range(1, self.max_steps + 1):
+            fz = layout.flatten(f(layout.restore(z), *inputs))
+            g = fz - z
+            last = step == self.max_steps
+            check = self.tol > 0 and step % self.check_every == 0 and not last
+            if search.observe(z, fz, g, check) or last:
+                break
+            z = iteration.advance(z, fz, g)
+        search.finish()
+        return Solution(
+            z=layout.restore(search.best),
+            residual=search.best_residual,
+            steps=search.steps,
+            status=search.status,
+            nfe=search.nfe,
+            trace=torch.stack(search.trace) if search.trace is not None else None,
+            inverse=iteration.inverse(),
+        )

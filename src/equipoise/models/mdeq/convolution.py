@@ -1,0 +1,27 @@
+"""The convolutions that every part of MDEQ is made of."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+
+def convolution(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False
+) -> nn.Conv2d:
+    """Return a convolution of odd kernel with padding (kernel - 1) / 2: stride 1 keeps the size."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias=bias)
+
+
+def convolution_norm_relu(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False
+) -> nn.Sequential:
+    """Return convolution, batch normalisation and ReLU, named `conv`, `norm` and `relu`."""
+    return nn.Sequential(
+        OrderedDict(
+            conv=convolution(inputs, outputs, kernel, stride, bias),
+            norm=nn.BatchNorm2d(outputs),
+            relu=nn.ReLU(),
+        )
+    )

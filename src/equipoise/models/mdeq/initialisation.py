@@ -1,0 +1,22 @@
+"""The first weights of MDEQ."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+CONVOLUTION_STD = 0.01
+
+
+def initialise(network: nn.Module) -> None:
+    """Draw the plain convolutions and all convolutions' biases from N(0, 0.01), in place.
+
+    Weight-normed convolutions and linear layers keep PyTorch's own first weights, and norms theirs
+    of 1 and 0: so does the published code, where the normal draw never reaches a normalised weight.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            if not parametrize.is_parametrized(module, "weight"):
+                nn.init.normal_(module.weight, std=CONVOLUTION_STD)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, std=CONVOLUTION_STD)
