@@ -111,14 +111,16 @@ class ConvergenceMonitor(CurveSource):
         The keys are nfe_mean, residual_median, residual_p95 and converged_fraction, merged over
         the layers; with several layers `details` lists each. None where nothing was solved.
         """
-        return _summary(self.stages.get(stage, {}), lambda layer: layer.forward)
+        directions = {name: layer.forward for name, layer in self.stages.get(stage, {}).items()}
+        return _summary(directions, SolveStatistics.forward_summary)
 
     def gradient_stats(self) -> dict[str, Any] | None:
         """Return nfe_mean, residual_median and fallback_fraction of the last training epoch.
 
         Merged and listed as in `summary`; None where no backward has run.
         """
-        return _summary(self.stages.get("train", {}), lambda layer: layer.backward)
+        directions = {name: layer.backward for name, layer in self.stages.get("train", {}).items()}
+        return _summary(directions, SolveStatistics.backward_summary)
 
     def active_gradient(self) -> str:
         """Return the name of the estimator in force; several different ones are joined by "+"."""
@@ -194,11 +196,14 @@ def _present(columns: dict[str, Tensor | float | None]) -> Row:
 
 
 def _summary(
-    statistics: Statistics, direction: Callable[[LayerStatistics], SolveStatistics]
+    directions: dict[str, SolveStatistics],
+    summarise: Callable[[SolveStatistics], dict[str, float | None]],
 ) -> dict[str, Any] | None:
-    used = {name: layer for name, layer in statistics.items() if direction(layer).solves}
+    used = {name: direction for name, direction in directions.items() if direction.solves}
     if not used:
         return None
-    is_forward = direction is not None
-    del is_forward
-    return None
+    merged = SolveStatistics()
+    for direction in used.values():
+        merged.absorb(direction)
+    details = {name: summarise(direction) for name, direction in used.items()}
+    return {**summarise(merged), **({"details": details} if len(details) > 1 else {})}

@@ -54,7 +54,8 @@ class CurveSource(Callback, ABC):
     ) -> None:
         """Observe the batch, and write the row where one is due and this source is the last."""
         self.observe(trainer, outputs)
-        interval, step = trainer.log_every_n_steps, trainer.global_step
+        interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        step = trainer.global_step
         due = interval > 0 and step % interval == 0 and step != self.row_step
         if due and curve_sources(trainer)[-1] is self:
             write_row(trainer)
@@ -75,7 +76,8 @@ class CurveSource(Callback, ABC):
 
 def curve_sources(trainer: Trainer) -> list[CurveSource]:
     """Return the trainer's callbacks that contribute to the curve, in order."""
-    return [callback for callback in trainer.callbacks if isinstance(callback, CurveSource)]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, CurveSource)]
 
 
 def write_row(trainer: Trainer) -> None:
@@ -85,7 +87,7 @@ def write_row(trainer: Trainer) -> None:
         row.update(source.row(trainer))
         source.row_step = trainer.global_step
     if row and trainer.loggers:
-        _log(trainer, {"epoch": float(trainer.current_epoch), **_read(row)})
+        _log(trainer, {"epoch": trainer.current_epoch, **_read(row)})
 
 
 def _read(row: Row) -> dict[str, float | str]:
@@ -95,16 +97,14 @@ def _read(row: Row) -> dict[str, float | str]:
     if tensors:
         numbers = torch.stack([value.float().reshape(()) for value in tensors.values()]).tolist()
     read = dict(zip(tensors, numbers, strict=True))
-    return {
-        name: read[name] if isinstance(value, Tensor) else value for name, value in row.items()
-    }
+    return {name: read[name] if isinstance(value, Tensor) else value for name, value in row.items()}
 
 
 def _log(trainer: Trainer, row: dict[str, float | str]) -> None:
     numbers: dict[str, Any] = {k: v for k, v in row.items() if not isinstance(v, str)}
-    numbers["epoch"] = trainer.current_epoch
+    everything: dict[str, Any] = dict(row)
     for logger in trainer.loggers:
         # Text has no place in a TensorBoard scalar, and other loggers may refuse it too.
         takes_text = isinstance(logger, CSVLogger | WandbLogger)
-        logger.log_metrics({**row, **numbers} if takes_text else numbers, step=trainer.global_step)
+        logger.log_metrics(everything if takes_text else numbers, step=trainer.global_step)
         logger.save()

@@ -21,9 +21,6 @@ class FiniteMean:
         self.total: Tensor | None = None
         self.count: Tensor | None = None
 
-    def __bool__(self) -> bool:
-        return bool(self.pending) or self.total is not None
-
     def add(self, value: Tensor | float) -> None:
         """Add one scalar: a tensor of one element, or a number."""
         scalar = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))

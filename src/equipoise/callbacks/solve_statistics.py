@@ -69,8 +69,8 @@ class SolveStatistics:
         self.evaluations += report.nfe
         if report.residual is not None:
             self.residuals.add(report.residual)
-        if report.status is not None:
-            self.converged.add(report.converged)
+        if (converged := report.converged) is not None:
+            self.converged.add(converged)
         if report.fallback is not None:
             self.fallback.add(report.fallback)
 
@@ -88,11 +88,11 @@ class SolveStatistics:
 
     def forward_summary(self) -> dict[str, float | None]:
         """Return nfe_mean, residual_median, residual_p95 and converged_fraction as numbers."""
-        quantiles = self.residuals.quantiles(0.5, 0.95) or [None, None]
+        median, p95 = self.residuals.quantiles(0.5, 0.95) or (None, None)
         return {
             "nfe_mean": self.nfe_mean(),
-            "residual_median": number(quantiles[0]),
-            "residual_p95": number(quantiles[1]),
+            "residual_median": number(median),
+            "residual_p95": number(p95),
             "converged_fraction": number(self.converged.value()),
         }
 
@@ -102,10 +102,10 @@ class SolveStatistics:
         The residual is None for estimators that solve nothing; the fraction is 0 for those that
         know no fall-back.
         """
-        quantiles = self.residuals.quantiles(0.5) or [None]
+        (median,) = self.residuals.quantiles(0.5) or (None,)
         return {
             "nfe_mean": self.nfe_mean(),
-            "residual_median": number(quantiles[0]),
+            "residual_median": number(median),
             "fallback_fraction": number(self.fallback.value()) or 0.0,
         }
 

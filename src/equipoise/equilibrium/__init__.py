@@ -1,32 +1,54 @@
 """The implicit layer: solvers, gradient estimators, and the layer that joins them. Plain torch."""
 
+from equipoise.equilibrium.fidelity import Fidelity, compare_gradients, gradient_fidelity
 from equipoise.equilibrium.gradients import (
+    Auto,
     Exact,
     GradientEstimator,
     JacobianFree,
+    Neumann,
     Phantom,
+    Reversible,
+    Shine,
     Unrolled,
 )
 from equipoise.equilibrium.layer import Equilibrium
+from equipoise.equilibrium.regularizers import (
+    FixedPointCorrection,
+    JacobianRegularizer,
+    attach_states,
+    jacobian_norm,
+)
 from equipoise.equilibrium.solution import NotConvergedError, Solution, SolveReport, Status
 from equipoise.equilibrium.solvers import Anderson, Broyden, FixedPoint, Solver
 from equipoise.equilibrium.state import Function, State
 
 __all__ = [
     "Anderson",
+    "Auto",
     "Broyden",
     "Equilibrium",
     "Exact",
+    "Fidelity",
     "FixedPoint",
+    "FixedPointCorrection",
     "Function",
     "GradientEstimator",
     "JacobianFree",
+    "JacobianRegularizer",
+    "Neumann",
     "NotConvergedError",
     "Phantom",
+    "Reversible",
+    "Shine",
     "Solution",
     "SolveReport",
     "Solver",
     "State",
     "Status",
     "Unrolled",
+    "attach_states",
+    "compare_gradients",
+    "gradient_fidelity",
+    "jacobian_norm",
 ]

@@ -36,7 +36,8 @@ class SolveReport:
     residual (B,) · steps (B,) evaluation at which the returned iterate was met · status (B,) codes
     of `Status` · nfe evaluations of f spent on the batch · trace (nfe, B) or None · fallback (B,)
     where an estimator fell back to a cheaper gradient, or None. An estimator that solves nothing
-    backward leaves residual, steps and status of its backward report None.
+    backward leaves residual, steps and status of its backward report None. products: with the
+    transposed Jacobian of f, which adjoint Broyden spends beside the evaluations.
     """
 
     nfe: int
@@ -46,6 +47,7 @@ class SolveReport:
     trace: Tensor | None = None
     fallback: Tensor | None = None
     backward: SolveReport | None = None
+    products: int = 0
 
     @property
     def converged(self) -> Tensor | None:
@@ -64,8 +66,9 @@ class SolveReport:
 class Solution:
     """The result of `Solver.solve`; its fields are described by `SolveReport`.
 
-    z is, per sample, the iterate of lowest residual; `inverse` is the quasi-Newton estimate of
-    (J_f - I)^-1 where the solver kept one.
+    z is, per sample, the iterate of lowest residual; `states` are the iterates of the evaluations
+    chosen by `keep_states`; `inverse` is the quasi-Newton estimate of (J_f - I)^-1 where the solver
+    kept one.
     """
 
     z: State
@@ -75,10 +78,19 @@ class Solution:
     nfe: int
     trace: Tensor | None = None
     inverse: LowRankInverse | None = None
+    states: tuple[State, ...] = ()
+    products: int = 0
     report: SolveReport = field(init=False)
 
     def __post_init__(self) -> None:
-        self.report = SolveReport(self.nfe, self.residual, self.steps, self.status, self.trace)
+        self.report = SolveReport(
+            nfe=self.nfe,
+            residual=self.residual,
+            steps=self.steps,
+            status=self.status,
+            trace=self.trace,
+            products=self.products,
+        )
 
     @property
     def converged(self) -> Tensor:

@@ -14,7 +14,7 @@ def channel_mask(like: Tensor, channels: int, probability: float) -> Tensor:
     stays the same from the first evaluation to the backward.
 
     Source: Gal and Ghahramani 2016, "A theoretically grounded application of dropout in recurrent
-    neural networks", section 4; for equilibrium models 1909.01377, appendix on regularisation.
+    neural networks"; in equilibrium models 1909.01377.
     Raises ValueError when the probability lies outside [0, 1).
     """
     if not 0 <= probability < 1:

@@ -2,47 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any
 
-from torch import nn
-from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import weight_norm
-
-ModuleType = TypeVar("ModuleType", bound=nn.Module)
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 
-def normalise_weight(module: ModuleType) -> ModuleType:
-    """Split `module.weight` into a length and a direction, w = g v / ||v||, in place.
+class NormalisedWeight(nn.Module):
+    """A weight split into length and direction, w = length * direction / ||direction||.
 
-    The norm runs over all dimensions but the first; g starts at ||v||, so that the weight keeps
-    its value. g is `parametrizations.weight.original0`, (out, 1, ...), and v is `original1`, of
-    the weight's shape. Returns the module itself.
+    The norm runs over all dimensions but the first, so `length` is (out, 1, ...) and `direction`
+    has the weight's shape. The length starts at the norm: the weight keeps its first value.
 
     Source: Salimans and Kingma 2016, "Weight normalization", equation 2.
     """
-    weight_norm(module, name="weight", dim=0)
-    return module
+
+    def __init__(self, weight: Tensor) -> None:
+        """Split `weight` (out, ...)."""
+        super().__init__()
+        self.direction = nn.Parameter(weight.detach().clone())
+        self.length = nn.Parameter(self._norm().detach().clone())
+        self.held: Tensor | None = None
+
+    def forward(self) -> Tensor:
+        """Return the weight: the held one inside an evaluation of `weights_computed_once`."""
+        if self.held is not None:
+            return self.held
+        return self.direction * (self.length / self._norm())
+
+    def _norm(self) -> Tensor:
+        dimensions = tuple(range(1, self.direction.dim()))
+        return torch.linalg.vector_norm(self.direction, dim=dimensions, keepdim=True)
 
 
-@contextmanager
-def weights_computed_once(module: nn.Module) -> Iterator[None]:
-    """Compute every parametrised tensor inside `module` now and keep it until the block ends.
+class NormalisedConv2d(nn.Module):
+    """A convolution with a normalised weight, made from a plain one whose values it takes over."""
 
-    The tensors are computed in the caller's gradient mode and carry its graph; inside the block
-    each evaluation reads the same tensor, whether under `no_grad` or not. Blocks may be nested.
-    After the block nothing is kept, so copying, saving and loading the module stay safe.
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        """Take over `convolution`; raises ValueError when it has a bias or padding by name."""
+        super().__init__()
+        if convolution.bias is not None or isinstance(convolution.padding, str):
+            raise ValueError("A normalised convolution needs numbers for padding and no bias.")
+        self.weight = NormalisedWeight(convolution.weight)
+        self.stride = convolution.stride
+        self.padding = convolution.padding
+        self.dilation = convolution.dilation
+        self.groups = convolution.groups
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Convolve (B, in, H, W)."""
+        return functional.conv2d(
+            features, self.weight(), None, self.stride, self.padding, self.dilation, self.groups
+        )
+
+
+def weights_computed_once(module: nn.Module) -> Callable[..., Any]:
+    """Return `module` as a function that uses its normalised weights as they are now.
+
+    The weights are computed here, in the caller's gradient mode, and carry its graph; every call
+    reads the same tensors, under `no_grad` or not, in the forward or again in the backward (as
+    checkpointing does, which needs the same graph twice). Between calls the module holds none of
+    them, so it can be copied, saved and loaded at any time. Nested use is fine.
     """
-    with parametrize.cached():
-        _touch_parametrised_tensors(module)
-        yield
+    held = [
+        (weight, weight()) for weight in module.modules() if isinstance(weight, NormalisedWeight)
+    ]
 
+    def evaluate(*arguments: Any) -> Any:
+        before = [weight.held for weight, _ in held]
+        for weight, tensor in held:
+            weight.held = tensor
+        try:
+            return module(*arguments)
+        finally:
+            for (weight, _), earlier in zip(held, before, strict=True):
+                weight.held = earlier
 
-def _touch_parametrised_tensors(module: nn.Module) -> None:
-    # The first access fills the cache. Were it left to the solver, which runs under no_grad, the
-    # cached weights would have no graph and the attached evaluation would train nothing.
-    for child in module.modules():
-        if parametrize.is_parametrized(child):
-            for name in child.parametrizations:  # type: ignore[union-attr]
-                getattr(child, name)
+    return evaluate

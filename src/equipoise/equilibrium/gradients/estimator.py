@@ -1,4 +1,4 @@
-"""What every gradient estimator offers."""
+"""What every gradient estimator offers, and what the explicit ones share."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ class GradientEstimator(Protocol):
     layer then runs no solver and passes `Solution.unsolved(z0)`.
     """
 
-    name: ClassVar[str]
     own_iteration: ClassVar[bool]
+
+    @property
+    def name(self) -> str:
+        """The word by which configurations and logs call the estimator."""
+        ...
 
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
         """A state with the values of `solution.z`, up to the steps that the estimator takes itself.
@@ -28,6 +32,13 @@ class GradientEstimator(Protocol):
         `solution.report.backward` tells what it cost.
         """
         ...
+
+
+def constant(state: State) -> State:
+    """The same values, cut from any graph."""
+    if isinstance(state, Tensor):
+        return state.detach()
+    return tuple(part.detach() for part in state)
 
 
 def report_products(state: State, report: SolveReport, products: int) -> None:
@@ -49,5 +60,6 @@ def damped(z: State, fz: State, damping: float) -> State:
     """(1 - damping) z + damping f(z), part by part."""
     if damping == 1.0:
         return fz
-    mixed = tuple(torch.lerp(a, b.to(a.dtype), damping) for a, b in zip(parts(z), parts(fz), strict=True))
+    pairs = zip(parts(z), parts(fz), strict=True)
+    mixed = tuple(torch.lerp(a, b.to(a.dtype), damping) for a, b in pairs)
     return mixed if isinstance(z, tuple) else mixed[0]

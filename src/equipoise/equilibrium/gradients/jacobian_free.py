@@ -8,16 +8,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.gradients.estimator import report_products
-from equipoise.equilibrium.solution import Solution
-from equipoise.equilibrium.state import Function, State, detached
+from equipoise.equilibrium.gradients.attached_graph import Graph, Rule
+from equipoise.equilibrium.gradients.estimator import constant, report_products
+from equipoise.equilibrium.solution import Solution, SolveReport
+from equipoise.equilibrium.state import Function, State
 
 
 @dataclass(frozen=True)
 class JacobianFree:
     """(I - J)^-T is taken as I: one attached evaluation of f, backpropagated once.
 
-    Cost: one f and one product with J^T; memory of one f.
+    Cost: one f and its backward pass towards the parameters; memory of one f.
+    A second derivative takes z* for the constant that the first one takes it for.
     Source: Fung et al. 2022 (arXiv 2103.12803), eq. 9.
     """
 
@@ -28,6 +30,14 @@ class JacobianFree:
         """f(z*) with z* constant."""
         if not torch.is_grad_enabled():
             return solution.z
-        state = f(detached(solution.z), *inputs)
+        state = f(constant(solution.z), *inputs)
         report_products(state, solution.report, 1)
         return state
+
+    def rule(self, solution: Solution) -> Rule:
+        """The cotangent as it came."""
+        return _unchanged
+
+
+def _unchanged(cotangent: Tensor, graph: Graph) -> tuple[Tensor, SolveReport]:
+    return cotangent, SolveReport(nfe=0)

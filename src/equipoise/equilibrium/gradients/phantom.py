@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.gradients.estimator import damped, report_products
+from equipoise.equilibrium.gradients.estimator import constant, damped, report_products
 from equipoise.equilibrium.solution import Solution
-from equipoise.equilibrium.state import Function, State, detached
+from equipoise.equilibrium.state import Function, State
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Phantom:
         """The state after the damped steps."""
         if not torch.is_grad_enabled():
             return solution.z
-        state = detached(solution.z)
+        state = constant(solution.z)
         for _ in range(self.steps):
             state = damped(state, f(state, *inputs), self.damping)
         report_products(state, solution.report, self.steps)

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from equipoise.equilibrium.solvers.flat_function import FlatFunction
 from equipoise.equilibrium.solvers.inverse import combine, row_products
 from equipoise.equilibrium.solvers.solver import Iteration, Solver
 
@@ -25,15 +26,15 @@ class AndersonIteration(Iteration):
         self.g = z0.new_empty(batch, memory, width)
         self.gram = torch.zeros(batch, memory, memory, dtype=torch.float64, device=z0.device)
 
-    def advance(self, z: Tensor, fz: Tensor, g: Tensor) -> Tensor:
+    def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
         """sum_i a_i (f_i - (1 - mixing) g_i), where a minimises |sum_i a_i g_i|, sum_i a_i = 1."""
         kept = min(self.seen + 1, self.memory)
         self._store(self.seen % self.memory, kept, fz, g)
         self.seen += 1
         weights = self._weights(kept).to(z.dtype)
-        mixed = combine(self.f[:, :kept], weights, torch.zeros_like(z))
+        mixed = combine(self.f[:, :kept], weights)
         if self.mixing != 1.0:
-            mixed = combine(self.g[:, :kept], (self.mixing - 1.0) * weights, mixed)
+            mixed.sub_(combine(self.g[:, :kept], weights), alpha=1.0 - self.mixing)
         return mixed
 
     def _store(self, slot: int, kept: int, fz: Tensor, g: Tensor) -> None:
@@ -88,6 +89,6 @@ class Anderson(Solver):
         if self.memory < 1 or self.ridge < 0 or not 0 < self.mixing <= 1:
             raise ValueError("memory must be at least 1, ridge not negative, mixing in (0, 1]")
 
-    def start(self, z0: Tensor) -> AndersonIteration:
+    def start(self, z0: Tensor, function: FlatFunction) -> AndersonIteration:
         """Room for the window, never larger than the budget."""
         return AndersonIteration(z0, min(self.memory, self.max_steps), self.ridge, self.mixing)

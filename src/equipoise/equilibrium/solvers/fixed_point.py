@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from equipoise.equilibrium.solvers.flat_function import FlatFunction
 from equipoise.equilibrium.solvers.solver import Iteration, Solver
 
 
@@ -16,7 +17,7 @@ class PicardIteration(Iteration):
 
     damping: float
 
-    def advance(self, z: Tensor, fz: Tensor, g: Tensor) -> Tensor:
+    def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
         """The damped step; undamped, the evaluation itself."""
         return fz if self.damping == 1.0 else z.add(g, alpha=self.damping)
 
@@ -38,6 +39,6 @@ class FixedPoint(Solver):
         if not 0 < self.damping <= 1:
             raise ValueError(f"damping must lie in (0, 1], got {self.damping}")
 
-    def start(self, z0: Tensor) -> PicardIteration:
+    def start(self, z0: Tensor, function: FlatFunction) -> PicardIteration:
         """Nothing to remember."""
         return PicardIteration(self.damping)

@@ -17,28 +17,48 @@ def row_products(rows: Tensor, x: Tensor) -> Tensor:
     return torch.bmm(x.to(rows.dtype).unsqueeze(1), rows.transpose(1, 2)).squeeze(1).to(x.dtype)
 
 
-def combine(rows: Tensor, weights: Tensor, added: Tensor) -> Tensor:
-    """added + sum_i weights_i rows_i: (B, m, D), (B, m), (B, D) -> (B, D), in added's dtype."""
-    weights = weights.unsqueeze(1)
-    if rows.dtype != added.dtype:
-        return added + torch.bmm(weights.to(rows.dtype), rows).squeeze(1).to(added.dtype)
-    return torch.baddbmm(added.unsqueeze(1), weights, rows).squeeze(1)
+def combine(rows: Tensor, weights: Tensor) -> Tensor:
+    """sum_i weights_i rows_i: (B, m, D), (B, m) -> (B, D), in the weights' dtype."""
+    return torch.bmm(weights.to(rows.dtype).unsqueeze(1), rows).squeeze(1).to(weights.dtype)
+
+
+def combine_minus(rows: Tensor, weights: Tensor, subtracted: Tensor) -> Tensor:
+    """sum_i weights_i rows_i - subtracted: (B, m, D), (B, m), (B, D) -> (B, D)."""
+    if rows.dtype != subtracted.dtype:
+        return combine(rows, weights).sub_(subtracted)
+    return torch.baddbmm(
+        subtracted.unsqueeze(1), weights.unsqueeze(1), rows, beta=-1.0
+    ).squeeze(1)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class LowRankInverse:
     """H = -I + sum_i u_i v_i^T, an estimate of (J_f - I)^-1, per sample.
 
-    u, v: (B, m, D), the stored pairs (rows that were not filled are zero).
+    u, v: (B, m, D), the stored pairs (rows that were not filled are zero). oldest: the row of the
+    pair that was stored first; the others follow it cyclically.
     """
 
     u: Tensor
     v: Tensor
+    oldest: int = 0
 
     def apply(self, x: Tensor) -> Tensor:
         """H x: (B, D) -> (B, D)."""
-        return combine(self.u, row_products(self.v, x), -x)
+        return combine_minus(self.u, row_products(self.v, x), x)
 
     def apply_transposed(self, x: Tensor) -> Tensor:
         """H^T x: (B, D) -> (B, D), the product that a cotangent needs."""
-        return combine(self.v, row_products(self.u, x), -x)
+        return combine_minus(self.v, row_products(self.u, x), x)
+
+    def transposed(self) -> LowRankInverse:
+        """H^T, the estimate of (J_f^T - I)^-1, without a copy."""
+        return LowRankInverse(self.v, self.u, self.oldest)
+
+    def newest(self, count: int) -> LowRankInverse:
+        """The latest `count` pairs at most, oldest first."""
+        if self.oldest:
+            ordered = (rows.roll(-self.oldest, dims=1) for rows in (self.u, self.v))
+            return LowRankInverse(*ordered).newest(count)
+        first = max(self.u.shape[1] - count, 0)
+        return LowRankInverse(self.u[:, first:], self.v[:, first:])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from equipoise.equilibrium.solution import Status
+from equipoise.equilibrium.solvers.best_iterate import BestIterate
 from equipoise.equilibrium.solvers.stopping import StoppingRule
 
 ACTIVE = -1
@@ -16,71 +17,79 @@ GROWTH = 1e6
 class Search:
     """The best iterate so far of every sample, and which samples are still being improved.
 
-    Nothing here loops over samples, and the device is read in one place, `check`. A sample is
-    frozen at the check at which it ends, so its result does not depend on its neighbours.
+    Nothing here loops over samples, and the device is read in one place, `_count_active`. A sample
+    is frozen at the check at which it ends, so its result does not depend on its neighbours.
     """
 
     def __init__(self, z0: Tensor, rule: StoppingRule, patience: int, keep_trace: bool) -> None:
         batch, device = z0.shape[0], z0.device
         self.rule = rule
         self.patience = patience
-        self.best = z0
+        self.best = BestIterate(z0)
         self.best_residual = torch.full((batch,), torch.inf, dtype=z0.dtype, device=device)
+        self.best_size = torch.zeros_like(self.best_residual)
         self.steps = torch.zeros(batch, dtype=torch.long, device=device)
         self.status = torch.full((batch,), ACTIVE, dtype=torch.int8, device=device)
+        self.frozen: Tensor | None = None  # (B,) bool once the host knows that a sample has ended
         self.trace: list[Tensor] | None = [] if keep_trace else None
         self.nfe = 0
-        self.first_gap: Tensor = torch.empty(0)
-        self.latest: tuple[Tensor, Tensor, Tensor]
+        self.first_gap: Tensor | None = None
+        self.latest: tuple[Tensor, Tensor]
 
-    def observe(self, z: Tensor, fz: Tensor, g: Tensor, check: bool) -> bool:
-        """Note one evaluation, g = f(z) - z; with `check`, tell whether every sample has ended.
-
-        z, fz, g are (B, D). The iterate z is kept by reference where all samples improved: the
-        caller must not write into it afterwards.
-        """
-        self.nfe += 1
+    def observe(self, z: Tensor, fz: Tensor, g: Tensor, nfe: int) -> None:
+        """Note evaluation number nfe: z, f(z) and g = f(z) - z, each (B, D)."""
         gap = torch.linalg.vector_norm(g, dim=1)
         size = torch.linalg.vector_norm(fz, dim=1)
         residual = self.rule(gap, size)
-        self.latest = residual, gap, size
-        if self.nfe == 1:
-            self.first_gap = gap
-        if self.trace is not None:
-            self.trace.append(residual)
+        self._record(residual, gap, nfe)
         # A NaN compares false, so a non-finite iterate is never taken as the best.
-        improved = (residual < self.best_residual) & (self.status == ACTIVE)
+        improved = residual < self.best_residual
+        if self.frozen is not None:
+            improved &= ~self.frozen
         self.best_residual = torch.where(improved, residual, self.best_residual)
-        self.steps = self.steps.masked_fill(improved, self.nfe)
-        if not check:
-            self.best = torch.where(improved.unsqueeze(1), z, self.best)
-            return False
+        self.best_size = torch.where(improved, size, self.best_size)
+        self.steps.masked_fill_(improved, nfe)
+        self.best.offer(z, improved)
+
+    def check(self) -> bool:
+        """Freeze the samples that have ended; tell whether all have. The host waits for the device."""
         self._close()
-        still_active, improved_samples = self._read(improved)
-        if improved_samples == len(improved):
-            self.best = z
-        elif improved_samples:
-            self.best = torch.where(improved.unsqueeze(1), z, self.best)
-        return still_active == 0
+        active = self._count_active()
+        self.frozen = None if active == len(self.status) else self.status != ACTIVE
+        return active == 0
+
+    def usable(self, z: Tensor) -> Tensor:
+        """The latest iterate z (B, D), the best one where a sample has ended or is not finite."""
+        usable = (self.status == ACTIVE) & torch.isfinite(self.latest[0])
+        return torch.where(usable.unsqueeze(1), z, self.best.get())
 
     def finish(self) -> None:
-        """The budget is spent: give every sample that is still active its status."""
+        """The solve is over: give every sample that is still active its status."""
         self._close()
-        self.status = self.status.masked_fill(self.status == ACTIVE, Status.BUDGET)
+        self.status.masked_fill_(self.status == ACTIVE, int(Status.BUDGET))
+
+    def _record(self, residual: Tensor, gap: Tensor, nfe: int) -> None:
+        """The trace has a row per evaluation: those between two iterates repeat the earlier row."""
+        if self.trace is not None:
+            self.trace.extend(self.trace[-1] for _ in range(nfe - self.nfe - 1))
+            self.trace.append(residual)
+        if self.first_gap is None:
+            self.first_gap = gap.clamp(min=torch.finfo(gap.dtype).tiny)
+        self.nfe = nfe
+        self.latest = residual, gap
 
     def _close(self) -> None:
         """Give a status to every active sample that has ended with the latest evaluation."""
-        residual, gap, size = self.latest
+        residual, gap = self.latest
+        active = self.status == ACTIVE
         ended = (
             (Status.STAGNATED, self.nfe - self.steps >= self.patience),
-            (Status.DIVERGED, gap > GROWTH * self.first_gap.clamp(min=torch.finfo(gap.dtype).tiny)),
+            (Status.DIVERGED, gap > GROWTH * self.first_gap),
             (Status.NON_FINITE, ~torch.isfinite(residual)),
-            (Status.CONVERGED, self.rule.reached(self.best_residual, size)),
+            (Status.CONVERGED, self.rule.reached(self.best_residual, self.best_size)),
         )
-        active = self.status == ACTIVE
         for status, where in ended:  # a later entry outranks an earlier one
-            self.status = self.status.masked_fill(active & where, int(status))
+            self.status.masked_fill_(active & where, int(status))
 
-    def _read(self, improved: Tensor) -> list[int]:
-        """The one place where the host waits for the device."""
-        return torch.stack(((self.status == ACTIVE).sum(), improved.sum())).tolist()
+    def _count_active(self) -> int:
+        return int((self.status == ACTIVE).sum())

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from equipoise.models.mdeq.convolution import convolution
-from equipoise.nn import apply_mask, normalise_weight
+from equipoise.models.mdeq.convolution import convolution, normalised_convolution
+from equipoise.nn import apply_mask
 
 
 class ResidualBlock(nn.Module):
@@ -17,7 +17,7 @@ class ResidualBlock(nn.Module):
     o = ReLU(GN1(conv1 h)); o = GN2(mask * conv2 o + injection) + h; output GN3(ReLU(o)). The first
     convolution widens the channels `expansion` times, the second brings them back.
 
-    Source: 2006.08656, figure 2 and section 3.2.
+    Source: 2006.08656.
     """
 
     def __init__(
@@ -32,14 +32,12 @@ class ResidualBlock(nn.Module):
         """Build the block; `big_kernels` (0, 1, 2) of its convolutions are 5x5, the rest 3x3."""
         super().__init__()
         wide = int(expansion * channels)
-        self.conv1 = convolution(channels, wide, 5 if big_kernels >= 1 else 3)
-        self.conv2 = convolution(wide, channels, 5 if big_kernels >= 2 else 3)
+        make = normalised_convolution if weight_norm else convolution
+        self.conv1 = make(channels, wide, 5 if big_kernels >= 1 else 3)
+        self.conv2 = make(wide, channels, 5 if big_kernels >= 2 else 3)
         self.norm1 = nn.GroupNorm(groups, wide, affine=affine)
         self.norm2 = nn.GroupNorm(groups, channels, affine=affine)
         self.norm3 = nn.GroupNorm(groups, channels, affine=affine)
-        if weight_norm:
-            normalise_weight(self.conv1)
-            normalise_weight(self.conv2)
 
     def forward(self, h: Tensor, injection: Tensor | None, mask: Tensor | None) -> Tensor:
         """Return the block's output (B, C, H, W); injection and mask may be absent."""

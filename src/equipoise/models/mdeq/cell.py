@@ -18,7 +18,7 @@ class Cell(nn.Module):
     z is a tuple of tensors (B, C_i, H / 2^i, W / 2^i), and so is the answer. The injection
     (B, C_0, H, W) enters the first block of branch 0 alone.
 
-    Source: 2006.08656, section 3.2 and figure 2.
+    Source: 2006.08656.
     """
 
     def __init__(self, size: Size, *, weight_norm: bool = True) -> None:
@@ -52,7 +52,12 @@ class Cell(nn.Module):
     def forward(
         self, z: tuple[Tensor, ...], injection: Tensor, *masks: Tensor
     ) -> tuple[Tensor, ...]:
-        """Apply f once; `masks` are those of `draw_masks`, or none."""
+        """Apply f once; `masks` are those of `draw_masks`, or none.
+
+        Raises ValueError when there are some masks, but not one for each block.
+        """
+        if masks and len(masks) != len(self.block_channels):
+            raise ValueError(f"{len(masks)} masks for {len(self.block_channels)} blocks.")
         mask = iter(masks) if masks else repeat(None)
         outputs = tuple(
             branch(state, None if i else injection, mask)

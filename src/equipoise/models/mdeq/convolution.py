@@ -6,12 +6,19 @@ from collections import OrderedDict
 
 from torch import nn
 
+from equipoise.nn import NormalisedConv2d
+
 
 def convolution(
     inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False
 ) -> nn.Conv2d:
     """Return a convolution of odd kernel with padding (kernel - 1) / 2: stride 1 keeps the size."""
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias=bias)
+
+
+def normalised_convolution(inputs: int, outputs: int, kernel: int) -> NormalisedConv2d:
+    """Return a convolution of stride 1 without bias whose weight is normalised."""
+    return NormalisedConv2d(convolution(inputs, outputs, kernel))
 
 
 def convolution_norm_relu(

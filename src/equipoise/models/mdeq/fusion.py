@@ -10,8 +10,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from equipoise.models.mdeq.convolution import convolution
-from equipoise.nn import normalise_weight
+from equipoise.models.mdeq.convolution import convolution, normalised_convolution
 
 
 def upward_path(
@@ -60,7 +59,7 @@ def _downward_stage(
 class Fusion(nn.Module):
     """Sum over the branches: y_i = b_i + sum of up(b_j), j > i, + sum of down(b_j), j < i.
 
-    Source: 2006.08656, section 3.2, "multi-resolution fusion".
+    Source: 2006.08656 (multi-resolution fusion).
     """
 
     def __init__(self, channels: Sequence[int], groups: int, affine: bool) -> None:
@@ -96,11 +95,11 @@ def post_fusion(channels: int, groups: int, affine: bool, weight_norm: bool) -> 
 
     Its norm has half of the groups of all the others, as in the published code.
     """
-    conv = convolution(channels, channels, 1)
+    make = normalised_convolution if weight_norm else convolution
     return nn.Sequential(
         OrderedDict(
             relu=nn.ReLU(),
-            conv=normalise_weight(conv) if weight_norm else conv,
+            conv=make(channels, channels, 1),
             norm=nn.GroupNorm(groups // 2, channels, affine=affine),
         )
     )

@@ -52,7 +52,7 @@ class ClassificationHead(nn.Module):
     y_0 = widen_0(z_0), y_{i+1} = widen_{i+1}(z_{i+1}) + down_i(y_i); the logits are a linear map of
     the spatial mean of ReLU(BN(conv y_last)).
 
-    Source: 2006.08656, section 3.3, after Wang et al. 2019, HRNet, section 4.2.
+    Source: 2006.08656, after Wang et al. 2019, HRNet.
     """
 
     def __init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.nn.utils import parametrize
 
 CONVOLUTION_STD = 0.01
 
@@ -16,7 +15,6 @@ def initialise(network: nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            if not parametrize.is_parametrized(module, "weight"):
-                nn.init.normal_(module.weight, std=CONVOLUTION_STD)
+            nn.init.normal_(module.weight, std=CONVOLUTION_STD)
             if module.bias is not None:
                 nn.init.normal_(module.bias, std=CONVOLUTION_STD)

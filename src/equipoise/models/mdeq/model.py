@@ -92,8 +92,8 @@ class MDEQ(nn.Module):
         self.size.check_image(image.shape[-2], image.shape[-1])
         injection = self.stem(image)
         z0 = zero_state(injection, self.size.channels)
-        with weights_computed_once(self.cell):
-            z = self.equilibrium(self.cell, z0, injection, *self._draw_masks(injection))
+        f = weights_computed_once(self.cell)
+        z = self.equilibrium(f, z0, injection, *self._draw_masks(injection))
         logits: Tensor = self.head(z)
         return logits
 

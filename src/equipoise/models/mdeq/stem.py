@@ -16,7 +16,7 @@ class Stem(nn.Module):
     Two 3x3 convolutions, or as many as there are halvings, then a 1x1 `projection`. A network of
     at most two branches at full resolution has no projection.
 
-    Source: 2006.08656, section 3.2; the rule for the projection is the published code's.
+    Source: 2006.08656; the rule for the projection is the published code's.
     """
 
     def __init__(self, image_channels: int, channels: int, halvings: int, branches: int) -> None:

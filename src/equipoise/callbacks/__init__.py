@@ -1,0 +1,21 @@
+"""What happens around the training loop: curves, schedules, guards, progress, the report."""
+
+from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
+from equipoise.callbacks.divergence_guard import DivergenceGuard, TrainingDiverged
+from equipoise.callbacks.graceful_interrupt import GracefulInterrupt
+from equipoise.callbacks.gradient_schedule import GradientSchedule, Phase
+from equipoise.callbacks.progress import Progress
+from equipoise.callbacks.report import RunReport
+from equipoise.callbacks.training_curve import TrainingCurve
+
+__all__ = [
+    "ConvergenceMonitor",
+    "DivergenceGuard",
+    "GracefulInterrupt",
+    "GradientSchedule",
+    "Phase",
+    "Progress",
+    "RunReport",
+    "TrainingCurve",
+    "TrainingDiverged",
+]

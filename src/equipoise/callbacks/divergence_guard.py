@@ -1,0 +1,151 @@
+"""Skipping the steps whose loss or gradient is not finite, and stopping when they go on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from equipoise.callbacks.curve_source import CurveSource, Row
+from equipoise.errors import RunFailed
+
+
+class TrainingDiverged(RunFailed):
+    """Too many steps in a row had a loss or a gradient that was not finite."""
+
+
+class DivergenceGuard(CurveSource):
+    """Skip an optimiser step whose loss or gradient is not finite; stop after `patience` in a row.
+
+    A skipped step leaves weights, momenta and the running statistics of normalisations as they
+    were; it is counted in `skipped_steps` and in the column `train/skipped_steps`. The loss and the
+    gradient are folded into one number, so the host waits for the device once a step; with several
+    processes that number is summed over all, and so all of them decide alike. Under a gradient
+    scaler (float16) overflowing gradients are the scaler's own business and only the loss counts.
+
+    Raises TrainingDiverged when `patience` steps in a row had to be skipped.
+    """
+
+    def __init__(self, patience: int = 5) -> None:
+        self.patience = patience
+        self.skipped_steps = 0
+        self.skipped_in_a_row = 0
+        self.loss: Tensor | None = None
+        self.running: list[Tensor] = []
+        self.saved: list[Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts for a checkpoint."""
+        return {"skipped_steps": self.skipped_steps, "skipped_in_a_row": self.skipped_in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the counts of a checkpoint."""
+        self.skipped_steps = state_dict["skipped_steps"]
+        self.skipped_in_a_row = state_dict["skipped_in_a_row"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the running statistics that a bad batch would spoil."""
+        super().on_train_start(trainer, pl_module)
+        self.loss = None
+        self.running = _running_statistics(pl_module)
+        self.saved = [statistic.clone() for statistic in self.running]
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the running statistics as they are before the first batch of a step."""
+        if self.running and self.loss is None:
+            torch._foreach_copy_(self.saved, self.running)
+
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
+        """Note the loss; those of accumulated batches are added up."""
+        self.loss = loss.detach() if self.loss is None else self.loss + loss.detach()
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Decide on the step; without a gradient the optimiser passes over a parameter."""
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        gradients = [] if scaled else _gradients(optimizer)
+        healthy = self._is_finite(trainer, gradients)
+        if healthy:
+            self.skipped_in_a_row = 0
+        else:
+            self._skip(trainer, gradients, optimizer)
+        self.loss = None
+
+    def observe(self, trainer: Trainer, outputs: Any) -> None:
+        """Nothing: the count is kept where the step is decided."""
+
+    def row(self, trainer: Trainer) -> Row:
+        """Return the number of steps skipped so far, once any was."""
+        if not self.skipped_steps or trainer.global_step == self.row_step:
+            return {}
+        return {"train/skipped_steps": float(self.skipped_steps)}
+
+    def close_epoch(self) -> None:
+        """Nothing: the count is of the whole run."""
+
+    def _is_finite(self, trainer: Trainer, gradients: list[Tensor]) -> bool:
+        if trainer.world_size > 1:
+            gradients = [_local(gradient) for gradient in gradients]
+        sizes = list(torch._foreach_norm(gradients, math.inf)) if gradients else []
+        if self.loss is not None:
+            sizes.append(self.loss)
+        if not sizes:
+            return True
+        # The largest magnitude: unlike a Euclidean norm it cannot overflow.
+        number = torch.linalg.vector_norm(torch.stack(sizes), math.inf)
+        if trainer.world_size > 1:
+            number = trainer.strategy.reduce(0.0 * number, reduce_op="sum")
+        return math.isfinite(number.item())
+
+    def _skip(self, trainer: Trainer, gradients: list[Tensor], optimizer: Optimizer) -> None:
+        self.skipped_steps += 1
+        self.skipped_in_a_row += 1
+        if self.running:
+            torch._foreach_copy_(self.running, self.saved)
+        if self.skipped_in_a_row >= self.patience:
+            raise TrainingDiverged(self._message(trainer.global_step, gradients))
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def _message(self, step: int, gradients: list[Tensor]) -> str:
+        finite_loss = self.loss is None or math.isfinite(self.loss)
+        culprit = "gradient" if finite_loss else "loss"
+        return (
+            f"Training diverged: the {culprit} was not finite at step {step}, the last of "
+            f"{self.skipped_in_a_row} such steps in a row; try a lower learning rate, gradient "
+            "clipping (trainer.gradient_clip_val=1.0), a damped solver or regularizer=jacobian."
+        )
+
+
+def _gradients(optimizer: Optimizer) -> list[Tensor]:
+    return [
+        parameter.grad
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None
+    ]
+
+
+def _local(gradient: Tensor) -> Tensor:
+    """Return this process's part of a gradient that is sharded over several."""
+    return gradient.to_local() if isinstance(gradient, DTensor) else gradient
+
+
+def _running_statistics(module: nn.Module) -> list[Tensor]:
+    return [
+        buffer
+        for part in module.modules()
+        if getattr(part, "running_mean", None) is not None
+        for buffer in part.buffers(recurse=False)
+    ]

@@ -1,0 +1,92 @@
+"""Ctrl-C that loses nothing: finish the step, save, and leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from equipoise.errors import RunInterrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class GracefulInterrupt(Checkpoint):
+    """On the first SIGINT or SIGTERM finish the current step, save `last.ckpt`, and stop.
+
+    The state is saved after the other callbacks have seen the step: this is a `Checkpoint`, and
+    Lightning runs those last. It must stand behind the other checkpoint callbacks in the list,
+    because `trainer.checkpoint_callback` is the first of them. A second signal does what it would
+    have done without this callback. With several processes a signal to any of them stops all.
+
+    Raises RunInterrupted from the hook in which the state was saved.
+    """
+
+    def __init__(self, dirpath: str | Path) -> None:
+        self.path = Path(dirpath) / "last.ckpt"
+        self.signalled = False
+        self.previous: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Install the handlers; only the main thread may.
+
+        Lightning installs its own for SIGTERM between `on_fit_start` and this hook.
+        """
+        self.signalled = False
+        if threading.current_thread() is threading.main_thread():
+            self.previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save and stop where a signal has come."""
+        self._stop_if_signalled(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save and stop where a signal has come during validation."""
+        self._stop_if_signalled(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give the signals back: after an exception Lightning calls no teardown."""
+        self._restore()
+
+    def _stop_if_signalled(self, trainer: Trainer) -> None:
+        signalled = self.signalled
+        if trainer.world_size > 1:
+            signalled = trainer.strategy.reduce_boolean_decision(signalled, all=False)
+        if not signalled:
+            return
+        trainer.save_checkpoint(self.path)
+        raise RunInterrupted(
+            f"Interrupted after step {trainer.global_step}; continue with ckpt_path={self.path}"
+        )
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.signalled = True
+        self._restore()
+        # A handler may run in the middle of a print, whose buffer must not be entered twice.
+        message = f"interrupt: finishing this step and saving {self.path}\n"
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, message.encode())
+
+    def _restore(self) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+        self.previous = {}

@@ -1,0 +1,159 @@
+"""Changing the gradient estimator and the solver's budget in the middle of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from equipoise.callbacks.curve_source import write_row
+from equipoise.callbacks.equilibrium_layers import equilibrium_layers
+from equipoise.equilibrium import Equilibrium
+from equipoise.equilibrium.gradients import GradientEstimator
+from equipoise.equilibrium.solvers import Solver
+from equipoise.errors import UserError
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the run, from `start` to the start of the next phase.
+
+    start: an int counts optimiser steps, a float in [0, 1] is a fraction of the run's steps.
+    gradient: the estimator in force, None for the layer's own. max_steps: the budget of the forward
+    iteration, None for the configured one; it is the `steps` of an estimator that brings its own
+    iteration, and otherwise the solver's `max_steps`.
+    """
+
+    start: int | float
+    gradient: GradientEstimator | None = None
+    max_steps: int | None = None
+
+    def first_step(self, total: float) -> int:
+        """Return the optimiser step at which the phase starts in a run of `total` steps.
+
+        Raises UserError where the start is a fraction and the run's length is not known.
+        """
+        if isinstance(self.start, int):
+            return self.start
+        if not math.isfinite(total):
+            raise UserError(
+                "A phase of the gradient schedule starts at a fraction of the run, but the run has "
+                "no end: set trainer.max_steps or trainer.max_epochs, or give the start in steps."
+            )
+        return round(self.start * total)
+
+
+@dataclass(frozen=True)
+class Configured:
+    """What a layer was built with, to go back to."""
+
+    gradient: GradientEstimator
+    solver: Solver
+
+
+class GradientSchedule(Callback):
+    """Apply to every equilibrium layer the phase in force at the current optimiser step.
+
+    Before the first phase starts, and without phases, the configured estimator and budget hold.
+    Evaluation uses what is in force at that moment. Checkpoints carry the index of the phase, so
+    that `restore` can bring a model back to the state that its weights were trained in.
+
+    Raises UserError for a phase that starts before step 0 or beyond the run, and for phases that
+    are not in order.
+    """
+
+    def __init__(self, phases: Sequence[Phase] = ()) -> None:
+        self.phases = tuple(phases)
+        self.total: float = math.inf
+        self.active: int | None = None
+        self.starts: list[int] = []
+        self.configured: dict[Equilibrium, Configured] = {}
+        for phase in self.phases:
+            _check_start(phase)
+        for kind in (int, float):
+            _check_order([phase.start for phase in self.phases if isinstance(phase.start, kind)])
+
+    def phase_at(self, step: int, total: float) -> int | None:
+        """Return the index of the phase in force at a step of a run of `total` optimiser steps."""
+        started = [i for i, phase in enumerate(self.phases) if phase.first_step(total) <= step]
+        return started[-1] if started else None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Apply the phase of the first step, which is a later one when a run is resumed."""
+        if not self.phases:
+            return
+        self.total = trainer.estimated_stepping_batches
+        self.starts = [phase.first_step(self.total) for phase in self.phases]
+        _check_order(self.starts)
+        self._apply(pl_module, self.phase_at(trainer.global_step, self.total))
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Go to the next phase where its first step has come."""
+        if not self._next_has_come(trainer):
+            return
+        write_row(trainer)  # the row of the batches before the change must not mix with those after
+        self._apply(pl_module, self.phase_at(trainer.global_step, self.total))
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Write the index of the phase in force as "gradient_phase", None before the first."""
+        checkpoint["gradient_phase"] = self.active
+
+    def restore(self, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the layers into the phase that the checkpoint was saved in.
+
+        Raises UserError where this schedule has no such phase.
+        """
+        index = checkpoint.get("gradient_phase")
+        if index is not None and index >= len(self.phases):
+            raise UserError(
+                f"The checkpoint was saved in phase {index + 1} of a gradient schedule, but this "
+                f"configuration has {len(self.phases)}: keep the phases that it was trained with."
+            )
+        self._apply(module, index)
+
+    def _next_has_come(self, trainer: Trainer) -> bool:
+        upcoming = 0 if self.active is None else self.active + 1
+        return upcoming < len(self.starts) and trainer.global_step >= self.starts[upcoming]
+
+    def _apply(self, module: LightningModule, index: int | None) -> None:
+        for layer in equilibrium_layers(module).values():
+            own = self.configured.setdefault(layer, Configured(layer.gradient, layer.solver))
+            phase = Phase(0) if index is None else self.phases[index]
+            gradient = own.gradient if phase.gradient is None else phase.gradient
+            layer.gradient = _with_budget(gradient, phase.max_steps)
+            layer.solver = own.solver
+            if phase.max_steps is not None:
+                layer.solver = replace(own.solver, max_steps=phase.max_steps)
+        self.active = index
+
+
+def _with_budget(gradient: GradientEstimator, max_steps: int | None) -> GradientEstimator:
+    if max_steps is None or not gradient.own_iteration:
+        return gradient
+    budgeted: GradientEstimator = replace(cast(Any, gradient), steps=max_steps)
+    return budgeted
+
+
+def _check_start(phase: Phase) -> None:
+    if phase.start < 0 or (isinstance(phase.start, float) and not phase.start <= 1):
+        raise UserError(
+            f"A phase of the gradient schedule starts at {phase.start}: give a whole number of "
+            "steps from 0 on, or a fraction of the run between 0.0 and 1.0."
+        )
+
+
+def _check_order(starts: Sequence[int | float]) -> None:
+    for earlier, later in pairwise(starts):
+        if later <= earlier:
+            raise UserError(
+                f"The phases of the gradient schedule are out of order: one that starts at {later} "
+                f"follows one that starts at {earlier}; sort them by their start."
+            )

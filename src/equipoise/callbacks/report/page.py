@@ -1,0 +1,108 @@
+"""The page that shows a run: a table of what it was and reached, and its pictures."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #2d3748; background: #f7fafc; margin: 0; }
+main { max-width: 1080px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .25rem; }
+h2 { font-size: 1.1rem; margin: 2rem 0 .75rem; }
+.status { color: #718096; margin: 0 0 1rem; }
+.status b { color: #2f855a; } .status b.failed { color: #c53030; }
+.status b.interrupted { color: #b7791f; }
+.tables, .pictures { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
+table { border-collapse: collapse; width: 100%; background: #fff; align-self: start; }
+caption { text-align: left; font-weight: 600; padding: .35rem 0; }
+td { border-top: 1px solid #e2e8f0; padding: .35rem .7rem; vertical-align: top; }
+td:last-child { text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+figure { margin: 0; background: #fff; border: 1px solid #e2e8f0; padding: .75rem; }
+figure img { width: 100%; height: auto; display: block; }
+figcaption { color: #718096; font-size: .9rem; padding-top: .4rem; }
+"""
+
+RUN = ("task", "model", "solver", "gradient", "seed", "parameters", "epochs", "steps", "seconds")
+UNITS = {"seconds": " s", "peak_rss_mb": " MB", "peak_gpu_mb": " MB"}
+TABLES = {
+    "test": "Test",
+    "val": "Validation",
+    "train": "Training, last epoch",
+    "solver_stats": "Forward solves",
+    "gradient_stats": "Backward",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file beside the page, and what to say below it."""
+
+    file: str
+    caption: str
+
+
+def page(metrics: Mapping[str, Any], pictures: Sequence[Picture], folder: Path, note: str) -> str:
+    """Return the page as HTML that needs no other file: style and pictures are inside.
+
+    metrics: the dictionary of metrics.json, of which any part may be missing.
+    """
+    names = [str(metrics[key]) for key in ("task", "model") if metrics.get(key)]
+    title = escape(" · ".join(names) or "Equipoise run")
+    figures = "".join(_figure(picture, folder) for picture in pictures)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{title}</h1>\n{_status(metrics)}"
+        f'<div class="tables">\n{_tables(metrics)}</div>\n'
+        + (f'<h2>Curves</h2>\n<div class="pictures">\n{figures}</div>\n' if figures else "")
+        + (f"<p>{escape(note)}</p>\n" if note else "")
+        + "</main>\n</body>\n</html>\n"
+    )
+
+
+def _status(metrics: Mapping[str, Any]) -> str:
+    status = escape(str(metrics.get("status") or ""))
+    return f'<p class="status"><b class="{status}">{status}</b></p>\n' if status else ""
+
+
+def _tables(metrics: Mapping[str, Any]) -> str:
+    run = {key: metrics.get(key) for key in (*RUN, "peak_rss_mb", "peak_gpu_mb")}
+    tables = [("Run", run), *((title, metrics.get(key)) for key, title in TABLES.items())]
+    return "".join(_table(title, values) for title, values in tables if values)
+
+
+def _table(title: str, values: Mapping[str, Any]) -> str:
+    shown = {key: value for key, value in values.items() if isinstance(value, str | int | float)}
+    rows = "".join(
+        f"<tr><td>{escape(key.replace('_', ' '))}</td>"
+        f"<td>{escape(_written(value))}{UNITS.get(key, '')}</td></tr>\n"
+        for key, value in shown.items()
+    )
+    return f"<table><caption>{escape(title)}</caption>\n{rows}</table>\n" if rows else ""
+
+
+def _written(value: str | int | float) -> str:
+    """Write whole numbers with separators, others with four significant digits."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    return f"{value:.4g}" if math.isfinite(value) else str(value)
+
+
+def _figure(picture: Picture, folder: Path) -> str:
+    data = base64.b64encode((folder / picture.file).read_bytes()).decode()
+    caption = escape(picture.caption)
+    return (
+        f'<figure><a href="{escape(picture.file)}"><img alt="{caption}" '
+        f'src="data:image/png;base64,{data}"></a><figcaption>{caption}</figcaption></figure>\n'
+    )

@@ -1,0 +1,36 @@
+"""Reading the checkpoints that runs leave."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from equipoise.errors import UserError
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint of ours, on the CPU.
+
+    Raises UserError where there is no such file, it is truncated or holds something else.
+    """
+    file = Path(path)
+    if not file.is_file():
+        near = sorted(file.parent.glob("*.ckpt")) if file.parent.is_dir() else []
+        hint = f"; did you mean {near[0]}?" if near else "; give the path of a .ckpt file of a run"
+        raise UserError(f"there is no checkpoint at {file}{hint}")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"the checkpoint {file} cannot be read (truncated, or not written by a run of ours): "
+            f"use another one, such as last.ckpt or best.ckpt of the same run"
+        ) from error
+    missing = {"state_dict", "config", "choices"} - set(content if isinstance(content, dict) else ())
+    if missing:
+        raise UserError(
+            f"the checkpoint {file} was not written by a run of ours: it has no {min(missing)}"
+        )
+    return dict(content)

@@ -1,0 +1,220 @@
+"""Checks of what was typed: each raises UserError with one sentence that names the nearest choice.
+
+They read the yaml files alone; what only a class's signature can tell is checked in `schema.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.types import Override, QuotedString
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from equipoise.errors import UserError
+
+MAY_BE_NULL = {"experiment", "sweep", "debug", "recipe", "solver@eval_solver"}
+
+
+@dataclass(frozen=True)
+class Menu:
+    """The groups of `conf/` and the choices of each, read from the folders."""
+
+    groups: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, roots: Sequence[Path]) -> Menu:
+        """The menu of all yaml files below `roots`."""
+        groups: dict[str, set[str]] = {}
+        for root in roots:
+            for folder in (path for path in sorted(root.rglob("*")) if path.is_dir()):
+                stems = {file.stem for file in folder.glob("*.yaml")}
+                groups.setdefault(folder.relative_to(root).as_posix(), set()).update(stems)
+        return cls({group: sorted(names) for group, names in groups.items()})
+
+    def offers(self, override: Override) -> bool:
+        """Whether the override chooses from a group (and does not set a value)."""
+        return override.key_or_group in self.groups
+
+
+def full_key(override: Override) -> str:
+    """The key as typed, with its package (`solver@eval_solver`) and without + or ~."""
+    return override.get_key_element().lstrip("+~")
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """A clause that names the nearest of `words`, or nothing where none is near."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def check_name(group: str, name: Any, menu: Menu) -> None:
+    """Raise where `group` has no choice `name`."""
+    choices = menu.groups[group]
+    if str(name) not in choices:
+        hint = nearest(str(name), choices)
+        offered = ", ".join(choices) or "none yet"
+        raise UserError(f"{group} has no choice '{name}'{hint or ';'} choices: {offered}")
+
+
+def check_choice(override: Override, menu: Menu) -> None:
+    """Raise where a group or one of its choices is misspelt."""
+    key = override.key_or_group
+    if key.split(".")[0] == "hydra" or key.startswith("hydra/") or override.is_delete():
+        return
+    if not menu.offers(override):
+        return
+    if override.is_sweep_override():
+        raise UserError(f"{override.input_line}: several values at once need a multirun, add -m")
+    value = override.value()
+    if value is None and full_key(override) in MAY_BE_NULL:
+        return
+    for name in value if isinstance(value, list) else [value]:
+        check_name(key, name.text if isinstance(name, QuotedString) else name, menu)
+
+
+def check_value(override: Override, config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where a key does not exist, or its value cannot be of the type of the yaml's default."""
+    key = override.key_or_group
+    if key.split(".")[0] == "hydra":
+        return
+    if override.is_sweep_override():
+        raise UserError(f"{override.input_line}: several values at once need a multirun, add -m")
+    check_key(key, config, _place(key, choices))
+    if not override.is_delete():
+        check_type(key, override.value(), OmegaConf.select(config, key, throw_on_missing=False))
+
+
+def _place(key: str, choices: Mapping[str, str]) -> str:
+    group = key.split(".")[0]
+    return f"{group}={choices[group]}" if group in choices else "the configuration"
+
+
+def check_key(key: str, config: Any, place: str) -> None:
+    """Raise where the dotted `key` is not in `config`, naming the nearest one that is."""
+    known = list(keys(config))
+    if key in known:
+        return
+    parent = key.rpartition(".")[0]
+    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    hint = nearest(key, siblings) or nearest(key, known)
+    if parent and parent in known and not siblings:
+        hint = hint or f"; {place} has no settings"
+    raise UserError(f"no setting '{key}' in {place}{hint or '; see --cfg job for all settings'}")
+
+
+def check_recipe_key(key: str, config: DictConfig) -> None:
+    """Raise where a recipe sets what the choice does not have."""
+    if key not in set(keys(config)):
+        raise UserError(f"the recipe sets '{key}', which is not a setting of that choice")
+
+
+def keys(config: Any, prefix: str = "") -> Iterable[str]:
+    """Every dotted key of nested mappings, inner nodes included."""
+    items = config.items_ex(resolve=False) if isinstance(config, DictConfig) else config.items()
+    for key, value in items:
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping) or (isinstance(value, DictConfig) and not value._is_none()):
+            yield from keys(value, f"{prefix}{key}.")
+
+
+KINDS: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    ListConfig: ((list,), "a list, such as [16,32]"),
+    DictConfig: ((dict,), "a mapping, such as {start: 0}"),
+}
+
+
+def check_type(key: str, value: Any, default: Any) -> None:
+    """Raise where `value` is not of the kind that the default in the yaml shows.
+
+    null, interpolations and settings whose default is null or a word are left to the signature.
+    """
+    kind = KINDS.get(type(default))
+    if kind is None or value is None or (isinstance(value, str) and "${" in value):
+        return
+    accepted, described = kind
+    text = value.text if isinstance(value, QuotedString) else value
+    wrong_bool = isinstance(value, bool) and bool not in accepted
+    if wrong_bool or not isinstance(value, accepted):
+        raise UserError(f"{key}={text} must be {described}; its default is {default}")
+
+
+def check_model_and_task(
+    config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]
+) -> None:
+    """Raise where the model does not take what the task gives, or not give what it wants."""
+    model, task = config.model, config.task
+    if _fits(model, task):
+        return
+    models = [name for name, node in _files("model", roots) if _fits(node, task)]
+    tasks = [name for name, node in _files("task", roots) if _fits(model, node)]
+    raise UserError(
+        f"model={choices['model']} takes {model.takes} and gives {', '.join(model.gives)}, but "
+        f"task={choices['task']} gives {task.gives} and wants {task.wants}; models for this task: "
+        f"{', '.join(models) or 'none'}; tasks for this model: {', '.join(tasks) or 'none'}"
+    )
+
+
+def _fits(model: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
+    return model.get("takes") == task.get("gives") and task.get("wants") in model.get("gives", [])
+
+
+def _files(group: str, roots: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
+    files = [file for root in roots for file in sorted((root / group).glob("*.yaml"))]
+    nodes = [(file.stem, yaml.safe_load(file.read_text()) or {}) for file in files]
+    # a file that also overrides other groups stands in the global package, its node nested
+    return [(name, node.get(group, node)) for name, node in nodes]
+
+
+def check_equilibrium(
+    config: DictConfig, choices: Mapping[str, str], typed: Sequence[Override]
+) -> None:
+    """Raise where a model without an equilibrium layer is given a solver, or one with it none."""
+    has_layer = config.model.get("equilibrium", True)
+    for group in ("solver", "gradient"):
+        choice = choices[group]
+        if not has_layer and choice != "none":
+            raise UserError(
+                f"model={choices['model']} has no equilibrium layer, so {group}={choice} would do "
+                f"nothing; leave it out, or choose a model that has one, such as model=mdeq"
+            )
+        if has_layer and choice == "none":
+            raise UserError(
+                f"model={choices['model']} has an equilibrium layer and needs a {group}; "
+                f"leave {group}=none out"
+            )
+
+
+def check_solver_and_gradient(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where the estimator cannot work with the solver."""
+    solvers = config.gradient.get("solvers") if config.gradient else None
+    if solvers and choices["solver"] not in solvers:
+        raise UserError(
+            f"gradient={choices['gradient']} cannot work with solver={choices['solver']}; "
+            f"choose solver={' or solver='.join(solvers)}"
+        )
+
+
+def as_phases(phases: Any, choices: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The typed phases of a gradient schedule, checked for form."""
+    if phases and choices.get("gradient") == "none":
+        raise UserError(
+            f"model={choices['model']} has no equilibrium layer, so a gradient schedule would do "
+            "nothing; leave callbacks.gradient_schedule.phases out"
+        )
+    form = "{start: 0.5, gradient: phantom, settings: {steps: 3}, max_steps: 12}"
+    for phase in phases:
+        if not isinstance(phase, dict) or "start" not in phase:
+            raise UserError(f"a phase of the gradient schedule looks like {form}, not {phase}")
+        for key in phase:
+            known = ("start", "gradient", "settings", "max_steps")
+            if key not in known:
+                raise UserError(f"a phase has no '{key}'{nearest(key, known)} it looks like {form}")
+    return list(phases)

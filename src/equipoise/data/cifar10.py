@@ -1,0 +1,83 @@
+"""CIFAR-10: 32 by 32 pixel photographs of ten classes, from the hub or from parquet files."""
+
+from __future__ import annotations
+
+import datasets
+import torch
+from torch import Tensor
+
+from equipoise.data.crop_and_flip import CropAndFlip
+from equipoise.data.hub_dataset import load_splits
+from equipoise.data.image_data_module import ImageDataModule, SplitName, check_fraction
+from equipoise.data.image_table import ImageTable
+from equipoise.data.memory_images import MemoryImages, decode_rows
+from equipoise.data.normalization import CIFAR10
+from equipoise.data.random_streams import stream
+from equipoise.data.splits import stratified_split
+from equipoise.errors import UserError
+
+SIZE = 32
+
+
+class Cifar10(ImageDataModule):
+    """Images (3, 32, 32), decoded once into memory, normalised by the published mean and std.
+
+    `path` is a name on the Hugging Face hub or a folder of parquet files in its layout.
+    `val_fraction` of the training images, drawn by `seed` with the same mixture of classes, is
+    the validation split; with 0 it is the test split. Without a test split, test is validation.
+    `augment` crops (padding 4) and flips the training images, as published.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str = "uoft-cs/cifar10",
+        batch_size: int = 128,
+        eval_batch_size: int | None = None,
+        seed: int = 0,
+        val_fraction: float = 0.02,
+        num_workers: int = 0,
+        augment: bool = True,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            num_workers=num_workers,
+        )
+        check_fraction("val_fraction", val_fraction)
+        self.path = path
+        self.val_fraction = val_fraction
+        self.augment = augment
+        self._published: dict[str, datasets.Dataset] = {}
+
+    def read_split(self, name: SplitName) -> MemoryImages:
+        """Decode one split; raises UserError when it cannot be had or has no images."""
+        self._published = self._published or load_splits(self.path)
+        published, rows = self._rows(name)
+        self.classes = published.classes
+        labels = published.labels[rows]
+        if len(labels) == 0:
+            raise UserError(f"{self.path} has no images left for {name}: change task.val_fraction.")
+        images = decode_rows(published, rows, SIZE)
+        augmentation = CropAndFlip(len(rows), self.seed)
+        return MemoryImages(
+            images, labels, CIFAR10, augmentation if self.augment and name == "train" else None
+        )
+
+    def _rows(self, name: SplitName) -> tuple[ImageTable, Tensor]:
+        from_test = name == "test" or (name == "val" and self.val_fraction == 0)
+        if from_test and "test" in self._published:
+            table = self._table("test")
+            return table, torch.arange(len(table.labels))
+        table = self._table("train")
+        train, val = stratified_split(table.labels, self.val_fraction, stream(self.seed))
+        return table, train if name == "train" else val
+
+    def _table(self, name: str) -> ImageTable:
+        if name not in self._published:
+            raise UserError(
+                f"{self.path} has no split '{name}', only {', '.join(self._published)}: "
+                "set task.path to a dataset that has one."
+            )
+        return ImageTable(self._published[name], f"the split '{name}' of {self.path}")

@@ -1,0 +1,63 @@
+"""Scikit-learn's handwritten digits: 1,797 images of 8 by 8 pixels, bundled, no download."""
+
+from __future__ import annotations
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from equipoise.data.image_data_module import ImageDataModule, SplitName, check_fraction
+from equipoise.data.memory_images import MemoryImages
+from equipoise.data.normalization import Normalization
+from equipoise.data.random_streams import stream
+from equipoise.data.splits import stratified_split
+from equipoise.errors import UserError
+
+# Pixels are 0 to 16; mean and standard deviation are those of all training pixels.
+DIGITS = Normalization(mean=(0.3053,), std=(0.3760,), white=16)
+
+
+class Digits(ImageDataModule):
+    """Ten classes of grey images (1, 8, 8), divided with equal mixtures of classes.
+
+    `test_fraction` of all images is the test split, `val_fraction` of the others the validation
+    split, both drawn by `seed`; with `val_fraction=0` the test split serves for both.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 64,
+        eval_batch_size: int | None = None,
+        seed: int = 0,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            num_workers=num_workers,
+        )
+        check_fraction("val_fraction", val_fraction)
+        check_fraction("test_fraction", test_fraction)
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+
+    def read_split(self, name: SplitName) -> MemoryImages:
+        """Return one split; raises UserError when it would be empty."""
+        digits = load_digits()
+        self.classes = [str(label) for label in digits.target_names]
+        images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
+        labels = torch.from_numpy(digits.target).long()
+        rows = self._rows(name, labels)
+        if len(rows) == 0:
+            raise UserError(f"No digits are left for {name}: raise task.test_fraction above 0.")
+        return MemoryImages(images[rows], labels[rows], DIGITS)
+
+    def _rows(self, name: SplitName, labels: Tensor) -> Tensor:
+        rest, test = stratified_split(labels, self.test_fraction, stream(self.seed))
+        train, val = stratified_split(labels[rest], self.val_fraction, stream(self.seed))
+        rows = {"train": rest[train], "val": rest[val] if len(val) else test, "test": test}
+        return rows[name]

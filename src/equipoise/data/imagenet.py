@@ -1,0 +1,90 @@
+"""ImageNet (ILSVRC 2012) from its published folders, or as a table from the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+
+from equipoise.data.decoded_images import DecodedImages, evaluation_transform, training_transform
+from equipoise.data.encoded_images import EncodedImages
+from equipoise.data.hub_dataset import holds_parquet, is_local, load_splits, local_folder
+from equipoise.data.image_data_module import ImageDataModule, SplitName
+from equipoise.data.image_folder import ImageFolder, class_folders
+from equipoise.data.image_table import ImageTable
+from equipoise.data.normalization import IMAGENET
+from equipoise.errors import UserError
+
+VALIDATION_NAMES = ("validation", "val")
+
+
+class ImageNet(ImageDataModule):
+    """Photographs as (3, image_size, image_size), decoded anew for each batch.
+
+    `path` is a folder with train/<synset>/*.JPEG and val/<synset>/*.JPEG, a folder of parquet
+    files, or a name on the Hugging Face hub. Classes are the sorted synsets, or the table's own.
+    Test is the validation split: the labels of the test images were never published. `augment`
+    draws crops of random area and shape, and flips; otherwise training images are cropped in the
+    centre like the others.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        batch_size: int = 128,
+        eval_batch_size: int | None = None,
+        seed: int = 0,
+        num_workers: int = 4,
+        augment: bool = True,
+        image_size: int = 224,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            num_workers=num_workers,
+        )
+        self.path = path
+        self.augment = augment
+        self.image_size = image_size
+        self._published: dict[str, datasets.Dataset] = {}
+
+    def read_split(self, name: SplitName) -> DecodedImages:
+        """Find the images of one split; raises UserError when it cannot be had."""
+        source = self._source(name, _given(self.path))
+        self.classes = source.classes
+        augmented = self.augment and name == "train"
+        transform = (training_transform if augmented else evaluation_transform)(self.image_size)
+        return DecodedImages(source, transform, IMAGENET, self.seed)
+
+    def _source(self, name: SplitName, path: str) -> EncodedImages:
+        if is_local(path) and not holds_parquet(local_folder(path)):
+            return _folder(name, local_folder(path))
+        self._published = self._published or load_splits(path)
+        return self._table(name, path)
+
+    def _table(self, name: SplitName, path: str) -> ImageTable:
+        wanted = ("train",) if name == "train" else VALIDATION_NAMES
+        for split in wanted:
+            if split in self._published:
+                return ImageTable(self._published[split], f"the split '{split}' of {path}")
+        raise UserError(
+            f"{path} has no split '{wanted[0]}', only {', '.join(self._published)}: "
+            "set task.path to a dataset that has one."
+        )
+
+
+def _given(path: str | None) -> str:
+    if path is None:
+        raise UserError(
+            "ImageNet has to be fetched: accept the licence of ILSVRC/imagenet-1k on the Hugging "
+            "Face hub, log in and set task.path=ILSVRC/imagenet-1k, or set task.path to a folder "
+            "with train/<synset>/*.JPEG and val/<synset>/*.JPEG."
+        )
+    return path
+
+
+def _folder(name: SplitName, folder: Path) -> ImageFolder:
+    classes = class_folders(folder / "train")
+    return ImageFolder(folder / ("train" if name == "train" else "val"), classes)

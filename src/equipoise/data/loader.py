@@ -1,0 +1,133 @@
+"""Loading whole batches, with a position that a checkpoint keeps and restores exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from equipoise.data.indices import BatchIndex, EpochIndices
+from equipoise.data.random_streams import stream
+from equipoise.errors import UserError
+
+Batch = dict[str, Tensor]
+
+
+class BatchDataset(Protocol):
+    """A split that is read a whole batch at a time."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def __getitem__(self, index: BatchIndex) -> Batch:
+        """Return the samples that `index` asks for."""
+        ...
+
+
+class Position(NamedTuple):
+    """How many batches of which epoch have been handed out."""
+
+    epoch: int
+    batch: int
+
+
+class ResumableBatches(Sampler[BatchIndex]):
+    """The requests for the batches of an epoch, from the batch that `start` names, once.
+
+    `sampler` is named as in torch's BatchSampler: Lightning looks there for `set_epoch`.
+    """
+
+    def __init__(self, sampler: EpochIndices) -> None:
+        self.sampler = sampler
+        self.start = Position(0, 0)
+
+    def first(self) -> Position:
+        """Return where the next iteration begins: a start within another epoch does not count."""
+        epoch = self.sampler.epoch
+        return self.start if self.start.epoch == epoch else Position(epoch, 0)
+
+    def __len__(self) -> int:
+        """Return the number of batches of a whole epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[BatchIndex]:
+        """Yield the requests that are left of the current epoch."""
+        epoch, skipped = self.first()
+        self.start = Position(epoch, 0)
+        for rows in self.sampler.batches()[skipped:]:
+            yield BatchIndex(epoch, rows)
+
+
+class BatchLoader:
+    """An iterable of batches that Lightning recognises as stateful: it resumes within an epoch.
+
+    It wraps a DataLoader instead of being one, so that Lightning never rebuilds it around
+    another sampler. Iterating draws from a generator of its own, never from torch's global
+    one. A UserError is raised as it was written, also out of a worker process.
+    """
+
+    def __init__(
+        self,
+        dataset: BatchDataset,
+        sampler: EpochIndices,
+        *,
+        seed: int,
+        num_workers: int,
+    ) -> None:
+        self.batch_sampler = ResumableBatches(sampler)
+        self.position = Position(0, 0)
+        self._loader: DataLoader[Batch | UserError] = DataLoader(
+            _ErrorsAsValues(dataset),
+            batch_size=None,
+            sampler=self.batch_sampler,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=stream(seed),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of batches of a whole epoch."""
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches that are left of the current epoch.
+
+        Nothing happens before the first batch is asked for: Lightning creates the iterator first
+        and sets the epoch afterwards.
+        """
+        self.position = self.batch_sampler.first()
+        for batch in self._loader:
+            if isinstance(batch, UserError):
+                raise batch
+            self.position = Position(self.position.epoch, self.position.batch + 1)
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch and how many of its batches have been handed out."""
+        epoch = self.batch_sampler.sampler.epoch
+        current = self.position if self.position.epoch == epoch else Position(epoch, 0)
+        return current._asdict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the next iteration of that epoch begin after the batches that were handed out."""
+        self.position = Position(state_dict["epoch"], state_dict["batch"])
+        self.batch_sampler.start = self.position
+        self.batch_sampler.sampler.epoch = self.position.epoch
+
+
+class _ErrorsAsValues(Dataset["Batch | UserError"]):
+    """Return a UserError as a value: what a worker raises would arrive with a traceback in it."""
+
+    def __init__(self, dataset: BatchDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: BatchIndex) -> Batch | UserError:
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            return error

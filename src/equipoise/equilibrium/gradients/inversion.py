@@ -1,0 +1,72 @@
+"""The coupled steps as one node of the graph, whose backward rebuilds the states by inversion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equipoise.equilibrium.gradients.coupled_steps import CoupledSteps
+from equipoise.equilibrium.gradients.pullback import Pullback
+from equipoise.equilibrium.gradients.replay import Circumstances
+from equipoise.equilibrium.gradients.second_derivatives import refuse_second_derivatives
+from equipoise.equilibrium.solution import SolveReport
+from equipoise.equilibrium.solvers.stopping import TINY
+from equipoise.equilibrium.state import parts
+
+
+class ReversibleSteps(torch.autograd.Function):
+    """All coupled steps as one node; its inputs are f(z0), z0, f's inputs and the leaves it reads."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        coupled: CoupledSteps,
+        first_circumstances: Circumstances,
+        first: Tensor,
+        counts: tuple[int, int],
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        z0, inputs, _ = _split(tensors, counts)
+        start = coupled.layout.flatten(z0 if coupled.layout.is_tuple else z0[0])
+        y, z, made = coupled.run(start, inputs, first)
+        ctx.coupled, ctx.counts = coupled, counts
+        ctx.circumstances = [first_circumstances, *made]
+        ctx.save_for_backward(y, z, start, *tensors)
+        return parts(coupled.state(z.clone()))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
+        refuse_second_derivatives()
+        coupled: CoupledSteps = ctx.coupled
+        y, z, start, *tensors = ctx.saved_tensors
+        end = torch.linalg.vector_norm(z, dim=1)
+        _, inputs, leaves = _split(tuple(tensors), ctx.counts)
+        pull = Pullback(coupled, inputs, leaves)
+        made = list(ctx.circumstances)
+        c_z = coupled.layout.flatten(cotangents if coupled.layout.is_tuple else cotangents[0])
+        c_y = torch.zeros_like(c_z)
+        keep = 1 - coupled.relaxation
+        for _ in range(coupled.steps):
+            value, product = pull(y, c_z, made.pop())
+            z, c_y, c_z = coupled.unrelax(z, value), c_y + product, c_z * keep
+            value, product = pull(z, c_y, made.pop())
+            y, c_z, c_y = coupled.unrelax(y, value), c_z + product, c_y * keep
+        error = torch.maximum(_distance(y, start), _distance(z, start))
+        coupled.report.backward = SolveReport(2 * coupled.steps, residual=error / (end + TINY))
+        towards_start = parts(coupled.state(c_y + c_z))
+        leading = (None, None, None, None, *towards_start)
+        return (*leading, *pull.input_gradients(), *pull.leaf_gradients())
+
+
+def _split(
+    tensors: tuple[Tensor, ...], counts: tuple[int, int]
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The parts of z0, f's inputs, the leaves."""
+    first, second = counts[0], counts[0] + counts[1]
+    return tensors[:first], tensors[first:second], tensors[second:]
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(a - b, dim=1)

@@ -1,0 +1,53 @@
+"""The function of a solve, as a map of matrices with a row per sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equipoise.equilibrium.state import Function, Layout
+
+
+class FlatFunction:
+    """f(z, *inputs) on (B, D) matrices, which counts what is spent on it.
+
+    evaluations: of f. products: of a vector with the transposed Jacobian of f. keeps_graph: the
+    latest evaluation keeps its graph, which `transposed_product` needs.
+    """
+
+    def __init__(self, f: Function, layout: Layout, inputs: tuple[Tensor, ...]) -> None:
+        self.f = f
+        self.layout = layout
+        self.inputs = inputs
+        self.evaluations = 0
+        self.products = 0
+        self.keeps_graph = False
+        self._graph: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """f(z): (B, D) -> (B, D)."""
+        self.evaluations += 1
+        if not self.keeps_graph:
+            return self._value(z)
+        with torch.enable_grad():
+            leaf = z.detach().requires_grad_()
+            value = self._value(leaf)
+        self._graph = leaf, value
+        return value.detach()
+
+    def transposed_product(self, w: Tensor) -> Tensor:
+        """J_f^T w at the z of the latest evaluation: (B, D) -> (B, D).
+
+        Raises ValueError where f cannot be differentiated.
+        """
+        if self._graph is None or not self._graph[1].requires_grad:
+            raise ValueError(
+                "this solver needs derivatives of f, which autograd cannot take; "
+                "use anderson or broyden here"
+            )
+        self.products += 1
+        leaf, value = self._graph
+        return torch.autograd.grad(value, leaf, w, retain_graph=True)[0]
+
+    def _value(self, z: Tensor) -> Tensor:
+        return self.layout.flatten(self.f(self.layout.restore(z), *self.inputs))

@@ -1,0 +1,71 @@
+"""The page of `python train.py --help`: every group, its choices, a line on each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from equipoise.compose import CONF
+
+HEAD = """Train models whose output is an equilibrium z* = f(z*, x).
+
+usage: python train.py [group=choice ...] [setting=value ...] [-m]
+
+A few commands to start from:
+  python train.py                                       MDEQ on the bundled digits, offline
+  python train.py gradient=exact solver=broyden         another estimator, another solver
+  python train.py task=cifar10 task.path=<folder>       the published recipe on local data
+  python train.py -m gradient=jfb,phantom seed=1,2      four runs and a table
+  python train.py ckpt_path=<run>/checkpoints/last.ckpt resume
+  python evaluate.py ckpt_path=<run>/checkpoints/best.ckpt solver.max_steps=60
+
+See every setting with its default: python train.py --cfg job [-p solver]
+Choices marked * are the default.
+"""
+
+NOTES = {
+    "recipe": "chosen by itself: <task>_<model> where that file exists",
+    "solver": "the forward solver; solver@eval_solver=<choice> another one for evaluation",
+    "logger": "several at once: logger=[csv,wandb]",
+}
+
+
+FRONT = ("task", "model", "solver", "gradient", "regularizer")
+
+
+def text() -> str:
+    """The whole page."""
+    defaults = default_choices()
+    return "\n".join([HEAD, *(group_lines(folder, defaults) for folder in group_folders())])
+
+
+def default_choices() -> dict[str, str]:
+    """The choice of each group in the defaults list of train.yaml."""
+    entries = yaml.safe_load((CONF / "train.yaml").read_text())["defaults"]
+    pairs = [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
+    return {group: choice for group, choice in pairs if choice is not None}
+
+
+def group_folders() -> list[Path]:
+    """The groups that have a choice: those of the mathematics first, then by name."""
+    folders = [folder for folder in CONF.iterdir() if folder.is_dir() and any(folder.glob("*.yaml"))]
+    return sorted(folders, key=lambda f: (FRONT.index(f.name) if f.name in FRONT else 9, f.name))
+
+
+def group_lines(folder: Path, defaults: dict[str, str]) -> str:
+    """A group's name and its choices."""
+    note = f"  ({NOTES[folder.name]})" if folder.name in NOTES else ""
+    lines = [f"{folder.name}={note}"]
+    for file in sorted(folder.glob("*.yaml")):
+        mark = "*" if defaults.get(folder.name) == file.stem else " "
+        lines.append(f" {mark} {file.stem:<22} {description(file)}")
+    return "\n".join([*lines, ""])
+
+
+def description(file: Path) -> str:
+    """The first comment of a yaml file that is not Hydra's package directive."""
+    for line in file.read_text().splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ")
+    return ""

@@ -1,0 +1,285 @@
+"""Run one composed configuration: from the command line, from a checkpoint, or from Python.
+
+Nothing heavy is imported before the configuration has been checked, so that a misspelt word is
+answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from equipoise.errors import RunFailed, RunInterrupted, UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from equipoise.compose import Composition
+    from equipoise.training import Run
+
+INTERRUPTED = 130  # the shell's code for a process ended by SIGINT
+
+
+def train_main() -> None:
+    """`python train.py`."""
+    sys.exit(answered(lambda: _train_command(sys.argv[1:])))
+
+
+def evaluate_main() -> None:
+    """`python evaluate.py`."""
+    sys.exit(answered(lambda: _evaluate_command(sys.argv[1:])))
+
+
+def run(*overrides: str) -> dict[str, Any]:
+    """Do what `python train.py <overrides>` does; returns the dictionary of metrics.json.
+
+    Raises UserError, RunFailed or RunInterrupted with one sentence.
+    """
+    from equipoise.compose import compose
+
+    composition = compose(overrides)
+    return execute(composition, run_directory(composition, "train"))
+
+
+def build(*overrides: str) -> nn.Module:
+    """The network that `overrides` describe, with the weights that it starts from."""
+    from equipoise.compose import compose, plain
+    from equipoise.schema import check_signatures
+
+    config = plain(compose(overrides).config, resolve=True)
+    check_signatures({"model": config["model"], "solver": config["solver"]})
+    return build_model(config)
+
+
+def answered(command: Callable[[], int]) -> int:
+    """The exit status of a command: 2 and one sentence for the user's errors, 1 for a failed run."""
+    try:
+        return command()
+    except UserError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") or "debug=smoke" in sys.argv:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunInterrupted as stop:
+        print(stop, file=sys.stderr)
+        return INTERRUPTED
+    except RunFailed as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+
+
+def _train_command(argv: Sequence[str]) -> int:
+    """Check what was typed, then let Hydra start the job, or the jobs of a multirun."""
+    from equipoise import help_page, launch
+
+    flags, overrides = launch.split_flags(argv)
+    if {"--help", "-h"} & set(flags):
+        print(help_page.text())
+        return 0
+    launch.check(overrides, multirun=launch.is_multirun(flags))
+    if "--cfg" in flags:
+        return launch.show_config(argv)
+    return launch.start(flags, overrides)
+
+
+def _evaluate_command(argv: Sequence[str]) -> int:
+    from equipoise.compose import override_stored, parse
+
+    named = {o.key_or_group: o.value() for o in parse(argv)}
+    path = named.get("ckpt_path")
+    if not path:
+        raise UserError("evaluate.py needs a checkpoint: ckpt_path=runs/<...>/checkpoints/best.ckpt")
+    check_checkpoint_exists(path)
+    from equipoise.checkpoints import read_checkpoint
+
+    checkpoint = read_checkpoint(path)
+    composition = override_stored(checkpoint["config"], checkpoint["choices"], argv)
+    if not any(o.key_or_group == "logger" for o in parse(argv)):
+        composition.config.logger = {}  # the training's loggers belong to the training
+    directory = run_directory(composition, "evaluate")
+    _prepare(composition, directory)
+    built = build_run(composition, directory)
+    from equipoise import training
+
+    typed = {o.key_or_group.split(".")[0] for o in parse(argv)}
+    if typed & {"solver", "gradient"}:
+        checkpoint.pop("gradient_phase", None)
+    training.restore(built, checkpoint)
+    metrics = training.evaluate(built, checkpoint)
+    _finish(built, metrics)
+    return 0
+
+
+def execute(composition: Composition, directory: Path) -> dict[str, Any]:
+    """Train and test one composition in `directory`, which gets everything that a run leaves."""
+    resume_from = composition.config.ckpt_path
+    if resume_from:
+        check_checkpoint_exists(resume_from)
+        composition = _resumed(composition, resume_from)
+    _prepare(composition, directory)
+    built = build_run(composition, directory)
+    from equipoise import training
+
+    exit_code = 1
+    try:
+        metrics = training.fit_and_test(built, resume_from)
+        exit_code = 0
+        _finish(built, metrics)
+        return metrics
+    finally:
+        close_wandb(exit_code)
+
+
+def _resumed(composition: Composition, path: str) -> Composition:
+    """The stored configuration with what was typed on top."""
+    from equipoise.checkpoints import read_checkpoint
+    from equipoise.compose import override_stored
+
+    checkpoint = read_checkpoint(path)
+    return override_stored(checkpoint["config"], checkpoint["choices"], composition.typed)
+
+
+def check_checkpoint_exists(path: str) -> None:
+    """Raises UserError, before anything heavy is imported, where there is no such file."""
+    if not Path(path).is_file():
+        raise UserError(
+            f"there is no checkpoint at {path}; give ckpt_path=runs/<...>/checkpoints/last.ckpt"
+        )
+
+
+def run_directory(composition: Composition, purpose: str) -> Path:
+    """The folder of the run: `run_dir` where it was typed, else runs/<task>/<model>/<time>.
+
+    Raises UserError where `run_dir` holds other results: only the run that a checkpoint belongs to
+    may be gone on with.
+    """
+    config, choices = composition.config, composition.choices
+    typed = any(line.startswith("run_dir=") for line in composition.typed)
+    if typed and config.run_dir:
+        directory = Path(config.run_dir)
+        inside = config.ckpt_path and directory.resolve() in Path(config.ckpt_path).resolve().parents
+        if directory.is_dir() and any(directory.iterdir()) and not inside:
+            raise UserError(f"run_dir={directory} is not empty; name a new folder")
+        return directory
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    suffix = "" if purpose == "train" else f"_{purpose}"
+    parent = Path("runs") / choices["task"] / choices["model"]
+    names = [f"{stamp}{suffix}", *(f"{stamp}{suffix}_{n}" for n in range(2, 100))]
+    return next(parent / name for name in names if not (parent / name).exists())
+
+
+def _prepare(composition: Composition, directory: Path) -> None:
+    """Settle the folder and the seed, check types by the signatures, and write config.yaml."""
+    from omegaconf import OmegaConf
+
+    from equipoise.compose import plain
+    from equipoise.schema import check_signatures
+
+    composition.config.run_dir = str(directory)
+    check_signatures(plain(composition.config, resolve=True))
+    directory.mkdir(parents=True, exist_ok=True)
+    if is_first_process():
+        OmegaConf.save(composition.config, directory / "config.yaml", resolve=True)
+        print(f"run folder: {directory}")
+    _quiet_lightning()
+
+
+def build_run(composition: Composition, directory: Path) -> Run:
+    """Build data, network, task, callbacks, loggers and trainer, all by `_target_`."""
+    import lightning.pytorch as pl
+
+    from equipoise.callbacks.run_state import ConfigurationInCheckpoint, RandomState
+    from equipoise.compose import plain
+    from equipoise.training import Run
+
+    config = plain(composition.config, resolve=True)
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    data = instantiate("task", config["task"])
+    task = instantiate(
+        "task.objective",
+        config["task"]["objective"],
+        model=build_model(config),
+        make_optimizer=instantiate("optimizer", config["optimizer"]),
+        schedule=instantiate("schedule", config["schedule"]),
+    )
+    callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
+    loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
+    callbacks += [ConfigurationInCheckpoint(config, composition.choices), RandomState()]
+    trainer = instantiate("trainer", config["trainer"], callbacks=callbacks, logger=loggers or False)
+    for logger in loggers:
+        if not isinstance(logger, pl.loggers.CSVLogger):  # config.yaml lies beside metrics.csv
+            logger.log_hyperparams(config)
+    return Run(data, task, trainer, directory, composition.choices, config["seed"])
+
+
+def build_model(config: dict[str, Any]) -> nn.Module:
+    """The network, with an equilibrium layer of the chosen solver and estimator if it has one."""
+    parts: dict[str, Any] = {}
+    if config["model"].get("equilibrium", True):
+        chosen = ("solver", "gradient", "eval_solver")
+        layer = {key: instantiate(key, config[key]) for key in chosen if config.get(key)}
+        parts["equilibrium"] = instantiate("equilibrium", config["equilibrium"], **layer)
+    model: nn.Module = instantiate("model", config["model"], **parts)
+    return model
+
+
+def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
+    """Build the object of a node. The one place that does.
+
+    Raises UserError with the cause where its class refuses the values.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate as hydra_instantiate
+
+    from equipoise.schema import constructor_arguments
+
+    node = constructor_arguments(node)
+    try:
+        if not parts:
+            return hydra_instantiate(node, _convert_="all")
+        # as call-site arguments Hydra would turn solvers, which are dataclasses, into mappings
+        return hydra_instantiate(node, _convert_="all", _partial_=True)(**parts)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError | TypeError | ImportError | UserError):
+            raise UserError(f"{key}: {error.__cause__}") from error
+        raise
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{key}: {error}") from error
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks to the user: not one that a launcher started beside it."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
+
+
+def close_wandb(exit_code: int) -> None:
+    """End a W&B run, so that the next job of a multirun does not write into it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=exit_code)
+
+
+def _finish(built: Run, metrics: dict[str, Any]) -> None:
+    if built.trainer.is_global_zero:
+        from equipoise.summary import print_result
+
+        print_result(metrics, built.directory)
+
+
+def _quiet_lightning() -> None:
+    """Leave out Lightning's adverts and the advice about workers that our loaders do not need."""
+    import logging
+
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty.*")

@@ -1,0 +1,123 @@
+"""The signature behind `_target_` is the schema: keys and types of a configuration against it.
+
+Importing the classes costs seconds, so this comes after the checks that need only the yaml files.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
+
+from equipoise.checks import nearest
+from equipoise.errors import UserError
+
+PLAIN_KEYS = {
+    "takes", "gives", "wants", "equilibrium", "solvers",
+    "classes", "image_size", "image_channels", "monitor", "monitor_mode", "objective",
+}  # fmt: skip
+"""Keys that describe a choice to the checks and to the other groups, not to its class."""
+
+
+def check_signatures(config: Mapping[str, Any]) -> None:
+    """Check every node with a `_target_`; raises UserError at the first key or value that is wrong."""
+    for key, node in target_nodes(config):
+        target = locate(key, str(node["_target_"]))
+        parameters = inspect.signature(target).parameters
+        hints = type_hints(target)
+        for name, value in node.items():
+            if name in ("_target_", "_partial_") or (name in PLAIN_KEYS and name not in parameters):
+                continue
+            if name not in parameters:
+                raise UserError(f"{key}.{name}: {target.__name__} takes no '{name}'{nearest(name, parameters)}")
+            if name in hints and not _is_node(value):
+                _check_type(f"{key}.{name}", value, hints[name])
+
+
+def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Dotted key and content of every mapping that has a `_target_`."""
+    if isinstance(config, Mapping):
+        if config.get("_target_"):
+            yield key, config
+        for name, value in config.items():
+            yield from target_nodes(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(config, list):
+        for index, value in enumerate(config):
+            yield from target_nodes(value, f"{key}[{index}]")
+
+
+def locate(key: str, target: str) -> Callable[..., Any]:
+    """The class that a dotted path names. Raises UserError with the cause where it cannot be had."""
+    module, _, name = target.rpartition(".")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{key}: cannot import {target}: {error}") from error
+    return found
+
+
+def constructor_arguments(node: Any) -> Any:
+    """The node, and all nodes in it, without the plain keys that their classes do not take."""
+    if isinstance(node, list):
+        return [constructor_arguments(value) for value in node]
+    if not isinstance(node, Mapping):
+        return node
+    inner = {key: constructor_arguments(value) for key, value in node.items()}
+    if "_target_" not in inner:
+        return inner
+    parameters = inspect.signature(locate("", str(inner["_target_"]))).parameters
+    return {k: v for k, v in inner.items() if k not in PLAIN_KEYS or k in parameters}
+
+
+def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Resolved annotations of a class's constructor; those that cannot be resolved are left out."""
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function)
+    except NameError:  # an annotation that exists for type checkers alone
+        annotations = inspect.signature(target).parameters.items()
+        return {n: p.annotation for n, p in annotations if inspect.isclass(p.annotation)}
+
+
+def _is_node(value: Any) -> bool:
+    """Whether the value is, or contains, an object that is still to be built."""
+    return any(True for _ in target_nodes(value))
+
+
+def _check_type(key: str, value: Any, hint: Any) -> None:
+    adapter = _adapter(hint)
+    if adapter is None:
+        return
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        choices = [str(choice) for choice in _literals(hint)]
+        if choices:
+            hint_text = nearest(str(value), choices)
+            raise UserError(f"{key}={value} is not one of {', '.join(choices)}{hint_text}") from error
+        wanted = getattr(hint, "__name__", str(hint)).replace("typing.", "")
+        if typing.get_args(hint):
+            wanted = str(hint).replace("typing.", "").replace("collections.abc.", "")
+        raise UserError(f"{key}={value} is not of type {wanted}") from error
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+    """A validator for the hint; None for types of objects that no yaml value can be, protocols say."""
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:  # the type brings its own configuration, as a dataclass of pydantic
+        return TypeAdapter(hint)
+    except SchemaError:
+        return None
+
+
+def _literals(hint: Any) -> list[Any]:
+    """All values that a Literal inside the hint allows."""
+    if typing.get_origin(hint) is typing.Literal:
+        return list(typing.get_args(hint))
+    return [choice for argument in typing.get_args(hint) for choice in _literals(argument)]

@@ -1,0 +1,61 @@
+"""Learning-rate schedules over the whole run, stepped once an optimiser step.
+
+Lengths are fractions of the run, so that a shortened run still sees the whole schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+
+class Schedule(Protocol):
+    """Builds the scheduler once the number of steps is known."""
+
+    def __call__(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        """A scheduler for `steps` optimiser steps."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The optimiser's rate, after a linear warm-up over the fraction `warmup` of the run."""
+
+    warmup: float = 0.0
+
+    def __call__(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        """Factors of the base rate, by step."""
+        return LambdaLR(optimizer, lambda step: ramp(step, self.warmup * steps))
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Linear warm-up, then minimum + (rate - minimum) (1 + cos(pi t)) / 2, t from 0 to 1.
+
+    Source: Loshchilov and Hutter 2017 (arXiv 1608.03983), eq. 5, without restarts.
+    """
+
+    warmup: float = 0.0
+    minimum: float = 1e-6
+
+    def __call__(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        """Factors of the base rate, by step; `minimum` is a rate, not a factor."""
+        start = self.warmup * steps
+        floors = [min(1.0, self.minimum / group["lr"]) for group in optimizer.param_groups]
+
+        def factor(step: int, floor: float) -> float:
+            if step < start:
+                return ramp(step, start)
+            progress = min(1.0, (step - start) / max(1.0, steps - start))
+            return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+
+        return LambdaLR(optimizer, [lambda step, f=floor: factor(step, f) for floor in floors])
+
+
+def ramp(step: int, length: float) -> float:
+    """From 1/length up to 1, linearly; 1 where there is no warm-up."""
+    return min(1.0, (step + 1) / length) if length > 0 else 1.0

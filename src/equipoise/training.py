@@ -1,0 +1,172 @@
+"""Run the built parts: fit, test with the best weights, and collect what was reached.
+
+Everything here works on objects; where they came from is `run.py`'s affair.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning.pytorch as pl
+
+from equipoise import results
+from equipoise.callbacks import ConvergenceMonitor, GradientSchedule, RunReport, TrainingCurve
+from equipoise.checkpoints import read_checkpoint
+from equipoise.errors import RunInterrupted
+
+CallbackType = TypeVar("CallbackType", bound=pl.Callback)
+
+
+@dataclass
+class Run:
+    """One run: its parts, its folder, and the names that metrics.json shall show."""
+
+    data: pl.LightningDataModule
+    task: pl.LightningModule
+    trainer: pl.Trainer
+    directory: Path
+    choices: dict[str, str]
+    seed: int
+    started: float = field(default_factory=time.monotonic)
+
+    def find(self, kind: type[CallbackType]) -> CallbackType | None:
+        """The first callback of a kind."""
+        callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return next((callback for callback in callbacks if isinstance(callback, kind)), None)
+
+
+def fit_and_test(run: Run, resume_from: str | None) -> dict[str, Any]:
+    """Train (from a checkpoint where one is given), test the best weights, write metrics.json.
+
+    Whatever ends the run, metrics.json says so: status completed, interrupted or failed. Raises
+    what stopped it.
+    """
+    reached = Reached()
+    status = "failed"
+    try:
+        run.trainer.fit(run.task, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
+        reached.note_training(run)
+        tested = best_checkpoint(run)
+        if tested is not None:
+            restore(run, read_checkpoint(tested))
+            reached.details["tested_checkpoint"] = tested.name
+        test(run, reached)
+        status = "completed"
+    except RunInterrupted:
+        status = "interrupted"
+        reached.note_training(run)
+        raise
+    finally:
+        metrics = reached.as_metrics(run, status)
+        if run.trainer.is_global_zero:
+            write_results(run, metrics)
+    return metrics
+
+
+def evaluate(run: Run, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Test the weights of a checkpoint and write metrics.json."""
+    reached = Reached(epochs=int(checkpoint["epoch"]), steps=int(checkpoint["global_step"]))
+    test(run, reached)
+    metrics = reached.as_metrics(run, "completed")
+    if run.trainer.is_global_zero:
+        write_results(run, metrics)
+    return metrics
+
+
+def test(run: Run, reached: Reached) -> None:
+    """One pass over the test split."""
+    run.trainer.test(run.task, datamodule=run.data, verbose=False)
+    reached.note_test(run)
+
+
+def restore(run: Run, checkpoint: dict[str, Any]) -> None:
+    """The weights of a checkpoint, and the phase of the gradient schedule they were saved in."""
+    run.task.load_state_dict(checkpoint["state_dict"])
+    schedule = run.find(GradientSchedule)
+    if schedule is not None:
+        schedule.restore(run.task, checkpoint)
+
+
+def best_checkpoint(run: Run) -> Path | None:
+    """best.ckpt where one was written by this run; after a resume into another folder it may not be."""
+    checkpoints = run.trainer.checkpoint_callbacks
+    for callback in checkpoints:
+        path = Path(str(getattr(callback, "best_model_path", "")))
+        if path.name == "best.ckpt" and path.is_file():
+            return path
+    return None
+
+
+@dataclass
+class Reached:
+    """What a run has reached so far; filled as it goes, so that an early end loses nothing."""
+
+    epochs: int = 0
+    steps: int = 0
+    test: dict[str, float] = field(default_factory=dict)
+    val: dict[str, float] = field(default_factory=dict)
+    train: dict[str, float] = field(default_factory=dict)
+    solver_stats: dict[str, Any] | None = None
+    gradient_stats: dict[str, Any] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def note_training(self, run: Run) -> None:
+        """Steps, the last validation, the last epoch's means and backward statistics."""
+        self.epochs, self.steps = run.trainer.current_epoch, run.trainer.global_step
+        self.val = results.by_stage(run.trainer.callback_metrics, "val")
+        curve, monitor = run.find(TrainingCurve), run.find(ConvergenceMonitor)
+        if curve is not None:
+            self.train = dict(curve.latest)
+        if monitor is not None:
+            self.gradient_stats = monitor.gradient_stats()
+            self.solver_stats = monitor.summary("val") or monitor.summary("train")
+
+    def note_test(self, run: Run) -> None:
+        """The test metrics and the solver's statistics over the test split."""
+        self.test = results.by_stage(run.trainer.callback_metrics, "test")
+        monitor = run.find(ConvergenceMonitor)
+        if monitor is not None:
+            self.solver_stats = monitor.summary("test")
+        if hasattr(run.task, "details"):
+            self.details.update(run.task.details())
+
+    def as_metrics(self, run: Run, status: str) -> dict[str, Any]:
+        """The dictionary of metrics.json."""
+        return {
+            "task": run.choices["task"],
+            "model": run.choices["model"],
+            "solver": name_of(run.choices, "solver"),
+            "gradient": name_of(run.choices, "gradient"),
+            "seed": run.seed,
+            "status": status,
+            "epochs": self.epochs,
+            "steps": self.steps,
+            "seconds": round(time.monotonic() - run.started, 2),
+            "peak_rss_mb": results.peak_rss_mb(),
+            "peak_gpu_mb": results.peak_gpu_mb(),
+            "parameters": sum(p.numel() for p in run.task.parameters() if p.requires_grad),
+            "test": self.test,
+            "val": self.val,
+            "train": self.train,
+            "solver_stats": self.solver_stats,
+            "gradient_stats": self.gradient_stats,
+            "details": self.details,
+            "versions": results.versions(),
+        }
+
+
+def name_of(choices: dict[str, str], group: str) -> str | None:
+    """The choice of a group, None where it is "none"."""
+    choice = choices.get(group)
+    return None if choice in (None, "none") else choice
+
+
+def write_results(run: Run, metrics: dict[str, Any]) -> None:
+    """metrics.json, and the report's page."""
+    results.write(metrics, run.directory / "metrics.json")
+    report = run.find(RunReport)
+    if report is not None:
+        report.write(metrics)

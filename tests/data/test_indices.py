@@ -1,0 +1,54 @@
+"""The order of an epoch and its division among processes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from equipoise.data.indices import OrderedIndices, Shard, ShuffledIndices
+
+
+def test_the_order_is_a_pure_function_of_seed_and_epoch() -> None:
+    indices = ShuffledIndices(100, 16, seed=3, shard=Shard())
+    first = torch.cat(indices.batches())
+    indices.set_epoch(1)
+    second = torch.cat(indices.batches())
+    torch.rand(7)
+    indices.set_epoch(0)
+    assert torch.equal(first, torch.cat(indices.batches()))
+    assert not torch.equal(first, second)
+    assert torch.equal(second.sort().values, torch.arange(100))
+    other = ShuffledIndices(100, 16, seed=4, shard=Shard())
+    assert not torch.equal(first, torch.cat(other.batches()))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 31, 64, 65, 100])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("batch_size", [1, 7, 16])
+def test_ranks_take_equal_numbers_of_batches_and_leave_nothing_out(
+    size: int, world_size: int, batch_size: int
+) -> None:
+    shards = [Shard(rank, world_size) for rank in range(world_size)]
+    shuffled = [ShuffledIndices(size, batch_size, 0, shard) for shard in shards]
+    ordered = [OrderedIndices(size, batch_size, shard) for shard in shards]
+    for group in (shuffled, ordered):
+        batches = [indices.batches() for indices in group]
+        assert {len(b) for b in batches} == {len(indices) for indices in group}
+        assert len({len(b) for b in batches}) == 1
+        assert all(0 < len(rows) <= batch_size for b in batches for rows in b)
+        visited = torch.cat([rows for b in batches for rows in b])
+        assert torch.equal(visited.unique(), torch.arange(size))
+    assert len({sum(len(rows) for rows in i.batches()) for i in shuffled}) == 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_visits_no_sample_twice(world_size: int) -> None:
+    for size in (65, 97, 128):
+        shards = [OrderedIndices(size, 8, Shard(rank, world_size)) for rank in range(world_size)]
+        visited = torch.cat([rows for shard in shards for rows in shard.batches()])
+        assert len(visited) == size
+
+
+def test_one_process_gets_full_batches_and_the_rest() -> None:
+    assert [len(rows) for rows in OrderedIndices(70, 32, Shard()).batches()] == [32, 32, 6]
+    assert [len(rows) for rows in ShuffledIndices(70, 32, 0, Shard()).batches()] == [32, 32, 6]

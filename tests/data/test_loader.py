@@ -1,0 +1,87 @@
+"""The loader's position, its errors and its random numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from equipoise.data.indices import BatchIndex, Shard, ShuffledIndices
+from equipoise.data.loader import Batch, BatchLoader
+from equipoise.errors import UserError
+
+
+class Numbers:
+    """A hundred samples that are their own index; row `broken` cannot be read."""
+
+    def __init__(self, broken: int = -1) -> None:
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, index: BatchIndex) -> Batch:
+        if (index.rows == self.broken).any():
+            raise UserError(f"The image {self.broken} is damaged.")
+        return {"index": index.rows, "epoch": torch.full_like(index.rows, index.epoch)}
+
+
+def loader(num_workers: int = 0, broken: int = -1) -> BatchLoader:
+    indices = ShuffledIndices(100, 16, 0, Shard())
+    return BatchLoader(Numbers(broken), indices, seed=0, num_workers=num_workers)
+
+
+def rows(batches: list[Batch]) -> list[list[int]]:
+    return [batch["index"].tolist() for batch in batches]
+
+
+def set_epoch(of: BatchLoader, epoch: int) -> None:
+    of.batch_sampler.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_a_restored_position_yields_the_rest_of_the_epoch_once(
+    num_workers: int, epoch: int
+) -> None:
+    whole = loader()
+    set_epoch(whole, epoch)
+    expected = rows(list(whole))
+    interrupted = loader(num_workers)
+    set_epoch(interrupted, epoch)
+    iterator = iter(interrupted)
+    taken = [next(iterator) for _ in range(3)]
+    state = interrupted.state_dict()
+    assert state == {"epoch": epoch, "batch": 3}
+
+    resumed = loader(num_workers)
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == state
+    set_epoch(resumed, epoch)
+    assert len(resumed) == len(expected) == 7
+    rest = list(resumed)
+    assert rows(taken) + rows(rest) == expected
+    assert all((batch["epoch"] == epoch).all() for batch in rest)
+    assert rows(list(resumed)) == expected
+
+
+def test_a_new_epoch_begins_at_its_first_batch() -> None:
+    resumed = loader()
+    resumed.load_state_dict({"epoch": 0, "batch": 7})
+    set_epoch(resumed, 1)
+    assert resumed.state_dict() == {"epoch": 1, "batch": 0}
+    assert len(list(resumed)) == 7
+    assert resumed.state_dict() == {"epoch": 1, "batch": 7}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_iterating_leaves_the_global_random_numbers_alone(num_workers: int) -> None:
+    before = torch.get_rng_state()
+    list(loader(num_workers))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_arrives_as_it_was_written(num_workers: int) -> None:
+    with pytest.raises(UserError) as caught:
+        list(loader(num_workers, broken=40))
+    assert str(caught.value) == "The image 40 is damaged."

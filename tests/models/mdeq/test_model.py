@@ -1,0 +1,167 @@
+"""The whole network: its state, its gradient, its dropout, and shapes that do not fit."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from equipoise.equilibrium import Equilibrium, Exact, FixedPoint, Phantom, Unrolled
+from equipoise.models import MDEQ
+
+SMALL: dict[str, Any] = {
+    "classes": 3,
+    "image_size": 8,
+    "image_channels": 1,
+    "channels": (4, 8),
+    "head_channels": (2, 3),
+    "final_channels": 6,
+    "expansion": 2,
+    "groups": 4,
+}
+
+
+def unrolled(steps: int = 3, checkpoint: bool = False) -> Equilibrium:
+    return Equilibrium(FixedPoint(), Unrolled(steps=steps, checkpoint=checkpoint))
+
+
+def small_network(equilibrium: nn.Module, **changes: Any) -> MDEQ:
+    torch.manual_seed(0)
+    return MDEQ(equilibrium, **{**SMALL, **changes}).double()
+
+
+def images(batch: int = 4) -> Tensor:
+    return torch.randn(
+        batch, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
+
+
+class Recorder(nn.Module):
+    """Stands where the equilibrium layer stands, applies f twice, and keeps what it was given."""
+
+    def forward(self, f: Any, z0: tuple[Tensor, ...], *inputs: Tensor) -> tuple[Tensor, ...]:
+        self.z0, self.inputs = z0, inputs
+        self.first, self.again = f(z0, *inputs), f(z0, *inputs)
+        return self.again
+
+
+@pytest.mark.parametrize("name", ["length", "direction"])
+def test_gradient_of_a_normalised_weight_against_finite_differences(name: str) -> None:
+    model = small_network(unrolled())
+    target = torch.tensor([0, 1, 2, 0])
+    parameter = getattr(model.cell.branches[0].blocks[0].conv2.weight, name)
+
+    def loss() -> Tensor:
+        return functional.cross_entropy(model(images()), target)
+
+    loss().backward()
+    direction = torch.randn_like(parameter)
+    analytic = (parameter.grad * direction).sum().item()
+    values = []
+    for step in (1e-6, -1e-6):
+        with torch.no_grad():
+            parameter.add_(direction, alpha=step)
+            values.append(loss().item())
+            parameter.sub_(direction, alpha=step)
+    assert analytic == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-5, abs=1e-10)
+    assert abs(analytic) > 1e-8
+
+
+@pytest.mark.parametrize("gradient", [Exact(), Phantom(), Unrolled(steps=4)])
+def test_every_parameter_is_trained(gradient: Any) -> None:
+    model = small_network(Equilibrium(FixedPoint(max_steps=20, tol=0), gradient), dropout=0.2)
+    functional.cross_entropy(model(images()), torch.tensor([0, 1, 2, 0])).backward()
+    assert all(
+        parameter.grad is not None and torch.isfinite(parameter.grad).all()
+        for parameter in model.parameters()
+    )
+
+
+def test_checkpointed_unrolling_has_the_same_gradient() -> None:
+    gradients = []
+    for checkpoint in (False, True):
+        model = small_network(unrolled(checkpoint=checkpoint))
+        model(images()).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed)
+
+
+def test_masks_stay_within_a_forward_and_change_between_forwards() -> None:
+    recorder = Recorder()
+    model = small_network(recorder, dropout=0.5)
+    model(images())
+    first = recorder.inputs
+    assert len(first) == 3
+    assert torch.equal(recorder.first[0], recorder.again[0])
+    model(images())
+    assert not torch.equal(torch.cat(first[1:], 1), torch.cat(recorder.inputs[1:], 1))
+
+
+@pytest.mark.parametrize(("dropout", "training"), [(0.0, True), (0.5, False)])
+def test_without_dropout_no_mask_and_no_random_number(dropout: float, training: bool) -> None:
+    recorder = Recorder()
+    model = small_network(recorder, dropout=dropout).train(training)
+    before = torch.get_rng_state()
+    model(images())
+    assert len(recorder.inputs) == 1
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_copies_and_state_survive_a_forward() -> None:
+    model = small_network(unrolled()).eval()
+    logits = model(images())
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(copied(images()), logits)
+    fresh = small_network(unrolled()).eval()
+    with torch.no_grad():
+        for parameter in fresh.parameters():
+            parameter.add_(1)
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh(images()), logits)
+
+
+def test_single_branch() -> None:
+    model = small_network(unrolled(), channels=(8,), head_channels=(2,))
+    model(images()).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_heads_follow_the_number_of_branches() -> None:
+    shapes = {**SMALL, "head_channels": None, "image_size": 32}
+    fewer = MDEQ(unrolled(), **{**shapes, "channels": [16, 32]})
+    assert tuple(fewer.size.head_channels) == (14, 28)
+    more = MDEQ(unrolled(), **{**shapes, "channels": [8, 8, 8, 8, 8]})
+    assert tuple(more.size.head_channels) == (14, 28, 56, 112, 224)
+    assert more.size.blocks == (1,) * 5
+
+
+def test_channels_and_groups_are_changed_together() -> None:
+    model = MDEQ(unrolled(), classes=2, image_size=32, channels=[6, 12], groups=6)
+    assert model.size.groups == 6
+
+
+def test_images_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="multiples of 2"):
+        small_network(unrolled(), image_size=9)
+    with pytest.raises(ValueError, match="multiples of 2"):
+        small_network(unrolled())(torch.zeros(1, 1, 7, 8, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_impossible_dropout(dropout: float) -> None:
+    with pytest.raises(ValueError, match="dropout"):
+        small_network(unrolled(), dropout=dropout)
+
+
+def test_autocast_trains_in_half_precision() -> None:
+    model = small_network(Equilibrium(FixedPoint(max_steps=5, tol=0), Phantom())).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = functional.cross_entropy(model(images().float()), torch.tensor([0, 1, 2, 0]))
+    loss.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())

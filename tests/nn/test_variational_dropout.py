@@ -1,0 +1,38 @@
+"""Variational dropout: whole channels, unit mean, absent when there is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from equipoise.nn import apply_mask, channel_mask
+
+
+def test_mask_drops_whole_channels_of_a_sample_with_unit_mean() -> None:
+    torch.manual_seed(0)
+    mask = channel_mask(torch.zeros(400, 3, 2, 2, dtype=torch.float64), 50, 0.25)
+    assert mask.shape == (400, 50, 1, 1)
+    assert mask.dtype == torch.float64
+    assert set(mask.unique().tolist()) == {0.0, 1 / 0.75}
+    assert abs(mask.mean().item() - 1) < 0.02
+
+
+def test_half_precision_stays() -> None:
+    assert channel_mask(torch.zeros(2, 1, dtype=torch.bfloat16), 4, 0.5).dtype == torch.bfloat16
+
+
+def test_the_mask_follows_the_device() -> None:
+    assert channel_mask(torch.zeros(2, 1, device="meta"), 4, 0.5).device.type == "meta"
+
+
+def test_without_mask_features_are_untouched() -> None:
+    features = torch.randn(2, 3, 4, 4)
+    assert apply_mask(features, None) is features
+    mask = torch.tensor([0.0, 1.0, 2.0]).reshape(1, 3, 1, 1)
+    assert torch.equal(apply_mask(features, mask), features * mask)
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.0])
+def test_impossible_probability(probability: float) -> None:
+    with pytest.raises(ValueError, match="probability"):
+        channel_mask(torch.zeros(1, 1), 1, probability)
