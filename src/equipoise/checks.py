@@ -46,6 +46,11 @@ def full_key(override: Override) -> str:
     return override.get_key_element().lstrip("+~")
 
 
+def is_of_hydra(override: Override) -> bool:
+    """Whether the override is Hydra's own business: hydra.run.dir, hydra/launcher."""
+    return override.key_or_group.partition(".")[0].partition("/")[0] == "hydra"
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """A clause that names the nearest of `words`, or nothing where none is near."""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
@@ -64,7 +69,7 @@ def check_name(group: str, name: Any, menu: Menu) -> None:
 def check_choice(override: Override, menu: Menu) -> None:
     """Raise where a group or one of its choices is misspelt."""
     key = override.key_or_group
-    if key.split(".")[0] == "hydra" or key.startswith("hydra/") or override.is_delete():
+    if is_of_hydra(override) or override.is_delete():
         return
     if not menu.offers(override):
         return
@@ -80,10 +85,10 @@ def check_choice(override: Override, menu: Menu) -> None:
 def check_value(override: Override, config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise where a key does not exist, or its value cannot be of the type of the yaml's default."""
     key = override.key_or_group
-    if key.split(".")[0] == "hydra":
-        return
     if override.is_sweep_override():
         raise UserError(f"{override.input_line}: several values at once need a multirun, add -m")
+    if key.partition(".")[0] in ("solver", "gradient") and choices.get("solver") == "none":
+        raise UserError(f"{key}: model={choices['model']} has no equilibrium layer; leave it out")
     check_key(key, config, _place(key, choices))
     if not override.is_delete():
         check_type(key, override.value(), OmegaConf.select(config, key, throw_on_missing=False))

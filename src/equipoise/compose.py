@@ -52,8 +52,8 @@ def compose(typed: Sequence[str]) -> Composition:
     menu = Menu.of(roots)
     for override in overrides:
         checks.check_choice(override, menu)
-    groups = [override for override in overrides if menu.offers(override)]
-    values = [override for override in overrides if not menu.offers(override)]
+    groups = [o for o in overrides if menu.offers(o) or checks.is_of_hydra(o)]
+    values = [override for override in overrides if override not in groups]
     skeleton, choices, added = _with_implied_choices(groups)
     checks.check_model_and_task(skeleton, choices, roots)
     checks.check_equilibrium(skeleton, choices, groups)
@@ -77,7 +77,7 @@ def override_stored(
     """
     overrides = parse(typed)
     menu = Menu.of([CONF, *search_path(overrides)])
-    groups = [override for override in overrides if menu.offers(override)]
+    groups = [o for o in overrides if menu.offers(o) or checks.is_of_hydra(o)]
     kept = [f"{group}={choices[group]}" for group in ("task", "model") if group in choices]
     named = {full_key(override) for override in groups}
     kept = [line for line in kept if line.split("=")[0] not in named]
@@ -86,12 +86,12 @@ def override_stored(
     merged = dict(choices)
     # an estimator may have brought the solver that it needs
     implied = {"solver"} if "gradient" in named and fresh.config.gradient.get("solvers") else set()
-    for name in sorted(named | implied):
+    for name in sorted((named | implied) & set(fresh.choices)):
         group, _, package = name.partition("@")
         place = package or group
         OmegaConf.update(config, place, OmegaConf.select(fresh.config, place), force_add=True)
         merged[name] = fresh.choices.get(name, "none")
-    for override in (override for override in overrides if not menu.offers(override)):
+    for override in (override for override in overrides if override not in groups):
         checks.check_value(override, config, merged)
         OmegaConf.update(config, override.key_or_group, override.value())
     return Composition(config, merged, list(typed))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -95,14 +94,14 @@ def start(flags: Sequence[str], overrides: Sequence[str]) -> int:
 
 
 outcome: list[Exception] = []
-"""How the jobs of this process ended, where they did not end well: Hydra would print a traceback."""
+"""What ended jobs of this process that did not end well: Hydra would print a traceback."""
 
 
 def job(config: DictConfig) -> float | None:
     """One job: compose it with our rules, run it, and give a sweeper its monitored value."""
     settings = HydraConfig.get()
     try:
-        directory = Path(os.path.relpath(settings.runtime.output_dir))
+        directory = shortened(Path(settings.runtime.output_dir))
         metrics = execute(compose(settings.overrides.task), directory)
     except (UserError, RunFailed, RunInterrupted) as error:
         outcome.append(error)
@@ -114,6 +113,12 @@ def job(config: DictConfig) -> float | None:
     monitor = OmegaConf.select(config, "task.monitor", default="").removeprefix("val/")
     value = metrics["val"].get(monitor)
     return None if value is None else float(value)
+
+
+def shortened(path: Path) -> Path:
+    """The path from the working directory where it lies below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def outcome_code() -> int:

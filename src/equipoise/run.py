@@ -58,7 +58,7 @@ def build(*overrides: str) -> nn.Module:
 
 
 def answered(command: Callable[[], int]) -> int:
-    """The exit status of a command: 2 and one sentence for the user's errors, 1 for a failed run."""
+    """The exit status of a command: 2 with one sentence for the user's errors, 1 if a run fails."""
     try:
         return command()
     except UserError as error:
@@ -94,7 +94,7 @@ def _evaluate_command(argv: Sequence[str]) -> int:
     named = {o.key_or_group: o.value() for o in parse(argv)}
     path = named.get("ckpt_path")
     if not path:
-        raise UserError("evaluate.py needs a checkpoint: ckpt_path=runs/<...>/checkpoints/best.ckpt")
+        raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
     check_checkpoint_exists(path)
     from equipoise.checkpoints import read_checkpoint
 
@@ -163,7 +163,8 @@ def run_directory(composition: Composition, purpose: str) -> Path:
     typed = any(line.startswith("run_dir=") for line in composition.typed)
     if typed and config.run_dir:
         directory = Path(config.run_dir)
-        inside = config.ckpt_path and directory.resolve() in Path(config.ckpt_path).resolve().parents
+        checkpoint = Path(config.ckpt_path or ".").resolve()
+        inside = directory.resolve() in checkpoint.parents
         if directory.is_dir() and any(directory.iterdir()) and not inside:
             raise UserError(f"run_dir={directory} is not empty; name a new folder")
         return directory
@@ -211,7 +212,8 @@ def build_run(composition: Composition, directory: Path) -> Run:
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     callbacks += [ConfigurationInCheckpoint(config, composition.choices), RandomState()]
-    trainer = instantiate("trainer", config["trainer"], callbacks=callbacks, logger=loggers or False)
+    around = {"callbacks": callbacks, "logger": loggers or False}
+    trainer = instantiate("trainer", config["trainer"], **around)
     for logger in loggers:
         if not isinstance(logger, pl.loggers.CSVLogger):  # config.yaml lies beside metrics.csv
             logger.log_hyperparams(config)

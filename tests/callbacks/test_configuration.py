@@ -25,7 +25,8 @@ def arguments(name: str) -> tuple[type, dict[str, Any]]:
 @pytest.mark.parametrize("name", FILES)
 def test_first_line_describes_the_choice(name: str) -> None:
     first = (CONF / f"{name}.yaml").read_text().splitlines()[0]
-    assert first.startswith("# ") and len(first) > 10
+    assert first.startswith("# ")
+    assert len(first) > 10
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "default"])

@@ -60,7 +60,8 @@ def test_each_stage_is_summed_up(toy: Run, loader: Any, make_trainer: Run) -> No
         }
         assert summary["converged_fraction"] == 1.0
     backward = monitor.gradient_stats()
-    assert backward is not None and backward["residual_median"] <= 1e-4
+    assert backward is not None
+    assert backward["residual_median"] <= 1e-4
 
 
 def test_the_test_summary_agrees_with_the_reports(toy: Run, loader: Any, make_trainer: Run) -> None:

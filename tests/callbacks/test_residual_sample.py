@@ -26,7 +26,8 @@ def test_thinning_bounds_the_memory_and_keeps_early_and_late_alike() -> None:
     for value in torch.linspace(0, 1, 40_000).split(10):
         sample.add(value)
     (median,) = sample.quantiles(0.5) or (None,)
-    assert sample.kept is not None and sample.kept.numel() <= 512
+    assert sample.kept is not None
+    assert sample.kept.numel() <= 512
     assert median == pytest.approx(0.5, abs=0.02)
 
 

@@ -48,5 +48,6 @@ def test_fraction_counts_across_compactions() -> None:
     for number in range(300):
         fraction.add(torch.tensor([number % 3 == 0]))
     value = fraction.value()
-    assert value is not None and value.item() == torch.tensor(1 / 3).item()
+    assert value is not None
+    assert value.item() == torch.tensor(1 / 3).item()
     assert Fraction().value() is None

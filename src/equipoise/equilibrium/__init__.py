@@ -20,10 +20,19 @@ from equipoise.equilibrium.regularizers import (
     jacobian_norm,
 )
 from equipoise.equilibrium.solution import NotConvergedError, Solution, SolveReport, Status
-from equipoise.equilibrium.solvers import Anderson, Broyden, FixedPoint, Solver
+from equipoise.equilibrium.solvers import (
+    AdjointBroyden,
+    Anderson,
+    Broyden,
+    FixedPoint,
+    LowRankInverse,
+    NewtonKrylov,
+    Solver,
+)
 from equipoise.equilibrium.state import Function, State
 
 __all__ = [
+    "AdjointBroyden",
     "Anderson",
     "Auto",
     "Broyden",
@@ -36,7 +45,9 @@ __all__ = [
     "GradientEstimator",
     "JacobianFree",
     "JacobianRegularizer",
+    "LowRankInverse",
     "Neumann",
+    "NewtonKrylov",
     "NotConvergedError",
     "Phantom",
     "Reversible",

@@ -1,9 +1,20 @@
 """Forward solvers: one file per method."""
 
+from equipoise.equilibrium.solvers.adjoint_broyden import AdjointBroyden
 from equipoise.equilibrium.solvers.anderson import Anderson
 from equipoise.equilibrium.solvers.broyden import Broyden
 from equipoise.equilibrium.solvers.fixed_point import FixedPoint
 from equipoise.equilibrium.solvers.inverse import LowRankInverse
+from equipoise.equilibrium.solvers.newton_krylov import NewtonKrylov
 from equipoise.equilibrium.solvers.solver import Iteration, Solver
 
-__all__ = ["Anderson", "Broyden", "FixedPoint", "Iteration", "LowRankInverse", "Solver"]
+__all__ = [
+    "AdjointBroyden",
+    "Anderson",
+    "Broyden",
+    "FixedPoint",
+    "Iteration",
+    "LowRankInverse",
+    "NewtonKrylov",
+    "Solver",
+]

@@ -1,0 +1,137 @@
+"""The adjoint Broyden method, with updates that aim at the gradient of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from equipoise.equilibrium.solvers.broyden import BroydenIteration, Storage
+from equipoise.equilibrium.solvers.flat_function import FlatFunction
+from equipoise.equilibrium.solvers.inverse import LowRankInverse, combine_minus, row_products
+from equipoise.equilibrium.solvers.pair_memory import PairMemory, inner, reciprocal
+from equipoise.equilibrium.solvers.solver import Iteration, Solver
+from equipoise.equilibrium.state import State
+
+Direction = Callable[[State], State]
+"""State -> gradient of the loss there, per sample."""
+
+
+class AdjointBroydenIteration(Iteration):
+    """H = -I + sum_i u_i v_i^T, an estimate of (J_f - I)^-1 that is right along given rows.
+
+    After the update with sigma, sigma^T (J_f - I) H = sigma^T. Each update takes one product with
+    the transposed Jacobian at the present iterate.
+    """
+
+    def __init__(
+        self,
+        pairs: PairMemory,
+        function: FlatFunction,
+        direction: Direction | None,
+        opa_every: int | None,
+    ) -> None:
+        self.pairs = pairs
+        self.function = function
+        self.direction = direction
+        self.opa_every = opa_every
+        self.steps = 0
+        function.keeps_graph = True
+
+    def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
+        """z - H g, after H has been made right along g, and now and then for the loss's gradient."""
+        self.steps += 1
+        if self.opa_every and self.steps % self.opa_every == 0:
+            self._update(self._loss_direction(z), frozen)
+        self._update(g, frozen)
+        return z - self._product(self.pairs.u, self.pairs.v, g)
+
+    def _update(self, sigma: Tensor, frozen: Tensor | None) -> None:
+        """H <- H + a (sigma - b)^T / (b^T sigma), a = H sigma, b = H^T (J_f - I)^T sigma.
+
+        The pair that the new one replaces leaves H before a and b are computed.
+        """
+        a = self._product(self.pairs.u, self.pairs.v, sigma, without_oldest=True)
+        image = self.function.transposed_product(sigma) - sigma
+        b = self._product(self.pairs.v, self.pairs.u, image, without_oldest=True)
+        scale = reciprocal(inner(b, sigma))
+        self.pairs.store(a, scale, sigma - b, frozen)
+
+    def _loss_direction(self, z: Tensor) -> Tensor:
+        """e = H^T grad L, for which e^T (J_f - I) comes near to grad L^T.
+
+        The published code takes H grad L, which misses the direction that the gradient needs.
+        """
+        assert self.direction is not None
+        layout = self.function.layout
+        with torch.enable_grad():
+            gradient = layout.flatten(self.direction(layout.restore(z.detach()))).detach()
+        return self._product(self.pairs.v, self.pairs.u, gradient)
+
+    def _product(
+        self, left: Tensor, right: Tensor, x: Tensor, without_oldest: bool = False
+    ) -> Tensor:
+        """(-I + sum_i left_i right_i^T) x over the pairs in memory."""
+        count = self.pairs.kept()[0].shape[1]
+        weights = row_products(right[:, :count], x)
+        if without_oldest:
+            weights = self.pairs.without_oldest(weights)
+        return combine_minus(left[:, :count], weights, x)
+
+    def inverse(self) -> LowRankInverse:
+        """The pairs that are in memory."""
+        return self.pairs.inverse()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdjointBroyden(Solver):
+    """z <- z - H g(z), g = f - id, where H is made right along g itself by a product with J_f^T.
+
+    memory: pairs kept (two states each). opa_every: every so many steps an update along the
+    direction that the gradient of the loss needs (outer-problem awareness, for `Shine`); it takes
+    `direction`, which maps a state to the gradient of the loss there. initial_inverse: as for
+    `Broyden`. max_steps counts evaluations, each of which keeps its graph and serves one product
+    (`Solution.products`), two at an outer update. Where autograd is off for good (inference mode)
+    the updates are those of `Broyden`.
+    Source: Schlenkrich et al. 2010 (type C); Ramzi et al. 2022 (arXiv 2106.00553), section 2.3.
+    """
+
+    name: ClassVar[str] = "adjoint_broyden"
+
+    memory: int = 8
+    storage_dtype: Storage | None = None
+    opa_every: int | None = None
+    direction: Direction | None = field(default=None, compare=False, repr=False)
+    initial_inverse: LowRankInverse | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.memory < 1:
+            raise ValueError(f"memory must be at least 1, got {self.memory}")
+        if self.opa_every is not None and self.opa_every < 1:
+            raise ValueError(f"opa_every must be at least 1, or None, got {self.opa_every}")
+
+    def start(self, z0: Tensor, function: FlatFunction) -> Iteration:
+        """Room for the pairs.
+
+        Raises ValueError where outer updates are asked for without a direction.
+        """
+        storage = getattr(torch, self.storage_dtype) if self.storage_dtype else z0.dtype
+        pairs = PairMemory(z0, self._room(), storage, self.initial_inverse)
+        if torch.is_inference_mode_enabled():
+            return BroydenIteration(pairs)
+        if self.opa_every and self.direction is None:
+            raise ValueError(
+                "opa_every needs direction, a function from the state to the gradient of the loss; "
+                "set it, or leave opa_every out"
+            )
+        return AdjointBroydenIteration(pairs, function, self.direction, self.opa_every)
+
+    def _room(self) -> int:
+        """Pairs that the budget can fill, up to `memory`."""
+        given = self.initial_inverse
+        outer = self.max_steps // self.opa_every if self.opa_every else 0
+        return min(self.memory, self.max_steps + outer + (given.u.shape[1] if given else 0))

@@ -1,0 +1,97 @@
+"""The exact estimator against dense implicit differentiation, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from equipoise.equilibrium import Anderson, Broyden, Equilibrium, Exact, FixedPoint, Solver
+from equipoise.equilibrium.state import parts
+from tests.equilibrium.systems import SYSTEMS, dense_gradient, fixed_point, loss, relative_error
+
+BACKWARD = {
+    "anderson": Anderson(tol=1e-12, max_steps=80),
+    "broyden": Broyden(tol=1e-12, max_steps=80, memory=60),
+    "fixed_point": FixedPoint(tol=1e-12, max_steps=300),
+}
+FORWARD = Anderson(tol=1e-13, max_steps=200)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("solver", BACKWARD.values(), ids=BACKWARD)
+def test_equals_dense_implicit_differentiation(system: str, solver: Solver) -> None:
+    problem = SYSTEMS[system]()
+    layer = Equilibrium(FORWARD, Exact(solver))
+    found = torch.autograd.grad(
+        loss(layer(problem.f, problem.z0, problem.x)), problem.sources
+    )
+    assert relative_error(found, dense_gradient(problem)) < 1e-8
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_dense_implicit_differentiation_equals_finite_differences(system: str) -> None:
+    """The reference itself: a step along a random direction in all sources at once."""
+    problem = SYSTEMS[system]()
+    expected = dense_gradient(problem)
+    generator = torch.Generator().manual_seed(5)
+    directions = [
+        torch.randn(source.shape, generator=generator, dtype=source.dtype)
+        for source in problem.sources
+    ]
+
+    def shifted(step: float) -> Tensor:
+        with torch.no_grad():
+            for source, direction in zip(problem.sources, directions, strict=True):
+                source.add_(direction, alpha=step)
+            value = loss(fixed_point(problem))
+            for source, direction in zip(problem.sources, directions, strict=True):
+                source.sub_(direction, alpha=step)
+        return value
+
+    slope = (shifted(1e-5) - shifted(-1e-5)) / 2e-5
+    inner = sum((a * b).sum() for a, b in zip(expected, directions, strict=True))
+    torch.testing.assert_close(slope, inner, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_values_are_those_of_the_solution(system: str) -> None:
+    problem = SYSTEMS[system]()
+    state = Equilibrium(FORWARD, Exact())(problem.f, problem.z0, problem.x)
+    for part, expected in zip(parts(state), parts(fixed_point(problem)), strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_one_evaluation_of_f_serves_the_whole_backward_pass() -> None:
+    problem = SYSTEMS["dense"]()
+    calls = []
+
+    def f(z: Tensor, x: Tensor) -> Tensor:
+        calls.append(torch.is_grad_enabled())
+        return problem.f(z, x)  # type: ignore[return-value]
+
+    layer = Equilibrium(Anderson(max_steps=7, tol=0), Exact(Anderson(max_steps=9, tol=0)))
+    loss(layer(f, problem.z0, problem.x)).backward()
+    assert calls == [False] * 7 + [True]
+    assert layer.report is not None
+    assert layer.report.backward is not None
+    assert layer.report.backward.nfe == 9
+
+
+def test_a_cotangent_of_zero_gives_a_gradient_of_zero() -> None:
+    problem = SYSTEMS["dense"]()
+    state = Equilibrium(FORWARD, Exact())(problem.f, problem.z0, problem.x)
+    weight = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+    (found,) = torch.autograd.grad((state * weight[:, None]).sum(), problem.x)
+    assert torch.isfinite(found).all()
+    assert (found[1] == 0).all()
+    assert (found[0] != 0).all()
+
+
+def test_a_backward_that_does_not_converge_is_reported() -> None:
+    problem = SYSTEMS["dense"]()
+    layer = Equilibrium(FORWARD, Exact(Anderson(max_steps=2, tol=1e-12)))
+    loss(layer(problem.f, problem.z0, problem.x)).backward()
+    assert layer.report is not None
+    assert layer.report.backward is not None
+    assert layer.report.backward.counts() == {"budget": 3}

@@ -1,0 +1,166 @@
+"""Composition: what recipes, estimators and the command line add to one another."""
+
+from pathlib import Path
+
+import pytest
+
+from equipoise.compose import CONF, compose, override_stored, plain
+from equipoise.errors import UserError
+
+TEST_CONF = f"hydra.searchpath=[file://{Path(__file__).parent / 'conf'}]"
+
+
+def error(*typed: str) -> str:
+    with pytest.raises(UserError) as caught:
+        compose(typed)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_default_is_mdeq_on_digits_with_its_recipe():
+    composition = compose([])
+    choices = composition.choices
+    assert (choices["task"], choices["model"]) == ("digits", "mdeq")
+    assert (choices["solver"], choices["gradient"]) == ("anderson", "phantom")
+    assert choices["recipe"] == "digits_mdeq"
+    recipe = composition.config.recipe.solver.anderson
+    assert composition.config.solver.max_steps == recipe.max_steps
+
+
+def test_a_recipe_brings_its_solver_estimator_and_optimiser():
+    composition = compose(["task=imagenet"])
+    config = composition.config
+    assert composition.choices["solver"] == "broyden"
+    assert composition.choices["gradient"] == "exact"
+    assert composition.choices["optimizer"] == "sgd"
+    assert config.solver.max_steps == 26
+    assert config.gradient.solver.max_steps == 27
+    assert config.gradient.solver._target_.endswith("Broyden")
+    assert config.optimizer.lr == 0.05
+    assert config.trainer.max_epochs == 100
+    phases = config.callbacks.gradient_schedule.phases
+    assert phases[0].gradient.steps == 5
+    assert phases[1].start == pytest.approx(510_000 / 1_000_900, abs=1e-4)
+
+
+def test_what_was_typed_wins_over_the_recipe():
+    composition = compose(["task=imagenet", "solver=anderson", "optimizer.lr=0.3", "gradient=jfb"])
+    assert composition.choices["solver"] == "anderson"
+    assert composition.choices["gradient"] == "jfb"
+    assert composition.config.optimizer.lr == 0.3
+    assert composition.config.solver.max_steps == 30  # the recipe's budget is Broyden's
+
+
+def test_values_of_a_recipe_hold_for_their_choice_alone():
+    config = compose(["task=imagenet", "optimizer=adam"]).config
+    assert config.optimizer.lr == 1e-3
+    assert "momentum" not in config.optimizer
+
+
+def test_an_estimator_brings_the_solver_that_it_needs():
+    assert compose(["gradient=unrolled"]).choices["solver"] == "fixed_point"
+
+
+def test_phases_name_estimators_and_change_their_settings():
+    phases = (
+        "callbacks.gradient_schedule.phases="
+        "[{start: 0, gradient: exact, settings: {solver: {max_steps: 3}}}, {start: 0.5}]"
+    )
+    config = compose([phases, "gradient.steps=7"]).config
+    first, second = config.callbacks.gradient_schedule.phases
+    assert first.gradient.solver.max_steps == 3
+    assert first.gradient.solver.memory == 5
+    assert second.gradient is None
+
+
+def test_phases_of_the_configured_estimator_keep_its_settings():
+    typed = ["gradient.steps=7", "callbacks.gradient_schedule.phases=[{start: 0, gradient: phantom}]"]
+    assert compose(typed).config.callbacks.gradient_schedule.phases[0].gradient.steps == 7
+
+
+def test_typed_steps_are_the_length_of_the_run():
+    assert compose(["trainer.max_steps=5000"]).config.trainer.max_epochs == -1
+    assert compose(["trainer.max_steps=5", "trainer.max_epochs=2"]).config.trainer.max_epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("model=mdeqq", "did you mean mdeq?"),
+        ("task=imagnet", "did you mean imagenet?"),
+        ("gradient=exactt", "did you mean exact?"),
+        ("modle=mdeq", "did you mean model?"),
+        ("solver.max_step=5", "did you mean solver.max_steps?"),
+        ("trainer.max_epoch=3", "did you mean trainer.max_epochs?"),
+        ("+model.widht=3", "no setting 'model.widht'"),
+        ("trainer.max_epochs=ten", "must be a whole number"),
+        ("solver.max_steps=2.5", "must be a whole number"),
+        ("solver.tol=abc", "must be a number"),
+        ("solver.tol=true", "must be a number"),
+        ("solver.trace=1", "must be true or false"),
+        ("solver=anderson,broyden", "add -m"),
+        ("seed=1,2", "add -m"),
+        ("solver=none", "needs a solver"),
+        ("solver=null", "has no choice"),
+        ("foo", "cannot read the command line"),
+        ("callbacks.gradient_schedule.phases=[{start: 0, gradient: unroled}]", "mean unrolled?"),
+        ("callbacks.gradient_schedule.phases=[{begin: 0}]", "looks like"),
+        ("callbacks.gradient_schedule.phases=[{start: 0, gradint: jfb}]", "did you mean gradient"),
+        ("experiment=nothing", "experiment has no choice"),
+    ],
+)
+def test_a_wrong_word_is_answered_by_the_nearest_right_one(typed, said):
+    assert said in error(typed)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["model=resnet", "solver=broyden"], "model=resnet has no equilibrium layer"),
+        (["model=resnet", "gradient=jfb"], "model=resnet has no equilibrium layer"),
+        (["model=resnet", "solver.max_steps=3"], "solver.max_steps"),
+        (["gradient=unrolled", "solver=broyden"], "choose solver=fixed_point"),
+        (
+            ["model=resnet", "callbacks.gradient_schedule.phases=[{start: 0, gradient: jfb}]"],
+            "no equilibrium layer",
+        ),
+    ],
+)
+def test_pairs_that_cannot_work_are_refused(typed, said):
+    assert said in error(*typed)
+
+
+def test_a_model_that_does_not_fit_the_task_is_refused_with_those_that_do():
+    message = error(TEST_CONF, "task=tokens_for_tests", "model=mdeq")
+    assert "model=mdeq takes image" in message
+    assert "tasks for this model: cifar10, digits, imagenet" in message
+
+
+@pytest.mark.parametrize("task", ["digits", "cifar10", "imagenet"])
+@pytest.mark.parametrize("model", ["mdeq", "resnet"])
+def test_every_pair_composes(task, model):
+    assert compose([f"task={task}", f"model={model}"]).config.model.size
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [f"{group.name}={file.stem}" for group in sorted(CONF.iterdir()) if group.is_dir()
+     for file in sorted(group.glob("*.yaml"))
+     if group.name not in ("recipe",) and file.stem != "none"],
+)  # fmt: skip
+def test_every_choice_composes(typed):
+    assert compose([typed]).config
+
+
+def test_a_stored_configuration_takes_settings_and_whole_choices_on_top():
+    composition = compose(["solver.max_steps=7", "model.channels=[16,16]"])
+    stored = plain(composition.config, resolve=True)
+    changed = override_stored(stored, composition.choices, ["gradient=exact", "solver.tol=1e-5"])
+    assert changed.choices["gradient"] == "exact"
+    assert changed.config.gradient.solver.max_steps == 20
+    assert changed.config.solver.max_steps == 7
+    assert changed.config.solver.tol == 1e-5
+    assert list(changed.config.model.channels) == [16, 16]
+    with pytest.raises(UserError, match="did you mean solver.tol"):
+        override_stored(stored, composition.choices, ["solver.tool=1"])
