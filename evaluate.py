@@ -1,6 +1,6 @@
 """Evaluate a checkpoint: `python evaluate.py ckpt_path=<run>/checkpoints/best.ckpt`."""
 
-from equipoise.run import evaluate_main
+from equipoise.command_line import evaluate_main
 
 if __name__ == "__main__":
     evaluate_main()

@@ -1,6 +1,6 @@
 """Train a model: `python train.py --help`."""
 
-from equipoise.run import train_main
+from equipoise.command_line import train_main
 
 if __name__ == "__main__":
     train_main()

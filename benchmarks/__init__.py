@@ -1,1 +1,1 @@
-"""Side-by-side timings against the peers and against the limit; run with `python -m benchmarks.NAME`."""
+"""Timings beside the peers and the limit, each run with `python -m benchmarks.NAME`."""

@@ -67,7 +67,8 @@ def compare(timed: TimedFunction, evaluations: int, repeats: int) -> list[str]:
         )
         speed_up = ratio(times, f"{name} peer", name)
         lines.append(
-            f"| {timed.name} | {name} | {own:.3f} | {checked_ratio:.3f} | {other:.3f} | {speed_up:.2f} |"
+            f"| {timed.name} | {name} | {own:.3f} | {checked_ratio:.3f} "
+            f"| {other:.3f} | {speed_up:.2f} |"
         )
     return lines
 
@@ -77,8 +78,10 @@ def main(evaluations: int = 20, repeats: int = 7) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"{evaluations} evaluations, {device}, medians of {repeats} (dense: {repeats * 4}) rounds")
-    print("| function | solver | over bare | with a check each step | torchdeq over bare | speed-up |")
+    print(
+        f"{evaluations} evaluations, {device}, medians of {repeats} rounds, dense 4 times as many"
+    )
+    print("| function | solver | over bare | checked each step | torchdeq over bare | speed-up |")
     print("|---|---|---|---|---|---|")
     for build in FUNCTIONS:
         timed = build(device)

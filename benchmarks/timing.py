@@ -27,7 +27,7 @@ def seconds(side: Side) -> float:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed; else page faults, at random, cost more than what is compared."""
+    """Let glibc keep what is freed; page faults, at random, would cost more than the sides."""
     if sys.platform == "linux":
         trim_threshold, mmap_threshold = -1, -3  # the parameters' numbers in malloc.h
         library = ctypes.CDLL(None)

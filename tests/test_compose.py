@@ -75,7 +75,10 @@ def test_phases_name_estimators_and_change_their_settings():
 
 
 def test_phases_of_the_configured_estimator_keep_its_settings():
-    typed = ["gradient.steps=7", "callbacks.gradient_schedule.phases=[{start: 0, gradient: phantom}]"]
+    typed = [
+        "gradient.steps=7",
+        "callbacks.gradient_schedule.phases=[{start: 0, gradient: phantom}]",
+    ]
     assert compose(typed).config.callbacks.gradient_schedule.phases[0].gradient.steps == 7
 
 

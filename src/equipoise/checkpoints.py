@@ -28,7 +28,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"the checkpoint {file} cannot be read (truncated, or not written by a run of ours): "
             f"use another one, such as last.ckpt or best.ckpt of the same run"
         ) from error
-    missing = {"state_dict", "config", "choices"} - set(content if isinstance(content, dict) else ())
+    entries = set(content) if isinstance(content, dict) else set()
+    missing = {"state_dict", "config", "choices"} - entries
     if missing:
         raise UserError(
             f"the checkpoint {file} was not written by a run of ours: it has no {min(missing)}"

@@ -66,6 +66,11 @@ def check_name(group: str, name: Any, menu: Menu) -> None:
         raise UserError(f"{group} has no choice '{name}'{hint or ';'} choices: {offered}")
 
 
+def as_text(value: Any) -> str:
+    """A typed value as the user sees it, without quotes."""
+    return value.text if isinstance(value, QuotedString) else str(value)
+
+
 def check_choice(override: Override, menu: Menu) -> None:
     """Raise where a group or one of its choices is misspelt."""
     key = override.key_or_group
@@ -79,11 +84,11 @@ def check_choice(override: Override, menu: Menu) -> None:
     if value is None and full_key(override) in MAY_BE_NULL:
         return
     for name in value if isinstance(value, list) else [value]:
-        check_name(key, name.text if isinstance(name, QuotedString) else name, menu)
+        check_name(key, as_text(name), menu)
 
 
 def check_value(override: Override, config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise where a key does not exist, or its value cannot be of the type of the yaml's default."""
+    """Raise where a key does not exist, or its value is not of the kind of the yaml's default."""
     key = override.key_or_group
     if override.is_sweep_override():
         raise UserError(f"{override.input_line}: several values at once need a multirun, add -m")
@@ -145,10 +150,9 @@ def check_type(key: str, value: Any, default: Any) -> None:
     if kind is None or value is None or (isinstance(value, str) and "${" in value):
         return
     accepted, described = kind
-    text = value.text if isinstance(value, QuotedString) else value
     wrong_bool = isinstance(value, bool) and bool not in accepted
     if wrong_bool or not isinstance(value, accepted):
-        raise UserError(f"{key}={text} must be {described}; its default is {default}")
+        raise UserError(f"{key}={as_text(value)} must be {described}; its default is {default}")
 
 
 def check_model_and_task(
@@ -175,7 +179,7 @@ def _files(group: str, roots: Sequence[Path]) -> list[tuple[str, dict[str, Any]]
     files = [file for root in roots for file in sorted((root / group).glob("*.yaml"))]
     nodes = [(file.stem, yaml.safe_load(file.read_text()) or {}) for file in files]
     # a file that also overrides other groups stands in the global package, its node nested
-    return [(name, node.get(group, node)) for name, node in nodes]
+    return [(name, dict(node.get(group, node))) for name, node in nodes]
 
 
 def check_equilibrium(

@@ -1,4 +1,4 @@
-"""From what was typed to one complete, checked configuration. Needs Hydra, but neither torch nor us.
+"""From what was typed to one complete, checked configuration. Needs Hydra, but not torch.
 
 Hydra composes `conf/`; on top of that stand the rules that its defaults list cannot say: a recipe
 may choose solvers and optimisers, an estimator may need a solver, and values of a recipe hold only
@@ -89,7 +89,8 @@ def override_stored(
     for name in sorted((named | implied) & set(fresh.choices)):
         group, _, package = name.partition("@")
         place = package or group
-        OmegaConf.update(config, place, OmegaConf.select(fresh.config, place), force_add=True)
+        node = OmegaConf.select(fresh.config, place)
+        OmegaConf.update(config, place, node, merge=False, force_add=True)
         merged[name] = fresh.choices.get(name, "none")
     for override in (override for override in overrides if override not in groups):
         checks.check_value(override, config, merged)
@@ -114,8 +115,9 @@ def parse(typed: Sequence[str]) -> list[Override]:
 
 def search_path(overrides: Sequence[Override]) -> list[Path]:
     """Folders that `hydra.searchpath=[file://...]` adds to `conf/`."""
-    paths = [o.value() for o in overrides if o.key_or_group == "hydra.searchpath"]
-    return [Path(str(path).removeprefix("file://")) for listed in paths for path in listed]
+    listed = [o.value() for o in overrides if o.key_or_group == "hydra.searchpath"]
+    paths = [path for value in listed if isinstance(value, list) for path in value]
+    return [Path(checks.as_text(path).removeprefix("file://")) for path in paths]
 
 
 @contextmanager
@@ -178,10 +180,8 @@ def _wanted(config: DictConfig, choices: dict[str, str]) -> dict[str, str]:
     return wanted
 
 
-def _apply_recipe(
-    config: DictConfig, choices: dict[str, str], typed: Collection[str] = ()
-) -> None:
-    """Merge `recipe.<group>.<choice>` into the group for the choice in force; what was typed stays."""
+def _apply_recipe(config: DictConfig, choices: dict[str, str], typed: Collection[str] = ()) -> None:
+    """Merge `recipe.<group>.<choice>` for the choices in force; what was typed stays."""
     for group, by_choice in config.recipe.items():
         values = None if group == "use" else by_choice.get(choices.get(group))
         for key, value in flatten(values or {}, prefix=f"{group}."):
@@ -230,7 +230,7 @@ def _phase(
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
-    """"a.b", 1 -> {"a": {"b": 1}}."""
+    """ "a.b", 1 -> {"a": {"b": 1}}."""
     *parents, last = key.split(".")
     nested: dict[str, Any] = {last: value}
     for parent in reversed(parents):

@@ -24,6 +24,17 @@ See every setting with its default: python train.py --cfg job [-p solver]
 Choices marked * are the default.
 """
 
+EVALUATE = """Evaluate a checkpoint on the test split of its task.
+
+usage: python evaluate.py ckpt_path=<run>/checkpoints/best.ckpt [setting=value ...]
+
+The configuration is the checkpoint's own; anything may be changed on top of it:
+  solver.max_steps=60      another budget
+  solver=broyden           another solver
+  task=cifar10             another dataset with images of the same kind
+  run_dir=<folder>         where metrics.json and the report go
+"""
+
 NOTES = {
     "recipe": "chosen by itself: <task>_<model> where that file exists",
     "solver": "the forward solver; solver@eval_solver=<choice> another one for evaluation",
@@ -49,7 +60,7 @@ def default_choices() -> dict[str, str]:
 
 def group_folders() -> list[Path]:
     """The groups that have a choice: those of the mathematics first, then by name."""
-    folders = [folder for folder in CONF.iterdir() if folder.is_dir() and any(folder.glob("*.yaml"))]
+    folders = [folder for folder in CONF.iterdir() if any(folder.glob("*.yaml"))]
     return sorted(folders, key=lambda f: (FRONT.index(f.name) if f.name in FRONT else 9, f.name))
 
 

@@ -18,11 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from equipoise.compose import CONF, compose, parse
 from equipoise.errors import RunFailed, RunInterrupted, UserError
-from equipoise.run import INTERRUPTED, check_checkpoint_exists, execute, run_directory
+from equipoise.run import check_checkpoint_exists, execute, run_directory
 
 WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn",
               "--config-dir", "-cd", "--info", "-i", "--experimental-rerun"}  # fmt: skip
 MOST_CHECKED = 64
+INTERRUPTED = 130  # the shell's code for a process ended by SIGINT
 
 
 def split_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:

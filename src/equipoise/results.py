@@ -17,7 +17,7 @@ PACKAGES = ("equipoise", "torch", "lightning", "hydra-core", "torchmetrics")
 
 
 def by_stage(metrics: dict[str, Any], stage: str) -> dict[str, float]:
-    """The metrics "<stage>/<name>" of Lightning's callback metrics, as numbers without the stage."""
+    """The numbers of Lightning's callback metrics "<stage>/<name>", by name."""
     prefix = f"{stage}/"
     return {
         name.removeprefix(prefix): float(value)

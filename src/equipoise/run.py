@@ -6,34 +6,22 @@ answered at once.
 
 from __future__ import annotations
 
+import csv
 import os
 import sys
-import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equipoise.errors import RunFailed, RunInterrupted, UserError
+from equipoise.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from equipoise.compose import Composition
     from equipoise.training import Run
-
-INTERRUPTED = 130  # the shell's code for a process ended by SIGINT
-
-
-def train_main() -> None:
-    """`python train.py`."""
-    sys.exit(answered(lambda: _train_command(sys.argv[1:])))
-
-
-def evaluate_main() -> None:
-    """`python evaluate.py`."""
-    sys.exit(answered(lambda: _evaluate_command(sys.argv[1:])))
 
 
 def run(*overrides: str) -> dict[str, Any]:
@@ -57,63 +45,35 @@ def build(*overrides: str) -> nn.Module:
     return build_model(config)
 
 
-def answered(command: Callable[[], int]) -> int:
-    """The exit status of a command: 2 with one sentence for the user's errors, 1 if a run fails."""
-    try:
-        return command()
-    except UserError as error:
-        if os.environ.get("HYDRA_FULL_ERROR") or "debug=smoke" in sys.argv:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunInterrupted as stop:
-        print(stop, file=sys.stderr)
-        return INTERRUPTED
-    except RunFailed as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 1
+def evaluate(*overrides: str) -> dict[str, Any]:
+    """Do what `python evaluate.py <overrides>` does; returns the dictionary of metrics.json.
 
-
-def _train_command(argv: Sequence[str]) -> int:
-    """Check what was typed, then let Hydra start the job, or the jobs of a multirun."""
-    from equipoise import help_page, launch
-
-    flags, overrides = launch.split_flags(argv)
-    if {"--help", "-h"} & set(flags):
-        print(help_page.text())
-        return 0
-    launch.check(overrides, multirun=launch.is_multirun(flags))
-    if "--cfg" in flags:
-        return launch.show_config(argv)
-    return launch.start(flags, overrides)
-
-
-def _evaluate_command(argv: Sequence[str]) -> int:
+    The configuration is the checkpoint's, with `overrides` on top. Raises UserError.
+    """
     from equipoise.compose import override_stored, parse
 
-    named = {o.key_or_group: o.value() for o in parse(argv)}
-    path = named.get("ckpt_path")
+    typed = parse(overrides)
+    path = str({o.key_or_group: o.value() for o in typed}.get("ckpt_path") or "")
     if not path:
         raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
     check_checkpoint_exists(path)
     from equipoise.checkpoints import read_checkpoint
 
     checkpoint = read_checkpoint(path)
-    composition = override_stored(checkpoint["config"], checkpoint["choices"], argv)
-    if not any(o.key_or_group == "logger" for o in parse(argv)):
+    composition = override_stored(checkpoint["config"], checkpoint["choices"], overrides)
+    if not any(o.key_or_group == "logger" for o in typed):
         composition.config.logger = {}  # the training's loggers belong to the training
     directory = run_directory(composition, "evaluate")
     _prepare(composition, directory)
     built = build_run(composition, directory)
     from equipoise import training
 
-    typed = {o.key_or_group.split(".")[0] for o in parse(argv)}
-    if typed & {"solver", "gradient"}:
-        checkpoint.pop("gradient_phase", None)
+    if {o.key_or_group.split(".")[0] for o in typed} & {"solver", "gradient"}:
+        checkpoint.pop("gradient_phase", None)  # what was typed outranks the schedule
     training.restore(built, checkpoint)
     metrics = training.evaluate(built, checkpoint)
     _finish(built, metrics)
-    return 0
+    return metrics
 
 
 def execute(composition: Composition, directory: Path) -> dict[str, Any]:
@@ -126,6 +86,7 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     built = build_run(composition, directory)
     from equipoise import training
 
+    keep_earlier_curve(built.trainer.loggers, resume_from)
     exit_code = 1
     try:
         metrics = training.fit_and_test(built, resume_from)
@@ -134,6 +95,21 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
         return metrics
     finally:
         close_wandb(exit_code)
+
+
+def keep_earlier_curve(loggers: Sequence[Any], resume_from: str | None) -> None:
+    """Hand the rows of an interrupted run's metrics.csv to the logger that would replace the file.
+
+    Only where the run goes on in its own folder.
+    """
+    from lightning.pytorch.loggers import CSVLogger
+
+    for logger in loggers:
+        file = Path(logger.log_dir) / "metrics.csv" if isinstance(logger, CSVLogger) else None
+        if resume_from and file is not None and file.is_file():
+            with file.open(newline="") as lines:
+                rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
+            logger.experiment.metrics.extend(rows)
 
 
 def _resumed(composition: Composition, path: str) -> Composition:

@@ -5,6 +5,7 @@ Importing the classes costs seconds, so this comes after the checks that need on
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import typing
@@ -25,7 +26,7 @@ PLAIN_KEYS = {
 
 
 def check_signatures(config: Mapping[str, Any]) -> None:
-    """Check every node with a `_target_`; raises UserError at the first key or value that is wrong."""
+    """Check every node with a `_target_`; raises UserError at the first wrong key or value."""
     for key, node in target_nodes(config):
         target = locate(key, str(node["_target_"]))
         parameters = inspect.signature(target).parameters
@@ -34,7 +35,8 @@ def check_signatures(config: Mapping[str, Any]) -> None:
             if name in ("_target_", "_partial_") or (name in PLAIN_KEYS and name not in parameters):
                 continue
             if name not in parameters:
-                raise UserError(f"{key}.{name}: {target.__name__} takes no '{name}'{nearest(name, parameters)}")
+                hint = nearest(name, parameters)
+                raise UserError(f"{key}.{name}: {target.__name__} takes no '{name}'{hint}")
             if name in hints and not _is_node(value):
                 _check_type(f"{key}.{name}", value, hints[name])
 
@@ -76,9 +78,10 @@ def constructor_arguments(node: Any) -> Any:
 
 def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
     """Resolved annotations of a class's constructor; those that cannot be resolved are left out."""
-    function = target.__init__ if inspect.isclass(target) else target
+    # a dataclass inherits fields whose annotations only the module of the base class can resolve
+    by_fields = not inspect.isclass(target) or dataclasses.is_dataclass(target)
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(target if by_fields else target.__init__)
     except NameError:  # an annotation that exists for type checkers alone
         annotations = inspect.signature(target).parameters.items()
         return {n: p.annotation for n, p in annotations if inspect.isclass(p.annotation)}
@@ -99,7 +102,9 @@ def _check_type(key: str, value: Any, hint: Any) -> None:
         choices = [str(choice) for choice in _literals(hint)]
         if choices:
             hint_text = nearest(str(value), choices)
-            raise UserError(f"{key}={value} is not one of {', '.join(choices)}{hint_text}") from error
+            raise UserError(
+                f"{key}={value} is not one of {', '.join(choices)}{hint_text}"
+            ) from error
         wanted = getattr(hint, "__name__", str(hint)).replace("typing.", "")
         if typing.get_args(hint):
             wanted = str(hint).replace("typing.", "").replace("collections.abc.", "")

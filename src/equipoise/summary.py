@@ -47,7 +47,9 @@ def print_sweep(directory: Path) -> int:
     for row in rows:
         table.add_row(*(number(row.get(column)) for column in columns))
     console = Console()
-    Console(width=max(console.width, table.__rich_measure__(console, console.options).maximum)).print(table)
+    Console(
+        width=max(console.width, table.__rich_measure__(console, console.options).maximum)
+    ).print(table)
     return int(any(row["status"] != "completed" for row in rows))
 
 

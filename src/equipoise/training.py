@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import lightning.pytorch as pl
 
@@ -16,6 +16,16 @@ from equipoise import results
 from equipoise.callbacks import ConvergenceMonitor, GradientSchedule, RunReport, TrainingCurve
 from equipoise.checkpoints import read_checkpoint
 from equipoise.errors import RunInterrupted
+
+
+@runtime_checkable
+class Detailed(Protocol):
+    """A task that has more to tell about its last test than its logged metrics."""
+
+    def details(self) -> dict[str, Any]:
+        """Per-class values and the like, for `details` in metrics.json."""
+        ...
+
 
 CallbackType = TypeVar("CallbackType", bound=pl.Callback)
 
@@ -130,7 +140,7 @@ class Reached:
         monitor = run.find(ConvergenceMonitor)
         if monitor is not None:
             self.solver_stats = monitor.summary("test")
-        if hasattr(run.task, "details"):
+        if isinstance(run.task, Detailed):
             self.details.update(run.task.details())
 
     def as_metrics(self, run: Run, status: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from equipoise.data.cifar10 import Cifar10
+from equipoise.data.image_data_module import SplitName
 from equipoise.data.memory_images import MemoryImages
 from equipoise.errors import UserError
 
@@ -20,8 +21,8 @@ def prepared(folder: Path, val_fraction: float = 0.1, augment: bool = True) -> C
     return module
 
 
-def images(module: Cifar10, name: str) -> torch.Tensor:
-    split = module.splits[name]  # type: ignore[index]
+def images(module: Cifar10, name: SplitName) -> torch.Tensor:
+    split = module.splits[name]
     assert isinstance(split, MemoryImages)
     return split.images
 
@@ -29,7 +30,7 @@ def images(module: Cifar10, name: str) -> torch.Tensor:
 def test_the_splits(cifar_folder: Path) -> None:
     module = prepared(cifar_folder)
     assert [len(module.splits[n]) for n in ("train", "val", "test")] == [54, 6, 15]
-    together = torch.cat([images(module, n) for n in ("train", "val", "test")])
+    together = torch.cat([images(module, "train"), images(module, "val"), images(module, "test")])
     assert len(together.flatten(1).unique(dim=0)) == 75
     assert module.classes == ["cat", "dog", "owl"]
     val = next(iter(module.val_dataloader()))

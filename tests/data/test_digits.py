@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from equipoise.data.digits import Digits
+from equipoise.data.image_data_module import SplitName
 from equipoise.data.memory_images import MemoryImages
 from equipoise.errors import UserError
 
 
-def prepared(**arguments: float) -> Digits:
-    module = Digits(**arguments)  # type: ignore[arg-type]
+def prepared(**arguments: Any) -> Digits:
+    module = Digits(**arguments)
     module.setup()
     return module
 
 
-def images(module: Digits, name: str) -> torch.Tensor:
-    split = module.splits[name]  # type: ignore[index]
+def images(module: Digits, name: SplitName) -> torch.Tensor:
+    split = module.splits[name]
     assert isinstance(split, MemoryImages)
     return split.images
 
 
 def test_the_splits_are_disjoint_and_hold_every_digit() -> None:
     module = prepared()
-    sizes = [len(module.splits[name]) for name in ("train", "val", "test")]
+    sizes = [len(split) for split in module.splits.values()]
     assert sizes == [1294, 144, 359]
-    every = torch.cat([images(module, name) for name in ("train", "val", "test")])
+    every = torch.cat([images(module, "train"), images(module, "val"), images(module, "test")])
     assert len(every.flatten(1).unique(dim=0)) == 1797
     assert module.classes == [str(digit) for digit in range(10)]
 
@@ -36,7 +39,8 @@ def test_training_images_are_normalised() -> None:
     pixels = torch.cat([batch["image"] for batch in batches])
     assert pixels.shape == (1294, 1, 8, 8)
     assert pixels.dtype == torch.float32
-    assert abs(pixels.mean()) < 0.01 and abs(pixels.std() - 1) < 0.01
+    assert abs(pixels.mean()) < 0.01
+    assert abs(pixels.std() - 1) < 0.01
     assert [len(batch["label"]) for batch in batches] == [64] * 20 + [14]
     rows = torch.cat([batch["index"] for batch in batches])
     assert torch.equal(rows.sort().values, torch.arange(1294))
@@ -67,8 +71,9 @@ def test_evaluation_batches_have_their_own_size() -> None:
     [("batch_size", 0), ("eval_batch_size", 0), ("num_workers", -1), ("val_fraction", 1.0)],
 )
 def test_values_that_cannot_work_are_named(argument: str, value: float) -> None:
+    arguments: dict[str, Any] = {argument: value}
     with pytest.raises(UserError, match=rf"task\.{argument} is {value}"):
-        Digits(**{argument: value})  # type: ignore[arg-type]
+        Digits(**arguments)
 
 
 def test_an_empty_test_split_is_named() -> None:

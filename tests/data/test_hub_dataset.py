@@ -26,9 +26,10 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_and_folders_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_local("./cifar") and is_local("/data/cifar") and is_local("~/cifar")
-    assert is_local("data/sets/cifar") and is_local(str(tmp_path))
-    assert not is_local("uoft-cs/cifar10") and not is_local("cifar10")
+    for folder in ("./cifar", "/data/cifar", "~/cifar", "data/sets/cifar", str(tmp_path)):
+        assert is_local(folder)
+    for name in ("uoft-cs/cifar10", "cifar10"):
+        assert not is_local(name)
     (tmp_path / "uoft-cs" / "cifar10").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert is_local("uoft-cs/cifar10")

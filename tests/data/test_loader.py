@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lightning.fabric.utilities.data import _set_sampler_epoch
 
 from equipoise.data.indices import BatchIndex, Shard, ShuffledIndices
 from equipoise.data.loader import Batch, BatchLoader
@@ -35,7 +36,7 @@ def rows(batches: list[Batch]) -> list[list[int]]:
 
 
 def set_epoch(of: BatchLoader, epoch: int) -> None:
-    of.batch_sampler.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+    _set_sampler_epoch(of, epoch)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

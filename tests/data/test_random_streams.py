@@ -15,6 +15,8 @@ def test_a_key_names_one_stream() -> None:
 
 
 def test_keys_do_not_collide() -> None:
-    keys = [(a, b) for a in range(20) for b in range(20)] + [(a,) for a in range(20)]
+    keys: list[tuple[int, ...]] = [(a, b) for a in range(20) for b in range(20)] + [
+        (a,) for a in range(20)
+    ]
     keys += [(a, b, 0) for a in range(20) for b in range(20)]
     assert len({stream_seed(*key) for key in keys}) == len(keys)

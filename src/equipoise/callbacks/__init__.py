@@ -4,6 +4,7 @@ from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
 from equipoise.callbacks.divergence_guard import DivergenceGuard, TrainingDiverged
 from equipoise.callbacks.graceful_interrupt import GracefulInterrupt
 from equipoise.callbacks.gradient_schedule import GradientSchedule, Phase
+from equipoise.callbacks.learning_rate import LearningRate
 from equipoise.callbacks.progress import Progress
 from equipoise.callbacks.report import RunReport
 from equipoise.callbacks.training_curve import TrainingCurve
@@ -13,6 +14,7 @@ __all__ = [
     "DivergenceGuard",
     "GracefulInterrupt",
     "GradientSchedule",
+    "LearningRate",
     "Phase",
     "Progress",
     "RunReport",

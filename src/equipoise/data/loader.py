@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from equipoise.data.indices import BatchIndex, EpochIndices
 from equipoise.data.random_streams import stream
@@ -103,9 +104,28 @@ class BatchLoader:
         self.position = self.batch_sampler.first()
         for batch in self._loader:
             if isinstance(batch, UserError):
+                self.shut_down()
                 raise batch
             self.position = Position(self.position.epoch, self.position.batch + 1)
             yield batch
+
+    def shut_down(self) -> None:
+        """End the worker processes; the next iteration starts new ones.
+
+        Left to the garbage collector, each worker would be waited for until its next timeout.
+        """
+        if isinstance(self._iterator, _MultiProcessingDataLoaderIter):
+            self._iterator._shutdown_workers()
+        self._iterator = None
+
+    @property
+    def _iterator(self) -> object:
+        """The iterator that owns the workers, under the name by which Lightning ends them."""
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: _MultiProcessingDataLoaderIter | None) -> None:
+        self._loader._iterator = iterator
 
     def state_dict(self) -> dict[str, int]:
         """Return the epoch and how many of its batches have been handed out."""

@@ -12,6 +12,7 @@ from equipoise.equilibrium.gradients import (
     Shine,
     Unrolled,
 )
+from equipoise.equilibrium.initial import mixed_start
 from equipoise.equilibrium.layer import Equilibrium
 from equipoise.equilibrium.regularizers import (
     FixedPointCorrection,
@@ -29,6 +30,7 @@ from equipoise.equilibrium.solvers import (
     NewtonKrylov,
     Solver,
 )
+from equipoise.equilibrium.spectrum import jacobian_spectral_norm, spectral_radius
 from equipoise.equilibrium.state import Function, State
 
 __all__ = [
@@ -62,4 +64,7 @@ __all__ = [
     "compare_gradients",
     "gradient_fidelity",
     "jacobian_norm",
+    "jacobian_spectral_norm",
+    "mixed_start",
+    "spectral_radius",
 ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from equipoise.equilibrium.budget_jitter import BudgetJitter
 from equipoise.equilibrium.gradients import GradientEstimator
 from equipoise.equilibrium.solution import NotConvergedError, Solution, SolveReport, Status
 from equipoise.equilibrium.solvers import FixedPoint, Solver
@@ -22,7 +24,12 @@ class Equilibrium(nn.Module):
     solver, gradient, eval_solver (for evaluation mode, None = solver) are plain attributes.
     on_failure: what to do when samples end without convergence. "raise" raises NotConvergedError;
     "warn" warns, once a layer; "fallback" solves diverged and non-finite samples anew by damped
-    iteration and keeps the better result. With tol = 0 there is no such test.
+    iteration and keeps the better result. With tol = 0 there is no such test. jitter: each solve in
+    training gives up a random number of steps, 0 to jitter.
+
+    Ranks of a distributed run may stop at different evaluations: as long as f talks to no other
+    rank, no rank waits for another in here. An f that does (synchronised batch norm, sharded
+    parameters) needs tol = 0, so that all ranks spend the same budget.
     """
 
     def __init__(
@@ -31,6 +38,7 @@ class Equilibrium(nn.Module):
         gradient: GradientEstimator,
         eval_solver: Solver | None = None,
         on_failure: OnFailure = "warn",
+        jitter: int = 0,
     ) -> None:
         super().__init__()
         if on_failure not in ("raise", "warn", "fallback"):
@@ -39,12 +47,13 @@ class Equilibrium(nn.Module):
         self.gradient = gradient
         self.eval_solver = eval_solver
         self.on_failure = on_failure
+        self.jitter = BudgetJitter(jitter) if jitter else None
         self.report: SolveReport | None = None
         self._warned = False
 
     def forward(self, f: Function, z0: State, *inputs: Tensor) -> State:
         """The equilibrium of f from z0, in z0's shape; `inputs` share the batch dimension."""
-        solver = self.active_solver
+        solver = self._budgeted(self.active_solver)
         if self.gradient.own_iteration:
             solution = Solution.unsolved(z0)
             state = self.gradient.attach(f, solution, z0, *inputs)
@@ -60,6 +69,12 @@ class Equilibrium(nn.Module):
     def active_solver(self) -> Solver:
         """The solver of the present mode, training or evaluation."""
         return self.solver if self.training or self.eval_solver is None else self.eval_solver
+
+    def _budgeted(self, solver: Solver) -> Solver:
+        """The solver with what the jitter leaves of its budget."""
+        if self.jitter is None or not self.training:
+            return solver
+        return replace(solver, max_steps=max(solver.max_steps - self.jitter.draw(), 1))
 
     def _handled(
         self, solution: Solution, solver: Solver, f: Function, z0: State, inputs: tuple[Tensor, ...]
@@ -89,7 +104,7 @@ def _classify(report: SolveReport, solver: Solver) -> None:
 def _describe(report: SolveReport, solver: Solver) -> str:
     counts = report.counts()
     failed = sum(count for status, count in counts.items() if status != "converged")
-    kinds = ", ".join(f"{count} {status}" for status, count in counts.items() if status != "converged")
+    kinds = ", ".join(f"{n} {status}" for status, n in counts.items() if status != "converged")
     return (
         f"{failed} of {sum(counts.values())} samples did not reach the tolerance {solver.tol:g} in "
         f"{report.nfe} evaluations ({kinds})"
@@ -116,6 +131,8 @@ def _with_fallback(
         nfe=solution.nfe + damped.nfe,
         trace=solution.trace,
         inverse=solution.inverse,
+        states=solution.states,
+        products=solution.products,
     )
     merged.report.fallback = better
     return merged

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import lightning.pytorch as pl
-import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -75,11 +75,14 @@ class Classification(pl.LightningModule):
             return {}
         return {"accuracy_per_class": self.per_class.compute().tolist()}
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser over all parameters, its rate stepped every optimiser step."""
         optimizer = self.make_optimizer(self.parameters())
         scheduler = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def _evaluate(self, stage: str, batch: dict[str, Tensor]) -> Tensor:
         logits = self(batch["image"])

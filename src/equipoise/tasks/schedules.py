@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from torch.optim import Optimizer
@@ -53,7 +54,7 @@ class Cosine:
             progress = min(1.0, (step - start) / max(1.0, steps - start))
             return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
 
-        return LambdaLR(optimizer, [lambda step, f=floor: factor(step, f) for floor in floors])
+        return LambdaLR(optimizer, [partial(factor, floor=floor) for floor in floors])
 
 
 def ramp(step: int, length: float) -> float:

@@ -42,7 +42,7 @@ class AdjointBroydenIteration(Iteration):
         function.keeps_graph = True
 
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
-        """z - H g, after H has been made right along g, and now and then for the loss's gradient."""
+        """z - H g, after H was made right along g, and now and then for the loss's gradient."""
         self.steps += 1
         if self.opa_every and self.steps % self.opa_every == 0:
             self._update(self._loss_direction(z), frozen)

@@ -17,7 +17,7 @@ Storage = Literal["float32", "float64", "bfloat16"]
 
 
 class BroydenIteration(Iteration):
-    """H = -I + sum_i u_i v_i^T, an estimate of (J_f - I)^-1, in a memory that drops the oldest pair.
+    """H = -I + sum_i u_i v_i^T, an estimate of (J_f - I)^-1, whose oldest pair is dropped.
 
     The pair that the new one replaces leaves H *before* the update is computed, so that the secant
     condition H y = s holds for the H that is stored.
@@ -64,7 +64,7 @@ class BroydenIteration(Iteration):
         return torch.addcmul(hg, short, scale * last_product)
 
     def _hy_minus_s(self, hg: Tensor) -> Tensor:
-        """H y - s, where H is without the pair that is being replaced: its share of H g_old = -s."""
+        """H y - s, where H has lost the pair that is replaced, and with it a share of -s."""
         if not self.pairs.full:
             return hg
         assert self.g_products is not None
@@ -91,7 +91,7 @@ class Broyden(Solver):
     memory: pairs kept (two states each). storage_dtype: of the pairs; bfloat16 halves memory and
     traffic. initial_inverse: the H to start from instead, for instance `Solution.inverse` of an
     earlier solve of the same batch. Superlinear near the solution; copes with spectral radii above
-    1. Source: Broyden 1965, the first ("good") method; Bai et al. 2019 (arXiv 1909.01377), section 3.
+    1. Source: Broyden 1965, the first ("good") method; Bai et al. 2019 (arXiv 1909.01377).
     """
 
     name: ClassVar[str] = "broyden"

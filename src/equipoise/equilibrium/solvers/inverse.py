@@ -26,9 +26,8 @@ def combine_minus(rows: Tensor, weights: Tensor, subtracted: Tensor) -> Tensor:
     """sum_i weights_i rows_i - subtracted: (B, m, D), (B, m), (B, D) -> (B, D)."""
     if rows.dtype != subtracted.dtype:
         return combine(rows, weights).sub_(subtracted)
-    return torch.baddbmm(
-        subtracted.unsqueeze(1), weights.unsqueeze(1), rows, beta=-1.0
-    ).squeeze(1)  # fmt: skip
+    added = subtracted.unsqueeze(1)
+    return torch.baddbmm(added, weights.unsqueeze(1), rows, beta=-1.0).squeeze(1)
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class LowRankInverse:
     def newest(self, count: int) -> LowRankInverse:
         """The latest `count` pairs at most, oldest first."""
         if self.oldest:
-            ordered = (rows.roll(-self.oldest, dims=1) for rows in (self.u, self.v))
-            return LowRankInverse(*ordered).newest(count)
+            u, v = (rows.roll(-self.oldest, dims=1) for rows in (self.u, self.v))
+            return LowRankInverse(u, v).newest(count)
         first = max(self.u.shape[1] - count, 0)
         return LowRankInverse(self.u[:, first:], self.v[:, first:])

@@ -62,7 +62,7 @@ class PairMemory:
         return weights
 
     def store(self, u: Tensor, scale: Tensor, v: Tensor, frozen: Tensor | None) -> None:
-        """Put the pair scale u, v into `slot`: (B, D), (B, 1), (B, D); frozen samples keep their H."""
+        """Put scale (B, 1) times u (B, D), and v, into `slot`; frozen samples keep their H."""
         if frozen is None:
             torch.mul(u, scale, out=self.u[:, self.slot])
             self.v[:, self.slot] = v
@@ -83,9 +83,8 @@ class PairMemory:
         count = given.u.shape[1]
         wanted = (self.u.shape[0], self.u.shape[2])
         if (given.u.shape[0], given.u.shape[2]) != wanted:
-            raise ValueError(
-                f"the initial inverse is for states {tuple(given.u.shape[::2])}, this one is {wanted}"
-            )
+            got = tuple(given.u.shape[::2])
+            raise ValueError(f"the initial inverse is for states {got}, this one is {wanted}")
         self.u[:, :count] = given.u
         self.v[:, :count] = given.v
         self.stored = count

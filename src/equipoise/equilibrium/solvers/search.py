@@ -33,7 +33,7 @@ class Search:
         self.frozen: Tensor | None = None  # (B,) bool once the host knows that a sample has ended
         self.trace: list[Tensor] | None = [] if keep_trace else None
         self.nfe = 0
-        self.first_gap: Tensor | None = None
+        self.first_gap: Tensor
         self.latest: tuple[Tensor, Tensor]
 
     def observe(self, z: Tensor, fz: Tensor, g: Tensor, nfe: int) -> None:
@@ -52,7 +52,7 @@ class Search:
         self.best.offer(z, improved)
 
     def check(self) -> bool:
-        """Freeze the samples that have ended; tell whether all have. The host waits for the device."""
+        """Freeze the samples that have ended; tell whether all have. The host waits here."""
         self._close()
         active = self._count_active()
         self.frozen = None if active == len(self.status) else self.status != ACTIVE
@@ -73,7 +73,7 @@ class Search:
         if self.trace is not None:
             self.trace.extend(self.trace[-1] for _ in range(nfe - self.nfe - 1))
             self.trace.append(residual)
-        if self.first_gap is None:
+        if self.nfe == 0:
             self.first_gap = gap.clamp(min=torch.finfo(gap.dtype).tiny)
         self.nfe = nfe
         self.latest = residual, gap

@@ -25,9 +25,10 @@ class Iteration(ABC):
 
     @abstractmethod
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
-        """The next iterate from z, f(z) and g = f(z) - z, each (B, D), which belong to the solve.
+        """The next iterate from z, f(z) and g = f(z) - z, each (B, D).
 
-        g is overwritten after the next evaluation. frozen (B,) bool tells the samples that have ended; None where none has. What is returned
+        They belong to the solve: none is written into, and g is overwritten by the next evaluation.
+        frozen (B,) bool tells the samples that have ended; None where none has. What is returned
         for them does not matter, but an inverse that the method offers keeps theirs as it is.
         """
 
@@ -80,8 +81,8 @@ class Solver(ABC):
     def solve(self, f: Function, z0: State, *inputs: Tensor) -> Solution:
         """Iterate from z0 until every sample has ended or the budget is spent.
 
-        f(z, *inputs) -> state of z's shape, evaluated as it is, under the caller's autocast. No graph
-        is kept: gradients are the estimators' business.
+        f(z, *inputs) -> state of z's shape, evaluated as it is, under the caller's autocast. No
+        graph is kept: gradients are the estimators' business.
         """
         layout = Layout.of(z0, getattr(torch, self.dtype) if self.dtype else None)
         function = FlatFunction(f, layout, inputs)

@@ -18,7 +18,7 @@ TINY = 1e-9
 class StoppingRule:
     """Residual of a sample by one of three rules, and the least value the arithmetic resolves.
 
-    relative: |f(z) - z| / (|f(z)| + 1e-9) · absolute: |f(z) - z| · mixed: |f(z) - z| / (1 + |f(z)|),
+    relative: |f(z) - z| / (|f(z)| + 1e-9); absolute: |f(z) - z|; mixed: |f(z) - z| / (1 + |f(z)|);
     2-norms over the sample's whole state.
     """
 

@@ -1,0 +1,35 @@
+"""Every estimator with a forward solver that suits it."""
+
+from __future__ import annotations
+
+from equipoise.equilibrium import (
+    Anderson,
+    Auto,
+    Broyden,
+    Equilibrium,
+    Exact,
+    FixedPoint,
+    JacobianFree,
+    Neumann,
+    Phantom,
+    Reversible,
+    Shine,
+    Unrolled,
+)
+
+
+def layers() -> dict[str, Equilibrium]:
+    """Fresh layers by the name of their estimator; solves as tight as the precision allows."""
+    anderson = Anderson(tol=1e-12, max_steps=60)
+    broyden = Broyden(tol=1e-12, max_steps=60, memory=30)
+    return {
+        "exact": Equilibrium(anderson, Exact(Anderson(tol=1e-12, max_steps=60))),
+        "jfb": Equilibrium(anderson, JacobianFree()),
+        "phantom": Equilibrium(anderson, Phantom()),
+        "neumann": Equilibrium(anderson, Neumann()),
+        "shine": Equilibrium(broyden, Shine()),
+        "shine_refined": Equilibrium(broyden, Shine(refine_steps=5)),
+        "unrolled": Equilibrium(FixedPoint(), Unrolled()),
+        "reversible": Equilibrium(FixedPoint(), Reversible()),
+        "auto": Equilibrium(anderson, Auto(every=1, patience=1)),
+    }

@@ -1,0 +1,106 @@
+"""The estimator that chooses among estimators."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from equipoise.equilibrium import Anderson, Auto, Equilibrium, Exact, JacobianFree, Neumann
+from equipoise.equilibrium.gradients.auto import cheapest_first
+from tests.equilibrium.systems import cosine, dense, dense_gradient, loss
+
+TIGHT = Anderson(tol=1e-12, max_steps=80)
+
+
+class Problem:
+    """z = tanh(gain W z + x), whose gain decides how hard the gradient is."""
+
+    def __init__(self) -> None:
+        self.base = dense()
+        self.gain = 1.0
+
+    def f(self, z: Tensor, x: Tensor) -> Tensor:
+        (weight,) = self.base.parameters
+        return torch.tanh(self.gain * z @ weight.T + x)
+
+    def step(self, layer: Equilibrium) -> tuple[Tensor, ...]:
+        state = layer(self.f, self.base.z0, self.base.x)
+        return torch.autograd.grad(loss(state), self.base.sources)
+
+
+def test_the_first_backward_already_meets_the_limit() -> None:
+    problem = Problem()
+    layer = Equilibrium(TIGHT, Auto(min_cosine=0.99))
+    assert layer.gradient.name == "auto:jfb"
+    assert cosine(problem.step(layer), dense_gradient(problem.base)) >= 0.99
+    assert layer.gradient.name == "auto:neumann-3"
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(-1.0, "jfb"), (0.99, "neumann-3"), (0.9999, "neumann-10"), (1.0, "exact")]
+)
+def test_the_cheapest_that_is_faithful_enough_is_chosen(limit: float, expected: str) -> None:
+    auto = Auto(min_cosine=limit)
+    problem = Problem()
+    problem.step(Equilibrium(TIGHT, auto))
+    (measured,) = auto.measurements
+    assert measured.chosen == expected
+    assert list(measured.cosines) == sorted(measured.cosines)
+    assert measured.cosines[-1] == pytest.approx(1.0, abs=1e-12)
+    assert measured.norm_ratios[-1] == pytest.approx(1.0, abs=1e-12)
+
+
+def test_it_moves_up_at_once_and_back_when_it_has_been_good_enough_for_a_while() -> None:
+    problem = Problem()
+    auto = Auto(min_cosine=0.97, every=1, patience=3)
+    layer = Equilibrium(TIGHT, auto)
+    names = []
+    for gain in (0.1, 1.3, 0.1, 0.1, 0.1):
+        problem.gain = gain
+        problem.step(layer)
+        names.append(auto.active.name)
+    assert names == ["jfb", "neumann", "neumann", "neumann", "jfb"]
+
+
+def test_it_measures_every_so_many_passes_only() -> None:
+    problem = Problem()
+    auto = Auto(every=3)
+    layer = Equilibrium(TIGHT, auto)
+    for _ in range(7):
+        problem.step(layer)
+    assert [measured.call for measured in auto.measurements] == [1, 4, 7]
+
+
+def test_between_measurements_it_is_the_chosen_estimator() -> None:
+    problem = Problem()
+    auto = Auto(min_cosine=0.99)
+    layer = Equilibrium(TIGHT, auto)
+    problem.step(layer)
+    found = problem.step(layer)
+    expected = problem.step(Equilibrium(TIGHT, Neumann(steps=3)))
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+    assert layer.report is not None
+    assert layer.report.backward is not None
+    assert layer.report.backward.nfe == 3
+
+
+def test_it_takes_other_candidates() -> None:
+    auto = Auto(min_cosine=1.0, candidates=[JacobianFree(), Exact(TIGHT)])
+    problem = Problem()
+    found = problem.step(Equilibrium(TIGHT, auto))
+    assert cosine(found, dense_gradient(problem.base)) == pytest.approx(1.0)
+    assert auto.name == "auto:exact"
+
+
+def test_default_candidates_end_with_the_exact_one() -> None:
+    assert [candidate.name for candidate in cheapest_first()] == ["jfb", "neumann", "neumann", "exact"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"min_cosine": 1.1}, {"every": 0}, {"patience": 0}, {"candidates": ()}]
+)
+def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must|needs"):
+        Auto(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,179 @@
+"""The Jacobian norm, its schedule, and the fixed-point correction."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from equipoise.equilibrium import (
+    Anderson,
+    FixedPointCorrection,
+    JacobianFree,
+    JacobianRegularizer,
+    Phantom,
+    Unrolled,
+    attach_states,
+    jacobian_norm,
+)
+from equipoise.equilibrium.state import parts
+from tests.equilibrium.systems import SYSTEMS, cosine, dense, fixed_point, loss
+
+
+def dense_norm(system: str) -> tuple[Tensor, Tensor]:
+    """|J|_F^2 / (B D) by the whole Jacobian, and its gradient towards the first parameter."""
+    problem = SYSTEMS[system]()
+    z = fixed_point(problem)
+    size = sum(part.numel() for part in parts(z))
+
+    def flat(*z: Tensor) -> tuple[Tensor, ...]:
+        return parts(problem.f(z if len(z) > 1 else z[0], problem.x))
+
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        rows = torch.autograd.functional.jacobian(flat, parts(z), create_graph=True)
+    value = torch.stack([block.square().sum() for row in rows for block in row]).sum() / size
+    return value, torch.autograd.grad(value, problem.parameters[0])[0]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_estimate_and_its_gradient_have_the_right_mean(system: str) -> None:
+    problem = SYSTEMS[system]()
+    z = fixed_point(problem)
+    generator = torch.Generator().manual_seed(0)
+    found = jacobian_norm(problem.f, z, 400, problem.x, generator=generator)
+    expected, slope = dense_norm(system)
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=0.05)
+    measured = torch.autograd.grad(found, problem.parameters[0])[0]
+    assert cosine((measured,), (slope,)) > 0.98
+    assert float(measured.norm() / slope.norm()) == pytest.approx(1.0, abs=0.1)
+
+
+def test_it_works_on_fused_attention_under_autocast() -> None:
+    problem = SYSTEMS["attention"](torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = jacobian_norm(problem.f, fixed_point(problem), 2, problem.x)
+    found.backward()
+    assert all(torch.isfinite(part.grad).all() for part in problem.parameters)  # type: ignore[arg-type]
+
+
+def test_no_probe_is_refused() -> None:
+    problem = dense()
+    with pytest.raises(ValueError, match="at least one probe"):
+        jacobian_norm(problem.f, problem.z0, 0, problem.x)
+
+
+def test_descent_on_the_regulariser_makes_the_solve_easier() -> None:
+    problem = dense()
+    (weight,) = problem.parameters
+    regularizer = JacobianRegularizer(weight=1.0)
+    solver = Anderson(tol=1e-8, max_steps=60)
+    before = solver.solve(problem.f, problem.z0, problem.x.detach()).nfe
+    for _ in range(60):
+        found = regularizer(problem.f, fixed_point(problem), problem.x)
+        assert found is not None
+        weight.data.sub_(torch.autograd.grad(found, weight)[0], alpha=1.0)
+    assert solver.solve(problem.f, problem.z0, problem.x.detach()).nfe < before
+
+
+def test_the_schedule_of_the_weight() -> None:
+    regularizer = JacobianRegularizer(weight=2.0, increment=0.1, increment_every=0.1, stop=0.5)
+    weights = []
+    for progress in (0.0, 0.09, 0.1, 0.3, 0.49, 0.5, 1.0):
+        regularizer.progress = progress
+        weights.append(regularizer.current_weight)
+    assert weights == pytest.approx([2.0, 2.0, 2.1, 2.3, 2.4, 0.0, 0.0])
+
+
+def test_the_share_of_regularised_steps() -> None:
+    problem = dense()
+    regularizer = JacobianRegularizer(probability=0.3)
+    taken = [regularizer(problem.f, problem.z0, problem.x) is not None for _ in range(300)]
+    assert 0.22 < sum(taken) / 300 < 0.38
+    never = JacobianRegularizer(probability=0.0)
+    assert all(never(problem.f, problem.z0, problem.x) is None for _ in range(20))
+
+
+def test_a_restored_regulariser_goes_on_as_the_first_one_would() -> None:
+    problem = dense()
+
+    def values(regularizer: JacobianRegularizer) -> list[float | None]:
+        found = [regularizer(problem.f, problem.z0, problem.x) for _ in range(6)]
+        return [None if value is None else float(value.detach()) for value in found]
+
+    first = JacobianRegularizer(probability=0.5)
+    before = values(first)
+    first.progress = 0.4
+    second = JacobianRegularizer(probability=0.5)
+    second.load_state_dict(first.state_dict())
+    assert second.progress == 0.4
+    assert values(second) == values(first) != before
+
+
+def test_the_global_random_state_is_left_alone() -> None:
+    problem = dense()
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    JacobianRegularizer()(problem.f, problem.z0, problem.x)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("weighting", "expected"),
+    [("exponential", [0.64, 0.8, 1.0]), ("linear", [1 - 1.6 / 3, 1 - 0.8 / 3, 1.0]), ("constant", [1, 1, 1])],
+)
+def test_the_weights_of_a_correction(weighting: str, expected: list[float]) -> None:
+    correction = FixedPointCorrection(weighting=weighting, ratio=0.8)  # type: ignore[arg-type]
+    assert correction.weights(3) == pytest.approx(expected)
+    losses = [torch.tensor(value) for value in (1.0, 10.0, 100.0)]
+    total = sum(weight * float(loss) for weight, loss in zip(expected, losses, strict=True))
+    assert float(correction(losses)) == pytest.approx(total)
+
+
+def test_which_states_a_correction_keeps() -> None:
+    assert FixedPointCorrection(states=3).evaluations(12) == (4, 8)
+    assert FixedPointCorrection(states=1).evaluations(12) == ()
+    assert FixedPointCorrection(states=4).evaluations(2) == (1, 2)
+
+
+@pytest.mark.parametrize("estimator", [JacobianFree(), Phantom(2)])
+def test_gradients_at_several_states(estimator: JacobianFree | Phantom) -> None:
+    problem = dense()
+    solver = Anderson(keep_states=(2, 4), tol=0, max_steps=6)
+    with torch.no_grad():
+        solution = solver.solve(problem.f, problem.z0, problem.x)
+    states = attach_states(estimator, problem.f, solution, problem.z0, problem.x)
+    assert len(states) == 2
+    correction = FixedPointCorrection()
+    total = correction([loss(state) for state in states])
+    found = torch.autograd.grad(total, problem.sources)
+    singles = [
+        torch.autograd.grad(weight * loss(state), problem.sources)
+        for weight, state in zip(
+            correction.weights(2),
+            attach_states(estimator, problem.f, solution, problem.z0, problem.x),
+            strict=True,
+        )
+    ]
+    for whole, first, second in zip(found, *singles, strict=True):
+        torch.testing.assert_close(whole, first + second)
+
+
+def test_an_estimator_with_its_own_iteration_has_no_states() -> None:
+    problem = dense()
+    solution = Anderson().solve(problem.f, problem.z0, problem.x.detach())
+    with pytest.raises(ValueError, match="use jfb or phantom"):
+        attach_states(Unrolled(), problem.f, solution, problem.z0, problem.x)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"weight": -1.0}, {"probes": 0}, {"probability": 2.0}, {"stop": 1.5}]
+)
+def test_wrong_regularisers_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        JacobianRegularizer(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"weighting": "square"}, {"ratio": 0.0}, {"states": 0}])
+def test_wrong_corrections_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        FixedPointCorrection(**wrong)  # type: ignore[arg-type]
