@@ -165,5 +165,5 @@ def test_a_stored_configuration_takes_settings_and_whole_choices_on_top():
     assert changed.config.solver.max_steps == 7
     assert changed.config.solver.tol == 1e-5
     assert list(changed.config.model.channels) == [16, 16]
-    with pytest.raises(UserError, match="did you mean solver.tol"):
+    with pytest.raises(UserError, match=r"did you mean solver\.tol"):
         override_stored(stored, composition.choices, ["solver.tool=1"])

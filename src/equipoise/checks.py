@@ -126,7 +126,8 @@ def check_recipe_key(key: str, config: DictConfig) -> None:
 def keys(config: Any, prefix: str = "") -> Iterable[str]:
     """Every dotted key of nested mappings, inner nodes included."""
     items = config.items_ex(resolve=False) if isinstance(config, DictConfig) else config.items()
-    for key, value in items:
+    for name, value in items:
+        key = str(name)
         yield f"{prefix}{key}"
         if isinstance(value, Mapping) or (isinstance(value, DictConfig) and not value._is_none()):
             yield from keys(value, f"{prefix}{key}.")
@@ -177,9 +178,12 @@ def _fits(model: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
 
 def _files(group: str, roots: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
     files = [file for root in roots for file in sorted((root / group).glob("*.yaml"))]
-    nodes = [(file.stem, yaml.safe_load(file.read_text()) or {}) for file in files]
-    # a file that also overrides other groups stands in the global package, its node nested
-    return [(name, dict(node.get(group, node))) for name, node in nodes]
+    nodes: list[tuple[str, dict[str, Any]]] = []
+    for file in files:
+        content: dict[str, Any] = yaml.safe_load(file.read_text()) or {}
+        # a file that also overrides other groups stands in the global package, its node nested
+        nodes.append((file.stem, content.get(group, content)))
+    return nodes
 
 
 def check_equilibrium(

@@ -54,7 +54,7 @@ def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str,
 
 
 def locate(key: str, target: str) -> Callable[..., Any]:
-    """The class that a dotted path names. Raises UserError with the cause where it cannot be had."""
+    """The class that a dotted path names. Raises UserError, with the cause, if there is none."""
     module, _, name = target.rpartition(".")
     try:
         found: Callable[..., Any] = getattr(importlib.import_module(module), name)
@@ -112,7 +112,7 @@ def _check_type(key: str, value: Any, hint: Any) -> None:
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any] | None:
-    """A validator for the hint; None for types of objects that no yaml value can be, protocols say."""
+    """A validator for the hint; None for types that no value in a yaml file has, say a protocol."""
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticUserError:  # the type brings its own configuration, as a dataclass of pydantic

@@ -101,7 +101,7 @@ def restore(run: Run, checkpoint: dict[str, Any]) -> None:
 
 
 def best_checkpoint(run: Run) -> Path | None:
-    """best.ckpt where one was written by this run; after a resume into another folder it may not be."""
+    """best.ckpt where this run wrote one; a resumed run that ended at once has not."""
     checkpoints = run.trainer.checkpoint_callbacks
     for callback in checkpoints:
         path = Path(str(getattr(callback, "best_model_path", "")))

@@ -93,7 +93,7 @@ class Box:
     """What a graph keeps instead of a tensor, so that its end can be seen."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
+        self.tensor = tensor.detach()
 
 
 @every

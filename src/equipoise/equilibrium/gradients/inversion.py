@@ -28,22 +28,26 @@ class ReversibleSteps(torch.autograd.Function):
         counts: tuple[int, int],
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        z0, inputs, _ = _split(tensors, counts)
+        z0, inputs, leaves = _split(tensors, counts)
         start = coupled.layout.flatten(z0 if coupled.layout.is_tuple else z0[0])
         y, z, made = coupled.run(start, inputs, first)
-        ctx.coupled, ctx.counts = coupled, counts
+        ctx.coupled = coupled
+        ctx.needs = [tensor.requires_grad for tensor in inputs]
         ctx.circumstances = [first_circumstances, *made]
-        ctx.save_for_backward(y, z, start, *tensors)
+        # Leaves are kept as the objects that they are: hooks on saved tensors may give back copies.
+        ctx.leaves, ctx.versions = leaves, [leaf._version for leaf in leaves]
+        ctx.save_for_backward(y, z, start, *inputs)
         return parts(coupled.state(z.clone()))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
         refuse_second_derivatives()
         coupled: CoupledSteps = ctx.coupled
-        y, z, start, *tensors = ctx.saved_tensors
+        if ctx.versions != [leaf._version for leaf in ctx.leaves]:
+            raise RuntimeError("a parameter was modified in place between forward and backward")
+        y, z, start, *inputs = ctx.saved_tensors
         end = torch.linalg.vector_norm(z, dim=1)
-        _, inputs, leaves = _split(tuple(tensors), ctx.counts)
-        pull = Pullback(coupled, inputs, leaves)
+        pull = Pullback(coupled, _local(inputs, ctx.needs), ctx.leaves)
         made = list(ctx.circumstances)
         c_z = coupled.layout.flatten(cotangents if coupled.layout.is_tuple else cotangents[0])
         c_y = torch.zeros_like(c_z)
@@ -66,6 +70,12 @@ def _split(
     """The parts of z0, f's inputs, the leaves."""
     first, second = counts[0], counts[0] + counts[1]
     return tensors[:first], tensors[first:second], tensors[second:]
+
+
+def _local(tensors: list[Tensor], needs: list[bool]) -> tuple[Tensor, ...]:
+    """The same values as leaves of their own."""
+    pairs = zip(tensors, needs, strict=True)
+    return tuple(tensor.detach().requires_grad_(needed) for tensor, needed in pairs)
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

@@ -15,14 +15,16 @@ from equipoise.equilibrium.state import State, detached, parts
 
 @dataclass
 class Pullback:
-    """f evaluated again, with its products; gradients towards `inputs` and `leaves` add up."""
+    """f evaluated again, with its products; gradients towards `inputs` and `leaves` add up.
+
+    inputs: leaves of the caller's own, of which some require gradients.
+    """
 
     coupled: CoupledSteps
     inputs: tuple[Tensor, ...]
     leaves: tuple[Tensor, ...]
 
     def __post_init__(self) -> None:
-        self.inputs = tuple(_local(tensor) for tensor in self.inputs)
         wanted = (tensor for tensor in self.inputs if tensor.requires_grad)
         self.targets = (*wanted, *self.leaves)
         self.totals = tuple(torch.zeros_like(target) for target in self.targets)
@@ -74,7 +76,3 @@ class Pullback:
                 "f reads other parameters in the backward pass than at its first evaluation; "
                 "the reversible gradient needs an f that reads the same ones every time"
             )
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.detach().requires_grad_(tensor.requires_grad)
