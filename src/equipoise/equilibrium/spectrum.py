@@ -54,7 +54,8 @@ def _linearised(
 ) -> tuple[FlatFunction, Tensor, tuple[Tensor, Tensor]]:
     """f with its graph at z, in full precision; a random unit vector a sample; z and f(z)."""
     layout = Layout.of(z)
-    function = FlatFunction(_in_full_precision(f, layout.device.type), layout, inputs)
+    evaluate = _in_full_precision(f, layout.device.type)
+    function = FlatFunction(evaluate, layout, inputs, torch.finfo(layout.dtype).eps)
     function.keeps_graph = True
     flat = layout.flatten(z).detach()
     fz = function(flat)

@@ -12,13 +12,17 @@ class FlatFunction:
     """f(z, *inputs) on (B, D) matrices, which counts what is spent on it.
 
     evaluations: of f. products: of a vector with the transposed Jacobian of f. keeps_graph: the
-    latest evaluation keeps its graph, which `transposed_product` needs.
+    latest evaluation keeps its graph, which `transposed_product` needs. resolution: unit round-off
+    of f, which the step of a difference has to respect.
     """
 
-    def __init__(self, f: Function, layout: Layout, inputs: tuple[Tensor, ...]) -> None:
+    def __init__(
+        self, f: Function, layout: Layout, inputs: tuple[Tensor, ...], resolution: float
+    ) -> None:
         self.f = f
         self.layout = layout
         self.inputs = inputs
+        self.resolution = resolution
         self.evaluations = 0
         self.products = 0
         self.keeps_graph = False
@@ -56,7 +60,7 @@ class FlatFunction:
         with a Jacobian themselves, where neither forward mode nor a double backward does.
         """
         size = torch.linalg.vector_norm(z, dim=1, keepdim=True)
-        increment = torch.finfo(z.dtype).eps ** 0.5 * (1.0 + size)
+        increment = self.resolution**0.5 * (1.0 + size)
         self.evaluations += 1
         return (self._value(z + increment * v) - fz).div_(increment)
 

@@ -85,9 +85,9 @@ class Solver(ABC):
         graph is kept: gradients are the estimators' business.
         """
         layout = Layout.of(z0, getattr(torch, self.dtype) if self.dtype else None)
-        function = FlatFunction(f, layout, inputs)
+        function = FlatFunction(f, layout, inputs, resolution(z0, layout))
         z = layout.flatten(z0)
-        rule = StoppingRule(self.stop, self.tol, resolution(z0, layout))
+        rule = StoppingRule(self.stop, self.tol, function.resolution)
         search = Search(z, rule, self.patience, self.trace)
         trajectory = Trajectory(self.keep_states)
         iteration = self.start(z, function)
