@@ -164,7 +164,7 @@ def _prepare(composition: Composition, directory: Path) -> None:
     if is_first_process():
         OmegaConf.save(composition.config, directory / "config.yaml", resolve=True)
         print(f"run folder: {directory}")
-    _quiet_lightning()
+    quiet_lightning()
 
 
 def build_run(composition: Composition, directory: Path) -> Run:
@@ -250,7 +250,7 @@ def _finish(built: Run, metrics: dict[str, Any]) -> None:
         print_result(metrics, built.directory)
 
 
-def _quiet_lightning() -> None:
+def quiet_lightning() -> None:
     """Leave out Lightning's adverts and the advice about workers that our loaders do not need."""
     import logging
 

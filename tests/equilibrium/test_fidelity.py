@@ -22,9 +22,7 @@ TIGHT = Anderson(tol=1e-12, max_steps=80)
 
 def test_cosine_and_norm_ratio_over_all_tensors_together() -> None:
     generator = torch.Generator().manual_seed(0)
-    a, b = (
-        [torch.randn(shape, generator=generator) for shape in ((3, 2), (4,))] for _ in range(2)
-    )
+    a, b = ([torch.randn(shape, generator=generator) for shape in ((3, 2), (4,))] for _ in range(2))
     found = compare_gradients(a, b)
     left, right = (torch.cat([part.flatten().double() for part in each]) for each in (a, b))
     torch.testing.assert_close(found.cosine, torch.cosine_similarity(left, right, dim=0))
@@ -46,9 +44,7 @@ def test_a_zero_gradient_has_no_cosine_but_is_finite() -> None:
 
 
 @pytest.mark.parametrize("estimator", [JacobianFree(), Phantom(), Exact(TIGHT)])
-def test_a_layer_against_the_exact_gradient(
-    estimator: JacobianFree | Phantom | Exact
-) -> None:
+def test_a_layer_against_the_exact_gradient(estimator: JacobianFree | Phantom | Exact) -> None:
     problem = dense()
     layer = Equilibrium(TIGHT, estimator)
 

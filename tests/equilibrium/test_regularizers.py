@@ -119,7 +119,11 @@ def test_the_global_random_state_is_left_alone() -> None:
 
 @pytest.mark.parametrize(
     ("weighting", "expected"),
-    [("exponential", [0.64, 0.8, 1.0]), ("linear", [1 - 1.6 / 3, 1 - 0.8 / 3, 1.0]), ("constant", [1, 1, 1])],
+    [
+        ("exponential", [0.64, 0.8, 1.0]),
+        ("linear", [1 - 1.6 / 3, 1 - 0.8 / 3, 1.0]),
+        ("constant", [1, 1, 1]),
+    ],
 )
 def test_the_weights_of_a_correction(weighting: str, expected: list[float]) -> None:
     correction = FixedPointCorrection(weighting=weighting, ratio=0.8)  # type: ignore[arg-type]

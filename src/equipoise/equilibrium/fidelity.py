@@ -73,7 +73,9 @@ def _under(
             layer.gradient, layer.report = gradient, report
 
 
-def _gradient(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+def _gradient(
+    loss: Callable[[], Tensor], parameters: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
     device = parameters[0].device
     devices = [] if device.type == "cpu" else [device]
     with torch.enable_grad(), torch.random.fork_rng(devices, device_type=device.type):

@@ -27,8 +27,8 @@ def jacobian_norm(
     """|J|_F^2 / (B D) at z, estimated as the mean of |v^T J|^2 / (B D) over Gaussian probes v.
 
     A scalar with a graph towards f's parameters and the inputs; z counts as a constant. Attention
-    inside f takes the plain kernel, since the fused ones have no second derivative. Cost: one f, and
-    for each probe a product with J^T and its own backward pass. `generator` has to be on z's device.
+    inside f takes the plain kernel, since the fused ones have no second derivative. Cost: one f,
+    and for each probe a product with J^T and its own backward. `generator` is on z's device.
     Source: Hutchinson 1990; Bai et al. 2021 (arXiv 2106.14342).
     """
     if probes < 1:
@@ -61,7 +61,7 @@ class JacobianRegularizer:
     weight: at the start; `increment` is added to it each time that another `increment_every` of the
     run has passed. probability: of a step to be regularised. stop: the fraction of the run from
     which on it is off. seed: of its own generator, the same on every process, so that all agree on
-    the steps; `state_dict` keeps its state. progress: the fraction of the run that has passed, to be
+    the steps; `state_dict` keeps its state. progress: the fraction of the run that has passed,
     set by whoever trains.
     Source: Bai et al. 2021 (arXiv 2106.14342).
     """

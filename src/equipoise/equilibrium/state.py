@@ -30,6 +30,7 @@ class Layout:
     """How a state is laid out as one matrix (B, D), a row per sample; solvers see nothing else."""
 
     shapes: tuple[torch.Size, ...]
+    dtypes: tuple[torch.dtype, ...]
     dtype: torch.dtype
     device: torch.device
     is_tuple: bool
@@ -51,7 +52,8 @@ class Layout:
             for part in tensors:
                 dtype = torch.promote_types(dtype, part.dtype)
         shapes = tuple(part.shape for part in tensors)
-        return cls(shapes, dtype, tensors[0].device, not isinstance(state, Tensor))
+        dtypes = tuple(part.dtype for part in tensors)
+        return cls(shapes, dtypes, dtype, tensors[0].device, not isinstance(state, Tensor))
 
     @property
     def batch(self) -> int:
@@ -73,9 +75,8 @@ class Layout:
         return flat.to(self.dtype)
 
     def restore(self, flat: Tensor) -> State:
-        """(B, D) -> a state of the original shapes (views)."""
-        if not self.is_tuple:
-            return flat.view(self.shapes[0])
+        """(B, D) -> a state of the original shapes and dtypes; views where the dtype is the same."""
         widths = [shape[1:].numel() for shape in self.shapes]
-        columns = flat.split(widths, dim=1)
-        return tuple(part.view(shape) for part, shape in zip(columns, self.shapes, strict=True))
+        columns = zip(flat.split(widths, dim=1), self.shapes, self.dtypes, strict=True)
+        restored = tuple(part.view(shape).to(dtype) for part, shape, dtype in columns)
+        return restored if self.is_tuple else restored[0]

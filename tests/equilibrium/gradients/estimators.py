@@ -19,7 +19,7 @@ from equipoise.equilibrium import (
 
 
 def layers() -> dict[str, Equilibrium]:
-    """Fresh layers by the name of their estimator; solves as tight as the precision allows where it matters."""
+    """Fresh layers by the name of their estimator; solves as tight as it needs."""
     anderson = Anderson(tol=1e-12, max_steps=60)
     # A secant pair of two almost equal iterates is mostly rounding: shine gets none of these.
     broyden = Broyden(tol=1e-8, max_steps=60, memory=30)

@@ -38,7 +38,8 @@ def test_the_first_backward_already_meets_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "expected"), [(-1.0, "jfb"), (0.99, "neumann-3"), (0.9999, "neumann-10"), (1.0, "exact")]
+    ("limit", "expected"),
+    [(-1.0, "jfb"), (0.99, "neumann-3"), (0.9999, "neumann-10"), (1.0, "exact")],
 )
 def test_the_cheapest_that_is_faithful_enough_is_chosen(limit: float, expected: str) -> None:
     auto = Auto(min_cosine=limit)
@@ -95,12 +96,17 @@ def test_it_takes_other_candidates() -> None:
 
 
 def test_default_candidates_end_with_the_exact_one() -> None:
-    assert [candidate.name for candidate in cheapest_first()] == ["jfb", "neumann", "neumann", "exact"]
+    assert [candidate.name for candidate in cheapest_first()] == [
+        "jfb",
+        "neumann",
+        "neumann",
+        "exact",
+    ]
 
 
 @pytest.mark.parametrize(
     "wrong", [{"min_cosine": 1.1}, {"every": 0}, {"patience": 0}, {"candidates": ()}]
 )
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="must|needs"):
+    with pytest.raises(ValueError, match=r"must|needs"):
         Auto(**wrong)  # type: ignore[arg-type]

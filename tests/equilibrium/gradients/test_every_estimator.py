@@ -37,9 +37,7 @@ def gradient(layer: Equilibrium, system: System, scale: float = 1.0) -> tuple[Te
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @settings(max_examples=8, deadline=None)
 @given(exponent=st.floats(-8, 8))
-def test_the_gradient_scales_with_the_loss(
-    name: str, dtype: torch.dtype, exponent: float
-) -> None:
+def test_the_gradient_scales_with_the_loss(name: str, dtype: torch.dtype, exponent: float) -> None:
     scale = 10.0**exponent
     system = dense(dtype)
     expected = tuple(scale * part for part in gradient(layers()[name], system))

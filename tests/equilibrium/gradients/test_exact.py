@@ -23,9 +23,7 @@ FORWARD = Anderson(tol=1e-13, max_steps=200)
 def test_equals_dense_implicit_differentiation(system: str, solver: Solver) -> None:
     problem = SYSTEMS[system]()
     layer = Equilibrium(FORWARD, Exact(solver))
-    found = torch.autograd.grad(
-        loss(layer(problem.f, problem.z0, problem.x)), problem.sources
-    )
+    found = torch.autograd.grad(loss(layer(problem.f, problem.z0, problem.x)), problem.sources)
     assert relative_error(found, dense_gradient(problem)) < 1e-8
 
 

@@ -59,9 +59,7 @@ def test_jacobian_free_is_one_undamped_step(system: str) -> None:
 
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize(("steps", "damping"), [(2, 1.0), (5, 0.5), (7, 0.8)])
-def test_neumann_equals_phantom_at_the_fixed_point(
-    system: str, steps: int, damping: float
-) -> None:
+def test_neumann_equals_phantom_at_the_fixed_point(system: str, steps: int, damping: float) -> None:
     problem = SYSTEMS[system]()
     neumann = gradient(problem, Neumann(steps, damping))
     assert relative_error(neumann, gradient(problem, Phantom(steps, damping))) < 1e-9

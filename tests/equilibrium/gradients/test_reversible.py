@@ -210,5 +210,5 @@ def test_memory_does_not_grow_with_the_steps() -> None:
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"relaxation": 1.0}, {"relaxation": 2.0}])
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="at least one step|relaxation must lie"):
+    with pytest.raises(ValueError, match=r"at least one step|relaxation must lie"):
         Reversible(**wrong)  # type: ignore[arg-type]

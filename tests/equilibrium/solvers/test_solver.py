@@ -308,8 +308,23 @@ def test_it_runs_in_inference_mode(kind: type[Solver]) -> None:
 
 def test_the_dtype_of_the_algebra_can_be_chosen() -> None:
     f, z0, x = dense()
-    solution = Anderson(dtype="float64", tol=0.0).solve(lambda z, x: f(z.float(), x), z0, x)
-    assert solution.z.dtype == torch.float64
+    solution = Anderson(dtype="float64", tol=0.0).solve(f, z0, x)
+    assert solution.residual.dtype == torch.float64
+    assert solution.z.dtype == torch.float32
+
+
+def test_f_is_given_the_precision_of_the_start() -> None:
+    f, z0, x = dense(gain=0.4)
+    half = [part.to(torch.bfloat16) for part in (z0, x)]
+
+    def strict(z: Tensor, x: Tensor) -> Tensor:
+        assert z.dtype == torch.bfloat16
+        return f(z.float(), x.float()).to(torch.bfloat16)
+
+    solution = Anderson(max_steps=40, tol=1e-6).solve(strict, *half)
+    assert solution.z.dtype == torch.bfloat16
+    assert solution.residual.dtype == torch.float32
+    assert solution.converged.all()
 
 
 def test_an_identity_is_solved_at_once() -> None:

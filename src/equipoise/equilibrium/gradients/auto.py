@@ -51,9 +51,9 @@ class Auto:
     """Moves to the cheapest candidate whose measured cosine stays above min_cosine, and back.
 
     Every `every` backward passes, the first included, all candidates are compared on the true
-    cotangent: their gradients towards f's parameters and inputs against that of the last candidate,
-    which is taken for exact. A candidate qualifies while each of its latest `patience` cosines is at
-    least min_cosine. A probe costs the exact solve and a backward pass for each candidate, on the
+    cotangent: their gradients towards f's parameters and inputs against that of the last
+    candidate, which is taken for exact. A candidate qualifies while each of its latest `patience`
+    cosines is at least min_cosine. A probe costs the exact solve and a backward pass for each candidate, on the
     one graph of f that every candidate uses; it reads the device once.
 
     candidates: from the cheapest to the exact one. measurements: the latest probes, in order.

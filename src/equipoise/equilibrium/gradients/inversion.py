@@ -17,7 +17,7 @@ from equipoise.equilibrium.state import parts
 
 
 class ReversibleSteps(torch.autograd.Function):
-    """All coupled steps as one node; its inputs are f(z0), z0, f's inputs and the leaves it reads."""
+    """All coupled steps as one node of f(z0), z0, f's inputs and the leaves that f reads."""
 
     @staticmethod
     def forward(
@@ -28,6 +28,7 @@ class ReversibleSteps(torch.autograd.Function):
         counts: tuple[int, int],
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
+        """Run the steps without a graph, and keep only where they ended."""
         z0, inputs, leaves = _split(tensors, counts)
         start = coupled.layout.flatten(z0 if coupled.layout.is_tuple else z0[0])
         y, z, made = coupled.run(start, inputs, first)
@@ -41,6 +42,7 @@ class ReversibleSteps(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
+        """Undo the steps one by one, each with its product."""
         refuse_second_derivatives()
         coupled: CoupledSteps = ctx.coupled
         if ctx.versions != [leaf._version for leaf in ctx.leaves]:

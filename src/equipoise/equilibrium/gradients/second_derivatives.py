@@ -26,6 +26,7 @@ class Once(torch.autograd.Function):
 
     @staticmethod
     def forward(count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The first `count` tensors, as they are."""
         return tuple(tensor.view_as(tensor) for tensor in tensors[:count])
 
     @staticmethod
@@ -34,6 +35,7 @@ class Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> NoReturn:
+        """Refuse: this is reached only where a derivative is taken a second time."""
         _refuse()
 
 

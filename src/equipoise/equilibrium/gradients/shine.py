@@ -49,7 +49,8 @@ class Shine:
         """The product with the inverse of this solution, and the refinement."""
         if solution.inverse is None:
             raise ValueError(
-                "shine needs a solver that estimates the inverse Jacobian: broyden or adjoint_broyden"
+                "shine needs a solver that estimates the inverse Jacobian: "
+                "broyden or adjoint_broyden"
             )
         return partial(self._apply, solution.inverse)
 

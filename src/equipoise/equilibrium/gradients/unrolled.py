@@ -19,9 +19,9 @@ from equipoise.equilibrium.state import Function, Layout, State
 class Unrolled:
     """z <- f(z), `steps` times from z0, in training and in evaluation; no solver runs.
 
-    The warm-up phase of the papers (Bai et al. 2019, 2020), and the explicit baseline. Cost: `steps`
-    evaluations and products; memory grows with `steps` unless checkpoint is set, which recomputes
-    every evaluation in the backward pass.
+    The warm-up phase of the papers (Bai et al. 2019, 2020), and the explicit baseline. Cost:
+    `steps` evaluations and products; memory grows with `steps` unless checkpoint is set, which
+    recomputes every evaluation in the backward pass.
     """
 
     name: ClassVar[str] = "unrolled"

@@ -44,7 +44,7 @@ class ArnoldiBasis:
         return torch.where(finite.squeeze(2), values, torch.nan)
 
     def least_squares(self) -> Tensor:
-        """The s in the space that minimises |start + A s|, (B, D); zero where there is no finite one.
+        """The s in the space that minimises |start + A s|, (B, D); zero where none is finite.
 
         By the normal equations in float64, with a ridge for spaces that closed early.
         """

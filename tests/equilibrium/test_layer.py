@@ -1,0 +1,174 @@
+"""The equilibrium layer."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed, nn
+
+from equipoise.equilibrium import (
+    Anderson,
+    Broyden,
+    Equilibrium,
+    FixedPoint,
+    JacobianFree,
+    NotConvergedError,
+    Status,
+    Unrolled,
+)
+from tests.equilibrium.solvers.problems import Counted, dense
+
+
+def test_training_and_evaluation_have_their_own_budgets() -> None:
+    f, z0, x = dense(gain=0.95)
+    layer = Equilibrium(
+        FixedPoint(max_steps=3, tol=0.0), JacobianFree(), FixedPoint(max_steps=9, tol=0.0)
+    )
+    layer(f, z0, x)
+    assert layer.report is not None
+    assert layer.report.nfe == 3
+    layer.eval()(f, z0, x)
+    assert layer.report.nfe == 9
+
+
+def test_solver_and_estimator_can_be_replaced_on_a_live_layer() -> None:
+    f, z0, x = dense()
+    layer = Equilibrium(FixedPoint(max_steps=3, tol=0.0), JacobianFree())
+    layer(f, z0, x)
+    layer.solver, layer.gradient = Broyden(max_steps=5, tol=0.0), Unrolled(steps=4)
+    layer(f, z0, x)
+    assert layer.report is not None
+    assert layer.report.nfe == 4  # the estimator's own iteration
+
+
+def test_f_is_called_for_the_solve_and_once_for_the_gradient() -> None:
+    f, z0, x = dense()
+    counted = Counted(f)
+    layer = Equilibrium(Anderson(max_steps=7, tol=0.0), JacobianFree())
+    layer(counted, z0, x.requires_grad_()).sum().backward()
+    assert counted.calls == 8
+
+
+def test_a_failure_can_raise() -> None:
+    f, z0, x = dense(gain=0.95)
+    layer = Equilibrium(FixedPoint(max_steps=3, tol=1e-6), JacobianFree(), on_failure="raise")
+    with pytest.raises(NotConvergedError, match="4 of 4 samples.* 3 evaluations .4 budget"):
+        layer(f, z0, x)
+
+
+def test_a_failure_warns_once_a_layer() -> None:
+    f, z0, x = dense(gain=0.95)
+    layer = Equilibrium(FixedPoint(max_steps=3, tol=1e-6), JacobianFree())
+    with pytest.warns(UserWarning, match="did not reach the tolerance"):
+        layer(f, z0, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer(f, z0, x)
+
+
+def test_a_solve_without_tolerance_cannot_fail() -> None:
+    f, z0, x = dense(gain=0.95)
+    layer = Equilibrium(FixedPoint(max_steps=3, tol=0.0), JacobianFree(), on_failure="raise")
+    assert torch.isfinite(layer(f, z0, x)).all()
+
+
+def test_a_diverged_sample_can_fall_back_to_the_damped_iteration() -> None:
+    slope = torch.tensor([[0.5], [-2.5]])  # the damped map of the second has the slope -0.75
+
+    def f(z: Tensor, slope: Tensor) -> Tensor:
+        return slope * z + 1.0
+
+    solver = FixedPoint(max_steps=60, tol=1e-4)
+    layer = Equilibrium(solver, JacobianFree(), on_failure="fallback")
+    with torch.no_grad():
+        z = layer(f, torch.zeros(2, 3), slope)
+    report = layer.report
+    assert report is not None
+    assert report.status is not None
+    assert report.fallback is not None
+    assert report.fallback.tolist() == [False, True]
+    assert report.status.tolist() == [Status.CONVERGED, Status.CONVERGED]
+    torch.testing.assert_close(z[1], torch.full((3,), 1 / 3.5), rtol=1e-3, atol=0.0)
+    alone = solver.solve(f, torch.zeros(2, 3), slope)
+    assert torch.equal(z[0], alone.z[0])
+    assert report.nfe > alone.nfe
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(ValueError, match="raise, warn or fallback"):
+        Equilibrium(Anderson(), JacobianFree(), on_failure="ignore")  # type: ignore[arg-type]
+
+
+def test_jitter_takes_steps_away_in_training_only_and_goes_on_after_a_resume() -> None:
+    f, z0, x = dense()
+
+    def budgets(layer: Equilibrium, count: int) -> list[int]:
+        spent = []
+        for _ in range(count):
+            layer(f, z0, x)
+            assert layer.report is not None
+            spent.append(layer.report.nfe)
+        return spent
+
+    def build() -> Equilibrium:
+        return Equilibrium(FixedPoint(max_steps=12, tol=0.0), JacobianFree(), jitter=4)
+
+    whole = budgets(build(), 20)
+    assert set(whole) == {8, 9, 10, 11, 12}
+    first, second = build(), build()
+    budgets(first, 7)
+    second.load_state_dict(first.state_dict())
+    torch.manual_seed(1)
+    assert budgets(second, 13) == whole[7:]
+    assert set(budgets(copy.deepcopy(second).eval(), 5)) == {12}
+
+
+def test_without_jitter_the_layer_adds_nothing_to_a_state_dict() -> None:
+    assert Equilibrium(Anderson(), JacobianFree()).state_dict() == {}
+
+
+def test_random_numbers_are_left_alone() -> None:
+    f, z0, x = dense()
+    layer = Equilibrium(Anderson(), JacobianFree(), jitter=3)
+    before = torch.get_rng_state()
+    layer(f, z0, x)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class _Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(0.1 * torch.ones(4, 4))
+        self.layer = Equilibrium(Anderson(max_steps=60, tol=1e-5), JacobianFree())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(lambda z, x: torch.tanh(z @ self.weight + x), torch.zeros_like(x), x)
+
+
+def _train_one_rank(rank: int, folder: str) -> None:
+    store = distributed.FileStore(f"{folder}/store", 2)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    network = nn.parallel.DistributedDataParallel(_Network())
+    x = torch.full((3, 4), (0.01, 4.0)[rank])  # far from linear: this rank stops much earlier
+    network(x).sum().backward()
+    report = network.module.layer.report
+    torch.save((report.nfe, network.module.weight.grad), f"{folder}/rank{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_ranks_that_stop_at_different_steps_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ranks = [context.Process(target=_train_one_rank, args=(r, str(tmp_path))) for r in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(timeout=120)
+        assert process.exitcode == 0
+    (first, gradient), (second, other) = (torch.load(tmp_path / f"rank{r}.pt") for r in range(2))
+    assert first != second
+    assert torch.equal(gradient, other)

@@ -1,0 +1,63 @@
+"""States and their layout as matrices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from equipoise.equilibrium.state import Layout, detached, parts
+
+
+def test_a_tuple_survives_the_way_there_and_back() -> None:
+    state = (torch.randn(3, 2, 4), torch.randn(3, 5))
+    layout = Layout.of(state)
+    flat = layout.flatten(state)
+    assert flat.shape == (3, 13)
+    assert layout.batch == 3
+    for part, back in zip(state, parts(layout.restore(flat)), strict=True):
+        assert torch.equal(part, back)
+
+
+def test_one_contiguous_tensor_is_not_copied() -> None:
+    state = torch.randn(3, 2, 4)
+    layout = Layout.of(state)
+    flat = layout.flatten(state)
+    assert flat.data_ptr() == state.data_ptr()
+    back = layout.restore(flat)
+    assert isinstance(back, torch.Tensor)
+    assert back.data_ptr() == state.data_ptr()
+
+
+def test_rows_are_float32_at_least_and_parts_keep_their_precision() -> None:
+    half = (torch.randn(2, 3).to(torch.bfloat16), torch.randn(2, 3, dtype=torch.float64))
+    layout = Layout.of(half)
+    assert layout.dtype == torch.float64
+    assert Layout.of(half[0]).dtype == torch.float32
+    restored = parts(layout.restore(layout.flatten(half)))
+    assert [part.dtype for part in restored] == [torch.bfloat16, torch.float64]
+    assert torch.equal(restored[0], half[0])
+
+
+def test_parts_of_different_batches_are_refused() -> None:
+    with pytest.raises(ValueError, match="share the batch"):
+        Layout.of((torch.zeros(2, 3), torch.zeros(3, 3)))
+
+
+@pytest.mark.parametrize("state", [torch.zeros(()), ()])
+def test_a_state_without_a_batch_is_refused(state: object) -> None:
+    with pytest.raises(ValueError, match="batch dimension"):
+        Layout.of(state)  # type: ignore[arg-type]
+
+
+def test_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match="shape that it takes"):
+        Layout.of(torch.zeros(2, 3)).flatten(torch.zeros(2, 4))
+
+
+def test_detached_states_are_new_leaves() -> None:
+    source = torch.ones(2, 3, requires_grad=True) * 2
+    leaves = parts(detached((source, source)))
+    assert all(leaf.is_leaf and leaf.requires_grad for leaf in leaves)
+    single = detached(source)
+    assert isinstance(single, torch.Tensor)
+    assert single.is_leaf
