@@ -22,14 +22,14 @@ def commands(script):
                     yield pytest.param(line, id=f"{page.stem}: {line[:60]}")
 
 
-@pytest.mark.parametrize("line", commands("train.py"))
+@pytest.mark.parametrize("line", list(commands("train.py")))
 def test_every_training_command_composes(line):
     flags, words = split_flags(shlex.split(line)[2:])
     for job in jobs(words) if "-m" in flags else [words]:
         assert compose([word for word in job if "<" not in word]).config
 
 
-@pytest.mark.parametrize("line", commands("evaluate.py"))
+@pytest.mark.parametrize("line", list(commands("evaluate.py")))
 def test_every_evaluation_command_has_known_settings(line):
     words = [word for word in shlex.split(line)[2:] if "<" not in word]
     assert parse(words) == [] or compose(words).config

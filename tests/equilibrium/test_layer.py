@@ -57,7 +57,7 @@ def test_f_is_called_for_the_solve_and_once_for_the_gradient() -> None:
 def test_a_failure_can_raise() -> None:
     f, z0, x = dense(gain=0.95)
     layer = Equilibrium(FixedPoint(max_steps=3, tol=1e-6), JacobianFree(), on_failure="raise")
-    with pytest.raises(NotConvergedError, match="4 of 4 samples.* 3 evaluations .4 budget"):
+    with pytest.raises(NotConvergedError, match=r"4 of 4 samples.* 3 evaluations \(4 budget\)"):
         layer(f, z0, x)
 
 
@@ -118,13 +118,13 @@ def test_jitter_takes_steps_away_in_training_only_and_goes_on_after_a_resume() -
     def build() -> Equilibrium:
         return Equilibrium(FixedPoint(max_steps=12, tol=0.0), JacobianFree(), jitter=4)
 
-    whole = budgets(build(), 20)
+    whole = budgets(build(), 40)
     assert set(whole) == {8, 9, 10, 11, 12}
     first, second = build(), build()
     budgets(first, 7)
     second.load_state_dict(first.state_dict())
     torch.manual_seed(1)
-    assert budgets(second, 13) == whole[7:]
+    assert budgets(second, 33) == whole[7:]
     assert set(budgets(copy.deepcopy(second).eval(), 5)) == {12}
 
 

@@ -75,7 +75,7 @@ class Layout:
         return flat.to(self.dtype)
 
     def restore(self, flat: Tensor) -> State:
-        """(B, D) -> a state of the original shapes and dtypes; views where the dtype is the same."""
+        """(B, D) -> a state of the original shapes and dtypes; views where the dtype stays."""
         widths = [shape[1:].numel() for shape in self.shapes]
         columns = zip(flat.split(widths, dim=1), self.shapes, self.dtypes, strict=True)
         restored = tuple(part.view(shape).to(dtype) for part, shape, dtype in columns)

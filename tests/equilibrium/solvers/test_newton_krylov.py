@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -26,7 +28,7 @@ def test_convergence_is_superlinear() -> None:
     assert solution.trace is not None
     newton_steps = solution.trace[::9].amax(dim=1)  # a row for each iterate
     assert newton_steps[5] <= 1e-11
-    for before, after in zip(newton_steps[2:5], newton_steps[3:], strict=True):
+    for before, after in pairwise(newton_steps[2:6]):
         assert after <= before**1.5
 
 

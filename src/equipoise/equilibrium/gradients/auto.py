@@ -53,8 +53,9 @@ class Auto:
     Every `every` backward passes, the first included, all candidates are compared on the true
     cotangent: their gradients towards f's parameters and inputs against that of the last
     candidate, which is taken for exact. A candidate qualifies while each of its latest `patience`
-    cosines is at least min_cosine. A probe costs the exact solve and a backward pass for each candidate, on the
-    one graph of f that every candidate uses; it reads the device once.
+    cosines is at least min_cosine. A probe costs the exact solve and
+    a backward pass for each candidate, on the one graph of f that every candidate uses; it reads
+    the device once.
 
     candidates: from the cheapest to the exact one. measurements: the latest probes, in order.
     Processes that train together each measure on their own part of the batch.
