@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.compose import CONF, compose, override_stored, plain
+from equipoise.compose import CONF, compose, override_stored, plain, storable
 from equipoise.errors import UserError
 
 TEST_CONF = f"hydra.searchpath=[file://{Path(__file__).parent / 'conf'}]"
@@ -154,6 +154,22 @@ def test_every_pair_composes(task, model):
 )  # fmt: skip
 def test_every_choice_composes(typed):
     assert compose([typed]).config
+
+
+def test_a_stored_configuration_follows_the_folder_of_the_run_that_reads_it():
+    composition = compose(["run_dir=first"])
+    stored = storable(composition.config)
+    assert "first" not in str(stored)
+    again = override_stored(stored, composition.choices, ["run_dir=second"])
+    assert again.config.logger.csv.save_dir == "second"
+    assert again.config.callbacks.checkpoint_best.dirpath == "second/checkpoints"
+
+
+def test_typed_steps_rule_over_stored_epochs():
+    composition = compose(["trainer.max_epochs=1"])
+    stored = storable(composition.config)
+    again = override_stored(stored, composition.choices, ["trainer.max_steps=600"])
+    assert (again.config.trainer.max_steps, again.config.trainer.max_epochs) == (600, -1)
 
 
 def test_a_stored_configuration_takes_settings_and_whole_choices_on_top():

@@ -7,6 +7,7 @@ for the choice that they belong to. What was typed wins over all of it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ CONF = next(
     for folder in (Path(__file__).parents[2] / "conf", Path(__file__).parent / "conf")
     if folder.is_dir()
 )
+
+
+RUN_DIRECTORY = "<folder of the run>"
 
 
 @dataclass
@@ -95,6 +99,7 @@ def override_stored(
     for override in (override for override in overrides if override not in groups):
         checks.check_value(override, config, merged)
         OmegaConf.update(config, override.key_or_group, override.value())
+    _let_typed_steps_rule(config, {o.key_or_group for o in overrides})
     return Composition(config, merged, list(typed))
 
 
@@ -243,6 +248,26 @@ def plain(config: Any, resolve: bool = False) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def storable(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration for a checkpoint, in which paths still follow `run_dir`.
+
+    Whoever evaluates or resumes it in another folder must not write into the first one.
+    """
+    moved = copy.deepcopy(config)
+    moved.run_dir = RUN_DIRECTORY
+    stored: dict[str, Any] = _replaced(plain(moved, resolve=True))
+    return {**stored, "run_dir": None}
+
+
+def _replaced(value: Any) -> Any:
+    """The same containers with the interpolation of the run's folder in place of its stand-in."""
+    if isinstance(value, dict):
+        return {key: _replaced(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_replaced(inner) for inner in value]
+    return value.replace(RUN_DIRECTORY, "${run_dir}") if isinstance(value, str) else value
 
 
 def _first_line(error: BaseException) -> str:

@@ -172,7 +172,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     import lightning.pytorch as pl
 
     from equipoise.callbacks.run_state import ConfigurationInCheckpoint, RandomState
-    from equipoise.compose import plain
+    from equipoise.compose import plain, storable
     from equipoise.training import Run
 
     config = plain(composition.config, resolve=True)
@@ -187,7 +187,8 @@ def build_run(composition: Composition, directory: Path) -> Run:
     )
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
-    callbacks += [ConfigurationInCheckpoint(config, composition.choices), RandomState()]
+    stored = storable(composition.config)
+    callbacks += [ConfigurationInCheckpoint(stored, composition.choices), RandomState()]
     around = {"callbacks": callbacks, "logger": loggers or False}
     trainer = instantiate("trainer", config["trainer"], **around)
     for logger in loggers:

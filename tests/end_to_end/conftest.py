@@ -13,7 +13,13 @@ SMALL = ["model.channels=[8,8]", "model.head_channels=[2,4]", "model.final_chann
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "WANDB_MODE": "offline",
+        "WANDB_SILENT": "true",
+        "WANDB__SERVICE_WAIT": "180",
+    }
 
 
 @pytest.fixture

@@ -43,6 +43,8 @@ def test_a_run_leaves_everything_and_its_evaluation_repeats_the_test(command, tm
     again = command("evaluate.py", f"ckpt_path={path}", "run_dir=same")
     assert again.returncode == 0, again.stderr
     assert metrics_of(tmp_path / "same")["test"] == metrics["test"]
+    assert (tmp_path / "same" / "report" / "index.html").is_file()
+    assert metrics_of(folder) == metrics
     changed = command("evaluate.py", f"ckpt_path={path}", "run_dir=more", "solver.max_steps=9",
                       "gradient=exact")  # fmt: skip
     assert changed.returncode == 0, changed.stderr

@@ -124,7 +124,7 @@ class DivergenceGuard(CurveSource):
         return (
             f"Training diverged: the {culprit} was not finite at step {step}, the last of "
             f"{self.skipped_in_a_row} such steps in a row; try a lower learning rate, gradient "
-            "clipping (trainer.gradient_clip_val=1.0), a damped solver or regularizer=jacobian."
+            "clipping (trainer.gradient_clip_val=1.0), or a damped solver."
         )
 
 

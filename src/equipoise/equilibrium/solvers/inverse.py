@@ -18,8 +18,13 @@ def row_products(rows: Tensor, x: Tensor) -> Tensor:
 
 
 def combine(rows: Tensor, weights: Tensor) -> Tensor:
-    """sum_i weights_i rows_i: (B, m, D), (B, m) -> (B, D), in the weights' dtype."""
-    return torch.bmm(weights.to(rows.dtype).unsqueeze(1), rows).squeeze(1).to(weights.dtype)
+    """sum_i weights_i rows_i: (B, m, D), (B, m) -> (B, D), in the weights' dtype.
+
+    Linear solvers return their solution column by column; the batched product would then take one
+    sample after the other.
+    """
+    left = weights.to(rows.dtype).contiguous().unsqueeze(1)
+    return torch.bmm(left, rows).squeeze(1).to(weights.dtype)
 
 
 def combine_minus(rows: Tensor, weights: Tensor, subtracted: Tensor) -> Tensor:
