@@ -183,3 +183,11 @@ def test_a_stored_configuration_takes_settings_and_whole_choices_on_top():
     assert list(changed.config.model.channels) == [16, 16]
     with pytest.raises(UserError, match=r"did you mean solver\.tol"):
         override_stored(stored, composition.choices, ["solver.tool=1"])
+
+
+def test_an_experiment_may_choose_otherwise_than_the_recipe():
+    composition = compose(["experiment=cifar10_mdeq_on_two_cores"])
+    assert composition.choices["solver"] == "anderson"
+    assert composition.choices["gradient"] == "jfb"
+    assert composition.config.solver.max_steps == 6
+    assert len(composition.config.callbacks.gradient_schedule.phases) == 0

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from equipoise.errors import UserError
 
-MAY_BE_NULL = {"experiment", "sweep", "debug", "recipe", "solver@eval_solver"}
+MAY_BE_NULL = {"experiment", "debug", "recipe", "solver@eval_solver"}
 
 
 @dataclass(frozen=True)
