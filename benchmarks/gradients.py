@@ -163,8 +163,6 @@ def backward_of_shine(timed: TimedFunction, repeats: int) -> str:
         state = estimator.attach(timed.f, solution, timed.z0, timed.x)
         assert isinstance(state, Tensor)
         cotangent = torch.ones_like(state)
-        inner = state.grad_fn
-        assert inner is not None
         rules[name] = partial(
             torch.autograd.grad, state, list(timed.f.parameters()), cotangent, retain_graph=True
         )

@@ -126,7 +126,7 @@ def test_the_global_random_state_is_left_alone() -> None:
     ],
 )
 def test_the_weights_of_a_correction(weighting: str, expected: list[float]) -> None:
-    correction = FixedPointCorrection(weighting=weighting, ratio=0.8)  # type: ignore[arg-type]
+    correction = FixedPointCorrection(weighting=weighting, ratio=0.8)
     assert correction.weights(3) == pytest.approx(expected)
     losses = [torch.tensor(value) for value in (1.0, 10.0, 100.0)]
     total = sum(weight * float(loss) for weight, loss in zip(expected, losses, strict=True))
@@ -174,10 +174,10 @@ def test_an_estimator_with_its_own_iteration_has_no_states() -> None:
 )
 def test_wrong_regularisers_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        JacobianRegularizer(**wrong)  # type: ignore[arg-type]
+        JacobianRegularizer(**wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"weighting": "square"}, {"ratio": 0.0}, {"states": 0}])
 def test_wrong_corrections_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must"):
-        FixedPointCorrection(**wrong)  # type: ignore[arg-type]
+        FixedPointCorrection(**wrong)

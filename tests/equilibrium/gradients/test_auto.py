@@ -109,4 +109,4 @@ def test_default_candidates_end_with_the_exact_one() -> None:
 )
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"must|needs"):
-        Auto(**wrong)  # type: ignore[arg-type]
+        Auto(**wrong)

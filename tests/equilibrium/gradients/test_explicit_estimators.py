@@ -121,4 +121,4 @@ def test_wrong_settings_are_refused(
     estimator: type[Phantom | Neumann], wrong: dict[str, float]
 ) -> None:
     with pytest.raises(ValueError, match=r"at least one step and a damping"):
-        estimator(**wrong)  # type: ignore[arg-type]
+        estimator(**wrong)

@@ -141,7 +141,7 @@ def test_a_leaf_behind_an_input_is_not_counted_twice() -> None:
         system = System(problem.f, problem.z0, injection, ())
         if estimator is None:
             return coupled(system, 6, 0.8)
-        return Equilibrium(FixedPoint(), estimator)(system.f, system.z0, injection)  # type: ignore[no-any-return]
+        return Equilibrium(FixedPoint(), estimator)(system.f, system.z0, injection)
 
     found = torch.autograd.grad(loss(state(Reversible())), problem.sources)
     expected = torch.autograd.grad(loss(state(None)), problem.sources)
@@ -177,7 +177,7 @@ def test_random_numbers_repeat_in_the_backward_pass() -> None:
 def test_an_f_that_reads_other_parameters_later_is_refused() -> None:
     problem = dense()
     late = torch.ones(12, dtype=torch.float64, requires_grad=True)
-    calls = []
+    calls: list[None] = []
 
     def f(z: Tensor, x: Tensor) -> Tensor:
         calls.append(None)
@@ -211,4 +211,4 @@ def test_memory_does_not_grow_with_the_steps() -> None:
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"relaxation": 1.0}, {"relaxation": 2.0}])
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"at least one step|relaxation must lie"):
-        Reversible(**wrong)  # type: ignore[arg-type]
+        Reversible(**wrong)

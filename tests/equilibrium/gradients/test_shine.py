@@ -136,4 +136,4 @@ def test_a_solver_without_an_inverse_is_refused(solver: FixedPoint | Anderson) -
 @pytest.mark.parametrize("wrong", [{"fallback_ratio": 0.0}, {"refine_steps": -1}])
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="shine needs"):
-        Shine(**wrong)  # type: ignore[arg-type]
+        Shine(**wrong)

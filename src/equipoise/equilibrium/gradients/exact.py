@@ -17,7 +17,7 @@ from equipoise.equilibrium.state import Function, State
 
 @dataclass(frozen=True)
 class Exact:
-    """w = J^T w + c for the cotangent c, by any solver, then one product of w with df/d(theta, x).
+    """w = J^T w + c for the cotangent c, by a solver, then one product of w with df/d(theta, x).
 
     c is scaled to unit norm per sample before the solve, so the gradient does not depend on the
     scale of the loss. One graph of f, at the solution, serves every product of the solve and the
