@@ -6,9 +6,20 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from equipoise.errors import UserError
+
+
+def existing_checkpoint(path: str | Path) -> Path:
+    """The path, if there is such a file; nothing heavy is imported to find that out.
+
+    Raises UserError where there is none.
+    """
+    file = Path(path)
+    if not file.is_file():
+        near = sorted(file.parent.glob("*.ckpt")) if file.parent.is_dir() else []
+        hint = f"did you mean {near[0]}?" if near else "give runs/<...>/checkpoints/last.ckpt"
+        raise UserError(f"there is no checkpoint at {file}; {hint}")
+    return file
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -16,11 +27,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises UserError where there is no such file, it is truncated or holds something else.
     """
-    file = Path(path)
-    if not file.is_file():
-        near = sorted(file.parent.glob("*.ckpt")) if file.parent.is_dir() else []
-        hint = f"; did you mean {near[0]}?" if near else "; give the path of a .ckpt file of a run"
-        raise UserError(f"there is no checkpoint at {file}{hint}")
+    import torch
+
+    file = existing_checkpoint(path)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:

@@ -34,6 +34,9 @@ def answered(command: Callable[[], int]) -> int:
     except RunInterrupted as stop:
         print(stop, file=sys.stderr)
         return launch.INTERRUPTED
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - closed by the end of the process
+        return 0
     except RunFailed as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1

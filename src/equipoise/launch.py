@@ -16,9 +16,10 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from equipoise.checkpoints import existing_checkpoint
 from equipoise.compose import CONF, compose, parse
 from equipoise.errors import RunFailed, RunInterrupted, UserError
-from equipoise.run import check_checkpoint_exists, execute, run_directory
+from equipoise.run import execute, run_directory
 
 WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn",
               "--config-dir", "-cd", "--info", "-i", "--experimental-rerun"}  # fmt: skip
@@ -54,7 +55,7 @@ def check(overrides: Sequence[str], multirun: bool) -> None:
     for job in itertools.islice(jobs(overrides) if multirun else [list(overrides)], MOST_CHECKED):
         composition = compose(job)
         if composition.config.ckpt_path:
-            check_checkpoint_exists(composition.config.ckpt_path)
+            existing_checkpoint(composition.config.ckpt_path)
 
 
 def jobs(overrides: Sequence[str]) -> list[list[str]]:

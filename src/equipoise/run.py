@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from equipoise.checkpoints import read_checkpoint
 from equipoise.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def build(*overrides: str) -> nn.Module:
     from equipoise.schema import check_signatures
 
     config = plain(compose(overrides).config, resolve=True)
-    check_signatures({"model": config["model"], "solver": config["solver"]})
+    check_signatures({part: config[part] for part in ("model", "solver", "gradient")})
     return build_model(config)
 
 
@@ -56,9 +57,6 @@ def evaluate(*overrides: str) -> dict[str, Any]:
     path = str({o.key_or_group: o.value() for o in typed}.get("ckpt_path") or "")
     if not path:
         raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
-    check_checkpoint_exists(path)
-    from equipoise.checkpoints import read_checkpoint
-
     checkpoint = read_checkpoint(path)
     composition = override_stored(checkpoint["config"], checkpoint["choices"], overrides)
     if not any(o.key_or_group == "logger" for o in typed):
@@ -71,16 +69,20 @@ def evaluate(*overrides: str) -> dict[str, Any]:
     if {o.key_or_group.split(".")[0] for o in typed} & {"solver", "gradient"}:
         checkpoint.pop("gradient_phase", None)  # what was typed outranks the schedule
     training.restore(built, checkpoint)
-    metrics = training.evaluate(built, checkpoint)
-    _finish(built, metrics)
-    return metrics
+    exit_code = 1
+    try:
+        metrics = training.evaluate(built, checkpoint)
+        exit_code = 0
+        _finish(built, metrics)
+        return metrics
+    finally:
+        close_wandb(exit_code)
 
 
 def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     """Train and test one composition in `directory`, which gets everything that a run leaves."""
     resume_from = composition.config.ckpt_path
     if resume_from:
-        check_checkpoint_exists(resume_from)
         composition = _resumed(composition, resume_from)
     _prepare(composition, directory)
     built = build_run(composition, directory)
@@ -114,19 +116,10 @@ def keep_earlier_curve(loggers: Sequence[Any], resume_from: str | None) -> None:
 
 def _resumed(composition: Composition, path: str) -> Composition:
     """The stored configuration with what was typed on top."""
-    from equipoise.checkpoints import read_checkpoint
     from equipoise.compose import override_stored
 
     checkpoint = read_checkpoint(path)
     return override_stored(checkpoint["config"], checkpoint["choices"], composition.typed)
-
-
-def check_checkpoint_exists(path: str) -> None:
-    """Raises UserError, before anything heavy is imported, where there is no such file."""
-    if not Path(path).is_file():
-        raise UserError(
-            f"there is no checkpoint at {path}; give ckpt_path=runs/<...>/checkpoints/last.ckpt"
-        )
 
 
 def run_directory(composition: Composition, purpose: str) -> Path:

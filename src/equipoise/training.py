@@ -6,6 +6,7 @@ Everything here works on objects; where they came from is `run.py`'s affair.
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -15,7 +16,8 @@ import lightning.pytorch as pl
 from equipoise import results
 from equipoise.callbacks import ConvergenceMonitor, GradientSchedule, RunReport, TrainingCurve
 from equipoise.checkpoints import read_checkpoint
-from equipoise.errors import RunInterrupted
+from equipoise.equilibrium import NotConvergedError
+from equipoise.errors import RunFailed, RunInterrupted
 
 
 @runtime_checkable
@@ -59,6 +61,12 @@ def fit_and_test(run: Run, resume_from: str | None) -> dict[str, Any]:
     try:
         run.trainer.fit(run.task, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
         reached.note_training(run)
+        if resume_from and reached.steps == int(read_checkpoint(resume_from)["global_step"]):
+            warnings.warn(
+                f"nothing was left to train after step {reached.steps}: to go on for longer, "
+                "type a larger trainer.max_epochs or trainer.max_steps",
+                stacklevel=2,
+            )
         tested = best_checkpoint(run)
         if tested is not None:
             restore(run, read_checkpoint(tested))
@@ -69,6 +77,8 @@ def fit_and_test(run: Run, resume_from: str | None) -> dict[str, Any]:
         status = "interrupted"
         reached.note_training(run)
         raise
+    except NotConvergedError as error:
+        raise RunFailed(f"{error}; equilibrium.on_failure=warn goes on all the same") from error
     finally:
         metrics = reached.as_metrics(run, status)
         if run.trainer.is_global_zero:
