@@ -215,6 +215,22 @@ def check_solver_and_gradient(config: DictConfig, choices: Mapping[str, str]) ->
         )
 
 
+def check_regularizer(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where the regulariser has nothing to act on, or cannot work with the estimator."""
+    choice = choices.get("regularizer", "none")
+    if choice != "none" and not config.model.get("equilibrium", True):
+        raise UserError(
+            f"model={choices['model']} has no equilibrium layer, so regularizer={choice} would do "
+            "nothing; leave it out, or choose a model that has one, such as model=mdeq"
+        )
+    gradients = config.regularizer.get("gradients") if config.regularizer else None
+    if gradients and choices["gradient"] not in gradients:
+        raise UserError(
+            f"regularizer={choice} cannot work with gradient={choices['gradient']}; "
+            f"choose gradient={' or gradient='.join(gradients)}"
+        )
+
+
 def as_phases(phases: Any, choices: Mapping[str, str]) -> list[dict[str, Any]]:
     """The typed phases of a gradient schedule, checked for form."""
     if phases and choices.get("gradient") == "none":

@@ -62,6 +62,7 @@ def compose(typed: Sequence[str]) -> Composition:
     checks.check_model_and_task(skeleton, choices, roots)
     checks.check_equilibrium(skeleton, choices, groups)
     checks.check_solver_and_gradient(skeleton, choices)
+    checks.check_regularizer(skeleton, choices)
     _apply_recipe(skeleton, choices)
     for override in values:
         checks.check_value(override, skeleton, choices)

@@ -42,7 +42,7 @@ def build(*overrides: str) -> nn.Module:
     from equipoise.schema import check_signatures
 
     config = plain(compose(overrides).config, resolve=True)
-    check_signatures({part: config[part] for part in ("model", "solver", "gradient")})
+    check_signatures({part: config[part] for part in ("model", "solver", "gradient", "regularizer")})
     return build_model(config)
 
 
@@ -194,7 +194,7 @@ def build_model(config: dict[str, Any]) -> nn.Module:
     """The network, with an equilibrium layer of the chosen solver and estimator if it has one."""
     parts: dict[str, Any] = {}
     if config["model"].get("equilibrium", True):
-        chosen = ("solver", "gradient", "eval_solver")
+        chosen = ("solver", "gradient", "eval_solver", "regularizer")
         layer = {key: instantiate(key, config[key]) for key in chosen if config.get(key)}
         parts["equilibrium"] = instantiate("equilibrium", config["equilibrium"], **layer)
     model: nn.Module = instantiate("model", config["model"], **parts)

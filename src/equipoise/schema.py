@@ -19,8 +19,8 @@ from equipoise.checks import nearest
 from equipoise.errors import UserError
 
 PLAIN_KEYS = {
-    "takes", "gives", "wants", "equilibrium", "solvers",
-    "classes", "image_size", "image_channels", "monitor", "monitor_mode", "objective",
+    "takes", "gives", "wants", "equilibrium", "solvers", "gradients",
+    "classes", "mask_classes", "image_size", "image_channels", "monitor", "monitor_mode", "objective",
 }  # fmt: skip
 """Keys that describe a choice to the checks and to the other groups, not to its class."""
 

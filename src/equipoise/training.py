@@ -104,10 +104,22 @@ def test(run: Run, reached: Reached) -> None:
 
 def restore(run: Run, checkpoint: dict[str, Any]) -> None:
     """The weights of a checkpoint, and the phase of the gradient schedule they were saved in."""
-    run.task.load_state_dict(checkpoint["state_dict"])
+    load_weights(run.task, checkpoint["state_dict"])
     schedule = run.find(GradientSchedule)
     if schedule is not None:
         schedule.restore(run.task, checkpoint)
+
+
+def load_weights(task: pl.LightningModule, state: dict[str, Any]) -> None:
+    """Load all weights and buffers; what only training draws from may differ.
+
+    Counters of random numbers (`_extra_state`) belong to the jitter and the regulariser, which an
+    evaluation may have been given or spared.
+    """
+    found = task.load_state_dict(state, strict=False)
+    unfit = [name for name in (*found.missing_keys, *found.unexpected_keys)]
+    if wrong := [name for name in unfit if not name.endswith("_extra_state")]:
+        raise RunFailed(f"the checkpoint does not fit the network: {', '.join(wrong[:5])}")
 
 
 def best_checkpoint(run: Run) -> Path | None:

@@ -17,6 +17,7 @@ from equipoise.equilibrium.layer import Equilibrium
 from equipoise.equilibrium.regularizers import (
     FixedPointCorrection,
     JacobianRegularizer,
+    Regularizer,
     attach_states,
     jacobian_norm,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "NewtonKrylov",
     "NotConvergedError",
     "Phantom",
+    "Regularizer",
     "Reversible",
     "Shine",
     "Solution",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from equipoise.equilibrium.budget_jitter import BudgetJitter
 from equipoise.equilibrium.gradients import GradientEstimator
+from equipoise.equilibrium.regularizers import Regularizer, attach_states
 from equipoise.equilibrium.solution import NotConvergedError, Solution, SolveReport, Status
 from equipoise.equilibrium.solvers import FixedPoint, Solver
 from equipoise.equilibrium.state import Function, Layout, State
@@ -25,7 +26,8 @@ class Equilibrium(nn.Module):
     on_failure: what to do when samples end without convergence. "raise" raises NotConvergedError;
     "warn" warns, once a layer; "fallback" solves diverged and non-finite samples anew by damped
     iteration and keeps the better result. With tol = 0 there is no such test. jitter: each solve in
-    training gives up a random number of steps, 0 to jitter.
+    training gives up a random number of steps, 0 to jitter. regularizer: what a forward in training
+    leaves for the loss, in `pop_penalty` and `pop_states`.
 
     Ranks of a distributed run may stop at different evaluations: as long as f talks to no other
     rank, no rank waits for another in here. An f that does (synchronised batch norm, sharded
@@ -39,6 +41,7 @@ class Equilibrium(nn.Module):
         eval_solver: Solver | None = None,
         on_failure: OnFailure = "warn",
         jitter: int = 0,
+        regularizer: Regularizer | None = None,
     ) -> None:
         super().__init__()
         if on_failure not in ("raise", "warn", "fallback"):
@@ -48,12 +51,15 @@ class Equilibrium(nn.Module):
         self.eval_solver = eval_solver
         self.on_failure = on_failure
         self.jitter = BudgetJitter(jitter) if jitter else None
+        self.regularizer = regularizer
+        self.penalty: Tensor | None = None
+        self.states: tuple[State, ...] = ()
         self.report: SolveReport | None = None
         self._warned = False
 
     def forward(self, f: Function, z0: State, *inputs: Tensor) -> State:
         """The equilibrium of f from z0, in z0's shape; `inputs` share the batch dimension."""
-        solver = self._budgeted(self.active_solver)
+        solver = self._keeping_states(self._budgeted(self.active_solver))
         if self.gradient.own_iteration:
             solution = Solution.unsolved(z0)
             state = self.gradient.attach(f, solution, z0, *inputs)
@@ -63,7 +69,19 @@ class Equilibrium(nn.Module):
                 solution = self._handled(solver.solve(f, z0, *inputs), solver, f, z0, inputs)
             state = self.gradient.attach(f, solution, z0, *inputs)
         self.report = solution.report
+        if self._regularized:
+            self._regularize(state, solution, f, z0, inputs)
         return state
+
+    def pop_penalty(self) -> Tensor | None:
+        """The regulariser's part of the loss, summed over the forwards since it was last taken."""
+        penalty, self.penalty = self.penalty, None
+        return penalty
+
+    def pop_states(self) -> tuple[State, ...]:
+        """Earlier states of the latest forward's solve, each with a gradient, for a correction."""
+        states, self.states = self.states, ()
+        return states
 
     @property
     def active_solver(self) -> Solver:
@@ -75,6 +93,28 @@ class Equilibrium(nn.Module):
         if self.jitter is None or not self.training:
             return solver
         return replace(solver, max_steps=max(solver.max_steps - self.jitter.draw(), 1))
+
+    @property
+    def _regularized(self) -> bool:
+        return self.regularizer is not None and self.training and torch.is_grad_enabled()
+
+    def _keeping_states(self, solver: Solver) -> Solver:
+        """The solver, told to keep the states whose losses the regulariser wants."""
+        if self.regularizer is None or not self._regularized or self.gradient.own_iteration:
+            return solver
+        kept = self.regularizer.kept_evaluations(solver.max_steps)
+        return replace(solver, keep_states=kept) if kept else solver
+
+    def _regularize(
+        self, state: State, solution: Solution, f: Function, z0: State, inputs: tuple[Tensor, ...]
+    ) -> None:
+        assert self.regularizer is not None
+        penalty = self.regularizer.penalty(f, state, *inputs)
+        if penalty is not None:
+            self.penalty = penalty if self.penalty is None else self.penalty + penalty
+        self.states = ()
+        if solution.states:
+            self.states = attach_states(self.gradient, f, solution, z0, *inputs)
 
     def _handled(
         self, solution: Solution, solver: Solver, f: Function, z0: State, inputs: tuple[Tensor, ...]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from equipoise.equilibrium.budget_jitter import SPREAD
 from equipoise.equilibrium.gradients import GradientEstimator
 from equipoise.equilibrium.solution import Solution
 from equipoise.equilibrium.state import Function, State, detached, parts
@@ -54,67 +55,104 @@ def _gaussian(like: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
-@dataclass
-class JacobianRegularizer:
+class Regularizer(nn.Module):
+    """What a layer in training adds to a loss; this one adds nothing.
+
+    A layer calls `penalty` once a forward and keeps the evaluations that `kept_evaluations` names;
+    whoever trains adds the penalty, combines the losses, and sets `progress`, the fraction of the
+    run that has passed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.progress = 0.0
+
+    def penalty(self, f: Function, z: State, *inputs: Tensor) -> Tensor | None:
+        """A scalar to be added to the loss, or None."""
+        return None
+
+    def kept_evaluations(self, max_steps: int) -> tuple[int, ...]:
+        """Which evaluations of a budget become states with a loss of their own."""
+        return ()
+
+    def combine(self, losses: Sequence[Tensor]) -> Tensor:
+        """One loss out of those of the kept states; the last is that of the solution."""
+        return losses[-1]
+
+
+class JacobianRegularizer(Regularizer):
     """weight times `jacobian_norm`, in a random part of the training steps.
 
-    weight: at the start; `increment` is added to it each time that another `increment_every` of the
-    run has passed. probability: of a step to be regularised. stop: the fraction of the run from
-    which on it is off. seed: of its own generator, the same on every process, so that all agree on
-    the steps; `state_dict` keeps its state. progress: the fraction of the run that has passed,
-    set by whoever trains.
+    weight: from `warmup` on; `increment` is added to it each time that another `increment_every` of
+    the run has passed since. warmup, warmup_weight: the part of the run that another weight is for,
+    such as the unrolled phase. probability: of a step to be regularised. stop: the fraction of the
+    run from which on it is off. The random numbers follow from the seed and the count of calls
+    alone, so that ranks agree on the steps; the count is part of the state dict.
     Source: Bai et al. 2021 (arXiv 2106.14342).
     """
 
-    weight: float = 1.0
-    probes: int = 1
-    probability: float = 1.0
-    increment: float = 0.0
-    increment_every: float = 1.0
-    stop: float = 1.0
-    seed: int = 0
-    progress: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        if self.weight < 0 or self.probes < 1 or not 0 <= self.probability <= 1:
-            raise ValueError("weight, probes and probability must be >= 0, >= 1 and in [0, 1]")
-        if self.increment_every <= 0 or not 0 <= self.stop <= 1:
-            raise ValueError("increment_every must be positive, stop a fraction of the run")
-        self.generator = torch.Generator().manual_seed(self.seed)
+    def __init__(
+        self,
+        weight: float = 1.0,
+        probes: int = 1,
+        probability: float = 1.0,
+        increment: float = 0.0,
+        increment_every: float = 1.0,
+        warmup: float = 0.0,
+        warmup_weight: float = 0.0,
+        stop: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if min(weight, warmup_weight) < 0 or probes < 1 or not 0 <= probability <= 1:
+            raise ValueError("weights, probes and probability must be >= 0, >= 1 and in [0, 1]")
+        if increment_every <= 0 or not (0 <= stop <= 1 and 0 <= warmup <= 1):
+            raise ValueError("increment_every must be positive, warmup and stop parts of the run")
+        self.weight = weight
+        self.probes = probes
+        self.probability = probability
+        self.increment = increment
+        self.increment_every = increment_every
+        self.warmup = warmup
+        self.warmup_weight = warmup_weight
+        self.stop = stop
+        self.seed = seed
+        self.count = 0
 
     @property
     def current_weight(self) -> float:
         """The weight at the present progress, 0 from `stop` on."""
         if self.progress >= self.stop and self.stop < 1:
             return 0.0
+        if self.progress < self.warmup:
+            return self.warmup_weight
         # The small term keeps a progress of exactly k increments on its side in floating point.
-        passed = int(self.progress / self.increment_every + 1e-9)
+        passed = int((self.progress - self.warmup) / self.increment_every + 1e-9)
         return self.weight + self.increment * passed
 
-    def __call__(self, f: Function, z: State, *inputs: Tensor) -> Tensor | None:
+    def penalty(self, f: Function, z: State, *inputs: Tensor) -> Tensor | None:
         """The weighted norm at z, or None in a step that is left out."""
+        generator = torch.Generator().manual_seed((self.seed + self.count * SPREAD) % 2**63)
+        self.count += 1
+        drawn = float(torch.rand((), generator=generator))
         weight = self.current_weight
-        drawn = float(torch.rand((), generator=self.generator))
-        seed = int(torch.randint(2**62, (), generator=self.generator))
         if weight == 0 or drawn >= self.probability:
             return None
-        device = parts(z)[0].device
-        generator = torch.Generator(device).manual_seed(seed)
-        return weight * jacobian_norm(f, z, self.probes, *inputs, generator=generator)
+        probes = torch.Generator(parts(z)[0].device)
+        probes.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        return weight * jacobian_norm(f, z, self.probes, *inputs, generator=probes)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The generator's state and the progress."""
-        return {"generator": self.generator.get_state(), "progress": self.progress}
+    def get_extra_state(self) -> Tensor:
+        """The count of calls."""
+        return torch.tensor(self.count)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
-        self.generator.set_state(state["generator"])
-        self.progress = float(state["progress"])
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on after so many calls."""
+        self.count = int(state)
 
 
-@dataclass(frozen=True)
-class FixedPointCorrection:
-    """A sum of the losses at several states of the solve, the last of them weighted by 1.
+class FixedPointCorrection(Regularizer):
+    """A weighted sum of the losses at several states of the solve, the last with weight 1.
 
     Of n losses, number k = 0 .. n - 1 has the weight ratio^(n - 1 - k) (exponential),
     1 - ratio (n - 1 - k) / n (linear) or 1 (constant). states: how many evenly spaced states of the
@@ -122,17 +160,19 @@ class FixedPointCorrection:
     Source: Bai et al. 2022 (arXiv 2204.08442); Geng and Kolter 2023 (torchdeq).
     """
 
-    weighting: Weighting = "exponential"
-    ratio: float = 0.8
-    states: int = 3
-
-    def __post_init__(self) -> None:
-        if self.weighting not in ("exponential", "linear", "constant"):
+    def __init__(
+        self, weighting: Weighting = "exponential", ratio: float = 0.8, states: int = 3
+    ) -> None:
+        super().__init__()
+        if weighting not in ("exponential", "linear", "constant"):
             raise ValueError(
-                f"weighting must be exponential, linear or constant, not {self.weighting!r}"
+                f"weighting must be exponential, linear or constant, not {weighting!r}"
             )
-        if not 0 < self.ratio <= 1 or self.states < 1:
+        if not 0 < ratio <= 1 or states < 1:
             raise ValueError("ratio must lie in (0, 1], states be at least 1")
+        self.weighting = weighting
+        self.ratio = ratio
+        self.states = states
 
     def weights(self, count: int) -> list[float]:
         """The weights of `count` losses."""
@@ -143,12 +183,12 @@ class FixedPointCorrection:
             return [1 - self.ratio * steps / count for steps in behind]
         return [1.0] * count
 
-    def evaluations(self, max_steps: int) -> tuple[int, ...]:
-        """Which evaluations of a budget to keep as states, for a solver's `keep_states`."""
+    def kept_evaluations(self, max_steps: int) -> tuple[int, ...]:
+        """Evenly spaced evaluations, the solution's aside."""
         wanted = (round(max_steps * k / self.states) for k in range(1, self.states))
         return tuple(sorted({step for step in wanted if step >= 1}))
 
-    def __call__(self, losses: Sequence[Tensor]) -> Tensor:
+    def combine(self, losses: Sequence[Tensor]) -> Tensor:
         """The weighted sum; the last loss is that of the solution."""
         weights = self.weights(len(losses))
         return torch.stack([w * loss for w, loss in zip(weights, losses, strict=True)]).sum()

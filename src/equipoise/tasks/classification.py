@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
-import lightning.pytorch as pl
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import Optimizer
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 
 
-class Classification(pl.LightningModule):
+class Classification(Objective):
     """Trains any model that maps images (B, C, H, W) to logits (B, classes).
 
-    A batch holds image, label (B,) and index (B,). `make_optimizer` takes the parameters, all of
-    which are decayed (as the published MDEQ training does). Metrics: loss, accuracy in 0 to 1.
+    A batch holds image, label (B,) and index (B,). Metrics: loss, accuracy in 0 to 1.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        make_optimizer: MakeOptimizer,
         schedule: Schedule,
         classes: int,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.model = model
-        self.make_optimizer = make_optimizer
-        self.schedule = schedule
+        super().__init__(model, make_optimizer, schedule)
         self.label_smoothing = label_smoothing
-        self.metrics = nn.ModuleDict({stage: stage_metrics(classes) for stage in ("val", "test")})
+        self.metrics.update({stage: stage_metrics(classes) for stage in ("val", "test")})
         self.per_class = MulticlassAccuracy(classes, average="none")
 
     def forward(self, image: Tensor) -> Tensor:
@@ -48,9 +41,11 @@ class Classification(pl.LightningModule):
         """The loss, and the accuracy of the batch beside it."""
         logits = self(batch["image"])
         label = batch["label"]
-        loss = functional.cross_entropy(logits, label, label_smoothing=self.label_smoothing)
+        loss, terms = self.with_regularization(
+            self._loss(logits, label), lambda z: self._loss(self.readout(z), label)
+        )
         accuracy = (logits.detach().argmax(dim=1) == label).float().mean()
-        return {"loss": loss, "accuracy": accuracy}
+        return {"loss": loss, "accuracy": accuracy, **terms}
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Update the validation metrics."""
@@ -61,45 +56,23 @@ class Classification(pl.LightningModule):
         logits = self._evaluate("test", batch)
         self.per_class.update(logits, batch["label"])
 
-    def on_validation_epoch_end(self) -> None:
-        """Log val/loss and val/accuracy of the whole set."""
-        self._close("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log test/loss and test/accuracy of the whole set."""
-        self._close("test")
-
     def details(self) -> dict[str, Any]:
         """Per-class accuracy of the last test, for metrics.json."""
         if not self.per_class.update_called:
             return {}
         return {"accuracy_per_class": self.per_class.compute().tolist()}
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimiser over all parameters, its rate stepped every optimiser step."""
-        optimizer = self.make_optimizer(self.parameters())
-        scheduler = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+    def _loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, label, label_smoothing=self.label_smoothing)
 
     def _evaluate(self, stage: str, batch: dict[str, Tensor]) -> Tensor:
-        logits = self(batch["image"])
+        logits: Tensor = self(batch["image"])
         label = batch["label"]
         losses = functional.cross_entropy(logits, label, reduction="none")
-        metrics = self._metrics(stage)
+        metrics = self.stage_metrics(stage)
         metrics["accuracy"].update(logits, label)
         metrics["loss"].update(losses)
         return logits
-
-    def _close(self, stage: str) -> None:
-        for name, metric in self._metrics(stage).items():
-            self.log(f"{stage}/{name}", metric.compute())
-            metric.reset()
-
-    def _metrics(self, stage: str) -> dict[str, Metric]:
-        return cast(dict[str, Metric], self.metrics[stage])
 
 
 def stage_metrics(classes: int) -> nn.ModuleDict:

@@ -1,0 +1,103 @@
+"""What every objective shares: the network, its optimiser, and what regularises its equilibria."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import Metric
+
+from equipoise.equilibrium import Equilibrium
+from equipoise.equilibrium.state import State
+from equipoise.errors import UserError
+from equipoise.tasks.schedules import Schedule
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class Objective(pl.LightningModule):
+    """A network with its optimiser and schedule; subclasses add the loss and the metrics.
+
+    `make_optimizer` takes the parameters, all of which are decayed (as the published MDEQ training
+    does). A subclass fills `metrics`: for each stage, "val" and "test", its metrics by name.
+    """
+
+    def __init__(
+        self, model: nn.Module, make_optimizer: MakeOptimizer, schedule: Schedule
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.make_optimizer = make_optimizer
+        self.schedule = schedule
+        self.metrics = nn.ModuleDict()
+        self.equilibria = [part for part in model.modules() if isinstance(part, Equilibrium)]
+        self.regularized = [layer for layer in self.equilibria if layer.regularizer is not None]
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Tell the regularisers how far the run is; their weights follow it."""
+        for layer in self.regularized:
+            assert layer.regularizer is not None
+            steps = self.trainer.estimated_stepping_batches
+            layer.regularizer.progress = self.trainer.global_step / max(1.0, steps)
+
+    def with_regularization(
+        self, loss: Tensor, loss_at: Callable[[State], Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss with what the regularisers add, and their terms by name for the curve.
+
+        loss_at: the same loss read from another state of the equilibrium layer, for a correction.
+        """
+        terms: dict[str, Tensor] = {}
+        for layer in self.regularized:
+            assert layer.regularizer is not None
+            if states := layer.pop_states():
+                loss = layer.regularizer.combine([*(loss_at(state) for state in states), loss])
+                terms["corrected_loss"] = loss.detach()
+            if (penalty := layer.pop_penalty()) is not None:
+                loss = loss + penalty
+                terms["penalty"] = terms.get("penalty", 0.0) + penalty.detach()
+        return loss, terms
+
+    def readout(self, state: State) -> Tensor:
+        """The network's output for one state of its equilibrium layer.
+
+        Raises UserError where the network cannot tell.
+        """
+        read = getattr(self.model, "readout", None)
+        if read is None:
+            raise UserError(
+                f"regularizer=correction needs a network with one equilibrium layer and a readout; "
+                f"{type(self.model).__name__} has none: choose regularizer=jacobian or none"
+            )
+        output: Tensor = read(state)
+        return output
+
+    def stage_metrics(self, stage: str) -> dict[str, Metric]:
+        """The metrics of "val" or "test" by name."""
+        return cast(dict[str, Metric], self.metrics[stage])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the whole validation set."""
+        self._close("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the whole test set."""
+        self._close("test")
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """The optimiser over all parameters, its rate stepped every optimiser step."""
+        optimizer = self.make_optimizer(self.parameters())
+        scheduler = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _close(self, stage: str) -> None:
+        for name, metric in self.stage_metrics(stage).items():
+            self.log(f"{stage}/{name}", metric.compute())
+            metric.reset()
