@@ -42,7 +42,9 @@ def build(*overrides: str) -> nn.Module:
     from equipoise.schema import check_signatures
 
     config = plain(compose(overrides).config, resolve=True)
-    check_signatures({part: config[part] for part in ("model", "solver", "gradient", "regularizer")})
+    check_signatures(
+        {part: config[part] for part in ("model", "solver", "gradient", "regularizer")}
+    )
     return build_model(config)
 
 
@@ -164,6 +166,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     """Build data, network, task, callbacks, loggers and trainer, all by `_target_`."""
     import lightning.pytorch as pl
 
+    from equipoise.callbacks.observers import behind_one
     from equipoise.callbacks.run_state import ConfigurationInCheckpoint, RandomState
     from equipoise.compose import plain, storable
     from equipoise.training import Run
@@ -182,7 +185,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
     callbacks += [ConfigurationInCheckpoint(stored, composition.choices), RandomState()]
-    around = {"callbacks": callbacks, "logger": loggers or False}
+    around = {"callbacks": behind_one(callbacks), "logger": loggers or False}
     trainer = instantiate("trainer", config["trainer"], **around)
     for logger in loggers:
         if not isinstance(logger, pl.loggers.CSVLogger):  # config.yaml lies beside metrics.csv

@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 
 from equipoise import results
 from equipoise.callbacks import ConvergenceMonitor, GradientSchedule, RunReport, TrainingCurve
+from equipoise.callbacks.observers import every_callback
 from equipoise.checkpoints import read_checkpoint
 from equipoise.equilibrium import NotConvergedError
 from equipoise.errors import RunFailed, RunInterrupted
@@ -46,8 +47,7 @@ class Run:
 
     def find(self, kind: type[CallbackType]) -> CallbackType | None:
         """The first callback of a kind."""
-        callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        return next((callback for callback in callbacks if isinstance(callback, kind)), None)
+        return next((c for c in every_callback(self.trainer) if isinstance(c, kind)), None)
 
 
 def fit_and_test(run: Run, resume_from: str | None) -> dict[str, Any]:

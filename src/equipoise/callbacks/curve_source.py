@@ -11,15 +11,17 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from torch import Tensor
+
+from equipoise.callbacks.observers import Observer, every_callback
 
 Row = dict[str, Tensor | float | str]
 """Column name to value; tensors hold one element and are still on their device."""
 
 
-class CurveSource(Callback, ABC):
+class CurveSource(Observer, ABC):
     """A callback that contributes columns to the rows of the training curve.
 
     A row is written every `trainer.log_every_n_steps` optimiser steps, at the end of each epoch
@@ -76,8 +78,7 @@ class CurveSource(Callback, ABC):
 
 def curve_sources(trainer: Trainer) -> list[CurveSource]:
     """Return the trainer's callbacks that contribute to the curve, in order."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, CurveSource)]
+    return [callback for callback in every_callback(trainer) if isinstance(callback, CurveSource)]
 
 
 def write_row(trainer: Trainer) -> None:

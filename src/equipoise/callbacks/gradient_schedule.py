@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, cast
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from equipoise.callbacks.curve_source import write_row
 from equipoise.callbacks.equilibrium_layers import equilibrium_layers
+from equipoise.callbacks.observers import Observer
 from equipoise.equilibrium import Equilibrium
 from equipoise.equilibrium.gradients import GradientEstimator
 from equipoise.equilibrium.solvers import Solver
@@ -55,7 +56,7 @@ class Configured:
     solver: Solver
 
 
-class GradientSchedule(Callback):
+class GradientSchedule(Observer):
     """Apply to every equilibrium layer the phase in force at the current optimiser step.
 
     Before the first phase starts, and without phases, the configured estimator and budget hold.

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
 from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
+from equipoise.callbacks.observers import every_callback
 from equipoise.callbacks.training_curve import TrainingCurve
 
 
@@ -87,8 +88,7 @@ Kind = TypeVar("Kind", bound=Callback)
 
 def find(trainer: Trainer, kind: type[Kind]) -> Kind | None:
     """Return the trainer's first callback of a class."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, kind)), None)
+    return next((found for found in every_callback(trainer) if isinstance(found, kind)), None)
 
 
 def _line(trainer: Trainer, seconds: float) -> str:

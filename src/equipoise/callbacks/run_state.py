@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+
+from equipoise.callbacks.observers import Observer
 
 
-class ConfigurationInCheckpoint(Callback):
+class ConfigurationInCheckpoint(Observer):
     """Writes the composed configuration into every checkpoint, as plain containers.
 
     evaluate.py and `equipoise.build` need nothing else to rebuild the model, and the file loads
@@ -27,7 +29,7 @@ class ConfigurationInCheckpoint(Callback):
         checkpoint["choices"] = self.choices
 
 
-class RandomState(Callback):
+class RandomState(Observer):
     """Saves torch's random state, and restores it when training resumes.
 
     Data order and augmentation are functions of (seed, epoch, sample); what is left to the global

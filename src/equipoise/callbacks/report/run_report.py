@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from equipoise.callbacks.equilibrium_layers import equilibrium_layers
+from equipoise.callbacks.observers import Observer
 from equipoise.callbacks.report.convergence import NAME, Trace, TraceRecorder, draw_trace
 from equipoise.callbacks.report.curve_file import CurveFile
 from equipoise.callbacks.report.curves import plots
@@ -17,7 +18,7 @@ from equipoise.callbacks.report.page import Picture, page
 from equipoise.callbacks.report.plot import Plot
 
 
-class RunReport(Callback):
+class RunReport(Observer):
     """Write pictures of the curve and an `index.html` that shows them into `dirpath`.
 
     The curves are read from the metrics.csv of the run's CSVLogger. The residual against the
