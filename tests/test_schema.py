@@ -12,7 +12,7 @@ from equipoise.schema import PLAIN_KEYS, check_signatures, locate, target_nodes
 
 GIVEN_BY_RUN = {
     "equilibrium", "callbacks", "logger", "model", "make_optimizer", "schedule", "params",
-    "solver", "gradient", "eval_solver", "experiment", "dir", "anonymous", "checkpoint_name",
+    "solver", "gradient", "eval_solver", "regularizer", "experiment", "dir", "anonymous", "checkpoint_name",
     "add_file_policy", "kwargs",
 }  # fmt: skip
 TORCH_SPEED = {"foreach", "maximize", "capturable", "differentiable", "fused",

@@ -3,6 +3,7 @@
 from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
 from equipoise.callbacks.divergence_guard import DivergenceGuard, TrainingDiverged
 from equipoise.callbacks.graceful_interrupt import GracefulInterrupt
+from equipoise.callbacks.gradient_fidelity import GradientFidelity
 from equipoise.callbacks.gradient_schedule import GradientSchedule, Phase
 from equipoise.callbacks.learning_rate import LearningRate
 from equipoise.callbacks.progress import Progress
@@ -13,6 +14,7 @@ __all__ = [
     "ConvergenceMonitor",
     "DivergenceGuard",
     "GracefulInterrupt",
+    "GradientFidelity",
     "GradientSchedule",
     "LearningRate",
     "Phase",

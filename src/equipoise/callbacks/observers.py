@@ -12,6 +12,14 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 STATEFUL = ("state_dict", "load_state_dict")
+HOOKS_OF_A_STEP = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
 
 
 class Observer(Callback):
@@ -58,7 +66,10 @@ def behind_one(callbacks: Sequence[Callback]) -> list[Callback]:
     """The same callbacks with all observers behind one, which comes first."""
     members = [callback for callback in callbacks if isinstance(callback, Observer)]
     others = [callback for callback in callbacks if not isinstance(callback, Observer)]
-    return [Observers(members), *others] if members else others
+    listed = [Observers(members), *others] if members else others
+    for callback in listed:
+        _leave_out_what_does_nothing(callback)
+    return listed
 
 
 def every_callback(trainer: Trainer) -> list[Callback]:
@@ -67,6 +78,13 @@ def every_callback(trainer: Trainer) -> list[Callback]:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         found += callback.members if isinstance(callback, Observers) else (callback,)
     return found
+
+
+def _leave_out_what_does_nothing(callback: Callback) -> None:
+    """Lightning passes over a hook that cannot be called, and spares what a call costs."""
+    for hook in HOOKS_OF_A_STEP:
+        if getattr(callback, hook) == getattr(Callback, hook).__get__(callback):
+            setattr(callback, hook, None)
 
 
 def _hooks() -> list[str]:

@@ -14,6 +14,10 @@ EVALUATIONS = {
     "solver/nfe": "forward: f",
     "backward/nfe": "backward: products with the Jacobian",
 }
+FIDELITY = {
+    "fidelity/cosine": "cosine of the angle",
+    "fidelity/norm_ratio": "ratio of the norms",
+}
 CONVERGED = {"solver/converged_fraction": "converged"}
 
 
@@ -50,6 +54,14 @@ def plots(curve: CurveFile, tolerance: float | None, stop: str = "") -> list[Plo
             "Share of the training samples whose solve reached the tolerance.",
             "fraction of samples",
             _lines(curve, CONVERGED),
+            spans,
+        ),
+        Plot(
+            "fidelity",
+            "Gradient fidelity",
+            "The gradient of the estimator in force against the exact one; both are 1 at best.",
+            "estimated to exact",
+            _lines(curve, FIDELITY),
             spans,
         ),
         Plot(

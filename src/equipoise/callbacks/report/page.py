@@ -63,7 +63,7 @@ def page(metrics: Mapping[str, Any], pictures: Sequence[Picture], folder: Path, 
         f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{title}</h1>\n{_status(metrics)}"
         f'<div class="tables">\n{_tables(metrics)}</div>\n'
-        + (f'<h2>Curves</h2>\n<div class="pictures">\n{figures}</div>\n' if figures else "")
+        + (f'<h2>Pictures</h2>\n<div class="pictures">\n{figures}</div>\n' if figures else "")
         + (f"<p>{escape(note)}</p>\n" if note else "")
         + "</main>\n</body>\n</html>\n"
     )
@@ -76,8 +76,18 @@ def _status(metrics: Mapping[str, Any]) -> str:
 
 def _tables(metrics: Mapping[str, Any]) -> str:
     run = {key: metrics.get(key) for key in (*RUN, "peak_rss_mb", "peak_gpu_mb")}
-    tables = [("Run", run), *((title, metrics.get(key)) for key, title in TABLES.items())]
+    tables = [
+        ("Run", run),
+        *((title, metrics.get(key)) for key, title in TABLES.items()),
+        *_details(metrics.get("details") or {}),
+    ]
     return "".join(_table(title, values) for title, values in tables if values)
+
+
+def _details(details: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return what `details` lists by name, such as a value of each class."""
+    named = [(key, values) for key, values in details.items() if isinstance(values, Mapping)]
+    return [(key.replace("_", " ").capitalize().replace("Iou", "IoU"), v) for key, v in named]
 
 
 def _table(title: str, values: Mapping[str, Any]) -> str:

@@ -60,6 +60,12 @@ def new_axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6.4, 3.8), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    style(axes, title, xlabel, ylabel)
+    return figure, axes
+
+
+def style(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    """Give axes the report's look."""
     axes.set_title(title, loc="left", fontsize=12, color=INK, pad=18)
     axes.set_xlabel(xlabel, color=INK)
     axes.set_ylabel(ylabel, color=INK)
@@ -68,7 +74,19 @@ def new_axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.02)
     axes.tick_params(colors=INK)
-    return figure, axes
+
+
+def new_grid(rows: int, columns: int, aspect: float) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure of rows by columns pictures; aspect: height over width of one of them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    width = 2.2
+    size = (columns * width, rows * width * aspect + 1.2)
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, [list(row) for row in axes]
 
 
 def save(figure: Figure, path: Path) -> None:

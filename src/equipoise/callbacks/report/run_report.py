@@ -14,6 +14,8 @@ from equipoise.callbacks.observers import Observer
 from equipoise.callbacks.report.convergence import NAME, Trace, TraceRecorder, draw_trace
 from equipoise.callbacks.report.curve_file import CurveFile
 from equipoise.callbacks.report.curves import plots
+from equipoise.callbacks.report.overlays import NAME as OVERLAYS
+from equipoise.callbacks.report.overlays import MaskPredictor, draw_overlays
 from equipoise.callbacks.report.page import Picture, page
 from equipoise.callbacks.report.plot import Plot
 
@@ -22,7 +24,8 @@ class RunReport(Observer):
     """Write pictures of the curve and an `index.html` that shows them into `dirpath`.
 
     The curves are read from the metrics.csv of the run's CSVLogger. The residual against the
-    iteration is that of the first test batch, whose solves are told to keep their trace. The report
+    iteration is that of the first test batch, whose solves are told to keep their trace. A task
+    that is a `MaskPredictor` has its predictions shown over their images. The report
     is written at the end of fit and test from what the trainer knows; `write` then does it with
     the whole metrics.json dictionary. A picture whose data has not changed is not drawn again.
     """
@@ -35,6 +38,8 @@ class RunReport(Observer):
         self.stop = ""
         self.recorder: TraceRecorder | None = None
         self.traces: list[Trace] = []
+        self.overlays: list[Picture] = []
+        self.added: list[Picture] = []
         self.drawn: dict[str, Plot | Trace] = {}
         self.is_first_process = True
 
@@ -89,6 +94,8 @@ class RunReport(Observer):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report with the test."""
+        if self.is_first_process and isinstance(pl_module, MaskPredictor):
+            self._draw_overlays(pl_module)
         self.write(_known(trainer, pl_module))
 
     def write(self, metrics: Mapping[str, Any]) -> None:
@@ -100,9 +107,14 @@ class RunReport(Observer):
         if not self.is_first_process:
             return
         self.dirpath.mkdir(parents=True, exist_ok=True)
-        pictures = [*self._draw_curves(), *self._draw_traces()]
+        pictures = [*self.added, *self.overlays, *self._draw_curves(), *self._draw_traces()]
         html = page(metrics, pictures, self.dirpath, self._note())
         (self.dirpath / "index.html").write_text(html, encoding="utf-8")
+
+    def add(self, picture: Picture) -> None:
+        """Have the page show a file that someone else has drawn into the folder."""
+        if picture not in self.added:
+            self.added.append(picture)
 
     def _draw_curves(self) -> list[Picture]:
         pictures = []
@@ -123,6 +135,13 @@ class RunReport(Observer):
             caption = f"Residual after each evaluation, first test samples, layer {trace.layer}."
             pictures.append(Picture(f"{name}.png", caption))
         return pictures
+
+    def _draw_overlays(self, task: MaskPredictor) -> None:
+        samples = task.mask_samples()
+        if samples:
+            draw_overlays(samples, task.class_names(), self.dirpath / f"{OVERLAYS}.png")
+            caption = "Test samples: the image, its true mask and the predicted one."
+            self.overlays = [Picture(f"{OVERLAYS}.png", caption)]
 
     def _note(self) -> str:
         if self.curve_path is not None:

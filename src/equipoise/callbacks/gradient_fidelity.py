@@ -1,0 +1,198 @@
+"""How near the gradient of the estimator in force is to the exact one, during training."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import Tensor, nn
+
+from equipoise.callbacks.curve_source import CurveSource, Row
+from equipoise.callbacks.equilibrium_layers import equilibrium_layers
+from equipoise.callbacks.finite_mean import FiniteMean
+from equipoise.callbacks.first_samples import first_samples
+from equipoise.callbacks.preserved_state import preserved
+from equipoise.equilibrium import (
+    Anderson,
+    Auto,
+    Equilibrium,
+    Exact,
+    Regularizer,
+    Solver,
+    SolveReport,
+    gradient_fidelity,
+)
+from equipoise.equilibrium.gradients.leaves import leaf_tensors
+from equipoise.errors import UserError
+
+NAMES = ("cosine", "norm_ratio", "reference_residual")
+SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+
+
+class GradientFidelity(CurveSource):
+    """Compare the estimator's gradient with the exact one every `every` optimiser steps.
+
+    Before steps 0, every, 2 every, ... the loss is taken of the first `samples` of the batch (None:
+    of all), twice: as training does it, and with the layers' solver and `Exact` at a budget of
+    `max_steps` and the tolerance `tol`. So what is compared is what training takes against what it
+    would take at a tight equilibrium: the error of a short solve counts, like that of a cheap
+    backward. Compared are the gradients of the parameters that the equilibria depend on; those
+    behind a layer get theirs without an estimator. Regularisers, jitter and random starts are off.
+    Of `Auto` the candidate in force is compared.
+
+    Columns `fidelity/cosine`, `fidelity/norm_ratio` and `fidelity/reference_residual`: the larger
+    of the reference's two median residuals, forward and adjoint, which has to be small for the
+    others to mean something. Training goes on as if nothing had been measured: buffers, counters,
+    reports and random numbers are put back. Without equilibrium layers nothing is done. With
+    several processes the numbers are those of the first one's share of the data.
+
+    Raises UserError for a task that steps its optimisers itself, and where parameters are sharded.
+    """
+
+    def __init__(
+        self, every: int = 100, samples: int | None = 16, max_steps: int = 60, tol: float = 1e-6
+    ) -> None:
+        if every < 1 or (samples is not None and samples < 1):
+            raise UserError("gradient_fidelity needs every and samples of at least 1")
+        self.every = every
+        self.samples = samples
+        self.exact = Exact(Anderson(max_steps=max_steps, tol=tol))
+        self.layers: list[Equilibrium] = []
+        self.parameters: list[Tensor] | None = None
+        self.measured_at: int | None = None
+        self.since_row: dict[str, FiniteMean] = {}
+        self.epoch: dict[str, FiniteMean] = {}
+        self.latest: dict[str, float] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the layers and forget an earlier run."""
+        super().on_train_start(trainer, pl_module)
+        self.layers = list(equilibrium_layers(pl_module).values())
+        self.parameters, self.measured_at, self.latest = None, None, None
+        self.since_row, self.epoch = {}, {}
+        if self.layers:
+            refuse_what_cannot_be_measured(trainer, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure before the first batch of a step that is due."""
+        step = trainer.global_step
+        if not self.layers or step % self.every or step == self.measured_at:
+            return
+        self.measured_at = step
+        probe = first_samples(batch, self.samples)
+        with preserved(pl_module, pl_module.device), _plain(self.layers):
+            self._measure(lambda: _loss(trainer, pl_module, probe, batch_idx), pl_module)
+
+    def observe(self, trainer: Trainer, outputs: Any) -> None:
+        """Nothing: what is measured is noted where the step begins."""
+
+    def row(self, trainer: Trainer) -> Row:
+        """Return the means of what was measured since the last row."""
+        row: Row = {f"fidelity/{name}": mean.mean() for name, mean in self.since_row.items()}
+        for name, mean in self.since_row.items():
+            self.epoch.setdefault(name, FiniteMean()).absorb(mean)
+        self.since_row = {}
+        return row
+
+    def close_epoch(self) -> None:
+        """Read the means of the epoch; one without a measurement changes nothing."""
+        if self.epoch:
+            self.latest = {name: mean.mean().item() for name, mean in self.epoch.items()}
+        self.epoch = {}
+
+    def summary(self) -> dict[str, float] | None:
+        """Return the means of the last epoch in which something was measured."""
+        return self.latest
+
+    def _measure(self, loss: Callable[[], Tensor], module: LightningModule) -> None:
+        if self.parameters is None:
+            self.parameters = _parameters_before(self.layers, loss, module)
+        if not self.parameters:
+            return
+        reports: list[SolveReport] = []
+
+        def noted() -> Tensor:
+            value = loss()
+            reports[:] = [layer.report for layer in self.layers if layer.report is not None]
+            return value
+
+        found = gradient_fidelity(
+            self.layers, noted, self.parameters, self.exact, tighten=self._tightened
+        )
+        values = (found.cosine, found.norm_ratio, _largest_median(reports))
+        for name, value in zip(NAMES, values, strict=True):
+            self.since_row.setdefault(name, FiniteMean()).add(value)
+
+    def _tightened(self, solver: Solver) -> Solver:
+        return replace(solver, max_steps=self.exact.solver.max_steps, tol=self.exact.solver.tol)
+
+
+@contextmanager
+def _plain(layers: Sequence[Equilibrium]) -> Iterator[None]:
+    """Leave to the layers nothing but a solve and an estimator; `preserved` puts the rest back."""
+    for layer in layers:
+        layer.jitter, layer.random_start = None, None
+        layer.regularizer = None if layer.regularizer is None else Regularizer()
+        layer.on_failure = "warn" if layer.on_failure == "raise" else layer.on_failure
+        if isinstance(layer.gradient, Auto):
+            layer.gradient = layer.gradient.active
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # training itself says what it has to say of its solves
+        yield
+
+
+def _loss(trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> Tensor:
+    """The loss of a training step, in the precision of the run."""
+    with trainer.precision_plugin.train_step_context():
+        outputs = module.training_step(batch, batch_idx)
+    loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
+    assert isinstance(loss, Tensor)
+    return loss
+
+
+def _parameters_before(
+    layers: Sequence[Equilibrium], loss: Callable[[], Tensor], module: nn.Module
+) -> list[Tensor]:
+    """The trained parameters that the layers' states depend on."""
+    leaves: set[int] = set()
+
+    def note(layer: nn.Module, arguments: Any, state: Any) -> None:
+        leaves.update(id(leaf) for leaf in leaf_tensors(state, ()))
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    with torch.enable_grad():
+        loss()
+    for hook in hooks:
+        hook.remove()
+    return [parameter for parameter in module.parameters() if id(parameter) in leaves]
+
+
+def _largest_median(reports: Sequence[SolveReport]) -> Tensor:
+    """The largest of the reports' median residuals, forward and backward."""
+    both = [solve for report in reports for solve in (report, report.backward)]
+    residuals = [s.residual for s in both if s is not None and s.residual is not None]
+    if not residuals:
+        return torch.tensor(torch.nan)
+    return torch.stack([residual.float().median() for residual in residuals]).max()
+
+
+def refuse_what_cannot_be_measured(trainer: Trainer, module: LightningModule) -> None:
+    """Raise UserError for manual optimisation and for sharded parameters."""
+    if not module.automatic_optimization:
+        raise UserError(
+            "gradient_fidelity cannot measure a task that steps its optimisers itself: "
+            "leave callbacks=gradient_fidelity out"
+        )
+    if isinstance(trainer.strategy, SHARDED):
+        raise UserError(
+            "gradient_fidelity needs whole parameters in every process: leave it out, or choose "
+            "strategy=ddp"
+        )
