@@ -34,11 +34,11 @@ def command(tmp_path):
 
 @pytest.fixture
 def start(tmp_path):
-    """Start train.py without waiting for it."""
+    """Start train.py, or evaluate.py, without waiting for it."""
 
-    def begin(*words: str) -> subprocess.Popen:
+    def begin(*words: str, script: str = "train.py") -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *words],
+            [sys.executable, str(ROOT / script), *words],
             cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True,
         )  # fmt: skip

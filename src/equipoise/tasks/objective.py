@@ -26,9 +26,7 @@ class Objective(pl.LightningModule):
     does). A subclass fills `metrics`: for each stage, "val" and "test", its metrics by name.
     """
 
-    def __init__(
-        self, model: nn.Module, make_optimizer: MakeOptimizer, schedule: Schedule
-    ) -> None:
+    def __init__(self, model: nn.Module, make_optimizer: MakeOptimizer, schedule: Schedule) -> None:
         super().__init__()
         self.model = model
         self.make_optimizer = make_optimizer

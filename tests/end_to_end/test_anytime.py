@@ -1,0 +1,99 @@
+"""The anytime curve and the fidelity callback through the real command line."""
+
+import csv
+import json
+import signal
+import time
+
+import pytest
+
+from tests.end_to_end.conftest import SMALL
+
+pytestmark = pytest.mark.end_to_end
+CURVE = ["anytime=curve", "anytime.budgets=[2,6]"]
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture
+def trained(command, tmp_path):
+    """A run of a few steps with measured fidelity and a choosing estimator; its folder."""
+    done = command("train.py", *SMALL, "callbacks=[default,gradient_fidelity]", "gradient=auto",
+                   "callbacks.gradient_fidelity.every=2", "gradient.every=2",
+                   "trainer.max_steps=4", "equilibrium.random_start=0.5",
+                   "run_dir=trained")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "trained"
+
+
+def test_what_is_measured_is_left_in_the_folders(command, trained, tmp_path):
+    with (trained / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    measured = [row for row in rows if row["fidelity/cosine"]]
+    assert [int(row["step"]) for row in measured] == [1, 3]
+    assert {row["gradient"].split(":")[0] for row in rows if row["gradient"]} == {"auto"}
+    fidelity = metrics_of(trained)["details"]["gradient_fidelity"]
+    assert -1 <= fidelity["cosine"] <= 1
+    assert fidelity["norm_ratio"] > 0
+    assert (trained / "report" / "fidelity.png").is_file()
+
+    path = f"ckpt_path={trained}/checkpoints/last.ckpt"
+    done = command("evaluate.py", path, *CURVE, "run_dir=curve")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "curve"
+    metrics = metrics_of(folder)
+    points = metrics["details"]["anytime"]
+    assert [(p["budget"], p["start"]) for p in points] == [
+        (2, "zero"), (2, "random"), (6, "zero"), (6, "random"),
+    ]  # fmt: skip
+    assert [p["nfe"] for p in points] == [2, 2, 6, 6]
+    assert points[2]["residual_median"] < points[0]["residual_median"]
+    assert set(metrics["test"]) <= set(points[0])
+    assert len((folder / "anytime.csv").read_text().splitlines()) == 5
+    assert "anytime.png" in (folder / "report" / "index.html").read_text()
+    assert "anytime 4/4  budget 6 from random" in done.stdout
+    assert "test at every budget" in done.stdout
+    assert metrics["test"] == metrics_of(trained)["test"]
+
+    for words, said in [
+        ((path, *CURVE, "anytime.budgets=[0]"), "each of 1 or more"),
+        ((path, "anytime=curves"), "did you mean curve?"),
+        ((path, "anytime=curve", "anytime.starts=[zeros]"), "zero, random, model"),
+    ]:
+        refused = command("evaluate.py", *words, "run_dir=refused")
+        assert refused.returncode == 2
+        assert said in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert not (tmp_path / "refused").exists()
+
+
+def test_an_interrupted_curve_keeps_its_points(start, trained, tmp_path):
+    folder = tmp_path / "part"
+    process = start(f"ckpt_path={trained}/checkpoints/last.ckpt", "anytime=curve",
+                    "anytime.budgets=[2,2000]", "run_dir=part", script="evaluate.py")  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (folder / "anytime.csv").is_file():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "Interrupted; what was measured is in part" in said
+    metrics = metrics_of(folder)
+    assert metrics["status"] == "interrupted"
+    assert 1 <= len(metrics["details"]["anytime"]) < 4
+    assert (folder / "report" / "anytime.png").is_file()
+
+
+def test_a_curve_is_no_setting_of_training_and_needs_a_layer(command, tmp_path):
+    refused = command("train.py", "anytime=curve")
+    assert refused.returncode == 2
+    assert "evaluate.py ckpt_path=" in refused.stderr
+    done = command("train.py", "model=resnet", "trainer.max_steps=1", "run_dir=plain")
+    assert done.returncode == 0, done.stderr
+    plain = command("evaluate.py", "ckpt_path=plain/checkpoints/last.ckpt", "anytime=curve")
+    assert plain.returncode == 2
+    assert "model=resnet has no equilibrium layer" in plain.stderr
