@@ -39,6 +39,7 @@ format: $(STAMP) ## let ruff rewrite what it can
 bench: $(STAMP) ## ratios against the bare function evaluations and against torchdeq
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.solvers
+	$(BIN)/python -m benchmarks.gradients
 	$(BIN)/python -m benchmarks.overhead
 
 clean: ## remove caches and the environment; runs/ stays
