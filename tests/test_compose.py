@@ -137,7 +137,7 @@ def test_pairs_that_cannot_work_are_refused(typed, said):
 def test_a_model_that_does_not_fit_the_task_is_refused_with_those_that_do():
     message = error(TEST_CONF, "task=tokens_for_tests", "model=mdeq")
     assert "model=mdeq takes image" in message
-    assert "tasks for this model: cifar10, digits, imagenet" in message
+    assert "tasks for this model: cifar10, cityscapes, digit_scenes, digits" in message
 
 
 @pytest.mark.parametrize("task", ["digits", "cifar10", "imagenet"])

@@ -1,7 +1,8 @@
 """Equipoise: train models whose output is an equilibrium z* = f(z*, x)."""
 
 # The function `run` shares its name with the module that holds it: importing it here, where the
-# package is made, lets `equipoise.run(...)` be the function from then on. The module is light.
+# package is made, lets `equipoise.run(...)` be the function from then on. Both modules are light.
+from equipoise import interop
 from equipoise.run import build, run
 
-__all__ = ["build", "run"]
+__all__ = ["build", "interop", "run"]

@@ -259,6 +259,8 @@ def storable(config: DictConfig) -> dict[str, Any]:
     moved = copy.deepcopy(config)
     moved.run_dir = RUN_DIRECTORY
     stored: dict[str, Any] = _replaced(plain(moved, resolve=True))
+    if stored["model"].get("backbone_ckpt"):
+        stored["model"]["backbone_ckpt"] = None  # its weights are in the checkpoint itself
     return {**stored, "run_dir": None}
 
 

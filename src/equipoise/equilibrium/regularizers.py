@@ -48,7 +48,8 @@ def _squared_product(z: State, fz: State, generator: torch.Generator | None) -> 
     found = torch.autograd.grad(
         outputs, parts(z), probe, create_graph=True, allow_unused=True, materialize_grads=True
     )
-    return torch.stack([part.float().square().sum() for part in found]).sum()
+    wide = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in found]
+    return torch.stack([part.square().sum() for part in wide]).sum()
 
 
 def _gaussian(like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from equipoise.models.mdeq.cell import Cell
+from equipoise.models.mdeq.convolution import WeightNorm
 from equipoise.models.mdeq.sizes import Size
 from equipoise.nn import weights_computed_once
 
@@ -74,6 +75,18 @@ def test_single_branch_ends_with_its_blocks() -> None:
     assert len(list(cell.post_fusion.parameters())) == 0
 
 
-def test_without_weight_norm_no_weight_is_split() -> None:
-    names = [name for name, _ in Cell(SIZE, weight_norm=False).named_parameters()]
-    assert not any("length" in name for name in names)
+@pytest.mark.parametrize(
+    ("weight_norm", "normalised"),
+    [
+        ("none", set()),
+        ("blocks", {"branches"}),
+        ("published", {"branches", "post_fusion"}),
+        ("all", {"branches", "post_fusion", "fusion"}),
+    ],
+)
+def test_weight_norm(weight_norm: WeightNorm, normalised: set[str]) -> None:
+    cell = Cell(SIZE, weight_norm=weight_norm)
+    names = [name for name, _ in cell.named_parameters()]
+    assert {name.split(".")[0] for name in names if name.endswith("length")} == normalised
+    z, injection = arguments()
+    assert [value.shape for value in cell(z, injection)] == [value.shape for value in z]

@@ -165,3 +165,52 @@ def test_autocast_trains_in_half_precision() -> None:
         loss = functional.cross_entropy(model(images().float()), torch.tensor([0, 1, 2, 0]))
     loss.backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_each_head_answers_by_its_name() -> None:
+    model = small_network(unrolled(), mask_classes=5).eval()
+    assert model(images(), output="logits").shape == (4, 3)
+    assert model(images(), "mask_logits").shape == (4, 5, 8, 8)
+    z = model.state(images())
+    torch.testing.assert_close(model.readout(z, "mask_logits"), model(images(), "mask_logits"))
+    with pytest.raises(ValueError, match=r"output is None; this model gives logits or mask_logits"):
+        model(images())
+
+
+def test_a_single_head_needs_no_name() -> None:
+    model = small_network(unrolled(), classes=None, mask_classes=5).eval()
+    assert list(model.heads) == ["mask_logits"]
+    torch.testing.assert_close(model(images()), model.readout(model.state(images())))
+    with pytest.raises(ValueError, match="output is 'logits'; this model gives mask_logits"):
+        model(images(), "logits")
+
+
+def test_a_mask_has_the_resolution_of_the_first_branch() -> None:
+    model = MDEQ(unrolled(), mask_classes=4, image_size=[96, 128], size="tiny").eval()
+    assert model.size.stem_stride == 4
+    assert len(model.size.channels) == 2
+    assert model(torch.randn(1, 3, 96, 128)).shape == (1, 4, 24, 32)
+    assert model(torch.randn(1, 3, 192, 64)).shape == (1, 4, 48, 16)
+
+
+def test_a_head_is_needed() -> None:
+    with pytest.raises(ValueError, match="give classes, mask_classes, or both"):
+        small_network(unrolled(), classes=None)
+
+
+@pytest.mark.parametrize("image_size", [(8, 8, 8), []])
+def test_an_image_size_has_one_or_two_sides(image_size: Any) -> None:
+    with pytest.raises(ValueError, match=r"a side or \[height, width\]"):
+        small_network(unrolled(), image_size=image_size)
+
+
+def test_the_longer_side_decides_the_family_of_sizes() -> None:
+    wide = MDEQ(nn.Identity(), mask_classes=2, image_size=(32, 128), size="tiny")
+    assert wide.size.stem_stride == 4
+
+
+def test_both_losses_reach_the_cell() -> None:
+    model = small_network(unrolled(), mask_classes=5)
+    loss = model(images(), "logits").square().mean()
+    (loss + model(images(), "mask_logits").square().mean()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())

@@ -15,21 +15,41 @@ from equipoise.models.mdeq.sizes import SIZES, Size
 SIZE = SIZES["thumbnail"]["tiny"]
 
 
+CIFAR10 = {"image_size": 32, "classes": 10}
+IMAGENET = {"image_size": 224, "classes": 1000}
+CITYSCAPES = {"image_size": (512, 1024), "mask_classes": 19}
+
+
 @pytest.mark.parametrize(
-    ("image_size", "classes", "size", "parameters"),
+    ("arguments", "parameters"),
     [
-        (32, 10, "tiny", 158_890),
-        (32, 10, "large", 11_097_438),
-        (224, 1000, "small", 16_808_936),
-        (224, 1000, "large", 67_063_624),
-        (224, 1000, "xl", 90_463_280),
+        # the code of 2021
+        ({**CIFAR10, "size": "tiny"}, 158_890),
+        ({**CIFAR10, "size": "large"}, 11_097_438),
+        ({**IMAGENET, "size": "small"}, 16_808_936),
+        (
+            {
+                **IMAGENET,
+                "size": "small",
+                "head_channels": (28, 56, 112, 224),
+                "post_affine": False,
+            },
+            18_613_496,
+        ),
+        ({**IMAGENET, "size": "large"}, 67_063_624),
+        ({**IMAGENET, "size": "large", "post_affine": False}, 67_061_224),
+        ({**IMAGENET, "size": "xl"}, 90_463_280),
+        ({**CITYSCAPES, "size": "small"}, 8_968_467),
+        ({**CITYSCAPES, "size": "large"}, 55_955_859),
+        ({**CITYSCAPES, "size": "xl"}, 79_551_755),
+        # the code of 2020
+        ({**CIFAR10, "size": "tiny", "post_affine": True}, 158_986),
+        ({**CIFAR10, "size": "large", "post_affine": True}, 11_098_398),
     ],
 )
-def test_published_parameter_counts(
-    image_size: int, classes: int, size: str, parameters: int
-) -> None:
+def test_published_parameter_counts(arguments: dict[str, Any], parameters: int) -> None:
     with torch.device("meta"):
-        model = MDEQ(nn.Identity(), classes=classes, image_size=image_size, size=size)
+        model = MDEQ(nn.Identity(), **arguments)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 

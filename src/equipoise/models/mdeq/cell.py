@@ -7,9 +7,17 @@ from itertools import repeat
 from torch import Tensor, nn
 
 from equipoise.models.mdeq.block import Branch
+from equipoise.models.mdeq.convolution import WeightNorm
 from equipoise.models.mdeq.fusion import Fusion, post_fusion
 from equipoise.models.mdeq.sizes import Size
 from equipoise.nn import channel_mask
+
+NORMALISED: dict[WeightNorm, tuple[str, ...]] = {
+    "none": (),
+    "blocks": ("blocks",),
+    "published": ("blocks", "post_fusion"),
+    "all": ("blocks", "post_fusion", "fusion"),
+}
 
 
 class Cell(nn.Module):
@@ -21,9 +29,10 @@ class Cell(nn.Module):
     Source: 2006.08656.
     """
 
-    def __init__(self, size: Size, *, weight_norm: bool = True) -> None:
-        """Build the cell; `weight_norm` normalises all its convolutions but the fusion's."""
+    def __init__(self, size: Size, *, weight_norm: WeightNorm = "published") -> None:
+        """Build the cell; `weight_norm` says which of its convolutions are normalised."""
         super().__init__()
+        normalised = NORMALISED[weight_norm]
         self.block_channels = [
             channels
             for channels, blocks in zip(size.channels, size.blocks, strict=True)
@@ -31,7 +40,13 @@ class Cell(nn.Module):
         ]
         self.branches = nn.ModuleList(
             Branch(
-                channels, blocks, size.expansion, size.groups, big, size.block_affine, weight_norm
+                channels,
+                blocks,
+                size.expansion,
+                size.groups,
+                big,
+                size.block_affine,
+                "blocks" in normalised,
             )
             for channels, blocks, big in zip(
                 size.channels, size.blocks, size.big_kernels, strict=True
@@ -39,9 +54,9 @@ class Cell(nn.Module):
         )
         # A single branch has nothing to fuse: its f ends with its blocks.
         several = size.channels if len(size.channels) > 1 else ()
-        self.fusion = Fusion(several, size.groups, size.fusion_affine)
+        self.fusion = Fusion(several, size.groups, size.fusion_affine, "fusion" in normalised)
         self.post_fusion = nn.ModuleList(
-            post_fusion(channels, size.groups, size.post_affine, weight_norm)
+            post_fusion(channels, size.groups, size.post_affine, "post_fusion" in normalised)
             for channels in several
         )
 

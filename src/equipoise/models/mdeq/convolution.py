@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Literal
 
 from torch import nn
 
 from equipoise.nn import NormalisedConv2d
+
+WeightNorm = Literal["none", "blocks", "published", "all"]
+"""Which convolutions of f have a normalised weight.
+
+published: those of the blocks and behind the fusion, as in the papers' code; blocks, all (the
+fusion's too): as in the two networks of torchdeq's zoo.
+"""
 
 
 def convolution(
@@ -16,9 +24,11 @@ def convolution(
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias=bias)
 
 
-def normalised_convolution(inputs: int, outputs: int, kernel: int) -> NormalisedConv2d:
-    """Return a convolution of stride 1 without bias whose weight is normalised."""
-    return NormalisedConv2d(convolution(inputs, outputs, kernel))
+def normalised_convolution(
+    inputs: int, outputs: int, kernel: int, stride: int = 1
+) -> NormalisedConv2d:
+    """Return a convolution without bias whose weight is normalised."""
+    return NormalisedConv2d(convolution(inputs, outputs, kernel, stride))
 
 
 def convolution_norm_relu(

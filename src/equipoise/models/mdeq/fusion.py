@@ -14,15 +14,16 @@ from equipoise.models.mdeq.convolution import convolution, normalised_convolutio
 
 
 def upward_path(
-    source: int, target: int, doublings: int, groups: int, affine: bool
+    source: int, target: int, doublings: int, groups: int, affine: bool, weight_norm: bool
 ) -> nn.Sequential:
     """Return the way to a higher resolution: 1x1 convolution, group norm, nearest upsampling.
 
     `source` and `target` are channels; the size grows by 2^doublings.
     """
+    make = normalised_convolution if weight_norm else convolution
     return nn.Sequential(
         OrderedDict(
-            conv=convolution(source, target, 1),
+            conv=make(source, target, 1),
             norm=nn.GroupNorm(groups, target, affine=affine),
             upsample=nn.Upsample(scale_factor=2**doublings, mode="nearest"),
         )
@@ -30,30 +31,31 @@ def upward_path(
 
 
 def downward_path(
-    source: int, target: int, halvings: int, groups: int, affine: bool
+    source: int, target: int, halvings: int, groups: int, affine: bool, weight_norm: bool
 ) -> nn.Sequential:
     """Return the way to a lower resolution: one 3x3 convolution of stride 2 for each halving.
 
     Only the last changes the channels, and only the last has no ReLU behind its group norm.
     """
     stages = [
-        _downward_stage(source, source, groups, affine, relu=True) for _ in range(halvings - 1)
+        _halving(source, source if more else target, groups, affine, weight_norm)
+        for more in reversed(range(halvings))
     ]
-    return nn.Sequential(*stages, _downward_stage(source, target, groups, affine, relu=False))
+    for stage in stages[:-1]:
+        stage.append(nn.ReLU())
+    return nn.Sequential(*stages)
 
 
-def _downward_stage(
-    source: int, target: int, groups: int, affine: bool, relu: bool
+def _halving(
+    source: int, target: int, groups: int, affine: bool, weight_norm: bool
 ) -> nn.Sequential:
-    stage = nn.Sequential(
+    make = normalised_convolution if weight_norm else convolution
+    return nn.Sequential(
         OrderedDict(
-            conv=convolution(source, target, 3, stride=2),
+            conv=make(source, target, 3, stride=2),
             norm=nn.GroupNorm(groups, target, affine=affine),
         )
     )
-    if relu:
-        stage.append(nn.ReLU())
-    return stage
 
 
 class Fusion(nn.Module):
@@ -62,14 +64,16 @@ class Fusion(nn.Module):
     Source: 2006.08656 (multi-resolution fusion).
     """
 
-    def __init__(self, channels: Sequence[int], groups: int, affine: bool) -> None:
+    def __init__(
+        self, channels: Sequence[int], groups: int, affine: bool, weight_norm: bool = False
+    ) -> None:
         """Build the paths between all pairs of branches; `paths[i][str(j)]` leads from j to i."""
         super().__init__()
         self.paths = nn.ModuleList(
             nn.ModuleDict(
                 {
                     str(j): (upward_path if j > i else downward_path)(
-                        source, target, abs(i - j), groups, affine
+                        source, target, abs(i - j), groups, affine, weight_norm
                     )
                     for j, source in enumerate(channels)
                     if j != i

@@ -18,3 +18,10 @@ def initialise(network: nn.Module) -> None:
             nn.init.normal_(module.weight, std=CONVOLUTION_STD)
             if module.bias is not None:
                 nn.init.normal_(module.bias, std=CONVOLUTION_STD)
+
+
+def set_batch_norm_momentum(network: nn.Module, momentum: float) -> None:
+    """Set how far a training step moves the running statistics of every batch norm, in place."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = momentum

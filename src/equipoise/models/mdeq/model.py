@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from equipoise.models.image_size import SizeName, named_size
+from equipoise.models.mdeq.backbone import load_backbone
 from equipoise.models.mdeq.cell import Cell
+from equipoise.models.mdeq.convolution import WeightNorm
 from equipoise.models.mdeq.head import ClassificationHead
-from equipoise.models.mdeq.initialisation import initialise
+from equipoise.models.mdeq.initialisation import initialise, set_batch_norm_momentum
+from equipoise.models.mdeq.segmentation_head import Kernel, SegmentationHead
 from equipoise.models.mdeq.sizes import SIZES, Size
 from equipoise.models.mdeq.stem import Stem, zero_state
 from equipoise.nn import weights_computed_once
 
+Output = Literal["logits", "mask_logits"]
+
 
 class MDEQ(nn.Module):
-    """Classify images (B, image_channels, H, W) by the equilibrium of several resolutions.
+    """Classify or segment images (B, image_channels, H, W) by the equilibrium of several scales.
 
-    z* = f(z*, stem(image)) is found and differentiated by `equilibrium`, from z = 0; the head reads
+    z* = f(z*, stem(image)) is found and differentiated by `equilibrium`, from z = 0; a head reads
     z*. `equilibrium(f, z0, *inputs)` returns the state, a tuple of one tensor a branch.
 
     Source: 2006.08656; f, the stem and the sizes follow the code published with 2106.14342.
@@ -30,8 +36,9 @@ class MDEQ(nn.Module):
         self,
         equilibrium: nn.Module,
         *,
-        classes: int,
-        image_size: int,
+        classes: int | None = None,
+        mask_classes: int | None = None,
+        image_size: int | Sequence[int],
         image_channels: int = 3,
         size: SizeName = "auto",
         channels: Sequence[int] | None = None,
@@ -45,18 +52,25 @@ class MDEQ(nn.Module):
         block_affine: bool | None = None,
         fusion_affine: bool | None = None,
         post_affine: bool | None = None,
-        weight_norm: bool = True,
+        final_kernel: Kernel = 1,
+        weight_norm: WeightNorm = "published",
+        batch_norm_momentum: float = 0.1,
         dropout: float = 0.0,
+        backbone_ckpt: str | None = None,
     ) -> None:
         """Build the network of `size`; every field of `Size` that is given replaces the size's.
 
-        Where `channels` alone changes the number of branches, the heads follow. `dropout` is the
-        probability of the blocks' variational dropout. Raises ValueError when the shapes do not
-        fit each other or the image.
+        `classes` asks for a classification head, `mask_classes` for a segmentation head whose last
+        convolution has `final_kernel`; at least one is needed. `image_size` is a side in pixels, or
+        [height, width]. Where `channels` alone changes the number of branches, the heads follow.
+        `dropout` is the probability of the blocks' variational dropout. `backbone_ckpt` names a
+        checkpoint whose stem and cell to start from. Raises ValueError when the shapes do not fit
+        each other, the image or that checkpoint.
         """
         super().__init__()
+        height, width = _height_and_width(image_size)
         self.size = _adapted_size(
-            named_size(size, image_size, SIZES),
+            named_size(size, max(height, width), SIZES),
             channels=channels,
             head_channels=head_channels,
             final_channels=final_channels,
@@ -69,38 +83,81 @@ class MDEQ(nn.Module):
             fusion_affine=fusion_affine,
             post_affine=post_affine,
         )
-        self.size.check_image(image_size, image_size)
+        self.size.check_image(height, width)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout lies in [0, 1), it is {dropout}.")
         self.dropout = dropout
-        self.stem = Stem(
-            image_channels,
-            self.size.channels[0],
-            self.size.stem_halvings,
-            len(self.size.channels),
-        )
+        branches = len(self.size.channels)
+        self.stem = Stem(image_channels, self.size.channels[0], self.size.stem_halvings, branches)
         self.cell = Cell(self.size, weight_norm=weight_norm)
         self.equilibrium = equilibrium
-        self.head = ClassificationHead(
-            self.size.channels, self.size.head_channels, self.size.final_channels, classes
-        )
-        for part in (self.stem, self.cell, self.head):
+        self.heads = _heads(self.size, classes, mask_classes, final_kernel)
+        for part in (self.stem, self.cell, self.heads):
             initialise(part)
+            set_batch_norm_momentum(part, batch_norm_momentum)
+        if backbone_ckpt is not None:
+            load_backbone(self, Path(backbone_ckpt))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the logits (B, classes) of images whose sides the branches can halve."""
+    def forward(self, image: Tensor, output: Output | None = None) -> Tensor:
+        """Return the logits (B, classes), or the mask's (B, mask_classes, H / stride, W / stride).
+
+        `output` chooses the head; a model of one head needs no choice. Raises ValueError as
+        `readout` does, and where the branches cannot halve the image.
+        """
+        head = self._head(output)
+        logits: Tensor = head(self.state(image))
+        return logits
+
+    def state(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the equilibrium z*, one tensor (B, C_i, H / 2^i, W / 2^i) a branch."""
         self.size.check_image(image.shape[-2], image.shape[-1])
         injection = self.stem(image)
         z0 = zero_state(injection, self.size.channels)
         f = weights_computed_once(self.cell)
-        z = self.equilibrium(f, z0, injection, *self._draw_masks(injection))
-        logits: Tensor = self.head(z)
+        z: tuple[Tensor, ...] = self.equilibrium(f, z0, injection, *self._draw_masks(injection))
+        return z
+
+    def readout(self, z: tuple[Tensor, ...], output: Output | None = None) -> Tensor:
+        """Return what a head makes of the state `z`.
+
+        Raises ValueError when `output` names no head, or none is named and there are two.
+        """
+        logits: Tensor = self._head(output)(z)
         return logits
+
+    def _head(self, output: Output | None) -> nn.Module:
+        names = list(self.heads)
+        chosen = names[0] if output is None and len(names) == 1 else output
+        if chosen not in names:
+            raise ValueError(f"output is {output!r}; this model gives {' or '.join(names)}.")
+        return self.heads[chosen]
 
     def _draw_masks(self, injection: Tensor) -> tuple[Tensor, ...]:
         if not self.training or self.dropout == 0:
             return ()
         return self.cell.draw_masks(injection, self.dropout)
+
+
+def _heads(
+    size: Size, classes: int | None, mask_classes: int | None, final_kernel: Kernel
+) -> nn.ModuleDict:
+    heads = nn.ModuleDict()
+    if classes is not None:
+        heads["logits"] = ClassificationHead(
+            size.channels, size.head_channels, size.final_channels, classes
+        )
+    if mask_classes is not None:
+        heads["mask_logits"] = SegmentationHead(size.channels, mask_classes, final_kernel)
+    if not heads:
+        raise ValueError("An MDEQ needs a head: give classes, mask_classes, or both.")
+    return heads
+
+
+def _height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
+    sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+    if len(sides) != 2:
+        raise ValueError(f"image_size is a side or [height, width], it is {sides}.")
+    return sides[0], sides[1]
 
 
 def _adapted_size(size: Size, **given: Sequence[int] | float | None) -> Size:

@@ -1,0 +1,15 @@
+"""`python -m equipoise`, also installed as `equipoise`."""
+
+import sys
+
+from equipoise import commands
+from equipoise.command_line import answered
+
+
+def main() -> None:
+    """Run one command and end the process with its status."""
+    sys.exit(answered(lambda: commands.run(sys.argv[1:])))
+
+
+if __name__ == "__main__":
+    main()

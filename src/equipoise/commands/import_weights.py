@@ -1,0 +1,135 @@
+"""Turn published weights and their yaml file into a checkpoint for evaluate.py."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from equipoise import interop
+from equipoise.commands import Parser
+from equipoise.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from equipoise.compose import Composition
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Read, convert, write; returns 0. Raises UserError where one of the files does not serve."""
+    given = _parser().parse_args(arguments)
+    weights_file, target = Path(given.weights), Path(given.out)
+    family = interop.family_module(given.family)
+    if target.exists():
+        raise UserError(f"{target} exists already; name a new file")
+    config = read_configuration(Path(given.configuration))
+    weights = read_weights(weights_file)
+    try:
+        model = family.from_reference(config, weights)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{weights_file} and {given.configuration}: {error}") from error
+    from equipoise.compose import compose
+
+    composition = compose(family.overrides(config, weights))
+    write(checkpoint(composition, model), target)
+    print(f"{target}: {sum(p.numel() for p in model.parameters()):,} parameters")
+    print(f"evaluate it with: python evaluate.py ckpt_path={target} task.path=<dataset>")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m equipoise import-weights", description=__doc__)
+    parser.add_argument("family", help=f"which model: {', '.join(interop.FAMILIES)}")
+    parser.add_argument(
+        "weights", help="the published file: a state dict, or a checkpoint with one"
+    )
+    parser.add_argument("configuration", help="the published yaml file that it was trained with")
+    parser.add_argument("out", help="the checkpoint to write, say mdeq.ckpt")
+    return parser
+
+
+def read_configuration(file: Path) -> Mapping[str, Any]:
+    """Return the content of a yaml file. Raises UserError where it has none to offer."""
+    if not file.is_file():
+        raise UserError(f"there is no configuration at {file}; give the published yaml file")
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"the configuration {file} is no yaml file: {_line(error)}") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"the configuration {file} is no yaml mapping of keys and values")
+    return content
+
+
+def read_weights(file: Path) -> Mapping[str, Any]:
+    """Return the content of a file of weights, of which no code is run.
+
+    Raises UserError where there is no such file, it is truncated, or holds a pickled module.
+    """
+    import torch
+
+    if not file.is_file():
+        raise UserError(f"there is no file of weights at {file}")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{file} holds pickled objects, whose code would run when they are read, or it is no "
+            "file of weights: where it was written, save model.state_dict() alone"
+        ) from error
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise UserError(
+            f"the weights {file} cannot be read: truncated, or no file of weights"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{file} holds a {type(content).__name__}, not the mapping of a state dict")
+    return content
+
+
+def checkpoint(composition: Composition, model: nn.Module) -> dict[str, Any]:
+    """Return what a run of `composition` would save, with the weights of `model`.
+
+    It serves evaluation and `model.backbone_ckpt`; there is no optimiser state to resume from.
+    """
+    import lightning
+
+    from equipoise.compose import plain, storable
+    from equipoise.run import build_task
+
+    config = plain(composition.config, resolve=True)
+    task = build_task(config)
+    network: nn.Module = task.get_submodule("model")
+    kept = {name for name in network.state_dict() if name.startswith("equilibrium.")}
+    network.load_state_dict(model.state_dict() | {n: network.state_dict()[n] for n in kept})
+    return {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": lightning.__version__,
+        "state_dict": task.state_dict(),
+        "config": storable(composition.config),
+        "choices": composition.choices,
+    }
+
+
+def write(content: Mapping[str, Any], target: Path) -> None:
+    """Write a checkpoint, whole or not at all."""
+    import torch
+
+    unfinished = target.with_name(f"{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(dict(content), unfinished)
+        os.replace(unfinished, target)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
+
+
+def _line(error: Exception) -> str:
+    """An error of another library in one line."""
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,0 +1,85 @@
+"""Published models of the reference implementations: their weights, their words, their outputs.
+
+One module a family; each is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from equipoise.interop.errors import DoesNotFit
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+    from torch import nn
+
+    from equipoise.equilibrium import GradientEstimator, Solver
+
+FAMILIES = ("mdeq",)
+
+__all__ = ["FAMILIES", "DoesNotFit", "from_reference", "reference_forward"]
+
+
+class Family(Protocol):
+    """What the module of a family offers."""
+
+    def from_reference(
+        self,
+        config: Mapping[str, Any],
+        state_dict: Mapping[str, Any],
+        *,
+        solver: Solver | None = None,
+        gradient: GradientEstimator | None = None,
+    ) -> nn.Module:
+        """Return the model; see `equipoise.interop.from_reference`."""
+        ...
+
+    def reference_forward(self, model: nn.Module, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
+        """Return the recorded arrays; see `equipoise.interop.reference_forward`."""
+        ...
+
+    def overrides(self, config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
+        """Return what one would type to compose a run of this model."""
+        ...
+
+
+def family_module(family: str) -> Family:
+    """Return the module of a family. Raises DoesNotFit, a ValueError, where there is no such."""
+    if family not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise DoesNotFit(f"there is no family '{family}' of published models: {known}")
+    module: Any = import_module(f"{__name__}.{family}")
+    return module
+
+
+def from_reference(
+    family: str,
+    config: Mapping[str, Any],
+    state_dict: Mapping[str, Any],
+    *,
+    solver: Solver | None = None,
+    gradient: GradientEstimator | None = None,
+) -> nn.Module:
+    """Return a published model with its weights, from its own configuration and state dict.
+
+    `config` is in the reference implementation's words, flat or nested as its files are. Solver and
+    gradient are those of the configuration where none is given. Raises DoesNotFit, a ValueError,
+    that names every entry which is missing, unknown or of another shape.
+    """
+    return family_module(family).from_reference(
+        config, state_dict, solver=solver, gradient=gradient
+    )
+
+
+def reference_forward(
+    family: str, model: nn.Module, arrays: Mapping[str, Any]
+) -> dict[str, ndarray]:
+    """Return what the reference implementation would record for these inputs, by its names.
+
+    Runs a copy of the model in evaluation mode with a tight solve, in the widest dtype of the
+    arrays (numpy's or tensors); names that the family does not know are ignored. A solve that does
+    not converge warns.
+    """
+    return family_module(family).reference_forward(model, arrays)

@@ -1,0 +1,130 @@
+"""A published network becomes ours, whichever code saved it; what does not fit is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from equipoise.equilibrium import Anderson, Exact, Phantom
+from equipoise.interop import DoesNotFit, from_reference
+from equipoise.interop.mdeq.names import published_name
+from tests.interop.published_mdeq import (
+    SMALL,
+    configuration,
+    published,
+    random_weights,
+    recorded_shapes,
+    small_network,
+)
+
+THUMBNAILS = {"NUM_GROUPS": 8, "NUM_CLASSES": 10, "DOWNSAMPLE_TIMES": 0}
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "thumbnail_tiny": {
+        **THUMBNAILS, "NUM_CHANNELS": [24, 24], "HEAD_CHANNELS": [8, 16], "FINAL_CHANSIZE": 200,
+        "POST_GN_AFFINE": False,
+    },
+    "thumbnail_large": {
+        **THUMBNAILS, "NUM_CHANNELS": [32, 64, 128, 256], "HEAD_CHANNELS": [14, 28, 56, 112],
+        "FINAL_CHANSIZE": 1680, "POST_GN_AFFINE": False,
+    },
+    "photograph": {
+        "NUM_GROUPS": 8, "NUM_CHANNELS": [32, 64, 128, 256], "HEAD_CHANNELS": [24, 48, 96, 192],
+        "FINAL_CHANSIZE": 2048,
+    },
+    "street": {"NUM_GROUPS": 8, "NUM_CHANNELS": [32, 64, 128, 256], "DATASET.NUM_CLASSES": 19},
+}  # fmt: skip
+LINEAGES = [
+    ("deq2021", "cifar/cls_mdeq_TINY.yaml", "thumbnail_tiny", "published"),
+    ("deq2021", "cifar/cls_mdeq_LARGE.yaml", "thumbnail_large", "published"),
+    ("deq2021", "imagenet/cls_mdeq_SMALL.yaml", "photograph", "published"),
+    ("deq2021", "cityscapes/seg_mdeq_SMALL.yaml", "street", "published"),
+    ("mdeq2020", "experiments/cifar/cls_mdeq_TINY.yaml", "thumbnail_tiny", "published"),
+    ("mdeq2020", "experiments/imagenet/cls_mdeq_SMALL.yaml", "photograph", "published"),
+    ("mdeq2020", "experiments/cityscapes/seg_mdeq_SMALL.yaml", "street", "published"),
+    ("pgcifar", "mdeq_LAGRE_phantom_grad.yaml", "thumbnail_large", "published"),
+    ("pgcifar", "mdeq_SMALL_phantom_grad.yaml", "thumbnail_tiny", "published"),
+    ("pgimagenet", "imagenet_small", "photograph", "published"),
+    ("tdcifar", "large", "thumbnail_large", "all"),
+    ("tdcifar", "small", "thumbnail_tiny", "all"),
+    ("tdimagenet", "imagenet_small", "photograph", "blocks"),
+]
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"weight_norm": "all"}, {"weight_norm": "blocks"}, {"weight_norm": "none"},
+    {"classes": None, "mask_classes": 10},
+])  # fmt: skip
+def test_every_value_arrives(changes: dict[str, Any]) -> None:
+    theirs = small_network(**changes)
+    given = {**configuration(WNORM=None), "DATASET": {"NUM_CLASSES": 10}}
+    ours = from_reference("mdeq", given, published(theirs))
+    expected = theirs.state_dict()
+    assert set(ours.state_dict()) == set(expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in ours.state_dict().items())
+
+
+def test_solver_and_gradient_are_the_configurations_or_those_that_are_given() -> None:
+    weights = published(small_network())
+    layer = from_reference("mdeq", SMALL, weights).equilibrium
+    assert (layer.solver.name, layer.gradient.name) == ("broyden", "exact")
+    phantom = {**SMALL, "TRAIN": {"PG_STEPS": 3, "TAU": 0.6}}
+    assert from_reference("mdeq", phantom, weights).equilibrium.gradient == Phantom(3, 0.6)
+    solver, gradient = Anderson(max_steps=3), Exact(Anderson(max_steps=4))
+    layer = from_reference("mdeq", SMALL, weights, solver=solver, gradient=gradient).equilibrium
+    assert layer.solver is solver
+    assert layer.gradient is gradient
+
+
+def test_double_weights_stay_double() -> None:
+    weights = published(small_network().double())
+    assert from_reference("mdeq", SMALL, weights).stem.layers[0].conv.weight.dtype == torch.float64
+
+
+def test_a_single_branch_does_without_the_weights_behind_it() -> None:
+    theirs = small_network(channels=(4,), head_channels=(2,))
+    weights = published(theirs)
+    weights["fullstage.post_fuse_layers.0.conv.weight_g"] = torch.ones(4, 1, 1, 1)
+    config = configuration(NUM_BRANCHES=1, NUM_CHANNELS=[4], HEAD_CHANNELS=[2], NUM_BLOCKS=[1],
+                           BIG_KERNELS=[0])  # fmt: skip
+    assert len(from_reference("mdeq", config, weights).size.channels) == 1
+
+
+def test_everything_that_does_not_fit_is_named() -> None:
+    weights = published(small_network())
+    del weights["fullstage.branches.0.blocks.0.gn1.weight"]
+    weights["fullstage.extra.weight"] = torch.ones(2)
+    weights["classifier.bias"] = torch.ones(3)
+    with pytest.raises(ValueError, match="do not fit") as caught:
+        from_reference("mdeq", SMALL, weights)
+    assert "missing: fullstage.branches.0.blocks.0.gn1.weight;" in str(caught.value)
+    assert "unknown: fullstage.extra.weight;" in str(caught.value)
+    assert "classifier.bias of shape [3] instead of [10]" in str(caught.value)
+
+
+def test_a_normalised_network_needs_normalised_weights() -> None:
+    with pytest.raises(DoesNotFit, match=r"missing: .*weight_g"):
+        from_reference("mdeq", SMALL, published(small_network(weight_norm="none")))
+
+
+def test_shapes_that_no_mdeq_has_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiples of 3"):
+        from_reference("mdeq", configuration(NUM_GROUPS=3), published(small_network()))
+
+
+@pytest.mark.parametrize(("lineage", "file", "kind", "weight_norm"), LINEAGES)
+def test_whole_recordings_of_every_lineage(
+    lineage: str, file: str, kind: str, weight_norm: str
+) -> None:
+    weights = random_weights(recorded_shapes()[lineage][file])
+    wrapped = {f"module.{name}": tensor for name, tensor in weights.items()}
+    model = from_reference("mdeq", CONFIGURATIONS[kind], {"state_dict": wrapped})
+    normalised = {name for name, _ in model.named_parameters() if name.endswith("length")}
+    assert any("fusion.paths" in name for name in normalised) == (weight_norm == "all")
+    assert any("post_fusion" in name for name in normalised) == (weight_norm != "blocks")
+    for name, tensor in model.state_dict().items():
+        theirs = published_name(name)
+        if theirs not in weights:
+            theirs = theirs.replace("fullstage.", "full_stage.")
+        assert torch.equal(tensor, weights[theirs].to(tensor.dtype)), name

@@ -1,0 +1,22 @@
+"""The families of published models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import equipoise
+from equipoise.errors import UserError
+
+
+def test_an_unknown_family_is_answered_with_the_known() -> None:
+    for error in (ValueError, UserError):
+        with pytest.raises(error, match="no family 'mdec' of published models: mdeq"):
+            equipoise.interop.from_reference("mdec", {}, {})
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import sys, equipoise; equipoise.interop; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
