@@ -231,6 +231,24 @@ def check_regularizer(config: DictConfig, choices: Mapping[str, str]) -> None:
         )
 
 
+def check_curve_on_model(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where an anytime curve is asked for of a model whose solves have no budget."""
+    if config.get("anytime") and not config.model.get("equilibrium", True):
+        raise UserError(
+            f"model={choices['model']} has no equilibrium layer whose budget could be varied; "
+            "leave anytime out"
+        )
+
+
+def check_curve_in_training(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where train.py is given what is a setting of evaluate.py."""
+    if config.get("anytime"):
+        raise UserError(
+            f"anytime={choices['anytime']} belongs to an evaluation: "
+            "python evaluate.py ckpt_path=<run>/checkpoints/best.ckpt anytime=curve"
+        )
+
+
 def as_phases(phases: Any, choices: Mapping[str, str]) -> list[dict[str, Any]]:
     """The typed phases of a gradient schedule, checked for form."""
     if phases and choices.get("gradient") == "none":

@@ -32,10 +32,12 @@ The configuration is the checkpoint's own; anything may be changed on top of it:
   solver.max_steps=60      another budget
   solver=broyden           another solver
   task=cifar10             another dataset with images of the same kind
+  anytime=curve            metric and residual against the budget, from several starts
   run_dir=<folder>         where metrics.json and the report go
 """
 
 NOTES = {
+    "anytime": "evaluate.py alone",
     "recipe": "chosen by itself: <task>_<model> where that file exists",
     "solver": "the forward solver; solver@eval_solver=<choice> another one for evaluation",
     "logger": "several at once: logger=[csv,wandb]",

@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from equipoise.checkpoints import existing_checkpoint
+from equipoise.checks import check_curve_in_training
 from equipoise.compose import CONF, compose, parse
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.run import execute, run_directory
@@ -54,6 +55,7 @@ def check(overrides: Sequence[str], multirun: bool) -> None:
     """
     for job in itertools.islice(jobs(overrides) if multirun else [list(overrides)], MOST_CHECKED):
         composition = compose(job)
+        check_curve_in_training(composition.config, composition.choices)
         if composition.config.ckpt_path:
             existing_checkpoint(composition.config.ckpt_path)
 

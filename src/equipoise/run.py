@@ -19,8 +19,11 @@ from equipoise.checkpoints import read_checkpoint
 from equipoise.errors import UserError
 
 if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+    from omegaconf import DictConfig
     from torch import nn
 
+    from equipoise.anytime import AnytimeCurve
     from equipoise.compose import Composition
     from equipoise.training import Run
 
@@ -41,7 +44,10 @@ def build(*overrides: str) -> nn.Module:
     from equipoise.compose import compose, plain
     from equipoise.schema import check_signatures
 
-    config = plain(compose(overrides).config, resolve=True)
+    composed = compose(overrides).config
+    if not (composed.task.get("classes") or composed.task.get("mask_classes")):
+        settle_data(composed)
+    config = plain(composed, resolve=True)
     check_signatures(
         {part: config[part] for part in ("model", "solver", "gradient", "regularizer")}
     )
@@ -53,6 +59,7 @@ def evaluate(*overrides: str) -> dict[str, Any]:
 
     The configuration is the checkpoint's, with `overrides` on top. Raises UserError.
     """
+    from equipoise import checks
     from equipoise.compose import override_stored, parse
 
     typed = parse(overrides)
@@ -63,8 +70,10 @@ def evaluate(*overrides: str) -> dict[str, Any]:
     composition = override_stored(checkpoint["config"], checkpoint["choices"], overrides)
     if not any(o.key_or_group == "logger" for o in typed):
         composition.config.logger = {}  # the training's loggers belong to the training
+    checks.check_curve_on_model(composition.config, composition.choices)
     directory = run_directory(composition, "evaluate")
     _prepare(composition, directory)
+    curve = instantiate_curve(composition)
     built = build_run(composition, directory)
     from equipoise import training
 
@@ -73,7 +82,7 @@ def evaluate(*overrides: str) -> dict[str, Any]:
     training.restore(built, checkpoint)
     exit_code = 1
     try:
-        metrics = training.evaluate(built, checkpoint)
+        metrics = training.evaluate(built, checkpoint, curve)
         exit_code = 0
         _finish(built, metrics)
         return metrics
@@ -81,8 +90,22 @@ def evaluate(*overrides: str) -> dict[str, Any]:
         close_wandb(exit_code)
 
 
+def instantiate_curve(composition: Composition) -> AnytimeCurve | None:
+    """The anytime curve that was asked for."""
+    from equipoise.compose import plain
+
+    node = composition.config.get("anytime")
+    if not node:
+        return None
+    curve: AnytimeCurve = instantiate("anytime", plain(node, resolve=True))
+    return curve
+
+
 def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     """Train and test one composition in `directory`, which gets everything that a run leaves."""
+    from equipoise import checks
+
+    checks.check_curve_in_training(composition.config, composition.choices)
     resume_from = composition.config.ckpt_path
     if resume_from:
         composition = _resumed(composition, resume_from)
@@ -147,25 +170,51 @@ def run_directory(composition: Composition, purpose: str) -> Path:
 
 
 def _prepare(composition: Composition, directory: Path) -> None:
-    """Settle the folder and the seed, check types by the signatures, and write config.yaml."""
-    from omegaconf import OmegaConf
-
+    """Settle the folder, let the dataset be looked at, and check types by the signatures."""
     from equipoise.compose import plain
     from equipoise.schema import check_signatures
 
     composition.config.run_dir = str(directory)
+    settle_data(composition.config)
     check_signatures(plain(composition.config, resolve=True))
+    quiet_lightning()
+
+
+def settle_data(config: DictConfig) -> None:
+    """Fill in what only the files of the dataset tell, such as its number of classes.
+
+    A data module that has a method `inspect` looks at its files, and returns such settings of the
+    task. Raises UserError, before anything is written, where they cannot be used.
+    """
+    from omegaconf import OmegaConf
+
+    from equipoise.compose import plain
+    from equipoise.schema import check_signatures, locate
+
+    task = plain(config, resolve=True)["task"]
+    node = {key: value for key, value in task.items() if key != "objective"}
+    if not hasattr(locate("task", str(node["_target_"])), "inspect"):
+        return
+    check_signatures({"task": node})
+    for key, value in instantiate("task", node).inspect().items():
+        OmegaConf.update(config, f"task.{key}", value)
+
+
+def open_folder(config: DictConfig, directory: Path) -> None:
+    """Make the run's folder with config.yaml in it, once everything could be built."""
+    from omegaconf import OmegaConf
+
     directory.mkdir(parents=True, exist_ok=True)
     if is_first_process():
-        OmegaConf.save(composition.config, directory / "config.yaml", resolve=True)
+        OmegaConf.save(config, directory / "config.yaml", resolve=True)
         print(f"run folder: {directory}")
-    quiet_lightning()
 
 
 def build_run(composition: Composition, directory: Path) -> Run:
     """Build data, network, task, callbacks, loggers and trainer, all by `_target_`."""
     import lightning.pytorch as pl
 
+    from equipoise.callbacks.estimator_state import EstimatorState
     from equipoise.callbacks.observers import behind_one
     from equipoise.callbacks.run_state import ConfigurationInCheckpoint, RandomState
     from equipoise.compose import plain, storable
@@ -174,23 +223,31 @@ def build_run(composition: Composition, directory: Path) -> Run:
     config = plain(composition.config, resolve=True)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = instantiate("task", config["task"])
-    task = instantiate(
+    task = build_task(config)
+    callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
+    loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
+    stored = storable(composition.config)
+    callbacks += [ConfigurationInCheckpoint(stored, composition.choices), RandomState()]
+    callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
+    around = {"callbacks": behind_one(callbacks), "logger": loggers or False}
+    trainer = instantiate("trainer", config["trainer"], **around)
+    open_folder(composition.config, directory)
+    for logger in loggers:
+        if not isinstance(logger, pl.loggers.CSVLogger):  # config.yaml lies beside metrics.csv
+            logger.log_hyperparams(config)
+    return Run(data, task, trainer, directory, composition.choices, config["seed"])
+
+
+def build_task(config: dict[str, Any]) -> LightningModule:
+    """The objective around the network, its optimiser and its schedule."""
+    task: LightningModule = instantiate(
         "task.objective",
         config["task"]["objective"],
         model=build_model(config),
         make_optimizer=instantiate("optimizer", config["optimizer"]),
         schedule=instantiate("schedule", config["schedule"]),
     )
-    callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
-    loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
-    stored = storable(composition.config)
-    callbacks += [ConfigurationInCheckpoint(stored, composition.choices), RandomState()]
-    around = {"callbacks": behind_one(callbacks), "logger": loggers or False}
-    trainer = instantiate("trainer", config["trainer"], **around)
-    for logger in loggers:
-        if not isinstance(logger, pl.loggers.CSVLogger):  # config.yaml lies beside metrics.csv
-            logger.log_hyperparams(config)
-    return Run(data, task, trainer, directory, composition.choices, config["seed"])
+    return task
 
 
 def build_model(config: dict[str, Any]) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ def print_result(metrics: dict[str, Any], directory: Path) -> None:
     table.add_row("seconds", number(metrics["seconds"]))
     console = Console()
     console.print(table)
+    if points := metrics["details"].get("anytime"):
+        print_whole(anytime_table(points))
     console.print(f"results: {directory / 'metrics.json'}", soft_wrap=True)
     if (directory / "report" / "index.html").is_file():
         console.print(f"report:  {directory / 'report' / 'index.html'}", soft_wrap=True)
@@ -41,16 +44,31 @@ def print_sweep(directory: Path) -> int:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    table = Table(title=str(directory))
+    print_whole(table_of(str(directory), columns, rows))
+    return int(any(row["status"] != "completed" for row in rows))
+
+
+def anytime_table(points: Sequence[dict[str, Any]]) -> Table:
+    """The anytime curve: a row for each budget and start."""
+    columns = [name for name in points[0] if name not in ("residual_p95", "seconds")]
+    return table_of("test at every budget", columns, points)
+
+
+def table_of(title: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> Table:
+    """A table of numbers and words."""
+    table = Table(title=title)
     for column in columns:
-        table.add_column(column)
+        table.add_column(column.replace("_", " "))
     for row in rows:
         table.add_row(*(number(row.get(column)) for column in columns))
+    return table
+
+
+def print_whole(table: Table) -> None:
+    """Print a table without cutting it, however narrow the terminal is."""
     console = Console()
-    Console(
-        width=max(console.width, table.__rich_measure__(console, console.options).maximum)
-    ).print(table)
-    return int(any(row["status"] != "completed" for row in rows))
+    needed = table.__rich_measure__(console, console.options).maximum
+    Console(width=max(console.width, needed)).print(table)
 
 
 def job_folders(directory: Path) -> list[Path]:

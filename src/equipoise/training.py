@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import lightning.pytorch as pl
 
-from equipoise import results
-from equipoise.callbacks import ConvergenceMonitor, GradientSchedule, RunReport, TrainingCurve
+from equipoise import anytime_report, results
+from equipoise.anytime import AnytimeCurve, Point
+from equipoise.callbacks import (
+    ConvergenceMonitor,
+    GradientFidelity,
+    GradientSchedule,
+    RunReport,
+    TrainingCurve,
+)
+from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.observers import every_callback
 from equipoise.checkpoints import read_checkpoint
 from equipoise.equilibrium import NotConvergedError
@@ -86,14 +95,60 @@ def fit_and_test(run: Run, resume_from: str | None) -> dict[str, Any]:
     return metrics
 
 
-def evaluate(run: Run, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Test the weights of a checkpoint and write metrics.json."""
+def evaluate(
+    run: Run, checkpoint: dict[str, Any], curve: AnytimeCurve | None = None
+) -> dict[str, Any]:
+    """Test the weights of a checkpoint, then every budget of the curve, and write metrics.json.
+
+    Raises RunInterrupted on Ctrl-C; what was measured before it is kept.
+    """
     reached = Reached(epochs=int(checkpoint["epoch"]), steps=int(checkpoint["global_step"]))
-    test(run, reached)
-    metrics = reached.as_metrics(run, "completed")
-    if run.trainer.is_global_zero:
-        write_results(run, metrics)
+    status = "failed"
+    try:
+        test(run, reached)
+        if curve is not None:
+            trace_anytime(run, curve, reached)
+        status = "completed"
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C outside training
+        status = "interrupted"
+        raise RunInterrupted(f"Interrupted; what was measured is in {run.directory}") from stop
+    finally:
+        metrics = reached.as_metrics(run, status)
+        if run.trainer.is_global_zero:
+            write_results(run, metrics)
     return metrics
+
+
+def trace_anytime(run: Run, curve: AnytimeCurve, reached: Reached) -> None:
+    """Measure the anytime curve; anytime.csv grows with every point, a line is printed for each."""
+    metric = anytime_report.shown_metric(reached.test, monitored(run))
+    points: list[Point] = []
+    try:
+        for point in curve.points(run.trainer, run.task, run.data):
+            points.append(point)
+            reached.details["anytime"] = [known.row() for known in points]
+            if run.trainer.is_global_zero:
+                print(anytime_report.line(point, metric, len(points), len(curve)), flush=True)
+                anytime_report.write_table(points, run.directory / "anytime.csv")
+    finally:
+        if points and run.trainer.is_global_zero:
+            show_anytime(run, points, metric)
+
+
+def show_anytime(run: Run, points: Sequence[Point], metric: str) -> None:
+    """Draw the curve, and have the report's page show it."""
+    report = run.find(RunReport)
+    folder = run.directory / "report" if report is None else report.dirpath
+    layer = next(iter(equilibrium_layers(run.task).values()))
+    picture = anytime_report.draw(points, metric, (layer.eval_solver or layer.solver).stop, folder)
+    if report is not None:
+        report.add(picture)
+
+
+def monitored(run: Run) -> str | None:
+    """What the run's checkpoints watch, such as val/accuracy."""
+    names = [getattr(callback, "monitor", None) for callback in run.trainer.checkpoint_callbacks]
+    return next((name for name in names if name), None)
 
 
 def test(run: Run, reached: Reached) -> None:
@@ -155,6 +210,9 @@ class Reached:
         if monitor is not None:
             self.gradient_stats = monitor.gradient_stats()
             self.solver_stats = monitor.summary("val") or monitor.summary("train")
+        fidelity = run.find(GradientFidelity)
+        if fidelity is not None and (measured := fidelity.summary()):
+            self.details["gradient_fidelity"] = measured
 
     def note_test(self, run: Run) -> None:
         """The test metrics and the solver's statistics over the test split."""

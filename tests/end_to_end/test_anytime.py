@@ -57,17 +57,6 @@ def test_what_is_measured_is_left_in_the_folders(command, trained, tmp_path):
     assert "test at every budget" in done.stdout
     assert metrics["test"] == metrics_of(trained)["test"]
 
-    for words, said in [
-        ((path, *CURVE, "anytime.budgets=[0]"), "each of 1 or more"),
-        ((path, "anytime=curves"), "did you mean curve?"),
-        ((path, "anytime=curve", "anytime.starts=[zeros]"), "zero, random, model"),
-    ]:
-        refused = command("evaluate.py", *words, "run_dir=refused")
-        assert refused.returncode == 2
-        assert said in refused.stderr
-        assert "Traceback" not in refused.stderr
-        assert not (tmp_path / "refused").exists()
-
 
 def test_an_interrupted_curve_keeps_its_points(start, trained, tmp_path):
     folder = tmp_path / "part"
@@ -86,14 +75,3 @@ def test_an_interrupted_curve_keeps_its_points(start, trained, tmp_path):
     assert metrics["status"] == "interrupted"
     assert 1 <= len(metrics["details"]["anytime"]) < 4
     assert (folder / "report" / "anytime.png").is_file()
-
-
-def test_a_curve_is_no_setting_of_training_and_needs_a_layer(command, tmp_path):
-    refused = command("train.py", "anytime=curve")
-    assert refused.returncode == 2
-    assert "evaluate.py ckpt_path=" in refused.stderr
-    done = command("train.py", "model=resnet", "trainer.max_steps=1", "run_dir=plain")
-    assert done.returncode == 0, done.stderr
-    plain = command("evaluate.py", "ckpt_path=plain/checkpoints/last.ckpt", "anytime=curve")
-    assert plain.returncode == 2
-    assert "model=resnet has no equilibrium layer" in plain.stderr

@@ -12,7 +12,7 @@ from equipoise.equilibrium.gradients import (
     Shine,
     Unrolled,
 )
-from equipoise.equilibrium.initial import mixed_start
+from equipoise.equilibrium.initial import MixedStart, StartRule, mixed_start, zero_start
 from equipoise.equilibrium.layer import Equilibrium
 from equipoise.equilibrium.regularizers import (
     FixedPointCorrection,
@@ -49,6 +49,7 @@ __all__ = [
     "JacobianFree",
     "JacobianRegularizer",
     "LowRankInverse",
+    "MixedStart",
     "Neumann",
     "NewtonKrylov",
     "NotConvergedError",
@@ -59,6 +60,7 @@ __all__ = [
     "Solution",
     "SolveReport",
     "Solver",
+    "StartRule",
     "State",
     "Status",
     "Unrolled",
@@ -69,4 +71,5 @@ __all__ = [
     "jacobian_spectral_norm",
     "mixed_start",
     "spectral_radius",
+    "zero_start",
 ]

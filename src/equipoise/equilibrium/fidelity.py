@@ -12,6 +12,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from equipoise.equilibrium.gradients import GradientEstimator
     from equipoise.equilibrium.layer import Equilibrium
+    from equipoise.equilibrium.solvers import Solver
 
 
 @dataclass(frozen=True)
@@ -47,30 +48,35 @@ def gradient_fidelity(
     loss: Callable[[], Tensor],
     parameters: Sequence[Tensor],
     reference: GradientEstimator,
+    tighten: Callable[[Solver], Solver] | None = None,
 ) -> Fidelity:
     """Fidelity of the layers' estimators against `reference`, on the gradient of loss().
 
-    The loss is computed twice, with equal random numbers; nothing is written into `.grad`, and the
-    layers have their own estimators and reports again afterwards.
+    tighten: makes of a layer's training solver the one that the reference's equilibrium is found
+    with; None leaves it, so that both gradients are taken at the same state. The loss is computed
+    twice, under the reference last, with equal random numbers; nothing is written into `.grad`, and
+    the layers have their own estimators, solvers and reports again afterwards.
     """
     estimated = _gradient(loss, parameters)
-    return compare_gradients(estimated, _under(reference, layers, loss, parameters))
+    return compare_gradients(estimated, _under(reference, tighten, layers, loss, parameters))
 
 
 def _under(
     reference: GradientEstimator,
+    tighten: Callable[[Solver], Solver] | None,
     layers: Sequence[Equilibrium],
     loss: Callable[[], Tensor],
     parameters: Sequence[Tensor],
 ) -> tuple[Tensor | None, ...]:
-    own = [(layer.gradient, layer.report) for layer in layers]
+    own = [(layer.gradient, layer.solver, layer.report) for layer in layers]
     try:
         for layer in layers:
             layer.gradient = reference
+            layer.solver = layer.solver if tighten is None else tighten(layer.solver)
         return _gradient(loss, parameters)
     finally:
-        for layer, (gradient, report) in zip(layers, own, strict=True):
-            layer.gradient, layer.report = gradient, report
+        for layer, (gradient, solver, report) in zip(layers, own, strict=True):
+            layer.gradient, layer.solver, layer.report = gradient, solver, report
 
 
 def _gradient(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from equipoise.equilibrium.budget_jitter import BudgetJitter
 from equipoise.equilibrium.gradients import GradientEstimator
+from equipoise.equilibrium.initial import MixedStart, StartRule
 from equipoise.equilibrium.regularizers import Regularizer, attach_states
 from equipoise.equilibrium.solution import NotConvergedError, Solution, SolveReport, Status
 from equipoise.equilibrium.solvers import FixedPoint, Solver
@@ -27,7 +28,9 @@ class Equilibrium(nn.Module):
     "warn" warns, once a layer; "fallback" solves diverged and non-finite samples anew by damped
     iteration and keeps the better result. With tol = 0 there is no such test. jitter: each solve in
     training gives up a random number of steps, 0 to jitter. regularizer: what a forward in training
-    leaves for the loss, in `pop_penalty` and `pop_states`.
+    leaves for the loss, in `pop_penalty` and `pop_states`. random_start: the part of the samples
+    that start from noise in training (`mixed_start`). start: None, or a rule that replaces the
+    start that the model gives, in training and in evaluation.
 
     Ranks of a distributed run may stop at different evaluations: as long as f talks to no other
     rank, no rank waits for another in here. An f that does (synchronised batch norm, sharded
@@ -42,6 +45,7 @@ class Equilibrium(nn.Module):
         on_failure: OnFailure = "warn",
         jitter: int = 0,
         regularizer: Regularizer | None = None,
+        random_start: float = 0.0,
     ) -> None:
         super().__init__()
         if on_failure not in ("raise", "warn", "fallback"):
@@ -52,6 +56,8 @@ class Equilibrium(nn.Module):
         self.on_failure = on_failure
         self.jitter = BudgetJitter(jitter) if jitter else None
         self.regularizer = regularizer
+        self.random_start = MixedStart(random_start) if random_start else None
+        self.start: StartRule | None = None
         self.penalty: Tensor | None = None
         self.states: tuple[State, ...] = ()
         self.report: SolveReport | None = None
@@ -60,6 +66,7 @@ class Equilibrium(nn.Module):
     def forward(self, f: Function, z0: State, *inputs: Tensor) -> State:
         """The equilibrium of f from z0, in z0's shape; `inputs` share the batch dimension."""
         solver = self._keeping_states(self._budgeted(self.active_solver))
+        z0 = self._started(z0)
         if self.gradient.own_iteration:
             solution = Solution.unsolved(z0)
             state = self.gradient.attach(f, solution, z0, *inputs)
@@ -87,6 +94,15 @@ class Equilibrium(nn.Module):
     def active_solver(self) -> Solver:
         """The solver of the present mode, training or evaluation."""
         return self.solver if self.training or self.eval_solver is None else self.eval_solver
+
+    def _started(self, z0: State) -> State:
+        """Where the solve starts."""
+        if self.start is not None:
+            return self.start(z0)
+        if self.random_start is None:
+            return z0
+        started: State = self.random_start(z0)
+        return started
 
     def _budgeted(self, solver: Solver) -> Solver:
         """The solver with what the jitter leaves of its budget."""

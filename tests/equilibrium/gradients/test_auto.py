@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, multiprocessing
 
 from equipoise.equilibrium import Anderson, Auto, Equilibrium, Exact, JacobianFree, Neumann
 from equipoise.equilibrium.gradients.auto import cheapest_first
@@ -110,3 +113,62 @@ def test_default_candidates_end_with_the_exact_one() -> None:
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"must|needs"):
         Auto(**wrong)
+
+
+def test_its_state_is_plain_and_brings_back_the_same_choices() -> None:
+    gains = (0.1, 1.3, 0.1, 0.1, 0.1)
+    problem = Problem()
+    whole, first, second = (Auto(min_cosine=0.97, every=2, patience=3) for _ in range(3))
+    names = []
+    for auto, part in ((whole, gains), (first, gains[:3])):
+        for gain in part:
+            problem.gain = gain
+            problem.step(Equilibrium(TIGHT, auto))
+            names.append(auto.name)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert second.name == names[2]
+    for gain, expected in zip(gains[3:], names[3:5], strict=True):
+        problem.gain = gain
+        problem.step(Equilibrium(TIGHT, second))
+        assert second.name == expected
+    assert second.measurements == whole.measurements
+    assert len(whole.measurements) == 3
+
+
+def test_the_state_of_other_candidates_is_left() -> None:
+    problem = Problem()
+    auto = Auto(min_cosine=0.99)
+    problem.step(Equilibrium(TIGHT, auto))
+    other = Auto(candidates=[JacobianFree(), Neumann(steps=5), Exact(TIGHT)])
+    other.load_state_dict(auto.state_dict())
+    assert (other.chosen, other.calls, len(other.measurements)) == (0, 0, 0)
+
+
+def choices(gain: float) -> list[tuple[str, tuple[float, ...]]]:
+    """What three probes on a problem of that gain choose and measure."""
+    problem, auto = Problem(), Auto(min_cosine=0.97, every=1)
+    problem.gain = gain
+    for _ in range(3):
+        problem.step(Equilibrium(TIGHT, auto))
+    return [(measured.chosen, measured.cosines) for measured in auto.measurements]
+
+
+def choose_together(rank: int, folder: str) -> None:
+    """One of two processes, whose problems differ in difficulty."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    torch.save(choices((0.1, 2.0)[rank]), f"{folder}/{rank}.pt")
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def test_two_processes_choose_alike_where_each_alone_would_not(tmp_path: Path) -> None:
+    easy, hard = choices(0.1), choices(2.0)
+    assert [chosen for chosen, _ in easy] != [chosen for chosen, _ in hard]
+    multiprocessing.spawn(choose_together, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert first == second
+    mean = [(a + b) / 2 for a, b in zip(easy[0][1], hard[0][1], strict=True)]
+    assert first[0][1] == pytest.approx(mean, abs=1e-12)

@@ -74,7 +74,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_one_process_with_the_whole_batch(name: str, found: dict[str, Tensor]) -> None:
-    if name == "auto":  # each process chooses on its own part, so only exactness is common
-        pytest.skip("auto chooses in each process by itself")
+    if name == "auto":  # the processes choose alike, but not from the gradient of the joined batch
+        pytest.skip("what auto measures depends on how the batch is divided")
     expected = gradients(Model(layers()[name]), batch())
     assert float((found[name] - expected).norm() / expected.norm()) < 1e-6

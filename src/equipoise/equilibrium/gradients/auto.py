@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from equipoise.equilibrium.fidelity import Fidelity, compare_gradients
 from equipoise.equilibrium.gradients.attached_graph import AttachedGraph, Graph, Rule
@@ -58,7 +58,8 @@ class Auto:
     the device once.
 
     candidates: from the cheapest to the exact one. measurements: the latest probes, in order.
-    Processes that train together each measure on their own part of the batch.
+    Processes of torch.distributed's default group take the mean of what they measure, each on its
+    own part of the batch, so that all of them choose alike; they have to probe together.
     """
 
     own_iteration: ClassVar[bool] = False
@@ -90,6 +91,26 @@ class Auto:
         """Say auto, and which candidate is in force."""
         return f"auto:{label(self.active)}"
 
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values from which `load_state_dict` goes on with the same choices."""
+        return {
+            "candidates": [label(candidate) for candidate in self.candidates],
+            "chosen": self.chosen,
+            "calls": self.calls,
+            "measurements": [asdict(measurement) for measurement in self.measurements],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state; one of other candidates says nothing about these and is left."""
+        if state["candidates"] != [label(candidate) for candidate in self.candidates]:
+            return
+        self.chosen, self.calls = state["chosen"], state["calls"]
+        self.measurements.clear()
+        self.measurements.extend(
+            Measurement(m["call"], tuple(m["cosines"]), tuple(m["norm_ratios"]), m["chosen"])
+            for m in state["measurements"]
+        )
+
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
         """What the candidate in force gives; at a probe its backward measures all of them."""
         if not torch.is_grad_enabled():
@@ -119,7 +140,7 @@ class Auto:
     def _choose(self, fidelities: list[Fidelity]) -> None:
         cosines = torch.stack([fidelity.cosine for fidelity in fidelities])
         ratios = torch.stack([fidelity.norm_ratio for fidelity in fidelities])
-        measured, sizes = torch.stack((cosines, ratios)).tolist()
+        measured, sizes = _mean_over_processes(torch.stack((cosines, ratios))).tolist()
         worst = [min(series) for series in zip(*self._recent(), measured, strict=True)]
         enough = (i for i, cosine in enumerate(worst) if cosine >= self.min_cosine)
         self.chosen = next(enough, len(self.candidates) - 1)
@@ -131,6 +152,15 @@ class Auto:
         """The cosines of the probes before this one that still count."""
         earlier = len(self.measurements) - (self.patience - 1)
         return [probe.cosines for probe in self.measurements][max(earlier, 0) :]
+
+
+def _mean_over_processes(values: Tensor) -> Tensor:
+    """The same numbers in every process: a sum, unlike a minimum, also agrees on NaN."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()
 
 
 def label(estimator: GradientEstimator) -> str:
