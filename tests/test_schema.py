@@ -12,8 +12,8 @@ from equipoise.schema import PLAIN_KEYS, check_signatures, locate, target_nodes
 
 GIVEN_BY_RUN = {
     "equilibrium", "callbacks", "logger", "model", "make_optimizer", "schedule", "params",
-    "solver", "gradient", "eval_solver", "regularizer", "experiment", "dir", "anonymous", "checkpoint_name",
-    "add_file_policy", "kwargs",
+    "solver", "gradient", "eval_solver", "regularizer", "experiment", "dir", "anonymous",
+    "checkpoint_name", "add_file_policy", "kwargs",
 }  # fmt: skip
 TORCH_SPEED = {"foreach", "maximize", "capturable", "differentiable", "fused",
                "decoupled_weight_decay"}  # fmt: skip

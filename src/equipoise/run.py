@@ -7,7 +7,6 @@ answered at once.
 from __future__ import annotations
 
 import csv
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,12 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from equipoise.building import build_model, build_run, instantiate, settle_data
 from equipoise.checkpoints import read_checkpoint
 from equipoise.errors import UserError
 
 if TYPE_CHECKING:
-    from lightning.pytorch import LightningModule
-    from omegaconf import DictConfig
     from torch import nn
 
     from equipoise.anytime import AnytimeCurve
@@ -178,116 +176,6 @@ def _prepare(composition: Composition, directory: Path) -> None:
     settle_data(composition.config)
     check_signatures(plain(composition.config, resolve=True))
     quiet_lightning()
-
-
-def settle_data(config: DictConfig) -> None:
-    """Fill in what only the files of the dataset tell, such as its number of classes.
-
-    A data module that has a method `inspect` looks at its files, and returns such settings of the
-    task. Raises UserError, before anything is written, where they cannot be used.
-    """
-    from omegaconf import OmegaConf
-
-    from equipoise.compose import plain
-    from equipoise.schema import check_signatures, locate
-
-    task = plain(config, resolve=True)["task"]
-    node = {key: value for key, value in task.items() if key != "objective"}
-    if not hasattr(locate("task", str(node["_target_"])), "inspect"):
-        return
-    check_signatures({"task": node})
-    for key, value in instantiate("task", node).inspect().items():
-        OmegaConf.update(config, f"task.{key}", value)
-
-
-def open_folder(config: DictConfig, directory: Path) -> None:
-    """Make the run's folder with config.yaml in it, once everything could be built."""
-    from omegaconf import OmegaConf
-
-    directory.mkdir(parents=True, exist_ok=True)
-    if is_first_process():
-        OmegaConf.save(config, directory / "config.yaml", resolve=True)
-        print(f"run folder: {directory}")
-
-
-def build_run(composition: Composition, directory: Path) -> Run:
-    """Build data, network, task, callbacks, loggers and trainer, all by `_target_`."""
-    import lightning.pytorch as pl
-
-    from equipoise.callbacks.estimator_state import EstimatorState
-    from equipoise.callbacks.observers import behind_one
-    from equipoise.callbacks.run_state import ConfigurationInCheckpoint, RandomState
-    from equipoise.compose import plain, storable
-    from equipoise.training import Run
-
-    config = plain(composition.config, resolve=True)
-    pl.seed_everything(config["seed"], workers=True, verbose=False)
-    data = instantiate("task", config["task"])
-    task = build_task(config)
-    callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
-    loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
-    stored = storable(composition.config)
-    callbacks += [ConfigurationInCheckpoint(stored, composition.choices), RandomState()]
-    callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
-    around = {"callbacks": behind_one(callbacks), "logger": loggers or False}
-    trainer = instantiate("trainer", config["trainer"], **around)
-    open_folder(composition.config, directory)
-    for logger in loggers:
-        if not isinstance(logger, pl.loggers.CSVLogger):  # config.yaml lies beside metrics.csv
-            logger.log_hyperparams(config)
-    return Run(data, task, trainer, directory, composition.choices, config["seed"])
-
-
-def build_task(config: dict[str, Any]) -> LightningModule:
-    """The objective around the network, its optimiser and its schedule."""
-    task: LightningModule = instantiate(
-        "task.objective",
-        config["task"]["objective"],
-        model=build_model(config),
-        make_optimizer=instantiate("optimizer", config["optimizer"]),
-        schedule=instantiate("schedule", config["schedule"]),
-    )
-    return task
-
-
-def build_model(config: dict[str, Any]) -> nn.Module:
-    """The network, with an equilibrium layer of the chosen solver and estimator if it has one."""
-    parts: dict[str, Any] = {}
-    if config["model"].get("equilibrium", True):
-        chosen = ("solver", "gradient", "eval_solver", "regularizer")
-        layer = {key: instantiate(key, config[key]) for key in chosen if config.get(key)}
-        parts["equilibrium"] = instantiate("equilibrium", config["equilibrium"], **layer)
-    model: nn.Module = instantiate("model", config["model"], **parts)
-    return model
-
-
-def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
-    """Build the object of a node. The one place that does.
-
-    Raises UserError with the cause where its class refuses the values.
-    """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate as hydra_instantiate
-
-    from equipoise.schema import constructor_arguments
-
-    node = constructor_arguments(node)
-    try:
-        if not parts:
-            return hydra_instantiate(node, _convert_="all")
-        # as call-site arguments Hydra would turn solvers, which are dataclasses, into mappings
-        return hydra_instantiate(node, _convert_="all", _partial_=True)(**parts)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError | TypeError | ImportError | UserError):
-            raise UserError(f"{key}: {error.__cause__}") from error
-        raise
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{key}: {error}") from error
-
-
-def is_first_process() -> bool:
-    """Whether this process speaks to the user: not one that a launcher started beside it."""
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
 
 
 def close_wandb(exit_code: int) -> None:

@@ -20,7 +20,8 @@ from equipoise.errors import UserError
 
 PLAIN_KEYS = {
     "takes", "gives", "wants", "equilibrium", "solvers", "gradients",
-    "classes", "mask_classes", "image_size", "image_channels", "monitor", "monitor_mode", "objective",
+    "classes", "mask_classes", "image_size", "image_channels", "vocabulary", "monitor",
+    "monitor_mode", "objective",
 }  # fmt: skip
 """Keys that describe a choice to the checks and to the other groups, not to its class."""
 

@@ -172,7 +172,7 @@ def load_weights(task: pl.LightningModule, state: dict[str, Any]) -> None:
     evaluation may have been given or spared.
     """
     found = task.load_state_dict(state, strict=False)
-    unfit = [name for name in (*found.missing_keys, *found.unexpected_keys)]
+    unfit = [*found.missing_keys, *found.unexpected_keys]
     if wrong := [name for name in unfit if not name.endswith("_extra_state")]:
         raise RunFailed(f"the checkpoint does not fit the network: {', '.join(wrong[:5])}")
 

@@ -98,8 +98,8 @@ def checkpoint(composition: Composition, model: nn.Module) -> dict[str, Any]:
     """
     import lightning
 
+    from equipoise.building import build_task
     from equipoise.compose import plain, storable
-    from equipoise.run import build_task
 
     config = plain(composition.config, resolve=True)
     task = build_task(config)
