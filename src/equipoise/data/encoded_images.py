@@ -13,11 +13,8 @@ from torchvision.transforms.v2 import functional
 from equipoise.errors import UserError
 
 
-class EncodedImages(Protocol):
-    """A labelled split whose images are still compressed: a folder, or a table."""
-
-    classes: list[str]
-    labels: Tensor
+class EncodedFiles(Protocol):
+    """Images that are still compressed, by row."""
 
     def encoded(self, row: int) -> bytes:
         """Return the file contents of the image in a row."""
@@ -28,7 +25,14 @@ class EncodedImages(Protocol):
         ...
 
 
-def decode_rgb(source: EncodedImages, row: int) -> Tensor:
+class EncodedImages(EncodedFiles, Protocol):
+    """A labelled split whose images are still compressed: a folder, or a table."""
+
+    classes: list[str]
+    labels: Tensor
+
+
+def decode_rgb(source: EncodedFiles, row: int) -> Tensor:
     """Decode an image to uint8 (3, H, W); grey, palette and CMYK images become RGB.
 
     Raises UserError naming the image when it is missing, damaged or truncated.
