@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.equilibrium.budget_jitter import BudgetJitter
+from equipoise.equilibrium.failure import classify, describe_failure, with_fallback
 from equipoise.equilibrium.gradients import GradientEstimator
 from equipoise.equilibrium.initial import MixedStart, StartRule
 from equipoise.equilibrium.regularizers import Regularizer, attach_states
-from equipoise.equilibrium.solution import NotConvergedError, Solution, SolveReport, Status
-from equipoise.equilibrium.solvers import FixedPoint, Solver
-from equipoise.equilibrium.state import Function, Layout, State
+from equipoise.equilibrium.solution import NotConvergedError, Solution, SolveReport
+from equipoise.equilibrium.solvers import Solver
+from equipoise.equilibrium.state import Function, State
 
 OnFailure = Literal["raise", "warn", "fallback"]
 
@@ -70,7 +71,7 @@ class Equilibrium(nn.Module):
         if self.gradient.own_iteration:
             solution = Solution.unsolved(z0)
             state = self.gradient.attach(f, solution, z0, *inputs)
-            _classify(solution.report, solver)
+            classify(solution.report, solver)
         else:
             with torch.no_grad():
                 solution = self._handled(solver.solve(f, z0, *inputs), solver, f, z0, inputs)
@@ -140,55 +141,10 @@ class Equilibrium(nn.Module):
         if settled or solver.tol == 0 or bool(solution.converged.all()):
             return solution
         if self.on_failure == "fallback":
-            return _with_fallback(solution, solver, f, z0, inputs)
-        message = _describe(solution.report, solver)
+            return with_fallback(solution, solver, f, z0, inputs)
+        message = describe_failure(solution.report, solver)
         if self.on_failure == "raise":
             raise NotConvergedError(message)
         warnings.warn(f"{message}; this warning comes once a layer", stacklevel=3)
         self._warned = True
         return solution
-
-
-def _classify(report: SolveReport, solver: Solver) -> None:
-    """Statuses of an estimator's own iteration, by the tolerance of the layer's solver."""
-    if report.residual is None or report.status is None:
-        return
-    status = report.status.masked_fill(report.residual <= solver.tol, Status.CONVERGED)
-    report.status = status.masked_fill(~torch.isfinite(report.residual), Status.NON_FINITE)
-
-
-def _describe(report: SolveReport, solver: Solver) -> str:
-    counts = report.counts()
-    failed = sum(count for status, count in counts.items() if status != "converged")
-    kinds = ", ".join(f"{n} {status}" for status, n in counts.items() if status != "converged")
-    return (
-        f"{failed} of {sum(counts.values())} samples did not reach the tolerance {solver.tol:g} in "
-        f"{report.nfe} evaluations ({kinds})"
-    )
-
-
-def _with_fallback(
-    solution: Solution, solver: Solver, f: Function, z0: State, inputs: tuple[Tensor, ...]
-) -> Solution:
-    """Where `solution` diverged or is non-finite, the damped iteration's result if it is better."""
-    damped = FixedPoint(
-        damping=0.5, max_steps=solver.max_steps, tol=solver.tol, stop=solver.stop,
-        check_every=solver.check_every, dtype=solver.dtype,
-    ).solve(f, z0, *inputs)  # fmt: skip
-    broken = (solution.status == Status.DIVERGED) | (solution.status == Status.NON_FINITE)
-    better = broken & (damped.residual < solution.residual)
-    layout = Layout.of(solution.z)
-    z = torch.where(better.unsqueeze(1), layout.flatten(damped.z), layout.flatten(solution.z))
-    merged = Solution(
-        z=layout.restore(z),
-        residual=torch.where(better, damped.residual, solution.residual),
-        steps=torch.where(better, damped.steps, solution.steps),
-        status=torch.where(better, damped.status, solution.status),
-        nfe=solution.nfe + damped.nfe,
-        trace=solution.trace,
-        inverse=solution.inverse,
-        states=solution.states,
-        products=solution.products,
-    )
-    merged.report.fallback = better
-    return merged
