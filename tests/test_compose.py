@@ -58,6 +58,21 @@ def test_values_of_a_recipe_hold_for_their_choice_alone():
     assert "momentum" not in config.optimizer
 
 
+def test_a_recipe_may_say_otherwise_for_a_size():
+    published = compose(["task=cityscapes", "task.path=streets"])
+    assert (published.choices["solver"], published.config.task.batch_size) == ("broyden", 12)
+    tiny = compose(["task=cityscapes", "task.path=streets", "model.size=tiny"])
+    assert (tiny.choices["solver"], tiny.choices["optimizer"]) == ("anderson", "adam")
+    assert tiny.config.model.batch_norm_momentum == 0.1
+    assert len(tiny.config.callbacks.gradient_schedule.phases) == 0
+    assert "sizes" not in tiny.config.recipe
+    typed = compose(
+        ["task=cityscapes", "task.path=streets", "model.size=tiny", "solver=broyden",
+         "task.batch_size=7"]
+    )  # fmt: skip
+    assert (typed.choices["solver"], typed.config.task.batch_size) == ("broyden", 7)
+
+
 def test_an_estimator_brings_the_solver_that_it_needs():
     assert compose(["gradient=unrolled"]).choices["solver"] == "fixed_point"
 

@@ -58,7 +58,8 @@ def compose(typed: Sequence[str]) -> Composition:
         checks.check_choice(override, menu)
     groups = [o for o in overrides if menu.offers(o) or checks.is_of_hydra(o)]
     values = [override for override in overrides if override not in groups]
-    skeleton, choices, added = _with_implied_choices(groups)
+    size = next((o.value() for o in values if o.key_or_group == "model.size"), None)
+    skeleton, choices, added = _with_implied_choices(groups, size)
     checks.check_model_and_task(skeleton, choices, roots)
     checks.check_equilibrium(skeleton, choices, groups)
     checks.check_solver_and_gradient(skeleton, choices)
@@ -67,6 +68,7 @@ def compose(typed: Sequence[str]) -> Composition:
     for override in values:
         checks.check_value(override, skeleton, choices)
     config, choices = _hydra([*(o.input_line or "" for o in overrides), *added])
+    _fit_recipe_to_size(config, size)
     _apply_recipe(config, choices, typed={o.key_or_group for o in values})
     _expand_phases(config, choices, menu)
     _let_typed_steps_rule(config, {o.key_or_group for o in values})
@@ -157,7 +159,7 @@ def _hydra(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
 
 
 def _with_implied_choices(
-    groups: list[Override],
+    groups: list[Override], size: Any
 ) -> tuple[DictConfig, dict[str, str], list[str]]:
     """Compose with the choices that a recipe makes and the solver that an estimator needs.
 
@@ -170,10 +172,20 @@ def _with_implied_choices(
     while True:
         extra = [f"{group}={choice}" for group, choice in added.items()]
         config, choices = _hydra([*lines, *extra])
+        _fit_recipe_to_size(config, size)
         new = {g: c for g, c in _wanted(config, choices).items() if g not in typed}
         if all(added.get(group) == choice for group, choice in new.items()):
             return config, choices, extra
         added.update(new)
+
+
+def _fit_recipe_to_size(config: DictConfig, typed: Any) -> None:
+    """Lay `recipe.sizes.<size>` over the recipe: what a model of that size needs otherwise."""
+    with open_dict(config):
+        sizes = config.recipe.pop("sizes", None) or {}
+        fragment = sizes.get(str(typed or config.model.get("size")))
+        if fragment:
+            config.recipe = OmegaConf.merge(config.recipe, fragment)
 
 
 def _wanted(config: DictConfig, choices: dict[str, str]) -> dict[str, str]:
@@ -187,10 +199,16 @@ def _wanted(config: DictConfig, choices: dict[str, str]) -> dict[str, str]:
 
 
 def _apply_recipe(config: DictConfig, choices: dict[str, str], typed: Collection[str] = ()) -> None:
-    """Merge `recipe.<group>.<choice>` for the choices in force; what was typed stays."""
+    """Merge `recipe.<group>.<choice>` for the choices in force; what was typed stays.
+
+    `recipe.values` holds settings of the other groups, for a recipe's sizes.
+    """
     for group, by_choice in config.recipe.items():
-        values = None if group == "use" else by_choice.get(choices.get(group))
-        for key, value in flatten(values or {}, prefix=f"{group}."):
+        if group == "use":
+            continue
+        free = group == "values"
+        values = by_choice if free else by_choice.get(choices.get(group))
+        for key, value in flatten(values or {}, prefix="" if free else f"{group}."):
             if not any(key == name or key.startswith(f"{name}.") for name in typed):
                 checks.check_recipe_key(key, config)
                 OmegaConf.update(config, key, value, force_add=False)

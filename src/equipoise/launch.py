@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -104,11 +105,13 @@ outcome: list[Exception] = []
 def job(config: DictConfig) -> float | None:
     """One job: compose it with our rules, run it, and give a sweeper its monitored value."""
     settings = HydraConfig.get()
+    directory = shortened(Path(settings.runtime.output_dir))
     try:
-        directory = shortened(Path(settings.runtime.output_dir))
         metrics = execute(compose(settings.overrides.task), directory)
     except (UserError, RunFailed, RunInterrupted) as error:
         outcome.append(error)
+        if settings.mode == RunMode.RUN:
+            remove_unused(directory)
         if settings.mode == RunMode.MULTIRUN:
             if isinstance(error, RunInterrupted):
                 raise SystemExit(INTERRUPTED) from error
@@ -117,6 +120,12 @@ def job(config: DictConfig) -> float | None:
     monitor = OmegaConf.select(config, "task.monitor", default="").removeprefix("val/")
     value = metrics["val"].get(monitor)
     return None if value is None else float(value)
+
+
+def remove_unused(directory: Path) -> None:
+    """Remove the folder of a run that could not begin: it holds only what Hydra has put there."""
+    if {path.name for path in directory.iterdir()} <= {".hydra", "train.log"}:
+        shutil.rmtree(directory)
 
 
 def shortened(path: Path) -> Path:

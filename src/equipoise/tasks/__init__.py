@@ -4,4 +4,8 @@ from equipoise.tasks.classification import Classification
 from equipoise.tasks.classification_and_segmentation import ClassificationAndSegmentation
 from equipoise.tasks.segmentation import Segmentation
 
-__all__ = ["Classification", "ClassificationAndSegmentation", "Segmentation"]
+__all__ = [
+    "Classification",
+    "ClassificationAndSegmentation",
+    "Segmentation",
+]

@@ -1,0 +1,104 @@
+"""Cityscapes: street scenes in nineteen classes, in its published folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from equipoise.data.hub_dataset import local_folder
+from equipoise.data.image_data_module import SplitName
+from equipoise.data.masked_data_module import MaskedDataModule
+from equipoise.data.masked_files import IGNORED, ImageAndMask, MaskedFiles
+from equipoise.errors import UserError
+
+IMAGES, MASKS = "leftImg8bit", "gtFine"
+IMAGE_ENDING, MASK_ENDING = "_leftImg8bit.png", "_gtFine_labelIds.png"
+LABEL_IDS = 34
+
+# The nineteen classes that count, by the id that the published masks give them.
+CLASS_OF_ID = {
+    7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole",
+    19: "traffic light", 20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky",
+    24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train",
+    32: "motorcycle", 33: "bicycle",
+}  # fmt: skip
+
+
+class Cityscapes(MaskedDataModule):
+    """The folder `path` with leftImg8bit/{train,val,test}/<city>/<stem>_leftImg8bit.png.
+
+    Masks are gtFine/{train,val}/<city>/<stem>_gtFine_labelIds.png; their 34 ids become 19 classes,
+    all others 255. Test is validation, since the masks of the test images were never published.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        batch_size: int = 12,
+        eval_batch_size: int | None = 1,
+        seed: int = 0,
+        num_workers: int = 4,
+        crop: Sequence[int] = (512, 1024),
+        scales: Sequence[float] = (0.5, 2.1),
+        augment: bool = True,
+        pad_multiple: int = 32,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            num_workers=num_workers,
+            crop=crop,
+            scales=scales,
+            augment=augment,
+            pad_multiple=pad_multiple,
+        )
+        self.path = path
+
+    def find_files(self, name: SplitName) -> MaskedFiles:
+        """Find the pairs of a split; raises UserError when there are none or a mask is missing."""
+        self.classes = list(CLASS_OF_ID.values())
+        root = local_folder(_given(self.path))
+        split = "train" if name == "train" else "val"
+        images = sorted((root / IMAGES / split).glob(f"*/*{IMAGE_ENDING}"))
+        if not images:
+            raise UserError(
+                f"{root} has no images {IMAGES}/{split}/<city>/<name>{IMAGE_ENDING}: "
+                "set task.path to a folder in the published layout of Cityscapes."
+            )
+        return MaskedFiles([_pair(root, split, image) for image in images], to_classes)
+
+
+def to_classes(ids: Tensor, file: Path) -> Tensor:
+    """Translate label ids (H, W) of -1 or 255 (none) and 0 to 33; raises UserError for others."""
+    ids = ids.masked_fill(ids == -1, IGNORED)
+    unknown = (ids != IGNORED) & ((ids < 0) | (ids >= LABEL_IDS))
+    if unknown.any():
+        raise UserError(
+            f"The mask {file} has the label id {int(ids[unknown][0])}, but those of Cityscapes "
+            f"are 0 to {LABEL_IDS - 1}: it needs a file {MASK_ENDING}, not one of colours."
+        )
+    table = torch.full((IGNORED + 1,), IGNORED)
+    table[list(CLASS_OF_ID)] = torch.arange(len(CLASS_OF_ID))
+    return table[ids]
+
+
+def _pair(root: Path, split: str, image: Path) -> ImageAndMask:
+    stem = image.name.removesuffix(IMAGE_ENDING)
+    mask = root / MASKS / split / image.parent.name / f"{stem}{MASK_ENDING}"
+    if not mask.is_file():
+        raise UserError(f"The image {image} has no mask {mask}: fetch {MASKS} as well.")
+    return ImageAndMask(image, mask)
+
+
+def _given(path: str | None) -> str:
+    if path is None:
+        raise UserError(
+            "Cityscapes has to be fetched: register at its site, unpack leftImg8bit_trainvaltest "
+            "and gtFine_trainvaltest into one folder and set task.path to it."
+        )
+    return path

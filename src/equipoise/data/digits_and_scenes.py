@@ -1,0 +1,88 @@
+"""Digits to classify and scenes of digits to segment, side by side: for one model of both."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from equipoise.data.digit_scenes import SCENES, DigitScenes
+from equipoise.data.image_data_module import ImageDataModule, SplitName
+from equipoise.data.indices import BatchIndex
+from equipoise.data.loader import Batch
+from equipoise.data.memory_scenes import MemoryScenes
+from equipoise.data.scene_drawing import WHITE
+
+
+class DigitsAndScenes(ImageDataModule):
+    """The bundled digits, enlarged to the scenes' canvas, and the scenes of task=digit_scenes.
+
+    A sample is a digit and a scene of the same split. For validation and test there are as many of
+    both; in training the digits take turns. A batch is {"image" (B, 1, canvas, canvas), "label"
+    (B,), "scene" (B, 1, canvas, canvas), "mask" (B, canvas, canvas), "index" (B,)}.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        seed: int = 0,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        train_scenes: int = 4000,
+        canvas: int = 32,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            num_workers=num_workers,
+        )
+        self.scenes = DigitScenes(
+            seed=seed,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            train_scenes=train_scenes,
+            canvas=canvas,
+        )
+
+    def read_split(self, name: SplitName) -> DigitsWithScenes:
+        """Draw the scenes of one split beside its digits; raises UserError without digits."""
+        scenes = self.scenes.read_split(name)
+        self.classes = self.scenes.classes
+        digits = self.scenes.digits.read_split(name)
+        return DigitsWithScenes(enlarged(digits.images, self.scenes.canvas), digits.labels, scenes)
+
+
+class DigitsWithScenes:
+    """Row i: scene i, and the digit i modulo the number of digits."""
+
+    def __init__(self, images: Tensor, labels: Tensor, scenes: MemoryScenes) -> None:
+        self.images = images
+        self.labels = labels
+        self.scenes = scenes
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.scenes)
+
+    def __getitem__(self, index: BatchIndex) -> Batch:
+        """Return the batch of the rows in `index`."""
+        batch = self.scenes[index]
+        rows = index.rows % len(self.labels)
+        return {
+            "image": SCENES(self.images.index_select(0, rows)),
+            "label": self.labels.index_select(0, rows),
+            "scene": batch["image"],
+            "mask": batch["mask"],
+            "index": index.rows,
+        }
+
+
+def enlarged(images: Tensor, side: int) -> Tensor:
+    """Return digits (N, 1, 8, 8) in 0 to 16 as (N, 1, side, side) in 0 to 255, both uint8."""
+    pixels = images.float() * (WHITE / 16)
+    shape = (side, side)
+    return functional.interpolate(pixels, shape, mode="bilinear").round().to(torch.uint8)

@@ -1,0 +1,114 @@
+"""Images and their masks as they lie on the disk, in pairs."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from equipoise.data.encoded_images import decode_rgb
+from equipoise.errors import UserError
+
+IGNORED = 255
+PROGRESS_AFTER_SECONDS = 2.0
+DECODING_ERRORS = (
+    OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+ToClasses = Callable[[Tensor, Path], Tensor]
+"""From the ids of a mask (H, W) to its classes; the path is for the error message."""
+
+
+class ImageAndMask(NamedTuple):
+    """The files of one sample."""
+
+    image: Path
+    mask: Path
+
+
+class MaskedFiles:
+    """The pairs of one split, decoded one by one; `to_classes` translates the masks' ids."""
+
+    def __init__(self, pairs: Sequence[ImageAndMask], to_classes: ToClasses) -> None:
+        self.pairs = list(pairs)
+        self.to_classes = to_classes
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.pairs)
+
+    def encoded(self, row: int) -> bytes:
+        """Return the file contents of the image in a row."""
+        return self.pairs[row].image.read_bytes()
+
+    def describe(self, row: int) -> str:
+        """Return the path of the image in a row."""
+        return str(self.pairs[row].image)
+
+    def read(self, row: int) -> tuple[Tensor, Tensor]:
+        """Decode a pair: image uint8 (3, H, W), mask uint8 (H, W) of classes, 255 ignored.
+
+        Raises UserError, which names the file, for one that is damaged, for a mask of another size
+        than its image and for an id that is no class.
+        """
+        image, file = decode_rgb(self, row), self.pairs[row].mask
+        mask = self.to_classes(decode_mask(file), file)
+        refuse_other_size(self.pairs[row], (image.shape[-1], image.shape[-2]), mask.shape[::-1])
+        return image, mask.to(torch.uint8)
+
+    def check_sizes(self) -> None:
+        """Raise UserError at the first mask of another size than its image; reads headers only."""
+        for pair in progress(self.pairs, "Checking masks"):
+            refuse_other_size(pair, image_size(pair.image), image_size(pair.mask))
+
+
+def decode_mask(file: Path) -> Tensor:
+    """Decode a mask to its ids, int64 (H, W): grey values, or the numbers of a palette.
+
+    Raises UserError, which names the file, when it is missing, damaged or in colour.
+    """
+    try:
+        with Image.open(file) as image:
+            ids = np.asarray(image.convert("L") if image.mode == "LA" else image)
+    except DECODING_ERRORS as error:
+        raise UserError(f"The mask {file} cannot be decoded ({error}): replace it.") from error
+    if ids.ndim == 3 and (ids[..., :3] == ids[..., :1]).all():
+        ids = ids[..., 0]
+    if ids.ndim != 2:
+        raise UserError(
+            f"The mask {file} is in colour: a mask holds one class number a pixel, "
+            "as a grey or palette image."
+        )
+    return torch.from_numpy(ids.astype(np.int64))
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """Return width and height from the header; raises UserError when it cannot be read."""
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except DECODING_ERRORS as error:
+        raise UserError(
+            f"The image {file} cannot be opened ({error}): replace it or take it out."
+        ) from error
+
+
+def refuse_other_size(pair: ImageAndMask, image: Sequence[int], mask: Sequence[int]) -> None:
+    """Raise UserError unless both sizes (width, height) are the same."""
+    if tuple(image) != tuple(mask):
+        raise UserError(
+            f"The mask {pair.mask} is {mask[0]} pixels wide and {mask[1]} high, its image "
+            f"{pair.image.name} is {image[0]} wide and {image[1]} high: give both the same size."
+        )
+
+
+def progress(pairs: Sequence[ImageAndMask], title: str) -> tqdm[ImageAndMask]:
+    """Show how far a walk over all files is when it takes long."""
+    return tqdm(pairs, title, delay=PROGRESS_AFTER_SECONDS, leave=False)

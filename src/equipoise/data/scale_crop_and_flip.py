@@ -1,0 +1,78 @@
+"""The published augmentation of street scenes, one image and its mask at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from equipoise.data.masked_files import IGNORED
+from equipoise.data.random_streams import stream
+
+STEP = 0.1
+
+
+class Draw(NamedTuple):
+    """The random choices for one sample: scale, place of the crop in 0 to 1, and the flip."""
+
+    scale: float
+    top: float
+    left: float
+    flip: bool
+
+
+class ScaleCropAndFlip:
+    """Resize by a random scale, cut out `crop` = (height, width), flip half of the samples.
+
+    The scale is that of the image's own size, from scales[0] to scales[1] in steps of 0.1; what is
+    smaller than the crop is padded below and on the right, the image with 0 (black), the mask with
+    255. The image is interpolated
+    bilinearly, the mask takes the nearest pixel. The draws are a pure function of
+    (seed, epoch, row).
+
+    Source: the published Cityscapes training of MDEQ, with scales from 0.5 to 2.1 relative to a
+    long side of 2048, that of every image in Cityscapes.
+    """
+
+    def __init__(self, crop: Sequence[int], scales: Sequence[float], seed: int) -> None:
+        self.height, self.width = crop
+        self.least, most = scales
+        self.count = round((most - self.least) / STEP) + 1
+        self.seed = seed
+
+    def __call__(self, image: Tensor, mask: Tensor, epoch: int, row: int) -> tuple[Tensor, Tensor]:
+        """Return the crops (3, height, width) and (height, width) of a uint8 image and its mask."""
+        drawn = self.draw(epoch, row)
+        image, mask = resize(image, mask, drawn.scale)
+        image, mask = pad(image, mask, self.height, self.width)
+        top = int(drawn.top * (mask.shape[0] - self.height + 1))
+        left = int(drawn.left * (mask.shape[1] - self.width + 1))
+        rows, columns = slice(top, top + self.height), slice(left, left + self.width)
+        image, mask = image[:, rows, columns], mask[rows, columns]
+        return (image.flip(-1), mask.flip(-1)) if drawn.flip else (image, mask)
+
+    def draw(self, epoch: int, row: int) -> Draw:
+        """Return the choices for a row in an epoch."""
+        generator = stream(self.seed, epoch, row, 3)
+        scale, top, left, flip = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+        return Draw(self.least + STEP * int(scale * self.count), top, left, flip < 0.5)
+
+
+def resize(image: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Resize so that the longer side becomes int(scale * side + 0.5), the other in proportion."""
+    longer = max(mask.shape)
+    factor = int(longer * scale + 0.5) / longer
+    size = [int(side * factor + 0.5) for side in mask.shape]
+    pixels = functional.interpolate(image[None].float(), size, mode="bilinear")[0]
+    classes = functional.interpolate(mask[None, None].float(), size, mode="nearest")[0, 0]
+    return pixels.round().to(torch.uint8), classes.to(torch.uint8)
+
+
+def pad(image: Tensor, mask: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Pad below and on the right to at least (height, width), with black and ignored pixels."""
+    below, right = max(height - mask.shape[0], 0), max(width - mask.shape[1], 0)
+    margins = (0, right, 0, below)
+    return functional.pad(image, margins), functional.pad(mask, margins, value=IGNORED)

@@ -1,0 +1,148 @@
+"""Segmentation of any images: a folder of images and masks side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equipoise.data.hub_dataset import local_folder
+from equipoise.data.image_data_module import SplitName, check_fraction
+from equipoise.data.masked_data_module import SPLITS, MaskedDataModule
+from equipoise.data.masked_files import IGNORED, ImageAndMask, MaskedFiles, decode_mask, progress
+from equipoise.data.paired_files import find_pairs
+from equipoise.data.random_streams import stream
+from equipoise.errors import UserError
+
+
+class SegmentationFolder(MaskedDataModule):
+    """Images and masks in `path`: images/<stem>.jpg with masks/<stem>.png, or both in one folder.
+
+    In one folder the mask of <stem>.jpg is <stem>_mask.png. Subfolders train, val and test (or
+    images/train, masks/train, ...) are the splits; where there is no train folder, `val_fraction`
+    and `test_fraction` of all samples are drawn by `seed`. Without a test split, test is
+    validation, and without a validation split, validation is drawn from the training samples. A
+    mask holds the numbers 0, 1, ... of the classes, as grey values or palette indices, and 255
+    where a pixel does not count. `mask_classes` null: counted, one more than the largest number in
+    any mask.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        batch_size: int = 8,
+        eval_batch_size: int | None = 1,
+        seed: int = 0,
+        num_workers: int = 0,
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.15,
+        mask_classes: int | None = None,
+        crop: Sequence[int] = (192, 256),
+        scales: Sequence[float] = (0.9, 1.2),
+        augment: bool = True,
+        pad_multiple: int = 32,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            num_workers=num_workers,
+            crop=crop,
+            scales=scales,
+            augment=augment,
+            pad_multiple=pad_multiple,
+        )
+        check_fraction("val_fraction", val_fraction)
+        check_fraction("test_fraction", test_fraction)
+        if mask_classes is not None and not 2 <= mask_classes <= IGNORED:
+            raise UserError(f"task.mask_classes is {mask_classes}: set it to 2 to {IGNORED}.")
+        self.path = path
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.mask_classes = mask_classes
+
+    def inspect(self) -> dict[str, Any]:
+        """Check all files, and count the classes where they were not given.
+
+        Raises UserError, which names the file that is missing or does not fit.
+        """
+        super().inspect()
+        if self.mask_classes is not None:
+            return {}
+        pairs = {pair for name in SPLITS for pair in self.find_files(name).pairs}
+        return {"mask_classes": count_classes(sorted(pairs))}
+
+    def find_files(self, name: SplitName) -> MaskedFiles:
+        """Find the pairs of a split; raises UserError when there are none or one is incomplete."""
+        root = local_folder(_given(self.path))
+        pairs = self._splits(root)[name]
+        if not pairs:
+            raise UserError(
+                f"{root} has no samples for {name}: add some, or change task.val_fraction and "
+                "task.test_fraction."
+            )
+        return MaskedFiles(pairs, self.to_classes)
+
+    def to_classes(self, ids: Tensor, file: Path) -> Tensor:
+        """Return the ids as they are; raises UserError for one that is no class."""
+        classes = IGNORED if self.mask_classes is None else self.mask_classes
+        unknown = (ids != IGNORED) & ((ids < 0) | (ids >= classes))
+        if unknown.any():
+            raise UserError(
+                f"The mask {file} has the class number {int(ids[unknown][0])}, but with "
+                f"{classes} classes they are 0 to {classes - 1} and {IGNORED} for pixels that do "
+                "not count: correct the mask, or set task.mask_classes."
+            )
+        return ids
+
+    def _splits(self, root: Path) -> dict[SplitName, list[ImageAndMask]]:
+        found = {name: find_pairs(root, name) for name in SPLITS}
+        train = found["train"] or find_pairs(root, None)
+        test, val = found["test"], found["val"]
+        if not found["train"]:
+            train, test = self._hold_out(train, self.test_fraction, 5)
+        if not val:
+            train, val = self._hold_out(train, self.val_fraction, 6)
+        val = val or test
+        return {"train": train, "val": val, "test": test or val}
+
+    def _hold_out(
+        self, pairs: list[ImageAndMask], fraction: float, purpose: int
+    ) -> tuple[list[ImageAndMask], list[ImageAndMask]]:
+        order = torch.randperm(len(pairs), generator=stream(self.seed, purpose)).tolist()
+        count = round(fraction * len(pairs))
+        held = set(order[: max(count, 1) if fraction > 0 and len(pairs) > 1 else 0])
+        return (
+            [pair for row, pair in enumerate(pairs) if row not in held],
+            [pair for row, pair in enumerate(pairs) if row in held],
+        )
+
+
+def count_classes(pairs: Sequence[ImageAndMask]) -> int:
+    """Return one more than the largest class number in the masks, 2 at least.
+
+    Raises UserError, which names the mask, where a number is negative or above 255.
+    """
+    largest = 1
+    for pair in progress(pairs, "Counting classes"):
+        ids = decode_mask(pair.mask)
+        if ids.min() < 0 or ids.max() > IGNORED:
+            raise UserError(
+                f"The mask {pair.mask} has the class number {int(ids.max())}: they are 0 to "
+                f"{IGNORED - 1}, and {IGNORED} for pixels that do not count."
+            )
+        largest = max(largest, int(ids.masked_fill(ids == IGNORED, 0).max()))
+    return largest + 1
+
+
+def _given(path: str | None) -> str:
+    if path is None:
+        raise UserError(
+            "task=segmentation_folder needs images of your own: set task.path to a folder with "
+            "images/<name>.jpg and masks/<name>.png."
+        )
+    return path

@@ -1,0 +1,81 @@
+"""Losses of a segmentation: cross-entropy over all pixels, or over the hardest of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+IGNORED = 255
+"""The class number of pixels that count neither for the loss nor for the metrics."""
+
+
+class MaskCrossEntropy(nn.Module):
+    """The mean over all pixels p of -log softmax(logits)[mask_p], weighted by w[mask_p].
+
+    sum_p w[mask_p] loss_p / sum_p w[mask_p], for logits (B, K, H, W) and mask (B, H, W); 0 where
+    every pixel is ignored. `class_weights` are the K weights w, all 1 without them.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, class_weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.register_buffer("class_weights", _as_tensor(class_weights), persistent=False)
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss, a scalar."""
+        total = functional.cross_entropy(
+            logits, mask, self.class_weights, ignore_index=IGNORED, reduction="sum"
+        )
+        counted = mask != IGNORED
+        if self.class_weights is None:
+            return total / counted.sum().clamp(min=1)
+        weights = self.class_weights[mask.masked_fill(~counted, 0)]
+        return total / (weights * counted).sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+class HardPixelCrossEntropy(nn.Module):
+    """The mean of w[mask_p] loss_p over the pixels whose true class has a low probability.
+
+    Those with a probability below max(threshold, t), where t is the probability of the pixel that
+    stands at place `kept` (from 0) when all are sorted with the lowest first: at least about `kept`
+    pixels, and all below the threshold. 0 where no pixel is below it. The mean is not divided by
+    the weights.
+    Source: online hard example mining (Shrivastava et al. 2016, arXiv 1604.03540) for pixels, as in
+    the published HRNet and MDEQ training.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, class_weights: Sequence[float] | None, threshold: float, kept: int) -> None:
+        super().__init__()
+        if not 0 <= threshold <= 1 or kept < 1:
+            raise ValueError("ohem_threshold must lie in [0, 1] and ohem_kept be at least 1")
+        self.register_buffer("class_weights", _as_tensor(class_weights), persistent=False)
+        self.threshold = threshold
+        self.kept = kept
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss, a scalar, for logits (B, K, H, W) and mask (B, H, W)."""
+        losses = functional.cross_entropy(
+            logits, mask, self.class_weights, ignore_index=IGNORED, reduction="none"
+        )
+        hard = self.hard_pixels(logits.detach(), mask)
+        return losses.masked_fill(~hard, 0).sum() / hard.sum().clamp(min=1)
+
+    def hard_pixels(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Return which pixels count, (B, H, W); reads nothing on the host."""
+        counted = mask != IGNORED
+        classes = mask.masked_fill(~counted, 0).unsqueeze(1)
+        probability = logits.softmax(dim=1).gather(1, classes).squeeze(1)
+        ascending = probability.masked_fill(~counted, torch.inf).flatten().sort().values
+        place = (counted.sum() - 1).clamp(min=0, max=self.kept)
+        limit = ascending.gather(0, place.view(1)).clamp(min=self.threshold)
+        return counted & (probability < limit)
+
+
+def _as_tensor(class_weights: Sequence[float] | None) -> Tensor | None:
+    return None if class_weights is None else torch.tensor(class_weights)

@@ -1,0 +1,175 @@
+"""Semantic segmentation: cross-entropy of pixels, mean intersection over union."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from equipoise.errors import UserError
+from equipoise.tasks.mask_loss import IGNORED, HardPixelCrossEntropy, MaskCrossEntropy
+from equipoise.tasks.mean_iou import MeanIoU
+from equipoise.tasks.objective import MakeOptimizer, Objective
+from equipoise.tasks.schedules import Schedule
+
+LossName = Literal["cross_entropy", "ohem"]
+PICTURED = 4
+
+
+class Segmentation(Objective):
+    """Trains any model that maps images (B, C, H, W) to mask logits (B, mask_classes, h, w).
+
+    A batch holds image, mask (B, H, W) with 255 where a pixel does not count, and index (B,). The
+    logits are upsampled bilinearly to the mask's size before anything else. `align_corners_at_test`
+    False tests as the published inference script does, while the published training and validation
+    align the corners. `loss="ohem"` takes the hardest pixels only; `ohem_threshold` and `ohem_kept`
+    are explained at `HardPixelCrossEntropy`. Metrics: loss, miou over the classes that occur, and
+    accuracy of the pixels, in 0 to 1.
+
+    Source: the published Cityscapes training of MDEQ (2006.08656), which is that of HRNet.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        make_optimizer: MakeOptimizer,
+        schedule: Schedule,
+        mask_classes: int,
+        class_weights: Sequence[float] | None,
+        loss: LossName = "cross_entropy",
+        ohem_threshold: float = 0.9,
+        ohem_kept: int = 131072,
+        align_corners_at_test: bool = True,
+    ) -> None:
+        super().__init__(model, make_optimizer, schedule)
+        check_class_weights(class_weights, mask_classes)
+        self.loss: nn.Module = MaskCrossEntropy(class_weights)
+        if loss == "ohem":
+            self.loss = HardPixelCrossEntropy(class_weights, ohem_threshold, ohem_kept)
+        self.align_corners_at_test = align_corners_at_test
+        stages = ("val", "test")
+        self.metrics.update({stage: mask_metrics(mask_classes) for stage in stages})
+        self.per_class: dict[str, float | None] = {}
+        self.pictured: dict[str, Tensor] = {}
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) -> mask logits (B, mask_classes, h, w)."""
+        logits: Tensor = self.model(image)
+        return logits
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
+        """The loss, and the accuracy of the batch's pixels beside it."""
+        mask = batch["mask"]
+        logits = upsample(self(batch["image"]), mask)
+        loss, terms = self.with_regularization(
+            self.loss(logits, mask), lambda z: self.loss(upsample(self.readout(z), mask), mask)
+        )
+        return {"loss": loss, "accuracy": pixel_accuracy(logits, mask), **terms}
+
+    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """Update the validation metrics."""
+        update_mask_metrics(
+            self.stage_metrics("val"), upsample(self(batch["image"]), batch["mask"]), batch["mask"]
+        )
+
+    def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """Update the test metrics, and keep some predictions of the first batches."""
+        mask = batch["mask"]
+        logits = upsample(self(batch["image"]), mask, self.align_corners_at_test)
+        update_mask_metrics(self.stage_metrics("test"), logits, mask)
+        keep_pictures(self.pictured, batch["image"], mask, logits)
+
+    def on_test_start(self) -> None:
+        """Forget the predictions of an earlier test."""
+        self.pictured.clear()
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the whole test set and keep each class's value."""
+        super().on_test_epoch_end()
+        self.per_class = iou_by_name(self.stage_metrics("test"), self.class_names())
+
+    def details(self) -> dict[str, Any]:
+        """Intersection over union of each class in the last test, for metrics.json."""
+        return {"iou_per_class": self.per_class} if self.per_class else {}
+
+    def mask_samples(self) -> dict[str, Tensor]:
+        """A few test images (N, C, H, W) with their "mask" and "prediction" (N, H, W)."""
+        return self.pictured
+
+    def class_names(self) -> list[str]:
+        """The names of the classes that the data tells; numbers where it tells none."""
+        return named_classes(self)
+
+
+def check_class_weights(class_weights: Sequence[float] | None, mask_classes: int) -> None:
+    """Raise UserError unless there is one weight for each class."""
+    if class_weights is not None and len(class_weights) != mask_classes:
+        raise UserError(
+            f"task.objective.class_weights has {len(class_weights)} entries for {mask_classes} "
+            "classes: give one weight for each, or null."
+        )
+
+
+def mask_metrics(mask_classes: int) -> nn.ModuleDict:
+    """Loss, mean IoU and pixel accuracy over a whole split, gathered from all processes."""
+    accuracy = MulticlassAccuracy(
+        mask_classes, average="micro", ignore_index=IGNORED, validate_args=False
+    )
+    return nn.ModuleDict(
+        {"loss": MeanMetric(), "miou": MeanIoU(mask_classes), "accuracy": accuracy}
+    )
+
+
+def update_mask_metrics(metrics: Any, logits: Tensor, mask: Tensor) -> None:
+    """Add a batch of upsampled logits (B, K, H, W)."""
+    losses = functional.cross_entropy(logits, mask, ignore_index=IGNORED, reduction="none")
+    counted = (mask != IGNORED).to(losses.dtype)
+    prediction = logits.argmax(dim=1)
+    metrics["loss"].update(losses, counted)
+    metrics["miou"].update(prediction, mask)
+    metrics["accuracy"].update(prediction, mask)
+
+
+def upsample(logits: Tensor, mask: Tensor, align_corners: bool = True) -> Tensor:
+    """Interpolate logits (B, K, h, w) bilinearly to the size of the mask (B, H, W)."""
+    if logits.shape[-2:] == mask.shape[-2:]:
+        return logits
+    return functional.interpolate(
+        logits, mask.shape[-2:], mode="bilinear", align_corners=align_corners
+    )
+
+
+def pixel_accuracy(logits: Tensor, mask: Tensor) -> Tensor:
+    """The share of the pixels that count whose class is predicted; NaN without any."""
+    counted = mask != IGNORED
+    return ((logits.detach().argmax(dim=1) == mask) & counted).sum() / counted.sum()
+
+
+def keep_pictures(kept: dict[str, Tensor], image: Tensor, mask: Tensor, logits: Tensor) -> None:
+    """Add samples to `kept`, on the host, until it holds four; of one size, that of the first."""
+    missing = PICTURED - len(kept["mask"]) if kept else PICTURED
+    if missing <= 0 or (kept and kept["mask"].shape[1:] != mask.shape[1:]):
+        return
+    new = {"image": image.float(), "mask": mask, "prediction": logits.argmax(dim=1)}
+    for name, values in new.items():
+        parts = [kept[name]] if name in kept else []
+        kept[name] = torch.cat([*parts, values[:missing].cpu()])
+
+
+def iou_by_name(metrics: Any, names: Sequence[str]) -> dict[str, float | None]:
+    """Intersection over union by the class's name, None for a class that does not occur."""
+    values = metrics["miou"].per_class.tolist()
+    numbered = [*names, *(str(number) for number in range(len(names), len(values)))]
+    return {n: None if math.isnan(v) else v for n, v in zip(numbered, values, strict=False)}
+
+
+def named_classes(task: Objective) -> list[str]:
+    """The names of the classes that the data module of the task's trainer knows."""
+    data = getattr(task.trainer, "datamodule", None)
+    return list(getattr(data, "classes", []))
