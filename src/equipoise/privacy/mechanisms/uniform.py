@@ -1,0 +1,53 @@
+"""Uniform: the guess that needs no reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.privacy.domain import Domain
+from equipoise.privacy.errors import RoundError
+from equipoise.privacy.question import Question
+from equipoise.privacy.range_estimate import RangeEstimate
+from equipoise.privacy.survey import Survey, Tally
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every value is equally frequent; no round, no noise, and an unknown error."""
+
+    name: ClassVar[str] = "uniform"
+
+    def survey(self, domain: int | Sequence[int], epsilon: float, users: int) -> Survey:
+        """A survey without rounds."""
+        return UniformSurvey(self, domain, epsilon, users, ())
+
+
+class UniformSurvey(Survey):
+    """Nobody is asked."""
+
+    def estimate_from(self, tallies: Mapping[int, Tally]) -> RangeEstimate:
+        """Volumes of the boxes."""
+        return UniformEstimate(self.domain)
+
+    def _question(self, index: int) -> Question:
+        raise RoundError("The uniform guess asks nobody.")
+
+
+@dataclass
+class UniformEstimate(RangeEstimate):
+    """Answers by volume alone; the standard error is 0, since nothing is random."""
+
+    domain: Domain
+
+    def fractions(self, boxes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Volume of the box over the volume of the domain."""
+        return ((boxes[..., 1] - boxes[..., 0]) / np.array(self.domain)).prod(axis=1)
+
+    def deviations(self, boxes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Zeros."""
+        return np.zeros(len(boxes))

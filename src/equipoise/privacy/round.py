@@ -1,0 +1,148 @@
+"""The description of a round that the aggregator publishes and every client checks.
+
+Standard library only: this module is part of the client.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal, get_args
+
+from equipoise.privacy.budget import check_epsilon
+from equipoise.privacy.domain import Domain, check_domain
+from equipoise.privacy.errors import PrivacyError, RoundError
+
+Box = tuple[tuple[int, int], ...]  # half-open [low, high) along each attribute
+RandomizerName = Literal["oue", "grr", "square_wave", "haar_hadamard"]
+HASH_BYTES = 8
+MOST_CELLS = 65535  # the report's width is written in 16 bits
+
+
+@dataclass(frozen=True)
+class RoundDescription:
+    """Which cell holds your value? - the question of one round, and how to blur the answer.
+
+    domain: sizes of all attributes of a person's value; attributes: those that are asked for;
+    cells: boxes that partition the asked attributes' domain; outputs: number of bits of a report;
+    expires: seconds since 1970 after which no client answers, 0 for never.
+    """
+
+    task: str
+    round: int
+    rounds: int
+    epsilon: float
+    randomizer: RandomizerName
+    outputs: int
+    domain: Domain
+    attributes: tuple[int, ...]
+    cells: tuple[Box, ...]
+    expires: int = 0
+
+    def to_json(self) -> str:
+        """The canonical text: the same description always gives the same characters."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> RoundDescription:
+        """Read and check a description; raises RoundError where it cannot be trusted."""
+        try:
+            fields = json.loads(text)
+            fields["cells"] = tuple(
+                tuple((low, high) for low, high in box) for box in fields["cells"]
+            )
+            fields["domain"], fields["attributes"] = (
+                tuple(fields["domain"]),
+                tuple(fields["attributes"]),
+            )
+            description = cls(**fields)
+        except (ValueError, TypeError, KeyError) as error:
+            raise RoundError(f"The round's description cannot be read: {error}.") from error
+        description.check()
+        return description
+
+    def partition_hash(self) -> bytes:
+        """8 bytes that a report carries, so that it counts for this very description only."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> bytes:
+        return hashlib.blake2b(self.to_json().encode(), digest_size=HASH_BYTES).digest()
+
+    def check(self) -> None:
+        """Raise RoundError unless the cells are disjoint and cover the asked attributes' domain."""
+        try:
+            check_epsilon(self.epsilon)
+            self._check_numbers()
+        except PrivacyError as error:
+            raise RoundError(f"The round's description is wrong: {error}") from error
+        if not is_partition(self.cells, self.asked_domain()):
+            raise RoundError("The round's cells overlap or leave a part of the domain uncovered.")
+
+    def asked_domain(self) -> Domain:
+        """Sizes of the attributes that this round asks for."""
+        return tuple(self.domain[attribute] for attribute in self.attributes)
+
+    def locate(self, value: tuple[int, ...]) -> int:
+        """Index of the cell that holds a person's value (one integer for each attribute)."""
+        asked = [value[attribute] for attribute in self.attributes]
+        for index, box in enumerate(self.cells):
+            if all(low <= x < high for x, (low, high) in zip(asked, box, strict=True)):
+                return index
+        raise RoundError(f"No cell of the round holds the value {value}.")
+
+    def _check_numbers(self) -> None:
+        check_domain(self.domain)
+        known = all(is_index(a, len(self.domain)) for a in self.attributes)
+        if not known or not self.attributes or len(set(self.attributes)) != len(self.attributes):
+            raise PrivacyError(
+                f"the attributes {self.attributes} are not distinct and in the domain."
+            )
+        if not isinstance(self.task, str) or not is_index(self.rounds, MOST_CELLS + 1):
+            raise PrivacyError("the task must be a name and the number of rounds an integer.")
+        if not is_index(self.round, self.rounds) or not is_index(self.expires, 2**63):
+            raise PrivacyError(f"the round {self.round} is not one of {self.rounds}.")
+        if self.randomizer not in get_args(RandomizerName):
+            raise PrivacyError(f"the randomizer {self.randomizer!r} is unknown.")
+        if not self.cells or not is_index(self.outputs, MOST_CELLS + 1):
+            raise PrivacyError(f"a report can have 1 to {MOST_CELLS} bits, got {self.outputs}.")
+        self._check_outputs()
+
+    def _check_outputs(self) -> None:
+        least = len(self.cells)
+        exact = self.randomizer in ("oue", "grr")
+        fits = self.outputs == least if exact else self.outputs >= least
+        if least < 2 or not fits:
+            raise PrivacyError(f"{least} cells cannot be reported in {self.outputs} bits.")
+
+
+def is_index(value: object, below: int) -> bool:
+    """Whether value is an integer (no bool) with 0 <= value < below."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below
+
+
+def is_partition(cells: tuple[Box, ...], domain: Domain) -> bool:
+    """Whether the boxes are disjoint and cover the whole domain, by slabs of the first axis."""
+    if any(len(box) != len(domain) for box in cells):
+        return False
+    if len(domain) == 1:
+        edges = sorted(box[0] for box in cells)
+        inner = all(left[1] == right[0] for left, right in pairwise(edges))
+        proper = all(_is_interval(edge) for edge in edges)
+        return bool(edges) and proper and inner and edges[0][0] == 0 and edges[-1][1] == domain[0]
+    cuts = sorted({cut for box in cells for cut in box[0]})
+    if not cuts or cuts[0] != 0 or cuts[-1] != domain[0]:
+        return False
+    return all(
+        is_partition(
+            tuple(box[1:] for box in cells if box[0][0] <= low and high <= box[0][1]), domain[1:]
+        )
+        for low, high in pairwise(cuts)
+    ) and all(_is_interval(box[0]) for box in cells)
+
+
+def _is_interval(edge: tuple[int, int]) -> bool:
+    return is_index(edge[0], 2**63) and is_index(edge[1], 2**63) and edge[0] < edge[1]

@@ -1,0 +1,147 @@
+"""A survey: one run of a method over a population, round by round."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from equipoise.privacy.bootstrap import Bootstrap
+from equipoise.privacy.budget import check_epsilon
+from equipoise.privacy.domain import check_domain
+from equipoise.privacy.errors import PrivacyError, RoundError
+from equipoise.privacy.packing import Counts
+from equipoise.privacy.question import Question
+from equipoise.privacy.range_estimate import RangeEstimate
+
+
+class Tally(NamedTuple):
+    """What a round's reports add up to: int64 counts of set bits, and the number of reports."""
+
+    counts: Counts
+    reports: int
+
+
+class Survey(ABC):
+    """Rounds, each for its own group of the users, and the estimate that they lead to.
+
+    Each user is in one round only and spends the whole epsilon there. method: the settings that
+    made the survey; their text is part of a saved state. shares: the probability with
+    which a user falls into each round, whatever the value. users: how many are expected; thresholds
+    and grid sizes follow from it. The survey's state is the tallies of its closed rounds: closing
+    the same rounds with the same tallies gives the same survey again.
+    Raises PrivacyError for a wrong epsilon or domain, and for fewer users than rounds.
+    """
+
+    def __init__(
+        self,
+        method: object,
+        domain: int | Sequence[int],
+        epsilon: float,
+        users: int,
+        shares: Sequence[float],
+    ) -> None:
+        self.method = method
+        self.domain = check_domain(domain)
+        self.epsilon = check_epsilon(epsilon)
+        self.users = users
+        self.shares = tuple(shares)
+        self.tallies: dict[int, Tally] = {}
+        if users < max(1, self.rounds):
+            raise PrivacyError(
+                f"{users} users cannot fill {self.rounds} rounds; ask more people or take a method "
+                "with fewer rounds."
+            )
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds."""
+        return len(self.shares)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every round is closed."""
+        return len(self.tallies) == self.rounds
+
+    def signature(self) -> dict[str, object]:
+        """What must agree for a saved state to fit: settings, domain, epsilon, users."""
+        return {
+            "method": repr(self.method),
+            "domain": list(self.domain),
+            "epsilon": self.epsilon,
+            "users": self.users,
+        }
+
+    def ready(self, index: int) -> bool:
+        """Whether the round's question is known; adaptive methods wait for earlier rounds."""
+        return 0 <= index < self.rounds
+
+    def question(self, index: int) -> Question:
+        """What round `index` asks; raises RoundError where that is not known yet."""
+        if not 0 <= index < self.rounds:
+            raise RoundError(f"There is no round {index}; the survey has {self.rounds}.")
+        if not self.ready(index):
+            raise RoundError(f"Round {index} depends on an earlier round that is still open.")
+        return self._question(index)
+
+    def close(self, index: int, tally: Tally) -> None:
+        """Take a round's reports in; raises RoundError for an empty round, or one closed before."""
+        if index in self.tallies:
+            raise RoundError(f"Round {index} is closed already.")
+        if tally.reports < 1:
+            raise RoundError(f"Round {index} has no report; wait for some, or ask more users.")
+        if len(tally.counts) != self.question(index).randomizer.outputs:
+            raise RoundError(f"The counts of round {index} do not have the width of its reports.")
+        self.tallies[index] = Tally(np.asarray(tally.counts, dtype=np.int64), int(tally.reports))
+        self._closed(index)
+
+    def estimate(self) -> RangeEstimate:
+        """Answers to range queries; raises RoundError while a round is open."""
+        if not self.finished:
+            missing = sorted(set(range(self.rounds)) - set(self.tallies))
+            raise RoundError(f"Rounds {missing} are not closed yet.")
+        return self.estimate_from(self.tallies)
+
+    @abstractmethod
+    def estimate_from(self, tallies: Mapping[int, Tally]) -> RangeEstimate:
+        """The estimate that these tallies of all the rounds lead to."""
+
+    @abstractmethod
+    def _question(self, index: int) -> Question:
+        """`question` for an index that is known to be ready."""
+
+    def _closed(self, index: int) -> None:  # noqa: B027  only adaptive methods have something to do
+        """Prepare what follows from a closed round."""
+
+    def resampled(self, generator: np.random.Generator) -> dict[int, Tally]:
+        """Tallies of a bootstrap replicate."""
+        return {
+            index: Tally(
+                self.question(index).randomizer.resample(counts, reports, generator), reports
+            )
+            for index, (counts, reports) in self.tallies.items()
+        }
+
+    def bootstrap(self) -> Bootstrap:
+        """Standard errors by repeating the estimation on resampled tallies."""
+        return Bootstrap(lambda generator: self.estimate_from(self.resampled(generator)))
+
+
+class Mechanism(Protocol):
+    """A method with its settings; a dataclass whose fields are those settings."""
+
+    @property
+    def name(self) -> str:
+        """What the method is called on the command line."""
+        ...
+
+    def survey(self, domain: int | Sequence[int], epsilon: float, users: int) -> Survey:
+        """A fresh survey of `users` people over this domain."""
+        ...
+
+
+def equal_shares(rounds: int) -> tuple[float, ...]:
+    """Every round gets the same part of the users."""
+    return (1.0 / rounds,) * rounds

@@ -1,0 +1,69 @@
+"""Range queries answered from the nodes of a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.privacy.linear_inference import LinearInference
+from equipoise.privacy.measurements import Measurements
+from equipoise.privacy.range_estimate import RangeEstimate
+from equipoise.privacy.tree import Tree
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+_ENTRIES_AT_ONCE = 1 << 23
+
+
+@dataclass
+class TreeEstimate(RangeEstimate):
+    """The sum of the highest nodes inside the box, and a uniform share of the leaves that it cuts.
+
+    values: (nodes,) final frequencies; inference: how they came from the measurements (its adjoint
+    gives standard errors; a removal of negative values afterwards is not part of it).
+    """
+
+    tree: Tree
+    values: Floats
+    inference: LinearInference
+    measurements: Measurements
+
+    def __post_init__(self) -> None:
+        self.domain = self.tree.domain
+
+    def fractions(self, boxes: Integers) -> Floats:
+        """Weights of the nodes times their values."""
+        return self._in_parts(boxes, lambda weights: weights @ self.values)
+
+    def deviations(self, boxes: Integers) -> Floats:
+        """sqrt(sum over measurements of squared weight times variance)."""
+        variance = self.measurements.variance(self.values)
+
+        def deviation(weights: Floats) -> Floats:
+            return np.sqrt(self.inference.adjoint(weights) ** 2 @ variance)
+
+        return self._in_parts(boxes, deviation)
+
+    def _in_parts(self, boxes: Integers, function: Callable[[Floats], Floats]) -> Floats:
+        """function of the weights, a bounded number of queries at a time."""
+        rows = max(1, _ENTRIES_AT_ONCE // len(self.tree))
+        parts = [
+            function(node_weights(self.tree, boxes[i : i + rows]))
+            for i in range(0, len(boxes), rows)
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def node_weights(tree: Tree, boxes: Integers) -> Floats:
+    """(queries, nodes): 1 for the highest nodes inside, the covered part for cut leaves."""
+    low = np.maximum(boxes[:, None, :, 0], tree.low)
+    high = np.minimum(boxes[:, None, :, 1], tree.high)
+    covered = np.maximum(high - low, 0).prod(axis=2) / tree.volumes()
+    inside = covered == 1.0
+    highest = inside.copy()
+    highest[:, 1:] &= ~inside[:, tree.parent[1:]]
+    cut_leaves = ~inside & ~tree.has_children
+    return highest + np.where(cut_leaves, covered, 0.0)

@@ -1,0 +1,303 @@
+"""The aggregator: what it counts, what it refuses, and that a restart changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from equipoise.privacy import (
+    Aggregator,
+    Ahead,
+    AheadPairs,
+    Client,
+    Flat,
+    HierarchicalIntervals,
+    Ledger,
+    MergeError,
+    PrivacyError,
+    Refusal,
+    RoundDescription,
+    RoundError,
+    add_simulated_reports,
+    simulate_counts,
+    simulate_reports,
+)
+from equipoise.privacy.packing import count_bits, has_pad_bits, is_one_hot
+from equipoise.privacy.wire import HEADER, encode_report
+from tests.privacy.populations import population, random_ranges, true_fractions
+
+SURVEY = Flat()  # 20 cells: three bytes of payload with four pad bits
+SIZE = 20
+
+
+def open_aggregator(survey: Flat = SURVEY) -> tuple[Aggregator, RoundDescription]:
+    aggregator = Aggregator("ages", survey.survey(SIZE, 1.0, 100))
+    return aggregator, aggregator.begin_round()
+
+
+def valid_report(description: RoundDescription, number: int, payload: bytes = b"\1\2\3") -> bytes:
+    return encode_report(description, number.to_bytes(16, "little"), payload)
+
+
+def altered(report: bytes, position: int, value: int) -> bytes:
+    return report[:position] + bytes([value]) + report[position + 1 :]
+
+
+@given(st.integers(0, 700), st.integers(1, 40), st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_bits_are_counted_exactly(rows: int, width: int, seed: int) -> None:
+    bits = np.random.default_rng(seed).random((rows, width)) < 0.6
+    packed = np.packbits(bits, axis=1, bitorder="little")
+    counts = count_bits(packed, width)
+    assert counts.dtype == np.int64
+    np.testing.assert_array_equal(counts, bits.sum(axis=0))
+    assert not has_pad_bits(packed, width).any()
+    np.testing.assert_array_equal(is_one_hot(packed), bits.sum(axis=1) == 1)
+
+
+def test_reports_are_counted_once() -> None:
+    aggregator, description = open_aggregator()
+    reports = [valid_report(description, number) for number in range(5)]
+    receipt = aggregator.add([*reports, reports[2]])
+    assert (receipt.accepted, receipt.refused) == (5, Counter({Refusal.DUPLICATE: 1}))
+    assert aggregator.add(reports).accepted == 0
+    counts, number = aggregator.tally(0)
+    assert number == 5
+    expected = np.unpackbits(np.array([1, 2, 3], np.uint8), bitorder="little")[:SIZE] * 5
+    np.testing.assert_array_equal(counts, expected)
+    assert aggregator.refused == Counter({Refusal.DUPLICATE: 6})
+
+
+def test_every_refusal_has_its_reason() -> None:
+    aggregator, description = open_aggregator()
+    good = valid_report(description, 1)
+    wide = replace(description, outputs=SIZE + 1)
+    wrong = {
+        Refusal.NOT_BYTES: "text",
+        Refusal.WRONG_LENGTH: good[:-1],
+        Refusal.UNKNOWN_VERSION: altered(good, 0, 9),
+        Refusal.OTHER_TASK: altered(good, 3, good[3] ^ 1),
+        Refusal.UNKNOWN_ROUND: altered(good, 9, 7),
+        Refusal.OTHER_PARTITION: altered(good, 12, good[12] ^ 1),
+        Refusal.WRONG_WIDTH: altered(good, HEADER.size - 2, 21),
+        Refusal.PAD_BITS: altered(good, len(good) - 1, 0x80),
+    }
+    for reason, report in wrong.items():
+        assert aggregator.add([report]).refused == Counter({reason: 1})  # type: ignore[list-item]
+    assert aggregator.add([encode_report(wide, bytes(16), b"\1\2\3")]).accepted == 0
+    assert aggregator.add([b"", good[: HEADER.size - 1]]).refused[Refusal.WRONG_LENGTH] == 2
+    assert aggregator.tally(0).reports == 0
+    assert aggregator.add([good]).accepted == 1
+    aggregator.close_round()
+    late = aggregator.add([valid_report(description, 2)])
+    assert late.refused == Counter({Refusal.CLOSED_ROUND: 1})
+
+
+def test_a_categorical_report_has_exactly_one_bit() -> None:
+    aggregator, description = open_aggregator(Flat(oracle="grr"))
+    payloads = [b"\0\0\0", b"\3\0\0", b"\1\1\0", b"\0\1\0"]
+    reports = [valid_report(description, n, payload) for n, payload in enumerate(payloads)]
+    receipt = aggregator.add(reports)
+    assert (receipt.accepted, receipt.refused) == (1, Counter({Refusal.NOT_ONE_HOT: 3}))
+
+
+def test_ten_thousand_mutated_reports_neither_crash_nor_count(
+    generator: np.random.Generator,
+) -> None:
+    """Every accepted report is one that keeps all the rules; its bits are all that is counted."""
+    aggregator, description = open_aggregator()
+    reports = []
+    for number in range(10_000):
+        report = bytearray(valid_report(description, number, generator.bytes(2) + b"\0"))
+        for _ in range(generator.integers(0, 4)):
+            kind, where = generator.integers(0, 4), generator.integers(0, max(1, len(report)))
+            if kind == 0 and report:
+                report[where % len(report)] = generator.integers(0, 256)
+            elif kind == 1:
+                report = report[:where]
+            elif kind == 2:
+                report += generator.bytes(1)
+            elif kind == 3 and reports:
+                report = bytearray(reports[generator.integers(0, len(reports))])
+        reports.append(bytes(report))
+    receipt = aggregator.add(reports)
+    prefix, width = valid_report(description, 0)[:19], SIZE.to_bytes(2, "little")
+    kept: dict[bytes, bytes] = {}
+    for report in reports:
+        whole = len(report) == HEADER.size + 3 and report[:19] == prefix
+        if whole and report[35:37] == width and report[-1] < 16:
+            kept.setdefault(report[19:35], report[37:])
+    rows = np.frombuffer(b"".join(kept.values()), dtype=np.uint8).reshape(-1, 3)
+    assert receipt.accepted == len(kept) == aggregator.tally(0).reports
+    assert 2000 < receipt.accepted < 9000
+    assert sum(receipt.refused.values()) == 10_000 - receipt.accepted
+    np.testing.assert_array_equal(aggregator.tally(0).counts, count_bits(rows, SIZE))
+
+
+@given(st.lists(st.binary(max_size=60), max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_are_refused_without_a_crash(reports: list[bytes]) -> None:
+    aggregator, _ = open_aggregator()
+    receipt = aggregator.add(reports)
+    assert receipt.accepted == 0
+    assert sum(receipt.refused.values()) == len(reports)
+
+
+def test_two_aggregators_merge_into_the_counts_of_one(generator: np.random.Generator) -> None:
+    first, description = open_aggregator()
+    second, both = open_aggregator()[0], open_aggregator()[0]
+    reports = [valid_report(description, n, generator.bytes(2) + b"\0") for n in range(50)]
+    first.add(reports[:20])
+    second.add([*reports[20:], reports[20]])
+    both.add(reports)
+    first.merge(second)
+    np.testing.assert_array_equal(first.tally(0).counts, both.tally(0).counts)
+    assert first.tally(0).reports == 50
+    assert first.refused[Refusal.DUPLICATE] == 1
+    assert first.add(reports).accepted == 0
+    with pytest.raises(MergeError, match="same report"):
+        first.merge(second)
+    assert first.tally(0).reports == 50
+    with pytest.raises(MergeError, match="same point"):
+        first.merge(Aggregator("ages", SURVEY.survey(SIZE, 1.0, 101)))
+
+
+def test_a_restart_in_the_middle_of_a_round_changes_nothing(
+    generator: np.random.Generator,
+) -> None:
+    values = population("gaussian", 4000, 64, generator)[:, None]
+    groups = generator.integers(0, 6, len(values))
+
+    def new() -> Aggregator:
+        return Aggregator("ages", Ahead().survey(64, 1.0, 4000))
+
+    steady, restarted = new(), new()
+    streams = [np.random.default_rng(5) for _ in range(2)]
+    for index in range(6):
+        for half in (0, 1):
+            part = values[(groups == index)][half::2]
+            for aggregator, stream in zip((steady, restarted), streams, strict=True):
+                if half == 0:
+                    aggregator.begin_round()
+                add_simulated_reports(aggregator, index, part, stream)
+            state = json.loads(json.dumps(restarted.state_dict()))
+            restarted = new()
+            restarted.load_state_dict(state)
+        steady.close_round()
+        restarted.close_round()
+    ranges = random_ranges(50, 64, 1, generator)
+    np.testing.assert_array_equal(
+        steady.finish().answer(ranges), restarted.finish().answer(ranges)
+    )  # fmt: skip
+    assert steady.state_dict() == restarted.state_dict()
+
+
+def test_reports_from_before_a_restart_are_still_duplicates() -> None:
+    aggregator, description = open_aggregator()
+    aggregator.add([valid_report(description, 1)])
+    again = Aggregator("ages", SURVEY.survey(SIZE, 1.0, 100))
+    again.load_state_dict(aggregator.state_dict())
+    assert again.add([valid_report(description, 1)]).refused[Refusal.DUPLICATE] == 1
+
+
+def test_the_state_of_another_survey_is_refused() -> None:
+    state = open_aggregator()[0].state_dict()
+    for other in (SURVEY.survey(SIZE, 2.0, 100), HierarchicalIntervals().survey(SIZE, 1.0, 100)):
+        with pytest.raises(PrivacyError, match="another survey"):
+            Aggregator("ages", other).load_state_dict(state)
+    with pytest.raises(PrivacyError, match="before the first round"):
+        open_aggregator()[0].load_state_dict(state)
+
+
+def test_rounds_open_and_close_in_order() -> None:
+    aggregator = Aggregator("ages", Ahead().survey(4, 1.0, 100), minimum_reports=2)
+    with pytest.raises(RoundError, match="No round is open"):
+        aggregator.close_round()
+    description = aggregator.begin_round()
+    with pytest.raises(RoundError, match="has begun already"):
+        aggregator.begin_round(0)
+    with pytest.raises(RoundError, match="earlier round"):
+        aggregator.begin_round(1)
+    aggregator.add([valid_report(description, 1, b"\1")])
+    with pytest.raises(RoundError, match="1 of the 2 reports"):
+        aggregator.close_round()
+    aggregator.add([valid_report(description, 2, b"\1")])
+    assert aggregator.close_round().reports == 2
+    with pytest.raises(RoundError, match="not closed yet"):
+        aggregator.finish()
+
+
+def test_rounds_that_do_not_depend_on_each_other_are_open_together() -> None:
+    aggregator = Aggregator("places", AheadPairs().survey((8, 8, 8), 4.0, 900))
+    descriptions = [aggregator.begin_round() for _ in range(3)]
+    assert [description.attributes for description in descriptions] == [(0, 1), (0, 2), (1, 2)]
+    reports = [encode_report(d, bytes([i]) * 16, b"\1") for i, d in enumerate(descriptions)]
+    assert aggregator.add(reports).accepted == 3
+    assert [aggregator.tally(i).reports for i in range(3)] == [1, 1, 1]
+
+
+def test_real_clients_are_understood(tmp_path: Path) -> None:
+    """The whole way: description as text, ledger, bytes, aggregator, answer."""
+    aggregator = Aggregator("ages", Ahead().survey(8, 4.0, 300))
+    clients = [Client(Ledger(tmp_path / str(i)), epsilon_limit=4.0) for i in range(300)]
+    values = [i % 2 * 5 for i in range(300)]
+    groups = [client.join("ages", aggregator.survey.shares) for client in clients]
+    for index in range(3):
+        description = RoundDescription.from_json(aggregator.begin_round().to_json())
+        members = [i for i in range(300) if groups[i] == index]
+        receipt = aggregator.add([clients[i].report(description, values[i]) for i in members])
+        assert receipt.accepted == len(members)
+        aggregator.close_round()
+    answer = aggregator.finish().query((5, 6))
+    assert abs(answer.value - 0.5) < 6 * answer.standard_error < 0.6
+
+
+@pytest.mark.parametrize("mode", ["gls", "paper"])
+def test_both_simulated_paths_have_the_same_error(
+    mode: str, generator: np.random.Generator
+) -> None:
+    """Mean squared errors of 60 runs on either path agree within four standard errors."""
+    values = population("gaussian", 5_000, 256, generator)
+    ranges = random_ranges(100, 256, 1, generator)
+    truth = true_fractions(values, ranges)
+    errors = np.empty((2, 60))
+    for run in range(60):
+        for path in (0, 1):
+            survey = Ahead(mode=mode).survey(256, 2.0, len(values))  # type: ignore[arg-type]
+            estimate = (
+                simulate_counts(survey, values, generator)
+                if path == 0
+                else simulate_reports(Aggregator("task", survey), values, generator)
+            )
+            errors[path, run] = ((estimate.answer(ranges) - truth) ** 2).mean()
+    doubt = np.hypot(*(errors.std(axis=1) / np.sqrt(60)))
+    assert abs(errors[0].mean() - errors[1].mean()) < 4 * doubt
+    assert errors.mean() < 0.02
+
+
+def test_packed_payloads_of_another_shape_are_refused() -> None:
+    aggregator, _ = open_aggregator()
+    ids = np.arange(32, dtype=np.uint8).reshape(2, 16)
+    assert aggregator.add_packed(0, ids, np.ones((2, 3), np.uint8)).accepted == 2
+    for payloads in (np.ones((2, 4), np.uint8), np.ones((2, 3)), np.ones(2, np.uint8)):
+        with pytest.raises(PrivacyError, match="rows of 3 uint8"):
+            aggregator.add_packed(0, ids, payloads)
+    with pytest.raises(PrivacyError, match="ids of 16 bytes"):
+        aggregator.add_packed(0, ids[:1], np.ones((2, 3), np.uint8))
+
+
+def test_replaced_tallies_are_those_of_all_processes() -> None:
+    aggregator, description = open_aggregator()
+    aggregator.add([valid_report(description, 1)])
+    counts, reports = aggregator.tally(0)
+    aggregator.replace_tally(0, 2 * counts, 2 * reports)
+    assert aggregator.close_round().reports == 2
+    with pytest.raises(RoundError, match="not open"):
+        aggregator.replace_tally(0, counts, 1)

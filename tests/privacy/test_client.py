@@ -1,0 +1,271 @@
+"""The client: what it refuses, what it sends, and that its bytes keep the promise."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from equipoise.privacy import (
+    AlreadySpent,
+    Client,
+    Ledger,
+    PrivacyError,
+    RoundDescription,
+    RoundError,
+)
+from equipoise.privacy.randomizers import randomize
+from equipoise.privacy.round import Box, is_partition
+from equipoise.privacy.wire import HEADER, VERSION, task_key
+
+CELLS = tuple(((low, low + 4),) for low in range(0, 16, 4))
+ROUND = RoundDescription("ages", 1, 3, 1.0, "oue", 4, (16,), (0,), CELLS)
+WIDTHS = {"oue": 4, "grr": 4, "square_wave": 8, "haar_hadamard": 4}
+
+
+def joined(folder: Path, description: RoundDescription = ROUND, **settings: float) -> Client:
+    """A client that the shares put into the description's round."""
+    client = Client(Ledger(folder), **{"epsilon_limit": 4.0, **settings})
+    shares = [0.0] * description.rounds
+    shares[description.round] = 1.0
+    assert client.join(description.task, shares) == description.round
+    return client
+
+
+def test_the_client_needs_nothing_but_the_standard_library() -> None:
+    check = (
+        "import sys; import equipoise.privacy.client as client;"
+        "assert 'torch' not in sys.modules and 'lightning' not in sys.modules;"
+        "parts = [n for n in ('budget','domain','errors','ledger','randomizers','round','wire')];"
+        "import ast, pathlib; folder = pathlib.Path(client.__file__).parent;"
+        "names = [a.name for p in parts + ['client'] for n in ast.walk(ast.parse("
+        "(folder / (p + '.py')).read_text())) if isinstance(n, ast.Import) for a in n.names];"
+        "froms = [n.module for p in parts + ['client'] for n in ast.walk(ast.parse("
+        "(folder / (p + '.py')).read_text())) if isinstance(n, ast.ImportFrom)];"
+        "own = {'equipoise.privacy.' + p for p in parts};"
+        "outside = {n.split('.')[0] for n in names + froms if n not in own};"
+        "assert outside <= set(sys.stdlib_module_names), outside"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_report_has_the_wire_format(tmp_path: Path) -> None:
+    report = joined(tmp_path).report(ROUND, 5)
+    assert len(report) == HEADER.size + 1 == 38
+    version, key, index, partition, identifier, width = HEADER.unpack(report[: HEADER.size])
+    assert (version, key, index, width) == (VERSION, task_key("ages"), 1, 4)
+    assert partition == ROUND.partition_hash()
+    assert len(identifier) == 16
+    assert report[-1] >> 4 == 0
+
+
+def test_a_retry_sends_the_same_bytes_whatever_the_value(tmp_path: Path) -> None:
+    client = joined(tmp_path)
+    report = client.report(ROUND, 5)
+    assert client.report(ROUND, 12) == report
+    assert Client(Ledger(tmp_path), 4.0).report(ROUND, 5) == report
+
+
+def test_the_ledger_is_written_before_the_report_is_returned(tmp_path: Path) -> None:
+    client = joined(tmp_path)
+    report = client.report(ROUND, 5)
+    spent = Ledger(tmp_path).spent("ages")
+    assert spent is not None
+    assert spent.report == report.hex()
+
+
+def test_a_ledger_that_cannot_be_written_sends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = joined(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("equipoise.privacy.ledger.os.link", full)
+    with pytest.raises(OSError, match="disk full"):
+        client.report(ROUND, 5)
+    assert Ledger(tmp_path).spent("ages") is None
+
+
+def test_two_devices_on_one_ledger_agree_on_one_report(tmp_path: Path) -> None:
+    """Both have passed the check before either has written: the first record wins."""
+    client = joined(tmp_path)
+    first, second = (client._perturbed(ROUND, 5) for _ in range(2))
+    assert first.report != second.report
+    assert client.ledger.record(first) == first
+    assert client.ledger.record(second) == first
+
+
+def test_the_budget_is_not_spent_twice(tmp_path: Path) -> None:
+    client = joined(tmp_path)
+    client.report(ROUND, 5)
+    other = replace(ROUND, cells=(((0, 2),), *(((2, 4),), *CELLS[1:])), outputs=5)
+    with pytest.raises(AlreadySpent, match="has answered round 1"):
+        client.report(other, 5)
+
+
+def test_only_the_own_round_is_answered(tmp_path: Path) -> None:
+    client = joined(tmp_path)
+    with pytest.raises(RoundError, match="round 1 only"):
+        client.report(replace(ROUND, round=2), 5)
+    with pytest.raises(RoundError, match="call join first"):
+        client.report(replace(ROUND, task="incomes"), 5)
+
+
+def test_joining_again_gives_the_same_round(tmp_path: Path) -> None:
+    client = Client(Ledger(tmp_path), 1.0)
+    first = client.join("ages", [0.25] * 4)
+    assert [client.join("ages", [0.25] * 4) for _ in range(20)] == [first] * 20
+    with pytest.raises(RoundError, match="sum to 1"):
+        client.join("other", [0.5, 0.6])
+
+
+def test_rounds_are_drawn_with_their_shares(tmp_path: Path) -> None:
+    client = Client(Ledger(tmp_path), 1.0)
+    drawn = np.bincount([client._draw_group([0.1, 0.6, 0.3]) for _ in range(20_000)]) / 20_000
+    np.testing.assert_allclose(drawn, [0.1, 0.6, 0.3], atol=0.02)
+
+
+def test_limits_of_the_device(tmp_path: Path) -> None:
+    with pytest.raises(RoundError, match="above this device's limit"):
+        joined(tmp_path / "a", epsilon_limit=0.5).report(ROUND, 5)
+    with pytest.raises(RoundError, match="more than 3 bits"):
+        joined(tmp_path / "b", most_cells=3).report(ROUND, 5)
+    client = joined(tmp_path / "c", lifetime_epsilon=1.5)
+    client.report(ROUND, 5)
+    second = replace(ROUND, task="incomes")
+    client.join("incomes", [0, 1, 0])
+    with pytest.raises(AlreadySpent, match="epsilon to 2, above the lifetime limit"):
+        client.report(second, 5)
+
+
+def test_an_expired_round_is_not_answered(tmp_path: Path) -> None:
+    expiring = replace(ROUND, expires=1000)
+    client = joined(tmp_path)
+    client.clock = lambda: 1001.0
+    with pytest.raises(RoundError, match="has expired"):
+        client.report(expiring, 5)
+    client.clock = lambda: 999.0
+    assert client.report(expiring, 5)
+
+
+@pytest.mark.parametrize("value", [-1, 16, 3.0, None, True, "3", (3, 4), ()])
+def test_a_value_outside_the_domain_is_refused_and_nothing_spent(
+    tmp_path: Path, value: object
+) -> None:
+    client = joined(tmp_path)
+    with pytest.raises(PrivacyError, match="must be integers from 0"):
+        client.report(ROUND, value)  # type: ignore[arg-type]
+    assert client.ledger.spent("ages") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cells": CELLS[:-1], "outputs": 3},
+        {"cells": (*CELLS, ((0, 4),)), "outputs": 5},
+        {"cells": (((0, 5),), *CELLS[1:])},
+        {"cells": (((0, 16),),), "outputs": 1},
+        {"cells": (((0, 0),), ((0, 16),)), "outputs": 2},
+        {"epsilon": 0.0},
+        {"epsilon": -1.0},
+        {"epsilon": math.nan},
+        {"outputs": 3},
+        {"outputs": 70_000},
+        {"round": 3},
+        {"round": -1},
+        {"attributes": (1,)},
+        {"attributes": ()},
+        {"domain": (1,)},
+        {"randomizer": "none"},
+    ],
+)
+def test_a_wrong_description_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    with pytest.raises(RoundError):
+        joined(tmp_path).report(replace(ROUND, **change), 5)  # type: ignore[arg-type]
+
+
+def test_a_description_survives_json() -> None:
+    again = RoundDescription.from_json(ROUND.to_json())
+    assert again == ROUND
+    assert again.partition_hash() == ROUND.partition_hash()
+    for text in ("", "[]", "{}", '{"cells": 3}', ROUND.to_json().replace("[16]", "[17]")):
+        with pytest.raises(RoundError):
+            RoundDescription.from_json(text)
+
+
+def test_partitions_of_two_attributes() -> None:
+    boxes: tuple[Box, ...] = (((0, 2), (0, 3)), ((2, 4), (0, 1)), ((2, 4), (1, 3)))
+    assert is_partition(boxes, (4, 3))
+    assert not is_partition(boxes[:2], (4, 3))
+    assert not is_partition((*boxes, ((0, 1), (0, 1))), (4, 3))
+    assert not is_partition(boxes, (4, 4))
+
+
+def test_a_damaged_ledger_sends_nothing(tmp_path: Path) -> None:
+    client = joined(tmp_path)
+    client.report(ROUND, 5)
+    next(tmp_path.glob("*.report")).write_text("{")
+    with pytest.raises(AlreadySpent, match="damaged"):
+        client.report(ROUND, 5)
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("randomizer", WIDTHS)
+def test_the_likelihood_ratio_of_real_bytes_stays_within_epsilon(
+    randomizer: str, epsilon: float
+) -> None:
+    """20,000 payloads of either of two values; each payload's ratio within its 5-sigma interval.
+
+    With so many comparisons five standard deviations keep a false alarm below one in 10,000 runs.
+    """
+    description = replace(ROUND, epsilon=epsilon, randomizer=randomizer, outputs=WIDTHS[randomizer])
+    draws = 20_000
+    counts = [
+        np.bincount(
+            [randomize(description, cell)[0] for _ in range(draws)],
+            minlength=256,
+        )
+        for cell in range(4)
+    ]  # fmt: skip
+    for first, second in itertools.permutations(counts, 2):
+        excess = first - math.exp(epsilon) * second
+        deviation = np.sqrt(first + math.exp(2 * epsilon) * np.maximum(second, 1))
+        assert (excess <= 5 * deviation).all()
+    assert max(np.log((a + 1) / (b + 1)).max() for a, b in itertools.permutations(counts, 2)) > (
+        0.8 * epsilon
+    )
+
+
+@pytest.mark.parametrize("randomizer", WIDTHS)
+def test_real_payloads_have_the_stated_probabilities(
+    randomizer: str, generator: np.random.Generator
+) -> None:
+    """The client's bits and the aggregator's simulation come from one distribution."""
+    from equipoise.privacy import oracles
+    from equipoise.privacy.packing import count_bits
+
+    kinds = {
+        "oue": oracles.OptimizedUnaryEncoding,
+        "grr": oracles.GeneralizedRandomizedResponse,
+        "square_wave": oracles.SquareWave,
+        "haar_hadamard": oracles.HaarHadamard,
+    }
+    simulated = kinds[randomizer](4, 1.0)
+    description = replace(ROUND, randomizer=randomizer, outputs=simulated.outputs)
+    draws = 10_000
+    for cell in range(4):
+        payloads = b"".join(randomize(description, cell) for _ in range(draws))
+        rows = np.frombuffer(payloads, dtype=np.uint8).reshape(draws, -1)
+        real = count_bits(rows, simulated.outputs)
+        histogram = np.bincount([cell], minlength=4) * draws
+        expected = np.mean([simulated.simulate(histogram, generator) for _ in range(50)], axis=0)
+        assert (np.abs(real - expected) < 5.5 * np.sqrt(draws / 4 * 1.02)).all()
