@@ -2,10 +2,14 @@
 
 from equipoise.tasks.classification import Classification
 from equipoise.tasks.classification_and_segmentation import ClassificationAndSegmentation
+from equipoise.tasks.language_modelling import LanguageModelling
 from equipoise.tasks.segmentation import Segmentation
+from equipoise.tasks.sequence_recall import SequenceRecall
 
 __all__ = [
     "Classification",
     "ClassificationAndSegmentation",
+    "LanguageModelling",
     "Segmentation",
+    "SequenceRecall",
 ]

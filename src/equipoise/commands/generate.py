@@ -1,0 +1,184 @@
+"""Continue a text with a trained language model, token by token."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from equipoise.checkpoints import read_checkpoint
+from equipoise.checks import nearest
+from equipoise.errors import UserError
+
+if TYPE_CHECKING:
+    from equipoise.data.vocabulary import Vocabulary
+    from equipoise.tasks.generation import Generator
+
+HELP = """Continue a text with a trained language model, token by token.
+
+usage: python -m equipoise generate ckpt_path=<run>/checkpoints/best.ckpt [setting=value ...]
+
+  prompt="Once upon"   the text to continue, exactly as typed; nothing: begin anew
+  length=256           how many tokens (characters, words or parts of words) to add
+  temperature=1.0      below 1 keeps to what is likely, above 1 departs from it
+  top_p=0.95           draw from the most likely tokens that together have this probability
+  greedy               always take the most likely token
+  seed=0               of the draws
+  context=<tokens>     how much of the text so far the model sees; without it, what the task's
+                       evaluation uses
+  device=cpu           where to compute; without it a GPU where there is one
+"""
+TIMED = 32
+
+
+@dataclass
+class Request:
+    """What was typed."""
+
+    ckpt_path: str = ""
+    prompt: str = ""
+    length: int = 256
+    temperature: float = 1.0
+    top_p: float = 0.95
+    greedy: bool = False
+    seed: int = 0
+    context: int | None = None
+    device: str | None = None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the text to the terminal as it comes; returns 0. Raises UserError."""
+    if {"--help", "-h"} & set(arguments):
+        print(HELP)
+        return 0
+    request = parse(arguments)
+    generator, vocabulary = restore(request)
+    write(request, generator, vocabulary)
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """Read key=value words, whose values are taken as they stand.
+
+    Raises UserError for an unknown key, a value of the wrong kind, or without a checkpoint.
+    """
+    kinds: dict[str, Any] = {"length": int, "seed": int, "context": int, "temperature": float,
+                             "top_p": float, "greedy": truth}  # fmt: skip
+    known = [field.name for field in fields(Request)]
+    request = Request()
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key not in known or not (equals or key == "greedy"):
+            hint = nearest(key, known) or "; see python -m equipoise generate --help"
+            raise UserError(f"generate takes no '{argument}'{hint}")
+        try:
+            setattr(request, key, kinds.get(key, str)(value))
+        except ValueError as error:
+            raise UserError(f"generate: {key}={value} is not of the kind of the default") from error
+    check(request)
+    return request
+
+
+def truth(value: str) -> bool:
+    """Return what "", "true" or "false" says."""
+    if value.lower() not in ("", "true", "false"):
+        raise ValueError(value)
+    return value.lower() != "false"
+
+
+def check(request: Request) -> None:
+    """Raise UserError where a number cannot be used."""
+    if not request.ckpt_path:
+        raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
+    if request.length < 1:
+        raise UserError(f"generate: length={request.length} must be 1 or more")
+    if request.temperature <= 0:
+        raise UserError(
+            f"generate: temperature={request.temperature} must be above 0; for the most likely "
+            "token type greedy"
+        )
+    if not 0 < request.top_p <= 1:
+        raise UserError(f"generate: top_p={request.top_p} must lie above 0, up to 1")
+    if request.context is not None and request.context < 1:
+        raise UserError(f"generate: context={request.context} must be 1 or more")
+
+
+def restore(request: Request) -> tuple[Generator, Vocabulary]:
+    """Build the model of a checkpoint with its weights, and its vocabulary.
+
+    Raises UserError where the checkpoint is no language model's.
+    """
+    checkpoint = read_checkpoint(request.ckpt_path)
+    told = checkpoint["state_dict"].get("_extra_state") or {}
+    if not told.get("vocabulary"):
+        raise UserError(
+            f"the checkpoint {request.ckpt_path} of task={checkpoint['choices'].get('task')} has "
+            "no vocabulary: generate needs one of a language-modelling task"
+        )
+    from equipoise.data.vocabulary import vocabulary_from_state
+    from equipoise.run import build_model, quiet_lightning
+    from equipoise.tasks.generation import Generator, Sampling
+
+    quiet_lightning()
+    config = checkpoint["config"]
+    model = build_model(config)
+    named = checkpoint["state_dict"].items()
+    weights = {n.removeprefix("model."): w for n, w in named if n.startswith("model.")}
+    found = model.load_state_dict(weights, strict=False)
+    if unfit := [n for n in (*found.missing_keys, *found.unexpected_keys) if "_extra" not in n]:
+        raise UserError(f"the checkpoint does not fit its network: {', '.join(unfit[:5])}")
+    sampling = Sampling(request.temperature, request.top_p, request.greedy, request.seed)
+    context = request.context or context_of(config["task"])
+    generator = Generator(model, sampling, context=context, device=request.device)
+    return generator, vocabulary_from_state(told["vocabulary"])
+
+
+def context_of(task: dict[str, Any]) -> int:
+    """The memory of the task's evaluation, of its training, or a segment where it has none."""
+    lengths = ("eval_memory_length", "memory_length", "segment_length")
+    return next(int(task[name]) for name in lengths if task.get(name))
+
+
+def write(request: Request, generator: Generator, vocabulary: Vocabulary) -> None:
+    """Print prompt and continuation as they come, then on stderr how long each token took."""
+    from equipoise.data.text_stream import TextStream
+
+    prompt = encoded_prompt(request.prompt, vocabulary)
+    stream = TextStream(vocabulary)
+    sys.stdout.write("".join(stream.add(token) for token in prompt) if request.prompt else "")
+    seconds: list[float] = []
+    began = time.perf_counter()
+    for token in generator.continuation(prompt, request.length):
+        sys.stdout.write(stream.add(token))
+        sys.stdout.flush()
+        seconds.append(time.perf_counter() - began)
+        began = time.perf_counter()
+    print()
+    print(summary(seconds, generator.evaluations), file=sys.stderr)
+
+
+def encoded_prompt(prompt: str, vocabulary: Vocabulary) -> list[int]:
+    """Return the tokens of the prompt; of an empty one the token that begins a text."""
+    encoded = vocabulary.encode(prompt)
+    tokens = [int(token) for token in encoded.tokens.tolist()]
+    if vocabulary.unit == "word" and tokens and not prompt.endswith("\n"):
+        tokens.pop()  # the end of the line, which the prompt does not have yet
+    if encoded.unknown:
+        what = f"{encoded.unknown} of the {len(tokens)} {vocabulary.unit}s of the prompt"
+        print(f"warning: the model has never seen {what}", file=sys.stderr)
+    return tokens or [vocabulary.first]
+
+
+def summary(seconds: Sequence[float], evaluations: float | None) -> str:
+    """How long a token took, and whether later ones took longer."""
+    waited = seconds[1:] or seconds  # the first one includes reading the prompt
+    parts = [f"{len(seconds)} tokens, {1000 * sum(waited) / len(waited):.1f} ms each"]
+    if len(waited) >= 3 * TIMED:
+        first, last = waited[TIMED : 2 * TIMED], waited[-TIMED:]
+        mean = [1000 * sum(part) / TIMED for part in (first, last)]
+        parts.append(f"{mean[0]:.1f} ms after a warm-up of {TIMED}, {mean[1]:.1f} ms at the end")
+    if evaluations is not None:
+        parts.append(f"{evaluations:.1f} evaluations of f each")
+    return "; ".join(parts)

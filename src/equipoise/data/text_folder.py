@@ -1,0 +1,134 @@
+"""Any text in UTF-8, by words, characters or subwords."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from equipoise.data.corpus import Corpus, encode
+from equipoise.data.image_data_module import SplitName, check_fraction
+from equipoise.data.python_docs import consecutive_parts
+from equipoise.data.subwords import Subwords
+from equipoise.data.text_data_module import TextDataModule, refuse_below
+from equipoise.data.text_files import SPLITS, Stamp, read_utf8, split_file, stamp
+from equipoise.data.vocabulary import Characters, Vocabulary, Words
+from equipoise.errors import UserError
+
+Unit = Literal["word", "character", "subword"]
+LAYOUT = "{}.txt"
+
+
+class TextFolder(TextDataModule):
+    """A file, or a folder with train.txt, valid.txt and test.txt, or with any *.txt files.
+
+    Without train.txt the files, in the order of their names, are one text, whose last parts are
+    `val_fraction` and `test_fraction` of the characters. Without a test.txt test is validation,
+    without a valid.txt the end of the training text is held out. unit: what a token is.
+    word_limit: keep so many of the most frequent words (None: all). subwords: how many parts byte-
+    pair encoding learns.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        unit: Unit = "character",
+        word_limit: int | None = None,
+        subwords: int = 4096,
+        batch_size: int = 16,
+        eval_batch_size: int | None = None,
+        segment_length: int = 64,
+        eval_segment_length: int | None = None,
+        memory_length: int = 64,
+        eval_memory_length: int | None = None,
+        vocabulary: int | None = None,
+        val_fraction: float = 0.05,
+        test_fraction: float = 0.05,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            segment_length=segment_length,
+            eval_segment_length=eval_segment_length,
+            memory_length=memory_length,
+            eval_memory_length=eval_memory_length,
+            vocabulary=vocabulary,
+        )
+        refuse_below("word_limit", word_limit, 1)
+        check_fraction("val_fraction", val_fraction)
+        check_fraction("test_fraction", test_fraction)
+        check_fraction("val_fraction + task.test_fraction", val_fraction + test_fraction)
+        self.path = path
+        self.unit = unit
+        self.word_limit = word_limit
+        self.subwords = subwords
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+
+    def read_corpus(self) -> Corpus:
+        """Read and divide the text; raises UserError when there is none."""
+        place = existing(self.path)
+        files = text_files(place)
+        return folder_corpus(
+            place,
+            stamp(files),
+            self.unit,
+            self.subwords if self.unit == "subword" else self.word_limit,
+            (self.val_fraction, self.test_fraction),
+        )
+
+
+@lru_cache(maxsize=1)
+def folder_corpus(
+    place: Path, _stamp: Stamp, unit: Unit, limit: int | None, held_out: tuple[float, float]
+) -> Corpus:
+    """Return the corpus of a file or folder; the latest one is kept."""
+    parts = read_parts(place, *held_out)
+    vocabulary = learn_vocabulary(parts["train"], unit, limit)
+    return Corpus(vocabulary, {n: encode(parts[n], vocabulary, f"{place} ({n})") for n in SPLITS})
+
+
+def learn_vocabulary(text: str, unit: Unit, limit: int | None) -> Vocabulary:
+    """Return the vocabulary of a training text; `limit` is its size, of words at most."""
+    if unit == "subword":
+        assert limit is not None
+        return Subwords.of(text, limit)
+    return Words.of(text, limit) if unit == "word" else Characters.of(text)
+
+
+def read_parts(place: Path, val_fraction: float, test_fraction: float) -> dict[SplitName, str]:
+    """Return the text of each split."""
+    named = {name: split_file(place, LAYOUT, name) for name in SPLITS}
+    if named["train"] is None:
+        whole = "\n".join(read_utf8(file) for file in text_files(place))
+        return consecutive_parts(whole, val_fraction, test_fraction)
+    found = {name: read_utf8(file) for name, file in named.items() if file is not None}
+    if "val" not in found:
+        divided = consecutive_parts(found["train"], val_fraction, 0.0)
+        found = {"test": divided["val"], **found, "train": divided["train"], "val": divided["val"]}
+    return {"train": found["train"], "val": found["val"], "test": found.get("test", found["val"])}
+
+
+def text_files(place: Path) -> Sequence[Path]:
+    """Return the file, or the *.txt files of the folder in the order of their names."""
+    if place.is_file():
+        return [place]
+    files = sorted(file for file in place.glob("*.txt") if file.is_file())
+    if not files:
+        raise UserError(f"The folder {place} has no *.txt files: put your text there.")
+    return files
+
+
+def existing(path: str | None) -> Path:
+    """Return the file or folder. Raises UserError where none was given or there is none."""
+    if path is None:
+        raise UserError(
+            "task=text_folder needs text of your own: set task.path to a file in UTF-8, or to a "
+            "folder with train.txt, valid.txt and test.txt."
+        )
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise UserError(f"There is no file or folder {path}: set task.path to your text.")
+    return place

@@ -1,0 +1,119 @@
+"""The published configurations of the equilibrium transformer, as arguments of our class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Any
+
+from torch import Tensor
+
+from equipoise.interop.errors import DoesNotFit
+from equipoise.interop.published_weights import same
+from equipoise.interop.sequence_configuration import PublishedArguments
+
+NAME = "DEQ-Transformer"
+NEEDED = ("word_emb.emb_layers.0.weight", "inject_conv.weight", "func.dec_attn.r_w_bias")
+UNLIMITED_WINDOW = 1000
+"""What the published code makes of a local_size of 0."""
+
+
+def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments of our DEQTransformer, all but its equilibrium.
+
+    The configuration decides, and the weights where it is silent; weight norm and ties follow the
+    weights alone. Raises DoesNotFit where the weights are no such model's, or ties that the
+    configuration asks for do not hold.
+    """
+    published = PublishedArguments(config)
+    for name in NEEDED:
+        if name not in weights:
+            raise DoesNotFit(f"the weights have no '{name}', so they are not a published {NAME}'s")
+    tables = _numbered(weights, "word_emb.emb_layers")
+    width = published.get("d_model", weights["inject_conv.weight"].shape[1])
+    heads = published.get("n_head", len(weights["func.dec_attn.r_w_bias"]))
+    _check_heads(published, heads, width)
+    divisor = published.get("div_val", _divisor(tables))
+    return {
+        "vocabulary": published.get("n_token", sum(len(table) for table in tables)),
+        "memory_length": published.get("mem_len", 0),
+        "width": width,
+        "heads": heads,
+        "inner_width": published.get("d_inner", _inner_width(weights)),
+        "embedding_width": _embedding_width(published, tables, width),
+        "divisor": divisor,
+        "cutoffs": _cutoffs(published, tables, weights),
+        "norm": "published_pre" if published.get("pre_lnorm", False) else "post",
+        "weight_norm": "func.dec_attn.qkv_net.weight_g" in weights,
+        "window": published.get("local_size", 0) or UNLIMITED_WINDOW,
+        "dropout": published.get("dropout", 0.0),
+        "attention_dropout": published.get("dropatt", 0.0),
+        "tie_weights": _tied_tables(published, tables, weights),
+        "tie_projections": _tied_projections(divisor, weights),
+    }
+
+
+def _numbered(weights: Mapping[str, Tensor], prefix: str) -> list[Tensor]:
+    count = sum(name.startswith(f"{prefix}.") and name.endswith(".weight") for name in weights)
+    names = [f"{prefix}.{index}.weight" for index in range(count)]
+    if missing := [name for name in names if name not in weights]:
+        raise DoesNotFit(f"the weights do not fit the configuration; missing: {missing[0]}")
+    return [weights[name] for name in names]
+
+
+def _check_heads(published: PublishedArguments, heads: int, width: int) -> None:
+    head_width = published.get("d_head", width // heads)
+    if heads * head_width != width:
+        raise DoesNotFit(
+            f"{heads} n_head of {head_width} d_head are not as wide as d_model {width}, "
+            "which the injection needs"
+        )
+
+
+def _divisor(tables: list[Tensor]) -> int:
+    return 1 if len(tables) == 1 else tables[0].shape[1] // tables[1].shape[1]
+
+
+def _inner_width(weights: Mapping[str, Tensor]) -> int:
+    bias = weights.get("func.pos_ff.ff1_net.bias")
+    if bias is None:
+        raise DoesNotFit(f"the weights have no 'func.pos_ff.ff1_net.bias' of a published {NAME}")
+    return len(bias)
+
+
+def _embedding_width(published: PublishedArguments, tables: list[Tensor], width: int) -> int:
+    stated: int = published.get("d_embed", tables[0].shape[1])
+    # The published scripts write -1 for "as wide as the model".
+    return stated if stated > 0 else width
+
+
+def _cutoffs(
+    published: PublishedArguments, tables: list[Tensor], weights: Mapping[str, Tensor]
+) -> list[int]:
+    if "cutoffs" in published:
+        return [int(cutoff) for cutoff in published.get("cutoffs", [])]
+    if len(tables) == 1 and "crit.cluster_weight" in weights:
+        return list(published.need("cutoffs", NAME))
+    return list(accumulate(len(table) for table in tables[:-1]))
+
+
+def _tied_tables(
+    published: PublishedArguments, tables: list[Tensor], weights: Mapping[str, Tensor]
+) -> bool:
+    pairs = [(t, weights.get(f"crit.out_layers.{i}.weight")) for i, t in enumerate(tables)]
+    tied = all(theirs is None or same(table, theirs) for table, theirs in pairs)
+    asked = published.get("tied", not published.get("not_tied", False))
+    if "tied" in published and asked and not tied:
+        raise DoesNotFit("tied is set, but crit.out_layers.* differ from word_emb.emb_layers.*")
+    return tied and bool(asked)
+
+
+def _tied_projections(divisor: int, weights: Mapping[str, Tensor]) -> list[bool]:
+    """Which projections the softmax shares with the embedding: those that are equal, or missing."""
+    clusters = 1 + len(weights.get("crit.cluster_weight", ()))
+    tied = []
+    for index in range(clusters):
+        ours = weights.get(f"word_emb.emb_projs.{index if divisor > 1 else 0}.weight")
+        theirs = weights.get(f"crit.out_projs.{index}.weight")
+        tied.append(ours is not None and (theirs is None or same(ours, theirs)))
+    return tied

@@ -1,0 +1,67 @@
+"""Both ends of a trellis network: from tokens to features, from states to probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from equipoise.nn import AdaptiveEmbedding, AdaptiveSoftmax, VocabularyClusters, sequence_mask
+
+INITIAL_RANGE = 0.1
+
+
+class TokenEnds(nn.Module):
+    """Embedding and softmax, tied or not, with variational dropout behind and in front of them."""
+
+    def __init__(
+        self,
+        vocabulary: int,
+        *,
+        embedding_width: int,
+        output_width: int,
+        divisor: int,
+        cutoffs: Sequence[int],
+        input_dropout: float,
+        output_dropout: float,
+        tied: bool,
+    ) -> None:
+        """Build both; raises ValueError where tied ends differ in width."""
+        super().__init__()
+        if tied and output_width != embedding_width:
+            raise ValueError(
+                f"an output of width {output_width} cannot share the weights of an embedding of "
+                f"width {embedding_width}: set tie_weights=false, or one width for both"
+            )
+        clusters = VocabularyClusters(vocabulary, cutoffs)
+        self.output_width = output_width
+        self.input_dropout = input_dropout
+        self.output_dropout = output_dropout
+        self.embedding = AdaptiveEmbedding(clusters, embedding_width, divisor=divisor, scale=1.0)
+        self.softmax = AdaptiveSoftmax(
+            clusters,
+            output_width,
+            divisor=divisor,
+            tied_to=self.embedding if tied else None,
+            tied_projections=[tied] * len(clusters),
+        )
+        for table in (*self.embedding.tables, *self.softmax.tables):
+            nn.init.uniform_(table, -INITIAL_RANGE, INITIAL_RANGE)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(B, T) -> (B, T, embedding width)."""
+        return self._dropped(self.embedding(tokens), self.input_dropout)
+
+    def read(self, hidden: Tensor) -> Tensor:
+        """(B, T, width) -> its last channels (B, T, output width)."""
+        return self._dropped(self.last_channels(hidden), self.output_dropout)
+
+    def last_channels(self, hidden: Tensor) -> Tensor:
+        """(B, T, width) -> (B, T, output width), without dropout."""
+        return hidden[..., -self.output_width :]
+
+    def _dropped(self, features: Tensor, probability: float) -> Tensor:
+        if not self.training or probability == 0:
+            return features
+        shape = (features.shape[0], 1, features.shape[2])
+        return features * sequence_mask(features, shape, probability)

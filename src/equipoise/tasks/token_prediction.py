@@ -1,0 +1,192 @@
+"""Predicting the next token of each segment, with a memory carried over from the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.errors import UserError
+from equipoise.tasks.carried_memory import Carried, SequenceOutput, carried_into, memory_length
+from equipoise.tasks.objective import MakeOptimizer, Objective
+from equipoise.tasks.schedules import Schedule
+from equipoise.tasks.token_metrics import IGNORED
+
+MEMORY = "carried_memory"
+
+
+class TokenPrediction(Objective):
+    """Trains any model `(tokens (B, T), memory) -> hidden (B, T, D), memory, auxiliary`.
+
+    A batch holds tokens and targets (B, T), -100 where there is none, index (B,), and start, a bool
+    scalar on the host: true where the streams begin. Otherwise the batch continues the latest one
+    of its stage, train, val or test, and the model is given the memory that it returned there.
+
+    loss = mean over the targets of -ln p + auxiliary_weight * the same of each auxiliary state, by
+    the model's `token_losses(hidden, targets)`. A subclass adds metrics in `update_metrics`.
+
+    The memory of training is part of a checkpoint, of every process: a resumed run repeats the same
+    bits; with another number of processes it goes on without memory. The vocabulary is part of the
+    state dict, and a checkpoint is refused for a text with another one.
+    """
+
+    def __init__(self, model: nn.Module, make_optimizer: MakeOptimizer, schedule: Schedule) -> None:
+        super().__init__(model, make_optimizer, schedule)
+        self.carried: dict[str, Carried] = {}
+        self.loaded_memory: dict[str, Any] = {}
+        self.vocabulary_state: dict[str, Any] = {}
+        self.loaded_vocabulary: dict[str, Any] = {}
+
+    def setup(self, stage: str) -> None:
+        """Take the vocabulary from the data module, if it tells."""
+        tell = getattr(getattr(self.trainer, "datamodule", None), "vocabulary_state", None)
+        self.vocabulary_state = {} if tell is None else tell()
+
+    def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
+        """Tokens (B, T) and the memory of the segment before -> the model's output."""
+        output: SequenceOutput = self.model(tokens, memory)
+        return output
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
+        """The loss with what regularisers and auxiliary states add, and terms beside it."""
+        targets = batch["targets"]
+        output = self.advance("train", batch)
+        token_loss = self.mean_loss(output.hidden, targets)
+        loss = token_loss
+        for hidden in output.auxiliary:
+            weight = cast(float, self.model.auxiliary_weight)
+            loss = loss + weight * self.mean_loss(hidden, targets)
+        loss, terms = self.with_regularization(
+            loss, lambda z: self.mean_loss(self.readout(z), targets)
+        )
+        return {"loss": loss, **self.training_terms(token_loss.detach()), **terms}
+
+    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """Update the validation metrics."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """Update the test metrics."""
+        self._evaluate("test", batch)
+
+    def training_terms(self, token_loss: Tensor) -> dict[str, Tensor]:
+        """What the curve shows beside the loss, of the mean loss of one batch."""
+        return {}
+
+    def update_metrics(
+        self, stage: str, hidden: Tensor, losses: Tensor, batch: dict[str, Tensor]
+    ) -> None:
+        """Add a batch with the losses (B, T) of its targets, 0 where there is none."""
+        counted = (batch["targets"] != IGNORED).to(losses.dtype)
+        self.stage_metrics(stage)["loss"].update(losses, counted)
+
+    def advance(self, stage: str, batch: dict[str, Tensor]) -> SequenceOutput:
+        """Run the model on the next segment of a stage, and keep its memory."""
+        tokens = batch["tokens"]
+        with explaining_lack_of_memory(tokens):
+            output = self(tokens, carried_into(self.carried, stage, batch))
+        memory = tuple(part.detach() for part in output.memory)
+        self.carried[stage] = Carried(len(tokens), memory)
+        return output
+
+    def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Return -ln p of each target, (B, T), 0 where there is none."""
+        with explaining_lack_of_memory(targets):
+            losses: Tensor = self.model.token_losses(hidden, targets)  # type: ignore[operator]
+        return losses
+
+    def mean_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The mean of `token_losses` over the targets that count."""
+        counted = (targets != IGNORED).sum().clamp(min=1)
+        return self.token_losses(hidden, targets).sum() / counted
+
+    def on_train_start(self) -> None:
+        """Put back the memory of an interrupted run, and refuse another vocabulary."""
+        self._refuse_other_vocabulary()
+        loaded, self.loaded_memory = self.loaded_memory, {}
+        if loaded and loaded["processes"] == self.trainer.world_size:
+            own = tuple(part[self.global_rank].to(self.device) for part in loaded["memory"])
+            self.carried["train"] = Carried(loaded["streams"], own)
+
+    def on_validation_start(self) -> None:
+        """Refuse a checkpoint with another vocabulary."""
+        self._refuse_other_vocabulary()
+
+    def on_test_start(self) -> None:
+        """Refuse a checkpoint with another vocabulary."""
+        self._refuse_other_vocabulary()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the memory of training, each part stacked over the processes."""
+        carried = self.carried.get("train")
+        if carried is not None:
+            checkpoint[MEMORY] = {
+                "processes": self.trainer.world_size,
+                "streams": carried.streams,
+                "memory": [self._of_all_processes(part) for part in carried.memory],
+            }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the memory until the device is known."""
+        self.loaded_memory = checkpoint.get(MEMORY, {})
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The vocabulary, which generation needs."""
+        return {"vocabulary": self.vocabulary_state}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Keep the vocabulary of the checkpoint, to be compared with that of the text."""
+        self.loaded_vocabulary = state["vocabulary"]
+
+    def _of_all_processes(self, part: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return part.unsqueeze(0)
+        gathered = self.all_gather(part)
+        assert isinstance(gathered, Tensor)
+        return gathered
+
+    def _refuse_other_vocabulary(self) -> None:
+        loaded, own = self.loaded_vocabulary, self.vocabulary_state
+        if loaded and own and loaded != own:
+            raise UserError(
+                f"the checkpoint was trained with another vocabulary ({_described(loaded)}) than "
+                f"that of this text ({_described(own)}): give the text that it was trained on, or "
+                "train anew"
+            )
+
+    def _evaluate(self, stage: str, batch: dict[str, Tensor]) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        with memory_length(self.model, getattr(data, "eval_memory_length", None)):
+            output = self.advance(stage, batch)
+        losses = self.token_losses(output.hidden, batch["targets"])
+        self.update_metrics(stage, output.hidden, losses, batch)
+
+    def _close(self, stage: str) -> None:
+        self.carried.pop(stage, None)
+        super()._close(stage)
+
+
+@contextmanager
+def explaining_lack_of_memory(tokens: Tensor) -> Iterator[None]:
+    """Raise UserError, which says what to lower, where a segment does not fit in memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_lack_of_memory(error):
+            raise
+        raise UserError(
+            f"A segment of {tokens.shape[1]} tokens in {tokens.shape[0]} streams does not fit in "
+            "memory: lower task.segment_length, task.batch_size or task.memory_length."
+        ) from error
+
+
+def _is_lack_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _described(vocabulary: dict[str, Any]) -> str:
+    size = len(vocabulary["symbols"]) if "symbols" in vocabulary else "byte-pair"
+    return f"{size} {vocabulary['unit']}s"

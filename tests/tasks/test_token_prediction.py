@@ -1,0 +1,188 @@
+"""Memory over segments: train and validation apart, through a checkpoint, bit by bit."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from recurrent import Recurrent
+from torch import Tensor
+
+from equipoise.data.corpus import Corpus, encode
+from equipoise.data.text_data_module import TextDataModule
+from equipoise.data.vocabulary import Characters
+from equipoise.errors import UserError
+from equipoise.tasks import LanguageModelling
+from equipoise.tasks.schedules import Constant
+
+LETTERS = "abcdefgh"
+
+
+class Letters(TextDataModule):
+    """Some letters over and over, in four streams of 25 segments of two tokens."""
+
+    def __init__(self, letters: str = LETTERS, **settings: Any) -> None:
+        protocol: dict[str, Any] = {
+            "batch_size": 4, "eval_batch_size": None, "segment_length": 2,
+            "eval_segment_length": None, "memory_length": 3, "eval_memory_length": 9,
+            "vocabulary": None,
+        }  # fmt: skip
+        super().__init__(**{**protocol, **settings})
+        self.text = letters * (200 // len(letters)) + letters[0]
+
+    def read_corpus(self) -> Corpus:
+        vocabulary = Characters.of(self.text)
+        text = encode(self.text, vocabulary, "letters")
+        return Corpus(vocabulary, {"train": text, "val": text, "test": text})
+
+
+class SaveAt(Callback):
+    """Saves a checkpoint after some step."""
+
+    def __init__(self, step: int, file: Path) -> None:
+        self.step = step
+        self.file = file
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.file)
+
+
+def task(vocabulary: int = 9, auxiliary: bool = False) -> LanguageModelling:
+    torch.manual_seed(0)
+    model = Recurrent(vocabulary, auxiliary=auxiliary)
+    optimizer = partial(torch.optim.Adam, lr=0.01)
+    return LanguageModelling(model, optimizer, Constant(), vocabulary, "character")
+
+
+def trainer(folder: Path, steps: int, *callbacks: Callback, **settings: Any) -> Trainer:
+    return Trainer(**{
+        "max_steps": steps, "max_epochs": -1, "accelerator": "cpu", "logger": False,
+        "enable_checkpointing": False, "enable_progress_bar": False,
+        "enable_model_summary": False, "default_root_dir": folder, "callbacks": list(callbacks),
+        "num_sanity_val_steps": 0, **settings,
+    })  # fmt: skip
+
+
+def fit(
+    folder: Path, steps: int, *callbacks: Callback, data: LightningDataModule | None = None,
+    ckpt_path: Path | None = None, **settings: Any,
+) -> LanguageModelling:  # fmt: skip
+    module = task()
+    running = trainer(folder, steps, *callbacks, **settings)
+    running.fit(module, data or Letters(), ckpt_path=ckpt_path, weights_only=True)
+    return module
+
+
+def weights(module: LanguageModelling) -> list[Tensor]:
+    return [parameter.detach() for parameter in module.parameters()]
+
+
+def test_memory_is_carried_over_and_dropped_where_an_epoch_begins(tmp_path: Path) -> None:
+    module = fit(tmp_path, 27, limit_val_batches=0)
+    carried = [streams for _, streams in module.model.seen]
+    assert carried == [None, *[4] * 24, None, 4]
+
+
+def test_evaluation_has_its_own_memory_of_its_own_length(tmp_path: Path) -> None:
+    module = fit(tmp_path, 26, limit_val_batches=3)
+    evaluated = [streams for length, streams in module.model.seen if length == 9]
+    assert evaluated == [None, 4, 4]
+    assert module.model.memory_length == 3
+
+
+def test_validation_in_the_middle_of_an_epoch_changes_nothing(tmp_path: Path) -> None:
+    alone = fit(tmp_path, 20, limit_val_batches=0)
+    watched = fit(tmp_path, 20, limit_val_batches=2, val_check_interval=5)
+    assert len(watched.model.seen) > len(alone.model.seen)
+    for one, other in zip(weights(alone), weights(watched), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_resumed_run_repeats_the_same_bits(tmp_path: Path) -> None:
+    file = tmp_path / "seven.ckpt"
+    whole = fit(tmp_path, 20, SaveAt(7, file), limit_val_batches=0)
+    resumed = fit(tmp_path, 20, ckpt_path=file, limit_val_batches=0)
+    assert resumed.model.seen[0] == (3, 4)
+    for one, other in zip(weights(whole), weights(resumed), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.slow
+def test_every_process_gets_its_own_memory_back(tmp_path: Path) -> None:
+    seven, whole, resumed = (tmp_path / f"{name}.ckpt" for name in ("seven", "whole", "resumed"))
+    two: dict[str, Any] = {"limit_val_batches": 0, "strategy": "ddp_spawn", "devices": 2}
+    fit(tmp_path, 12, SaveAt(7, seven), SaveAt(12, whole), **two)
+    fit(tmp_path, 12, SaveAt(12, resumed), ckpt_path=seven, **two)
+    first, second = (torch.load(file, weights_only=True) for file in (whole, resumed))
+    for name, value in first["state_dict"].items():
+        assert name == "_extra_state" or torch.equal(value, second["state_dict"][name])
+    (memory,), (again,) = (content["carried_memory"]["memory"] for content in (first, second))
+    assert torch.equal(memory, again)
+    assert memory.shape == (2, 4, 16)
+    assert not torch.equal(memory[0], memory[1])
+
+
+def test_without_the_memory_of_the_checkpoint_the_bits_would_differ(tmp_path: Path) -> None:
+    file = tmp_path / "seven.ckpt"
+    whole = fit(tmp_path, 20, SaveAt(7, file), limit_val_batches=0)
+    content = torch.load(file, weights_only=True)
+    del content["carried_memory"]
+    torch.save(content, file)
+    resumed = fit(tmp_path, 20, ckpt_path=file, limit_val_batches=0)
+    assert resumed.model.seen[0] == (3, None)
+    pairs = zip(weights(whole), weights(resumed), strict=True)
+    assert not all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_a_checkpoint_is_refused_for_a_text_with_other_symbols(tmp_path: Path) -> None:
+    file = tmp_path / "seven.ckpt"
+    fit(tmp_path, 20, SaveAt(7, file), limit_val_batches=0)
+    with pytest.raises(UserError, match=r"another vocabulary \(9 characters\) than that"):
+        fit(tmp_path, 20, data=Letters("abcdefgx"), ckpt_path=file)
+    other = task()
+    other.load_state_dict(torch.load(file, weights_only=True)["state_dict"])
+    with pytest.raises(UserError, match="give the text that it was trained on"):
+        trainer(tmp_path, 1).test(other, Letters("abcdefgx"), verbose=False)
+
+
+def test_auxiliary_states_add_their_weighted_losses() -> None:
+    (batch, *_) = loaded()
+    plain, with_auxiliary = task(), task(auxiliary=True)
+    loss = with_auxiliary.training_step(batch, 0)["loss"]
+    model = with_auxiliary.model
+    extra = with_auxiliary.mean_loss(model.embedding(batch["tokens"]), batch["targets"])
+    assert torch.allclose(loss, plain.training_step(batch, 0)["loss"] + 0.5 * extra)
+
+
+def test_the_loss_is_the_mean_over_the_targets_that_count() -> None:
+    module, (batch, *_) = task(), loaded()
+    batch["targets"][1:] = -100
+    first = {
+        **{name: rows[:1] for name, rows in batch.items() if rows.ndim},
+        "start": batch["start"],
+    }
+    alone = module.training_step(first, 0)["loss"]
+    module.carried.clear()
+    assert torch.allclose(module.training_step(batch, 0)["loss"], alone)
+
+
+def test_a_segment_that_does_not_fit_in_memory_is_told_what_to_lower() -> None:
+    module = task()
+    batch = {
+        "tokens": torch.zeros(1, 1, dtype=torch.long).expand(1, 2**46),
+        "targets": torch.zeros(1, 1, dtype=torch.long),
+        "start": torch.tensor(True),
+    }
+    with pytest.raises(UserError, match=r"does not fit in memory: lower task.segment_length"):
+        module.training_step(batch, 0)
+
+
+def loaded() -> list[dict[str, Tensor]]:
+    data = Letters()
+    data.setup()
+    return list(data.train_dataloader())
