@@ -40,6 +40,9 @@ bench: $(STAMP) ## ratios against the bare function evaluations and against torc
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.solvers
 	$(BIN)/python -m benchmarks.gradients
+	$(BIN)/python -m benchmarks.digits
+	$(BIN)/python -m benchmarks.mdeq_memory
+	$(BIN)/python -m benchmarks.sequence
 	$(BIN)/python -m benchmarks.overhead
 
 clean: ## remove caches and the environment; runs/ stays

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from equipoise.equilibrium import GradientEstimator, Solver
 
-FAMILIES = ("mdeq",)
+FAMILIES = ("mdeq", "deq_transformer", "deq_trellisnet", "trellisnet")
 
 __all__ = ["FAMILIES", "DoesNotFit", "from_reference", "reference_forward"]
 
