@@ -23,10 +23,11 @@ CHOICES = [
 def content(choice: Path) -> dict[str, Any]:
     """The choice as Hydra composes it, without the keys that are for the composition alone."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose(overrides=[f"+{choice.parent}={choice.name}"])
-    node = OmegaConf.to_container(composed[str(choice.parent)])
+        composed = compose(overrides=[f"+{choice.parent}={choice.name}", "+seed=0"])
+    node = OmegaConf.to_container(composed[str(choice.parent)], resolve=True)
     assert isinstance(node, dict)
-    node.pop("solvers", None)
+    for key in ("solvers", "gradients"):
+        node.pop(key, None)
     return node  # type: ignore[return-value]
 
 

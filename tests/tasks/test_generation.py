@@ -9,8 +9,9 @@ import torch
 from recurrent import Recurrent
 from torch import Tensor, nn
 
-from equipoise.equilibrium import Equilibrium, FixedPoint, Phantom, Unrolled
+from equipoise.equilibrium import Broyden, Equilibrium, FixedPoint, Phantom, Unrolled
 from equipoise.errors import UserError
+from equipoise.models import DEQTransformer
 from equipoise.tasks.generation import Generator, Sampling, nucleus, usable_device
 
 GREEDY = Sampling(greedy=True)
@@ -61,6 +62,25 @@ def test_each_token_is_that_of_the_whole_text_read_anew() -> None:
         for place in range(3, 23):
             output = model(torch.tensor([text[:place]]), None)
             assert text[place] == int(model.log_probabilities(output.hidden[0, -1]).argmax())
+
+
+def test_the_transformers_remembered_equilibria_are_those_of_the_whole_text() -> None:
+    layer = Equilibrium(Broyden(max_steps=200, tol=1e-10, memory=200), Phantom())
+    model = DEQTransformer(
+        layer, vocabulary=7, width=16, heads=2, inner_width=32, memory_length=4
+    ).double()
+    generator = Generator(model, Sampling(seed=1), context=40, device="cpu")
+    text = [1, 2, 3, *generator.continuation([1, 2, 3], 30)]
+    with torch.no_grad():
+        whole = model.log_probabilities(model(torch.tensor([text]), None).hidden[0])
+        start, memory = layer.start, None
+        layer.start = None
+        for place, token in enumerate(text):
+            output = model(torch.tensor([[token]]), memory)
+            memory = output.memory
+            step = model.log_probabilities(output.hidden[0, -1])
+            torch.testing.assert_close(step, whole[place], rtol=0, atol=1e-6)
+    assert start is generator.starts[0]
 
 
 def test_a_step_reads_one_token_and_sees_no_more_than_the_context() -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from equipoise.checkpoints import read_checkpoint
@@ -177,8 +178,8 @@ def summary(seconds: Sequence[float], evaluations: float | None) -> str:
     parts = [f"{len(seconds)} tokens, {1000 * sum(waited) / len(waited):.1f} ms each"]
     if len(waited) >= 3 * TIMED:
         first, last = waited[TIMED : 2 * TIMED], waited[-TIMED:]
-        mean = [1000 * sum(part) / TIMED for part in (first, last)]
-        parts.append(f"{mean[0]:.1f} ms after a warm-up of {TIMED}, {mean[1]:.1f} ms at the end")
+        usual = [1000 * median(part) for part in (first, last)]
+        parts.append(f"{usual[0]:.1f} ms after a warm-up of {TIMED}, {usual[1]:.1f} ms at the end")
     if evaluations is not None:
         parts.append(f"{evaluations:.1f} evaluations of f each")
     return "; ".join(parts)
