@@ -1,6 +1,7 @@
 """The real command line, in a process of its own, on a network small enough for a test."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,11 @@ def environment() -> dict[str, str]:
     # W&B leaves variables of its service in a process that has used it, as other tests do.
     inherited = {name: value for name, value in os.environ.items() if "WANDB" not in name}
     return {**inherited, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+
+
+def heed_interrupts() -> None:
+    """A test run in a shell's background ignores SIGINT, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
@@ -40,7 +46,7 @@ def start(tmp_path):
         return subprocess.Popen(
             [sys.executable, str(ROOT / script), *words],
             cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True,
+            text=True, preexec_fn=heed_interrupts,
         )  # fmt: skip
 
     return begin
