@@ -57,6 +57,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     from equipoise.callbacks.estimator_state import EstimatorState
     from equipoise.callbacks.observers import behind_one
     from equipoise.callbacks.run_state import ConfigurationInCheckpoint, RandomState
+    from equipoise.callbacks.unprofiled import Unprofiled
     from equipoise.compose import plain, storable
     from equipoise.training import Run
 
@@ -69,7 +70,9 @@ def build_run(composition: Composition, directory: Path) -> Run:
     stored = storable(composition.config)
     callbacks += [ConfigurationInCheckpoint(stored, composition.choices), RandomState()]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
-    around = {"callbacks": behind_one(callbacks), "logger": loggers or False}
+    around: dict[str, Any] = {"callbacks": behind_one(callbacks), "logger": loggers or False}
+    if config["trainer"]["profiler"] is None:
+        around["profiler"] = Unprofiled()
     trainer = instantiate("trainer", config["trainer"], **around)
     open_folder(composition.config, directory)
     for logger in loggers:

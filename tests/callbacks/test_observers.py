@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from equipoise.callbacks.observers import Observer, Observers, behind_one, every_callback
 
@@ -73,3 +74,15 @@ def test_a_member_that_the_checkpoint_does_not_know_starts_afresh() -> None:
 def test_callbacks_that_lightning_looks_up_stay_in_its_list() -> None:
     plain = Callback()
     assert behind_one([plain]) == [plain]
+
+
+def test_a_checkpoint_within_an_epoch_is_saved_where_it_was_asked_for(
+    tmp_path: Path, make_trainer: Any, toy: Any, loader: Any
+) -> None:
+    at_steps = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    at_epochs = ModelCheckpoint(tmp_path, filename="epoch", enable_version_counter=False)
+    callbacks = behind_one([at_steps, at_epochs])
+    trainer = make_trainer(callbacks, max_epochs=1, max_steps=4, enable_checkpointing=True)
+    trainer.fit(toy(), loader)
+    saved = {file.name for file in tmp_path.glob("*.ckpt")}
+    assert saved == {"step=2.ckpt", "step=4.ckpt", "epoch.ckpt"}

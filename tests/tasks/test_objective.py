@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from equipoise.equilibrium import (
     Anderson,
@@ -122,3 +126,18 @@ def test_regularisers_are_told_the_progress(monkeypatch: pytest.MonkeyPatch) -> 
     task.on_train_batch_start({}, 0)
     assert network.equilibrium.regularizer is not None
     assert network.equilibrium.regularizer.progress == 0.25
+
+
+def test_fused_optimisers_go_with_clipping_under_mixed_precision(tmp_path: Path) -> None:
+    task = task_of(Network(None))
+    task.make_optimizer = partial(torch.optim.SGD, lr=0.1, fused=True)
+    before = task.model.head.weight.detach().clone()
+    trainer = Trainer(
+        accelerator="cpu", precision="bf16-mixed", gradient_clip_val=1e-3, max_steps=1,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    batch = {"image": torch.randn(4, 6), "label": torch.tensor([0, 1, 2, 0])}
+    trainer.fit(task, DataLoader([batch], batch_size=None))
+    change = (task.model.head.weight - before).norm()
+    assert 0 < change <= 1.001e-4

@@ -97,12 +97,11 @@ class DivergenceGuard(CurveSource):
         """Whether neither the loss nor a gradient has an entry that is not finite."""
         if trainer.world_size > 1:
             gradients = [_local(gradient) for gradient in gradients]
-        # Finite numbers times zero are zero, all others are not a number.
-        signs = [0.0 * self.loss.float()] if self.loss is not None else []
-        signs += _found_not_finite(gradients)
-        if not signs:
+        number = sum(_found_not_finite(gradients))
+        if self.loss is not None:
+            number = number + 0.0 * self.loss  # zero where it is finite, else not a number
+        if not isinstance(number, Tensor):
             return True
-        number = torch.stack([sign.reshape(()) for sign in signs]).sum()
         if trainer.world_size > 1:
             number = trainer.strategy.reduce(number, reduce_op="sum")
         return number.item() == 0.0

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 STATEFUL = ("state_dict", "load_state_dict")
 HOOKS_OF_A_STEP = (
@@ -85,6 +86,12 @@ def _leave_out_what_does_nothing(callback: Callback) -> None:
     for hook in HOOKS_OF_A_STEP:
         if getattr(callback, hook) == getattr(Callback, hook).__get__(callback):
             setattr(callback, hook, None)
+    if isinstance(callback, ModelCheckpoint) and not _saves_within_epochs(callback):
+        callback.on_train_batch_end = None  # type: ignore[assignment, method-assign]
+
+
+def _saves_within_epochs(checkpoint: ModelCheckpoint) -> bool:
+    return bool(checkpoint._every_n_train_steps or checkpoint._train_time_interval)
 
 
 def _hooks() -> list[str]:

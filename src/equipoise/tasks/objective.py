@@ -35,6 +35,13 @@ class Objective(pl.LightningModule):
         self.equilibria = [part for part in model.modules() if isinstance(part, Equilibrium)]
         self.regularized = [layer for layer in self.equilibria if layer.regularizer is not None]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Lightning notes the hook it is in, some forty times a step; a module's way takes 4 us."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Tell the regularisers how far the run is; their weights follow it."""
         for layer in self.regularized:
@@ -89,6 +96,8 @@ class Objective(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser over all parameters, its rate stepped every optimiser step."""
         optimizer = self.make_optimizer(self.parameters())
+        # A fused optimiser would undo the scale of float16 gradients itself, too late for clipping.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         scheduler = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {
             "optimizer": optimizer,
