@@ -54,6 +54,25 @@ def test_without_a_validation_fraction_the_test_split_validates(cifar_folder: Pa
     assert len(module.splits["train"]) == 60
 
 
+def test_a_part_of_the_training_images_with_the_same_mixture(cifar_folder: Path) -> None:
+    module = Cifar10(path=str(cifar_folder), val_fraction=0.1, train_size=12)
+    module.setup()
+    whole = prepared(cifar_folder)
+    assert [len(module.splits[n]) for n in ("train", "val", "test")] == [12, 6, 15]
+    split = module.splits["train"]
+    assert isinstance(split, MemoryImages)
+    assert torch.bincount(split.labels).tolist() == [4, 4, 4]
+    both = torch.cat([images(module, "train"), images(whole, "train")]).flatten(1)
+    assert len(both.unique(dim=0)) == 54
+    assert torch.equal(images(module, "val"), images(whole, "val"))
+
+
+@pytest.mark.parametrize("size", [0, 55])
+def test_more_training_images_than_there_are(cifar_folder: Path, size: int) -> None:
+    with pytest.raises(UserError, match="choose 1 to 54"):
+        Cifar10(path=str(cifar_folder), val_fraction=0.1, train_size=size).setup()
+
+
 def test_without_a_test_split_validation_tests(
     tmp_path: Path, table: Callable[..., datasets.Dataset], write_split: Callable[..., None]
 ) -> None:

@@ -25,6 +25,7 @@ class Cifar10(ImageDataModule):
     `path` is a name on the Hugging Face hub or a folder of parquet files in its layout.
     `val_fraction` of the training images, drawn by `seed` with the same mixture of classes, is
     the validation split; with 0 it is the test split. Without a test split, test is validation.
+    `train_size` of the other images, drawn likewise, are trained on; None takes all of them.
     `augment` crops (padding 4) and flips the training images, as published.
     """
 
@@ -36,6 +37,7 @@ class Cifar10(ImageDataModule):
         eval_batch_size: int | None = None,
         seed: int = 0,
         val_fraction: float = 0.02,
+        train_size: int | None = None,
         num_workers: int = 0,
         augment: bool = True,
     ) -> None:
@@ -48,6 +50,7 @@ class Cifar10(ImageDataModule):
         check_fraction("val_fraction", val_fraction)
         self.path = path
         self.val_fraction = val_fraction
+        self.train_size = train_size
         self.augment = augment
         self._published: dict[str, datasets.Dataset] = {}
 
@@ -72,7 +75,19 @@ class Cifar10(ImageDataModule):
             return table, torch.arange(len(table.labels))
         table = self._table("train")
         train, val = stratified_split(table.labels, self.val_fraction, stream(self.seed))
-        return table, train if name == "train" else val
+        return table, self._chosen(train, table.labels) if name == "train" else val
+
+    def _chosen(self, train: Tensor, labels: Tensor) -> Tensor:
+        """The rows to train on; raises UserError where there are fewer than were asked for."""
+        if self.train_size is None:
+            return train
+        if not 1 <= self.train_size <= len(train):
+            raise UserError(
+                f"task.train_size is {self.train_size}: choose 1 to {len(train)}, the training "
+                "images that there are, or null for all of them."
+            )
+        fraction = self.train_size / len(train)
+        return train[stratified_split(labels[train], fraction, stream(self.seed))[1]]
 
     def _table(self, name: str) -> ImageTable:
         if name not in self._published:

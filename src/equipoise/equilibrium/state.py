@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -59,6 +59,10 @@ class Layout:
     def batch(self) -> int:
         """The number of samples B."""
         return self.shapes[0][0]
+
+    def with_batch(self, batch: int) -> Layout:
+        """The same for another number of samples."""
+        return replace(self, shapes=tuple(torch.Size((batch, *shape[1:])) for shape in self.shapes))
 
     def flatten(self, state: State) -> Tensor:
         """State -> (B, D), in the layout's dtype; no copy for one contiguous tensor of that dtype.

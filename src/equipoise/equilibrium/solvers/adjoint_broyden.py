@@ -81,6 +81,10 @@ class AdjointBroydenIteration(Iteration):
             weights = self.pairs.without_oldest(weights)
         return combine_minus(left[:, :count], weights, x)
 
+    def narrow(self, rows: Tensor) -> None:
+        """The pairs of these samples."""
+        self.pairs.narrow(rows)
+
     def inverse(self) -> LowRankInverse:
         """The pairs that are in memory."""
         return self.pairs.inverse()
@@ -113,6 +117,8 @@ class AdjointBroyden(Solver):
             raise ValueError(f"memory must be at least 1, got {self.memory}")
         if self.opa_every is not None and self.opa_every < 1:
             raise ValueError(f"opa_every must be at least 1, or None, got {self.opa_every}")
+        if self.compact_at is not None and self.direction is not None:
+            raise ValueError("compact_at needs direction=None: a direction gets all rows, always")
 
     def start(self, z0: Tensor, function: FlatFunction) -> Iteration:
         """Room for the pairs.

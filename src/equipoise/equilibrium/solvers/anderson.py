@@ -37,6 +37,10 @@ class AndersonIteration(Iteration):
             mixed.sub_(combine(self.g[:, :kept], weights), alpha=1.0 - self.mixing)
         return mixed
 
+    def narrow(self, rows: Tensor) -> None:
+        """The window and the Gram matrix of these samples."""
+        self.f, self.g, self.gram = self.f[rows], self.g[rows], self.gram[rows]
+
     def _store(self, slot: int, kept: int, fz: Tensor, g: Tensor) -> None:
         """Overwrite the oldest pair; only its row of the Gram matrix changes."""
         self.f[:, slot] = fz

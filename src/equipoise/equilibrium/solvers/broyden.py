@@ -71,6 +71,12 @@ class BroydenIteration(Iteration):
         oldest, slot = self.pairs.u[:, self.pairs.slot], self.pairs.slot
         return hg + oldest.to(hg.dtype) * self.g_products[:, slot, None]
 
+    def narrow(self, rows: Tensor) -> None:
+        """The pairs of these samples, and their latest step."""
+        self.pairs.narrow(rows)
+        self.step = None if self.step is None else self.step[rows]
+        self.g_products = None if self.g_products is None else self.g_products[rows]
+
     def inverse(self) -> LowRankInverse:
         """The pairs that are in memory."""
         return self.pairs.inverse()

@@ -21,6 +21,9 @@ class PicardIteration(Iteration):
         """The damped step; undamped, the evaluation itself."""
         return fz if self.damping == 1.0 else z.add(g, alpha=self.damping)
 
+    def narrow(self, rows: Tensor) -> None:
+        """Nothing is remembered between steps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FixedPoint(Solver):

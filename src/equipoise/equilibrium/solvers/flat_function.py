@@ -64,5 +64,11 @@ class FlatFunction:
         self.evaluations += 1
         return (self._value(z + increment * v) - fz).div_(increment)
 
+    def narrow(self, rows: Tensor) -> None:
+        """From now on f gets these rows (b,) of its inputs, and states of so many rows."""
+        self.layout = self.layout.with_batch(len(rows))
+        self.inputs = tuple(tensor[rows] for tensor in self.inputs)
+        self._graph = None
+
     def _value(self, z: Tensor) -> Tensor:
         return self.layout.flatten(self.f(self.layout.restore(z), *self.inputs))

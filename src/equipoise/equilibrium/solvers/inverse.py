@@ -59,6 +59,10 @@ class LowRankInverse:
         """H^T, the estimate of (J_f^T - I)^-1, without a copy."""
         return LowRankInverse(self.v, self.u, self.oldest)
 
+    def select(self, rows: Tensor) -> LowRankInverse:
+        """H of some samples (b,), a copy."""
+        return LowRankInverse(self.u[rows], self.v[rows], self.oldest)
+
     def newest(self, count: int) -> LowRankInverse:
         """The latest `count` pairs at most, oldest first."""
         if self.oldest:

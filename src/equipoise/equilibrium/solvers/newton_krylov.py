@@ -34,6 +34,9 @@ class NewtonKrylovIteration(Iteration):
             basis.append(self.function.product(z, fz, v).sub_(v))
         return z + basis.least_squares()
 
+    def narrow(self, rows: Tensor) -> None:
+        """Nothing is remembered between steps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewtonKrylov(Solver):

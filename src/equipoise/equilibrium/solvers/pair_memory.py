@@ -71,6 +71,10 @@ class PairMemory:
             self.v[:, self.slot] = self._unless(frozen, v, self.v)
         self.stored += 1
 
+    def narrow(self, rows: Tensor) -> None:
+        """Keep the pairs of these samples (b,)."""
+        self.u, self.v = self.u[rows], self.v[rows]
+
     def inverse(self) -> LowRankInverse:
         """The H that the pairs make up; shares memory with the buffers."""
         return LowRankInverse(*self.kept(), oldest=self.slot if self.full else 0)

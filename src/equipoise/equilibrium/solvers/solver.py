@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from equipoise.equilibrium.solution import Solution
+from equipoise.equilibrium.solvers.compaction import Compaction, check_rows
 from equipoise.equilibrium.solvers.flat_function import FlatFunction
 from equipoise.equilibrium.solvers.inverse import LowRankInverse
 from equipoise.equilibrium.solvers.search import Search
@@ -32,6 +33,13 @@ class Iteration(ABC):
         for them does not matter, but an inverse that the method offers keeps theirs as it is.
         """
 
+    @abstractmethod
+    def narrow(self, rows: Tensor) -> None:
+        """Remember only these rows (b,) of all that is kept: the other samples are not evaluated.
+
+        It comes between `advance` and the evaluation of what that has returned.
+        """
+
     def inverse(self) -> LowRankInverse | None:
         """The estimate of (J_f - I)^-1 that the method has built, if it builds one."""
         return None
@@ -46,8 +54,10 @@ class Solver(ABC):
     device at most once in so many evaluations, and samples are frozen only then. patience: a sample
     whose best residual is so many evaluations old has stagnated. trace: keep every residual.
     keep_states: evaluations, counted from 1 and increasing, whose iterate is kept in
-    `Solution.states`. dtype: of the state and all algebra on it; None is the state's own, float32
-    at least.
+    `Solution.states`. compact_at: once so large a part of the rows that f sees has ended, f sees
+    the others only, which needs an f that treats each row by itself and gets all that has a row a
+    sample in `inputs`; an f without inputs always sees all rows. None: all rows, always. dtype: of
+    the state and all algebra on it; None is the state's own, float32 at least.
     """
 
     name: ClassVar[str]
@@ -59,6 +69,7 @@ class Solver(ABC):
     patience: int = 30
     trace: bool = False
     keep_states: tuple[int, ...] = ()
+    compact_at: float | None = None
     dtype: Precision | None = None
 
     def __post_init__(self) -> None:
@@ -68,6 +79,8 @@ class Solver(ABC):
             raise ValueError("tol must be 0 (the whole budget) or positive")
         if self.stop not in ("relative", "absolute", "mixed"):
             raise ValueError(f"stop must be relative, absolute or mixed, not {self.stop!r}")
+        if self.compact_at is not None and not 0 < self.compact_at <= 1:
+            raise ValueError(f"compact_at must lie in (0, 1], or be None, got {self.compact_at}")
         chosen = tuple(self.keep_states)
         if any(step < 1 for step in chosen) or list(chosen) != sorted(set(chosen)):
             raise ValueError(f"keep_states must increase from 1 or more, got {chosen}")
@@ -91,6 +104,7 @@ class Solver(ABC):
         search = Search(z, rule, self.patience, self.trace)
         trajectory = Trajectory(self.keep_states)
         iteration = self.start(z, function)
+        compaction = self._compaction(layout, inputs)
         g = torch.empty_like(z)
         checked = 0
         while True:
@@ -99,7 +113,7 @@ class Solver(ABC):
             spent = function.evaluations
             search.observe(z, fz, g, spent)
             if trajectory.due(spent):
-                trajectory.keep(spent, search.usable(z))
+                trajectory.keep(spent, compaction.whole_state(search, search.usable(z)))
             if spent >= self.max_steps:
                 break
             if self.tol > 0 and spent - checked >= self.check_every:
@@ -107,16 +121,28 @@ class Solver(ABC):
                 if search.check():
                     break
             z = iteration.advance(z, fz, g, search.frozen)
+            if search.frozen is not None and compaction.due(search):
+                staying = compaction.drop(search, iteration)
+                function.narrow(staying)
+                z = z[staying]
+                g = torch.empty_like(z)
         search.finish()
-        best = search.best.get()
+        outcome = compaction.whole(search)
         return Solution(
-            z=layout.restore(best),
-            residual=search.best_residual,
-            steps=search.steps,
-            status=search.status,
+            z=layout.restore(outcome.z),
+            residual=outcome.residual,
+            steps=outcome.steps,
+            status=outcome.status,
             nfe=function.evaluations,
             products=function.products,
             trace=torch.stack(search.trace) if search.trace is not None else None,
-            states=tuple(layout.restore(state) for state in trajectory.finish(best)),
-            inverse=iteration.inverse(),
+            states=tuple(layout.restore(state) for state in trajectory.finish(outcome.z)),
+            inverse=compaction.whole_inverse(search, iteration.inverse()),
         )
+
+    def _compaction(self, layout: Layout, inputs: tuple[Tensor, ...]) -> Compaction:
+        """By `compact_at`; a share that is never reached where nothing is to be dropped."""
+        if self.compact_at is None or not inputs:
+            return Compaction(torch.inf, layout.batch)
+        check_rows(layout, inputs)
+        return Compaction(self.compact_at, layout.batch)
