@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from equipoise.equilibrium import (
+    AdjointBroyden,
     Anderson,
     Broyden,
     Equilibrium,
@@ -34,6 +35,20 @@ def test_equals_dense_implicit_differentiation(system: str, solver: Solver) -> N
     layer = Equilibrium(FORWARD, Exact(solver))
     found = torch.autograd.grad(loss(layer(problem.f, problem.z0, problem.x)), problem.sources)
     assert relative_error(found, dense_gradient(problem)) < 1e-8
+
+
+@pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "attention"])
+def test_adjoint_broyden_differentiates_the_products_again(system: str) -> None:
+    problem = SYSTEMS[system]()
+    layer = Equilibrium(FORWARD, Exact(AdjointBroyden(tol=1e-12, max_steps=80, memory=60)))
+    state = layer(problem.f, problem.z0, problem.x)
+    found = torch.autograd.grad(loss(state), problem.sources, retain_graph=True)
+    assert relative_error(found, dense_gradient(problem)) < 1e-8
+    assert layer.report is not None
+    assert layer.report.backward is not None
+    assert layer.report.backward.products > 0
+    again = torch.autograd.grad(loss(state), problem.sources)
+    assert relative_error(again, found) < 1e-12
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -11,6 +11,7 @@ from torch import Tensor
 from equipoise.equilibrium import AdjointBroyden, Broyden, Exact
 from equipoise.equilibrium.layer import Equilibrium
 from tests.equilibrium.solvers.problems import Counted, dense
+from tests.equilibrium.systems import attention, loss
 
 
 def jacobian(f: object, z: Tensor, x: Tensor) -> Tensor:
@@ -71,12 +72,18 @@ def test_a_function_without_derivatives_is_refused() -> None:
         AdjointBroyden().solve(torch.no_grad()(f), z0, x)
 
 
-def test_as_solver_of_the_adjoint_system_it_is_refused() -> None:
-    f, z0, x = dense()
-    x.requires_grad_()
+def test_as_solver_of_the_adjoint_system_of_fused_attention_it_is_refused() -> None:
+    problem = attention()
     layer = Equilibrium(Broyden(max_steps=60, tol=1e-5), Exact(AdjointBroyden()))
-    with pytest.raises(ValueError, match="broyden"):
-        layer(f, z0, x).sum().backward()
+    with pytest.raises(ValueError, match=r"a kernel in f has none; .* broyden"):
+        loss(layer(problem.f, problem.z0, problem.x)).backward()
+
+
+def test_inside_torch_func_it_is_refused() -> None:
+    f, z0, x = dense()
+    layer = Equilibrium(AdjointBroyden(), Exact())
+    with pytest.raises(ValueError, match=r"torch\.func transforms; use broyden"):
+        torch.func.grad(lambda x: layer(f, z0, x).sum())(x)
 
 
 def test_in_inference_mode_it_takes_secant_updates() -> None:

@@ -37,12 +37,20 @@ class AttachedGraph:
         return self.layout.flatten(full)
 
     def gradients(self, w: Tensor, towards: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-        """w^T df/dt for w (B, D) and every tensor t of the graph; None where t does not matter."""
+        """w^T df/dt for w (B, D) and every tensor t of the graph; None where t does not matter.
+
+        Where w has a graph, so has the product: a backward solver may ask for its derivatives.
+        """
         reached = [(a, b) for a, b in zip(self._parts(w), self.fz, strict=True) if b.requires_grad]
         cotangents = [a for a, _ in reached]
         outputs = [b for _, b in reached]
         return torch.autograd.grad(
-            outputs, towards, cotangents, retain_graph=True, allow_unused=True
+            outputs,
+            towards,
+            cotangents,
+            retain_graph=True,
+            create_graph=w.requires_grad,
+            allow_unused=True,
         )
 
     def _parts(self, w: Tensor) -> tuple[Tensor, ...]:

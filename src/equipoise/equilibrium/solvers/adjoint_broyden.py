@@ -123,12 +123,17 @@ class AdjointBroyden(Solver):
     def start(self, z0: Tensor, function: FlatFunction) -> Iteration:
         """Room for the pairs.
 
-        Raises ValueError where outer updates are asked for without a direction.
+        Raises ValueError where outer updates are asked for without a direction, and inside
+        torch.func transforms, which keep the graph that the products need to themselves.
         """
         storage = getattr(torch, self.storage_dtype) if self.storage_dtype else z0.dtype
         pairs = PairMemory(z0, self._room(), storage, self.initial_inverse)
         if torch.is_inference_mode_enabled():
             return BroydenIteration(pairs)
+        if torch._C._are_functorch_transforms_active():
+            raise ValueError(
+                "adjoint_broyden does not work inside torch.func transforms; use broyden"
+            )
         if self.opa_every and self.direction is None:
             raise ValueError(
                 "opa_every needs direction, a function from the state to the gradient of the loss; "

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from equipoise.equilibrium.state import Function, Layout
 
+NEEDED = "derivatives of f are needed here"
+INSTEAD = "a solver that needs none is broyden"
+
 
 class FlatFunction:
     """f(z, *inputs) on (B, D) matrices, which counts what is spent on it.
@@ -45,13 +48,16 @@ class FlatFunction:
         Raises ValueError where f cannot be differentiated.
         """
         if self._graph is None or not self._graph[1].requires_grad:
-            raise ValueError(
-                "derivatives of f are needed here, and autograd has none of them: f disables it, "
-                "or is a product with a Jacobian itself; a solver that needs none is broyden"
-            )
+            raise ValueError(f"{NEEDED}, and f disables autograd; {INSTEAD}")
         self.products += 1
         leaf, value = self._graph
-        return torch.autograd.grad(value, leaf, w, retain_graph=True)[0]
+        try:
+            return torch.autograd.grad(value, leaf, w, retain_graph=True)[0]
+        except RuntimeError as error:
+            if "not implemented" not in str(error):
+                raise
+            # A product with the Jacobian of fused attention has no derivative of its own.
+            raise ValueError(f"{NEEDED}, and a kernel in f has none; {INSTEAD}") from error
 
     def product(self, z: Tensor, fz: Tensor, v: Tensor) -> Tensor:
         """J_f v at z, with f(z) given, for v (B, D) of unit norm: a forward difference.
