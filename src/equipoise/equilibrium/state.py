@@ -74,7 +74,7 @@ class Layout:
             got = ", ".join(str(tuple(part.shape)) for part in tensors)
             want = ", ".join(str(tuple(shape)) for shape in self.shapes)
             raise ValueError(f"f must return a state of the shape that it takes: {want}, got {got}")
-        rows = [part.reshape(self.batch, -1) for part in tensors]
+        rows = [part.reshape(self.batch, part.shape[1:].numel()) for part in tensors]
         flat = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
         return flat.to(self.dtype)
 

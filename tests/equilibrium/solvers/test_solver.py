@@ -57,6 +57,23 @@ def test_one_evaluation_returns_the_start(kind: type[Solver]) -> None:
 
 
 @every_solver
+def test_a_batch_without_samples(kind: type[Solver]) -> None:
+    f, z0, x = dense()
+    solution = kind().solve(f, z0[:0], x[:0])
+    assert isinstance(solution.z, Tensor)
+    assert solution.z.shape == (0, 32)
+    assert solution.status.shape == (0,)
+
+
+@every_solver
+def test_a_function_that_does_not_read_the_state(kind: type[Solver]) -> None:
+    constant = torch.ones(3, 4, requires_grad=True)
+    solution = kind(max_steps=20).solve(lambda z: 2 * constant, torch.zeros(3, 4))
+    assert solution.converged.all()
+    torch.testing.assert_close(solution.z, torch.full((3, 4), 2.0))
+
+
+@every_solver
 def test_tolerance_zero_spends_the_whole_budget(kind: type[Solver]) -> None:
     f, z0, x = dense(gain=0.1)
     assert kind(max_steps=40, tol=0.0).solve(f, z0, x).nfe == 40

@@ -52,7 +52,9 @@ class FlatFunction:
         self.products += 1
         leaf, value = self._graph
         try:
-            return torch.autograd.grad(value, leaf, w, retain_graph=True)[0]
+            return torch.autograd.grad(
+                value, leaf, w, retain_graph=True, allow_unused=True, materialize_grads=True
+            )[0]
         except RuntimeError as error:
             if "not implemented" not in str(error):
                 raise
