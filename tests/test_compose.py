@@ -139,6 +139,7 @@ def test_a_wrong_word_is_answered_by_the_nearest_right_one(typed, said):
         (["model=resnet", "gradient=jfb"], "model=resnet has no equilibrium layer"),
         (["model=resnet", "solver.max_steps=3"], "solver.max_steps"),
         (["gradient=unrolled", "solver=broyden"], "choose solver=fixed_point"),
+        (["solver=adjoint_broyden", "solver.opa_every=5"], "leave solver.opa_every out here"),
         (
             ["model=resnet", "callbacks.gradient_schedule.phases=[{start: 0, gradient: jfb}]"],
             "no equilibrium layer",

@@ -215,6 +215,17 @@ def check_solver_and_gradient(config: DictConfig, choices: Mapping[str, str]) ->
         )
 
 
+def check_outer_updates(config: DictConfig) -> None:
+    """Raise where a solver is to aim at the loss, whose gradient the command line cannot give."""
+    for group in ("solver", "eval_solver"):
+        node = config.get(group) or {}
+        if node.get("opa_every") and not node.get("direction"):
+            raise UserError(
+                f"{group}.opa_every needs {group}.direction, the gradient of the loss as a "
+                f"function, which only Python can give: leave {group}.opa_every out here"
+            )
+
+
 def check_regularizer(config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise where the regulariser has nothing to act on, or cannot work with the estimator."""
     choice = choices.get("regularizer", "none")

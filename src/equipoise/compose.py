@@ -70,6 +70,7 @@ def compose(typed: Sequence[str]) -> Composition:
     config, choices = _hydra([*(o.input_line or "" for o in overrides), *added])
     _fit_recipe_to_size(config, size)
     _apply_recipe(config, choices, typed={o.key_or_group for o in values})
+    checks.check_outer_updates(config)
     _expand_phases(config, choices, menu)
     _let_typed_steps_rule(config, {o.key_or_group for o in values})
     return Composition(config, choices, list(typed))
