@@ -42,6 +42,15 @@ def test_the_widest_dtype_of_the_arrays_is_used() -> None:
     np.testing.assert_allclose(found["logits_tight"], narrow["logits_tight"], rtol=1e-3)
 
 
+def test_a_model_in_double_precision_is_not_narrowed_by_its_images() -> None:
+    network, narrow = model().double(), images(np.float32)
+    text = np.array(["recorded by nobody"])
+    found = reference_forward("mdeq", network, {"x": narrow, "made_by": text})
+    assert found["logits_tight"].dtype == np.float64
+    expected = reference_forward("mdeq", network, {"x": narrow.astype(np.float64)})
+    np.testing.assert_array_equal(found["logits_tight"], expected["logits_tight"])
+
+
 @pytest.mark.filterwarnings("ignore:.*did not reach the tolerance")
 def test_the_model_stays_as_it_was() -> None:
     network = model().train()

@@ -103,6 +103,21 @@ def test_everything_that_does_not_fit_is_named() -> None:
     assert "classifier.bias of shape [3] instead of [10]" in str(caught.value)
 
 
+def test_counters_of_batches_may_be_absent() -> None:
+    weights = published(small_network())
+    older = {n: tensor for n, tensor in weights.items() if not n.endswith("num_batches_tracked")}
+    assert len(older) < len(weights)
+    model = from_reference("mdeq", SMALL, older)
+    assert torch.equal(model.stem.layers[0].norm.running_mean, weights["downsample.1.running_mean"])
+
+
+def test_where_the_configuration_is_silent_the_weights_say_whether_norms_are_affine() -> None:
+    shapes = {"block_affine": False, "fusion_affine": False, "post_affine": True}
+    silent = configuration(POST_GN_AFFINE=None)
+    size = from_reference("mdeq", silent, published(small_network(**shapes))).size
+    assert {name: getattr(size, name) for name in shapes} == shapes
+
+
 def test_a_normalised_network_needs_normalised_weights() -> None:
     with pytest.raises(DoesNotFit, match=r"missing: .*weight_g"):
         from_reference("mdeq", SMALL, published(small_network(weight_norm="none")))

@@ -83,6 +83,11 @@ def test_images_that_cannot_be_halved_are_refused(height: int, width: int) -> No
         SIZE.check_image(height, width)
 
 
+def test_an_odd_number_of_groups() -> None:
+    """Behind the fusion it is half of them, rounded down: only the branches' channels need that."""
+    assert replace(SIZE, channels=(10, 20), groups=5, expansion=1.5).groups == 5
+
+
 def test_images_that_fit() -> None:
     SIZE.check_image(30, 34)
     photograph = SIZES["photograph"]["small"]

@@ -102,7 +102,8 @@ def _heads(published: Published, weights: Mapping[str, Tensor]) -> dict[str, Any
 
 
 def _affine(part: str, published: Published, weights: Mapping[str, Tensor], *names: str) -> bool:
-    stated: bool = published.get(f"{part}_GN_AFFINE", True)
+    """Whether the norms are affine: where the configuration says so, or the weights are there."""
+    stated: bool = published.get(f"{part}_GN_AFFINE", False)
     return stated or _any(weights, *names)
 
 

@@ -67,7 +67,7 @@ def load(model: MDEQ, weights: Mapping[str, Tensor]) -> None:
         if name in names and tensor.shape != own[names[name]].shape
     ]
     problems = {
-        "missing": sorted(set(names) - set(given)),
+        "missing": sorted(name for name in set(names) - set(given) if not _is_counter(name)),
         "unknown": sorted(set(given) - set(names)),
         "of another shape": wrong,
     }
@@ -75,6 +75,11 @@ def load(model: MDEQ, weights: Mapping[str, Tensor]) -> None:
         listed = "; ".join(f"{kind}: {_listed(them)}" for kind, them in problems.items() if them)
         raise DoesNotFit(f"the weights do not fit the configuration; {listed}")
     model.load_state_dict({names[n]: tensor for n, tensor in given.items()}, strict=False)
+
+
+def _is_counter(name: str) -> bool:
+    """Whether it counts batches, which nothing reads: old versions of torch did not save it."""
+    return name.endswith(".num_batches_tracked")
 
 
 def _unused(name: str, model: MDEQ) -> bool:

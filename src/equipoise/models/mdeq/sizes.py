@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,14 +86,16 @@ def _check_branches(size: Size) -> None:
 def _check_groups(size: Size) -> None:
     if size.groups < 2:
         raise ValueError(f"groups is {size.groups}; it must be at least 2.")
+    # The norm behind the fusion has half of the groups, rounded down.
+    multiple = math.lcm(size.groups, size.groups // 2)
     for channels in size.channels:
-        for count in (channels, int(size.expansion * channels)):
-            if count < 1 or count % size.groups or count % (size.groups // 2):
-                raise ValueError(
-                    f"A branch of {channels} channels with expansion {size.expansion} cannot be "
-                    f"split into {size.groups} groups: make channels and expanded channels "
-                    f"multiples of {size.groups}."
-                )
+        wide = int(size.expansion * channels)
+        if min(channels, wide) < 1 or channels % multiple or wide % size.groups:
+            raise ValueError(
+                f"A branch of {channels} channels with expansion {size.expansion} cannot be split "
+                f"into {size.groups} groups: make channels multiples of {multiple} and expanded "
+                f"channels multiples of {size.groups}."
+            )
 
 
 def _check_ranges(size: Size) -> None:
