@@ -65,6 +65,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = instantiate("task", config["task"])
     task = build_task(config)
+    check_padding(data, task.model)
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
@@ -79,6 +80,21 @@ def build_run(composition: Composition, directory: Path) -> Run:
         if not isinstance(logger, pl.loggers.CSVLogger):  # config.yaml lies beside metrics.csv
             logger.log_hyperparams(config)
     return Run(data, task, trainer, directory, composition.choices, config["seed"])
+
+
+def check_padding(data: Any, model: Any) -> None:
+    """Raise UserError where whole images are padded to sizes that the network cannot divide.
+
+    `data.pad_multiple` is what their sides are padded to multiples of, `model.image_multiple` what
+    the network asks for; either may be absent, and then everything fits.
+    """
+    needed = getattr(model, "image_multiple", 1)
+    padded = getattr(data, "pad_multiple", needed)
+    if padded % needed:
+        raise UserError(
+            f"task.pad_multiple={padded} leaves whole images with sides that the model's branches "
+            f"cannot divide: set it to a multiple of {needed}"
+        )
 
 
 def build_task(config: dict[str, Any]) -> LightningModule:

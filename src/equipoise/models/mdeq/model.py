@@ -98,6 +98,11 @@ class MDEQ(nn.Module):
         if backbone_ckpt is not None:
             load_backbone(self, Path(backbone_ckpt))
 
+    @property
+    def image_multiple(self) -> int:
+        """Every image whose height and width are multiples of it fits the branches."""
+        return self.size.image_multiple
+
     def forward(self, image: Tensor, output: Output | None = None) -> Tensor:
         """Return the logits (B, classes), or the mask's (B, mask_classes, H / stride, W / stride).
 
