@@ -42,6 +42,21 @@ def test_the_legend_has_the_classes_that_occur(samples: dict[str, Tensor]) -> No
     assert occurring(samples) == [0, 1, 2]
 
 
+def test_the_legend_of_many_long_names_is_not_cut(
+    samples: dict[str, Tensor], tmp_path: Path
+) -> None:
+    samples["mask"] = torch.arange(19).repeat(21)[: 2 * 12 * 16].view(2, 12, 16)
+    file = tmp_path / "masks.png"
+    draw_overlays(samples, ["traffic light"] * 19, file)
+    with Image.open(file) as image:
+        white = [
+            image.convert("RGB").crop((x, 0, x + 2, image.height)).getcolors()
+            for x in (0, image.width - 2)
+        ]
+    assert [colours and colours[0][1] for colours in white] == [(255, 255, 255)] * 2
+    assert [len(colours or []) for colours in white] == [1, 1]
+
+
 def test_colours_tell_nineteen_classes_apart() -> None:
     colours = torch.tensor([colour(number) for number in range(19)])
     distances = torch.cdist(colours, colours) + 10 * torch.eye(19)

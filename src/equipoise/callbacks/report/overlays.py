@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NAME = "masks"
 COLUMNS = ("image", "true mask", "predicted mask")
 OPACITY = 0.65
-LEGEND_COLUMNS = 6
+LEGEND_COLUMNS = 4
 
 
 @runtime_checkable
@@ -51,7 +51,9 @@ def draw_overlays(samples: Mapping[str, Tensor], names: Sequence[str], path: Pat
         axes.set_title(title, fontsize=10, color=INK)
     handles = [_swatch(k, names[k] if k < len(names) else str(k)) for k in present]
     columns = min(LEGEND_COLUMNS, len(handles)) or 1
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
     save(figure, path)
 
 
