@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
@@ -26,6 +29,18 @@ class Numbers:
         return {"index": index.rows, "epoch": torch.full_like(index.rows, index.epoch)}
 
 
+class Signalled(Numbers):
+    """Each batch is preceded by a signal, as from a terminal or a scheduler to all processes."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__()
+        self.number = number
+
+    def __getitem__(self, index: BatchIndex) -> Batch:
+        os.kill(os.getpid(), self.number)
+        return super().__getitem__(index)
+
+
 def loader(num_workers: int = 0, broken: int = -1) -> BatchLoader:
     indices = ShuffledIndices(100, 16, 0, Shard())
     return BatchLoader(Numbers(broken), indices, seed=0, num_workers=num_workers)
@@ -33,6 +48,15 @@ def loader(num_workers: int = 0, broken: int = -1) -> BatchLoader:
 
 def rows(batches: list[Batch]) -> list[list[int]]:
     return [batch["index"].tolist() for batch in batches]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_leave_signals_to_the_main_process(number: signal.Signals) -> None:
+    """It finishes its step and saves, for which it needs what they are about to hand over."""
+    indices = ShuffledIndices(100, 16, 0, Shard())
+    batches = BatchLoader(Signalled(number), indices, seed=0, num_workers=1)
+    assert len(rows(list(batches))) == 7
+    batches.shut_down()
 
 
 def set_epoch(of: BatchLoader, epoch: int) -> None:

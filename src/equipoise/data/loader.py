@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -87,6 +88,7 @@ class BatchLoader:
             sampler=self.batch_sampler,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_signals_to_the_main_process,
             pin_memory=torch.cuda.is_available(),
             generator=stream(seed),
         )
@@ -138,6 +140,16 @@ class BatchLoader:
         self.position = Position(state_dict["epoch"], state_dict["batch"])
         self.batch_sampler.start = self.position
         self.batch_sampler.sampler.epoch = self.position.epoch
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """Ignore what a terminal or a scheduler sends to the whole group of processes.
+
+    The main process still needs batches to finish its step; it ends its workers itself, and one
+    that has lost it ends within seconds.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _ErrorsAsValues(Dataset["Batch | UserError"]):
