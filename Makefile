@@ -43,6 +43,7 @@ bench: $(STAMP) ## ratios against the bare function evaluations and against torc
 	$(BIN)/python -m benchmarks.digits
 	$(BIN)/python -m benchmarks.mdeq_memory
 	$(BIN)/python -m benchmarks.sequence
+	$(BIN)/python -m benchmarks.sequence_jacobian
 	$(BIN)/python -m benchmarks.overhead
 
 clean: ## remove caches and the environment; runs/ stays

@@ -7,6 +7,9 @@ streams of 64 steps behind a memory of 64, Adam with clipping; one thread. Memor
 process of its own for each row: what the graph holds between forward and backward, parameters
 excluded, and the peak of resident memory over the level before. Times are medians of process CPU
 time, sides in turn; both Broydens take the same evaluations of f and products with its Jacobian.
+
+The trellis networks, 128 + 64 channels, read the same streams: the equilibrium at the budget of
+task=python_docs, 12 and 12, beside the 12 levels of the same weights and the 70 of 1909.01377.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.timing import Side, in_turn, keep_freed_memory, ratio
 from equipoise.equilibrium import Anderson, Broyden, Equilibrium, Exact
-from equipoise.models import DEQTransformer, Transformer
+from equipoise.models import DEQTransformer, DEQTrellisNet, Transformer, TrellisNet
 
 BATCH, STEPS, VOCABULARY = 8, 64, 2000
 FORWARD, BACKWARD = 30, 36
@@ -67,6 +70,25 @@ ROWS: dict[str, Build] = {
     "12 layers": explicit(12),
     "24 layers": explicit(24),
     "24 layers, checkpointed": explicit(24, checkpointed=True),
+}
+
+
+def equilibrium_trellis() -> DEQTrellisNet:
+    """Broyden both ways, 12 evaluations each."""
+    solvers = [Broyden(max_steps=12, tol=0, memory=12) for _ in range(2)]
+    layer = Equilibrium(solvers[0], Exact(solvers[1]))
+    return DEQTrellisNet(layer, vocabulary=VOCABULARY, size="tiny", cutoffs=())
+
+
+def levels(number: int) -> Build:
+    """A builder of the explicit trellis network."""
+    return lambda: TrellisNet(vocabulary=VOCABULARY, size="tiny", cutoffs=(), levels=number)
+
+
+TRELLIS_ROWS: dict[str, Build] = {
+    "equilibrium trellis, broyden": equilibrium_trellis,
+    "trellis of 12 levels": levels(12),
+    "trellis of 70 levels": levels(70),
 }
 
 
@@ -132,8 +154,9 @@ def measure_row(name: str, wide: bool) -> dict[str, float]:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     changes = WIDE if wide else {}
-    Training(ROWS[name](**changes), batch=1, steps=4).step()
-    training = Training(ROWS[name](**changes))
+    build = (ROWS | TRELLIS_ROWS)[name]
+    Training(build(**changes), batch=1, steps=4).step()
+    training = Training(build(**changes))
     before = resident()
     training.step()
     training.step()
@@ -156,6 +179,17 @@ def memory_table(wide: bool) -> list[str]:
     own, deep = rows["equilibrium, anderson"], rows["24 layers"]
     for measure in ("held", "peak"):
         lines.append(f"{measure}: {own[measure] / deep[measure] - 1:.0%} against 24 layers")
+    return lines
+
+
+def trellis_table() -> list[str]:
+    """One line a row as in `memory_table`, and what the equilibrium saves of each explicit one."""
+    rows = {name: _in_a_process(name, wide=False) for name in TRELLIS_ROWS}
+    lines = [_line(192, name, row) for name, row in rows.items()]
+    own, *explicit_rows = rows.items()
+    for name, row in explicit_rows:
+        saved = ", ".join(f"{m} {own[1][m] / row[m] - 1:.0%}" for m in ("held", "peak"))
+        lines.append(f"{saved} against the {name}")
     return lines
 
 
@@ -192,6 +226,8 @@ def main(repeats: int = 5) -> None:
     for wide in (False, True):
         for line in memory_table(wide):
             print(line, flush=True)
+    for line in trellis_table():
+        print(line, flush=True)
     print(f"| training step, {FORWARD} evaluations forward, {BACKWARD} backward | CPU ms |")
     print("|---|---|")
     for line in times(repeats):
