@@ -175,6 +175,8 @@ def test_the_published_size_has_the_published_parameters() -> None:
         ({"memory_length": -1}, "memory_length must be at least 0"),
         ({"window": 0}, "window at least 1"),
         ({"cutoffs": [9, 5]}, "must rise"),
+        ({"cutoffs": [9], "tie_projections": [True]}, "1 entries, but the vocabulary 2 clusters"),
+        ({"cutoffs": [9], "tie_projections": [True] * 3}, "3 entries, but the vocabulary 2"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(changes: dict, said: str) -> None:

@@ -189,6 +189,11 @@ def _joined(earlier: Tensor, new: Tensor) -> Tensor:
 
 def _tied(tie: TiedProjections | Sequence[bool], clusters: int) -> list[bool]:
     if not isinstance(tie, str):
+        if len(tie) != clusters:
+            raise ValueError(
+                f"tie_projections has {len(tie)} entries, but the vocabulary {clusters} clusters: "
+                "give one for each, or none, tails or all"
+            )
         return list(tie)
     first, rest = {"none": (False, False), "tails": (False, True), "all": (True, True)}[tie]
     return [first, *[rest] * (clusters - 1)]
