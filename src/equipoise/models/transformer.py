@@ -45,6 +45,7 @@ class Transformer(nn.Module):
         attention_dropout: float = 0.0,
         tie_weights: bool = True,
         tie_projections: TiedProjections | Sequence[bool] = "tails",
+        initial_std: float | None = None,
     ) -> None:
         """Build `layers` layers of one set of weights; all else is as in `DEQTransformer`.
 
@@ -58,7 +59,7 @@ class Transformer(nn.Module):
             embedding_width=embedding_width, divisor=divisor, cutoffs=cutoffs, norm=norm,
             weight_norm=weight_norm, window=window, dropout=dropout,
             attention_dropout=attention_dropout, tie_weights=tie_weights,
-            tie_projections=tie_projections,
+            tie_projections=tie_projections, initial_std=initial_std,
         )  # fmt: skip
 
     @property

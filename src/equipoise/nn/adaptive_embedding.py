@@ -29,8 +29,9 @@ class AdaptiveEmbedding(nn.Module):
         embedding_width: int | None = None,
         divisor: int = 1,
         scale: float | None = None,
+        std: float = INITIAL_STD,
     ) -> None:
-        """Draw tables and projections from N(0, 0.01); `embedding_width` None means `width`."""
+        """Draw tables and projections from N(0, std); `embedding_width` None means `width`."""
         super().__init__()
         self.clusters = clusters
         self.width = width
@@ -43,8 +44,9 @@ class AdaptiveEmbedding(nn.Module):
         else:
             shapes = list(zip(clusters.sizes, widths, strict=True))
         projected = divisor > 1 or self.embedding_width != width
-        self.tables = drawn_parameters(shapes)
-        self.projections = drawn_parameters([(width, w) for w in widths] if projected else [])
+        self.tables = drawn_parameters(shapes, std)
+        shapes = [(width, w) for w in widths] if projected else []
+        self.projections = drawn_parameters(shapes, std)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T) -> (B, T, width)."""
@@ -70,6 +72,6 @@ class AdaptiveEmbedding(nn.Module):
         return functional.linear(embedded, self.projections[index])
 
 
-def drawn_parameters(shapes: list[tuple[int, int]]) -> nn.ParameterList:
-    """Return one parameter a shape, drawn from N(0, 0.01)."""
-    return nn.ParameterList([torch.empty(shape).normal_(std=INITIAL_STD) for shape in shapes])
+def drawn_parameters(shapes: list[tuple[int, int]], std: float) -> nn.ParameterList:
+    """Return one parameter a shape, drawn from N(0, std)."""
+    return nn.ParameterList([torch.empty(shape).normal_(std=std) for shape in shapes])

@@ -39,8 +39,9 @@ class AdaptiveSoftmax(nn.Module):
         tied_to: AdaptiveEmbedding | None = None,
         tied_projections: Sequence[bool] = (),
         tied_tables: bool = True,
+        std: float = INITIAL_STD,
     ) -> None:
-        """Draw the parameters, or share them with the embedding `tied_to`.
+        """Draw the parameters from N(0, std), or share them with the embedding `tied_to`.
 
         tied_tables: the tables are the embedding's parameters; tied_projections: for each cluster,
         whether its projection is; missing entries mean no. Raises ValueError where the embedding
@@ -57,14 +58,15 @@ class AdaptiveSoftmax(nn.Module):
             shapes = [(clusters.vocabulary, embedding_width)]
         else:
             shapes = list(zip(clusters.sizes, widths, strict=True))
-        self.tables = tied_to.tables if tied_to and tied_tables else drawn_parameters(shapes)
+        self.tables = tied_to.tables if tied_to and tied_tables else drawn_parameters(shapes, std)
         self.biases = nn.ParameterList([torch.zeros(rows) for rows, _ in shapes])
         further = len(clusters) - 1
-        drawn = torch.empty(further, widths[0]).normal_(std=INITIAL_STD)
+        drawn = torch.empty(further, widths[0]).normal_(std=std)
         self.cluster_weight = nn.Parameter(drawn) if further else None
         self.cluster_bias = nn.Parameter(torch.zeros(further)) if further else None
         projected = divisor > 1 or embedding_width != width
-        self.projections = drawn_parameters([(width, w) for w in widths] if projected else [])
+        own = [(width, w) for w in widths] if projected else []
+        self.projections = drawn_parameters(own, std)
         for index, tied in enumerate(tied_projections):
             if projected and tied and tied_to is not None:
                 self.projections[index] = tied_to.projections[index if divisor > 1 else 0]

@@ -28,7 +28,10 @@ TIGHT = Broyden(max_steps=150, tol=1e-12, memory=100, patience=150)
 
 def model(gradient: object = None, **changes: object) -> DEQTransformer:
     torch.manual_seed(0)
-    shape = {"width": 16, "heads": 2, "inner_width": 24, "memory_length": 8, "vocabulary": 30}
+    shape = {
+        "width": 16, "heads": 2, "inner_width": 24, "memory_length": 8, "vocabulary": 30,
+        "initial_std": 0.01,
+    }  # fmt: skip
     layer = Equilibrium(TIGHT, cast(Exact, gradient or Exact(TIGHT)))
     network = DEQTransformer(layer, **cast(dict, {**shape, **changes})).double()
     # With the first weights, meant for the unrolled phase, f has no stable fixed point.
@@ -124,7 +127,8 @@ def expanding() -> tuple[DEQTransformer, Segment]:
     torch.manual_seed(10)
     layer = Equilibrium(Broyden(), JacobianFree())
     network = DEQTransformer(
-        layer, vocabulary=30, width=16, heads=2, inner_width=32, memory_length=6
+        layer, vocabulary=30, width=16, heads=2, inner_width=32, memory_length=6,
+        initial_std=0.01,
     ).double().eval()  # fmt: skip
     with torch.no_grad():
         for weight in network.cell.modules():
@@ -168,9 +172,29 @@ def test_the_published_size_has_the_published_parameters() -> None:
     assert round(sum(p.numel() for p in network.injection.parameters()) / 1e6, 2) == 1.47
 
 
+@torch.no_grad()
+def features(width: int, **changes: object) -> tuple[float, float]:
+    """The standard deviation of embeddings and of injections, with the first weights."""
+    torch.manual_seed(0)
+    layer = Equilibrium(Anderson(), Phantom())
+    shape = {"vocabulary": 300, "width": width, "heads": 1, "inner_width": 4, "cutoffs": ()}
+    network = DEQTransformer(layer, **cast(dict, {**shape, **changes}))
+    segment = network.segment(torch.arange(300).unsqueeze(0))
+    return float(network.embedding.tables[0].std()), float(segment.injections.std())
+
+
+def test_first_embeddings_and_injections_are_as_large_at_every_width() -> None:
+    published, narrow = features(700), features(64)
+    assert published[0] == pytest.approx(0.01, rel=0.02)
+    assert narrow[0] == pytest.approx(0.01 * (700 / 64) ** 0.5, rel=0.02)
+    assert narrow[1] == pytest.approx(published[1], rel=0.1)
+    assert features(64, initial_std=0.5)[0] == pytest.approx(0.5, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"initial_std": 0.0}, "initial_std must be above 0"),
         ({"heads": 3}, "do not divide"),
         ({"memory_length": -1}, "memory_length must be at least 0"),
         ({"window": 0}, "window at least 1"),

@@ -93,6 +93,7 @@ def test_all_levels_share_one_mask_of_the_weights() -> None:
         ({"dilations": [0]}, "dilations from 1 on"),
         ({"auxiliary_every": 0}, "auxiliary_every must be"),
         ({"output_width": 5}, "cannot share the weights"),
+        ({"initial_range": 0.0}, "initial_range must be above 0"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(changes: dict, said: str) -> None:
@@ -103,6 +104,20 @@ def test_numbers_that_do_not_fit_are_refused(changes: dict, said: str) -> None:
 def test_an_output_of_another_width_needs_a_table_of_its_own() -> None:
     network = implicit(output_width=4, tie_weights=False)
     assert network(tokens()).hidden.shape == (2, 6, 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "largest"),
+    [
+        ({"size": "tiny"}, 1.0),
+        ({"size": "ptb"}, 0.1),
+        ({"size": "tiny", "initial_range": 0.3}, 0.3),
+    ],
+)
+def test_first_embeddings_fill_the_range_of_the_size(settings: dict, largest: float) -> None:
+    network = TrellisNet(vocabulary=300, **settings)
+    for table in (network.ends.embedding.tables[0], network.ends.softmax.tables[0]):
+        assert float(table.detach().abs().max()) == pytest.approx(largest, rel=0.01)
 
 
 def test_the_published_size_has_the_published_parameters() -> None:

@@ -22,6 +22,7 @@ from equipoise.models.sequence import (
     size_for_vocabulary,
 )
 from equipoise.nn import (
+    INITIAL_STD,
     AdaptiveEmbedding,
     AdaptiveSoftmax,
     SinusoidalPositions,
@@ -80,6 +81,7 @@ class DEQTransformer(nn.Module):
         attention_dropout: float = 0.0,
         tie_weights: bool = True,
         tie_projections: TiedProjections | Sequence[bool] = "tails",
+        initial_std: float | None = None,
     ) -> None:
         """Build the network of `size`; every field of `Size` that is given replaces the size's.
 
@@ -87,8 +89,10 @@ class DEQTransformer(nn.Module):
         looks back, itself included; None is no limit. `dropout`: variational dropout of embeddings,
         positions, the layer and its output; `attention_dropout`: of attention weights.
         `tie_projections`: which clusters' projections embedding and softmax share: none, those
-        behind the first, all, or a list of one entry a cluster. Raises ValueError where the numbers
-        do not fit each other.
+        behind the first, all, or a list of one entry a cluster. `initial_std`: of the normal from
+        which embedding, softmax and injection are drawn; None is the published 0.01 at the
+        published width, and at another as much as gives features of the same size. Raises
+        ValueError where the numbers do not fit each other.
         """
         super().__init__()
         self.size = adapted_size(
@@ -96,6 +100,8 @@ class DEQTransformer(nn.Module):
             width=width, heads=heads, inner_width=inner_width,
             embedding_width=embedding_width or width, divisor=divisor, cutoffs=cutoffs,
         )  # fmt: skip
+        if initial_std is not None and initial_std <= 0:
+            raise ValueError(f"initial_std must be above 0, it is {initial_std}")
         if memory_length < 0 or (window is not None and window < 1):
             raise ValueError("memory_length must be at least 0 and window at least 1")
         self.memory_length = memory_length
@@ -103,8 +109,9 @@ class DEQTransformer(nn.Module):
         self.dropout = dropout
         self.attention_dropout = attention_dropout
         self.positions = SinusoidalPositions(self.size.width)
-        self._build_vocabulary(vocabulary, tie_weights, tie_projections)
-        self.injection = linear(self.size.width, 3 * self.size.width)
+        std = _initial_std(self.size.width) if initial_std is None else initial_std
+        self._build_vocabulary(vocabulary, tie_weights, tie_projections, std)
+        self.injection = linear(self.size.width, 3 * self.size.width, std=std)
         self.cell = TransformerCell(
             self.size.width, self.size.heads, self.size.inner_width,
             norm=norm, weight_norm=weight_norm,
@@ -112,18 +119,26 @@ class DEQTransformer(nn.Module):
         self.equilibrium = equilibrium
 
     def _build_vocabulary(
-        self, vocabulary: int, tie_weights: bool, tie_projections: TiedProjections | Sequence[bool]
+        self,
+        vocabulary: int,
+        tie_weights: bool,
+        tie_projections: TiedProjections | Sequence[bool],
+        std: float,
     ) -> None:
         clusters = VocabularyClusters(vocabulary, self.size.cutoffs)
-        widths = {"embedding_width": self.size.embedding_width, "divisor": self.size.divisor}
-        self.embedding = AdaptiveEmbedding(clusters, self.size.width, **widths)
+        embedding_width, divisor = self.size.embedding_width, self.size.divisor
+        self.embedding = AdaptiveEmbedding(
+            clusters, self.size.width, embedding_width=embedding_width, divisor=divisor, std=std
+        )
         self.softmax = AdaptiveSoftmax(
             clusters,
             self.size.width,
+            embedding_width=embedding_width,
+            divisor=divisor,
             tied_to=self.embedding,
             tied_tables=tie_weights,
             tied_projections=_tied(tie_projections, len(clusters)),
-            **widths,
+            std=std,
         )
 
     def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
@@ -185,6 +200,11 @@ class DEQTransformer(nn.Module):
 
 def _joined(earlier: Tensor, new: Tensor) -> Tensor:
     return torch.cat((earlier, new.detach().to(earlier.dtype)), dim=1)
+
+
+def _initial_std(width: int) -> float:
+    """Embeddings and injections of one size at every width: each grows with std sqrt(width)."""
+    return INITIAL_STD * float((SIZES["wikitext103"].width / width) ** 0.5)
 
 
 def _tied(tie: TiedProjections | Sequence[bool], clusters: int) -> list[bool]:

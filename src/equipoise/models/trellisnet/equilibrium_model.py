@@ -53,6 +53,7 @@ class DEQTrellisNet(nn.Module):
         output_width: int | None = None,
         divisor: int | None = None,
         cutoffs: Sequence[int] | None = None,
+        initial_range: float | None = None,
         weight_norm: bool = True,
         input_dropout: float = 0.0,
         hidden_dropout: float = 0.0,
@@ -69,7 +70,7 @@ class DEQTrellisNet(nn.Module):
         self.size = adapted_size(
             size_for_vocabulary(size, vocabulary, EQUILIBRIUM_SIZES),
             hidden_width=hidden_width, embedding_width=embedding_width,
-            divisor=divisor, cutoffs=cutoffs,
+            divisor=divisor, cutoffs=cutoffs, initial_range=initial_range,
         )  # fmt: skip
         output_width = output_width or self.size.embedding_width
         self.hidden_dropout = hidden_dropout
@@ -77,6 +78,7 @@ class DEQTrellisNet(nn.Module):
             vocabulary, embedding_width=self.size.embedding_width, output_width=output_width,
             divisor=self.size.divisor, cutoffs=self.size.cutoffs, input_dropout=input_dropout,
             output_dropout=output_dropout, tied=tie_weights,
+            initial_range=self.size.initial_range,
         )  # fmt: skip
         width = self.size.hidden_width + output_width
         self.cell = TrellisCell(self.size.embedding_width, width, weight_norm=weight_norm)

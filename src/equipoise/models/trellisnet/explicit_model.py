@@ -41,6 +41,7 @@ class TrellisNet(nn.Module):
         levels: int | None = None,
         divisor: int | None = None,
         cutoffs: Sequence[int] | None = None,
+        initial_range: float | None = None,
         dilations: Sequence[int] = (1,),
         auxiliary_every: int | None = None,
         auxiliary_weight: float = 0.0,
@@ -62,7 +63,7 @@ class TrellisNet(nn.Module):
         self.size = adapted_size(
             size_for_vocabulary(size, vocabulary, SIZES),
             hidden_width=hidden_width, embedding_width=embedding_width, levels=levels,
-            divisor=divisor, cutoffs=cutoffs,
+            divisor=divisor, cutoffs=cutoffs, initial_range=initial_range,
         )  # fmt: skip
         self.dilations = list(islice(cycle(dilations), self.size.levels))
         self.auxiliary_every = auxiliary_every
@@ -74,6 +75,7 @@ class TrellisNet(nn.Module):
             vocabulary, embedding_width=self.size.embedding_width, output_width=output_width,
             divisor=self.size.divisor, cutoffs=self.size.cutoffs, input_dropout=input_dropout,
             output_dropout=output_dropout, tied=tie_weights,
+            initial_range=self.size.initial_range,
         )  # fmt: skip
         self.cell = TrellisCell(
             self.size.embedding_width, self.size.hidden_width + output_width,

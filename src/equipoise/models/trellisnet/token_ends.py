@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from equipoise.nn import AdaptiveEmbedding, AdaptiveSoftmax, VocabularyClusters, sequence_mask
 
-INITIAL_RANGE = 0.1
-
 
 class TokenEnds(nn.Module):
     """Embedding and softmax, tied or not, with variational dropout behind and in front of them."""
@@ -25,14 +23,20 @@ class TokenEnds(nn.Module):
         input_dropout: float,
         output_dropout: float,
         tied: bool,
+        initial_range: float,
     ) -> None:
-        """Build both; raises ValueError where tied ends differ in width."""
+        """Build both, tables drawn from -initial_range to initial_range.
+
+        Raises ValueError where tied ends differ in width, or the range is none.
+        """
         super().__init__()
         if tied and output_width != embedding_width:
             raise ValueError(
                 f"an output of width {output_width} cannot share the weights of an embedding of "
                 f"width {embedding_width}: set tie_weights=false, or one width for both"
             )
+        if initial_range <= 0:
+            raise ValueError(f"initial_range must be above 0, it is {initial_range}")
         clusters = VocabularyClusters(vocabulary, cutoffs)
         self.output_width = output_width
         self.input_dropout = input_dropout
@@ -46,7 +50,7 @@ class TokenEnds(nn.Module):
             tied_projections=[tied] * len(clusters),
         )
         for table in (*self.embedding.tables, *self.softmax.tables):
-            nn.init.uniform_(table, -INITIAL_RANGE, INITIAL_RANGE)
+            nn.init.uniform_(table, -initial_range, initial_range)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """(B, T) -> (B, T, embedding width)."""
