@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.range_queries.populations import population, random_ranges, true_fractions
 from equipoise.privacy import (
     Aggregator,
     Ahead,
@@ -31,7 +32,6 @@ from equipoise.privacy import (
 )
 from equipoise.privacy.packing import count_bits, has_pad_bits, is_one_hot
 from equipoise.privacy.wire import HEADER, encode_report
-from tests.privacy.populations import population, random_ranges, true_fractions
 
 SURVEY = Flat()  # 20 cells: three bytes of payload with four pad bits
 SIZE = 20

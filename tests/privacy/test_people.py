@@ -12,8 +12,8 @@ import numpy as np
 import pandas
 import pytest
 
+from benchmarks.range_queries.populations import Values, squared_errors
 from equipoise.privacy import Ahead, HierarchicalHistogram, Mechanism, SmoothedSquareWave
-from tests.privacy.populations import Values, squared_errors
 
 SIZE = 1024
 REPEATS = 60

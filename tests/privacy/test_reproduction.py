@@ -5,6 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.range_queries.populations import (
+    DISTRIBUTIONS,
+    NON_UNIFORM,
+    Values,
+    binned,
+    population,
+    random_ranges,
+    squared_errors,
+)
 from equipoise.privacy import (
     Ahead,
     AheadPairs,
@@ -16,15 +25,6 @@ from equipoise.privacy import (
     Mechanism,
     SmoothedSquareWave,
     Uniform,
-)
-from tests.privacy.populations import (
-    DISTRIBUTIONS,
-    NON_UNIFORM,
-    Values,
-    binned,
-    population,
-    random_ranges,
-    squared_errors,
 )
 
 SIZE = 1024

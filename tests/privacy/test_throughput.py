@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from benchmarks.range_queries.populations import population
 from equipoise.privacy import Aggregator, Ahead, Flat, simulate_counts
 from equipoise.privacy.wire import IDENTIFIER_BYTES, encode_report
-from tests.privacy.populations import population
 
 USERS, SIZE = 100_000, 1024
 

@@ -28,6 +28,7 @@ from equipoise.privacy.simulation import (
     add_simulated_reports,
     assign_rounds,
     simulate_counts,
+    simulate_histogram,
     simulate_reports,
 )
 from equipoise.privacy.survey import Mechanism, Survey, Tally
@@ -69,6 +70,7 @@ __all__ = [
     "check_values",
     "describe",
     "simulate_counts",
+    "simulate_histogram",
     "simulate_reports",
     "split_threshold",
 ]

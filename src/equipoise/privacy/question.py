@@ -42,9 +42,10 @@ class Question:
         coordinates = tuple(_positions(cut, asked[:, axis]) for axis, cut in enumerate(cuts))
         return self._map(cuts, shape)[coordinates]
 
-    def histogram(self, values: Integers) -> Counts:
-        """(cells,) number of rows of values in each box."""
-        return np.bincount(self.locate(values), minlength=len(self.low))
+    def histogram(self, values: Integers, people: Integers | None = None) -> Counts:
+        """(cells,) how many people are in each box; people: (n,) at each row, one where None."""
+        counts = np.bincount(self.locate(values), weights=people, minlength=len(self.low))
+        return counts.astype(np.int64)  # sums of weights are floats, exact below 2^53
 
     def _map(self, cuts: list[Integers], shape: tuple[int, ...]) -> Integers:
         """The box of each cell of the grid that all the boxes' edges make together."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -9,7 +11,7 @@ from equipoise.privacy.aggregator import Aggregator
 from equipoise.privacy.errors import PrivacyError
 from equipoise.privacy.range_estimate import RangeEstimate
 from equipoise.privacy.survey import Survey, Tally
-from equipoise.privacy.values import check_values
+from equipoise.privacy.values import check_histogram, check_values
 from equipoise.privacy.wire import IDENTIFIER_BYTES
 
 Integers = NDArray[np.int64]
@@ -33,12 +35,33 @@ def simulate_counts(
     at a fraction of the cost. values: (users,) or (users, attributes) integers.
     """
     table = check_values(values, survey.domain)
+    possible = math.prod(survey.domain)
+    if possible * survey.rounds <= len(table):
+        cells = np.ravel_multi_index(tuple(table.T), survey.domain)
+        histogram = np.bincount(cells, minlength=possible).reshape(survey.domain)
+        return simulate_histogram(survey, histogram, generator)
     groups = assign_rounds(survey, len(table), generator)
     for index in range(survey.rounds):
-        question = survey.question(index)
-        histogram = question.histogram(table[groups == index])
-        counts = question.randomizer.simulate(histogram, generator)
-        survey.close(index, Tally(counts, int(histogram.sum())))
+        _simulate_round(survey, index, table[groups == index], None, generator)
+    return survey.estimate()
+
+
+def simulate_histogram(
+    survey: Survey, histogram: ArrayLike, generator: np.random.Generator
+) -> RangeEstimate:
+    """The same for a population of any size that is known by its histogram, of shape `domain`.
+
+    People of the same value are exchangeable: how many of them fall into each round is multinomial.
+    Raises PrivacyError for another shape and for numbers that are not counts.
+    """
+    people = check_histogram(histogram, survey.domain)
+    occupied = np.argwhere(people)
+    waiting = people[people > 0]
+    for index in range(survey.rounds):
+        share = survey.shares[index] / sum(survey.shares[index:])
+        members = generator.binomial(waiting, share)
+        waiting = waiting - members
+        _simulate_round(survey, index, occupied, members, generator)
     return survey.estimate()
 
 
@@ -72,3 +95,17 @@ def add_simulated_reports(
     payloads = question.randomizer.perturb(question.locate(values), generator)
     identifiers = generator.integers(0, 256, (len(values), IDENTIFIER_BYTES), dtype=np.uint8)
     aggregator.add_packed(index, identifiers, payloads)
+
+
+def _simulate_round(
+    survey: Survey,
+    index: int,
+    values: Integers,
+    people: Integers | None,
+    generator: np.random.Generator,
+) -> None:
+    """Close a round with the reports of `people` at each of the values (one where None)."""
+    question = survey.question(index)
+    histogram = question.histogram(values, people)
+    counts = question.randomizer.simulate(histogram, generator)
+    survey.close(index, Tally(counts, int(histogram.sum())))

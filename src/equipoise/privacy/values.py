@@ -47,6 +47,17 @@ def check_ranges(ranges: ArrayLike, domain: Domain) -> Integers:
     return boxes
 
 
+def check_histogram(histogram: ArrayLike, domain: Domain) -> Integers:
+    """Numbers of people at every value, as int64 of the shape `domain`; raises PrivacyError."""
+    people = np.asarray(histogram)
+    if people.shape != tuple(domain):
+        raise PrivacyError(f"The histogram must have the shape {domain}, got {people.shape}.")
+    whole = _whole_numbers(people)
+    if whole.min() < 0 or whole.sum() < 1:
+        raise PrivacyError("A histogram counts people: no negative number, and at least one.")
+    return whole
+
+
 def _whole_numbers(table: NDArray) -> Integers:
     if table.dtype.kind in "iu":
         return table.astype(np.int64)

@@ -9,6 +9,7 @@ import numpy as np
 
 from equipoise.privacy.oracles.frequency_oracle import FrequencyOracle
 from equipoise.privacy.oracles.randomizer import (
+    Floats,
     Generator,
     Integers,
     OneHotRandomizer,
@@ -36,6 +37,10 @@ class GeneralizedRandomizedResponse(OneHotRandomizer, FrequencyOracle):
     def q(self) -> float:
         """1 / (e^epsilon + k - 1)."""
         return unlikely_probability(self.epsilon, 1, self.cells - 1)
+
+    def probabilities(self) -> Floats:
+        """p on the diagonal, q elsewhere."""
+        return np.where(np.eye(self.cells, dtype=bool), self.p, self.q)
 
     def simulate(self, histogram: Counts, generator: Generator) -> Counts:
         """Exact and without a draw for each user: the truth with p - q, else a uniform cell."""

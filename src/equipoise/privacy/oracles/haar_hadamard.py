@@ -53,6 +53,14 @@ class HaarHadamard(OneHotRandomizer):
         flipped = generator.random(len(cells)) < self.flip
         return 2 * row + (negative == flipped)
 
+    def probabilities(self) -> Floats:
+        """1 / nodes for the row, times `flip` for the wrong sign of its entry."""
+        cell, row = np.arange(self.cells)[:, None], np.arange(self.nodes)
+        negative = (cell & 1).astype(bool) ^ _parity((cell >> 1) & row)
+        positive = np.where(negative, self.flip, 1 - self.flip) / self.nodes
+        signs = np.stack((1 / self.nodes - positive, positive), axis=2)
+        return signs.reshape(self.cells, self.outputs)
+
     def coefficients(self, counts: Counts, reports: int) -> Floats:
         """Unbiased f(left) - f(right) of each node, (nodes,)."""
         signs = (counts[1::2] - counts[::2]).astype(np.float64)

@@ -65,8 +65,14 @@ class OneHotRandomizer(Randomizer):
     def draw(self, cells: Integers, generator: Generator) -> Integers:
         """The output of each user's cell."""
 
+    @abstractmethod
+    def probabilities(self) -> Floats:
+        """(cells, outputs) of each output, given the cell; rows sum to 1."""
+
     def simulate(self, histogram: Counts, generator: Generator) -> Counts:
-        """Exact: one draw a user."""
+        """Exact either way: a draw for each user or, for many, a multinomial for each cell."""
+        if histogram.sum() > self.cells * self.outputs:
+            return generator.multinomial(histogram, self.probabilities()).sum(axis=0)
         users = np.repeat(np.arange(len(histogram)), histogram)
         return np.bincount(self.draw(users, generator), minlength=self.outputs)
 

@@ -55,6 +55,11 @@ class SquareWave(OneHotRandomizer):
         kept = generator.random(len(cells)) < (self.p - self.q) * self.window
         return np.where(kept, near, anywhere)
 
+    def probabilities(self) -> Floats:
+        """p in the band of `window` outputs that starts at the cell, q elsewhere."""
+        shift = np.arange(self.outputs) - np.arange(self.cells)[:, None]
+        return np.where((shift >= 0) & (shift < self.window), self.p, self.q)
+
     def expected(self, frequencies: Floats) -> Floats:
         """Probabilities (outputs,) of the reports for frequencies (cells,) of the cells."""
         total = np.concatenate(([0.0], np.cumsum(frequencies)))

@@ -1,4 +1,4 @@
-"""The distributions and queries of the reproduction tables, and errors of a method on them."""
+"""The distributions and queries of the tables, and errors of a method on them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from equipoise.privacy import Mechanism, simulate_counts
 
 Values = NDArray[np.int64]
 NON_UNIFORM = ("zipf", "gaussian", "laplace", "cauchy", "bimodal")
+CORRELATION = np.array([[1.0, 0.8], [0.8, 1.0]])
 DISTRIBUTIONS = (*NON_UNIFORM, "uniform")
 
 
@@ -36,9 +37,23 @@ def population(name: str, users: int, size: int, generator: np.random.Generator)
     return generator.integers(0, size, users)
 
 
+def two_attributes(name: str, users: int, size: int, generator: np.random.Generator) -> Values:
+    """Gaussian of correlation 0.8; "laplace" is the same with an exponential squared scale."""
+    draws = generator.multivariate_normal(np.zeros(2), CORRELATION, users)
+    if name == "gaussian":
+        return binned(draws, -5, 5, size)
+    return binned(draws * np.sqrt(generator.exponential(size=(users, 1))), -8, 8, size)
+
+
 def random_ranges(count: int, size: int, attributes: int, generator: np.random.Generator) -> Values:
     """(count, attributes, 2): two uniform end points, half-open."""
     return np.sort(generator.integers(0, size + 1, (count, attributes, 2)), axis=2)
+
+
+def half_ranges(size: int) -> Values:
+    """(size - size // 2 + 1, 1, 2): every range over half of the domain."""
+    low = np.arange(size - size // 2 + 1)
+    return np.stack((low, low + size // 2), axis=1)[:, None]
 
 
 def true_fractions(values: Values, ranges: Values) -> NDArray[np.float64]:

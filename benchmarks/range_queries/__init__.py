@@ -1,0 +1,1 @@
+"""Errors of AHEAD and its baselines: `python -m benchmarks.range_queries` makes every table."""
