@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,26 +60,38 @@ def half_ranges(size: int) -> Values:
 
 
 def true_fractions(values: Values, ranges: Values) -> NDArray[np.float64]:
-    table = values[:, None] if values.ndim == 1 else values
-    inside = [((table >= box[:, 0]) & (table < box[:, 1])).all(axis=1).mean() for box in ranges]
-    return np.array(inside)
+    """(queries,) the fraction of the people inside each range (attributes, 2)."""
+    columns = values[None] if values.ndim == 1 else np.ascontiguousarray(values.T)
+    return np.array([inside(columns, box).mean() for box in ranges])
 
 
-def squared_errors(
-    mechanism: Mechanism,
-    values: Values,
-    domain: tuple[int, ...],
-    epsilon: float,
-    ranges: Values,
-    repeats: int,
-    generator: np.random.Generator,
-) -> NDArray[np.float64]:
-    """(repeats,) mean squared error over the ranges."""
-    truth = true_fractions(values, ranges)
-    errors = []
-    for _ in range(repeats):
-        estimate = simulate_counts(
-            mechanism.survey(domain, epsilon, len(values)), values, generator
-        )
-        errors.append(float(((estimate.answer(ranges) - truth) ** 2).mean()))
-    return np.array(errors)
+def inside(columns: Values, box: Values) -> NDArray[np.bool_]:
+    """(users,) whether every attribute's value is in its range."""
+    marks = np.ones(columns.shape[1], dtype=bool)
+    for column, (low, high) in zip(columns, box, strict=True):
+        marks &= (column >= low) & (column < high)
+    return marks
+
+
+@dataclass(frozen=True)
+class Study:
+    """People, values (users,) or (users, attributes), and the ranges that are asked about."""
+
+    values: Values
+    domain: tuple[int, ...]
+    ranges: Values
+
+    @cached_property
+    def truth(self) -> NDArray[np.float64]:
+        return true_fractions(self.values, self.ranges)
+
+    def squared_errors(
+        self, mechanism: Mechanism, epsilon: float, repeats: int, generator: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """(repeats,) mean squared error over the ranges, of one survey each."""
+        errors = []
+        for _ in range(repeats):
+            survey = mechanism.survey(self.domain, epsilon, len(self.values))
+            answers = simulate_counts(survey, self.values, generator).answer(self.ranges)
+            errors.append(float(((answers - self.truth) ** 2).mean()))
+        return np.array(errors)

@@ -1,137 +1,98 @@
-"""The reproduction tables: errors of AHEAD and its baselines. `-s` prints them."""
+"""The tables of `python -m benchmarks.range_queries`, with few repeats. `-s` prints them."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.range_queries.populations import (
-    DISTRIBUTIONS,
-    NON_UNIFORM,
-    Values,
-    binned,
-    population,
-    random_ranges,
-    squared_errors,
+from benchmarks.range_queries import findings
+from benchmarks.range_queries.errors import Cell, geometric_mean_ratio
+from benchmarks.range_queries.findings import Finding
+from benchmarks.range_queries.report import draw_curves, header, row, write_figures
+from benchmarks.range_queries.tables import (
+    Table,
+    many_attributes,
+    one_attribute,
+    people,
+    two_attribute_plane,
 )
-from equipoise.privacy import (
-    Ahead,
-    AheadPairs,
-    DiscreteHaarTransform,
-    Flat,
-    HierarchicalHistogram,
-    HierarchicalIntervals,
-    HybridDimensionalGrids,
-    Mechanism,
-    SmoothedSquareWave,
-    Uniform,
-)
-
-SIZE = 1024
-EPSILONS = (0.1, 0.5, 1.0, 1.5, 2.0)
-REPEATS = 10
-METHODS: dict[str, Mechanism] = {
-    "uniform": Uniform(),
-    "flat": Flat(),
-    "hio": HierarchicalIntervals(),
-    "dht": DiscreteHaarTransform(),
-    "hh4": HierarchicalHistogram(),
-    "released": Ahead(mode="released"),
-    "paper": Ahead(mode="paper"),
-    "gls": Ahead(),
-    "sw": SmoothedSquareWave(),
-}
-CORRELATION = np.array([[1.0, 0.8], [0.8, 1.0]])
-Cell = dict[str, np.ndarray]
+from equipoise.privacy import Ahead, Uniform
 
 
-def one_cell(users: int, name: str, epsilon: float) -> Cell:
-    """Squared errors of every method on one distribution, printed as a row of the table."""
-    generator = np.random.default_rng([users, DISTRIBUTIONS.index(name), int(10 * epsilon)])
-    values = population(name, users, SIZE, generator)
-    ranges = random_ranges(200, SIZE, 1, generator)
-    cell = {}
-    for method, mechanism in METHODS.items():
-        repeats = 2 if method == "sw" else REPEATS
-        cell[method] = squared_errors(
-            mechanism, values, (SIZE,), epsilon, ranges, repeats, generator
-        )
-    numbers = " ".join(f"{errors.mean():9.1e}" for errors in cell.values())
-    print(f"{users:8d} {name:9s} {epsilon:4.1f} {numbers}", flush=True)
-    return cell
+def measured(table: Table) -> list[Cell]:
+    print(f"\n{table.title}\n{header(table.methods)}")
+    cells = []
+    for cell in table.rows():
+        print(row(cell), flush=True)
+        cells.append(cell)
+    return cells
+
+
+def assert_all_hold(found: Sequence[Finding]) -> None:
+    print(*found, sep="\n")
+    assert all(finding.holds for finding in found), [str(f) for f in found if not f.holds]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("users", "limit"), [(100_000, 0.75), (1_000_000, 0.65)])
 def test_the_table_of_one_attribute(users: int, limit: float) -> None:
-    print("\n" + " " * 24 + " ".join(f"{method:>9s}" for method in METHODS))
-    table = {
-        (name, epsilon): one_cell(users, name, epsilon)
-        for name in DISTRIBUTIONS
-        for epsilon in EPSILONS
-    }
-    cells = [table[name, epsilon] for name in NON_UNIFORM for epsilon in EPSILONS]
-    ratios = {m: geometric_mean(cells, m) for m in METHODS}
-    print("geometric mean over paper:", {m: round(ratio, 2) for m, ratio in ratios.items()})
-    assert ratios["gls"] <= limit
-    for cell in cells:
-        for baseline in ("uniform", "flat", "hio", "dht"):
-            assert_not_worse(cell["paper"], cell[baseline])
-
-
-def geometric_mean(cells: list[Cell], method: str) -> float:
-    ratios = [cell[method].mean() / cell["paper"].mean() for cell in cells]
-    return float(np.exp(np.log(ratios).mean()))
-
-
-def assert_not_worse(errors: np.ndarray, baseline: np.ndarray) -> None:
-    """Smaller on average, within two standard errors of the difference."""
-    doubt = 2 * np.hypot(
-        errors.std() / np.sqrt(len(errors)), baseline.std() / np.sqrt(len(baseline))
-    )
-    assert errors.mean() <= baseline.mean() + doubt
-
-
-def two_attributes(name: str, users: int, generator: np.random.Generator) -> Values:
-    """Correlated Gaussian, or Laplace as a Gaussian with an exponential scale."""
-    draws = generator.multivariate_normal(np.zeros(2), CORRELATION, users)
-    if name == "gaussian":
-        return binned(draws, -5, 5, 256)
-    return binned(draws * np.sqrt(generator.exponential(size=(users, 1))), -8, 8, 256)
+    cells = measured(one_attribute(users, 1024, 10))
+    assert_all_hold(findings.of_one_attribute(cells, limit))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gaussian", "laplace"])
-def test_two_attributes(name: str, generator: np.random.Generator) -> None:
-    values = two_attributes(name, 1_000_000, generator)
-    ranges = random_ranges(200, 256, 2, generator)
-    ratios = []
-    for epsilon in (0.1, 0.3, 0.5, 0.9, 1.1, 1.5):
-        row = {
-            label: squared_errors(mechanism, values, (256, 256), epsilon, ranges, 5, generator)
-            for label, mechanism in (
-                ("paper", Ahead(mode="paper")),
-                ("gls", Ahead()),
-                ("hdg", HybridDimensionalGrids()),
-            )
-        }
-        ratios.append(row["gls"].mean() / row["paper"].mean())
-        means = {label: f"{errors.mean():.1e}" for label, errors in row.items()}
-        print(f"\n2-D {name} eps {epsilon}: {means}", flush=True)
-    assert np.exp(np.log(ratios).mean()) <= 0.7
+def test_two_attributes() -> None:
+    assert_all_hold(findings.of_the_plane(measured(two_attribute_plane(5))))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attributes", [3, 5])
-def test_many_attributes(attributes: int, generator: np.random.Generator) -> None:
-    values = binned(generator.laplace(size=(1_000_000, attributes)), -8, 8, 64)
-    domain = (64,) * attributes
-    ranges = random_ranges(200, 64, attributes, generator)
-    pairs = squared_errors(AheadPairs(), values, domain, 1.0, ranges, 5, generator)
-    hdg = squared_errors(HybridDimensionalGrids(), values, domain, 1.0, ranges, 3, generator)
-    print(f"\n{attributes}-D pairs {pairs.mean():.1e}, hdg {hdg.mean():.1e}", flush=True)
-    assert pairs.mean() <= 3e-4
-    if attributes == 3:
-        direct = squared_errors(Ahead(), values, domain, 1.0, ranges, 5, generator)
-        print(f"3-D direct {direct.mean():.1e}")
-        assert pairs.mean() < direct.mean()
+def test_many_attributes(attributes: int) -> None:
+    assert_all_hold(findings.of_many_attributes(measured(many_attributes(attributes, 5))[0]))
+
+
+@pytest.mark.slow
+def test_real_people() -> None:
+    """Runs where EQUIPOISE_DATA names a folder that holds adult/adult.parquet."""
+    folder = os.environ.get("EQUIPOISE_DATA")
+    if folder is None:
+        pytest.skip("EQUIPOISE_DATA does not name the folder of the real data")
+    table = people(Path(folder) / "adult" / "adult.parquet", {"attribute_0": 1024}, 100)
+    assert_all_hold(findings.of_people(measured(table)[0]))
+
+
+def cell(label: str, **errors: Sequence[float]) -> Cell:
+    return Cell(label, 1.0, {name: np.array(values) for name, values in errors.items()})
+
+
+def test_findings_tell_gains_from_losses() -> None:
+    """The checks of the tables can fail."""
+    bases = dict.fromkeys(("uniform", "flat", "hio", "dht"), (4.0, 4.2))
+    good = cell("zipf", paper=(2.0, 2.1), gls=(1.0, 1.1), **bases)
+    bad = cell("zipf", paper=(9.0, 9.1), gls=(8.0, 8.1), **bases)
+    other = cell("uniform", paper=(9.0, 9.1), gls=(99.0, 99.1), **bases)
+    assert all(f.holds for f in findings.of_one_attribute([good, other], 0.75))
+    assert [f.figure for f in findings.of_one_attribute([bad], 0.75)] == [8.05 / 9.05, 4]
+    assert not any(f.holds for f in findings.of_one_attribute([bad], 0.75))
+    ratio = (1.05 / 2.05 * 8.05 / 9.05) ** 0.5
+    assert geometric_mean_ratio([good, bad], "gls", "paper") == pytest.approx(ratio)
+    assert good.beats("paper", "flat")
+    assert not bad.beats("paper", "flat")
+    assert cell("x", paper=(4.0, 4.4), flat=(4.1, 4.2)).beats("paper", "flat")
+    sentence = findings.rivals([good, bad], "gls")[1]
+    assert sentence.startswith("flat has a smaller error than gls in 1 of 2 rows")
+    assert str(Finding("x", 5.0, 1.0, 4.0)) == "DOES NOT HOLD: x: 5 (from 1 to 4)"
+
+
+def test_a_small_table_becomes_figures_and_a_picture(tmp_path: Path) -> None:
+    methods = {"uniform": Uniform(), "gls": Ahead()}
+    table = one_attribute(2_000, 16, 2, methods)
+    cells = measured(table)
+    assert len(cells) == table.length == 30
+    path = write_figures(tmp_path, [(table, cells)])
+    assert len(path.read_text().splitlines()) == 1 + 30 * len(methods)
+    assert draw_curves(tmp_path, [(table, cells)]).read_bytes().startswith(b"\x89PNG")

@@ -12,6 +12,7 @@ from equipoise.privacy import (
     DiscreteHaarTransform,
     Mechanism,
     PrivacyError,
+    Uniform,
     simulate_counts,
     simulate_histogram,
 )
@@ -75,3 +76,14 @@ def test_a_wrong_histogram_is_refused(
 ) -> None:
     with pytest.raises(PrivacyError, match=message):
         simulate_histogram(Ahead().survey(4, 1.0, 10), histogram, generator)
+
+
+def test_a_domain_larger_than_the_memory_is_never_spelled_out(
+    generator: np.random.Generator,
+) -> None:
+    """2^60 combinations: neither the guess without rounds nor pairs of attributes count them."""
+    values = generator.integers(0, 2**12, (500, 5))
+    for mechanism in (Uniform(), AheadPairs()):
+        survey = mechanism.survey((2**12,) * 5, 1.0, len(values))
+        estimate = simulate_counts(survey, values, generator)
+        assert 0 <= estimate.query(*[(0, 2**11)] * 5).value < 0.5

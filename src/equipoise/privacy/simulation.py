@@ -36,7 +36,7 @@ def simulate_counts(
     """
     table = check_values(values, survey.domain)
     possible = math.prod(survey.domain)
-    if possible * survey.rounds <= len(table):
+    if possible * max(1, survey.rounds) <= len(table):
         cells = np.ravel_multi_index(tuple(table.T), survey.domain)
         histogram = np.bincount(cells, minlength=possible).reshape(survey.domain)
         return simulate_histogram(survey, histogram, generator)
