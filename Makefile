@@ -36,7 +36,7 @@ format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## ratios against the bare function evaluations and against torchdeq
+bench: $(STAMP) ## ratios against the bare function evaluations and against other packages
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.solvers
 	$(BIN)/python -m benchmarks.gradients
@@ -45,6 +45,7 @@ bench: $(STAMP) ## ratios against the bare function evaluations and against torc
 	$(BIN)/python -m benchmarks.sequence
 	$(BIN)/python -m benchmarks.sequence_jacobian
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.privacy_speed
 
 clean: ## remove caches and the environment; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
