@@ -26,10 +26,12 @@ from equipoise.privacy import (
     Refusal,
     RoundDescription,
     RoundError,
+    Tally,
     add_simulated_reports,
     simulate_counts,
     simulate_reports,
 )
+from equipoise.privacy.oracles import OracleChoice
 from equipoise.privacy.packing import count_bits, has_pad_bits, is_one_hot
 from equipoise.privacy.wire import HEADER, encode_report
 
@@ -108,37 +110,95 @@ def test_a_categorical_report_has_exactly_one_bit() -> None:
     assert (receipt.accepted, receipt.refused) == (1, Counter({Refusal.NOT_ONE_HOT: 3}))
 
 
-def test_ten_thousand_mutated_reports_neither_crash_nor_count(
-    generator: np.random.Generator,
-) -> None:
-    """Every accepted report is one that keeps all the rules; its bits are all that is counted."""
-    aggregator, description = open_aggregator()
-    reports = []
-    for number in range(10_000):
-        report = bytearray(valid_report(description, number, generator.bytes(2) + b"\0"))
-        for _ in range(generator.integers(0, 4)):
-            kind, where = generator.integers(0, 4), generator.integers(0, max(1, len(report)))
-            if kind == 0 and report:
-                report[where % len(report)] = generator.integers(0, 256)
-            elif kind == 1:
-                report = report[:where]
-            elif kind == 2:
-                report += generator.bytes(1)
-            elif kind == 3 and reports:
-                report = bytearray(reports[generator.integers(0, len(reports))])
-        reports.append(bytes(report))
-    receipt = aggregator.add(reports)
-    prefix, width = valid_report(description, 0)[:19], SIZE.to_bytes(2, "little")
+def mutated(report: bytes, others: list[bytes], generator: np.random.Generator) -> bytes:
+    """Up to three of: a byte or bit changed, bytes cut out or put in, the end of another report."""
+    for kind in generator.integers(0, 5, generator.integers(1, 4)):
+        where = int(generator.integers(0, len(report) + 1))
+        if kind == 0:
+            report = report[:where] + generator.bytes(1) + report[where + 1 :]
+        elif kind == 1 and where < len(report):
+            report = altered(report, where, report[where] ^ (1 << generator.integers(0, 8)))
+        elif kind == 2:
+            report = report[:where] + report[where + generator.integers(1, 9) :]
+        elif kind == 3:
+            report = report[:where] + generator.bytes(generator.integers(1, 4)) + report[where:]
+        elif kind == 4:
+            report = report[:where] + others[generator.integers(0, len(others))][where:]
+    return report
+
+
+def kept_by_the_rules(
+    reports: list[bytes], description: RoundDescription, one_hot: bool, spent: set[bytes]
+) -> dict[bytes, bytes]:
+    """Payloads by id of the reports that must count, read straight from the wire format."""
+    example, width = valid_report(description, 0, b"\0"), description.outputs
     kept: dict[bytes, bytes] = {}
     for report in reports:
-        whole = len(report) == HEADER.size + 3 and report[:19] == prefix
-        if whole and report[35:37] == width and report[-1] < 16:
+        header = report[:19] == example[:19] and report[35:37] == example[35:37]
+        if not header or len(report) != len(example) or report[19:35] in spent:
+            continue
+        bits = report[37]
+        if bits < 2**width and (not one_hot or bits in [1 << i for i in range(width)]):
             kept.setdefault(report[19:35], report[37:])
-    rows = np.frombuffer(b"".join(kept.values()), dtype=np.uint8).reshape(-1, 3)
-    assert receipt.accepted == len(kept) == aggregator.tally(0).reports
-    assert 2000 < receipt.accepted < 9000
-    assert sum(receipt.refused.values()) == 10_000 - receipt.accepted
-    np.testing.assert_array_equal(aggregator.tally(0).counts, count_bits(rows, SIZE))
+    return kept
+
+
+def attack(
+    oracle: OracleChoice, generator: np.random.Generator
+) -> tuple[int, int, Counter[Refusal]]:
+    """Two rounds of AHEAD, each with 10 good and 50 mutated reports in any order.
+
+    The answers are those of the reports that keep every rule, exactly. Returns the numbers of
+    reports that were mutated and that counted nevertheless, and the refusals.
+    """
+    attacked = Aggregator("ages", Ahead(oracle=oracle, theta_scale=0).survey(4, 1.0, 100))
+    clean = Ahead(oracle=oracle, theta_scale=0).survey(4, 1.0, 100)
+    others: list[bytes] = [b""]
+    spent: set[bytes] = set()
+    for index in range(2):
+        description = attacked.begin_round()
+        width = description.outputs
+        honest = [
+            valid_report(description, 100 * index + n, bytes([1 << n % width])) for n in range(10)
+        ]
+        others += honest
+        fresh = [
+            encode_report(description, generator.bytes(16), bytes([generator.integers(2**width)]))
+            for _ in range(50)
+        ]
+        reports = honest + [mutated(report, others, generator) for report in fresh]
+        reports = [reports[i] for i in generator.permutation(len(reports))]
+        receipt = attacked.add(reports)
+        kept = kept_by_the_rules(reports, description, oracle == "grr", spent)
+        assert receipt.accepted == len(kept) == attacked.tally(index).reports
+        assert receipt.accepted + sum(receipt.refused.values()) == len(reports)
+        rows = np.frombuffer(b"".join(kept.values()), np.uint8)[:, None]
+        clean.close(index, Tally(count_bits(rows, width), len(kept)))
+        np.testing.assert_array_equal(attacked.tally(index).counts, clean.tallies[index].counts)
+        attacked.close_round()
+        spent |= kept.keys()
+    ranges = [[a, b] for a in range(4) for b in range(a, 5)]
+    np.testing.assert_array_equal(attacked.finish().answer(ranges), clean.estimate().answer(ranges))
+    return 100, len(spent) - 20, attacked.refused
+
+
+@pytest.mark.parametrize("oracle", ["oue", "grr"])
+def test_ten_thousand_mutated_reports_neither_crash_nor_count(oracle: OracleChoice) -> None:
+    met, counted, refused = 0, 0, Counter[Refusal]()
+
+    @given(st.integers(0, 2**32))
+    @settings(max_examples=100, deadline=None, derandomize=True, database=None)
+    def check(seed: int) -> None:
+        nonlocal met, counted
+        mutations, accepted, refusals = attack(oracle, np.random.default_rng(seed))
+        met, counted = met + mutations, counted + accepted
+        refused.update(refusals)
+
+    check()
+    print(f"\n{met} mutated reports, {counted} within the rules, refused: {dict(refused)}")
+    assert met >= 10_000
+    assert 100 < counted < met / 4
+    assert len(refused) >= 8, refused
 
 
 @given(st.lists(st.binary(max_size=60), max_size=20))

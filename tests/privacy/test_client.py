@@ -7,6 +7,8 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from decimal import Context, Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,8 @@ from equipoise.privacy import (
     RoundDescription,
     RoundError,
 )
-from equipoise.privacy.randomizers import randomize
+from equipoise.privacy.budget import probability_threshold
+from equipoise.privacy.randomizers import randomize, unary_encoding
 from equipoise.privacy.round import Box, is_partition
 from equipoise.privacy.wire import HEADER, VERSION, task_key
 
@@ -243,6 +246,62 @@ def test_the_likelihood_ratio_of_real_bytes_stays_within_epsilon(
     assert max(np.log((a + 1) / (b + 1)).max() for a, b in itertools.permutations(counts, 2)) > (
         0.8 * epsilon
     )
+
+
+def evidence_of_epsilon(folder: Path, epsilon: float, draws: int) -> tuple[float, float]:
+    """Log likelihood ratio of whole reports of two values, five standard deviations either way.
+
+    The event is the most telling one of unary encoding, "the bit of the first value's cell is set
+    and that of the second's is not". Source: Katz et al. 1978, ratio of two binomial rates.
+    """
+    description = replace(ROUND, epsilon=epsilon)
+    client = joined(folder, description, epsilon_limit=8.0)
+
+    def rate(value: int) -> float:
+        reports = [client._perturbed(description, value).report for _ in range(draws)]
+        return sum(int(report[-2:], 16) & 0b1001 == 0b0001 for report in reports) / draws
+
+    own, other = rate(1), rate(14)
+    deviation = math.sqrt((1 - own) / (draws * own) + (1 - other) / (draws * other))
+    center = math.log(own / other)
+    return center - 5 * deviation, center + 5 * deviation
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 1.0, 4.0])
+def test_whole_reports_spend_epsilon_and_not_more(tmp_path: Path, epsilon: float) -> None:
+    least, most = evidence_of_epsilon(tmp_path, epsilon, 30_000)
+    assert least <= epsilon <= most
+
+
+def test_the_evidence_tells_a_third_more_than_epsilon(tmp_path: Path) -> None:
+    """Of a client that is asked for 1.3 instead of 1."""
+    assert evidence_of_epsilon(tmp_path, 1.3, 30_000)[0] > 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epsilon", [0.5, 1.0, 4.0])
+def test_a_million_whole_reports_spend_epsilon_and_not_more(tmp_path: Path, epsilon: float) -> None:
+    """The same, where an excess of 6 % of epsilon would be seen."""
+    least, most = evidence_of_epsilon(tmp_path, epsilon, 500_000)
+    print(f"\nepsilon {epsilon:g}: log likelihood ratio from {least:.4f} to {most:.4f}")
+    assert least <= epsilon <= most
+    assert most - least < 0.12 * epsilon
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 1.0, 4.0, 12.0])
+def test_a_bit_is_set_exactly_below_its_threshold(epsilon: float) -> None:
+    """p = 1/2 for the own cell, else the least multiple of 2^-64 that is not below q."""
+    threshold = probability_threshold(epsilon, 1, 1)
+    own = [2**63 - 1, 2**63]
+    others = [threshold - 1, threshold]
+    for bits in itertools.product((0, 1), repeat=3):
+        draws = [others[1 - bits[0]], own[1 - bits[1]], others[1 - bits[2]]]
+        source = b"".join(draw.to_bytes(8, sys.byteorder) for draw in draws)
+        payload = unary_encoding(1, 3, epsilon, lambda size, source=source: source[:size])
+        assert payload == bytes([sum(bit << i for i, bit in enumerate(bits))])
+    ratio = Fraction(2**63, threshold) * Fraction(2**64 - threshold, 2**63)
+    assert ratio <= Fraction(Decimal(epsilon).exp(Context(prec=60)))
+    assert math.log(ratio) == pytest.approx(epsilon, abs=1e-12)
 
 
 @pytest.mark.parametrize("randomizer", WIDTHS)
