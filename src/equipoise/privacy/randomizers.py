@@ -16,6 +16,7 @@ from equipoise.privacy.round import RoundDescription
 
 RandomBytes = Callable[[int], bytes]
 RANDOM_BYTES = RANDOM_BITS // 8
+_DIGITS = b"01" + bytes(254)
 
 
 def randomize(
@@ -39,12 +40,9 @@ def unary_encoding(cell: int, cells: int, epsilon: float, random_bytes: RandomBy
     Source: Wang et al. 2017 (USENIX Security), section 4.3.
     """
     draws = array("Q", random_bytes(RANDOM_BYTES * cells))
-    threshold = probability_threshold(epsilon, 1, 1)
-    payload = bytearray((cells + 7) // 8)
-    for index, draw in enumerate(draws):
-        if draw < (SCALE // 2 if index == cell else threshold):
-            payload[index >> 3] |= 1 << (index & 7)
-    return bytes(payload)
+    bits = bytearray(map(probability_threshold(epsilon, 1, 1).__gt__, draws))
+    bits[cell] = draws[cell] < SCALE // 2
+    return packed(bits)
 
 
 def randomized_response(cell: int, cells: int, epsilon: float, random_bytes: RandomBytes) -> int:
@@ -83,6 +81,12 @@ def square_wave_radius(cells: int, epsilon: float) -> int:
     beyond = math.expm1(epsilon) - epsilon
     information = epsilon * math.exp(epsilon) - math.expm1(epsilon)
     return math.floor(cells * information / (2 * math.exp(epsilon) * beyond))
+
+
+def packed(bits: bytearray) -> bytes:
+    """Zeros and ones, a byte each, as the payload that holds them as bits."""
+    digits = bits[::-1].translate(_DIGITS)  # a number's text starts with its highest bit
+    return int(digits, 2).to_bytes((len(bits) + 7) // 8, "little")
 
 
 def one_hot(output: int, outputs: int) -> bytes:
