@@ -37,6 +37,7 @@ Judge = Callable[[Sequence[Cell]], list[Finding]]
 def chosen(arguments: argparse.Namespace) -> list[tuple[Table, Judge]]:
     """The tables that were asked for, each with what it is held to."""
     repeats = arguments.repeats
+    few = max(2, repeats // 4)  # a million people of several attributes take longer
     every: dict[str, tuple[Table, Judge]] = {
         "small": (
             one_attribute(100_000, SIZE, repeats),
@@ -46,9 +47,9 @@ def chosen(arguments: argparse.Namespace) -> list[tuple[Table, Judge]]:
             one_attribute(1_000_000, SIZE, repeats),
             lambda cells: findings.of_one_attribute(cells, 0.65),
         ),
-        "plane": (two_attribute_plane(repeats), findings.of_the_plane),
-        "three": (many_attributes(3, repeats), lambda cells: findings.of_many_attributes(cells[0])),
-        "five": (many_attributes(5, repeats), lambda cells: findings.of_many_attributes(cells[0])),
+        "plane": (two_attribute_plane(few), findings.of_the_plane),
+        "three": (many_attributes(3, few), lambda cells: findings.of_many_attributes(cells[0])),
+        "five": (many_attributes(5, few), lambda cells: findings.of_many_attributes(cells[0])),
     }
     if arguments.adult is not None:
         table = people(arguments.adult, ADULT_SIZES, max(5 * repeats, 50))
@@ -60,7 +61,7 @@ def show(table: Table, judge: Judge) -> tuple[list[Cell], bool]:
     """Measure a table row by row; what was measured, and whether all limits hold."""
     print(f"\n{table.title}: mean squared error\n\n{header(table.methods)}", flush=True)
     cells = []
-    for cell in tqdm(table.rows(), total=table.length, leave=False, file=sys.stderr):
+    for cell in tqdm(table.rows(), total=table.length, leave=False, disable=None):
         tqdm.write(row(cell), file=sys.stdout)
         cells.append(cell)
     verdicts = judge(cells)
@@ -75,7 +76,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     names = ("small", "large", "plane", "three", "five", "adult")
     parser.add_argument("--table", action="append", choices=names, help="several may be named")
-    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument(
+        "--repeats", type=int, default=40, help="a quarter of it in two and more attributes"
+    )
     parser.add_argument("--adult", type=Path, help="parquet file with attribute_0 to attribute_2")
     parser.add_argument("--output", type=Path, default=Path(), help="folder of csv and picture")
     arguments = parser.parse_args()
