@@ -59,6 +59,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     from equipoise.callbacks.run_state import ConfigurationInCheckpoint, RandomState
     from equipoise.callbacks.unprofiled import Unprofiled
     from equipoise.compose import plain, storable
+    from equipoise.processes_without_gradients import strategy_for
     from equipoise.training import Run
 
     config = plain(composition.config, resolve=True)
@@ -74,6 +75,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     around: dict[str, Any] = {"callbacks": behind_one(callbacks), "logger": loggers or False}
     if config["trainer"]["profiler"] is None:
         around["profiler"] = Unprofiled()
+    around |= strategy_for(task, config["trainer"])
     trainer = instantiate("trainer", config["trainer"], **around)
     open_folder(composition.config, directory)
     for logger in loggers:
@@ -98,14 +100,12 @@ def check_padding(data: Any, model: Any) -> None:
 
 
 def build_task(config: dict[str, Any]) -> LightningModule:
-    """The objective around the network, its optimiser and its schedule."""
-    task: LightningModule = instantiate(
-        "task.objective",
-        config["task"]["objective"],
-        model=build_model(config),
-        make_optimizer=instantiate("optimizer", config["optimizer"]),
-        schedule=instantiate("schedule", config["schedule"]),
-    )
+    """The objective around the model; around a network also its optimiser and its schedule."""
+    parts: dict[str, Any] = {"model": build_model(config)}
+    if config["model"].get("weights", True):
+        parts["make_optimizer"] = instantiate("optimizer", config["optimizer"])
+        parts["schedule"] = instantiate("schedule", config["schedule"])
+    task: LightningModule = instantiate("task.objective", config["task"]["objective"], **parts)
     return task
 
 

@@ -19,7 +19,8 @@ from equipoise.checks import nearest
 from equipoise.errors import UserError
 
 PLAIN_KEYS = {
-    "takes", "gives", "wants", "equilibrium", "solvers", "gradients",
+    "takes", "gives", "wants", "equilibrium", "weights", "solvers", "gradients",
+    "least_attributes", "most_attributes", "epsilon", "repeats", "reports",
     "classes", "mask_classes", "image_size", "image_channels", "vocabulary", "monitor",
     "monitor_mode", "objective",
 }  # fmt: skip

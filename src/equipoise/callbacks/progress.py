@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, TypeVar
 
@@ -96,17 +97,20 @@ def _line(trainer: Trainer, seconds: float) -> str:
     curve, monitor = find(trainer, TrainingCurve), find(trainer, ConvergenceMonitor)
     if curve is not None and "loss" in curve.latest:
         parts.append(f"loss {curve.latest['loss']:.3f}")
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     parts += [
-        f"{name.replace('/', ' ')} {float(value):.3f}"
-        for name, value in trainer.callback_metrics.items()
-        if name.startswith("val/") and name != "val/loss"
+        f"{name.replace('/', ' ')} {value:.3f}"
+        for name, value in metrics.items()
+        if name.startswith("val/") and name != "val/loss" and math.isfinite(value)
     ]
+    rounds = {n.removeprefix("round/"): v for n, v in metrics.items() if n.startswith("round/")}
+    parts += [f"{name} {value:.0f}" for name, value in rounds.items()]
     solver = None if monitor is None else monitor.summary("train")
     if solver is not None:
         parts.append(f"nfe {solver['nfe_mean']:.1f}")
         if solver["residual_median"] is not None:
             parts.append(f"residual {solver['residual_median']:.1e}")
-    if trainer.optimizers:
+    if trainer.optimizers and trainer.optimizers[0].param_groups:
         parts.append(f"lr {trainer.optimizers[0].param_groups[0]['lr']:.1e}")
     return "  ".join([*parts, f"{seconds:.0f} s"])
 

@@ -9,6 +9,7 @@ from equipoise.data.digits_and_scenes import DigitsAndScenes
 from equipoise.data.imagenet import ImageNet
 from equipoise.data.penn_treebank import PennTreebank, PennTreebankCharacters
 from equipoise.data.python_docs import PythonDocs
+from equipoise.data.range_query import RangeQuery
 from equipoise.data.segmentation_folder import SegmentationFolder
 from equipoise.data.text_folder import TextFolder
 from equipoise.data.wikitext import WikiText
@@ -24,6 +25,7 @@ __all__ = [
     "PennTreebank",
     "PennTreebankCharacters",
     "PythonDocs",
+    "RangeQuery",
     "SegmentationFolder",
     "TextFolder",
     "WikiText",

@@ -1,0 +1,83 @@
+"""Which people answer in which round of a survey, handed out in blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from equipoise.data.indices import BatchIndex, Shard
+from equipoise.data.loader import Batch
+from equipoise.data.population import Integers
+
+
+class SurveyGroups:
+    """The people of round `epoch`, of several repetitions of a survey side by side.
+
+    groups (repeats, people): the round in which each person answers; values (people, attributes).
+    A block holds the next `size` people of every repetition's group. What a block holds does not
+    depend on how many processes share the blocks.
+    """
+
+    def __init__(self, values: Integers, groups: NDArray, rounds: int, size: int) -> None:
+        self.values = torch.from_numpy(values)
+        self.groups = groups
+        self.size = size
+        largest = max((int((groups == r).sum(axis=1).max()) for r in range(rounds)), default=0)
+        self.blocks = max(1, -(-largest // size))
+        self.members: tuple[int, list[Tensor]] = (-1, [])
+
+    def __len__(self) -> int:
+        """Return the number of blocks that the largest group needs; others end with empty ones."""
+        return self.blocks
+
+    def __getitem__(self, index: BatchIndex) -> Batch:
+        """Return the block index.rows[0]: values (n, attributes), index (n,) of the people.
+
+        sizes (repeats,): how many of the n belong to each repetition, in their order; block: its
+        number. A number beyond the last block gives an empty one.
+        """
+        block = int(index.rows[0])
+        part = slice(block * self.size, (block + 1) * self.size)
+        people = [members[part] for members in self._members(index.epoch)]
+        together = torch.cat(people)
+        return {
+            "values": self.values[together],
+            "index": together,
+            "sizes": torch.tensor([len(group) for group in people]),
+            "block": torch.tensor(block),
+        }
+
+    def _members(self, number: int) -> list[Tensor]:
+        """The people of a round in each repetition; kept until another round is asked for."""
+        if self.members[0] != number:
+            rows = [torch.from_numpy(np.flatnonzero(group == number)) for group in self.groups]
+            self.members = (number, rows)
+        return self.members[1]
+
+
+class BlockIndices:
+    """The blocks that this process takes: every world_size-th one, each by one process alone.
+
+    All processes get the same number of blocks, those without a person among them, because a
+    process that ends early would leave the others waiting.
+    """
+
+    def __init__(self, blocks: int, shard: Shard) -> None:
+        self.blocks = blocks
+        self.shard = shard
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the round; Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Return the number of blocks of a process."""
+        return -(-self.blocks // self.shard.world_size)
+
+    def batches(self) -> tuple[Tensor, ...]:
+        """Return the number of each block."""
+        rank, processes = self.shard
+        return tuple(torch.tensor([rank + processes * turn]) for turn in range(len(self)))

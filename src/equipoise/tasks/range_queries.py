@@ -1,0 +1,272 @@
+"""Range queries under local differential privacy: a survey, round by round, without gradients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from equipoise.errors import UserError
+from equipoise.privacy import (
+    Mechanism,
+    PrivacyError,
+    Question,
+    RangeEstimate,
+    RoundError,
+    Survey,
+    Tally,
+    assign_rounds,
+)
+from equipoise.privacy.packing import Counts, count_bits
+from equipoise.tasks.range_errors import RangeErrors
+
+Reports = Literal["packed", "counts"]
+GROUPS, NOISE = 0, 1  # what a stream of random numbers is for
+
+
+class Respondents(Protocol):
+    """The data module: people who answer, and queries with their true answers."""
+
+    workload: Any
+
+    def divide(self, groups: NDArray, rounds: int) -> None:
+        """Take note of the round in which each person answers; groups (repeats, people)."""
+        ...
+
+
+class RangeQueries(pl.LightningModule):
+    """Carries out `repeats` surveys by one mechanism on the same people, and judges the answers.
+
+    An epoch is a round: every person of the round's group sends one report. training_step simulates
+    the clients of its block and counts their bits; the end of the epoch adds the counts of all
+    processes (int64) and closes the round. There is nothing to optimise. A survey's state is
+    the tallies of its closed rounds, so a checkpoint stands for the last one; a round is never gone
+    on with in its middle. Reports are functions of (seed, repetition, round, block) alone, whatever
+    the number of processes. They simulate clients: the randomness is not a secure one.
+
+    reports: `packed` makes every report and counts its bits; `counts` draws the sums of a block,
+    which have the same distribution. Metrics: mse, mae over ranges with random ends.
+    Raises PrivacyError for a domain, epsilon or number of users that the mechanism refuses.
+    """
+
+    resumes_within_epoch = False
+
+    def __init__(
+        self,
+        model: Mechanism,
+        epsilon: float,
+        domain: Sequence[int],
+        users: int,
+        repeats: int = 10,
+        reports: Reports = "packed",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if repeats < 1:
+            raise PrivacyError(f"task.repeats={repeats} must be 1 or more.")
+        self.automatic_optimization = False
+        self.model = model
+        self.reports = reports
+        self.seed = seed
+        self.domain, self.epsilon, self.users = tuple(domain), epsilon, users
+        self.surveys = [self.new_survey() for _ in range(repeats)]
+        self.questions: list[Question] = []
+        self.counts: list[Counts] = []
+        self.answered = np.zeros(repeats, dtype=np.int64)
+        self.answers: list[RangeEstimate] = []
+        self.errors = RangeErrors()
+
+    def new_survey(self) -> Survey:
+        """A survey of the same people that has asked nobody yet."""
+        return self.model.survey(self.domain, self.epsilon, self.users)
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds of each survey."""
+        return self.surveys[0].rounds
+
+    @property
+    def closed(self) -> int:
+        """Number of rounds that are closed, the same in every survey."""
+        return len(self.surveys[0].tallies)
+
+    def configure_optimizers(self) -> None:
+        """None: nothing is optimised."""
+
+    def setup(self, stage: str) -> None:
+        """Divide the people among the rounds, and make the training as long as the survey."""
+        if stage != "fit":
+            return
+        streams = [self._stream(GROUPS, number) for number in range(len(self.surveys))]
+        groups = [
+            assign_rounds(survey, self.users, generator)
+            for survey, generator in zip(self.surveys, streams, strict=True)
+        ]
+        smallest = np.min_scalar_type(self.rounds)
+        self._respondents().divide(np.stack(groups).astype(smallest), self.rounds)
+        self._last_for_all_rounds()
+
+    def on_train_epoch_start(self) -> None:
+        """Open the round in every survey: what it asks follows from the rounds before."""
+        if self.closed == self.rounds:
+            return
+        self.questions = [survey.question(self.closed) for survey in self.surveys]
+        self.counts = [np.zeros(q.randomizer.outputs, dtype=np.int64) for q in self.questions]
+        self.answered[:] = 0
+        self.log("round/cells", float(np.mean([len(c) for c in self.counts])), prog_bar=True)
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """Let the people of a block report, and count their bits. A round is one step of the run."""
+        if self.questions:
+            self._count(batch)
+        if self.trainer.is_last_batch:
+            self.optimizers().step()  # type: ignore[union-attr]  # without it nothing is ever saved
+
+    def on_train_epoch_end(self) -> None:
+        """Add the counts of all processes, and close the round in every survey.
+
+        Raises UserError where nobody answered.
+        """
+        if self.questions:
+            index = self.closed
+            for survey, tally in zip(self.surveys, self._tallies(), strict=True):
+                try:
+                    survey.close(index, tally)
+                except RoundError as error:
+                    raise UserError(str(error)) from error
+        self.questions = []
+        self._log("val", self._judged())
+
+    def estimates(self) -> list[RangeEstimate]:
+        """The answers of every survey; raises RoundError while a round is open."""
+        if not self.answers:
+            self.answers = [survey.estimate() for survey in self.surveys]
+        return self.answers
+
+    def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """Answer the queries of a batch. Raises UserError before the last round is closed."""
+        try:
+            self.errors.add(batch, self.estimates())
+        except RoundError as error:
+            raise UserError(f"The survey is not finished: {error} Resume it first") from error
+
+    def on_test_epoch_start(self) -> None:
+        """Forget earlier queries."""
+        self.errors = RangeErrors()
+
+    def on_test_epoch_end(self) -> None:
+        """Log the errors over the ranges with random ends."""
+        self._log("test", self.errors.means())
+
+    def details(self) -> dict[str, Any]:
+        """Errors by volume, standard errors over the repetitions, and the size of the survey."""
+        survey = {
+            "people": self.users,
+            "rounds": self.rounds,
+            "epsilon": self.epsilon,
+            "domain": " x ".join(str(size) for size in self.domain),
+            "repeats": len(self.surveys),
+        }
+        return {**self.errors.details(), "survey": survey}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What the closed rounds have counted, and whose counts they are."""
+        closed = [
+            [
+                {"round": index, "counts": torch.from_numpy(tally.counts), "reports": tally.reports}
+                for index, tally in survey.tallies.items()
+            ]
+            for survey in self.surveys
+        ]
+        return {"survey": self.surveys[0].signature(), "closed": closed}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Close the same rounds again. Raises UserError for the state of another survey."""
+        surveys = [self.new_survey() for _ in state["closed"]]
+        for key, value in surveys[0].signature().items():
+            if state["survey"][key] != value:
+                raise UserError(
+                    f"the checkpoint holds a survey with {key} {state['survey'][key]}, which cannot "
+                    f"be gone on with as {value}"
+                )
+        for survey, tallies in zip(surveys, state["closed"], strict=True):
+            for saved in tallies:
+                counts = saved["counts"].numpy().astype(np.int64)
+                survey.close(saved["round"], Tally(counts, saved["reports"]))
+        self.surveys, self.answers = surveys, []
+        self.answered = np.zeros(len(surveys), dtype=np.int64)
+
+    def _count(self, batch: dict[str, Tensor]) -> None:
+        """Add what the people of a block report, each survey its own."""
+        values = np.split(batch["values"].numpy(), np.cumsum(batch["sizes"].numpy())[:-1])
+        for number, people in enumerate(values):
+            key = (NOISE, number, self.closed, int(batch["block"]))
+            self.counts[number] += self._counted(self.questions[number], people, self._stream(*key))
+            self.answered[number] += len(people)
+        self._log_reports(float(batch["sizes"].sum()) / len(self.surveys))
+
+    def _counted(
+        self, question: Question, people: NDArray[np.int64], generator: np.random.Generator
+    ) -> Counts:
+        """(outputs,) how often each bit is set in the people's reports."""
+        randomizer = question.randomizer
+        if self.reports == "counts":
+            return randomizer.simulate(question.histogram(people), generator)
+        payloads = randomizer.perturb(question.locate(people), generator)
+        return count_bits(payloads, randomizer.outputs)
+
+    def _tallies(self) -> list[Tally]:
+        """The open round's counts of each survey, added over all processes without rounding."""
+        flat = torch.from_numpy(np.concatenate([*self.counts, self.answered]))
+        total = flat
+        if self.trainer.world_size > 1:
+            gathered = self.all_gather(flat.to(self.device))
+            assert isinstance(gathered, Tensor)
+            total = gathered.sum(dim=0).cpu()
+        ends = np.cumsum([len(counts) for counts in self.counts])
+        *counts, answered = np.split(total.numpy(), ends)
+        return [Tally(c, int(n)) for c, n in zip(counts, answered, strict=True)]
+
+    def _judged(self) -> dict[str, float]:
+        """The errors once the last round is closed; until then there are no answers."""
+        if self.closed < self.rounds:
+            return {"mse": float("inf"), "mae": float("inf")}
+        workload, errors = self._respondents().workload, RangeErrors()
+        parts = {"ranges": workload.ranges, "truth": workload.truth, "volume": workload.volume}
+        errors.add({k: torch.from_numpy(part) for k, part in parts.items()}, self.estimates())
+        return errors.means()
+
+    def _log(self, stage: str, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.log(f"{stage}/{name}", value, logger=stage == "test", sync_dist=True)
+
+    def _log_reports(self, reports: float) -> None:
+        """Reports of the round, in the mean over the surveys, summed over blocks and processes."""
+        how: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
+        self.log("round/reports", reports, reduce_fx="sum", prog_bar=True, batch_size=1, **how)
+
+    def _last_for_all_rounds(self) -> None:
+        """Make the training as long as the survey, which is worth nothing in part."""
+        rounds, trainer = max(1, self.rounds), self.trainer
+        if trainer.max_epochs not in (-1, None, rounds) or trainer.max_steps not in (-1, rounds):
+            warnings.warn(
+                f"a survey always takes all of its rounds, here {rounds}: trainer.max_epochs and "
+                "trainer.max_steps do not shorten it",
+                stacklevel=2,
+            )
+        trainer.fit_loop.max_epochs = rounds
+        trainer.fit_loop.epoch_loop.max_steps = -1
+
+    def _stream(self, *key: int) -> np.random.Generator:
+        """A generator that is a pure function of the seed and the key."""
+        return np.random.default_rng(np.random.SeedSequence((len(key), self.seed, *key)))
+
+    def _respondents(self) -> Respondents:
+        data: Respondents = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data
