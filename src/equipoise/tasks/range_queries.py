@@ -44,9 +44,9 @@ class RangeQueries(pl.LightningModule):
     """Carries out `repeats` surveys by one mechanism on the same people, and judges the answers.
 
     An epoch is a round: every person of the round's group sends one report. training_step simulates
-    the clients of its block and counts their bits; the end of the epoch adds the counts of all
-    processes (int64) and closes the round. There is nothing to optimise. A survey's state is
-    the tallies of its closed rounds, so a checkpoint stands for the last one; a round is never gone
+    the clients of its block and counts their bits; the last block of a round adds the counts of all
+    processes (int64) and closes the round. There is nothing to optimise. A survey's state is the
+    tallies of its closed rounds, so a checkpoint stands for the last of them: a round is never gone
     on with in its middle. Reports are functions of (seed, repetition, round, block) alone, whatever
     the number of processes. They simulate clients: the randomness is not a secure one.
 
@@ -119,28 +119,17 @@ class RangeQueries(pl.LightningModule):
         self.questions = [survey.question(self.closed) for survey in self.surveys]
         self.counts = [np.zeros(q.randomizer.outputs, dtype=np.int64) for q in self.questions]
         self.answered[:] = 0
-        self.log("round/cells", float(np.mean([len(c) for c in self.counts])), prog_bar=True)
-
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Let the people of a block report, and count their bits. A round is one step of the run."""
         if self.questions:
             self._count(batch)
         if self.trainer.is_last_batch:
+            if self.questions:
+                self._close_round()
             self.optimizers().step()  # type: ignore[union-attr]  # without it nothing is ever saved
 
     def on_train_epoch_end(self) -> None:
-        """Add the counts of all processes, and close the round in every survey.
-
-        Raises UserError where nobody answered.
-        """
-        if self.questions:
-            index = self.closed
-            for survey, tally in zip(self.surveys, self._tallies(), strict=True):
-                try:
-                    survey.close(index, tally)
-                except RoundError as error:
-                    raise UserError(str(error)) from error
-        self.questions = []
+        """Log the errors, once the last round is closed; until then there are no answers."""
         self._log("val", self._judged())
 
     def estimates(self) -> list[RangeEstimate]:
@@ -209,7 +198,23 @@ class RangeQueries(pl.LightningModule):
             key = (NOISE, number, self.closed, int(batch["block"]))
             self.counts[number] += self._counted(self.questions[number], people, self._stream(*key))
             self.answered[number] += len(people)
-        self._log_reports(float(batch["sizes"].sum()) / len(self.surveys))
+
+    def _close_round(self) -> None:
+        """Add the counts of all processes, and close the round in every survey.
+
+        Raises UserError where nobody answered.
+        """
+        index, tallies = self.closed, self._tallies()
+        for survey, tally in zip(self.surveys, tallies, strict=True):
+            try:
+                survey.close(index, tally)
+            except RoundError as error:
+                raise UserError(str(error)) from error
+        self.questions = []
+        told = {"cells": [len(t.counts) for t in tallies], "reports": [t.reports for t in tallies]}
+        for name, numbers in told.items():
+            mean = float(np.mean(numbers))
+            self.log(f"round/{name}", mean, on_step=False, on_epoch=True, batch_size=1)
 
     def _counted(
         self, question: Question, people: NDArray[np.int64], generator: np.random.Generator
@@ -223,12 +228,8 @@ class RangeQueries(pl.LightningModule):
 
     def _tallies(self) -> list[Tally]:
         """The open round's counts of each survey, added over all processes without rounding."""
-        flat = torch.from_numpy(np.concatenate([*self.counts, self.answered]))
-        total = flat
-        if self.trainer.world_size > 1:
-            gathered = self.all_gather(flat.to(self.device))
-            assert isinstance(gathered, Tensor)
-            total = gathered.sum(dim=0).cpu()
+        own = torch.from_numpy(np.concatenate([*self.counts, self.answered])).to(self.device)
+        total = self.trainer.strategy.reduce(own, reduce_op="sum").cpu()
         ends = np.cumsum([len(counts) for counts in self.counts])
         *counts, answered = np.split(total.numpy(), ends)
         return [Tally(c, int(n)) for c, n in zip(counts, answered, strict=True)]
@@ -244,12 +245,7 @@ class RangeQueries(pl.LightningModule):
 
     def _log(self, stage: str, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self.log(f"{stage}/{name}", value, logger=stage == "test", sync_dist=True)
-
-    def _log_reports(self, reports: float) -> None:
-        """Reports of the round, in the mean over the surveys, summed over blocks and processes."""
-        how: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
-        self.log("round/reports", reports, reduce_fx="sum", prog_bar=True, batch_size=1, **how)
+            self.log(f"{stage}/{name}", value, logger=stage == "test")
 
     def _last_for_all_rounds(self) -> None:
         """Make the training as long as the survey, which is worth nothing in part."""
