@@ -94,6 +94,8 @@ def check_value(override: Override, config: DictConfig, choices: Mapping[str, st
         raise UserError(f"{override.input_line}: several values at once need a multirun, add -m")
     if key.partition(".")[0] in ("solver", "gradient") and choices.get("solver") == "none":
         raise UserError(f"{key}: model={choices['model']} has no equilibrium layer; leave it out")
+    if key.partition(".")[0] in ("optimizer", "schedule") and choices.get("optimizer") == "none":
+        raise UserError(f"{key}: model={choices['model']} trains no weights; leave it out")
     check_key(key, config, _place(key, choices))
     if not override.is_delete():
         check_type(key, override.value(), OmegaConf.select(config, key, throw_on_missing=False))
@@ -186,22 +188,76 @@ def _files(group: str, roots: Sequence[Path]) -> list[tuple[str, dict[str, Any]]
     return nodes
 
 
+def check_attributes(
+    config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]
+) -> None:
+    """Raise where the model takes more or fewer attributes than the task has columns."""
+    task = config.task
+    listed = [node for node in (task.get("columns"), task.get("domain")) if _is_list(node)]
+    count = len(listed[0]) if listed else 1
+    if config.task.get("wants") != "range_estimate" or _takes_attributes(config.model, count):
+        return
+    fitting = [
+        name
+        for name, node in _files("model", roots)
+        if _fits(node, task) and _takes_attributes(node, count)
+    ]
+    least = config.model.get("least_attributes", 1)
+    taken = "one attribute" if least == 1 else f"{least} or more attributes"
+    raise UserError(
+        f"model={choices['model']} takes {taken}, but task={choices['task']} has {count} here "
+        f"(task.columns or task.domain); models for {count}: {', '.join(fitting)}"
+    )
+
+
+def _is_list(node: Any) -> bool:
+    return isinstance(node, list | ListConfig) and len(node) > 0
+
+
+def _takes_attributes(model: Mapping[str, Any], count: int) -> bool:
+    return bool(model.get("least_attributes", 1) <= count <= model.get("most_attributes", count))
+
+
 def check_equilibrium(
     config: DictConfig, choices: Mapping[str, str], typed: Sequence[Override]
 ) -> None:
     """Raise where a model without an equilibrium layer is given a solver, or one with it none."""
     has_layer = config.model.get("equilibrium", True)
+    other = _alternative(config)
     for group in ("solver", "gradient"):
         choice = choices[group]
         if not has_layer and choice != "none":
             raise UserError(
                 f"model={choices['model']} has no equilibrium layer, so {group}={choice} would do "
-                f"nothing; leave it out, or choose a model that has one, such as model=mdeq"
+                f"nothing; leave it out{other}"
             )
         if has_layer and choice == "none":
             raise UserError(
                 f"model={choices['model']} has an equilibrium layer and needs a {group}; "
                 f"leave {group}=none out"
+            )
+
+
+def _alternative(config: DictConfig) -> str:
+    """A clause that names a model with an equilibrium layer, where one fits the task."""
+    surveyed = config.task.get("wants") == "range_estimate"
+    return "" if surveyed else ", or choose a model that has one, such as model=mdeq"
+
+
+def check_weights(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where a model without weights is given an optimiser, or one with weights none."""
+    has_weights = config.model.get("weights", True)
+    for group in ("optimizer", "schedule"):
+        choice = choices.get(group, "none")
+        if not has_weights and choice != "none":
+            raise UserError(
+                f"model={choices['model']} trains no weights, so {group}={choice} would do "
+                "nothing; leave it out"
+            )
+        if has_weights and choice == "none":
+            raise UserError(
+                f"model={choices['model']} has weights to train and needs the group {group}; leave "
+                f"{group}=none out"
             )
 
 
@@ -232,7 +288,7 @@ def check_regularizer(config: DictConfig, choices: Mapping[str, str]) -> None:
     if choice != "none" and not config.model.get("equilibrium", True):
         raise UserError(
             f"model={choices['model']} has no equilibrium layer, so regularizer={choice} would do "
-            "nothing; leave it out, or choose a model that has one, such as model=mdeq"
+            f"nothing; leave it out{_alternative(config)}"
         )
     gradients = config.regularizer.get("gradients") if config.regularizer else None
     if gradients and choices["gradient"] not in gradients:

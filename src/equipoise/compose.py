@@ -62,6 +62,7 @@ def compose(typed: Sequence[str]) -> Composition:
     skeleton, choices, added = _with_implied_choices(groups, size)
     checks.check_model_and_task(skeleton, choices, roots)
     checks.check_equilibrium(skeleton, choices, groups)
+    checks.check_weights(skeleton, choices)
     checks.check_solver_and_gradient(skeleton, choices)
     checks.check_regularizer(skeleton, choices)
     _apply_recipe(skeleton, choices)
@@ -73,6 +74,7 @@ def compose(typed: Sequence[str]) -> Composition:
     checks.check_outer_updates(config)
     _expand_phases(config, choices, menu)
     _let_typed_steps_rule(config, {o.key_or_group for o in values})
+    checks.check_attributes(config, choices, roots)
     return Composition(config, choices, list(typed))
 
 

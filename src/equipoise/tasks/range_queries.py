@@ -25,6 +25,7 @@ from equipoise.privacy import (
 )
 from equipoise.privacy.packing import Counts, count_bits
 from equipoise.tasks.range_errors import RangeErrors
+from equipoise.tasks.range_samples import range_samples
 
 Reports = Literal["packed", "counts"]
 GROUPS, NOISE = 0, 1  # what a stream of random numbers is for
@@ -34,6 +35,7 @@ class Respondents(Protocol):
     """The data module: people who answer, and queries with their true answers."""
 
     workload: Any
+    people: Any
 
     def divide(self, groups: NDArray, rounds: int) -> None:
         """Take note of the round in which each person answers; groups (repeats, people)."""
@@ -163,6 +165,10 @@ class RangeQueries(pl.LightningModule):
             "repeats": len(self.surveys),
         }
         return {**self.errors.details(), "survey": survey}
+
+    def range_samples(self) -> dict[str, Any]:
+        """What the report draws of the last test (see `range_samples.py`)."""
+        return range_samples(self.estimates()[0], self.errors, self._respondents().people)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What the closed rounds have counted, and whose counts they are."""

@@ -18,6 +18,7 @@ from equipoise.callbacks.report.overlays import NAME as OVERLAYS
 from equipoise.callbacks.report.overlays import MaskPredictor, draw_overlays
 from equipoise.callbacks.report.page import Picture, page
 from equipoise.callbacks.report.plot import Plot
+from equipoise.callbacks.report.ranges import RangeAnswerer, draw_ranges
 
 
 class RunReport(Observer):
@@ -25,7 +26,8 @@ class RunReport(Observer):
 
     The curves are read from the metrics.csv of the run's CSVLogger. The residual against the
     iteration is that of the first test batch, whose solves are told to keep their trace. A task
-    that is a `MaskPredictor` has its predictions shown over their images. The report
+    that is a `MaskPredictor` has its predictions shown over their images, one that is a
+    `RangeAnswerer` its tree and its answers. The report
     is written at the end of fit and test from what the trainer knows; `write` then does it with
     the whole metrics.json dictionary. A picture whose data has not changed is not drawn again.
     """
@@ -96,6 +98,8 @@ class RunReport(Observer):
         """Write the report with the test."""
         if self.is_first_process and isinstance(pl_module, MaskPredictor):
             self._draw_overlays(pl_module)
+        if self.is_first_process and isinstance(pl_module, RangeAnswerer):
+            self.overlays = draw_ranges(pl_module.range_samples(), self.dirpath)
         self.write(_known(trainer, pl_module))
 
     def write(self, metrics: Mapping[str, Any]) -> None:
