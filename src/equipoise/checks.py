@@ -17,7 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from equipoise.errors import UserError
 
-MAY_BE_NULL = {"experiment", "debug", "recipe", "solver@eval_solver"}
+MAY_BE_NULL = {"experiment", "sweep", "debug", "recipe", "solver@eval_solver"}
 
 
 @dataclass(frozen=True)
@@ -305,6 +305,13 @@ def check_curve_on_model(config: DictConfig, choices: Mapping[str, str]) -> None
             f"model={choices['model']} has no equilibrium layer whose budget could be varied; "
             "leave anytime out"
         )
+
+
+def check_single_run(typed: Sequence[Override]) -> None:
+    """Raise where a sweep was chosen without -m."""
+    for override in typed:
+        if override.key_or_group == "sweep" and override.value():
+            raise UserError(f"{override.input_line} makes several runs: add -m")
 
 
 def check_curve_in_training(config: DictConfig, choices: Mapping[str, str]) -> None:

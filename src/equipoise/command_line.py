@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from equipoise import help_page, launch
+from equipoise.compose import with_grid
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.run import evaluate
 
@@ -48,6 +49,8 @@ def train(argv: Sequence[str]) -> int:
     if {"--help", "-h"} & set(flags):
         print(help_page.text())
         return 0
+    if launch.is_multirun(flags):
+        overrides = with_grid(overrides)
     launch.check(overrides, multirun=launch.is_multirun(flags))
     if "--cfg" in flags:
         return launch.show_config(argv)

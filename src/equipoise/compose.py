@@ -124,6 +124,29 @@ def parse(typed: Sequence[str]) -> list[Override]:
         raise UserError(f"cannot read the command line: {_first_line(error)}") from error
 
 
+def with_grid(typed: Sequence[str]) -> list[str]:
+    """What was typed, after the lists of the sweep that was chosen; of a key what was typed wins.
+
+    Raises UserError where there is no such sweep.
+    """
+    overrides = parse(typed)
+    menu = Menu.of([CONF, *search_path(overrides)])
+    chosen = [o for o in overrides if o.key_or_group == "sweep" and o.value()]
+    for override in chosen:
+        checks.check_choice(override, menu)
+    if not chosen:
+        return list(typed)
+    lines = [o.input_line or "" for o in overrides if _finds_files(o)]
+    grid = (_hydra(lines)[0].sweep or {}).get("grid") or {}
+    keys = {override.key_or_group for override in overrides}
+    listed = [f"{k}={','.join(str(v) for v in vs)}" for k, vs in grid.items() if k not in keys]
+    return [*listed, *typed]
+
+
+def _finds_files(override: Override) -> bool:
+    return override.key_or_group in ("sweep", "hydra.searchpath")
+
+
 def search_path(overrides: Sequence[Override]) -> list[Path]:
     """Folders that `hydra.searchpath=[file://...]` adds to `conf/`."""
     listed = [o.value() for o in overrides if o.key_or_group == "hydra.searchpath"]
@@ -158,6 +181,7 @@ def _hydra(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
     with open_dict(config):
         del config["hydra"]
         config.setdefault("recipe", {})
+        config.setdefault("sweep", None)
     return config, choices
 
 

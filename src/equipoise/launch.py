@@ -18,8 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from equipoise.checkpoints import existing_checkpoint
-from equipoise.checks import check_curve_in_training
-from equipoise.compose import CONF, compose, parse
+from equipoise.checks import check_curve_in_training, check_single_run
+from equipoise.compose import CONF, compose, parse, with_grid
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.run import execute, run_directory
 
@@ -54,6 +54,8 @@ def check(overrides: Sequence[str], multirun: bool) -> None:
 
     Raises UserError before anything is started.
     """
+    if not multirun:
+        check_single_run(parse(overrides))
     for job in itertools.islice(jobs(overrides) if multirun else [list(overrides)], MOST_CHECKED):
         composition = compose(job)
         check_curve_in_training(composition.config, composition.choices)
@@ -94,8 +96,19 @@ def start(flags: Sequence[str], overrides: Sequence[str]) -> int:
     if not is_multirun(flags):
         return outcome_code()
     from equipoise.summary import print_sweep
+    from equipoise.sweep_table import show_sweep_table
 
-    return print_sweep(Path(folders[0].partition("=")[2]))
+    directory = Path(folders[0].partition("=")[2])
+    status = print_sweep(directory)
+    if table := sweep_table(overrides):
+        show_sweep_table(directory, table)
+    return status
+
+
+def sweep_table(overrides: Sequence[str]) -> dict[str, Any] | None:
+    """The table that the chosen sweep ends in."""
+    sweep = compose(next(iter(jobs(overrides)))).config.get("sweep") or {}
+    return OmegaConf.to_container(sweep.table) if sweep.get("table") else None  # type: ignore[return-value]
 
 
 outcome: list[Exception] = []

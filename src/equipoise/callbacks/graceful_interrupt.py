@@ -25,6 +25,7 @@ class GracefulInterrupt(Checkpoint):
     Lightning runs those last. It must stand behind the other checkpoint callbacks in the list,
     because `trainer.checkpoint_callback` is the first of them. A second signal does what it would
     have done without this callback. With several processes a signal to any of them stops all.
+    A task whose `resumes_within_epoch` is False is stopped after its epoch instead.
 
     Raises RunInterrupted from the hook in which the state was saved.
     """
@@ -51,8 +52,9 @@ class GracefulInterrupt(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save and stop where a signal has come."""
-        self._stop_if_signalled(trainer)
+        """Save and stop where a signal has come, unless the task must finish its epoch first."""
+        if getattr(pl_module, "resumes_within_epoch", True):
+            self._stop_if_signalled(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save and stop where a signal has come during validation."""
