@@ -188,9 +188,7 @@ def _files(group: str, roots: Sequence[Path]) -> list[tuple[str, dict[str, Any]]
     return nodes
 
 
-def check_attributes(
-    config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]
-) -> None:
+def check_attributes(config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]) -> None:
     """Raise where the model takes more or fewer attributes than the task has columns."""
     task = config.task
     listed = [node for node in (task.get("columns"), task.get("domain")) if _is_list(node)]

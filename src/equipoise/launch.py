@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from equipoise.checkpoints import existing_checkpoint
 from equipoise.checks import check_curve_in_training, check_single_run
-from equipoise.compose import CONF, compose, parse, with_grid
+from equipoise.compose import CONF, compose, parse, plain
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.run import execute, run_directory
 
@@ -107,8 +107,8 @@ def start(flags: Sequence[str], overrides: Sequence[str]) -> int:
 
 def sweep_table(overrides: Sequence[str]) -> dict[str, Any] | None:
     """The table that the chosen sweep ends in."""
-    sweep = compose(next(iter(jobs(overrides)))).config.get("sweep") or {}
-    return OmegaConf.to_container(sweep.table) if sweep.get("table") else None  # type: ignore[return-value]
+    sweep = compose(jobs(overrides)[0]).config.get("sweep")
+    return plain(sweep)["table"] if sweep else None
 
 
 outcome: list[Exception] = []

@@ -24,6 +24,6 @@ def strategy_for(task: LightningModule, trainer: Mapping[str, Any]) -> dict[str,
     if any(parameter.requires_grad for parameter in task.parameters()):
         return {}
     typed, devices = trainer.get("strategy"), trainer.get("devices")
-    several = isinstance(devices, int) and devices > 1 or trainer.get("num_nodes", 1) > 1
+    several = (isinstance(devices, int) and devices > 1) or trainer.get("num_nodes", 1) > 1
     replaced = typed == "ddp" or (typed == "auto" and several)
     return {"strategy": ProcessesWithoutGradients()} if replaced else {}

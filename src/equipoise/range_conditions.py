@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from equipoise.checks import nearest
 from equipoise.errors import UserError
 
-CONDITION = re.compile(r"\s*(.+?)\s+in\s*([\[(])\s*([^,\[\]()]+?)\s*,\s*([^,\[\]()]+?)\s*([\])])\s*")
+CONDITION = re.compile(
+    r"\s*(.+?)\s+in\s*([\[(])\s*([^,\[\]()]+?)\s*,\s*([^,\[\]()]+?)\s*([\])])\s*"
+)
 LARGEST = 2**53
 FORM = "a condition looks like {} in [10, 200)"
 

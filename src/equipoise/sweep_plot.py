@@ -54,7 +54,9 @@ def draw(
         left = metric if number % columns == 0 else ""
         style(axes, f"{heads[0]} {panel}", heads[1], left)
         for order, line in enumerate(lines):
-            points = {p[1]: cell for (p, name), cell in cells.items() if (p[0], name) == (panel, line)}
+            points = {
+                p[1]: cell for (p, name), cell in cells.items() if (p[0], name) == (panel, line)
+            }
             _draw_line(axes, line, points, order)
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(9, len(lines)),
@@ -64,9 +66,9 @@ def draw(
 
 def _draw_line(axes: Axes, label: str, points: Mapping[str, Measured], order: int) -> None:
     """Means with two standard errors, on logarithmic axes where the values are numbers."""
-    numbers = [_number(x) for x in points]
-    numeric = all(x is not None and x > 0 for x in numbers)
-    places = numbers if numeric else list(range(len(points)))
+    numbers = [number for number in map(_number, points) if number is not None and number > 0]
+    numeric = len(numbers) == len(points)
+    places = numbers if numeric else [float(place) for place in range(len(points))]
     means = [cell.mean for cell in points.values()]
     errors = [2 * (cell.error or 0.0) for cell in points.values()]
     below = [min(error, 0.9 * mean) for mean, error in zip(means, errors, strict=True)]

@@ -33,9 +33,7 @@ def cells_of(
     return _binned(numbers.astype(np.float64), name, size or DEFAULT_CELLS, limits)
 
 
-def _integers(
-    values: Integers, name: str, size: int | None
-) -> tuple[Integers, int, Limits | None]:
+def _integers(values: Integers, name: str, size: int | None) -> tuple[Integers, int, Limits | None]:
     if values.min() < 0:
         raise UserError(
             f"Column '{name}' has {int((values < 0).sum())} negative value(s), the least is "
@@ -43,6 +41,11 @@ def _integers(
             "binned"
         )
     size = int(values.max()) + 1 if size is None else size
+    if size < 2:
+        raise UserError(
+            f"Column '{name}' holds nothing but 0, and an attribute needs 2 or more values: set "
+            "task.domain to the number of values that it could have"
+        )
     outside = values[values >= size]
     if len(outside):
         raise UserError(

@@ -31,7 +31,9 @@ def draw(
     Raises UserError for an unknown name, and where no such correlation exists.
     """
     if name not in get_args(Distribution):
-        raise UserError(f"task.distribution={name} is not one of {', '.join(get_args(Distribution))}")
+        raise UserError(
+            f"task.distribution={name} is not one of {', '.join(get_args(Distribution))}"
+        )
     least = -1 / (len(domain) - 1) if len(domain) > 1 else -1.0
     if not least <= correlation <= 1:
         raise UserError(

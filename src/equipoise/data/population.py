@@ -41,19 +41,18 @@ class Population:
         ]
         return np.array(inside, dtype=np.float64)
 
-    def histogram(self) -> Floats:
-        """Fraction of the people at each value, shaped like the domain."""
+    def counts(self) -> Integers:
+        """Number of people at each value, shaped like the domain."""
         cells = np.ravel_multi_index(tuple(self.values.T), self.domain)
-        counts = np.bincount(cells, minlength=math.prod(self.domain))
-        return counts.reshape(self.domain) / len(self)
+        return np.bincount(cells, minlength=math.prod(self.domain)).reshape(self.domain)
 
     def _from_sums(self, ranges: Integers) -> Floats:
         """By inclusion and exclusion on the sums over all boxes that begin at the origin."""
-        sums = np.pad(self.histogram(), [(1, 0)] * len(self.domain))
+        sums = np.pad(self.counts(), [(1, 0)] * len(self.domain))
         for axis in range(len(self.domain)):
             sums = sums.cumsum(axis=axis)
-        total = np.zeros(len(ranges))
+        total = np.zeros(len(ranges), dtype=np.int64)
         for corner in np.ndindex((2,) * len(self.domain)):
             sign = (-1) ** (len(corner) - sum(corner))
             total += sign * sums[tuple(ranges[:, a, end] for a, end in enumerate(corner))]
-        return total
+        return total / len(self)

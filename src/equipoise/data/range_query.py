@@ -17,8 +17,8 @@ from equipoise.data.distributions import Distribution, draw
 from equipoise.data.indices import OrderedIndices, Shard
 from equipoise.data.loader import BatchLoader
 from equipoise.data.population import Limits, Population
-from equipoise.data.range_workload import RangeWorkload, workload
 from equipoise.data.random_streams import stream_seed
+from equipoise.data.range_workload import RangeWorkload, workload
 from equipoise.data.survey_groups import BlockIndices, SurveyGroups
 from equipoise.data.table_columns import read_columns
 from equipoise.errors import UserError
@@ -33,8 +33,8 @@ class RangeQuery(LightningDataModule):
     path: a csv or parquet file, a row a person, or None for `users` (None: 100,000) draws from
     `distribution`. columns: the attributes. domain: how many values each has, or all have; None:
     1024 where values are drawn or binned, else one more than the greatest. limits: [low, high] for
-    each column that is to be binned, None for the others. users of a file: so many rows of it, drawn by the seed. queries: random ranges, and
-    ranges of each of `volumes`.
+    each column that is to be binned, None for the others. users of a file: so many rows of it,
+    drawn by the seed. queries: so many ranges with random ends, and as many of each of `volumes`.
 
     A training batch is a block of the people who answer in the current round (`SurveyGroups`),
     batch_size of each repetition; the task says with `divide` who answers when. Nobody is in two
@@ -60,6 +60,9 @@ class RangeQuery(LightningDataModule):
         for name, number in (("users", users), ("queries", queries), ("batch_size", batch_size)):
             if number is not None and number < 1:
                 raise UserError(f"task.{name}={number} must be 1 or more")
+        for volume in volumes:
+            if not 0 < volume <= 1:
+                raise UserError(f"task.volumes: {volume} must lie above 0, up to 1")
         self.path = path
         self.columns = columns
         self.domain = domain
@@ -178,7 +181,8 @@ def read_population(
 
 def _for_each(domain: int | Sequence[int] | None, count: int) -> list[int | None]:
     """The domain of each column; a single number is that of every one."""
-    sizes = [domain] * count if domain is None or isinstance(domain, int) else list(domain)
+    sizes: list[int | None] = []
+    sizes += [domain] * count if domain is None or isinstance(domain, int) else domain
     if len(sizes) != count or not sizes:
         raise UserError(
             f"task.domain has {len(sizes)} size(s) for {count} column(s): give one for each, such "

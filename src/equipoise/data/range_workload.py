@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from equipoise.data.indices import BatchIndex
 from equipoise.data.loader import Batch
 from equipoise.data.population import Floats, Integers, Population
-from equipoise.errors import UserError
 
 RANDOM = float("nan")
 
@@ -55,9 +54,7 @@ def workload(
     return RangeWorkload(ranges, population.fractions(ranges), volume)
 
 
-def random_ranges(
-    domain: tuple[int, ...], count: int, generator: np.random.Generator
-) -> Integers:
+def random_ranges(domain: tuple[int, ...], count: int, generator: np.random.Generator) -> Integers:
     """(count, attributes, 2): in each attribute two uniform ends that differ."""
     ends = [_two_ends(size, count, generator) for size in domain]
     return np.stack(ends, axis=1)
@@ -69,10 +66,8 @@ def ranges_of(
     """(count, attributes, 2): uniformly placed boxes over `volume` of the domain.
 
     Every attribute's range covers volume^(1 / attributes) of it, to the nearest cell and at least
-    one. Raises UserError for a volume that is no fraction.
+    one.
     """
-    if not 0 < volume <= 1:
-        raise UserError(f"task.volumes: {volume} must lie above 0, up to 1")
     part = volume ** (1 / len(domain))
     lengths = [max(1, round(part * size)) for size in domain]
     lows = [

@@ -121,8 +121,9 @@ class RangeQueries(pl.LightningModule):
         self.questions = [survey.question(self.closed) for survey in self.surveys]
         self.counts = [np.zeros(q.randomizer.outputs, dtype=np.int64) for q in self.questions]
         self.answered[:] = 0
+
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """Let the people of a block report, and count their bits. A round is one step of the run."""
+        """Let the people of a block report, and count their bits. A round is one step."""
         if self.questions:
             self._count(batch)
         if self.trainer.is_last_batch:
@@ -187,8 +188,8 @@ class RangeQueries(pl.LightningModule):
         for key, value in surveys[0].signature().items():
             if state["survey"][key] != value:
                 raise UserError(
-                    f"the checkpoint holds a survey with {key} {state['survey'][key]}, which cannot "
-                    f"be gone on with as {value}"
+                    f"the checkpoint holds a survey with {key} {state['survey'][key]}, which "
+                    f"cannot be gone on with as {value}"
                 )
         for survey, tallies in zip(surveys, state["closed"], strict=True):
             for saved in tallies:

@@ -191,7 +191,9 @@ def _draw_errors(samples: Mapping[str, Any], path: Path) -> Picture:
         (samples["standard_error"] ** 2, COLOURS[1], "--", "standard error as told"),
     ):
         points = _by_length(volume[chosen], values[chosen])
-        axes.plot(*points, dashes, color=colour, linewidth=1.8, marker="o", markersize=3, label=label)
+        axes.plot(
+            *points, dashes, color=colour, linewidth=1.8, marker="o", markersize=3, label=label
+        )
     _fixed_volumes(axes, samples)
     axes.set_yscale("log")
     axes.legend(loc="best", edgecolor="none", framealpha=0.85, fontsize=9)
