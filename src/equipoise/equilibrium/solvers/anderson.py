@@ -29,7 +29,7 @@ class AndersonIteration(Iteration):
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
         """sum_i a_i (f_i - (1 - mixing) g_i), where a minimises |sum_i a_i g_i|, sum_i a_i = 1."""
         kept = min(self.seen + 1, self.memory)
-        self._store(self.seen % self.memory, kept, fz, g)
+        self._store(kept, fz, g)
         self.seen += 1
         weights = self._weights(kept).to(z.dtype)
         mixed = combine(self.f[:, :kept], weights)
@@ -37,14 +37,18 @@ class AndersonIteration(Iteration):
             mixed.sub_(combine(self.g[:, :kept], weights), alpha=1.0 - self.mixing)
         return mixed
 
+    def room(self, spare: Tensor) -> Tensor:
+        """The row of the oldest g."""
+        return self.g[:, self.seen % self.memory]
+
     def narrow(self, rows: Tensor) -> None:
         """The window and the Gram matrix of these samples."""
         self.f, self.g, self.gram = self.f[rows], self.g[rows], self.gram[rows]
 
-    def _store(self, slot: int, kept: int, fz: Tensor, g: Tensor) -> None:
-        """Overwrite the oldest pair; only its row of the Gram matrix changes."""
+    def _store(self, kept: int, fz: Tensor, g: Tensor) -> None:
+        """Overwrite the oldest f; g is in its row already, all that changes the Gram matrix."""
+        slot = self.seen % self.memory
         self.f[:, slot] = fz
-        self.g[:, slot] = g
         row = row_products(self.g[:, :kept], g).to(self.gram.dtype)
         self.gram[:, slot, :kept] = row
         self.gram[:, :kept, slot] = row

@@ -33,6 +33,10 @@ class Iteration(ABC):
         for them does not matter, but an inverse that the method offers keeps theirs as it is.
         """
 
+    def room(self, spare: Tensor) -> Tensor:
+        """Where the solve shall write the next g (B, D): a method that keeps g spares a copy."""
+        return spare
+
     @abstractmethod
     def narrow(self, rows: Tensor) -> None:
         """Remember only these rows (b,) of all that is kept: the other samples are not evaluated.
@@ -105,11 +109,11 @@ class Solver(ABC):
         trajectory = Trajectory(self.keep_states)
         iteration = self.start(z, function)
         compaction = self._compaction(layout, inputs)
-        g = torch.empty_like(z)
+        spare = torch.empty_like(z)
         checked = 0
         while True:
             fz = function(z)
-            torch.sub(fz, z, out=g)
+            g = torch.sub(fz, z, out=iteration.room(spare))
             spent = function.evaluations
             search.observe(z, fz, g, spent)
             if trajectory.due(spent):
@@ -125,7 +129,7 @@ class Solver(ABC):
                 staying = compaction.drop(search, iteration)
                 function.narrow(staying)
                 z = z[staying]
-                g = torch.empty_like(z)
+                spare = torch.empty_like(z)
         search.finish()
         outcome = compaction.whole(search)
         return Solution(
