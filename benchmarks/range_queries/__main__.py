@@ -65,9 +65,12 @@ def show(table: Table, judge: Judge) -> tuple[list[Cell], bool]:
         tqdm.write(row(cell), file=sys.stdout)
         cells.append(cell)
     verdicts = judge(cells)
-    base = "pairs gls" if "pairs gls" in table.methods else "gls"
-    print(f"\nMedian standard error of {base}: {100 * findings.sharpness(cells, base):.1f} %")
-    for line in (*verdicts, *findings.rivals(cells, base)):
+    prefix = "pairs " if "pairs gls" in table.methods else ""
+    default, published = f"{prefix}gls", f"{prefix}paper"
+    sharpness = 100 * findings.sharpness(cells, default)
+    print(f"\nMedian standard error of {default}: {sharpness:.1f} %")
+    rivals = [*findings.rivals(cells, default), *findings.rivals(cells, published)]
+    for line in (*verdicts, *rivals):
         print(f"- {line}", flush=True)
     return cells, all(verdict.holds for verdict in verdicts)
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from benchmarks.range_queries.populations import Study
 from equipoise.privacy import Mechanism
 
-# The uniform guess never changes; SW takes up to a second a survey, and its error varies little.
-MOST_REPEATS = {"uniform": 1, "sw": 5}
 Errors = NDArray[np.float64]
 
 
@@ -51,9 +49,15 @@ def measure(
     """Every method on the same people and ranges, with new noise in each repeat."""
     errors = {}
     for method, mechanism in mechanisms.items():
-        number = min(repeats, MOST_REPEATS.get(mechanism.name, repeats))
+        number = repeats_of(mechanism, repeats)
         errors[method] = study.squared_errors(mechanism, epsilon, number, generator)
     return Cell(label, epsilon, errors)
+
+
+def repeats_of(mechanism: Mechanism, repeats: int) -> int:
+    """Fewer for SW, which takes up to a second a survey; one for the guess that never changes."""
+    fewer = {"uniform": 1, "sw": max(2, repeats // 8)}
+    return fewer.get(mechanism.name, repeats)
 
 
 def geometric_mean_ratio(cells: Iterable[Cell], method: str, base: str) -> float:

@@ -40,7 +40,7 @@ def of_one_attribute(cells: Sequence[Cell], limit: float) -> list[Finding]:
     lost = sum(not cell.beats("paper", base) for cell in cells for base in BEATEN)
     return [
         Finding("gls over paper, geometric mean", gain, 0.0, limit),
-        Finding(f"{len(BEATEN) * len(cells)} comparisons that paper loses", lost, 0, 0),
+        Finding(f"losses of paper in {len(BEATEN) * len(cells)} comparisons", lost, 0, 0),
     ]
 
 
@@ -80,9 +80,9 @@ def rivals(cells: Sequence[Cell], base: str) -> list[str]:
             mean = geometric_mean_ratio(cells, method, base)
             best = min(won, key=lambda cell: cell.ratio(method, base))
             sentences.append(
-                f"{method} has a smaller error than {base} in {len(won)} of {len(cells)} rows "
-                f"(geometric mean over all rows {mean:.2f}; least {best.ratio(method, base):.2g}, "
-                f"{best.label} at {best.epsilon:g})"
+                f"{method} has a smaller error than {base} in {len(won)} of {len(cells)} rows: "
+                f"at best {best.ratio(method, base):.2g} of it ({best.label}, ε {best.epsilon:g}), "
+                f"{mean:.2f} in the geometric mean over all rows"
             )
     return sentences
 

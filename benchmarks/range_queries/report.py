@@ -61,7 +61,7 @@ def draw_curves(folder: Path, measured: Sequence[tuple[Table, Sequence[Cell]]]) 
             draw_panel(panel, [cell for cell in cells if cell.label == label])
             panel.set_title(f"{label}\n{table.title}", fontsize=7)
         panels[0].set_ylabel("mean squared error")
-        panels[0].legend(fontsize=6)
+        panels[0].legend(fontsize=6, loc="upper right", bbox_to_anchor=(-0.35, 1.0))
     figure.tight_layout()
     path = folder / "range_queries.png"
     figure.savefig(path, dpi=120)
