@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.compose import CONF, compose, override_stored, plain, storable
+from equipoise.compose import CONF, compose, override_stored, plain, storable, with_grid
 from equipoise.errors import UserError
 
+SURVEYS = {f.stem for f in (CONF / "model").glob("*.yaml") if "range_estimate" in f.read_text()}
+SEVERAL = {"model=ahead_pairs", "model=hdg"}
 TEST_CONF = f"hydra.searchpath=[file://{Path(__file__).parent / 'conf'}]"
 
 
@@ -75,6 +77,17 @@ def test_a_recipe_may_say_otherwise_for_a_size():
 
 def test_an_estimator_brings_the_solver_that_it_needs():
     assert compose(["gradient=unrolled"]).choices["solver"] == "fixed_point"
+
+
+def test_a_sweep_lays_its_lists_before_what_was_typed():
+    typed = ["sweep=range_query_table", "model=ahead", "task.repeats=2"]
+    lines = with_grid(typed)
+    assert lines[-3:] == typed
+    keys = [line.partition("=")[0] for line in lines[:-3]]
+    assert keys == ["task.epsilon", "task.distribution"]
+    assert with_grid(["seed=1,2"]) == ["seed=1,2"]
+    with pytest.raises(UserError, match="did you mean range_query_table"):
+        with_grid(["sweep=range_query_tabel"])
 
 
 def test_phases_name_estimators_and_change_their_settings():
@@ -171,6 +184,8 @@ def test_every_pair_composes(task, model):
 def test_every_choice_composes(typed):
     of_tokens = ("transformer", "trellisnet")
     task = ["task=python_docs"] if typed.startswith("model=") and typed.endswith(of_tokens) else []
+    if typed.startswith("model=") and typed.removeprefix("model=") in SURVEYS:
+        task = ["task=range_query", "task.domain=[8,8]" if typed in SEVERAL else "task.domain=8"]
     assert compose([typed, *task]).config
 
 

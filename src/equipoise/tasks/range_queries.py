@@ -221,7 +221,10 @@ class RangeQueries(pl.LightningModule):
         told = {"cells": [len(t.counts) for t in tallies], "reports": [t.reports for t in tallies]}
         for name, numbers in told.items():
             mean = float(np.mean(numbers))
-            self.log(f"round/{name}", mean, on_step=False, on_epoch=True, batch_size=1)
+            self.log(
+                f"round/{name}", mean, on_step=False, on_epoch=True, batch_size=1,
+                logger=bool(self.trainer.loggers),
+            )  # fmt: skip
 
     def _counted(
         self, question: Question, people: NDArray[np.int64], generator: np.random.Generator
@@ -252,7 +255,8 @@ class RangeQueries(pl.LightningModule):
 
     def _log(self, stage: str, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self.log(f"{stage}/{name}", value, logger=stage == "test")
+            shown = stage == "test" and bool(self.trainer.loggers)
+            self.log(f"{stage}/{name}", value, logger=shown)
 
     def _last_for_all_rounds(self) -> None:
         """Make the training as long as the survey, which is worth nothing in part."""
