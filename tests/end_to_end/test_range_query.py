@@ -112,7 +112,7 @@ def test_a_sweep_ends_in_a_table_and_a_picture(command, tmp_path):
     assert done.returncode == 0, done.stderr
     (sweep,) = (tmp_path / "multirun").iterdir()
     lines = (sweep / "table.csv").read_text().splitlines()
-    assert lines[0] == "distribution,epsilon,column,mean,standard_error"
+    assert lines[0] == "task.distribution,task.epsilon,column,mean,standard_error"
     assert [line.split(",")[:3] for line in lines[1:]] == [
         ["zipf", "1", "uniform"], ["zipf", "1", "ahead"],
         ["zipf", "4", "uniform"], ["zipf", "4", "ahead"],

@@ -11,7 +11,7 @@ import torch
 import equipoise
 from equipoise.compose import CONF, compose
 from equipoise.errors import UserError
-from equipoise.privacy import Ahead, Flat, PrivacyError, Uniform, simulate_counts
+from equipoise.privacy import Ahead, Flat, Uniform, simulate_counts
 from equipoise.tasks import RangeQueries
 from equipoise.tasks.range_errors import RangeErrors
 
@@ -80,7 +80,7 @@ def test_a_state_is_that_of_one_survey() -> None:
     assert [s.tallies[0].counts.tolist() for s in again.surveys] == [[4, 3, 2, 9]] * 2
     ranges = [[0, 2]]
     assert again.estimates()[0].answer(ranges) == task.estimates()[0].answer(ranges)
-    with pytest.raises(UserError, match="holds a survey with epsilon 1.0"):
+    with pytest.raises(UserError, match=r"holds a survey with epsilon 1\.0"):
         RangeQueries(Flat(), 2.0, [4], 10, repeats=2).load_state_dict(state)
     with pytest.raises(UserError, match="holds a survey with method Flat"):
         RangeQueries(Uniform(), 1.0, [4], 10).load_state_dict(state)
