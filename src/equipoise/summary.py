@@ -15,10 +15,12 @@ METRICS = 3
 
 
 def print_result(metrics: dict[str, Any], directory: Path) -> None:
-    """One run: its test metrics, what the solver did, and where everything lies."""
+    """One run: its test metrics, figures beside them, the solver's, and where everything lies."""
     table = Table(title=f"{metrics['model']} on {metrics['task']}", show_header=False)
     for name, value in metrics["test"].items():
         table.add_row(f"test {name}", number(value))
+    for name, value in plain_numbers(metrics["details"]).items():
+        table.add_row(name, number(value))
     for key, label in (("solver_stats", "solver"), ("gradient_stats", "gradient")):
         for name, value in (metrics[key] or {}).items():
             if not isinstance(value, dict):
@@ -32,6 +34,13 @@ def print_result(metrics: dict[str, Any], directory: Path) -> None:
     console.print(f"results: {directory / 'metrics.json'}", soft_wrap=True)
     if (directory / "report" / "index.html").is_file():
         console.print(f"report:  {directory / 'report' / 'index.html'}", soft_wrap=True)
+
+
+def plain_numbers(details: dict[str, Any]) -> dict[str, float]:
+    """What can stand beside the test metrics in one line each, such as a baseline's result."""
+    kinds = (int, float)
+    found = {name: value for name, value in details.items() if isinstance(value, kinds)}
+    return {name: value for name, value in found.items() if not isinstance(value, bool)}
 
 
 def print_sweep(directory: Path) -> int:

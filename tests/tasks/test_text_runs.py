@@ -13,6 +13,7 @@ from equipoise.command_line import answered, train
 from equipoise.compose import compose
 from equipoise.errors import UserError
 from equipoise.run import evaluate, run
+from equipoise.summary import number, print_result
 
 TEXT = "the cat sat on the mat. the dog sat on the log.\n" * 60
 OTHER = TEXT.upper()  # as many symbols, but others
@@ -57,6 +58,17 @@ def test_a_run_tells_the_baseline_and_what_is_unknown(trained: Path) -> None:
     assert metrics["details"]["unigram_bits_per_character"] > 3
     assert metrics["details"]["out_of_vocabulary_rate"] == 0
     assert len(metrics["details"]["text_sha256"]) == 64
+
+
+def test_the_baseline_and_the_unknown_share_are_printed(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = json.loads((trained / "run" / "metrics.json").read_text())
+    print_result(metrics, trained / "run")
+    printed = capsys.readouterr().out
+    for name in ("unigram_bits_per_character", "out_of_vocabulary_rate", "tokens"):
+        row = next(line for line in printed.splitlines() if f" {name} " in line)
+        assert number(metrics["details"][name]) in row
 
 
 def test_evaluation_may_remember_more_than_training(trained: Path) -> None:
