@@ -160,7 +160,7 @@ def measure_row(name: str, wide: bool) -> dict[str, float]:
     before = resident()
     training.step()
     training.step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_resident()
     held = held_after_forward(training)
     return {"held": held / 2**20, "peak": (peak - before) / 2**20}
 
@@ -169,6 +169,16 @@ def resident() -> int:
     """Bytes of resident memory now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
+
+
+def peak_resident() -> int:
+    """Bytes of resident memory at most since this program began.
+
+    ru_maxrss would count the parent's, too.
+    """
+    status = Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in status if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 def memory_table(wide: bool) -> list[str]:
