@@ -136,9 +136,17 @@ def job(config: DictConfig) -> float | None:
 
 
 def remove_unused(directory: Path) -> None:
-    """Remove the folder of a run that could not begin: it holds only what Hydra has put there."""
-    if {path.name for path in directory.iterdir()} <= {".hydra", "train.log"}:
-        shutil.rmtree(directory)
+    """Remove the folder of a run that could not begin: it holds only what Hydra has put there.
+
+    So are the folders above it, up to runs/, that are left empty.
+    """
+    if not {path.name for path in directory.iterdir()} <= {".hydra", "train.log"}:
+        return
+    shutil.rmtree(directory)
+    for parent in shortened(directory).parents:
+        if parent.parts[:1] != ("runs",) or any(parent.iterdir()):
+            return
+        parent.rmdir()
 
 
 def shortened(path: Path) -> Path:
