@@ -81,6 +81,30 @@ def test_batches_are_a_pure_function_of_seed_epoch_and_rows(tmp_path: Path) -> N
     assert torch.equal(alone["image"][0], one["image"][1])
 
 
+def test_an_epoch_goes_through_a_small_folder_several_times(tmp_path: Path) -> None:
+    street_folder(tmp_path)
+    data = streets(tmp_path, batch_size=1, min_crops_per_epoch=10)
+    data.setup()
+    assert (len(data.train_dataloader()), len(data.val_dataloader())) == (12, 2)  # 3 times 4 images
+    once = streets(tmp_path).read_split("train")
+    thrice = data.splits["train"]
+    for passed in range(3):
+        expected = once[BatchIndex(3 * 2 + passed, torch.tensor([1]))]["image"]
+        assert torch.equal(thrice[BatchIndex(2, torch.tensor([1 + 4 * passed]))]["image"], expected)
+    rows = torch.cat([batch["index"] for batch in data.train_dataloader()])
+    assert sorted(rows.tolist()) == list(range(12))
+
+
+def test_as_many_crops_as_images_need_one_pass(tmp_path: Path) -> None:
+    for crops in (1, 4):
+        assert (
+            len(streets(street_folder(tmp_path), min_crops_per_epoch=crops).read_split("train"))
+            == 4
+        )
+    with pytest.raises(UserError, match=r"task\.min_crops_per_epoch is 0: set it to 1 or more"):
+        streets(tmp_path, min_crops_per_epoch=0)
+
+
 def test_a_folder_that_is_no_cityscapes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Cityscapes has to be fetched"):
         streets(tmp_path, path=None).inspect()

@@ -45,6 +45,7 @@ class Cityscapes(MaskedDataModule):
         crop: Sequence[int] = (512, 1024),
         scales: Sequence[float] = (0.5, 2.1),
         augment: bool = True,
+        min_crops_per_epoch: int = 1,
         pad_multiple: int = 32,
     ) -> None:
         super().__init__(
@@ -55,6 +56,7 @@ class Cityscapes(MaskedDataModule):
             crop=crop,
             scales=scales,
             augment=augment,
+            min_crops_per_epoch=min_crops_per_epoch,
             pad_multiple=pad_multiple,
         )
         self.path = path

@@ -21,7 +21,8 @@ class MaskedDataModule(ImageDataModule):
 
     A batch is {"image" float32 (B, 3, H, W) normalised, "mask" int64 (B, H, W) with 255 for pixels
     that do not count, "index" (B,)}. Without `augment` training images are whole as well. Whole
-    images are padded to multiples of `pad_multiple`.
+    images are padded to multiples of `pad_multiple`. An epoch goes through the training images as
+    often as it takes to have `min_crops_per_epoch` crops, once at least.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class MaskedDataModule(ImageDataModule):
         crop: Sequence[int],
         scales: Sequence[float],
         augment: bool,
+        min_crops_per_epoch: int,
         pad_multiple: int,
     ) -> None:
         super().__init__(
@@ -48,9 +50,14 @@ class MaskedDataModule(ImageDataModule):
             raise UserError(f"task.scales is {list(scales)}: set it to [least,most] above 0.")
         if pad_multiple < 1:
             raise UserError(f"task.pad_multiple is {pad_multiple}: set it to 1 or more.")
+        if min_crops_per_epoch < 1:
+            raise UserError(
+                f"task.min_crops_per_epoch is {min_crops_per_epoch}: set it to 1 or more."
+            )
         self.crop = tuple(crop)
         self.scales = tuple(scales)
         self.augment = augment
+        self.min_crops_per_epoch = min_crops_per_epoch
         self.pad_multiple = pad_multiple
 
     @abstractmethod
@@ -68,6 +75,9 @@ class MaskedDataModule(ImageDataModule):
 
     def read_split(self, name: SplitName) -> MaskedImages:
         """Find the images of one split; raises UserError when it cannot be had."""
-        augmented = self.augment and name == "train"
-        augmentation = ScaleCropAndFlip(self.crop, self.scales, self.seed) if augmented else None
-        return MaskedImages(self.find_files(name), IMAGENET, augmentation, self.pad_multiple)
+        files = self.find_files(name)
+        if name != "train" or not self.augment:
+            return MaskedImages(files, IMAGENET, None, self.pad_multiple)
+        augmentation = ScaleCropAndFlip(self.crop, self.scales, self.seed)
+        passes = -(-self.min_crops_per_epoch // len(files))
+        return MaskedImages(files, IMAGENET, augmentation, self.pad_multiple, passes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from equipoise.data.indices import BatchIndex
 from equipoise.data.loader import Batch
@@ -16,7 +17,8 @@ class MaskedImages:
 
     Without augmentation images are whole: padded below and on the right to one size, that of the
     largest of the batch rounded up to `multiple`; the padding is black before normalisation and
-    does not count (class 255).
+    does not count (class 255). With `passes` above 1 an epoch holds each image so many times, each
+    time with another crop.
     """
 
     def __init__(
@@ -25,25 +27,21 @@ class MaskedImages:
         normalization: Normalization,
         augmentation: ScaleCropAndFlip | None,
         multiple: int,
+        passes: int = 1,
     ) -> None:
         self.source = source
         self.normalization = normalization
         self.augmentation = augmentation
         self.multiple = multiple
+        self.passes = passes
 
     def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.source)
+        """Return the number of samples of an epoch."""
+        return self.passes * len(self.source)
 
     def __getitem__(self, index: BatchIndex) -> Batch:
         """Return {"image", "mask" int64 (B, H, W), "index"} of the rows in `index`."""
-        rows = index.rows.tolist()
-        pairs = [self.source.read(row) for row in rows]
-        if self.augmentation is not None:
-            augment = self.augmentation
-            pairs = [
-                augment(*pair, index.epoch, row) for pair, row in zip(pairs, rows, strict=True)
-            ]
+        pairs = [self._read(row, index.epoch) for row in index.rows.tolist()]
         sizes = torch.tensor([mask.shape for _, mask in pairs])
         height, width = self._whole(sizes) if self.augmentation is None else sizes[0].tolist()
         padded = [pad(image, mask, height, width) for image, mask in pairs]
@@ -53,7 +51,14 @@ class MaskedImages:
             "index": index.rows,
         }
 
-    def _whole(self, sizes: torch.Tensor) -> list[int]:
+    def _read(self, sample: int, epoch: int) -> tuple[Tensor, Tensor]:
+        passed, row = divmod(sample, len(self.source))
+        pair = self.source.read(row)
+        if self.augmentation is None:
+            return pair
+        return self.augmentation(*pair, epoch * self.passes + passed, row)
+
+    def _whole(self, sizes: Tensor) -> list[int]:
         largest = sizes.max(dim=0).values
         whole: list[int] = (-(-largest // self.multiple) * self.multiple).tolist()
         return whole

@@ -44,6 +44,7 @@ class SegmentationFolder(MaskedDataModule):
         crop: Sequence[int] = (192, 256),
         scales: Sequence[float] = (0.9, 1.2),
         augment: bool = True,
+        min_crops_per_epoch: int = 1,
         pad_multiple: int = 32,
     ) -> None:
         super().__init__(
@@ -54,6 +55,7 @@ class SegmentationFolder(MaskedDataModule):
             crop=crop,
             scales=scales,
             augment=augment,
+            min_crops_per_epoch=min_crops_per_epoch,
             pad_multiple=pad_multiple,
         )
         check_fraction("val_fraction", val_fraction)
