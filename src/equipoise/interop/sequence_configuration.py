@@ -62,6 +62,18 @@ def solver_choice(
     return SolverChoice(name, settings | ({"memory": memory} if memory else {}))
 
 
+def solvers_of_2020(
+    config: PublishedArguments, threshold: int
+) -> tuple[SolverChoice, SolverChoice]:
+    """Return the forward and the backward solver of the code of 2020: Broyden within f_thres.
+
+    That code never reads b_thres. `threshold` is its default.
+    """
+    steps = config.get("f_thres", threshold)
+    both = PublishedArguments({**config.values, "b_thres": steps})
+    return solver_choice(both, "f", "broyden", steps), solver_choice(both, "b", "broyden", steps)
+
+
 def task_of(config: PublishedArguments, vocabulary: int) -> str:
     """Return the task of the configuration's dataset, else that of the vocabulary's size."""
     dataset = str(config.get("dataset", "")).lower()

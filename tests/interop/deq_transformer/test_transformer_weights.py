@@ -94,6 +94,14 @@ def test_solvers_are_the_configuration_s_or_the_given() -> None:
     assert given.equilibrium.solver == Broyden()
 
 
+def test_the_code_of_2020_solved_by_broyden_within_one_budget() -> None:
+    silent = {name: value for name, value in CONFIG.items() if name not in ("f_solver", "b_solver")}
+    layer = from_reference(silent, of_2020(published())).equilibrium
+    assert layer.solver == Broyden(max_steps=9, memory=9)
+    assert layer.gradient == Exact(Broyden(max_steps=9, memory=9))
+    assert from_reference(silent, published()).equilibrium.solver == Anderson(max_steps=9, memory=6)
+
+
 def test_float64_weights_make_a_float64_model() -> None:
     weights = {name: tensor.double() for name, tensor in published().items()}
     assert from_reference(CONFIG, weights).injection.weight.dtype == torch.float64

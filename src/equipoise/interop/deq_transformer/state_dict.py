@@ -16,6 +16,11 @@ SECOND_NAME = "deq.func."
 BARE_PROJECTION = re.compile(r"^(word_emb\.emb_projs|crit\.out_projs)\.(\d+)$")
 
 
+def is_of_2020(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether the weights were saved by the code of 2020, which alone has copies of f."""
+    return any(key.startswith(COPIES) for key in bare_entries(checkpoint))
+
+
 def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return every weight once, by its name in the code of 2021.
 

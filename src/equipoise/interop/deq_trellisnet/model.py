@@ -12,13 +12,12 @@ from equipoise.equilibrium import Equilibrium, Exact, GradientEstimator, Solver
 from equipoise.interop.deq_trellisnet.names import published_name
 from equipoise.interop.deq_trellisnet.state_dict import primary
 from equipoise.interop.errors import DoesNotFit
-from equipoise.interop.mdeq.training import SolverChoice
 from equipoise.interop.published_weights import in_widest, load
 from equipoise.interop.sequence_configuration import (
     PublishedArguments,
     lines,
-    solver_choice,
     solver_lines,
+    solvers_of_2020,
     task_of,
 )
 from equipoise.interop.trellis_weights import tied, widths, with_split_softmax
@@ -41,7 +40,7 @@ def from_reference(
     do not fit each other.
     """
     published = PublishedArguments(config)
-    forward, backward = solvers(published)
+    forward, backward = solvers_of_2020(published, THRESHOLD)
     layer = Equilibrium(solver or forward.build(), gradient or Exact(backward.build()))
     weights = primary(state_dict)
     arguments = architecture(published, weights)
@@ -80,20 +79,12 @@ def architecture(published: PublishedArguments, weights: Mapping[str, Tensor]) -
     }
 
 
-def solvers(published: PublishedArguments) -> tuple[SolverChoice, SolverChoice]:
-    """Return the forward and the backward solver; the published code has one threshold for both."""
-    steps = published.get("f_thres", THRESHOLD)
-    both = PublishedArguments({**published.values, "b_thres": steps})
-    forward = solver_choice(both, "f", "broyden", steps)
-    return forward, solver_choice(both, "b", "broyden", steps)
-
-
 def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
     """Return group choices and settings for task, model, solver and gradient."""
     published = PublishedArguments(config)
     arguments = architecture(published, primary(state_dict))
     vocabulary = arguments.pop("vocabulary")
-    forward, backward = solvers(published)
+    forward, backward = solvers_of_2020(published, THRESHOLD)
     return [
         *lines(task_of(published, vocabulary), "deq_trellisnet", vocabulary, arguments),
         *solver_lines("solver", "solver", forward),
