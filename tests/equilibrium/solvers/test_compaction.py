@@ -42,7 +42,7 @@ def uneven(seed: int, batch: int = 6) -> tuple[Counted, Tensor, Tensor]:
 
 @every_solver
 @settings(deadline=None, max_examples=8)
-@given(seed=st.integers(0, 100), share=st.sampled_from([0.01, 0.25, 0.5, 1.0]))
+@given(seed=st.integers(0, 10_000), share=st.sampled_from([0.01, 0.25, 0.5, 1.0]))
 def test_it_changes_the_cost_only(kind: type[Solver], seed: int, share: float) -> None:
     f, z0, x = uneven(seed)
     solver = kind(max_steps=60, tol=1e-6, trace=True, keep_states=(3, 9, 30))
@@ -63,7 +63,8 @@ def test_it_changes_the_cost_only(kind: type[Solver], seed: int, share: float) -
         )
     for found, expected in zip(compact.states, whole.states, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-    if share < 1:
+    early = (whole.status == Status.CONVERGED) & (whole.steps < whole.nfe)
+    if early.sum() >= share * len(early):
         assert sum(len(z) for z in f.seen) < rows
     assert len(f.seen[-1]) <= len(f.seen[0])
 

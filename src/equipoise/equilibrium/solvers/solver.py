@@ -125,6 +125,7 @@ class Solver(ABC):
                 if search.check():
                     break
             z = iteration.advance(z, fz, g, search.frozen)
+            del fz  # or f would get other memory at each evaluation, which is in no cache
             if search.frozen is not None and compaction.due(search):
                 staying = compaction.drop(search, iteration)
                 function.narrow(staying)
