@@ -20,9 +20,9 @@ class MaskedDataModule(ImageDataModule):
     """Random crops (3, *crop) of scaled images for training, whole images for validation and test.
 
     A batch is {"image" float32 (B, 3, H, W) normalised, "mask" int64 (B, H, W) with 255 for pixels
-    that do not count, "index" (B,)}. Without `augment` training images are whole as well. Whole
-    images are padded to multiples of `pad_multiple`. An epoch goes through the training images as
-    often as it takes to have `min_crops_per_epoch` crops, once at least.
+    that do not count, "index" (B,)}. An epoch goes through the training images as often as it takes
+    to have `min_crops_per_epoch` crops, once at least. Without `augment` training images are whole
+    as well, and each comes once. Whole images are padded to multiples of `pad_multiple`.
     """
 
     def __init__(
