@@ -52,11 +52,11 @@ class MaskedImages:
         }
 
     def _read(self, sample: int, epoch: int) -> tuple[Tensor, Tensor]:
-        passed, row = divmod(sample, len(self.source))
+        earlier_passes, row = divmod(sample, len(self.source))
         pair = self.source.read(row)
         if self.augmentation is None:
             return pair
-        return self.augmentation(*pair, epoch * self.passes + passed, row)
+        return self.augmentation(*pair, epoch * self.passes + earlier_passes, row)
 
     def _whole(self, sizes: Tensor) -> list[int]:
         largest = sizes.max(dim=0).values
