@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from multiprocessing.reduction import ForkingPickler
+
 import pytest
 import torch
 
-from equipoise.data.indices import OrderedIndices, Shard, ShuffledIndices
+from equipoise.data.indices import BatchIndex, OrderedIndices, Shard, ShuffledIndices
 
 
 def test_the_order_is_a_pure_function_of_seed_and_epoch() -> None:
@@ -52,3 +54,14 @@ def test_evaluation_visits_no_sample_twice(world_size: int) -> None:
 def test_one_process_gets_full_batches_and_the_rest() -> None:
     assert [len(rows) for rows in OrderedIndices(70, 32, Shard()).batches()] == [32, 32, 6]
     assert [len(rows) for rows in ShuffledIndices(70, 32, 0, Shard()).batches()] == [32, 32, 6]
+
+
+def test_a_request_reaches_a_worker_without_shared_memory() -> None:
+    """Sharing takes a lock in the main process, and a worker forked meanwhile never gets it."""
+    sent = ForkingPickler.dumps(BatchIndex(3, torch.arange(50).split(16)[1]))
+    assert b"torch.multiprocessing" in bytes(ForkingPickler.dumps(torch.arange(16)))
+    assert b"torch.multiprocessing" not in bytes(sent)
+    epoch, rows = ForkingPickler.loads(sent)
+    assert epoch == 3
+    assert rows.dtype == torch.int64
+    assert torch.equal(rows, torch.arange(16, 32))

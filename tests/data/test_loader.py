@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -110,3 +112,19 @@ def test_an_error_arrives_as_it_was_written(num_workers: int) -> None:
     with pytest.raises(UserError) as caught:
         list(loader(num_workers, broken=40))
     assert str(caught.value) == "The image 40 is damaged."
+
+
+ABANDONS_ITS_WORKERS = """
+from tests.data.test_loader import loader
+batches = iter(loader(num_workers=1))
+next(batches)
+print("done", flush=True)
+"""
+
+
+def test_a_program_ends_that_abandons_an_epoch() -> None:
+    """The workers ignore the signal by which Python ends what is left of them."""
+    program = [sys.executable, "-c", ABANDONS_ITS_WORKERS]
+    ended = subprocess.run(program, timeout=120, check=True, capture_output=True, text=True)
+    assert ended.stdout == "done\n"
+    assert ended.stderr == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -21,10 +22,22 @@ class BatchIndex(NamedTuple):
     """The request for one batch: the rows (B,) of a split, and the epoch that asks for them.
 
     The epoch travels with the request because a worker process outlives it.
+
+    The rows travel to a worker as plain numbers. A tensor would be moved into shared memory by a
+    thread of the main process, under a lock of torch's that a worker forked in that moment (as
+    the validation's are, beside the training's) inherits locked, and it would wait forever.
     """
 
     epoch: int
     rows: Tensor
+
+    def __reduce__(self) -> tuple[Callable[[int, list[int]], BatchIndex], tuple[int, list[int]]]:
+        """Return how a worker rebuilds the request."""
+        return _from_numbers, (self.epoch, self.rows.tolist())
+
+
+def _from_numbers(epoch: int, rows: list[int]) -> BatchIndex:
+    return BatchIndex(epoch, torch.tensor(rows, dtype=torch.int64))
 
 
 class EpochIndices(Protocol):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -92,6 +94,7 @@ class BatchLoader:
             pin_memory=torch.cuda.is_available(),
             generator=stream(seed),
         )
+        _loaders.add(self)
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
@@ -140,6 +143,20 @@ class BatchLoader:
         self.position = Position(state_dict["epoch"], state_dict["batch"])
         self.batch_sampler.start = self.position
         self.batch_sampler.sampler.epoch = self.position.epoch
+
+
+_loaders: WeakSet[BatchLoader] = WeakSet()
+
+
+@atexit.register
+def _shut_down_all() -> None:
+    """End the workers that are left when the program ends.
+
+    Python would send them the signal that they ignore, and wait. This runs before that, and while
+    torch still can end them, because it was registered after both.
+    """
+    for loader in tuple(_loaders):
+        loader.shut_down()
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
