@@ -1,5 +1,6 @@
 """What happens around the training loop: curves, schedules, guards, progress, the report."""
 
+from equipoise.callbacks.best_checkpoint import BestCheckpoint
 from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
 from equipoise.callbacks.divergence_guard import DivergenceGuard, TrainingDiverged
 from equipoise.callbacks.graceful_interrupt import GracefulInterrupt
@@ -11,6 +12,7 @@ from equipoise.callbacks.report import RunReport
 from equipoise.callbacks.training_curve import TrainingCurve
 
 __all__ = [
+    "BestCheckpoint",
     "ConvergenceMonitor",
     "DivergenceGuard",
     "GracefulInterrupt",
