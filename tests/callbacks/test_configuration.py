@@ -34,7 +34,7 @@ def test_arguments_are_those_of_the_constructor(name: str) -> None:
     kind, given = arguments(name)
     parameters = dict(inspect.signature(kind).parameters)
     assert set(given) == set(parameters)
-    if inspect.getmodule(kind.__init__).__name__.startswith("equipoise."):
+    if kind.__init__.__module__.startswith("equipoise."):
         for key, parameter in parameters.items():
             if parameter.default is not inspect.Parameter.empty:
                 expected = parameter.default
