@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from equipoise.equilibrium.budget_jitter import BudgetJitter
 from equipoise.equilibrium.failure import classify, describe_failure, with_fallback
 from equipoise.equilibrium.gradients import GradientEstimator
+from equipoise.equilibrium.gradients.last_evaluation import last_evaluation
 from equipoise.equilibrium.initial import MixedStart, StartRule
 from equipoise.equilibrium.regularizers import Regularizer, attach_states
 from equipoise.equilibrium.solution import NotConvergedError, Solution, SolveReport
@@ -32,6 +33,9 @@ class Equilibrium(nn.Module):
     leaves for the loss, in `pop_penalty` and `pop_states`. random_start: the part of the samples
     that start from noise in training (`mixed_start`). start: None, or a rule that replaces the
     start that the model gives, in training and in evaluation.
+
+    Where a solve in training has spent its budget, the gradient begins with its last evaluation if
+    that is the solution's; finding that out reads the device once (`last_evaluation`).
 
     Ranks of a distributed run may stop at different evaluations: as long as f talks to no other
     rank, no rank waits for another in here. An f that does (synchronised batch norm, sharded
@@ -73,8 +77,11 @@ class Equilibrium(nn.Module):
             state = self.gradient.attach(f, solution, z0, *inputs)
             classify(solution.report, solver)
         else:
+            last = last_evaluation(f, solver, self.gradient)
             with torch.no_grad():
-                solution = self._handled(solver.solve(f, z0, *inputs), solver, f, z0, inputs)
+                solution = solver.solve(last or f, z0, *inputs)
+                solution = self._handled(solution, solver, f, z0, inputs)
+            solution.evaluation = None if last is None else last.take(solution.z)
             state = self.gradient.attach(f, solution, z0, *inputs)
         self.report = solution.report
         if self._regularized:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.state import State, parts
+from equipoise.equilibrium.state import Function, State, parts
 
 if TYPE_CHECKING:
     from equipoise.equilibrium.solvers.inverse import LowRankInverse
@@ -62,13 +63,25 @@ class SolveReport:
         return {status.name.lower(): numbers[status] for status in Status if numbers[status]}
 
 
+Origin = Callable[[State], State]
+"""Of a state, the tensors at which a graph begins: constants, or leaves that require gradients."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """z and f(z), with a graph from the one to the other."""
+
+    z: State
+    fz: State
+
+
 @dataclass
 class Solution:
     """The result of `Solver.solve`; its fields are described by `SolveReport`.
 
     z is, per sample, the iterate of lowest residual; `states` are the iterates of the evaluations
     chosen by `keep_states`; `inverse` is the quasi-Newton estimate of (J_f - I)^-1 where the solver
-    kept one.
+    kept one. evaluation: that of f at z, where it was made with a graph, for one estimator to use.
     """
 
     z: State
@@ -80,6 +93,7 @@ class Solution:
     inverse: LowRankInverse | None = None
     states: tuple[State, ...] = ()
     products: int = 0
+    evaluation: Evaluation | None = None
     report: SolveReport = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,6 +110,14 @@ class Solution:
     def converged(self) -> Tensor:
         """(B,) bool."""
         return self.status == Status.CONVERGED
+
+    def evaluate(self, f: Function, origin: Origin, *inputs: Tensor) -> Evaluation:
+        """f at the solution with a graph from origin(z): the solve's own, once, or a new one."""
+        kept, self.evaluation = self.evaluation, None
+        if kept is not None:
+            return kept
+        z = origin(self.z)
+        return Evaluation(z, f(z, *inputs))
 
     @classmethod
     def unsolved(cls, z0: State) -> Solution:

@@ -94,7 +94,7 @@ def test_one_evaluation_of_f_serves_the_whole_backward_pass() -> None:
 
     layer = Equilibrium(Anderson(max_steps=7, tol=0), Exact(Anderson(max_steps=9, tol=0)))
     loss(layer(f, problem.z0, problem.x)).backward()
-    assert calls == [False] * 7 + [True]
+    assert calls == [False] * 6 + [True]  # the solve's last one keeps its graph
     assert layer.report is not None
     assert layer.report.backward is not None
     assert layer.report.backward.nfe == 9

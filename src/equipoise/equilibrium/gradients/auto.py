@@ -17,10 +17,11 @@ from equipoise.equilibrium.gradients.cotangent import attach_rule
 from equipoise.equilibrium.gradients.estimator import GradientEstimator
 from equipoise.equilibrium.gradients.exact import Exact
 from equipoise.equilibrium.gradients.jacobian_free import JacobianFree
+from equipoise.equilibrium.gradients.last_evaluation import StartsAtSolution
 from equipoise.equilibrium.gradients.leaves import leaf_tensors
 from equipoise.equilibrium.gradients.neumann import Neumann
 from equipoise.equilibrium.solution import Solution, SolveReport
-from equipoise.equilibrium.state import Function, State
+from equipoise.equilibrium.state import Function, State, detached
 
 
 class Candidate(GradientEstimator, Protocol):
@@ -115,13 +116,23 @@ class Auto:
         """What the candidate in force gives; at a probe its backward measures all of them."""
         if not torch.is_grad_enabled():
             return solution.z
-        if self.calls % self.every:
+        if not self._probing:
             state = self.active.attach(f, solution, z0, *inputs)
         else:
             rules = [candidate.rule(solution) for candidate in self.candidates]
             state = attach_rule(f, solution, inputs, partial(self._probe, rules, inputs))
         self.calls += 1
         return state
+
+    def origin(self, z: State) -> State:
+        """That of the candidate in force; a probe takes products with J^T."""
+        if self._probing or not isinstance(self.active, StartsAtSolution):
+            return detached(z)
+        return self.active.origin(z)
+
+    @property
+    def _probing(self) -> bool:
+        return self.calls % self.every == 0
 
     def _probe(
         self, rules: list[Rule], inputs: tuple[Tensor, ...], cotangent: Tensor, graph: Graph

@@ -21,10 +21,9 @@ def attach_rule(f: Function, solution: Solution, inputs: tuple[Tensor, ...], rul
     """
     if transformed():
         return attach_functionally(f, solution, inputs, rule)
-    z = detached(solution.z)
-    fz = f(z, *inputs)
-    outputs = _ReplacedCotangent.apply(rule, parts(z), solution.report, *parts(fz))
-    return outputs if isinstance(fz, tuple) else outputs[0]
+    found = solution.evaluate(f, detached, *inputs)
+    outputs = _ReplacedCotangent.apply(rule, parts(found.z), solution.report, *parts(found.fz))
+    return outputs if isinstance(found.fz, tuple) else outputs[0]
 
 
 class _ReplacedCotangent(torch.autograd.Function):

@@ -12,7 +12,7 @@ from equipoise.equilibrium.gradients.attached_graph import Graph, Rule
 from equipoise.equilibrium.gradients.cotangent import attach_rule
 from equipoise.equilibrium.solution import Solution, SolveReport
 from equipoise.equilibrium.solvers import Anderson, Solver
-from equipoise.equilibrium.state import Function, State
+from equipoise.equilibrium.state import Function, State, detached
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,14 @@ class Exact:
 
     c is scaled to unit norm per sample before the solve, so the gradient does not depend on the
     scale of the loss. One graph of f, at the solution, serves every product of the solve and the
-    last one. Cost: one f and as many products with J^T as `solver` takes.
+    last one. Cost: one f, often the solve's own last (`LastEvaluation`), and as many products with
+    J^T as `solver` takes.
     Source: Bai et al. 2019 (arXiv 1909.01377), theorem 1.
     """
 
     name: ClassVar[str] = "exact"
     own_iteration: ClassVar[bool] = False
+    origin = staticmethod(detached)
 
     solver: Solver = field(default_factory=lambda: Anderson(max_steps=20))
 

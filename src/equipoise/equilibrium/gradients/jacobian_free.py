@@ -25,12 +25,13 @@ class JacobianFree:
 
     name: ClassVar[str] = "jfb"
     own_iteration: ClassVar[bool] = False
+    origin = staticmethod(constant)
 
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
         """f(z*) with z* constant."""
         if not torch.is_grad_enabled():
             return solution.z
-        state = f(constant(solution.z), *inputs)
+        state = solution.evaluate(f, self.origin, *inputs).fz
         report_products(state, solution.report, 1)
         return state
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from equipoise.equilibrium.gradients.attached_graph import Graph, Rule
 from equipoise.equilibrium.gradients.cotangent import attach_rule
 from equipoise.equilibrium.solution import Solution, SolveReport
-from equipoise.equilibrium.state import Function, State
+from equipoise.equilibrium.state import Function, State, detached
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Neumann:
 
     name: ClassVar[str] = "neumann"
     own_iteration: ClassVar[bool] = False
+    origin = staticmethod(detached)
 
     steps: int = 10
     damping: float = 1.0

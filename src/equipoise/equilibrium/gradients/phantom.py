@@ -23,6 +23,7 @@ class Phantom:
 
     name: ClassVar[str] = "phantom"
     own_iteration: ClassVar[bool] = False
+    origin = staticmethod(constant)
 
     steps: int = 5
     damping: float = 0.5
@@ -35,8 +36,9 @@ class Phantom:
         """The state after the damped steps."""
         if not torch.is_grad_enabled():
             return solution.z
-        state = constant(solution.z)
-        for _ in range(self.steps):
+        first = solution.evaluate(f, self.origin, *inputs)
+        state = damped(first.z, first.fz, self.damping)
+        for _ in range(self.steps - 1):
             state = damped(state, f(state, *inputs), self.damping)
         report_products(state, solution.report, self.steps)
         return state

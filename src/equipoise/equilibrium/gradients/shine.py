@@ -14,7 +14,7 @@ from equipoise.equilibrium.gradients.cotangent import attach_rule
 from equipoise.equilibrium.gradients.exact import norms, solve_adjoint
 from equipoise.equilibrium.solution import Solution, SolveReport
 from equipoise.equilibrium.solvers import Broyden, LowRankInverse
-from equipoise.equilibrium.state import Function, State
+from equipoise.equilibrium.state import Function, State, detached
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Shine:
 
     name: ClassVar[str] = "shine"
     own_iteration: ClassVar[bool] = False
+    origin = staticmethod(detached)
 
     fallback_ratio: float = 1.3
     refine_steps: int = 0

@@ -14,7 +14,9 @@ from equipoise.equilibrium.solvers.solver import Iteration, Solver
 
 
 class AndersonIteration(Iteration):
-    """The last `memory` values f(z_i) and residual vectors g_i, and their Gram matrix."""
+    """The last `memory` values f(z_i) and residual vectors g_i, the cosines between all g_i, and
+    their inverse norms 1 / |g_i|.
+    """
 
     def __init__(self, z0: Tensor, memory: int, ridge: float, mixing: float) -> None:
         batch, width = z0.shape
@@ -24,14 +26,18 @@ class AndersonIteration(Iteration):
         self.seen = 0
         self.f = z0.new_empty(batch, memory, width)
         self.g = z0.new_empty(batch, memory, width)
-        self.gram = torch.zeros(batch, memory, memory, dtype=torch.float64, device=z0.device)
+        self.cosines = z0.new_zeros(batch, memory, memory, dtype=torch.float64)
+        self.inverse_norm = z0.new_zeros(batch, memory, dtype=torch.float64)
+        # Row i: the weights of the plain step to f_i.
+        self.plain = torch.eye(memory, dtype=torch.float64, device=z0.device)
 
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
         """sum_i a_i (f_i - (1 - mixing) g_i), where a minimises |sum_i a_i g_i|, sum_i a_i = 1."""
         kept = min(self.seen + 1, self.memory)
-        self._store(kept, fz, g)
+        slot = self.seen % self.memory
+        self._store(slot, kept, fz, g)
         self.seen += 1
-        weights = self._weights(kept).to(z.dtype)
+        weights = self._weights(slot, kept).to(z.dtype)
         mixed = combine(self.f[:, :kept], weights)
         if self.mixing != 1.0:
             mixed.sub_(combine(self.g[:, :kept], weights), alpha=1.0 - self.mixing)
@@ -42,39 +48,35 @@ class AndersonIteration(Iteration):
         return self.g[:, self.seen % self.memory]
 
     def narrow(self, rows: Tensor) -> None:
-        """The window and the Gram matrix of these samples."""
-        self.f, self.g, self.gram = self.f[rows], self.g[rows], self.gram[rows]
+        """All that is kept of these samples."""
+        self.f, self.g = self.f[rows], self.g[rows]
+        self.cosines, self.inverse_norm = self.cosines[rows], self.inverse_norm[rows]
 
-    def _store(self, kept: int, fz: Tensor, g: Tensor) -> None:
-        """Overwrite the oldest f; g is in its row already, all that changes the Gram matrix."""
-        slot = self.seen % self.memory
+    def _store(self, slot: int, kept: int, fz: Tensor, g: Tensor) -> None:
+        """Overwrite the oldest f, and what was known of the g that this one has replaced."""
         self.f[:, slot] = fz
-        row = row_products(self.g[:, :kept], g).to(self.gram.dtype)
-        self.gram[:, slot, :kept] = row
-        self.gram[:, :kept, slot] = row
+        products = row_products(self.g[:, :kept], g).to(torch.float64)
+        square = products[:, slot].clamp(min=torch.finfo(torch.float64).tiny)
+        self.inverse_norm[:, slot] = square.rsqrt()
+        inverse_norm = self.inverse_norm[:, :kept]
+        cosines = products * inverse_norm * inverse_norm[:, slot, None]
+        self.cosines[:, slot, :kept] = cosines
+        self.cosines[:, :kept, slot] = cosines
+        self.cosines[:, slot, slot] += self.ridge
 
-    def _weights(self, kept: int) -> Tensor:
+    def _weights(self, slot: int, kept: int) -> Tensor:
         """a = K^-1 1 / (1^T K^-1 1), with K the Gram matrix and a ridge relative to its diagonal.
 
         Solved in the variables a_i |g_i|, in which K has a unit diagonal, so that the recent small
-        residuals are not drowned by the ridge of the old large ones.
+        residuals are not drowned by the ridge of the old large ones. A sample whose system has no
+        finite solution takes the plain step, its latest f.
         """
-        gram = self.gram[:, :kept, :kept]
-        norm = gram.diagonal(dim1=1, dim2=2).sqrt().clamp(min=torch.finfo(gram.dtype).tiny)
-        cosines = gram / (norm.unsqueeze(2) * norm.unsqueeze(1))
-        cosines.diagonal(dim1=1, dim2=2).add_(self.ridge)
-        inverse_norm = norm.min(dim=1, keepdim=True).values / norm
-        solved, _ = torch.linalg.solve_ex(cosines, inverse_norm)
+        inverse_norm = self.inverse_norm[:, :kept]
+        solved, _ = torch.linalg.solve_ex(self.cosines[:, :kept, :kept], inverse_norm)
         weights = solved * inverse_norm
         weights = weights / weights.sum(dim=1, keepdim=True)
-        return self._plain_where_singular(weights)
-
-    def _plain_where_singular(self, weights: Tensor) -> Tensor:
-        """A sample whose system has no finite solution takes the plain step, its latest f."""
-        latest = torch.zeros_like(weights)
-        latest[:, (self.seen - 1) % self.memory] = 1.0
-        solvable = torch.isfinite(weights).all(dim=1, keepdim=True)
-        return torch.where(solvable, weights, latest)
+        solvable = weights.abs().amax(dim=1, keepdim=True) < torch.inf  # false for NaN
+        return torch.where(solvable, weights, self.plain[slot, :kept])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,6 +102,12 @@ class Search:
         usable = (self.status == ACTIVE) & torch.isfinite(self.latest[0])
         return torch.where(usable.unsqueeze(1), z, self.best.get())
 
+    def with_results(self, z: Tensor) -> Tensor:
+        """The latest iterate z (B, D), the best one where a sample is frozen."""
+        if self.frozen is None:
+            return z
+        return torch.where(self.frozen.unsqueeze(1), self.best.get(), z)
+
     def finish(self) -> None:
         """The solve is over: give every sample that is still active its status."""
         self._close()

@@ -49,6 +49,22 @@ class Iteration(ABC):
         return None
 
 
+class _Finished(Iteration):
+    """What is left of a method that takes no further step, once its memory is free."""
+
+    def __init__(self, inverse: LowRankInverse | None) -> None:
+        self.estimate = inverse
+
+    def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
+        raise RuntimeError("the budget is spent")
+
+    def narrow(self, rows: Tensor) -> None:
+        raise RuntimeError("the budget is spent")
+
+    def inverse(self) -> LowRankInverse | None:
+        return self.estimate
+
+
 @dataclass(frozen=True, kw_only=True)
 class Solver(ABC):
     """Finds z with z = f(z, *inputs); a record of settings without state of its own.
@@ -131,6 +147,10 @@ class Solver(ABC):
                 function.narrow(staying)
                 z = z[staying]
                 spare = torch.empty_like(z)
+            if function.evaluations + 1 >= self.max_steps:
+                # Mostly that of the solution, which may keep its graph (gradients/last_evaluation).
+                z = search.with_results(z)
+                iteration = _Finished(iteration.inverse())
         search.finish()
         outcome = compaction.whole(search)
         return Solution(
