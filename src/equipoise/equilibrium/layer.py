@@ -77,11 +77,7 @@ class Equilibrium(nn.Module):
             state = self.gradient.attach(f, solution, z0, *inputs)
             classify(solution.report, solver)
         else:
-            last = last_evaluation(f, solver, self.gradient)
-            with torch.no_grad():
-                solution = solver.solve(last or f, z0, *inputs)
-                solution = self._handled(solution, solver, f, z0, inputs)
-            solution.evaluation = None if last is None else last.take(solution.z)
+            solution = self._solve(solver, f, z0, inputs)
             state = self.gradient.attach(f, solution, z0, *inputs)
         self.report = solution.report
         if self._regularized:
@@ -102,6 +98,17 @@ class Equilibrium(nn.Module):
     def active_solver(self) -> Solver:
         """The solver of the present mode, training or evaluation."""
         return self.solver if self.training or self.eval_solver is None else self.eval_solver
+
+    def _solve(
+        self, solver: Solver, f: Function, z0: State, inputs: tuple[Tensor, ...]
+    ) -> Solution:
+        """The solution, with the evaluation that the solve leaves to the estimator."""
+        last = last_evaluation(f, solver, self.gradient)
+        with torch.no_grad():
+            solution = solver.solve(last or f, z0, *inputs)
+            solution = self._handled(solution, solver, f, z0, inputs)
+        solution.evaluation = None if last is None else last.take(solution.z)
+        return solution
 
     def _started(self, z0: State) -> State:
         """Where the solve starts."""
@@ -152,6 +159,6 @@ class Equilibrium(nn.Module):
         message = describe_failure(solution.report, solver)
         if self.on_failure == "raise":
             raise NotConvergedError(message)
-        warnings.warn(f"{message}; this warning comes once a layer", stacklevel=3)
+        warnings.warn(f"{message}; this warning comes once a layer", stacklevel=4)
         self._warned = True
         return solution

@@ -14,9 +14,7 @@ from equipoise.equilibrium.solvers.solver import Iteration, Solver
 
 
 class AndersonIteration(Iteration):
-    """The last `memory` values f(z_i) and residual vectors g_i, the cosines between all g_i, and
-    their inverse norms 1 / |g_i|.
-    """
+    """The last `memory` values f(z_i) and residuals g_i, the cosines of these, and 1 / |g_i|."""
 
     def __init__(self, z0: Tensor, memory: int, ridge: float, mixing: float) -> None:
         batch, width = z0.shape
