@@ -22,9 +22,11 @@ from equipoise.equilibrium import (
     Phantom,
     Shine,
     Solver,
+    State,
 )
 from equipoise.equilibrium.gradients.last_evaluation import last_evaluation
 from tests.equilibrium.solvers.problems import dense
+from tests.equilibrium.systems import SYSTEMS, loss, relative_error
 
 ESTIMATORS: dict[str, Callable[[], GradientEstimator]] = {
     "exact": Exact,
@@ -82,6 +84,25 @@ def test_it_changes_no_value_and_no_gradient(name: str, solver: type[Solver]) ->
         assert torch.equal(gradient(found, x), gradient(expected, x))
     assert len(plain.graphs) == len(saving.graphs) + 2
     assert saving.graphs[:7] == [False] * 6 + [True]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_it_serves_every_kind_of_state(system: str) -> None:
+    problem = SYSTEMS[system]()
+    spent = Anderson(max_steps=7, tol=0)
+    calls: list[bool] = []
+
+    def f(z: State, x: Tensor) -> State:
+        calls.append(torch.is_grad_enabled())
+        return problem.f(z, x)
+
+    found = torch.autograd.grad(
+        loss(Equilibrium(spent, Exact())(f, problem.z0, problem.x)), problem.sources
+    )
+    assert calls == [False] * 6 + [True]
+    solution = spent.solve(f, problem.z0, problem.x)
+    state = Exact().attach(f, solution, problem.z0, problem.x)
+    assert relative_error(found, torch.autograd.grad(loss(state), problem.sources)) < 1e-10
 
 
 def test_a_solution_at_an_earlier_iterate_is_evaluated_anew() -> None:
