@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import random
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Context, Decimal
 from fractions import Fraction
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +51,8 @@ def test_the_client_needs_nothing_but_the_standard_library() -> None:
     check = (
         "import sys; import equipoise.privacy.client as client;"
         "assert 'torch' not in sys.modules and 'lightning' not in sys.modules;"
-        "parts = [n for n in ('budget','domain','errors','ledger','randomizers','round','wire')];"
+        "parts = ['budget', 'domain', 'errors', 'folder_lock', 'ledger'];"
+        "parts += ['randomizers', 'round', 'wire'];"
         "import ast, pathlib; folder = pathlib.Path(client.__file__).parent;"
         "names = [a.name for p in parts + ['client'] for n in ast.walk(ast.parse("
         "(folder / (p + '.py')).read_text())) if isinstance(n, ast.Import) for a in n.names];"
@@ -328,3 +335,209 @@ def test_real_payloads_have_the_stated_probabilities(
         histogram = np.bincount([cell], minlength=4) * draws
         expected = np.mean([simulated.simulate(histogram, generator) for _ in range(50)], axis=0)
         assert (np.abs(real - expected) < 5.5 * np.sqrt(draws / 4 * 1.02)).all()
+
+
+@pytest.mark.parametrize("limit", ["epsilon_limit", "lifetime_epsilon"])
+@pytest.mark.parametrize(
+    "wrong", [math.nan, math.inf, -math.inf, -1.0, 0, 0.0, "1", True, [1.0], 10**400, 1j]
+)
+def test_a_limit_that_would_let_everything_pass_is_refused(
+    tmp_path: Path, limit: str, wrong: object
+) -> None:
+    with pytest.raises(PrivacyError, match=f"{limit} must be a finite number above 0"):
+        Client(Ledger(tmp_path), **{"epsilon_limit": 1.0, limit: wrong})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [-1, 3.0, math.nan, "9", True, None, 70_000])
+def test_a_longest_report_that_is_no_number_of_bits_is_refused(
+    tmp_path: Path, wrong: object
+) -> None:
+    with pytest.raises(PrivacyError, match="most_cells must be an integer"):
+        Client(Ledger(tmp_path), 1.0, most_cells=wrong)  # type: ignore[arg-type]
+
+
+def test_a_limit_that_is_spoilt_later_lets_nothing_pass(tmp_path: Path) -> None:
+    client = joined(tmp_path)
+    client.epsilon_limit = math.nan
+    with pytest.raises(RoundError, match="above this device's limit"):
+        client.report(ROUND, 5)
+    client.epsilon_limit, client.lifetime_epsilon = 4.0, math.nan
+    with pytest.raises(AlreadySpent, match="above the lifetime limit"):
+        client.report(ROUND, 5)
+
+
+@pytest.mark.parametrize("shares", [[math.nan], [0.5, "0.5"], [None], [2.0, -1.0], [], [math.inf]])
+def test_shares_that_are_none_are_refused(tmp_path: Path, shares: list[float]) -> None:
+    with pytest.raises(RoundError, match="must sum to 1"):
+        Client(Ledger(tmp_path), 1.0).join("ages", shares)
+
+
+class Compared(int):
+    """A value that counts how often it is compared."""
+
+    comparisons = 0
+
+    def __ge__(self, other: int) -> bool:
+        Compared.comparisons += 1
+        return int(self) >= other
+
+    def __lt__(self, other: int) -> bool:
+        Compared.comparisons += 1
+        return int(self) < other
+
+
+def steps(work: Callable[[], object]) -> list[int]:
+    """Lines of Python, calls into C and comparisons of the value that the work takes."""
+    taken = [0, 0]
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        taken[0] += event == "line"
+        return trace
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        taken[1] += event == "c_call"
+
+    Compared.comparisons = 0
+    before = sys.gettrace(), sys.getprofile()
+    sys.settrace(trace)
+    sys.setprofile(profile)
+    try:
+        work()
+    finally:
+        sys.settrace(before[0])
+        sys.setprofile(before[1])
+    return [*taken, Compared.comparisons]
+
+
+def wide_round(randomizer: str, attributes: int) -> RoundDescription:
+    """256 cells, of one attribute or of a plane, and as many outputs as the randomizer has."""
+    sizes = (256,) if attributes == 1 else (16, 16)
+    boxes = [tuple((x, x + 1) for x in low) for low in itertools.product(*map(range, sizes))]
+    outputs = {"square_wave": 256 + 100, "haar_hadamard": 256}.get(randomizer, 256)
+    asked = tuple(range(attributes))
+    return RoundDescription("ages", 0, 1, 1.0, randomizer, outputs, sizes, asked, tuple(boxes))
+
+
+@pytest.mark.parametrize("attributes", [1, 2])
+@pytest.mark.parametrize("randomizer", WIDTHS)
+def test_a_report_takes_the_same_steps_whatever_the_value(
+    tmp_path: Path, randomizer: str, attributes: int
+) -> None:
+    """The same random bytes for each value: the same draws, lines, calls and comparisons."""
+    description = wide_round(randomizer, attributes)
+    for number, seed in enumerate((3, 4, 5)):
+        taken, drawn = [], []
+        for value in (0, 1, 100, 255):
+            source, sizes = random.Random(seed), []
+
+            def draw(size: int, source: random.Random = source, sizes: list[int] = sizes) -> bytes:
+                sizes.append(size)
+                return source.randbytes(size)
+
+            folder = tmp_path / f"{number}-{value}"
+            client = joined(folder, description, random_bytes=draw)
+            sizes.clear()
+            numbers = (value,) if attributes == 1 else divmod(value, 16)
+            told = tuple(Compared(x) for x in numbers)
+            client._perturbed(description, told)  # what is computed once is out of the way
+            sizes.clear()
+            source.seed(seed)
+            taken.append(steps(lambda c=client, told=told: c._perturbed(description, told)))
+            drawn.append(list(sizes))
+        assert taken == taken[:1] * 4
+        assert drawn == drawn[:1] * 4
+        assert taken[0][2] >= 2 * len(description.cells) * attributes
+
+
+@pytest.mark.parametrize("randomizer", ["grr", "square_wave"])
+def test_the_true_and_a_false_answer_take_the_same_steps(randomizer: str) -> None:
+    """A draw in the favoured part and one outside of it: what was drawn must not show."""
+    description = wide_round(randomizer, 1)
+    taken, answers = [], set()
+    for draw in (0, 2**63, 2**64 - 2**60):
+        source = draw.to_bytes(8, "little")
+        answers.add(randomize(description, 128, lambda _, source=source: source))
+        taken.append(steps(lambda s=source: randomize(description, 128, lambda _: s)))
+    assert len(answers) > 1
+    assert taken == taken[:1] * 3
+
+
+@pytest.mark.slow
+def test_the_time_of_a_report_does_not_tell_the_value(tmp_path: Path) -> None:
+    """Medians of 300 turns, of the least and the greatest of 1024 values; it was 1.55."""
+    cells = tuple(((x, x + 1),) for x in range(1024))
+    description = RoundDescription("ages", 0, 1, 1.0, "oue", 1024, (1024,), (0,), cells)
+    client = joined(tmp_path, description)
+    times: dict[int, list[float]] = {0: [], 1023: []}
+    for _ in range(300):
+        for value, seen in times.items():
+            start = time.process_time()
+            client._perturbed(description, value)
+            seen.append(time.process_time() - start)
+    ratio = np.median(times[1023]) / np.median(times[0])
+    print(f"\nvalue 1023 takes {ratio:.3f} of the time of value 0")
+    assert 0.9 < ratio < 1.1
+
+
+WRONG_ROUNDS: list[dict[str, object]] = [
+    {"cells": [[["a", 3]]]},
+    {"cells": [[[0, 4]], [[None, 8]], [[8, 16]]]},
+    {"cells": [[[0, [4]]], [[4, 16]]]},
+    {"cells": [[[0.0, 4.0]], [[4, 16]]]},
+    {"cells": [[[0, True]], [[1, 16]]]},
+    {"cells": "abcd"},
+    {"cells": None},
+    {"cells": {"a": 1}},
+    {"cells": [[[0, 1, 2]]]},
+    {"domain": ["a"]},
+    {"domain": [math.nan]},
+    {"domain": [math.inf]},
+    {"domain": [None]},
+    {"domain": [[16]]},
+    {"domain": {}},
+    {"domain": [2] * 3000, "attributes": list(range(3000)),
+     "cells": [[[a, a + 1]] + [[0, 2]] * 2999 for a in (0, 1)], "outputs": 2},
+    {"attributes": ["a"]},
+    {"attributes": [[0]]},
+    {"attributes": None},
+    {"task": "\ud800"},
+    {"task": ""},
+    {"task": 3},
+    {"randomizer": []},
+    {"randomizer": None},
+    {"outputs": "4"},
+    {"outputs": None},
+    {"outputs": math.nan},
+    {"round": None},
+    {"rounds": math.inf},
+    {"expires": -1},
+    {"expires": "soon"},
+    {"epsilon": 10**400},
+    {"epsilon": "1"},
+    {"epsilon": None},
+    {"epsilon": True},
+    {"more": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", WRONG_ROUNDS, ids=lambda change: ascii(change)[:60])
+def test_a_round_from_outside_is_read_or_refused(change: dict[str, object]) -> None:
+    text = json.dumps({**json.loads(ROUND.to_json()), **change})
+    with pytest.raises(RoundError) as refusal:
+        RoundDescription.from_json(text)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"cells":' * 100_000, "1" * 5000, "NaN", "null", "\0", "{}", "3"]
+)
+def test_a_text_that_is_no_round_is_refused(text: str) -> None:
+    with pytest.raises(RoundError, match="cannot be read"):
+        RoundDescription.from_json(text)
+
+
+def test_a_round_that_is_too_long_is_refused_before_it_is_looked_at(tmp_path: Path) -> None:
+    cells = tuple(((x, x + 1), (0, 2**40)) for x in range(60_000))
+    long = replace(ROUND, cells=cells, domain=(60_000, 2**40), attributes=(0, 1), outputs=60_000)
+    with pytest.raises(RoundError, match="more than 4096 bits"):
+        joined(tmp_path).report(long, (1, 1))

@@ -109,20 +109,6 @@ def test_standard_errors_are_those_of_repeated_surveys(
     assert 0.6 < spread < 1.25
 
 
-def test_bootstrap_standard_errors_are_those_of_repeated_surveys(
-    generator: np.random.Generator,
-) -> None:
-    values = population("gaussian", 50_000, 32, generator)
-    ranges = random_ranges(30, 32, 1, generator)
-    survey = SmoothedSquareWave()
-    repeats = [
-        simulate_counts(survey.survey(32, 1.0, len(values)), values, generator) for _ in range(40)
-    ]
-    spread = np.std([estimate.answer(ranges) for estimate in repeats], axis=0)
-    stated = repeats[0].standard_error(ranges)
-    assert 0.6 < np.sqrt((stated**2).mean() / (spread**2).mean()) < 1.6
-
-
 def test_paper_and_released_weights_of_a_fresh_binary_node() -> None:
     """2/3 and 3/4 of the node itself, in a tree with two levels."""
     for mode, own in (("paper", 2 / 3), ("released", 3 / 4)):
@@ -166,7 +152,7 @@ def test_two_attributes(
 
 
 @pytest.mark.parametrize("mechanism", [Ahead(), AheadPairs(), HybridDimensionalGrids()], ids=label)
-def test_three_attributes_have_answers_and_standard_errors(
+def test_three_attributes_have_answers_and_trees_standard_errors(
     mechanism: Mechanism, generator: np.random.Generator
 ) -> None:
     values = np.stack([population("laplace", 200_000, 16, generator) for _ in range(3)], axis=1)
@@ -175,7 +161,11 @@ def test_three_attributes_have_answers_and_standard_errors(
     errors = estimate.answer(ranges) - true_fractions(values, ranges)
     assert np.sqrt((errors**2).mean()) < 0.02
     deviations = estimate.standard_error(ranges)
-    assert ((deviations >= 0) & (deviations < 0.1)).all()
+    if isinstance(mechanism, Ahead):
+        assert deviations is not None
+        assert ((deviations >= 0) & (deviations < 0.2)).all()
+    else:
+        assert deviations is None
 
 
 def test_an_adaptive_round_waits_for_the_one_before() -> None:

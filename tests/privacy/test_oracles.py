@@ -156,16 +156,6 @@ def test_haar_coefficients_are_unbiased(generator: np.random.Generator) -> None:
     np.testing.assert_allclose(estimates.var(axis=0) / oracle.variance(1000), 1.0, atol=0.2)
 
 
-@pytest.mark.parametrize("kind", RANDOMIZERS)
-def test_bootstrap_replicates_keep_the_mean(
-    kind: type[Randomizer], generator: np.random.Generator
-) -> None:
-    randomizer = kind(5, 1.0)
-    counts = randomizer.simulate(HISTOGRAM, generator)
-    again = np.array([randomizer.resample(counts, 1000, generator) for _ in range(400)])
-    np.testing.assert_allclose(again.mean(axis=0), counts, atol=5 * np.sqrt(250 / 400))
-
-
 @pytest.mark.parametrize("epsilon", [0, -1, math.nan, math.inf, 41, "1", True, None])
 def test_a_wrong_epsilon_is_refused(epsilon: float) -> None:
     with pytest.raises(PrivacyError, match="epsilon must be a number"):

@@ -11,7 +11,7 @@ from equipoise.commands import Parser
 from equipoise.errors import UserError
 
 if TYPE_CHECKING:
-    from equipoise.privacy import RangeEstimate
+    from equipoise.privacy import Answer, RangeEstimate
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 
@@ -34,11 +34,22 @@ def main(arguments: Sequence[str]) -> int:
         for name, size, end in zip(task["columns"], task["domain"], ends, strict=True)
     ]
     ranges = read_ranges(given.query, attributes)
-    value, error = estimate_of(checkpoint).query(*ranges)
-    people = int(task["users"])
-    print(f"{written(ranges, attributes)}: {value:.4f} ± {error:.4f} of the people")
-    print(f"about {value * people:,.0f} ± {error * people:,.0f} of {people:,}")
+    answer = estimate_of(checkpoint).query(*ranges)
+    print(told(answer, written(ranges, attributes), int(task["users"])))
     return 0
+
+
+def told(answer: Answer, condition: str, people: int) -> str:
+    """The answer in two lines, as a fraction and as a number of people."""
+    value, error = answer
+    if error is None:
+        share, number, unknown = "", "", " (no standard error)"
+    else:
+        share, number, unknown = f" ± {error:.4f}", f" ± {error * people:,.0f}", ""
+    return (
+        f"{condition}: {value:.4f}{share} of the people{unknown}\n"
+        f"about {value * people:,.0f}{number} of {people:,}"
+    )
 
 
 def _parser() -> Parser:

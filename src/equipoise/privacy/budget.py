@@ -5,7 +5,7 @@ Standard library only: this module is part of the client.
 
 from __future__ import annotations
 
-import math
+import sys
 from decimal import ROUND_CEILING, Context, Decimal
 from functools import lru_cache
 
@@ -19,12 +19,25 @@ _EXACT = Context(prec=60)
 
 def check_epsilon(epsilon: float) -> float:
     """epsilon as a float in (0, 40]; raises PrivacyError for anything else."""
-    number = isinstance(epsilon, (int, float)) and not isinstance(epsilon, bool)
-    if not number or not math.isfinite(epsilon) or not 0 < epsilon <= LARGEST_EPSILON:
+    if not _is_number(epsilon) or not 0 < epsilon <= LARGEST_EPSILON:
         raise PrivacyError(
             f"epsilon must be a number above 0 and at most {LARGEST_EPSILON:g}, got {epsilon!r}."
         )
     return float(epsilon)
+
+
+def check_limit(name: str, limit: float) -> float:
+    """A bound on epsilon, finite and above 0: nan or infinity would let every epsilon pass.
+
+    Raises PrivacyError for anything else.
+    """
+    if not _is_number(limit) or not 0 < limit <= sys.float_info.max:
+        raise PrivacyError(f"{name} must be a finite number above 0, got {limit!r}.")
+    return limit
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @lru_cache(maxsize=1024)

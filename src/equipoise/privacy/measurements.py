@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,8 @@ class Measurements:
     """Running weighted means, and what their variance consists of; every array is (nodes,).
 
     The variance at frequency f is noise + slope f + sampling f (1 - f): the randomizer on an empty
-    cell, what an occupied cell adds, and the chance of who is in which round.
+    cell, what an occupied cell adds, and the chance of who is in which round. fewest: reports of
+    the smallest round.
     """
 
     mean: Floats
@@ -26,6 +28,7 @@ class Measurements:
     noise: Floats
     slope: Floats
     sampling: Floats
+    fewest: float = math.inf
 
     @classmethod
     def none(cls, nodes: int) -> Measurements:
@@ -43,6 +46,7 @@ class Measurements:
         reports: int,
     ) -> None:
         """Take in one round's estimates of `nodes`, with a weight beside the earlier rounds'."""
+        self.fewest = min(self.fewest, reports)
         self.weight[nodes] += weight
         new = weight / self.weight[nodes]
         self.mean[nodes] += new * (estimate - self.mean[nodes])

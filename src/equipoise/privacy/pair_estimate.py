@@ -8,7 +8,6 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.privacy.bootstrap import Bootstrap
 from equipoise.privacy.domain import Domain
 from equipoise.privacy.errors import PrivacyError
 from equipoise.privacy.maximum_entropy import joint_probability
@@ -31,7 +30,6 @@ class PairEstimate(RangeEstimate):
 
     domain: Domain
     pairs: list[RangeEstimate]
-    errors: Bootstrap
 
     def fractions(self, boxes: Integers) -> Floats:
         """One pair: its own answer. More: P(inside in all attributes) at maximum entropy."""
@@ -43,9 +41,9 @@ class PairEstimate(RangeEstimate):
         ]
         return joint_probability(self._single(boxes, members), np.stack(both, axis=1))
 
-    def deviations(self, boxes: Integers) -> Floats:
-        """By bootstrap."""
-        return self.errors.deviations(boxes)
+    def deviations(self, boxes: Integers) -> Floats | None:
+        """One pair: its own. More: None, since what maximum entropy assumes cannot be measured."""
+        return self.pairs[0].deviations(boxes) if len(self.pairs) == 1 else None
 
     def _single(self, boxes: Integers, members: list[Pair]) -> Floats:
         """(n, attributes) fractions inside each attribute's range by itself."""

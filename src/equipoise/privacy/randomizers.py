@@ -68,9 +68,9 @@ def haar_hadamard(cell: int, nodes: int, epsilon: float, random_bytes: RandomByt
     Source: Cormode, Kulkarni and Srivastava 2019 (PVLDB 12), section 4.3.
     """
     row = _draw(random_bytes) % nodes
-    negative = (cell & 1) ^ (bin((cell >> 1) & row).count("1") & 1)
+    negative = (cell & 1) ^ (((cell >> 1) & row).bit_count() & 1)
     flipped = _draw(random_bytes) < probability_threshold(epsilon, 1, 1)
-    return 2 * row + int(bool(negative) == flipped)
+    return 2 * row + (1 - (negative ^ flipped))
 
 
 def square_wave_radius(cells: int, epsilon: float) -> int:
@@ -101,16 +101,17 @@ def _favour(
 ) -> int:
     """An output; each outside [first, first + window) has probability threshold / 2^64.
 
-    What the division leaves over is drawn again: it would favour single outputs otherwise.
+    What the division leaves over is drawn again: it would favour single outputs otherwise. Both
+    outcomes are worked out and one is picked, as the time of a branch would tell which it was.
     """
     favoured = (SCALE - (outputs - window) * threshold) // window
     while True:
         draw = _draw(random_bytes)
-        if draw < window * favoured:
-            return first + draw // favoured
         other = (draw - window * favoured) // threshold
-        if other < outputs - window:
-            return other if other < first else other + window
+        beyond = other + window * (other >= first)
+        near = first + draw // favoured
+        if other < outputs - window:  # whatever `first` is
+            return (near, beyond)[draw >= window * favoured]
 
 
 def _draw(random_bytes: RandomBytes) -> int:

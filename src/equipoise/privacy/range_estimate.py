@@ -16,18 +16,19 @@ Integers = NDArray[np.int64]
 
 
 class Answer(NamedTuple):
-    """The estimated fraction of people in a range, and its standard error."""
+    """The estimated fraction of people in a range, and its standard error, None where unknown."""
 
     value: float
-    standard_error: float
+    standard_error: float | None
 
 
 class RangeEstimate(ABC):
     """Answers "which fraction of the people lies in this box?" for any box of the domain.
 
-    The standard error covers the randomizers' noise and the chance of who was in which round. It
-    does not cover what a model assumes (uniform inside a leaf, smoothness, maximum entropy), nor
-    the bias that the removal of negative frequencies brings.
+    The standard error is one: the truth lies within two of them in at least nine of ten answers. It
+    covers the randomizers' noise, the chance of who was in which round, and where people are inside
+    a leaf that the range cuts. A method whose own assumptions (smoothness, maximum entropy) move
+    its answers further than that has none.
     """
 
     domain: Domain
@@ -36,14 +37,15 @@ class RangeEstimate(ABC):
         """(n,) fractions for half-open ranges (n, attributes, 2), or (n, 2) for one attribute."""
         return self.fractions(check_ranges(ranges, self.domain))
 
-    def standard_error(self, ranges: ArrayLike) -> Floats:
-        """(n,) standard errors of `answer`."""
+    def standard_error(self, ranges: ArrayLike) -> Floats | None:
+        """(n,) standard errors of `answer`, None where the method cannot tell them."""
         return self.deviations(check_ranges(ranges, self.domain))
 
     def query(self, *ranges: tuple[int, int]) -> Answer:
         """One box: a half-open range for each attribute."""
         box = [list(ranges)]
-        return Answer(float(self.answer(box)[0]), float(self.standard_error(box)[0]))
+        errors = self.standard_error(box)
+        return Answer(float(self.answer(box)[0]), None if errors is None else float(errors[0]))
 
     def marginal(self, attribute: int = 0) -> Floats:
         """(domain[attribute],) the estimated fraction at each value of one attribute."""
@@ -59,5 +61,5 @@ class RangeEstimate(ABC):
         """`answer` for checked boxes (n, attributes, 2)."""
 
     @abstractmethod
-    def deviations(self, boxes: Integers) -> Floats:
+    def deviations(self, boxes: Integers) -> Floats | None:
         """`standard_error` for checked boxes."""

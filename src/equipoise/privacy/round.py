@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, repeat
+from operator import and_, mul
 from typing import Literal, get_args
 
 from equipoise.privacy.budget import check_epsilon
@@ -19,6 +21,7 @@ from equipoise.privacy.errors import PrivacyError, RoundError
 Box = tuple[tuple[int, int], ...]  # half-open [low, high) along each attribute
 RandomizerName = Literal["oue", "grr", "square_wave", "haar_hadamard"]
 HASH_BYTES = 8
+MOST_ASKED = 64  # more attributes than any method asks for at once
 MOST_CELLS = 65535  # the report's width is written in 16 bits
 
 
@@ -59,8 +62,9 @@ class RoundDescription:
                 tuple(fields["attributes"]),
             )
             description = cls(**fields)
-        except (ValueError, TypeError, KeyError) as error:
-            raise RoundError(f"The round's description cannot be read: {error}.") from error
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise RoundError(f"The round's description cannot be read: {reason}.") from error
         description.check()
         return description
 
@@ -76,6 +80,7 @@ class RoundDescription:
         """Raise RoundError unless the cells are disjoint and cover the asked attributes' domain."""
         try:
             check_epsilon(self.epsilon)
+            check_task(self.task)
             self._check_numbers()
         except PrivacyError as error:
             raise RoundError(f"The round's description is wrong: {error}") from error
@@ -87,12 +92,27 @@ class RoundDescription:
         return tuple(self.domain[attribute] for attribute in self.attributes)
 
     def locate(self, value: tuple[int, ...]) -> int:
-        """Index of the cell that holds a person's value (one integer for each attribute)."""
-        asked = [value[attribute] for attribute in self.attributes]
-        for index, box in enumerate(self.cells):
-            if all(low <= x < high for x, (low, high) in zip(asked, box, strict=True)):
-                return index
-        raise RoundError(f"No cell of the round holds the value {value}.")
+        """Index of the cell that holds a person's value (one integer for each attribute).
+
+        Every edge of every cell is compared, in the same order whatever the value is.
+        """
+        holds: Iterable[int] = repeat(1, len(self.cells))
+        for attribute, (low, high) in zip(self.attributes, self._edges, strict=True):
+            x = value[attribute]
+            holds = map(and_, holds, map(and_, map(x.__ge__, low), map(x.__lt__, high)))
+        held = list(holds)
+        if sum(held) != 1:
+            raise RoundError("No cell of the round holds the value.")
+        return sum(map(mul, held, range(len(held))))
+
+    @cached_property
+    def _edges(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """For each asked attribute the low and the high edges of all cells."""
+        sides = [
+            list(zip(*(box[axis] for box in self.cells), strict=True))
+            for axis in range(len(self.attributes))
+        ]
+        return [(low, high) for low, high in sides]
 
     def _check_numbers(self) -> None:
         check_domain(self.domain)
@@ -101,8 +121,10 @@ class RoundDescription:
             raise PrivacyError(
                 f"the attributes {self.attributes} are not distinct and in the domain."
             )
-        if not isinstance(self.task, str) or not is_index(self.rounds, MOST_CELLS + 1):
-            raise PrivacyError("the task must be a name and the number of rounds an integer.")
+        if len(self.attributes) > MOST_ASKED:
+            raise PrivacyError(f"a round can ask for {MOST_ASKED} attributes at most.")
+        if not is_index(self.rounds, MOST_CELLS + 1):
+            raise PrivacyError(f"the number of rounds must be an integer, got {self.rounds!r}.")
         if not is_index(self.round, self.rounds) or not is_index(self.expires, 2**63):
             raise PrivacyError(f"the round {self.round} is not one of {self.rounds}.")
         if self.randomizer not in get_args(RandomizerName):
@@ -119,6 +141,13 @@ class RoundDescription:
             raise PrivacyError(f"{least} cells cannot be reported in {self.outputs} bits.")
 
 
+def check_task(task: str) -> str:
+    """The name of a task; raises PrivacyError where it cannot be written as UTF-8."""
+    if not isinstance(task, str) or not task or not _is_encodable(task):
+        raise PrivacyError(f"A task needs a name, a text that is not empty, got {task!r}.")
+    return task
+
+
 def is_index(value: object, below: int) -> bool:
     """Whether value is an integer (no bool) with 0 <= value < below."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below
@@ -128,11 +157,12 @@ def is_partition(cells: tuple[Box, ...], domain: Domain) -> bool:
     """Whether the boxes are disjoint and cover the whole domain, by slabs of the first axis."""
     if any(len(box) != len(domain) for box in cells):
         return False
+    if not all(_is_interval(edge) for box in cells for edge in box[:1]):
+        return False
     if len(domain) == 1:
         edges = sorted(box[0] for box in cells)
         inner = all(left[1] == right[0] for left, right in pairwise(edges))
-        proper = all(_is_interval(edge) for edge in edges)
-        return bool(edges) and proper and inner and edges[0][0] == 0 and edges[-1][1] == domain[0]
+        return bool(edges) and inner and edges[0][0] == 0 and edges[-1][1] == domain[0]
     cuts = sorted({cut for box in cells for cut in box[0]})
     if not cuts or cuts[0] != 0 or cuts[-1] != domain[0]:
         return False
@@ -141,7 +171,11 @@ def is_partition(cells: tuple[Box, ...], domain: Domain) -> bool:
             tuple(box[1:] for box in cells if box[0][0] <= low and high <= box[0][1]), domain[1:]
         )
         for low, high in pairwise(cuts)
-    ) and all(_is_interval(box[0]) for box in cells)
+    )
+
+
+def _is_encodable(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)  # halves of a pair
 
 
 def _is_interval(edge: tuple[int, int]) -> bool:

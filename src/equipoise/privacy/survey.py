@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from equipoise.privacy.bootstrap import Bootstrap
 from equipoise.privacy.budget import check_epsilon
 from equipoise.privacy.domain import check_domain
 from equipoise.privacy.errors import PrivacyError, RoundError
@@ -114,19 +113,6 @@ class Survey(ABC):
 
     def _closed(self, index: int) -> None:  # noqa: B027  only adaptive methods have something to do
         """Prepare what follows from a closed round."""
-
-    def resampled(self, generator: np.random.Generator) -> dict[int, Tally]:
-        """Tallies of a bootstrap replicate."""
-        return {
-            index: Tally(
-                self.question(index).randomizer.resample(counts, reports, generator), reports
-            )
-            for index, (counts, reports) in self.tallies.items()
-        }
-
-    def bootstrap(self) -> Bootstrap:
-        """Standard errors by repeating the estimation on resampled tallies."""
-        return Bootstrap(lambda generator: self.estimate_from(self.resampled(generator)))
 
 
 class Mechanism(Protocol):

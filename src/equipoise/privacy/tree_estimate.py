@@ -16,6 +16,7 @@ from equipoise.privacy.tree import Tree
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 _ENTRIES_AT_ONCE = 1 << 23
+FEWEST_REPORTS = 5
 
 
 @dataclass
@@ -38,12 +39,22 @@ class TreeEstimate(RangeEstimate):
         """Weights of the nodes times their values."""
         return self._in_parts(boxes, lambda weights: weights @ self.values)
 
-    def deviations(self, boxes: Integers) -> Floats:
-        """sqrt(sum over measurements of squared weight times variance)."""
-        variance = self.measurements.variance(self.values)
+    def deviations(self, boxes: Integers) -> Floats | None:
+        """sqrt(sum over measurements of squared weight times variance + misfit^2).
+
+        misfit: sum over the cut leaves of f sqrt(c (1 - c)), the standard deviation of a leaf of
+        frequency f, of which c is covered, whose people all have one value that is anywhere in it.
+        The leaves of one range err together, so that their misfits add up. None where a round had
+        fewer than 5 reports, which are too few for any variance to be estimated from them.
+        """
+        if self.measurements.fewest < FEWEST_REPORTS:
+            return None
+        variance, mass = self.measurements.variance(self.values), np.maximum(self.values, 0.0)
 
         def deviation(weights: Floats) -> Floats:
-            return np.sqrt(self.inference.adjoint(weights) ** 2 @ variance)
+            noise = self.inference.adjoint(weights) ** 2 @ variance
+            misfit = np.sqrt(weights * (1 - weights)) @ mass  # weights are 0 or 1 but at cut leaves
+            return np.sqrt(noise + misfit**2)
 
         return self._in_parts(boxes, deviation)
 

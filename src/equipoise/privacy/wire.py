@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from struct import Struct
 
+from equipoise.privacy.errors import PrivacyError
 from equipoise.privacy.round import RoundDescription
 
 VERSION = 1
@@ -33,6 +34,17 @@ def encode_report(description: RoundDescription, identifier: bytes, payload: byt
     """A whole report; identifier: 16 random bytes, payload: ceil(outputs / 8) bytes."""
     width = description.outputs.to_bytes(2, "little")
     return round_prefix(description) + identifier + width + payload
+
+
+def bytes_of_hex(text: object) -> bytes:
+    """The bytes of a text of hexadecimal digits and nothing else; raises PrivacyError."""
+    try:
+        found = bytes.fromhex(text) if isinstance(text, str) else None
+    except ValueError:
+        found = None
+    if found is None or found.hex() != text:
+        raise PrivacyError("Hexadecimal digits, two for each byte, were expected.")
+    return found
 
 
 def payload_bytes(width: int) -> int:

@@ -166,10 +166,12 @@ def _draw_answers(samples: Mapping[str, Any], path: Path) -> Picture:
     truth, answer = samples["truth"][chosen], samples["answer"][chosen]
     ends = [min(0.0, float(answer.min())), max(1.0, float(answer.max()))]
     axes.plot(ends, ends, color=GREY, linewidth=1.2, zorder=1, label="exact")
+    errors = samples["standard_error"]
+    told = "no standard error" if errors is None else "± 2 standard errors"
     axes.errorbar(
-        truth, answer, yerr=2 * samples["standard_error"][chosen], fmt="o", markersize=3.2,
+        truth, answer, yerr=None if errors is None else 2 * errors[chosen], fmt="o", markersize=3.2,
         color=COLOURS[0], ecolor="#90cdf4", elinewidth=1, alpha=0.8, zorder=2,
-        label="ranges with random ends, ± 2 standard errors",
+        label=f"ranges with random ends, {told}",
     )  # fmt: skip
     axes.legend(loc="upper left", edgecolor="none", framealpha=0.85)
     save(figure, path)
@@ -186,10 +188,10 @@ def _draw_errors(samples: Mapping[str, Any], path: Path) -> Picture:
         volume[chosen], np.sqrt(squared[:, chosen].mean(axis=0)), s=9, color=GREY, zorder=1,
         label="a range with random ends",
     )  # fmt: skip
-    for values, colour, dashes, label in (
-        (squared.mean(axis=0), COLOURS[0], "-", "mean over such ranges"),
-        (samples["standard_error"] ** 2, COLOURS[1], "--", "standard error as told"),
-    ):
+    lines = [(squared.mean(axis=0), COLOURS[0], "-", "mean over such ranges")]
+    if samples["standard_error"] is not None:
+        lines.append((samples["standard_error"] ** 2, COLOURS[1], "--", "standard error as told"))
+    for values, colour, dashes, label in lines:
         points = _by_length(volume[chosen], values[chosen])
         axes.plot(
             *points, dashes, color=colour, linewidth=1.8, marker="o", markersize=3, label=label
@@ -199,8 +201,10 @@ def _draw_errors(samples: Mapping[str, Any], path: Path) -> Picture:
     axes.legend(loc="best", edgecolor="none", framealpha=0.85, fontsize=9)
     axes.grid(color=GRID, linewidth=0.6, which="both")
     save(figure, path)
-    caption = "Errors over all surveys; the standard error is what the first survey tells itself."
-    return Picture(path.name, caption)
+    told = "the standard error is what the first survey tells itself"
+    if samples["standard_error"] is None:
+        told = "the method tells no standard error"
+    return Picture(path.name, f"Errors over all surveys; {told}.")
 
 
 def _by_length(volume: Floats, squared: Floats) -> tuple[list[float], list[float]]:

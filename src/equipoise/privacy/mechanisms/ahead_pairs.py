@@ -71,7 +71,7 @@ class AheadPairsSurvey(Survey):
             )
             for pair, survey in enumerate(self.surveys)
         ]
-        return PairEstimate(self.domain, list(estimates), self.bootstrap())
+        return PairEstimate(self.domain, list(estimates))
 
     def _survey_of(self, index: int) -> tuple[AheadSurvey, int]:
         pair, level = self.order[index]

@@ -80,7 +80,7 @@ class GridSurvey(Survey):
             _pair_estimate(lines[a], lines[b], grid, (self.domain[a], self.domain[b]))
             for (a, b), grid in zip(pairs_of(self.domain), grids[len(lines) :], strict=True)
         ]
-        return PairEstimate(self.domain, pairs, self.bootstrap())
+        return PairEstimate(self.domain, pairs)
 
     def _question(self, index: int) -> Question:
         asked = self.members[index]
@@ -110,9 +110,8 @@ class MatrixEstimate(RangeEstimate):
         )
         return np.einsum("qi,ij,qj->q", rows, self.matrix, columns, optimize=True)
 
-    def deviations(self, boxes: NDArray[np.int64]) -> Floats:
-        """Not known for one pair alone; `PairEstimate` takes the bootstrap's."""
-        return np.full(len(boxes), np.nan)
+    def deviations(self, boxes: NDArray[np.int64]) -> None:
+        """None: the cells' uniformity and the fitting make errors of unknown size."""
 
 
 def covered_parts(ranges: NDArray[np.int64], size: int, width: int) -> Floats:

@@ -55,10 +55,6 @@ class OptimizedUnaryEncoding(FrequencyOracle):
             packed[part] = pack_bits(self._bits(cells[part], generator))
         return packed
 
-    def resample(self, counts: Counts, reports: int, generator: Generator) -> Counts:
-        """Each bit is drawn again with the rate that was seen."""
-        return generator.binomial(reports, counts / reports).astype(np.int64)
-
     def _bits(self, cells: Integers, generator: Generator) -> np.ndarray:
         shape = (len(cells), self.cells)
         draws = generator.integers(0, 1 << _SIMULATION_BITS, shape, dtype=np.uint32)

@@ -51,10 +51,6 @@ class Randomizer(ABC):
     def perturb(self, cells: Integers, generator: Generator) -> Bytes:
         """Packed reports (n, ceil(outputs / 8)), one for each user's cell."""
 
-    @abstractmethod
-    def resample(self, counts: Counts, reports: int, generator: Generator) -> Counts:
-        """Counts of a bootstrap replicate: another draw of as many reports."""
-
 
 class OneHotRandomizer(Randomizer):
     """A randomizer whose report is one of `outputs` values."""
@@ -79,10 +75,6 @@ class OneHotRandomizer(Randomizer):
     def perturb(self, cells: Integers, generator: Generator) -> Bytes:
         """One bit a row."""
         return pack_one_hot(self.draw(cells, generator), self.outputs)
-
-    def resample(self, counts: Counts, reports: int, generator: Generator) -> Counts:
-        """Reports are drawn again with replacement."""
-        return generator.multinomial(reports, counts / reports).astype(np.int64)
 
 
 def unlikely_probability(epsilon: float, favoured: int, others: int) -> float:
