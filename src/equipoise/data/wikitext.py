@@ -13,7 +13,15 @@ from equipoise.data.hub_configuration import load_configuration
 from equipoise.data.hub_dataset import holds_parquet, is_local, local_folder, open_splits
 from equipoise.data.image_data_module import SplitName
 from equipoise.data.text_data_module import TextDataModule
-from equipoise.data.text_files import SPLITS, SplitFiles, Stamp, published_files, read_utf8, stamp
+from equipoise.data.text_files import (
+    SPLITS,
+    SplitFiles,
+    Stamp,
+    published_files,
+    read_utf8,
+    stamp,
+    with_line_feeds,
+)
 from equipoise.data.vocabulary import Words
 from equipoise.errors import UserError
 
@@ -94,7 +102,10 @@ def _text(tables: Mapping[str, datasets.Dataset], split: str, path: str) -> str:
             f"{path} has no split '{split}' with a column text: set task.path to a dataset in the "
             "layout of Salesforce/wikitext."
         )
-    text = "".join(row.rstrip("\n") + "\n" for row in tables[split]["text"])
+    rows = tables[split]["text"]
+    if not all(isinstance(row, str) for row in rows):
+        raise UserError(f"The split '{split}' of {path} has rows without a text: fetch it again.")
+    text = "".join(row.rstrip("\r\n") + "\n" for row in rows)
     if not text.strip():
         raise UserError(f"The split '{split}' of {path} is empty: fetch it again.")
-    return text
+    return with_line_feeds(text)
