@@ -73,7 +73,7 @@ def test_without_any_shared_memory_no_worker_is_started(monkeypatch: pytest.Monk
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(multiprocessing, "Lock", refuse)
-    with pytest.warns(UserWarning, match="cannot be used .*without worker processes"):
+    with pytest.warns(UserWarning, match="cannot be used .*without workers"):
         batches = loader(2)
     assert not any(batch["image"].is_shared() for batch in batches)
 

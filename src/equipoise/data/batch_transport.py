@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108, it is what torch and Python use
+SHARED_MEMORY = Path("/dev/shm")
 
 Batch = dict[str, Tensor]
 
@@ -40,8 +40,8 @@ def usable_workers(wanted: int) -> int:
         multiprocessing.Lock()
     except OSError as error:
         warnings.warn(
-            f"{SHARED_MEMORY} cannot be used ({error.strerror}), so that batches are loaded without "
-            "worker processes, which is slower: give this machine shared memory, or set "
+            f"{SHARED_MEMORY} cannot be used ({error.strerror}), so that batches are loaded "
+            "without workers, which is slower: give this machine shared memory, or set "
             "task.num_workers=0",
             stacklevel=2,
         )

@@ -93,7 +93,7 @@ def refuse_other_classes(place: str, found: int, classes: int) -> None:
     if found != classes:
         raise UserError(
             f"{place} has {found} classes, but task.classes is {classes}: set task.classes={found} "
-            "and train anew, or set task.path to the dataset that the model is for."
+            "to train on it, or set task.path to the dataset that the model is for."
         )
 
 

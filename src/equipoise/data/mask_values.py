@@ -59,9 +59,9 @@ class MaskValues:
         if 2 * len(used) < count:
             raise UserError(
                 f"The masks of {folder} hold the numbers {shown(self.found)}, which are not "
-                f"numbered as classes 0, 1, … are: name them as task.mask_values=[{listed(used)}] "
-                f"(the number of each class), or set task.mask_classes={count} if most of the "
-                "classes are to have no pixel."
+                "numbered as classes 0, 1, … are: name that of each class as task.mask_values="
+                f"[{listed(self.found)}]{self._without_ignored(used)}, or set "
+                f"task.mask_classes={count} if most of the classes are to have no pixel."
             )
         if (
             len(used) > SOFT_VALUES
@@ -73,6 +73,11 @@ class MaskValues:
                 f"task.mask_classes={count} if they are class numbers all the same."
             )
         return count
+
+    def _without_ignored(self, used: Sequence[int]) -> str:
+        if self.counts[IGNORED] == 0:
+            return ""
+        return f" (or [{listed(used)}] if {IGNORED} marks pixels that do not count)"
 
 
 def only_black_and_white(masks: Iterable[Path]) -> bool:
@@ -87,10 +92,10 @@ def only_black_and_white(masks: Iterable[Path]) -> bool:
 
 def check_mask_values(values: Sequence[int], mask_classes: int | None) -> None:
     """Raise UserError unless each class has a number of its own."""
-    if len(values) < 2 or len(set(values)) < len(values) or min(values) < 0:
+    if not 2 <= len(set(values)) == len(values) <= IGNORED or min(values) < 0:
         raise UserError(
             f"task.mask_values is {list(values)}: set it to the number of each class in the masks, "
-            "two at least and each of them once."
+            f"2 to {IGNORED} of them and each once."
         )
     if mask_classes not in (None, len(values)):
         raise UserError(
