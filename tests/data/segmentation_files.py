@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -35,6 +38,14 @@ def write(image: Image.Image, file: Path) -> Path:
     return file
 
 
+def masked(root: Path, masks: list[tuple[int, ...]]) -> Path:
+    """A folder with an image and a mask of the given numbers for each of `masks`."""
+    for number, ids in enumerate(masks):
+        write(noise(number), root / "images" / f"{number}.png")
+        write(blocks(number, ids), root / "masks" / f"{number}.png")
+    return root
+
+
 def street_folder(root: Path, train: int = 4, val: int = 2) -> Path:
     """A folder in the published layout of Cityscapes, with test images but no test masks."""
     for split, count in (("train", train), ("val", val), ("test", 1)):
@@ -53,3 +64,19 @@ def plain_folder(root: Path, count: int = 10, ids: tuple[int, ...] = (0, 1, 2, 2
         write(noise(number), root / "images" / f"{number}.jpg")
         write(blocks(number, ids), root / "masks" / f"{number}.png")
     return root
+
+
+def png_of_sixteen_bits(pixels: np.ndarray[Any, Any]) -> bytes:
+    """A PNG file of RGB in 16 bits, which Pillow cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+    height, width, _ = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )  # fmt: skip

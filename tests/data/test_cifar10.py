@@ -16,7 +16,9 @@ from equipoise.errors import UserError
 
 
 def prepared(folder: Path, val_fraction: float = 0.1, augment: bool = True) -> Cifar10:
-    module = Cifar10(path=str(folder), batch_size=16, val_fraction=val_fraction, augment=augment)
+    module = Cifar10(
+        path=str(folder), batch_size=16, val_fraction=val_fraction, augment=augment, classes=3
+    )
     module.setup()
     return module
 
@@ -55,7 +57,7 @@ def test_without_a_validation_fraction_the_test_split_validates(cifar_folder: Pa
 
 
 def test_a_part_of_the_training_images_with_the_same_mixture(cifar_folder: Path) -> None:
-    module = Cifar10(path=str(cifar_folder), val_fraction=0.1, train_size=12)
+    module = Cifar10(path=str(cifar_folder), val_fraction=0.1, train_size=12, classes=3)
     module.setup()
     whole = prepared(cifar_folder)
     assert [len(module.splits[n]) for n in ("train", "val", "test")] == [12, 6, 15]
@@ -70,7 +72,7 @@ def test_a_part_of_the_training_images_with_the_same_mixture(cifar_folder: Path)
 @pytest.mark.parametrize("size", [0, 55])
 def test_more_training_images_than_there_are(cifar_folder: Path, size: int) -> None:
     with pytest.raises(UserError, match="choose 1 to 54"):
-        Cifar10(path=str(cifar_folder), val_fraction=0.1, train_size=size).setup()
+        Cifar10(path=str(cifar_folder), val_fraction=0.1, train_size=size, classes=3).setup()
 
 
 def test_without_a_test_split_validation_tests(
@@ -84,9 +86,21 @@ def test_without_a_test_split_validation_tests(
 
 
 def test_a_stage_reads_only_its_splits(cifar_folder: Path) -> None:
-    module = Cifar10(path=str(cifar_folder))
+    next(cifar_folder.glob("*/train*.parquet")).write_bytes(b"not fetched")
+    module = Cifar10(path=str(cifar_folder), classes=3)
     module.setup("test")
     assert list(module.splits) == ["test"]
+    with pytest.raises(UserError, match="cannot be read"):
+        module.setup("fit")
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_other_classes_than_the_network_has_outputs(
+    cifar_folder: Path, classes: int, stage: str
+) -> None:
+    with pytest.raises(UserError, match=rf"has 3 classes, but task\.classes is {classes}: set"):
+        Cifar10(path=str(cifar_folder), classes=classes).setup(stage)
 
 
 def test_without_a_training_split_the_error_says_so(
@@ -100,7 +114,7 @@ def test_without_a_training_split_the_error_says_so(
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_augmentation_does_not_depend_on_the_workers(cifar_folder: Path, num_workers: int) -> None:
     def batches(workers: int) -> list[torch.Tensor]:
-        module = Cifar10(path=str(cifar_folder), batch_size=16, num_workers=workers)
+        module = Cifar10(path=str(cifar_folder), batch_size=16, num_workers=workers, classes=3)
         module.setup("fit")
         loader = module.train_dataloader()
         drawn = []

@@ -114,6 +114,20 @@ def test_a_folder_that_is_no_cityscapes(tmp_path: Path) -> None:
         streets(tmp_path).inspect()
 
 
+def test_what_systems_leave_behind_is_no_street(tmp_path: Path) -> None:
+    expected = streets(street_folder(tmp_path)).find_files("train").pairs
+    for part, ending in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_labelIds")):
+        for city in (".ipynb_checkpoints", "ulm"):
+            place = tmp_path / part / "train" / city
+            place.mkdir(exist_ok=True)
+            (place / f"._ulm_000000_000019_{ending}.png").write_bytes(b"\0\5\x16\7")
+            if city != "ulm":
+                (place / f"ulm_000000_000019_{ending}.png").write_bytes(b"")
+    data = streets(tmp_path)
+    assert data.find_files("train").pairs == expected
+    data.inspect()
+
+
 def test_a_split_without_images(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no images leftImg8bit.val"):
         streets(street_folder(tmp_path, val=0)).inspect()

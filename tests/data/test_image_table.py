@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import datasets
 import pytest
 from PIL import Image
 
+from equipoise.data.encoded_images import decode_rgb
 from equipoise.data.image_table import ImageTable
 from equipoise.errors import UserError
 
@@ -47,3 +49,42 @@ def test_what_is_missing_is_named(table: Callable[..., datasets.Dataset]) -> Non
     withheld = table(2, seed=0).cast_column("label", datasets.Value("int64"))
     with pytest.raises(UserError, match="label -1"):
         ImageTable(withheld.map(lambda row: {"label": -1}), "x")
+
+
+@pytest.mark.parametrize("label", [None, 1.5, "cat", [1]])
+def test_labels_that_are_no_numbers_of_classes_are_named(
+    table: Callable[..., datasets.Dataset], label: object
+) -> None:
+    images = table(2, seed=0).remove_columns("label")
+    whole = 0 if label is None else label
+    with pytest.raises(UserError, match="x has labels that are no whole numbers"):
+        ImageTable(images.add_column("label", [whole, label]), "x")
+
+
+def test_a_column_that_holds_no_images_is_named() -> None:
+    numbers = datasets.Dataset.from_dict({"image": [1, 2], "label": [0, 1]})
+    with pytest.raises(UserError, match="x has no images in its column 'image'"):
+        ImageTable(numbers, "x")
+
+
+def test_an_empty_cell_is_named(table: Callable[..., datasets.Dataset]) -> None:
+    rows = table(2, seed=0).cast_column("img", datasets.Image(decode=False))
+    source = ImageTable(
+        rows.map(lambda row, i: {"img": row["img"] if i else None}, with_indices=True), "x"
+    )
+    with pytest.raises(UserError, match=r"in row 0 of x cannot be decoded \(the cell is empty\)"):
+        decode_rgb(source, 0)
+    assert decode_rgb(source, 1).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("labels", "whole", "fits"),
+    [([0, 4], True, True), ([0, 2], True, False), ([0, 2], False, True), ([0, 5], False, False)],
+)
+def test_labels_without_names_are_counted_where_they_are_all(
+    table: Callable[..., datasets.Dataset], labels: list[int], whole: bool, fits: bool
+) -> None:
+    rows = table(2, seed=0).remove_columns("label").add_column("label", labels)
+    source = ImageTable(rows, "x")
+    with nullcontext() if fits else pytest.raises(UserError, match=r"but task\.classes is 5"):
+        source.refuse_other_classes(5, whole)

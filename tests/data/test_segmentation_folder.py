@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from segmentation_files import blocks, noise, plain_folder, write
+from PIL import Image
+from segmentation_files import blocks, masked, noise, plain_folder, write
 
 from equipoise.data.image_data_module import SplitName
 from equipoise.data.segmentation_folder import SegmentationFolder
@@ -77,6 +79,140 @@ def test_classes_are_counted_in_the_masks(tmp_path: Path) -> None:
     write(blocks(0, (0, 7)), tmp_path / "masks" / "4.png")
     assert data.inspect() == {"mask_classes": 8}
     assert folder(tmp_path, mask_classes=9).inspect() == {}
+
+
+def settled(root: Path, **arguments: Any) -> SegmentationFolder:
+    """The data as a run builds them: what the files tell, put into the configuration."""
+    return folder(root, **{**arguments, **folder(root, **arguments).inspect()})
+
+
+def numbers_of(data: SegmentationFolder) -> set[int]:
+    return {
+        int(number)
+        for name in SPLITS
+        for row in range(len(data.find_files(name)))
+        for number in data.find_files(name).read(row)[1].unique()
+    }
+
+
+BLACK_AND_WHITE = [(0, 255), (0,), (255, 0), (255,), (0, 255)]
+
+
+@pytest.mark.parametrize("mask_classes", [None, 2])
+def test_black_and_white_masks_are_two_classes(tmp_path: Path, mask_classes: int | None) -> None:
+    root = masked(tmp_path, BLACK_AND_WHITE)
+    data = settled(root, mask_classes=mask_classes)
+    assert (data.mask_classes, data.mask_values) == (2, [0, 255])
+    assert numbers_of(data) == {0, 1}
+    _, mask = data.find_files("train").read(0)
+    file = data.find_files("train").pairs[0].mask
+    white = torch.from_numpy(np.array(Image.open(file)) == 255)
+    assert torch.equal(mask.bool(), white)
+
+
+def test_white_is_ignored_where_other_numbers_occur(tmp_path: Path) -> None:
+    data = settled(masked(tmp_path, [*BLACK_AND_WHITE, (0, 1, 255)]))
+    assert (data.mask_classes, data.mask_values) == (2, None)
+    assert numbers_of(data) == {0, 1, 255}
+
+
+def test_black_and_white_masks_are_no_three_classes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"two classes, but task\.mask_classes is 3: set it to 2"):
+        folder(masked(tmp_path, BLACK_AND_WHITE), mask_classes=3).inspect()
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        ((0, 128, 255), r"hold the numbers 0, 128, 255, .*task\.mask_values=\[0,128\]"),
+        ((0, 64, 128, 192), r"task\.mask_values=\[0,64,128,192\].*task\.mask_classes=193"),
+        ((0, 254), r"hold the numbers 0, 254"),
+        ((100, 200), r"task\.mask_values=\[100,200\]"),
+        ((0,), "hold no number of a class but 0, so that there is nothing to learn"),
+        ((255,), "hold no number of a class but none"),
+        ((1, 255), "hold no number of a class but 1"),
+    ],
+)
+def test_numbers_that_are_hardly_classes_are_named(
+    tmp_path: Path, ids: tuple[int, ...], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        folder(masked(tmp_path, [ids] * 4)).inspect()
+
+
+def test_what_was_typed_settles_the_numbers(tmp_path: Path) -> None:
+    root = masked(tmp_path, [(0, 128, 255)] * 4)
+    three = settled(root, mask_values=[0, 128, 255])
+    assert three.mask_classes == 3
+    assert numbers_of(three) == {0, 1, 2}
+    two = settled(root, mask_values=[128, 0])
+    assert two.mask_classes == 2
+    assert numbers_of(two) == {0, 1, 255}
+    assert settled(root, mask_classes=129).mask_classes == 129
+    with pytest.raises(UserError, match=r"png has the number 128, but those of task\.mask_values"):
+        numbers_of(settled(root, mask_values=[0, 255]))
+
+
+def test_sixteen_bits_name_numbers_beyond_255(tmp_path: Path) -> None:
+    root = masked(tmp_path, [(0, 1)] * 4)
+    for file in (root / "masks").iterdir():
+        ids = np.array(Image.open(file)).astype(np.uint16) * 40000
+        Image.fromarray(ids).save(file)
+    with pytest.raises(UserError, match="has the class number 40000: they are 0 to 254"):
+        folder(root).inspect()
+    assert numbers_of(settled(root, mask_values=[0, 40000])) == {0, 1}
+
+
+def test_soft_edges_are_named(tmp_path: Path) -> None:
+    root = masked(tmp_path, [(0, 255)] * 4)
+    for file in (root / "masks").iterdir():
+        mask = np.zeros((200, 200), dtype=np.uint8)
+        mask[:, 100:] = 255
+        mask[0] = np.linspace(0, 254, 200)
+        Image.fromarray(mask).save(file)
+        Image.fromarray(mask).convert("RGB").save(root / "images" / file.name)
+    with pytest.raises(UserError, match=r"soft edges.*or set task\.mask_classes=255"):
+        folder(root).inspect()
+    assert settled(root, mask_classes=255).mask_classes == 255
+
+
+@pytest.mark.parametrize("values", [[], [0], [0, 0], [-1, 0]])
+def test_values_of_masks_that_cannot_be(values: list[int]) -> None:
+    with pytest.raises(UserError, match=r"task\.mask_values is \["):
+        SegmentationFolder(mask_values=values)
+
+
+def test_values_and_classes_that_disagree() -> None:
+    with pytest.raises(UserError, match=r"names 2 numbers, but task\.mask_classes is 3"):
+        SegmentationFolder(mask_values=[0, 255], mask_classes=3)
+
+
+@pytest.mark.parametrize("layout", ["two folders", "one folder"])
+def test_what_systems_leave_behind_is_no_sample(tmp_path: Path, layout: str) -> None:
+    places = ("images", "masks") if layout == "two folders" else ("", "")
+    mark = "" if layout == "two folders" else "_mask"
+    for number in range(3):
+        write(noise(number), tmp_path / places[0] / f"{number}.JPG")
+        write(blocks(number, (0, 1)), tmp_path / places[1] / f"{number}{mark}.PNG")
+    expected = stems(folder(tmp_path))
+    for place in places:
+        for name in ("._0.JPG", "._0_mask.PNG", ".DS_Store", "Thumbs.db"):
+            (tmp_path / place / name).write_bytes(b"\0\5\x16\7")
+        (tmp_path / place / ".ipynb_checkpoints").mkdir(exist_ok=True)
+        (tmp_path / place / "folder.png").mkdir(exist_ok=True)
+    assert stems(folder(tmp_path)) == expected
+    assert folder(tmp_path).inspect() == {"mask_classes": 2}
+
+
+@pytest.mark.parametrize(
+    "twin", ["images/1.png", "images/1.JPG", "masks/1_mask.png", "masks/1.bmp"]
+)
+def test_two_files_of_one_name_are_refused(tmp_path: Path, twin: str) -> None:
+    plain_folder(tmp_path, 4)
+    first = next((tmp_path / twin).parent.glob("1.*"))
+    write(blocks(0, (0, 1)), tmp_path / twin)
+    with pytest.raises(UserError, match=rf"{first.name}.*have one name"):
+        folder(tmp_path).inspect()
 
 
 def test_a_number_that_is_no_class_is_named_with_its_mask(tmp_path: Path) -> None:

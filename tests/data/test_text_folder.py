@@ -87,3 +87,37 @@ def test_without_text_the_error_says_what_to_set(path: str | None, said: str) ->
 def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no \*.txt files"):
         folder(tmp_path).inspect()
+
+
+def test_what_systems_leave_behind_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "1.TXT").write_text("a" * 500)
+    for name in ("._1.TXT", ".notes.txt"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    (tmp_path / "folder.txt").mkdir()
+    assert parts(folder(tmp_path))["train"] == "a" * 450
+
+
+def test_held_out_files_without_a_training_file_are_not_trained_on(tmp_path: Path) -> None:
+    write_texts(tmp_path, "{}.txt", train=TEXT, valid=TEXT, test=TEXT)
+    (tmp_path / "train.txt").unlink()
+    with pytest.raises(UserError, match=r"has valid\.txt but no train\.txt: add it, or rename"):
+        folder(tmp_path).inspect()
+
+
+def test_one_empty_file_among_several_is_named(tmp_path: Path) -> None:
+    (tmp_path / "1.txt").write_text(TEXT)
+    (tmp_path / "2.txt").touch()
+    with pytest.raises(UserError, match=r"2\.txt is empty"):
+        folder(tmp_path).inspect()
+
+
+def test_nothing_left_to_train_on_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("ab")
+    with pytest.raises(UserError, match=r"too short to hold out task\.val_fraction=0\.5"):
+        folder(tmp_path / "a.txt", val_fraction=0.5, test_fraction=0.49).inspect()
+
+
+@pytest.mark.parametrize("path", ["~nobody_of_this_name/text", "a\0b"])
+def test_paths_that_cannot_be(path: str) -> None:
+    with pytest.raises(UserError, match=r"set task\.path"):
+        TextFolder(path=path).inspect()

@@ -56,15 +56,37 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_table_without_text_is_refused(tmp_path: Path) -> None:
-    datasets.Dataset.from_dict({"words": ["a"]}).to_parquet(tmp_path / "train-0.parquet")
+    folder = tmp_path / "words"
+    folder.mkdir()
+    datasets.Dataset.from_dict({"words": ["a"]}).to_parquet(folder / "train-0.parquet")
     with pytest.raises(UserError, match="no split 'train' with a column text"):
-        wikitext(tmp_path).inspect()
+        wikitext(folder).inspect()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", ""])
+def test_rows_may_end_in_any_way(tmp_path: Path, end: str) -> None:
+    (tmp_path / "text").mkdir()
+    for name in ("train", "validation", "test"):
+        rows = [f"the fox{end}", end, f"a dog and a fox{end}"]
+        table = datasets.Dataset.from_dict({"text": rows})
+        table.to_parquet(tmp_path / "text" / f"{name}-0.parquet")
+    corpus = wikitext(tmp_path / "text").corpus
+    decoded = corpus.vocabulary.decode(corpus.splits["train"].tokens.tolist())
+    assert decoded == "the fox\n\na dog and a fox\n"
+
+
+def test_rows_without_a_text_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    table = datasets.Dataset.from_dict({"text": ["a fox", None]})
+    table.to_parquet(tmp_path / "text" / "train-0.parquet")
+    with pytest.raises(UserError, match=r"split 'train' .* has rows without a text"):
+        wikitext(tmp_path / "text").inspect()
 
 
 def test_without_a_network_the_error_says_what_to_fetch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("equipoise.data.hub_configuration._hub_answers", lambda name: False)
+    monkeypatch.setattr("equipoise.data.hub_dataset._hub_answers", lambda name: False)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     data = WikiText(configuration="wikitext-2-v1", path="nobody/no-such-text")
     with pytest.raises(

@@ -2,6 +2,7 @@
 
 from equipoise.callbacks.best_checkpoint import BestCheckpoint
 from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
+from equipoise.callbacks.curve_logger import CurveLogger
 from equipoise.callbacks.divergence_guard import DivergenceGuard, TrainingDiverged
 from equipoise.callbacks.graceful_interrupt import GracefulInterrupt
 from equipoise.callbacks.gradient_fidelity import GradientFidelity
@@ -14,6 +15,7 @@ from equipoise.callbacks.training_curve import TrainingCurve
 __all__ = [
     "BestCheckpoint",
     "ConvergenceMonitor",
+    "CurveLogger",
     "DivergenceGuard",
     "GracefulInterrupt",
     "GradientFidelity",

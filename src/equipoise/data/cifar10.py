@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import datasets
 import torch
 from torch import Tensor
 
 from equipoise.data.crop_and_flip import CropAndFlip
-from equipoise.data.hub_dataset import load_splits
+from equipoise.data.hub_dataset import open_splits
 from equipoise.data.image_data_module import ImageDataModule, SplitName, check_fraction
 from equipoise.data.image_table import ImageTable
 from equipoise.data.memory_images import MemoryImages, decode_rows
@@ -26,7 +28,8 @@ class Cifar10(ImageDataModule):
     `val_fraction` of the training images, drawn by `seed` with the same mixture of classes, is
     the validation split; with 0 it is the test split. Without a test split, test is validation.
     `train_size` of the other images, drawn likewise, are trained on; None takes all of them.
-    `augment` crops (padding 4) and flips the training images, as published.
+    `augment` crops (padding 4) and flips the training images, as published. The labels must be
+    those of `classes` classes, as many as the network has outputs.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Cifar10(ImageDataModule):
         train_size: int | None = None,
         num_workers: int = 0,
         augment: bool = True,
+        classes: int = 10,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -52,11 +56,12 @@ class Cifar10(ImageDataModule):
         self.val_fraction = val_fraction
         self.train_size = train_size
         self.augment = augment
-        self._published: dict[str, datasets.Dataset] = {}
+        self.class_count = classes
+        self._published: Mapping[str, datasets.Dataset] = {}
 
     def read_split(self, name: SplitName) -> MemoryImages:
         """Decode one split; raises UserError when it cannot be had or has no images."""
-        self._published = self._published or load_splits(self.path)
+        self._published = self._published or open_splits(self.path)
         published, rows = self._rows(name)
         self.classes = published.classes
         labels = published.labels[rows]
@@ -95,4 +100,6 @@ class Cifar10(ImageDataModule):
                 f"{self.path} has no split '{name}', only {', '.join(self._published)}: "
                 "set task.path to a dataset that has one."
             )
-        return ImageTable(self._published[name], f"the split '{name}' of {self.path}")
+        table = ImageTable(self._published[name], f"the split '{name}' of {self.path}")
+        table.refuse_other_classes(self.class_count, whole=name == "train")
+        return table

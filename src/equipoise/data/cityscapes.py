@@ -10,12 +10,14 @@ from torch import Tensor
 
 from equipoise.data.hub_dataset import local_folder
 from equipoise.data.image_data_module import SplitName
+from equipoise.data.listing import files_in, folders_in
 from equipoise.data.masked_data_module import MaskedDataModule
 from equipoise.data.masked_files import IGNORED, ImageAndMask, MaskedFiles
 from equipoise.errors import UserError
 
 IMAGES, MASKS = "leftImg8bit", "gtFine"
 IMAGE_ENDING, MASK_ENDING = "_leftImg8bit.png", "_gtFine_labelIds.png"
+PNG = (".png",)
 LABEL_IDS = 34
 
 # The nineteen classes that count, by the id that the published masks give them.
@@ -66,7 +68,7 @@ class Cityscapes(MaskedDataModule):
         self.classes = list(CLASS_OF_ID.values())
         root = local_folder(_given(self.path))
         split = "train" if name == "train" else "val"
-        images = sorted((root / IMAGES / split).glob(f"*/*{IMAGE_ENDING}"))
+        images = _images(root / IMAGES / split)
         if not images:
             raise UserError(
                 f"{root} has no images {IMAGES}/{split}/<city>/<name>{IMAGE_ENDING}: "
@@ -87,6 +89,15 @@ def to_classes(ids: Tensor, file: Path) -> Tensor:
     table = torch.full((IGNORED + 1,), IGNORED)
     table[list(CLASS_OF_ID)] = torch.arange(len(CLASS_OF_ID))
     return table[ids]
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    files = [
+        folder / city / name for city in folders_in(folder) for name in files_in(folder / city, PNG)
+    ]
+    return [file for file in files if file.name.endswith(IMAGE_ENDING)]
 
 
 def _pair(root: Path, split: str, image: Path) -> ImageAndMask:

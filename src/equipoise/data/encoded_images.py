@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
+from pathlib import Path
 from typing import Protocol
 
-from PIL import Image
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from equipoise.errors import UserError
+
+DECODING_ERRORS = (
+    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError,
+    OverflowError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow raises for a file that is missing, damaged or too large."""
+
+SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What shows an image as it was taken, by the orientation that its EXIF data tell."""
+ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 class EncodedFiles(Protocol):
@@ -33,16 +55,79 @@ class EncodedImages(EncodedFiles, Protocol):
 
 
 def decode_rgb(source: EncodedFiles, row: int) -> Tensor:
-    """Decode an image to uint8 (3, H, W); grey, palette and CMYK images become RGB.
+    """Decode an image, upright, to uint8 (3, H, W).
 
-    Raises UserError naming the image when it is missing, damaged or truncated.
+    Grey, palette and CMYK images become RGB, 16 bits are scaled to 8, and an orientation in the
+    EXIF data is carried out. Raises UserError naming the image when it is missing, damaged,
+    truncated or of numbers whose white is not known.
     """
     try:
         with Image.open(io.BytesIO(source.encoded(row))) as image:
-            pixels: Tensor = functional.pil_to_tensor(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+            pixels: Tensor = functional.pil_to_tensor(_rgb(upright(image)))
+    except DECODING_ERRORS as error:
         raise UserError(
-            f"The image {source.describe(row)} cannot be decoded ({error}): "
+            f"The image {source.describe(row)} cannot be decoded ({reason(error)}): "
             "replace it or take it out of the dataset."
         ) from error
     return pixels
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return the image as viewers and annotation tools show it."""
+    image.load()  # a TIFF file turns itself when it is loaded
+    transpose = UPRIGHT.get(orientation(image))
+    return image if transpose is None else image.transpose(transpose)
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the orientation of the EXIF data, 1 where there is none or the data are damaged.
+
+    Photographs with damaged EXIF data are common (ImageNet has some), and viewers show them as
+    they are stored.
+    """
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except DECODING_ERRORS:
+        return 1
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """Return width and height, as shown, from the header; raises UserError without one."""
+    try:
+        with Image.open(file) as image:
+            # A TIFF file tells the size as shown; EXIF data behind a PNG's pixels are not read.
+            stored = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
+            on_its_side = not stored and orientation(image) in ON_ITS_SIDE
+            width, height = image.size
+    except DECODING_ERRORS as error:
+        raise UserError(
+            f"The image {file} cannot be opened ({reason(error)}): replace it or take it out."
+        ) from error
+    return (height, width) if on_its_side else (width, height)
+
+
+def reason(error: BaseException) -> str:
+    """Return why a file could not be decoded, in one line and without Python's own words."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is empty or no image"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).strip().split("\n", 1)[0].rstrip(".") or type(error).__name__
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM"):
+        image = _eight_bits(image)
+    elif image.mode in ("I", "F"):
+        raise ValueError(
+            "it holds numbers of 32 bits, whose white is not known; save it with 8 or 16 bits"
+        )
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # transparent entries of a palette keep their colour
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """0 to 65535 -> 0 to 255, white to white; Pillow's own conversion clips."""
+    numbers = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((numbers + 128) // 257).astype(np.uint8))

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import datasets
 import huggingface_hub
+from datasets.data_files import DataFilesDict
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
+from equipoise.data.listing import files_in, folders_in
 from equipoise.errors import UserError
 
 REACH_SECONDS = 5.0
+PARQUET = (".parquet",)
+LOADING_ERRORS = (DatasetsError, OSError, ValueError)
 LOG = logging.getLogger(__name__)
 
 
@@ -26,64 +31,173 @@ def is_local(path: str) -> bool:
 
 def local_folder(path: str) -> Path:
     """Return the folder that `path` names; raises UserError when there is none."""
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if not folder.is_dir():
         raise UserError(f"The folder {path} does not exist: set task.path to the dataset's folder.")
     return folder
 
 
+def expanded(path: str) -> Path:
+    """Return the path with the folder of a user in place of ~; raises UserError without one."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"The home folder in {path} is not known: set task.path to the whole path."
+        ) from error
+
+
 def holds_parquet(folder: Path) -> bool:
     """Tell whether the folder, or one directly in it, has parquet files."""
-    return any(folder.glob("*.parquet")) or any(folder.glob("*/*.parquet"))
+    places = (folder, *(folder / name for name in folders_in(folder)))
+    return any(files_in(place, PARQUET) for place in places)
 
 
-def load_splits(path: str) -> dict[str, datasets.Dataset]:
+class PublishedSplits(Mapping[str, datasets.Dataset]):
+    """The splits of a dataset by name; one that is not asked for is never fetched.
+
+    builders: for each split what `datasets` knows of it. Raises UserError, with the sentence
+    `refusal`, where a split that was asked for cannot be had.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        configuration: str | None,
+        builders: Mapping[str, datasets.DatasetBuilder],
+        refusal: str,
+    ) -> None:
+        self.path = path
+        self.configuration = configuration
+        self.builders = builders
+        self.refusal = refusal
+        self.loaded: dict[str, datasets.Dataset] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the names of the splits."""
+        return iter(self.builders)
+
+    def __len__(self) -> int:
+        """Return the number of splits."""
+        return len(self.builders)
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is such a split, without fetching it."""
+        return name in self.builders
+
+    def __getitem__(self, name: str) -> datasets.Dataset:
+        """Return a split, fetched when it is first asked for."""
+        if name not in self.loaded:
+            builder = self.builders[name]
+            try:
+                if _data_files(builder) and not Path(builder.cache_dir).is_dir():
+                    builder = self._alone(name)
+                builder.download_and_prepare()
+                self.loaded[name] = builder.as_dataset(split=name)
+            except LOADING_ERRORS as error:
+                raise _refused(self.refusal, error) from error
+        return self.loaded[name]
+
+    def _alone(self, name: str) -> datasets.DatasetBuilder:
+        """A builder of this split, which is kept apart from copies of the whole dataset.
+
+        `datasets` fetches and keeps all splits of a builder together, whichever is asked for.
+        """
+        builder = datasets.load_dataset_builder(
+            self.path, self.configuration, cache_dir=str(_single_splits() / name)
+        )
+        files = {split: found for split, found in _data_files(builder).items() if split == name}
+        builder.config.data_files = DataFilesDict(files)
+        expected = builder.info.splits or {}
+        for split in [split for split in expected if split != name]:
+            del expected[split]
+        builder.info.download_size = builder.info.dataset_size = None  # those of the whole
+        return builder
+
+
+def open_splits(path: str) -> PublishedSplits:
     """Return the splits of a hub dataset or of a folder of parquet files, by name.
 
-    Without a network the copy that an earlier download left is used. Raises UserError, within
-    seconds, when there is none, when the folder is missing or when it cannot be read.
+    Nothing but the list of the files is fetched before a split is asked for. Without a network the
+    copy that an earlier download left is used. Raises UserError, within seconds, when there is
+    none, when the folder is missing or when it cannot be read.
     """
-    splits = _load_folder(path) if is_local(path) else _load_from_hub(path)
-    return {str(name): split for name, split in splits.items()}
+    if is_local(path):
+        return _open_folder(path)
+    return open_from_hub(
+        path,
+        None,
+        f"The Hugging Face hub does not hand out {path} ({{}}): accept its licence and log in (hf "
+        "auth login), or fetch it and set task.path=<folder>.",
+    )
 
 
-def _load_folder(path: str) -> datasets.DatasetDict:
+def open_from_hub(name: str, configuration: str | None, refusal: str) -> PublishedSplits:
+    """Return the splits of a dataset of the hub, or of earlier downloads of it.
+
+    Raises UserError with the sentence `refusal`, the cause in place of its {}.
+    """
+    if not _hub_answers(name):
+        return PublishedSplits(name, configuration, _downloads(name, configuration), refusal)
+    try:
+        builder = datasets.load_dataset_builder(name, configuration)
+    except LOADING_ERRORS as error:
+        raise _refused(refusal, error) from error
+    return PublishedSplits(name, configuration, _by_split(builder), refusal)
+
+
+def _open_folder(path: str) -> PublishedSplits:
     folder = local_folder(path)
     if not holds_parquet(folder):
         raise UserError(
             f"The folder {path} holds no parquet files: "
             "set task.path to a folder with train-*.parquet in it, or to a dataset of the hub."
         )
+    refusal = f"The parquet files in {path} cannot be read ({{}}): fetch them again."
     try:
-        return datasets.load_dataset(str(folder))
-    except (DatasetsError, OSError, ValueError) as error:
-        reason = _first_line(error.__cause__ or error)
-        raise UserError(
-            f"The parquet files in {path} cannot be read ({reason}): fetch them again."
-        ) from error
+        builder = datasets.load_dataset_builder(str(folder))
+    except LOADING_ERRORS as error:
+        raise _refused(refusal, error) from error
+    return PublishedSplits(str(folder), None, _by_split(builder), refusal)
 
 
-def _load_from_hub(name: str) -> datasets.DatasetDict:
-    if not _hub_answers(name):
-        return _load_earlier_download(name)
-    try:
-        return datasets.load_dataset(name)
-    except (DatasetsError, OSError, ValueError) as error:
-        raise UserError(
-            f"The Hugging Face hub does not hand out {name} ({_first_line(error)}): accept its "
-            "licence and log in (hf auth login), or fetch it and set task.path=<folder>."
-        ) from error
-
-
-def _load_earlier_download(name: str) -> datasets.DatasetDict:
-    try:
-        with _offline():
-            return datasets.load_dataset(name)
-    except (DatasetsError, OSError, ValueError) as error:
+def _downloads(name: str, configuration: str | None) -> dict[str, datasets.DatasetBuilder]:
+    """The splits of earlier downloads, of whole datasets first; raises UserError without any."""
+    found: dict[str, datasets.DatasetBuilder] = {}
+    alone = _single_splits()
+    places = [
+        None,
+        *(str(alone / split) for split in (folders_in(alone) if alone.is_dir() else ())),
+    ]
+    for place in places:
+        try:
+            with _offline():
+                builder = datasets.load_dataset_builder(name, configuration, cache_dir=place)
+        except LOADING_ERRORS as error:
+            LOG.info("No earlier download of %s in %s: %s", name, place or "the cache", error)
+            continue
+        found = {**_by_split(builder), **found}
+    if not found:
         raise UserError(
             f"The dataset {name} is no folder on this machine and the Hugging Face hub cannot be "
             f"reached: fetch huggingface.co/datasets/{name} elsewhere and set task.path=<folder>."
-        ) from error
+        )
+    return found
+
+
+def _by_split(builder: datasets.DatasetBuilder) -> dict[str, datasets.DatasetBuilder]:
+    """The builder under the name of each split that it has files or a copy of."""
+    return {str(name): builder for name in _data_files(builder) or builder.info.splits or {}}
+
+
+def _data_files(builder: datasets.DatasetBuilder) -> Mapping[str, Any]:
+    """The files of each split; none for a copy without a network."""
+    return {str(name): found for name, found in (builder.config.data_files or {}).items()}
+
+
+def _single_splits() -> Path:
+    """The folder of the cache for splits that were fetched without the others."""
+    return Path(datasets.config.HF_DATASETS_CACHE).expanduser() / "single_splits"
 
 
 def _hub_answers(name: str) -> bool:
@@ -108,5 +222,6 @@ def _offline() -> Iterator[None]:
         datasets.config.HF_HUB_OFFLINE = previous
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0].rstrip(".")
+def _refused(refusal: str, error: BaseException) -> UserError:
+    cause = str(error.__cause__ or error).strip().split("\n", 1)[0].rstrip(".")
+    return UserError(refusal.replace("{}", cause))

@@ -88,6 +88,15 @@ class ImageDataModule(LightningDataModule, ABC):
         return Shard()
 
 
+def refuse_other_classes(place: str, found: int, classes: int) -> None:
+    """Raise UserError unless `place`, a folder or a table, has as many classes as the model."""
+    if found != classes:
+        raise UserError(
+            f"{place} has {found} classes, but task.classes is {classes}: set task.classes={found} "
+            "to train on it, or set task.path to the dataset that the model is for."
+        )
+
+
 def check_fraction(name: str, value: float) -> None:
     """Raise UserError unless `value` can be the part of a set that is held out."""
     if not 0 <= value < 1:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 
+from equipoise.data.listing import IMAGE_ENDINGS, files_in, folders_in
 from equipoise.errors import UserError
-
-SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 class ImageFolder:
-    """One split: `folder/<class>/<image>`, suffixes .jpeg, .jpg and .png in any case.
+    """One split: `folder/<class>/<image>`, endings .jpg, .png and the like in any case.
 
     `classes` are the names that the labels count. Raises UserError when the folder is missing,
     holds no images, or has a class that is not among `classes`.
@@ -24,7 +23,11 @@ class ImageFolder:
         _refuse_unknown(folder, found, classes)
         self.folder = folder
         self.classes = classes
-        self.files = [file for name in found for file in _image_files(folder, name)]
+        self.files = [
+            os.path.join(name, file)
+            for name in found
+            for file in files_in(folder / name, IMAGE_ENDINGS)
+        ]
         if not self.files:
             raise UserError(
                 f"The folder {folder} has no images: put them in {folder}{os.sep}<class>."
@@ -40,19 +43,27 @@ class ImageFolder:
         """Return the path of the image in a row."""
         return str(self.folder / self.files[row])
 
+    def refuse_empty_classes(self) -> None:
+        """Raise UserError, which names the folder, where a class has no image to learn it from."""
+        counts = torch.bincount(self.labels, minlength=len(self.classes))
+        for name, count in zip(self.classes, counts.tolist(), strict=True):
+            if count == 0:
+                raise UserError(
+                    f"The class folder {self.folder / name} has no images: put some there, or "
+                    "remove it."
+                )
+
 
 def class_folders(folder: Path) -> list[str]:
-    """Return the sorted names of the class folders; raises UserError without the folder."""
+    """Return the sorted names of the class folders; raises UserError without the folder.
+
+    Folders that tools leave behind, hidden ones among them, are no classes.
+    """
     if not folder.is_dir():
         raise UserError(
             f"The folder {folder} is missing: task.path must hold train/<class>/ and val/<class>/."
         )
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-
-
-def _image_files(folder: Path, name: str) -> list[str]:
-    files = sorted(os.listdir(folder / name))
-    return [os.path.join(name, file) for file in files if file.lower().endswith(SUFFIXES)]
+    return folders_in(folder)
 
 
 def _refuse_unknown(folder: Path, found: list[str], classes: list[str]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import datasets
 
 from equipoise.data.decoded_images import DecodedImages, evaluation_transform, training_transform
 from equipoise.data.encoded_images import EncodedImages
-from equipoise.data.hub_dataset import holds_parquet, is_local, load_splits, local_folder
-from equipoise.data.image_data_module import ImageDataModule, SplitName
+from equipoise.data.hub_dataset import holds_parquet, is_local, local_folder, open_splits
+from equipoise.data.image_data_module import ImageDataModule, SplitName, refuse_other_classes
 from equipoise.data.image_folder import ImageFolder, class_folders
 from equipoise.data.image_table import ImageTable
 from equipoise.data.normalization import IMAGENET
@@ -22,10 +24,10 @@ class ImageNet(ImageDataModule):
     """Photographs as (3, image_size, image_size), decoded anew for each batch.
 
     `path` is a folder with train/<synset>/*.JPEG and val/<synset>/*.JPEG, a folder of parquet
-    files, or a name on the Hugging Face hub. Classes are the sorted synsets, or the table's own.
-    Test is the validation split: the labels of the test images were never published. `augment`
-    draws crops of random area and shape, and flips; otherwise training images are cropped in the
-    centre like the others.
+    files, or a name on the Hugging Face hub. Classes are the sorted synsets, or the table's own;
+    there must be `classes` of them, as many as the network has outputs. Test is the validation
+    split: the labels of the test images were never published. `augment` draws crops of random area
+    and shape, and flips; otherwise training images are cropped in the centre like the others.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class ImageNet(ImageDataModule):
         seed: int = 0,
         num_workers: int = 4,
         augment: bool = True,
+        classes: int = 1000,
         image_size: int = 224,
     ) -> None:
         super().__init__(
@@ -47,8 +50,20 @@ class ImageNet(ImageDataModule):
         )
         self.path = path
         self.augment = augment
+        self.class_count = classes
         self.image_size = image_size
-        self._published: dict[str, datasets.Dataset] = {}
+        self._published: Mapping[str, datasets.Dataset] = {}
+
+    def inspect(self) -> dict[str, Any]:
+        """Count the class folders before a run begins; tells no settings.
+
+        Raises UserError where there are no images, or of another number of classes. A table is
+        looked at when it is read, since that may have to fetch it.
+        """
+        path = _given(self.path)
+        if _is_folder(path):
+            self._class_folders(local_folder(path))
+        return {}
 
     def read_split(self, name: SplitName) -> DecodedImages:
         """Find the images of one split; raises UserError when it cannot be had."""
@@ -59,10 +74,25 @@ class ImageNet(ImageDataModule):
         return DecodedImages(source, transform, IMAGENET, self.seed)
 
     def _source(self, name: SplitName, path: str) -> EncodedImages:
-        if is_local(path) and not holds_parquet(local_folder(path)):
-            return _folder(name, local_folder(path))
-        self._published = self._published or load_splits(path)
-        return self._table(name, path)
+        if _is_folder(path):
+            return self._folder(name, local_folder(path))
+        self._published = self._published or open_splits(path)
+        table = self._table(name, path)
+        table.refuse_other_classes(self.class_count, whole=name == "train")
+        return table
+
+    def _folder(self, name: SplitName, root: Path) -> ImageFolder:
+        classes = self._class_folders(root)
+        if name != "train":
+            return ImageFolder(root / "val", classes)
+        images = ImageFolder(root / "train", classes)
+        images.refuse_empty_classes()
+        return images
+
+    def _class_folders(self, root: Path) -> list[str]:
+        classes = class_folders(root / "train")
+        refuse_other_classes(f"The folder {root / 'train'}", len(classes), self.class_count)
+        return classes
 
     def _table(self, name: SplitName, path: str) -> ImageTable:
         wanted = ("train",) if name == "train" else VALIDATION_NAMES
@@ -85,6 +115,6 @@ def _given(path: str | None) -> str:
     return path
 
 
-def _folder(name: SplitName, folder: Path) -> ImageFolder:
-    classes = class_folders(folder / "train")
-    return ImageFolder(folder / ("train" if name == "train" else "val"), classes)
+def _is_folder(path: str) -> bool:
+    """Whether these are folders of images, not tables."""
+    return is_local(path) and not holds_parquet(local_folder(path))

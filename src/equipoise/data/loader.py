@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from equipoise.data.batch_transport import PickledBatch, handed_over, received, usable_workers
 from equipoise.data.indices import BatchIndex, EpochIndices
 from equipoise.data.random_streams import stream
 from equipoise.errors import UserError
@@ -84,7 +85,8 @@ class BatchLoader:
     ) -> None:
         self.batch_sampler = ResumableBatches(sampler)
         self.position = Position(0, 0)
-        self._loader: DataLoader[Batch | UserError] = DataLoader(
+        num_workers = usable_workers(num_workers)
+        self._loader: DataLoader[Batch | PickledBatch | UserError] = DataLoader(
             _ErrorsAsValues(dataset),
             batch_size=None,
             sampler=self.batch_sampler,
@@ -112,7 +114,7 @@ class BatchLoader:
                 self.shut_down()
                 raise batch
             self.position = Position(self.position.epoch, self.position.batch + 1)
-            yield batch
+            yield received(batch)
 
     def shut_down(self) -> None:
         """End the worker processes; the next iteration starts new ones.
@@ -169,14 +171,14 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class _ErrorsAsValues(Dataset["Batch | UserError"]):
+class _ErrorsAsValues(Dataset["Batch | PickledBatch | UserError"]):
     """Return a UserError as a value: what a worker raises would arrive with a traceback in it."""
 
     def __init__(self, dataset: BatchDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, index: BatchIndex) -> Batch | UserError:
+    def __getitem__(self, index: BatchIndex) -> Batch | PickledBatch | UserError:
         try:
-            return self.dataset[index]
+            return handed_over(self.dataset[index])
         except UserError as error:
             return error

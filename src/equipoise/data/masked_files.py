@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,14 +12,19 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from equipoise.data.encoded_images import decode_rgb
+from equipoise.data.encoded_images import (
+    DECODING_ERRORS,
+    ON_ITS_SIDE,
+    decode_rgb,
+    image_size,
+    orientation,
+    reason,
+    upright,
+)
 from equipoise.errors import UserError
 
 IGNORED = 255
 PROGRESS_AFTER_SECONDS = 2.0
-DECODING_ERRORS = (
-    OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError,
-)  # fmt: skip
 
 ToClasses = Callable[[Tensor, Path], Tensor]
 """From the ids of a mask (H, W) to its classes; the path is for the error message."""
@@ -70,34 +74,37 @@ class MaskedFiles:
 
 
 def decode_mask(file: Path) -> Tensor:
-    """Decode a mask to its ids, int64 (H, W): grey values, or the numbers of a palette.
+    """Decode a mask, upright, to its ids, int64 (H, W): grey values, or the numbers of a palette.
 
-    Raises UserError, which names the file, when it is missing, damaged or in colour.
+    Raises UserError, which names the file, when it is missing, damaged, in colour or of numbers
+    that are no whole ones.
     """
     try:
         with Image.open(file) as image:
-            ids = np.asarray(image.convert("L") if image.mode == "LA" else image)
+            _refuse_shortened(image)
+            ids = np.asarray(upright(image))
     except DECODING_ERRORS as error:
-        raise UserError(f"The mask {file} cannot be decoded ({error}): replace it.") from error
-    if ids.ndim == 3 and (ids[..., :3] == ids[..., :1]).all():
+        raise UserError(
+            f"The mask {file} cannot be decoded ({reason(error)}): replace it."
+        ) from error
+    if image.mode in ("LA", "PA") or (
+        image.mode in ("RGB", "RGBA") and (ids[..., :3] == ids[..., :1]).all()
+    ):
         ids = ids[..., 0]
     if ids.ndim != 2:
         raise UserError(
             f"The mask {file} is in colour: a mask holds one class number a pixel, "
             "as a grey or palette image."
         )
+    if image.mode == "F" and not (np.isfinite(ids) & (ids == np.trunc(ids))).all():
+        raise UserError(f"The mask {file} has numbers that are no whole ones: save class numbers.")
     return torch.from_numpy(ids.astype(np.int64))
 
 
-def image_size(file: Path) -> tuple[int, int]:
-    """Return width and height from the header; raises UserError when it cannot be read."""
-    try:
-        with Image.open(file) as image:
-            return image.size
-    except DECODING_ERRORS as error:
-        raise UserError(
-            f"The image {file} cannot be opened ({error}): replace it or take it out."
-        ) from error
+def _refuse_shortened(image: Image.Image) -> None:
+    """Raise ValueError where Pillow would drop the lower eight of a number's sixteen bits."""
+    if image.mode in ("LA", "RGB", "RGBA") and ";16" in str(getattr(image, "tile", "")):
+        raise ValueError("it has several channels of 16 bits; save one channel of class numbers")
 
 
 def refuse_other_size(pair: ImageAndMask, image: Sequence[int], mask: Sequence[int]) -> None:
@@ -105,8 +112,15 @@ def refuse_other_size(pair: ImageAndMask, image: Sequence[int], mask: Sequence[i
     if tuple(image) != tuple(mask):
         raise UserError(
             f"The mask {pair.mask} is {mask[0]} pixels wide and {mask[1]} high, its image "
-            f"{pair.image.name} is {image[0]} wide and {image[1]} high: give both the same size."
+            f"{pair.image.name} is {image[0]} wide and {image[1]} high{_turned(pair.image)}: give "
+            "both the same size."
         )
+
+
+def _turned(file: Path) -> str:
+    with Image.open(file) as image:
+        on_its_side = orientation(image) in ON_ITS_SIDE
+    return " when it is turned upright, as its EXIF orientation says" if on_its_side else ""
 
 
 def progress(pairs: Sequence[ImageAndMask], title: str) -> tqdm[ImageAndMask]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from equipoise.data.listing import IMAGE_ENDINGS, files_in
 from equipoise.data.masked_files import ImageAndMask
 from equipoise.errors import UserError
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 MASK_MARK = "_mask"
 
@@ -17,7 +17,8 @@ def find_pairs(root: Path, split: str | None) -> list[ImageAndMask]:
     """Return the pairs of a split folder in the order of their names, or of `root` itself.
 
     A split lies in root/<split> or in root/images/<split> and root/masks/<split>; no pairs without
-    such a folder. Raises UserError, which names the image, where a mask is missing.
+    such a folder. Raises UserError, which names the file, where a mask is missing or where two
+    images or two masks have one name.
     """
     for images, masks in _places(root, split):
         if images.is_dir():
@@ -39,15 +40,38 @@ def _places(root: Path, split: str | None) -> Sequence[tuple[Path, Path]]:
 
 
 def _two_folders(images: Path, masks: Path) -> list[ImageAndMask]:
-    mask_of = {file.stem.removesuffix(MASK_MARK): file for file in _files(masks, MASK_ENDINGS)}
-    return [_pair(image, mask_of, masks) for image in _files(images, IMAGE_ENDINGS)]
+    mask_of = _by_name(_files(masks, MASK_ENDINGS))
+    return [_pair(image, mask_of, masks) for image in _images(_files(images, IMAGE_ENDINGS))]
 
 
 def _one_folder(folder: Path) -> list[ImageAndMask]:
     masks = [file for file in _files(folder, MASK_ENDINGS) if file.stem.endswith(MASK_MARK)]
-    mask_of = {file.stem.removesuffix(MASK_MARK): file for file in masks}
     images = [file for file in _files(folder, IMAGE_ENDINGS) if file not in masks]
-    return [_pair(image, mask_of, folder) for image in images]
+    return [_pair(image, _by_name(masks), folder) for image in _images(images)]
+
+
+def _images(files: Sequence[Path]) -> Iterable[Path]:
+    """The files; a picture that lies there twice would be trained on and tested on."""
+    seen: dict[str, Path] = {}
+    for file in files:
+        _refuse_twin(seen, file.stem, file)
+    return files
+
+
+def _by_name(masks: Sequence[Path]) -> dict[str, Path]:
+    mask_of: dict[str, Path] = {}
+    for file in masks:
+        _refuse_twin(mask_of, file.stem.removesuffix(MASK_MARK), file)
+    return mask_of
+
+
+def _refuse_twin(seen: dict[str, Path], name: str, file: Path) -> None:
+    if name in seen:
+        raise UserError(
+            f"{seen[name]} and {file} have one name, so that it is not clear which image belongs "
+            "to which mask: rename or remove one of them."
+        )
+    seen[name] = file
 
 
 def _pair(image: Path, mask_of: dict[str, Path], place: Path) -> ImageAndMask:
@@ -61,7 +85,7 @@ def _pair(image: Path, mask_of: dict[str, Path], place: Path) -> ImageAndMask:
     return ImageAndMask(image, mask)
 
 
-def _files(folder: Path, endings: Iterable[str]) -> list[Path]:
+def _files(folder: Path, endings: Collection[str]) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in endings)
+    return [folder / name for name in files_in(folder, endings)]

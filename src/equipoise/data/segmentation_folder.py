@@ -11,8 +11,15 @@ from torch import Tensor
 
 from equipoise.data.hub_dataset import local_folder
 from equipoise.data.image_data_module import SplitName, check_fraction
+from equipoise.data.mask_values import (
+    BLACK_AND_WHITE,
+    MaskValues,
+    check_mask_values,
+    only_black_and_white,
+    translate,
+)
 from equipoise.data.masked_data_module import SPLITS, MaskedDataModule
-from equipoise.data.masked_files import IGNORED, ImageAndMask, MaskedFiles, decode_mask, progress
+from equipoise.data.masked_files import IGNORED, ImageAndMask, MaskedFiles, progress
 from equipoise.data.paired_files import find_pairs
 from equipoise.data.random_streams import stream
 from equipoise.errors import UserError
@@ -27,7 +34,8 @@ class SegmentationFolder(MaskedDataModule):
     validation, and without a validation split, validation is drawn from the training samples. A
     mask holds the numbers 0, 1, ... of the classes, as grey values or palette indices, and 255
     where a pixel does not count. `mask_classes` null: counted, one more than the largest number in
-    any mask.
+    any mask. `mask_values` names the number of each class where they are others; null: masks that
+    hold 0 and 255 alone have two classes, all others are numbered as above.
     """
 
     def __init__(
@@ -41,6 +49,7 @@ class SegmentationFolder(MaskedDataModule):
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
         mask_classes: int | None = None,
+        mask_values: Sequence[int] | None = None,
         crop: Sequence[int] = (192, 256),
         scales: Sequence[float] = (0.9, 1.2),
         augment: bool = True,
@@ -62,21 +71,33 @@ class SegmentationFolder(MaskedDataModule):
         check_fraction("test_fraction", test_fraction)
         if mask_classes is not None and not 2 <= mask_classes <= IGNORED:
             raise UserError(f"task.mask_classes is {mask_classes}: set it to 2 to {IGNORED}.")
+        if mask_values is not None:
+            check_mask_values(mask_values, mask_classes)
         self.path = path
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.mask_classes = mask_classes
+        self.mask_values = mask_values
 
     def inspect(self) -> dict[str, Any]:
-        """Check all files, and count the classes where they were not given.
+        """Check all files, and settle classes and numbers of the masks where they were not given.
 
         Raises UserError, which names the file that is missing or does not fit.
         """
         super().inspect()
-        if self.mask_classes is not None:
+        if self.mask_values is not None:
+            return {"mask_classes": len(self.mask_values)}
+        pairs = sorted({pair for name in SPLITS for pair in self.find_files(name).pairs})
+        if self.mask_classes is None:
+            return self._counted(pairs)
+        if not only_black_and_white(pair.mask for pair in pairs):
             return {}
-        pairs = {pair for name in SPLITS for pair in self.find_files(name).pairs}
-        return {"mask_classes": count_classes(sorted(pairs))}
+        if self.mask_classes != len(BLACK_AND_WHITE):
+            raise UserError(
+                f"The masks of {self.path} hold 0 and {IGNORED} alone, which are two classes, but "
+                f"task.mask_classes is {self.mask_classes}: set it to 2."
+            )
+        return {"mask_values": list(BLACK_AND_WHITE)}
 
     def find_files(self, name: SplitName) -> MaskedFiles:
         """Find the pairs of a split; raises UserError when there are none or one is incomplete."""
@@ -90,7 +111,9 @@ class SegmentationFolder(MaskedDataModule):
         return MaskedFiles(pairs, self.to_classes)
 
     def to_classes(self, ids: Tensor, file: Path) -> Tensor:
-        """Return the ids as they are; raises UserError for one that is no class."""
+        """Return the class of each pixel; raises UserError for a number that is no class."""
+        if self.mask_values is not None:
+            return translate(ids, self.mask_values, file)
         classes = IGNORED if self.mask_classes is None else self.mask_classes
         unknown = (ids != IGNORED) & ((ids < 0) | (ids >= classes))
         if unknown.any():
@@ -100,6 +123,14 @@ class SegmentationFolder(MaskedDataModule):
                 "not count: correct the mask, or set task.mask_classes."
             )
         return ids
+
+    def _counted(self, pairs: Sequence[ImageAndMask]) -> dict[str, Any]:
+        values = MaskValues()
+        for pair in progress(pairs, "Counting classes"):
+            values.add(pair.mask)
+        if values.black_and_white:
+            return {"mask_classes": 2, "mask_values": list(BLACK_AND_WHITE)}
+        return {"mask_classes": values.classes(Path(str(self.path)))}
 
     def _splits(self, root: Path) -> dict[SplitName, list[ImageAndMask]]:
         found = {name: find_pairs(root, name) for name in SPLITS}
@@ -122,23 +153,6 @@ class SegmentationFolder(MaskedDataModule):
             [pair for row, pair in enumerate(pairs) if row not in held],
             [pair for row, pair in enumerate(pairs) if row in held],
         )
-
-
-def count_classes(pairs: Sequence[ImageAndMask]) -> int:
-    """Return one more than the largest class number in the masks, 2 at least.
-
-    Raises UserError, which names the mask, where a number is negative or above 255.
-    """
-    largest = 1
-    for pair in progress(pairs, "Counting classes"):
-        ids = decode_mask(pair.mask)
-        if ids.min() < 0 or ids.max() > IGNORED:
-            raise UserError(
-                f"The mask {pair.mask} has the class number {int(ids.max())}: they are 0 to "
-                f"{IGNORED - 1}, and {IGNORED} for pixels that do not count."
-            )
-        largest = max(largest, int(ids.masked_fill(ids == IGNORED, 0).max()))
-    return largest + 1
 
 
 def _given(path: str | None) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from equipoise.data.image_data_module import SplitName
+from equipoise.data.listing import files_in
 from equipoise.errors import UserError
 
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -15,6 +17,12 @@ PUBLISHED_NAMES: Mapping[SplitName, tuple[str, ...]] = {
     "test": ("test",),
 }
 
+MARKS_OF_OTHERS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
+)  # fmt: skip
+"""Byte order marks, the longer ones first: that of UTF-32 begins with that of UTF-16."""
+
 SplitFiles = tuple[Path, Path, Path]
 Stamp = tuple[tuple[int, int], ...]
 
@@ -22,22 +30,42 @@ Stamp = tuple[tuple[int, int], ...]
 def read_utf8(file: Path) -> str:
     """Return the text of a file, with line ends as \\n and without a byte order mark.
 
-    Raises UserError when the file cannot be read, is empty or is not valid UTF-8.
+    Raises UserError when the file cannot be read, is empty, is not valid UTF-8 or holds zero bytes,
+    as UTF-16 without a mark and files that are no text do.
     """
     try:
         content = file.read_bytes()
     except OSError as error:
         raise UserError(f"The text {file} cannot be read ({error.strerror}).") from error
+    for mark, encoding in MARKS_OF_OTHERS:
+        if content.startswith(mark):
+            raise UserError(
+                f"The text {file} is {encoding}: convert it, for example with iconv -f {encoding} "
+                "-t UTF-8, or leave the file out."
+            )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
             f"The text {file} is not valid UTF-8 at byte {error.start}: convert it, for example "
-            "with iconv -t UTF-8, or leave the file out."
+            "with iconv -f LATIN1 -t UTF-8, or leave the file out."
         ) from error
+    if "\0" in text:
+        raise UserError(
+            f"The text {file} holds zero bytes, as UTF-16 and files that are no text do: convert "
+            "it to UTF-8, or leave the file out."
+        )
     if not text.strip():
         raise UserError(f"The text {file} is empty: fetch it again, or leave the file out.")
-    return text.replace("\r\n", "\n")
+    return with_line_feeds(text)
+
+
+def with_line_feeds(text: str) -> str:
+    """Return the text with \\n for the line ends of all systems: \\r\\n, \\r and \\n.
+
+    As when Python iterates over a file; form feeds and Unicode's separators end no line.
+    """
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def published_files(folder: Path, layouts: Sequence[str]) -> SplitFiles:
@@ -55,14 +83,25 @@ def published_files(folder: Path, layouts: Sequence[str]) -> SplitFiles:
 
 
 def split_file(folder: Path, layout: str, name: SplitName) -> Path | None:
-    """Return the file of a split under any of its usual names, or None."""
-    files = (folder / layout.format(word) for word in PUBLISHED_NAMES[name])
-    return next((file for file in files if file.is_file()), None)
+    """Return the file of a split under any of its usual names, in any case, or None.
+
+    Raises UserError where there are several.
+    """
+    wanted = [layout.format(word) for word in PUBLISHED_NAMES[name]]
+    found = [file for file in files_in(folder, (Path(layout).suffix,)) if file.lower() in wanted]
+    if len(found) > 1:
+        raise UserError(
+            f"The folder {folder} has {found[0]} and {found[1]} for {name}: keep one of them there."
+        )
+    return folder / found[0] if found else None
 
 
 def stamp(files: Sequence[Path]) -> Stamp:
-    """Return what changes when one of the files does."""
-    found = [file.stat() for file in files]
+    """Return what changes when one of the files does; raises UserError where one is gone."""
+    try:
+        found = [file.stat() for file in files]
+    except OSError as error:
+        raise UserError(f"The text {error.filename} cannot be read ({error.strerror}).") from error
     return tuple((status.st_mtime_ns, status.st_size) for status in found)
 
 

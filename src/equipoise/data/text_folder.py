@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from equipoise.data.corpus import Corpus, encode
+from equipoise.data.hub_dataset import expanded
 from equipoise.data.image_data_module import SplitName, check_fraction
+from equipoise.data.listing import files_in
 from equipoise.data.python_docs import consecutive_parts
 from equipoise.data.subwords import Subwords
 from equipoise.data.text_data_module import TextDataModule, refuse_below
@@ -86,6 +88,11 @@ def folder_corpus(
 ) -> Corpus:
     """Return the corpus of a file or folder; the latest one is kept."""
     parts = read_parts(place, *held_out)
+    if not parts["train"]:
+        raise UserError(
+            f"The text {place} is too short to hold out task.val_fraction={held_out[0]} and "
+            f"task.test_fraction={held_out[1]} of it: lower them, or give more text."
+        )
     vocabulary = learn_vocabulary(parts["train"], unit, limit)
     return Corpus(vocabulary, {n: encode(parts[n], vocabulary, f"{place} ({n})") for n in SPLITS})
 
@@ -100,7 +107,7 @@ def learn_vocabulary(text: str, unit: Unit, limit: int | None) -> Vocabulary:
 
 def read_parts(place: Path, val_fraction: float, test_fraction: float) -> dict[SplitName, str]:
     """Return the text of each split."""
-    named = {name: split_file(place, LAYOUT, name) for name in SPLITS}
+    named = named_splits(place)
     if named["train"] is None:
         whole = "\n".join(read_utf8(file) for file in text_files(place))
         return consecutive_parts(whole, val_fraction, test_fraction)
@@ -111,11 +118,29 @@ def read_parts(place: Path, val_fraction: float, test_fraction: float) -> dict[S
     return {"train": found["train"], "val": found["val"], "test": found.get("test", found["val"])}
 
 
+def named_splits(place: Path) -> dict[SplitName, Path | None]:
+    """Return the file of each split of a folder; none of them where `place` is a file.
+
+    Raises UserError where validation or test have a file and training has none: their texts would
+    be trained on.
+    """
+    if place.is_file():
+        return dict.fromkeys(SPLITS)
+    named = {name: split_file(place, LAYOUT, name) for name in SPLITS}
+    alone = named["val"] or named["test"]
+    if alone is not None and named["train"] is None:
+        raise UserError(
+            f"The folder {place} has {alone.name} but no train.txt: add it, or rename {alone.name} "
+            "if all files are one text."
+        )
+    return named
+
+
 def text_files(place: Path) -> Sequence[Path]:
     """Return the file, or the *.txt files of the folder in the order of their names."""
     if place.is_file():
         return [place]
-    files = sorted(file for file in place.glob("*.txt") if file.is_file())
+    files = [place / name for name in files_in(place, (".txt",))]
     if not files:
         raise UserError(f"The folder {place} has no *.txt files: put your text there.")
     return files
@@ -128,7 +153,7 @@ def existing(path: str | None) -> Path:
             "task=text_folder needs text of your own: set task.path to a file in UTF-8, or to a "
             "folder with train.txt, valid.txt and test.txt."
         )
-    place = Path(path).expanduser()
+    place = expanded(path)
     if not place.exists():
         raise UserError(f"There is no file or folder {path}: set task.path to your text.")
     return place

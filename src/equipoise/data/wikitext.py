@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,10 +10,18 @@ import datasets
 
 from equipoise.data.corpus import Corpus, encode
 from equipoise.data.hub_configuration import load_configuration
-from equipoise.data.hub_dataset import holds_parquet, is_local, load_splits, local_folder
+from equipoise.data.hub_dataset import holds_parquet, is_local, local_folder, open_splits
 from equipoise.data.image_data_module import SplitName
 from equipoise.data.text_data_module import TextDataModule
-from equipoise.data.text_files import SPLITS, SplitFiles, Stamp, published_files, read_utf8, stamp
+from equipoise.data.text_files import (
+    SPLITS,
+    SplitFiles,
+    Stamp,
+    published_files,
+    read_utf8,
+    stamp,
+    with_line_feeds,
+)
 from equipoise.data.vocabulary import Words
 from equipoise.errors import UserError
 
@@ -75,7 +84,7 @@ def words_of_files(files: SplitFiles, _stamp: Stamp) -> Corpus:
 @lru_cache(maxsize=1)
 def hub_corpus(path: str, configuration: str | None) -> Corpus:
     """Return the corpus of a dataset with a column text, a row a line; the latest one is kept."""
-    tables = load_configuration(path, configuration) if configuration else load_splits(path)
+    tables = load_configuration(path, configuration) if configuration else open_splits(path)
     texts = {name: _text(tables, HUB_SPLITS[name], path) for name in SPLITS}
     places = tuple(Path(path) / HUB_SPLITS[name] for name in SPLITS)
     return _corpus(texts, places)
@@ -87,13 +96,16 @@ def _corpus(texts: dict[SplitName, str], places: tuple[Path, ...]) -> Corpus:
     return Corpus(vocabulary, {n: encode(texts[n], vocabulary, str(at)) for n, at in sources})
 
 
-def _text(tables: dict[str, datasets.Dataset], split: str, path: str) -> str:
+def _text(tables: Mapping[str, datasets.Dataset], split: str, path: str) -> str:
     if split not in tables or "text" not in tables[split].column_names:
         raise UserError(
             f"{path} has no split '{split}' with a column text: set task.path to a dataset in the "
             "layout of Salesforce/wikitext."
         )
-    text = "".join(row.rstrip("\n") + "\n" for row in tables[split]["text"])
+    rows = tables[split]["text"]
+    if not all(isinstance(row, str) for row in rows):
+        raise UserError(f"The split '{split}' of {path} has rows without a text: fetch it again.")
+    text = "".join(row.rstrip("\r\n") + "\n" for row in rows)
     if not text.strip():
         raise UserError(f"The split '{split}' of {path} is empty: fetch it again.")
-    return text
+    return with_line_feeds(text)
