@@ -54,9 +54,11 @@ def build_run(composition: Composition, directory: Path) -> Run:
     """Build data, network, task, callbacks, loggers and trainer, all by `_target_`."""
     import lightning.pytorch as pl
 
+    from equipoise.callbacks.curve_state import CurveState
     from equipoise.callbacks.estimator_state import EstimatorState
     from equipoise.callbacks.observers import behind_one
     from equipoise.callbacks.run_state import ConfigurationInCheckpoint, RandomState
+    from equipoise.callbacks.training_position import TrainingPosition
     from equipoise.callbacks.unprofiled import Unprofiled
     from equipoise.compose import plain, storable
     from equipoise.processes_without_gradients import strategy_for
@@ -72,6 +74,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     stored = storable(composition.config)
     callbacks += [ConfigurationInCheckpoint(stored, composition.choices), RandomState()]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
+    callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
     around: dict[str, Any] = {"callbacks": behind_one(callbacks), "logger": loggers or False}
     if config["trainer"]["profiler"] is None:
         around["profiler"] = Unprofiled()
