@@ -78,7 +78,7 @@ def settle_wandb_run(config: DictConfig, typed: Sequence[str], same_run: bool) -
     for name, node in (config.get("logger") or {}).items():
         if not node or not str(node.get("_target_", "")).endswith(WANDB):
             continue
-        if any(line.startswith(f"logger.{name}.{key}=") for line in typed for key in ("id", "version")):
-            continue
-        if not (same_run and node.get("id")):
+        own = (f"logger.{name}.id=", f"logger.{name}.version=")
+        named_by_user = any(line.startswith(own) for line in typed)
+        if not named_by_user and not (same_run and node.get("id")):
             node.id = secrets.token_hex(4)

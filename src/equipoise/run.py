@@ -123,7 +123,9 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
         keep_earlier_curve(built.trainer.loggers, checkpoint, directory, resume_from)
     exit_code = 1
     try:
-        metrics = training.fit_and_test(built, resume_from)
+        metrics = training.fit_and_test(
+            built, resume_from, None if checkpoint is None else int(checkpoint["global_step"])
+        )
         exit_code = 0
         _finish(built, metrics)
         return metrics

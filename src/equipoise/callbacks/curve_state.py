@@ -19,9 +19,9 @@ class CurveState(Observer):
     """Keeps what the sources of the curve have summed up, and how many rows metrics.csv has.
 
     So a resumed run writes the rows that the whole run would have written, and those between the
-    checkpoint and the end of the broken run are known. Where an epoch is cut short, the state before
-    its last row counts, since a resumed run goes on with that epoch. It must stand before the
-    sources in the list.
+    checkpoint and the end of the broken run are known. Where an epoch is cut short, the state
+    before its last row counts, since a resumed run goes on with that epoch. It must stand before
+    the sources in the list.
     """
 
     def __init__(self) -> None:

@@ -86,7 +86,7 @@ class GracefulInterrupt(Checkpoint):
             signalled = trainer.strategy.reduce_boolean_decision(signalled, all=False)
         if not signalled:
             return
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
         raise RunInterrupted(
             f"Interrupted after step {trainer.global_step}; continue with ckpt_path={self.path}"
         )

@@ -31,7 +31,7 @@ class TrainingCurve(CurveSource):
         super().on_train_start(trainer, pl_module)
 
     def summed_up(self) -> dict[str, Any]:
-        """Return the sums since the last row, those of the epoch, and the means of the one before."""
+        """Return the sums since the last row and of the epoch, and the latest means."""
         return {
             "since_row": {name: mean.state_dict() for name, mean in self.since_row.items()},
             "epoch": {name: mean.state_dict() for name, mean in self.epoch.items()},

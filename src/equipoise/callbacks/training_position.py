@@ -35,13 +35,13 @@ def position(trainer: Trainer) -> Position:
     Lightning closes an epoch also where `max_steps` or `max_time` has cut it short; here such an
     epoch is still the present one.
     """
-    epochs = trainer.fit_loop.epoch_progress.current
-    batch = trainer.fit_loop.epoch_loop.batch_progress.current.processed
-    if epochs.processed < epochs.started:
-        return Position(epochs.processed, batch)
+    epochs, batches = _counts(trainer)
+    batch = batches["processed"]
+    if epochs["processed"] < epochs["started"]:
+        return Position(epochs["processed"], batch)
     if 0 < batch < trainer.num_training_batches:
-        return Position(epochs.processed - 1, batch)
-    return Position(epochs.processed, 0)
+        return Position(epochs["processed"] - 1, batch)
+    return Position(epochs["processed"], 0)
 
 
 class TrainingPosition(Observer):
@@ -102,10 +102,11 @@ class TrainingPosition(Observer):
         self.validated = place if loaded["validated"] else None
         _send_loaders(trainer, place)
         _restore_gradients(pl_module, loaded["gradients"])
-        loop = trainer.fit_loop.epoch_loop
+        loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+        assert fetcher is not None
         if not place.batch:
             loop.restarting = False  # a new epoch begins as any other
-        elif loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        elif loop._should_check_val_fx(fetcher):
             # Lightning will go straight to the end of this batch, and count its step once more.
             loop._batches_that_stepped -= not loop._should_accumulate()
             if not loaded["validated"]:
@@ -116,6 +117,13 @@ class TrainingPosition(Observer):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the next epoch begin as any other, also after one that had no batch left."""
         trainer.fit_loop.epoch_loop.on_iteration_done()
+
+
+def _counts(trainer: Trainer) -> tuple[Counts, Counts]:
+    """Lightning's counts of epochs, and of the batches of the latest one."""
+    fit = trainer.fit_loop
+    epochs, batches = fit.epoch_progress.current, fit.epoch_loop.batch_progress.current
+    return epochs.state_dict(), batches.state_dict()
 
 
 def _send_loaders(trainer: Trainer, place: Position) -> None:
@@ -151,8 +159,9 @@ def _all_at(number: int) -> Counts:
 def _stepped(trainer: Trainer) -> int:
     """The number under which Lightning will log next; it is raised after a batch's last hook."""
     loop = trainer.fit_loop.epoch_loop
-    epochs, batches = trainer.fit_loop.epoch_progress.current, loop.batch_progress.current
-    in_a_batch = epochs.processed < epochs.started and 0 < batches.processed == batches.ready
+    epochs, batches = _counts(trainer)
+    within = epochs["processed"] < epochs["started"]
+    in_a_batch = within and 0 < batches["processed"] == batches["ready"]
     return int(loop._batches_that_stepped + (in_a_batch and not loop._should_accumulate()))
 
 
