@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from equipoise.checkpoints import whole_epochs
 from equipoise.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ def check_resumable(checkpoint: dict[str, Any], path: str, trainer: DictConfig) 
             "optimiser's state: it can be evaluated, but to be resumed it must be saved whole"
         )
     _refuse_shorter("max_steps", trainer.get("max_steps"), int(checkpoint["global_step"]), "steps")
-    place = checkpoint.get("training_position", {})
-    _refuse_shorter("max_epochs", trainer.get("max_epochs"), int(place.get("epoch", 0)), "epochs")
+    _refuse_shorter("max_epochs", trainer.get("max_epochs"), whole_epochs(checkpoint), "epochs")
 
 
 def _refuse_shorter(key: str, limit: Any, reached: int, what: str) -> None:

@@ -28,7 +28,7 @@ from equipoise.callbacks import (
 from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.observers import every_callback
 from equipoise.callbacks.training_position import position
-from equipoise.checkpoints import read_checkpoint
+from equipoise.checkpoints import read_checkpoint, whole_epochs
 from equipoise.equilibrium import NotConvergedError
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.interrupts import Stopped, stoppable
@@ -151,8 +151,7 @@ def evaluate(
 
     Raises RunInterrupted on Ctrl-C; what was measured before it is kept.
     """
-    place = checkpoint.get("training_position") or checkpoint
-    reached = Reached(epochs=int(place["epoch"]), steps=int(checkpoint["global_step"]))
+    reached = Reached(epochs=whole_epochs(checkpoint), steps=int(checkpoint["global_step"]))
     status = "failed"
     try:
         with stoppable():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
@@ -25,10 +27,12 @@ class BestCheckpoint(RunCheckpoint):
         super().on_validation_end(trainer, pl_module)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Whether the monitored value is of these weights, and the best so far or equal to it."""
-        of_validation = str(self.monitor).startswith("val/") and trainer.enable_validation
-        if of_validation and self.validated_step != trainer.global_step:
-            return False
+        """Whether the monitored value is the best so far, or equals it."""
         if super().check_monitor_top_k(trainer, current):
             return True
         return current is not None and bool(current == self.best_model_score)
+
+    def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Any]) -> None:
+        of_validation = str(self.monitor).startswith("val/") and trainer.enable_validation
+        if not of_validation or self.validated_step == trainer.global_step:
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
