@@ -1,6 +1,12 @@
 """Train a model: `python train.py --help`."""
 
-from equipoise.command_line import train_main
+import os
+import signal
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        # Importing takes a moment, in which nothing can be lost.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    from equipoise.command_line import train_main
+
     train_main()

@@ -54,9 +54,11 @@ def build_run(composition: Composition, directory: Path) -> Run:
     """Build data, network, task, callbacks, loggers and trainer, all by `_target_`."""
     import lightning.pytorch as pl
 
+    from equipoise.callbacks.curve_state import CurveState
     from equipoise.callbacks.estimator_state import EstimatorState
     from equipoise.callbacks.observers import behind_one
-    from equipoise.callbacks.run_state import ConfigurationInCheckpoint, RandomState
+    from equipoise.callbacks.run_state import RandomState
+    from equipoise.callbacks.training_position import TrainingPosition
     from equipoise.callbacks.unprofiled import Unprofiled
     from equipoise.compose import plain, storable
     from equipoise.processes_without_gradients import strategy_for
@@ -70,18 +72,38 @@ def build_run(composition: Composition, directory: Path) -> Run:
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
-    callbacks += [ConfigurationInCheckpoint(stored, composition.choices), RandomState()]
+    callbacks += [RandomState()]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
+    callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
     around: dict[str, Any] = {"callbacks": behind_one(callbacks), "logger": loggers or False}
     if config["trainer"]["profiler"] is None:
         around["profiler"] = Unprofiled()
     around |= strategy_for(task, config["trainer"])
+    around["plugins"] = checkpoint_plugins(
+        config["trainer"]["plugins"], {"config": stored, "choices": composition.choices}
+    )
     trainer = instantiate("trainer", config["trainer"], **around)
     open_folder(composition.config, directory)
     for logger in loggers:
         if not isinstance(logger, pl.loggers.CSVLogger):  # config.yaml lies beside metrics.csv
             logger.log_hyperparams(config)
     return Run(data, task, trainer, directory, composition.choices, config["seed"])
+
+
+def checkpoint_plugins(configured: Any, always: dict[str, Any]) -> list[Any]:
+    """The trainer's plugins, with ours for checkpoint files unless one was configured.
+
+    always: what every checkpoint carries: evaluate.py needs nothing else to rebuild the model.
+    """
+    from lightning.fabric.plugins import CheckpointIO
+
+    from equipoise.checkpoint_file import CheckpointFile
+
+    listed = configured if isinstance(configured, list) else [configured]
+    plugins = [plugin for plugin in listed if plugin is not None]
+    if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        plugins.append(CheckpointFile(always))
+    return plugins
 
 
 def check_padding(data: Any, model: Any) -> None:

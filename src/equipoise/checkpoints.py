@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 from equipoise.errors import UserError
+
+UNREADABLE = (
+    OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
+    OverflowError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
+"""What a file that is no checkpoint, or a damaged one, makes its readers raise."""
 
 
 def existing_checkpoint(path: str | Path) -> Path:
@@ -22,21 +31,48 @@ def existing_checkpoint(path: str | Path) -> Path:
     return file
 
 
+def whole_epochs(checkpoint: dict[str, Any]) -> int:
+    """How many epochs the weights of a checkpoint have been trained for; a part does not count."""
+    if "training_position" in checkpoint:
+        return int(checkpoint["training_position"]["epoch"])
+    counters = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress")
+    return int(counters["current"]["processed"] if counters else checkpoint.get("epoch", 0))
+
+
+def read_content(file: Path) -> Any:
+    """What a checkpoint file holds, on the CPU, once its checksums are found right.
+
+    Raises UserError where it cannot be read.
+    """
+    import torch
+
+    try:
+        if (damaged := _damaged_entry(file)) is not None:
+            raise UserError(
+                f"the checkpoint {file} is damaged: the checksum of its entry {damaged} is wrong; "
+                "use another one, such as last.ckpt or best.ckpt of the same run"
+            )
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise UserError(
+            f"the checkpoint {file} cannot be read (truncated, or not written by a run of ours): "
+            f"use another one, such as last.ckpt or best.ckpt of the same run"
+        ) from error
+
+
+def _damaged_entry(file: Path) -> str | None:
+    """The first entry of the archive whose content does not have its checksum; torch reads on."""
+    with zipfile.ZipFile(file) as archive:
+        return archive.testzip()
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint of ours, on the CPU.
 
     Raises UserError where there is no such file, it is truncated or holds something else.
     """
-    import torch
-
     file = existing_checkpoint(path)
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"the checkpoint {file} cannot be read (truncated, or not written by a run of ours): "
-            f"use another one, such as last.ckpt or best.ckpt of the same run"
-        ) from error
+    content = read_content(file)
     entries = set(content) if isinstance(content, dict) else set()
     missing = {"state_dict", "config", "choices"} - entries
     if missing:

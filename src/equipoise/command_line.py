@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from equipoise import help_page, launch
 from equipoise.compose import with_grid
 from equipoise.errors import RunFailed, RunInterrupted, UserError
+from equipoise.interrupts import STATUS, Stopped, stoppable
 from equipoise.run import evaluate
 
 
@@ -26,7 +27,11 @@ def evaluate_main() -> None:
 def answered(command: Callable[[], int]) -> int:
     """The exit status of a command: 2 with one sentence for the user's errors, 1 if a run fails."""
     try:
-        return command()
+        with stoppable():
+            return command()
+    except Stopped:
+        print("Interrupted before there was anything to keep", file=sys.stderr)
+        return STATUS
     except UserError as error:
         if os.environ.get("HYDRA_FULL_ERROR") or "debug=smoke" in sys.argv:
             traceback.print_exc()

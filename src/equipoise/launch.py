@@ -127,6 +127,7 @@ def job(config: DictConfig) -> float | None:
             remove_unused(directory)
         if settings.mode == RunMode.MULTIRUN:
             if isinstance(error, RunInterrupted):
+                print(error, file=sys.stderr)
                 raise SystemExit(INTERRUPTED) from error
             print(f"error: {error}", file=sys.stderr)
         return None

@@ -6,10 +6,8 @@ answered at once.
 
 from __future__ import annotations
 
-import csv
 import sys
 import warnings
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,12 @@ from typing import TYPE_CHECKING, Any
 from equipoise.building import build_model, build_run, instantiate, settle_data
 from equipoise.checkpoints import read_checkpoint
 from equipoise.errors import UserError
+from equipoise.resuming import (
+    check_resumable,
+    goes_on_in,
+    keep_earlier_curve,
+    settle_wandb_run,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -105,16 +109,23 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
 
     checks.check_curve_in_training(composition.config, composition.choices)
     resume_from = composition.config.ckpt_path
-    if resume_from:
-        composition = _resumed(composition, resume_from)
+    checkpoint = read_checkpoint(resume_from) if resume_from else None
+    if checkpoint is not None:
+        composition = _resumed(composition, checkpoint)
+        check_resumable(checkpoint, resume_from, composition.config.trainer)
+    same_run = goes_on_in(directory, resume_from)
+    settle_wandb_run(composition.config, composition.typed, same_run)
     _prepare(composition, directory)
     built = build_run(composition, directory)
     from equipoise import training
 
-    keep_earlier_curve(built.trainer.loggers, resume_from)
+    if checkpoint is not None:
+        keep_earlier_curve(built.trainer.loggers, checkpoint, directory, resume_from)
     exit_code = 1
     try:
-        metrics = training.fit_and_test(built, resume_from)
+        metrics = training.fit_and_test(
+            built, resume_from, None if checkpoint is None else int(checkpoint["global_step"])
+        )
         exit_code = 0
         _finish(built, metrics)
         return metrics
@@ -122,26 +133,10 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
         close_wandb(exit_code)
 
 
-def keep_earlier_curve(loggers: Sequence[Any], resume_from: str | None) -> None:
-    """Hand the rows of an interrupted run's metrics.csv to the logger that would replace the file.
-
-    Only where the run goes on in its own folder.
-    """
-    from lightning.pytorch.loggers import CSVLogger
-
-    for logger in loggers:
-        file = Path(logger.log_dir) / "metrics.csv" if isinstance(logger, CSVLogger) else None
-        if resume_from and file is not None and file.is_file():
-            with file.open(newline="") as lines:
-                rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
-            logger.experiment.metrics.extend(rows)
-
-
-def _resumed(composition: Composition, path: str) -> Composition:
+def _resumed(composition: Composition, checkpoint: dict[str, Any]) -> Composition:
     """The stored configuration with what was typed on top."""
     from equipoise.compose import override_stored
 
-    checkpoint = read_checkpoint(path)
     return override_stored(checkpoint["config"], checkpoint["choices"], composition.typed)
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from equipoise import anytime_report, results
 from equipoise.anytime import AnytimeCurve, Point
 from equipoise.callbacks import (
     ConvergenceMonitor,
+    GracefulInterrupt,
     GradientFidelity,
     GradientSchedule,
     RunReport,
@@ -25,9 +27,11 @@ from equipoise.callbacks import (
 )
 from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.observers import every_callback
-from equipoise.checkpoints import read_checkpoint
+from equipoise.callbacks.training_position import position
+from equipoise.checkpoints import read_checkpoint, whole_epochs
 from equipoise.equilibrium import NotConvergedError
-from equipoise.errors import RunFailed, RunInterrupted
+from equipoise.errors import RunFailed, RunInterrupted, UserError
+from equipoise.interrupts import Stopped, stoppable
 
 
 @runtime_checkable
@@ -59,33 +63,34 @@ class Run:
         return next((c for c in every_callback(self.trainer) if isinstance(c, kind)), None)
 
 
-def fit_and_test(run: Run, resume_from: str | None) -> dict[str, Any]:
+def fit_and_test(
+    run: Run, resume_from: str | None, resumed_at: int | None = None
+) -> dict[str, Any]:
     """Train (from a checkpoint where one is given), test the best weights, write metrics.json.
 
+    resumed_at: the step of that checkpoint, which a run in its own folder soon replaces.
     Whatever ends the run, metrics.json says so: status completed, interrupted or failed. Raises
     what stopped it.
     """
     reached = Reached()
     status = "failed"
     try:
-        run.trainer.fit(run.task, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
-        reached.note_training(run)
-        if resume_from and reached.steps == int(read_checkpoint(resume_from)["global_step"]):
-            warnings.warn(
-                f"nothing was left to train after step {reached.steps}: to go on for longer, "
-                "type a larger trainer.max_epochs or trainer.max_steps",
-                stacklevel=2,
-            )
-        tested = best_checkpoint(run)
-        if tested is not None:
-            restore(run, read_checkpoint(tested))
-            reached.details["tested_checkpoint"] = tested.name
-        test(run, reached)
+        with stoppable():
+            fit(run, resume_from, reached)
+            if reached.steps == resumed_at:
+                warnings.warn(
+                    f"nothing was left to train after step {reached.steps}: to go on for longer, "
+                    "type a larger trainer.max_epochs or trainer.max_steps",
+                    stacklevel=2,
+                )
+            test_best(run, reached)
         status = "completed"
     except RunInterrupted:
         status = "interrupted"
-        reached.note_training(run)
         raise
+    except (Stopped, SystemExit) as stop:  # the latter is Lightning's answer to KeyboardInterrupt
+        status = "interrupted"
+        raise RunInterrupted(how_far(run, reached)) from stop
     except NotConvergedError as error:
         raise RunFailed(f"{error}; equilibrium.on_failure=warn goes on all the same") from error
     finally:
@@ -95,6 +100,50 @@ def fit_and_test(run: Run, resume_from: str | None) -> dict[str, Any]:
     return metrics
 
 
+def fit(run: Run, resume_from: str | None, reached: Reached) -> None:
+    """Train, and note what was reached, however that ends."""
+    try:
+        run.trainer.fit(run.task, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
+        reached.details["ended_by"] = ended_by(run.trainer)
+    finally:
+        reached.note_training(run)
+
+
+def test_best(run: Run, reached: Reached) -> None:
+    """Test the best weights, or the present ones where none were kept."""
+    tested = best_checkpoint(run)
+    if tested is not None:
+        restore(run, read_checkpoint(tested))
+        reached.details["tested_checkpoint"] = tested.name
+    test(run, reached)
+
+
+def ended_by(trainer: pl.Trainer) -> str:
+    """What ended a training that went to its end: max_time, early_stopping, steps or epochs."""
+    callbacks = every_callback(trainer)
+    if trainer.should_stop:
+        timers = (c.time_remaining() for c in callbacks if isinstance(c, Timer))
+        if any(left is not None and left <= 0 for left in timers):
+            return "max_time"
+        if any(isinstance(callback, EarlyStopping) for callback in callbacks):
+            return "early_stopping"
+        return "a callback"
+    return "steps" if 0 <= trainer.max_steps <= trainer.global_step else "epochs"
+
+
+def how_far(run: Run, reached: Reached) -> str:
+    """The sentence of a run that was stopped at once, with a checkpoint only where there is one."""
+    graceful = run.find(GracefulInterrupt)
+    last = None if graceful is None else graceful.path
+    if "ended_by" in reached.details:
+        said = f"Interrupted in the test, after all {reached.steps} steps of the training"
+        ending = "test it with evaluate.py ckpt_path="
+    else:
+        said = f"Interrupted at once, after step {reached.steps}"
+        ending = "continue from the last one that was saved with ckpt_path="
+    return f"{said}; {ending}{last}" if last and last.is_file() else f"{said}; none was saved"
+
+
 def evaluate(
     run: Run, checkpoint: dict[str, Any], curve: AnytimeCurve | None = None
 ) -> dict[str, Any]:
@@ -102,14 +151,15 @@ def evaluate(
 
     Raises RunInterrupted on Ctrl-C; what was measured before it is kept.
     """
-    reached = Reached(epochs=int(checkpoint["epoch"]), steps=int(checkpoint["global_step"]))
+    reached = Reached(epochs=whole_epochs(checkpoint), steps=int(checkpoint["global_step"]))
     status = "failed"
     try:
-        test(run, reached)
-        if curve is not None:
-            trace_anytime(run, curve, reached)
+        with stoppable():
+            test(run, reached)
+            if curve is not None:
+                trace_anytime(run, curve, reached)
         status = "completed"
-    except SystemExit as stop:  # Lightning's answer to Ctrl-C outside training
+    except (Stopped, SystemExit) as stop:  # the latter is Lightning's answer to KeyboardInterrupt
         status = "interrupted"
         raise RunInterrupted(f"Interrupted; what was measured is in {run.directory}") from stop
     finally:
@@ -174,7 +224,7 @@ def load_weights(task: pl.LightningModule, state: dict[str, Any]) -> None:
     found = task.load_state_dict(state, strict=False)
     unfit = [*found.missing_keys, *found.unexpected_keys]
     if wrong := [name for name in unfit if not name.endswith("_extra_state")]:
-        raise RunFailed(f"the checkpoint does not fit the network: {', '.join(wrong[:5])}")
+        raise UserError(f"the checkpoint does not fit the network: {', '.join(wrong[:5])}")
 
 
 def best_checkpoint(run: Run) -> Path | None:
@@ -202,7 +252,7 @@ class Reached:
 
     def note_training(self, run: Run) -> None:
         """Steps, the last validation, the last epoch's means and backward statistics."""
-        self.epochs, self.steps = run.trainer.current_epoch, run.trainer.global_step
+        self.epochs, self.steps = position(run.trainer).epoch, run.trainer.global_step
         self.val = results.by_stage(run.trainer.callback_metrics, "val")
         curve, monitor = run.find(TrainingCurve), run.find(ConvergenceMonitor)
         if curve is not None:
@@ -255,8 +305,18 @@ def name_of(choices: dict[str, str], group: str) -> str | None:
 
 
 def write_results(run: Run, metrics: dict[str, Any]) -> None:
-    """metrics.json, and the report's page."""
-    results.write(metrics, run.directory / "metrics.json")
-    report = run.find(RunReport)
-    if report is not None:
-        report.write(metrics)
+    """metrics.json, and the report's page.
+
+    Raises RunFailed where they cannot be written, unless something else has ended the run before:
+    then that is the news.
+    """
+    try:
+        results.write(metrics, run.directory / "metrics.json")
+        report = run.find(RunReport)
+        if report is not None:
+            report.write(metrics)
+    except OSError as error:
+        said = f"the results could not be written into {run.directory}: {error.strerror or error}"
+        if metrics["status"] == "completed":
+            raise RunFailed(said) from error
+        warnings.warn(said, stacklevel=2)

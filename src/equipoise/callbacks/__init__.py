@@ -10,6 +10,7 @@ from equipoise.callbacks.gradient_schedule import GradientSchedule, Phase
 from equipoise.callbacks.learning_rate import LearningRate
 from equipoise.callbacks.progress import Progress
 from equipoise.callbacks.report import RunReport
+from equipoise.callbacks.run_checkpoint import RunCheckpoint
 from equipoise.callbacks.training_curve import TrainingCurve
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "LearningRate",
     "Phase",
     "Progress",
+    "RunCheckpoint",
     "RunReport",
     "TrainingCurve",
     "TrainingDiverged",

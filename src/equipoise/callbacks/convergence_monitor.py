@@ -8,13 +8,14 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from equipoise.callbacks.accumulator import Accumulator
 from equipoise.callbacks.curve_source import CurveSource, Row, write_row
 from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.solve_statistics import SolveStatistics
 from equipoise.equilibrium import Equilibrium, SolveReport
 
 
-class LayerStatistics:
+class LayerStatistics(Accumulator):
     """Forward and backward statistics of one layer, or of several merged."""
 
     def __init__(self) -> None:
@@ -56,10 +57,27 @@ class ConvergenceMonitor(CurveSource):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers and forget an earlier run."""
-        super().on_train_start(trainer, pl_module)
         self.layers = equilibrium_layers(pl_module)
         self.since_row, self.epoch, self.gradient = {}, {}, None
         self.stages.pop("train", None)
+        super().on_train_start(trainer, pl_module)
+
+    def summed_up(self) -> dict[str, Any]:
+        """Return the statistics since the last row, of the epoch, and of the one before."""
+        return {
+            "since_row": _states(self.since_row),
+            "epoch": _states(self.epoch),
+            "train": _states(self.stages.get("train", {})),
+            "gradient": self.gradient,
+            "row_step": self.row_step,
+        }
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Go on with the statistics of a checkpoint."""
+        self.since_row, self.epoch = _statistics(state["since_row"]), _statistics(state["epoch"])
+        if state["train"]:
+            self.stages["train"] = _statistics(state["train"])
+        self.gradient, self.row_step = state["gradient"], state["row_step"]
 
     def observe(self, trainer: Trainer, outputs: Any) -> None:
         """Note the reports of a training batch."""
@@ -154,6 +172,17 @@ class ConvergenceMonitor(CurveSource):
             if kept is None:
                 kept = statistics[name] = LayerStatistics()
             kept.add(report)
+
+
+def _states(statistics: Statistics) -> dict[str, Any]:
+    return {name: layer.state_dict() for name, layer in statistics.items()}
+
+
+def _statistics(states: dict[str, Any]) -> Statistics:
+    statistics = {name: LayerStatistics() for name in states}
+    for name, layer in statistics.items():
+        layer.load_state_dict(states[name])
+    return statistics
 
 
 def _merge(statistics: Statistics) -> LayerStatistics:

@@ -29,6 +29,7 @@ class CurveSource(Observer, ABC):
     """
 
     row_step: int = 0
+    loaded: dict[str, Any] | None = None
 
     @abstractmethod
     def observe(self, trainer: Trainer, outputs: Any) -> None:
@@ -42,9 +43,19 @@ class CurveSource(Observer, ABC):
     def close_epoch(self) -> None:
         """Keep the statistics of the training epoch that has ended and start the next."""
 
+    def summed_up(self) -> dict[str, Any]:
+        """Return what the next row and the epoch hold so far, for a checkpoint."""
+        return {}
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Go on with what a checkpoint has kept of `summed_up`."""
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start counting at the step at which this run starts."""
+        """Start counting at the step at which this run starts, with what its checkpoint holds."""
         self.row_step = trainer.global_step
+        if self.loaded:
+            self.go_on_from(self.loaded)
+        self.loaded = None
 
     def on_train_batch_end(
         self,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from equipoise.callbacks.accumulator import Accumulator
+
 COMPACT_EVERY = 64
 """How many scalars are kept as they came before they are summed in one operation."""
 
 
-class FiniteMean:
+class FiniteMean(Accumulator):
     """Mean over the finite ones of the scalars added; NaN where none was finite.
 
     A step whose loss is not finite is skipped by `DivergenceGuard` and counted there; it must not
@@ -44,11 +46,12 @@ class FiniteMean:
     def _compact(self) -> None:
         if not self.pending:
             return
-        values = torch.stack(self.pending).float()
+        device = self.pending[-1].device  # those of a checkpoint are on the CPU
+        values = torch.stack([value.to(device) for value in self.pending]).float()
         self.pending = []
         finite = torch.isfinite(values)
         self._accumulate(torch.where(finite, values, 0.0).sum(), finite.sum())
 
     def _accumulate(self, total: Tensor, count: Tensor) -> None:
-        self.total = total if self.total is None else self.total + total
-        self.count = count if self.count is None else self.count + count
+        self.total = total if self.total is None else self.total.to(total.device) + total
+        self.count = count if self.count is None else self.count.to(count.device) + count

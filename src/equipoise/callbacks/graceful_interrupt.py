@@ -21,6 +21,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class GracefulInterrupt(Checkpoint):
     """On the first SIGINT or SIGTERM finish the current step, save `last.ckpt`, and stop.
 
+    A step ends with the optimiser's: batches that are accumulated before it are waited for. So is a
+    validation that has begun.
     The state is saved after the other callbacks have seen the step: this is a `Checkpoint`, and
     Lightning runs those last. It must stand behind the other checkpoint callbacks in the list,
     because `trainer.checkpoint_callback` is the first of them. A second signal does what it would
@@ -53,11 +55,19 @@ class GracefulInterrupt(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Save and stop where a signal has come, unless the task must finish its epoch first."""
-        if getattr(pl_module, "resumes_within_epoch", True):
+        whole_step = not trainer.fit_loop._should_accumulate()
+        if whole_step and getattr(pl_module, "resumes_within_epoch", True):
+            self._stop_if_signalled(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save and stop where a signal has come during a validation within an epoch."""
+        loop = trainer.fit_loop.epoch_loop
+        within = trainer.validating and not loop._num_ready_batches_reached()
+        if within and not loop._should_accumulate():
             self._stop_if_signalled(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save and stop where a signal has come during validation."""
+        """Save and stop where a signal has come during the validation after an epoch."""
         self._stop_if_signalled(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -76,7 +86,7 @@ class GracefulInterrupt(Checkpoint):
             signalled = trainer.strategy.reduce_boolean_decision(signalled, all=False)
         if not signalled:
             return
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
         raise RunInterrupted(
             f"Interrupted after step {trainer.global_step}; continue with ckpt_path={self.path}"
         )

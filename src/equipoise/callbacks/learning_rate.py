@@ -35,5 +35,13 @@ class LearningRate(CurveSource):
         self.rates = {}
         return rates
 
+    def summed_up(self) -> dict[str, Any]:
+        """Return the rates of a step whose row is not written yet."""
+        return dict(self.rates)
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Go on with the rates of a checkpoint."""
+        self.rates = state
+
     def close_epoch(self) -> None:
         """Nothing is kept."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from equipoise.callbacks.accumulator import Accumulator
+
 COMPACT_EVERY = 64
 """How many batches are kept as they came before they are joined."""
 
 
-class ResidualSample:
+class ResidualSample(Accumulator):
     """Residuals of all solves so far, thinned evenly once there are more than `capacity`.
 
     Up to `capacity` every residual is kept and quantiles are exact. Beyond it every second one is
@@ -53,9 +55,11 @@ class ResidualSample:
     def _compact(self) -> None:
         if not self.pending:
             return
-        fresh = torch.cat([part.reshape(-1).float() for part in self.pending])[:: self.stride]
+        device = self.pending[-1].device  # those of a checkpoint are on the CPU
+        parts = [part.to(device).reshape(-1).float() for part in self.pending]
+        fresh = torch.cat(parts)[:: self.stride]
         self.pending = []
-        self.kept = fresh if self.kept is None else torch.cat([self.kept, fresh])
+        self.kept = fresh if self.kept is None else torch.cat([self.kept.to(device), fresh])
         while self.kept.numel() > self.capacity:
             self.kept = self.kept[::2].clone()
             self.stride *= 2

@@ -1,4 +1,4 @@
-"""What a checkpoint must carry besides weights and optimiser: configuration and random state."""
+"""The random state that a checkpoint must carry besides weights and optimiser."""
 
 from __future__ import annotations
 
@@ -8,25 +8,6 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from equipoise.callbacks.observers import Observer
-
-
-class ConfigurationInCheckpoint(Observer):
-    """Writes the composed configuration into every checkpoint, as plain containers.
-
-    evaluate.py and `equipoise.build` need nothing else to rebuild the model, and the file loads
-    with `weights_only`.
-    """
-
-    def __init__(self, config: dict[str, Any], choices: dict[str, str]) -> None:
-        self.config = config
-        self.choices = choices
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Add `config` and `choices`."""
-        checkpoint["config"] = self.config
-        checkpoint["choices"] = self.choices
 
 
 class RandomState(Observer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from equipoise.callbacks.accumulator import Accumulator
 from equipoise.callbacks.residual_sample import ResidualSample
 from equipoise.equilibrium import SolveReport
 
@@ -12,7 +13,7 @@ COMPACT_EVERY = 64
 """How many batches of flags are kept as they came before they are counted."""
 
 
-class Fraction:
+class Fraction(Accumulator):
     """Share of true flags among all flags added, counted on the device."""
 
     def __init__(self) -> None:
@@ -40,16 +41,17 @@ class Fraction:
 
     def _compact(self) -> None:
         if self.pending:
-            hits = torch.cat([flags.reshape(-1) for flags in self.pending]).sum()
+            device = self.pending[-1].device  # those of a checkpoint are on the CPU
+            hits = torch.cat([flags.to(device).reshape(-1) for flags in self.pending]).sum()
             self.pending = []
             self._accumulate(hits)
 
     def _accumulate(self, hits: Tensor | None) -> None:
         if hits is not None:
-            self.hits = hits if self.hits is None else self.hits + hits
+            self.hits = hits if self.hits is None else self.hits.to(hits.device) + hits
 
 
-class SolveStatistics:
+class SolveStatistics(Accumulator):
     """Evaluations, residuals, convergence and fall-backs of one direction of a layer.
 
     The number of evaluations belongs to a batch, so `nfe_mean` weights batches equally; residuals

@@ -27,8 +27,23 @@ class TrainingCurve(CurveSource):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run."""
-        super().on_train_start(trainer, pl_module)
         self.since_row, self.epoch, self.latest = {}, {}, {}
+        super().on_train_start(trainer, pl_module)
+
+    def summed_up(self) -> dict[str, Any]:
+        """Return the sums since the last row and of the epoch, and the latest means."""
+        return {
+            "since_row": {name: mean.state_dict() for name, mean in self.since_row.items()},
+            "epoch": {name: mean.state_dict() for name, mean in self.epoch.items()},
+            "latest": dict(self.latest),
+            "row_step": self.row_step,
+        }
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Go on with the sums of a checkpoint."""
+        self.since_row = {name: _mean(kept) for name, kept in state["since_row"].items()}
+        self.epoch = {name: _mean(kept) for name, kept in state["epoch"].items()}
+        self.latest, self.row_step = state["latest"], state["row_step"]
 
     def observe(self, trainer: Trainer, outputs: Any) -> None:
         """Add every scalar of `outputs` to its mean."""
@@ -59,6 +74,12 @@ class TrainingCurve(CurveSource):
         """Return the loss of the latest batch; this waits for the device."""
         loss = _scalars(self.last_outputs).get("loss")
         return None if loss is None else float(loss)
+
+
+def _mean(state: dict[str, Any]) -> FiniteMean:
+    mean = FiniteMean()
+    mean.load_state_dict(state)
+    return mean
 
 
 def _scalars(outputs: Any) -> dict[str, Tensor | float]:

@@ -142,9 +142,13 @@ class BatchLoader:
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Let the next iteration of that epoch begin after the batches that were handed out."""
-        self.position = Position(state_dict["epoch"], state_dict["batch"])
+        self.go_to(state_dict["epoch"], state_dict["batch"])
+
+    def go_to(self, epoch: int, batch: int) -> None:
+        """Let the next iteration of that epoch begin after so many of its batches."""
+        self.position = Position(epoch, batch)
         self.batch_sampler.start = self.position
-        self.batch_sampler.sampler.epoch = self.position.epoch
+        self.batch_sampler.sampler.epoch = epoch
 
 
 _loaders: WeakSet[BatchLoader] = WeakSet()

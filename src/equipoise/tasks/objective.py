@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -48,6 +48,26 @@ class Objective(pl.LightningModule):
             assert layer.regularizer is not None
             steps = self.trainer.estimated_stepping_batches
             layer.regularizer.progress = self.trainer.global_step / max(1.0, steps)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load all weights and buffers; what only training draws from may differ.
+
+        Counters of random numbers (`_extra_state`) belong to the jitter, the random start and the
+        regulariser, which a resumed run or an evaluation may have been given or spared. Raises
+        UserError where the weights are another network's.
+        """
+        own = _counters(self.state_dict())
+        weights = {k: v for k, v in state_dict.items() if k in own or not _is_counter(k)}
+        try:
+            return super().load_state_dict({**own, **weights}, strict=strict, assign=assign)
+        except RuntimeError as error:
+            causes = str(error).splitlines()[1:] or [str(error)]
+            raise UserError(
+                f"the checkpoint does not fit the network ({causes[0].strip().rstrip('.')}): keep "
+                "the model that it was trained with"
+            ) from error
 
     def with_regularization(
         self, loss: Tensor, loss_at: Callable[[State], Tensor]
@@ -108,3 +128,11 @@ class Objective(pl.LightningModule):
         for name, metric in self.stage_metrics(stage).items():
             self.log(f"{stage}/{name}", metric.compute())
             metric.reset()
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith("_extra_state")
+
+
+def _counters(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if _is_counter(name)}

@@ -1,0 +1,84 @@
+"""Going on with a run: what must fit before anything starts, and what lies in its folder."""
+
+from __future__ import annotations
+
+import csv
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from equipoise.checkpoints import whole_epochs
+from equipoise.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+WANDB = "WandbLogger"
+
+
+def goes_on_in(directory: Path, resume_from: str | None) -> bool:
+    """Whether a run goes on in its own folder: the one that the checkpoint lies in."""
+    return bool(resume_from) and directory.resolve() in Path(str(resume_from)).resolve().parents
+
+
+def check_resumable(checkpoint: dict[str, Any], path: str, trainer: DictConfig) -> None:
+    """Raise UserError where the checkpoint cannot be gone on with for as long as is asked for."""
+    if "optimizer_states" not in checkpoint or "loops" not in checkpoint:
+        raise UserError(
+            f"the checkpoint {path} holds the weights alone (save_weights_only=true), without the "
+            "optimiser's state: it can be evaluated, but to be resumed it must be saved whole"
+        )
+    _refuse_shorter("max_steps", trainer.get("max_steps"), int(checkpoint["global_step"]), "steps")
+    _refuse_shorter("max_epochs", trainer.get("max_epochs"), whole_epochs(checkpoint), "epochs")
+
+
+def _refuse_shorter(key: str, limit: Any, reached: int, what: str) -> None:
+    if isinstance(limit, int) and 0 <= limit < reached:
+        raise UserError(
+            f"trainer.{key}={limit} is less than the {reached} {what} that the checkpoint was "
+            f"trained for: type a larger trainer.{key}, or evaluate it with evaluate.py"
+        )
+
+
+def keep_earlier_curve(
+    loggers: Sequence[Any], checkpoint: dict[str, Any], directory: Path, resume_from: str
+) -> None:
+    """Hand the rows of a broken run's metrics.csv to the logger that would replace the file.
+
+    Only where the run goes on in its own folder, and only the rows up to the checkpoint: those
+    after it are written anew.
+    """
+    from lightning.pytorch.loggers import CSVLogger
+
+    if not goes_on_in(directory, resume_from):
+        return
+    for logger in loggers:
+        file = Path(logger.log_dir) / "metrics.csv" if isinstance(logger, CSVLogger) else None
+        if file is not None and file.is_file():
+            with file.open(newline="") as lines:
+                rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
+            logger.experiment.metrics.extend(_up_to(checkpoint, rows))
+
+
+def _up_to(checkpoint: dict[str, Any], rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows that were written before the checkpoint, or of the epoch that it closes."""
+    kept = checkpoint.get("curve", {}).get("rows", len(rows))
+    epoch = checkpoint.get("training_position", {}).get("epoch", 0)
+    while kept < len(rows) and float(rows[kept].get("epoch") or epoch) < epoch:
+        kept += 1
+    return rows[:kept]
+
+
+def settle_wandb_run(config: DictConfig, typed: Sequence[str], same_run: bool) -> None:
+    """Give a W&B run its id beforehand: it is stored with the configuration.
+
+    A run that goes on in its own folder goes on in its W&B run; in another folder it is a new one.
+    """
+    for name, node in (config.get("logger") or {}).items():
+        if not node or not str(node.get("_target_", "")).endswith(WANDB):
+            continue
+        own = (f"logger.{name}.id=", f"logger.{name}.version=")
+        named_by_user = any(line.startswith(own) for line in typed)
+        if not named_by_user and not (same_run and node.get("id")):
+            node.id = secrets.token_hex(4)

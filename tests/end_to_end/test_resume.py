@@ -1,0 +1,160 @@
+"""A run that was broken off and gone on with leaves what the whole run leaves, bit for bit."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from equipoise.run import run
+from tests.end_to_end.resuming import (
+    BATCHES,
+    TASKS,
+    checkpoint,
+    curve,
+    differences,
+    interrupted,
+    resumed,
+)
+
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.filterwarnings("ignore:.*did not reach the tolerance"),
+]
+KEPT = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "training_position",
+        "carried_memory")  # fmt: skip
+
+
+class Case(NamedTuple):
+    """A cell of the matrix."""
+
+    task: str
+    unit: str = "epochs"  # in which the run's length is typed
+    place: str = "within"  # an epoch, or between two
+    end: str = "interrupted"
+    workers: int = 0
+    accumulate: int = 1
+    validations: int = 1  # in an epoch
+
+
+def length(case: Case, batches: int) -> tuple[str, ...]:
+    """How long a run is, in whole epochs or in the steps that these take."""
+    if case.unit == "epochs" and batches % BATCHES == 0:
+        return (f"trainer.max_epochs={batches // BATCHES}", "trainer.max_steps=-1")
+    epochs, rest = divmod(batches, BATCHES)
+    steps = epochs * -(-BATCHES // case.accumulate) + rest // case.accumulate
+    return (f"trainer.max_steps={steps}",)
+
+
+def settings(case: Case) -> tuple[str, ...]:
+    words = (
+        f"task={case.task}", "seed=7", *TASKS[case.task], "trainer.deterministic=true",
+        "trainer.log_every_n_steps=2", "callbacks.report=null", "trainer.enable_progress_bar=false",
+        "~callbacks.progress", f"trainer.accumulate_grad_batches={case.accumulate}",
+    )  # fmt: skip
+    if case.workers:
+        words += (f"task.num_workers={case.workers}",)
+    if case.validations > 1:
+        words += (f"trainer.val_check_interval={1 / case.validations}",)
+    # a schedule as long as the run would tell the first part from the whole
+    return (*words, "schedule=constant") if case.end == "ended" else words
+
+
+class Wholes:
+    """The whole runs to compare with, each made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made: dict[tuple[str, ...], Path] = {}
+
+    def of(self, words: tuple[str, ...]) -> Path:
+        if words not in self.made:
+            self.made[words] = self.folder / str(len(self.made))
+            run(*words, f"run_dir={self.made[words]}")
+        return self.made[words]
+
+
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory: pytest.TempPathFactory) -> Wholes:
+    return Wholes(tmp_path_factory.mktemp("whole"))
+
+
+SMALL_PART = [
+    Case("digits"),
+    Case("digits", place="between"),
+    Case("digits", unit="steps", end="ended"),
+    Case("digits", workers=2, accumulate=2, validations=2),
+    Case("python_docs"),
+    Case("digits", place="between", end="ended", validations=2, accumulate=2),
+]
+GRADIENT_TASKS = [task for task in TASKS if task != "range_query"]
+# Each kind of task with every way to end, and each of the other axes in half of them.
+EVERY_KIND = [
+    Case(task, *broken, workers=2 * (i % 2) if "digit" in task else 0,
+         accumulate=1 + (i // 2 + i) % 2, validations=1 + (i // 4 + i // 2) % 2)
+    for task in GRADIENT_TASKS
+    for i, broken in enumerate(
+        product(("epochs", "steps"), ("within", "between"), ("interrupted", "ended"))
+    )
+]  # fmt: skip
+ALL = [
+    Case(task, *axes)
+    for task in GRADIENT_TASKS
+    for axes in product(
+        ("epochs", "steps"), ("within", "between"), ("interrupted", "ended"), (0, 2), (1, 2), (1, 2)
+    )
+    if (axes[3] == 0 or task == "digits") and Case(task, *axes) not in EVERY_KIND
+]
+
+
+def check(case: Case, wholes: Wholes, folder: Path) -> None:
+    whole = wholes.of((*settings(case), *length(case, 2 * BATCHES)))
+    first = {"within": BATCHES + 2, "between": BATCHES}[case.place]
+    if case.end == "interrupted":
+        interrupted(folder, first - 1, *settings(case), *length(case, 2 * BATCHES))
+        resumed(folder)
+    else:
+        run(*settings(case), *length(case, first), f"run_dir={folder}")
+        resumed(folder, *length(case, 2 * BATCHES))
+    for name in ("last.ckpt", "best.ckpt"):
+        reached, expected = checkpoint(folder, name), checkpoint(whole, name)
+        for key in KEPT:
+            assert differences(reached.get(key), expected.get(key), key) == []
+    assert curve(folder) == curve(whole)
+
+
+@pytest.mark.parametrize("case", SMALL_PART, ids=lambda case: "-".join(map(str, case)))
+def test_a_broken_run_goes_on_to_the_same_bits(case: Case, wholes: Wholes, tmp_path: Path) -> None:
+    check(case, wholes, tmp_path / "part")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", EVERY_KIND, ids=lambda case: "-".join(map(str, case)))
+def test_every_kind_of_task_goes_on_to_the_same_bits(
+    case: Case, wholes: Wholes, tmp_path: Path
+) -> None:
+    check(case, wholes, tmp_path / "part")
+
+
+@pytest.mark.slow
+def test_a_survey_goes_on_to_the_same_counts(tmp_path: Path) -> None:
+    """It is interrupted in the middle of a round, and saved at the end of it."""
+    words = ("task=range_query", "seed=7", *TASKS["range_query"], "callbacks.report=null",
+             "~callbacks.progress", "trainer.enable_progress_bar=false")  # fmt: skip
+    run(*words, f"run_dir={tmp_path / 'whole'}")
+    interrupted(tmp_path / "part", 2, *words)
+    resumed(tmp_path / "part")
+    for key in KEPT:
+        reached, expected = (checkpoint(tmp_path / name).get(key) for name in ("part", "whole"))
+        assert differences(reached, expected, key) == []
+    assert curve(tmp_path / "part") == curve(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ALL, ids=lambda case: "-".join(map(str, case)))
+def test_every_broken_run_goes_on_to_the_same_bits(
+    case: Case, wholes: Wholes, tmp_path: Path
+) -> None:
+    check(case, wholes, tmp_path / "part")
