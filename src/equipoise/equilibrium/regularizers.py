@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from equipoise.equilibrium.budget_jitter import SPREAD
+from equipoise.equilibrium.function import evaluate
 from equipoise.equilibrium.gradients import GradientEstimator
 from equipoise.equilibrium.solution import Solution
 from equipoise.equilibrium.state import Function, State, detached, parts
@@ -36,7 +37,7 @@ def jacobian_norm(
         raise ValueError(f"the Jacobian norm needs at least one probe, got {probes}")
     with sdpa_kernel(SDPBackend.MATH):
         leaf = detached(z)
-        fz = f(leaf, *inputs)
+        fz = evaluate(f, leaf, *inputs)
     squares = [_squared_product(leaf, fz, generator) for _ in range(probes)]
     return torch.stack(squares).mean() / sum(part.numel() for part in parts(z))
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from equipoise.equilibrium.function import evaluate
 from equipoise.equilibrium.state import Function, State, parts
 
 if TYPE_CHECKING:
     from equipoise.equilibrium.solvers.inverse import LowRankInverse
+    from equipoise.equilibrium.solvers.stopping import StoppingRule
 
 
 class Status(IntEnum):
@@ -82,6 +84,7 @@ class Solution:
     z is, per sample, the iterate of lowest residual; `states` are the iterates of the evaluations
     chosen by `keep_states`; `inverse` is the quasi-Newton estimate of (J_f - I)^-1 where the solver
     kept one. evaluation: that of f at z, where it was made with a graph, for one estimator to use.
+    rule: how an estimator that brings its own iteration is to judge where that has ended.
     """
 
     z: State
@@ -94,6 +97,7 @@ class Solution:
     states: tuple[State, ...] = ()
     products: int = 0
     evaluation: Evaluation | None = None
+    rule: StoppingRule | None = None
     report: SolveReport = field(init=False)
 
     def __post_init__(self) -> None:
@@ -117,10 +121,10 @@ class Solution:
         if kept is not None:
             return kept
         z = origin(self.z)
-        return Evaluation(z, f(z, *inputs))
+        return Evaluation(z, evaluate(f, z, *inputs))
 
     @classmethod
-    def unsolved(cls, z0: State) -> Solution:
+    def unsolved(cls, z0: State, rule: StoppingRule | None = None) -> Solution:
         """The solution before any evaluation, for estimators that bring their own iteration."""
         first = parts(z0)[0]
         batch, device = first.shape[0], first.device
@@ -130,4 +134,5 @@ class Solution:
             steps=torch.zeros(batch, dtype=torch.long, device=device),
             status=torch.full((batch,), Status.BUDGET, dtype=torch.int8, device=device),
             nfe=0,
+            rule=rule,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,6 +19,33 @@ def parts(state: State) -> tuple[Tensor, ...]:
     return (state,) if isinstance(state, Tensor) else tuple(state)
 
 
+def as_state(value: object, name: str = "a state") -> State:
+    """`value` as a state: a list is taken as a tuple.
+
+    Raises TypeError, which calls it `name`, for anything that is no tensor and holds none, and for
+    tensors of integers, which no iteration can approach.
+    """
+    tensors = (value,) if isinstance(value, Tensor) else value
+    if not isinstance(tensors, tuple | list):
+        raise TypeError(
+            f"{name} must be a tensor or a tuple of tensors, got {_described(value)}{_hint(value)}"
+        )
+    for part in tensors:
+        if not isinstance(part, Tensor):
+            raise TypeError(f"every part of {name} must be a tensor, got {_described(part)}")
+        if not (part.is_floating_point() or part.is_complex()):
+            raise TypeError(f"{name} must be of a floating or complex dtype, got {part.dtype}")
+    return value if isinstance(value, Tensor) else cast(State, tuple(tensors))
+
+
+def _described(value: object) -> str:
+    return "None" if value is None else f"a value of type {type(value).__name__}"
+
+
+def _hint(value: object) -> str:
+    return ": pass its values as a tuple" if isinstance(value, dict) else ""
+
+
 def detached(state: State) -> State:
     """The same values as leaves of a new graph, which require gradients."""
     if isinstance(state, Tensor):
@@ -27,7 +55,10 @@ def detached(state: State) -> State:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a state is laid out as one matrix (B, D), a row per sample; solvers see nothing else."""
+    """How a state is laid out as one matrix (B, D), a row per sample; solvers see nothing else.
+
+    A complex part takes two columns a value, its real and its imaginary part: the algebra is real.
+    """
 
     shapes: tuple[torch.Size, ...]
     dtypes: tuple[torch.dtype, ...]
@@ -39,9 +70,10 @@ class Layout:
     def of(cls, state: State, dtype: torch.dtype | None = None) -> Layout:
         """The layout of `state`; its rows are kept in `dtype`, by default float32 or wider.
 
-        Raises ValueError where the parts do not share the batch dimension.
+        Raises ValueError where the parts do not share the batch dimension, TypeError where they are
+        no tensors.
         """
-        tensors = parts(state)
+        tensors = parts(as_state(state))
         if not tensors or any(part.ndim == 0 for part in tensors):
             raise ValueError("a state needs at least one tensor with a batch dimension")
         if len({part.shape[0] for part in tensors}) > 1:
@@ -50,7 +82,7 @@ class Layout:
         if dtype is None:
             dtype = torch.float32
             for part in tensors:
-                dtype = torch.promote_types(dtype, part.dtype)
+                dtype = torch.promote_types(dtype, part.dtype.to_real())
         shapes = tuple(part.shape for part in tensors)
         dtypes = tuple(part.dtype for part in tensors)
         return cls(shapes, dtypes, dtype, tensors[0].device, not isinstance(state, Tensor))
@@ -71,16 +103,38 @@ class Layout:
         """
         tensors = parts(state)
         if tuple(part.shape for part in tensors) != self.shapes:
-            got = ", ".join(str(tuple(part.shape)) for part in tensors)
-            want = ", ".join(str(tuple(shape)) for shape in self.shapes)
-            raise ValueError(f"f must return a state of the shape that it takes: {want}, got {got}")
-        rows = [part.reshape(self.batch, part.shape[1:].numel()) for part in tensors]
+            raise ValueError(other_shapes(self.shapes, tensors))
+        pairs = zip(tensors, self._widths(), strict=True)
+        rows = [_real(part).reshape(self.batch, width) for part, width in pairs]
         flat = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
         return flat.to(self.dtype)
 
     def restore(self, flat: Tensor) -> State:
         """(B, D) -> a state of the original shapes and dtypes; views where the dtype stays."""
-        widths = [shape[1:].numel() for shape in self.shapes]
-        columns = zip(flat.split(widths, dim=1), self.shapes, self.dtypes, strict=True)
-        restored = tuple(part.view(shape).to(dtype) for part, shape, dtype in columns)
+        columns = zip(flat.split(self._widths(), dim=1), self.shapes, self.dtypes, strict=True)
+        restored = tuple(
+            _complex(part, shape, dtype) if dtype.is_complex else part.view(shape).to(dtype)
+            for part, shape, dtype in columns
+        )
         return restored if self.is_tuple else restored[0]
+
+    def _widths(self) -> list[int]:
+        """Columns of each part."""
+        pairs = zip(self.shapes, self.dtypes, strict=True)
+        return [shape[1:].numel() * (2 if dtype.is_complex else 1) for shape, dtype in pairs]
+
+
+def other_shapes(wanted: tuple[torch.Size, ...], got: tuple[Tensor, ...]) -> str:
+    """What to tell an f that returns other shapes than it takes."""
+    want = ", ".join(str(tuple(shape)) for shape in wanted)
+    found = ", ".join(str(tuple(part.shape)) for part in got)
+    return f"f must return a state of the shape that it takes: {want}, got {found}"
+
+
+def _real(part: Tensor) -> Tensor:
+    return torch.view_as_real(part.resolve_conj()) if part.is_complex() else part
+
+
+def _complex(columns: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    real, imaginary = columns.reshape(*shape, 2).unbind(-1)
+    return torch.complex(real, imaginary).to(dtype)

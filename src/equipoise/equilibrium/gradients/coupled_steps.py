@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from equipoise.equilibrium.function import evaluate
+from equipoise.equilibrium.gradients.own_iteration import report_iteration
 from equipoise.equilibrium.gradients.replay import Circumstances
 from equipoise.equilibrium.solution import SolveReport
-from equipoise.equilibrium.solvers.stopping import TINY
+from equipoise.equilibrium.solvers.stopping import StoppingRule
 from equipoise.equilibrium.state import Function, Layout, State, parts
 
 
@@ -26,6 +28,7 @@ class CoupledSteps:
     dtypes: tuple[torch.dtype, ...]
     steps: int
     relaxation: float
+    rule: StoppingRule
     report: SolveReport
 
     def state(self, flat: Tensor) -> State:
@@ -36,7 +39,7 @@ class CoupledSteps:
 
     def evaluate(self, flat: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
         """f: (B, D) -> (B, D)."""
-        return self.layout.flatten(self.f(self.state(flat), *inputs))
+        return self.layout.flatten(evaluate(self.f, self.state(flat), *inputs))
 
     def relax(self, old: Tensor, value: Tensor) -> Tensor:
         """(1 - b) old + b value."""
@@ -68,7 +71,4 @@ class CoupledSteps:
 
     def _note(self, y: Tensor, fy: Tensor) -> None:
         """The forward report; the residual is that of y at the last evaluation."""
-        gap = torch.linalg.vector_norm(fy - y, dim=1)
-        self.report.residual = gap / (torch.linalg.vector_norm(fy, dim=1) + TINY)
-        self.report.nfe = 2 * self.steps
-        self.report.steps = torch.full_like(gap, self.report.nfe, dtype=torch.long)
+        report_iteration(self.report, self.rule, y, fy, 2 * self.steps)

@@ -19,10 +19,11 @@ from equipoise.equilibrium.state import Function, State, detached
 class Exact:
     """w = J^T w + c for the cotangent c, by a solver, then one product of w with df/d(theta, x).
 
-    c is scaled to unit norm per sample before the solve, so the gradient does not depend on the
-    scale of the loss. One graph of f, at the solution, serves every product of the solve and the
-    last one. Cost: one f, often the solve's own last (`LastEvaluation`), and as many products with
-    J^T as `solver` takes.
+    c is scaled by one number before the solve, so the gradient does not depend on the scale of the
+    loss, and is right where f couples the samples of a batch. The residual of each sample is
+    measured in units of its own c. One graph of f, at the solution, serves every product of the
+    solve and the last one. Cost: one f, often the solve's own last (`LastEvaluation`), and as many
+    products with J^T as `solver` takes.
     Source: Bai et al. 2019 (arXiv 1909.01377), theorem 1.
     """
 
@@ -46,19 +47,34 @@ class Exact:
         return solve_adjoint(self.solver, cotangent, graph, cotangent)
 
 
+LARGEST = 1024.0
+"""Norm of the largest cotangent in the solve: float16 holds it, and thousandths of it as well."""
+
+
 def solve_adjoint(
     solver: Solver, cotangent: Tensor, graph: Graph, start: Tensor
 ) -> tuple[Tensor, SolveReport]:
-    """w = J^T w + c from `start`, all (B, D); in units of |c| per sample, whatever its scale."""
-    size = norms(cotangent).clamp(min=torch.finfo(cotangent.dtype).tiny)
-    unit = cotangent / size
+    """w = J^T w + c from `start`, all (B, D), in the same accuracy relative to each row of c.
+
+    All rows are scaled alike: scaled one by one they would be those of another system wherever J
+    couples them.
+    """
+    tiny = torch.finfo(cotangent.dtype).tiny
+    sizes = torch.nan_to_num(norms(cotangent), posinf=0.0)
+    scale = (sizes.amax() / LARGEST).clamp(min=tiny)
+    scaled = cotangent / scale
 
     def adjoint(w: Tensor) -> Tensor:
-        return graph.product(w) + unit
+        return graph.product(w) + scaled
 
-    solution = solver.solve(adjoint, unit if start is cotangent else start / size)
+    solution = solver.solve(
+        adjoint,
+        scaled if start is cotangent else start / scale,
+        # A row of zeros is still given a unit, by which no residual overflows.
+        coupled_units=(sizes / scale).clamp(min=tiny**0.5).squeeze(1),
+    )
     assert isinstance(solution.z, Tensor)
-    return solution.z * size, solution.report
+    return solution.z * scale, solution.report
 
 
 def norms(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from equipoise.equilibrium.function import evaluate
 from equipoise.equilibrium.gradients.attached_graph import Graph, Rule
 from equipoise.equilibrium.gradients.estimator import constant
 from equipoise.equilibrium.gradients.second_derivatives import Once
@@ -29,12 +30,12 @@ def attach_functionally(
     There torch.func gives the products with J^T, at the level of the transform that asks.
     """
     z = constant(solution.z)
-    fz = f(z, *inputs)
+    fz = evaluate(f, z, *inputs)
 
-    def evaluate(z: State) -> State:
-        return f(z, *inputs)
+    def evaluated(z: State) -> State:
+        return evaluate(f, z, *inputs)
 
-    outputs = _FunctionalCotangent.apply(rule, evaluate, z, solution.report, *parts(fz))
+    outputs = _FunctionalCotangent.apply(rule, evaluated, z, solution.report, *parts(fz))
     return outputs if isinstance(fz, tuple) else outputs[0]
 
 

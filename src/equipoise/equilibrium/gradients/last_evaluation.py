@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import distributed
 
+from equipoise.equilibrium.function import evaluate
 from equipoise.equilibrium.gradients.estimator import GradientEstimator, constant
 from equipoise.equilibrium.gradients.functional_cotangent import transformed
 from equipoise.equilibrium.solution import Evaluation, Origin
@@ -44,7 +45,7 @@ class LastEvaluation:
             return self.f(z, *inputs)
         with torch.enable_grad():
             origin = self.origin(z)
-            value = self.f(origin, *inputs)
+            value = evaluate(self.f, origin, *inputs)
         self.kept = Evaluation(origin, value)
         return constant(value)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from equipoise.equilibrium.function import evaluate
 from equipoise.equilibrium.gradients.coupled_steps import CoupledSteps
 from equipoise.equilibrium.gradients.leaves import leaf_tensors
 from equipoise.equilibrium.gradients.replay import Circumstances
@@ -36,7 +37,7 @@ class Pullback:
         coupled = self.coupled
         with torch.enable_grad(), circumstances.again():
             state = detached(coupled.state(flat))
-            value = coupled.f(state, *self.inputs)
+            value = evaluate(coupled.f, state, *self.inputs)
         self._check(value, state)
         weighted = parts(coupled.layout.restore(cotangent * coupled.relaxation))
         pairs = [

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from equipoise.equilibrium.function import evaluate
 from equipoise.equilibrium.gradients.coupled_steps import CoupledSteps
 from equipoise.equilibrium.gradients.estimator import constant
 from equipoise.equilibrium.gradients.functional_cotangent import transformed
 from equipoise.equilibrium.gradients.inversion import ReversibleSteps
 from equipoise.equilibrium.gradients.leaves import leaf_tensors
+from equipoise.equilibrium.gradients.own_iteration import rule_of
 from equipoise.equilibrium.gradients.replay import Circumstances
 from equipoise.equilibrium.solution import Solution
 from equipoise.equilibrium.state import Function, Layout, State, parts
@@ -45,11 +47,16 @@ class Reversible:
         if not 0 < self.relaxation < 2 or self.relaxation == 1:
             raise ValueError(f"relaxation must lie in (0, 2) and not be 1, got {self.relaxation}")
 
+    def with_budget(self, evaluations: int) -> Reversible:
+        """Two evaluations a step."""
+        return replace(self, steps=max(evaluations // 2, 1))
+
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
         """z after all steps."""
         dtypes = tuple(part.dtype for part in parts(z0))
         layout = Layout.of(z0, torch.float64)
-        coupled = CoupledSteps(f, layout, dtypes, self.steps, self.relaxation, solution.report)
+        rule, report = rule_of(solution), solution.report
+        coupled = CoupledSteps(f, layout, dtypes, self.steps, self.relaxation, rule, report)
         if not torch.is_grad_enabled():
             _, z, _ = coupled.run(layout.flatten(z0), inputs)
             return coupled.state(z)
@@ -71,5 +78,5 @@ def _traced(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """f(z0) (B, D), evaluated with a graph, which tells the leaves that f reads by closure."""
     local = tuple(x.detach().requires_grad_(x.requires_grad) for x in inputs)
-    value = coupled.f(constant(z0), *local)
+    value = evaluate(coupled.f, constant(z0), *local)
     return coupled.layout.flatten(value).detach(), leaf_tensors(value, local)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from equipoise.equilibrium.function import evaluate
 from equipoise.equilibrium.gradients.estimator import report_products
+from equipoise.equilibrium.gradients.own_iteration import report_iteration, rule_of
 from equipoise.equilibrium.solution import Solution
-from equipoise.equilibrium.solvers.stopping import TINY
 from equipoise.equilibrium.state import Function, Layout, State
 
 
@@ -34,24 +36,20 @@ class Unrolled:
         if self.steps < 1:
             raise ValueError(f"unrolled needs at least one step, got {self.steps}")
 
+    def with_budget(self, evaluations: int) -> Unrolled:
+        """One evaluation a step."""
+        return replace(self, steps=max(evaluations, 1))
+
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
         """f applied `steps` times; the report tells the residual of the last iterate evaluated."""
-        evaluate: Any = f
+        step: Function = partial(evaluate, f)
         if self.checkpoint and torch.is_grad_enabled():
-            evaluate = lambda z, *rest: checkpoint(f, z, *rest, use_reentrant=False)  # noqa: E731
+            step = partial(checkpoint, step, use_reentrant=False)
         before, state = z0, z0
         for _ in range(self.steps):
-            before, state = state, evaluate(state, *inputs)
-        self._report(solution, before, state)
+            before, state = state, step(state, *inputs)
+        layout = Layout.of(z0)
+        ends = layout.flatten(before).detach(), layout.flatten(state).detach()
+        report_iteration(solution.report, rule_of(solution), *ends, self.steps)
         report_products(state, solution.report, self.steps)
         return state
-
-    @torch.no_grad()
-    def _report(self, solution: Solution, before: State, state: State) -> None:
-        layout = Layout.of(before)
-        z, fz = layout.flatten(before), layout.flatten(state)
-        size = torch.linalg.vector_norm(fz, dim=1)
-        report = solution.report
-        report.residual = torch.linalg.vector_norm(fz - z, dim=1) / (size + TINY)
-        report.steps = torch.full_like(solution.steps, self.steps)
-        report.nfe = self.steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from equipoise.equilibrium.function import evaluate
 from equipoise.equilibrium.state import Function, Layout
 
 NEEDED = "derivatives of f are needed here"
@@ -79,4 +80,4 @@ class FlatFunction:
         self._graph = None
 
     def _value(self, z: Tensor) -> Tensor:
-        return self.layout.flatten(self.f(self.layout.restore(z), *self.inputs))
+        return self.layout.flatten(evaluate(self.f, self.layout.restore(z), *self.inputs))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from equipoise.equilibrium.solution import Solution
 from equipoise.equilibrium.solvers.compaction import Compaction, check_rows
+from equipoise.equilibrium.solvers.coupled_search import CoupledSearch
 from equipoise.equilibrium.solvers.flat_function import FlatFunction
 from equipoise.equilibrium.solvers.inverse import LowRankInverse
 from equipoise.equilibrium.solvers.search import Search
@@ -111,20 +112,22 @@ class Solver(ABC):
         """The method's memory at the start of a solve from z0 (B, D)."""
 
     @torch.no_grad()
-    def solve(self, f: Function, z0: State, *inputs: Tensor) -> Solution:
+    def solve(
+        self, f: Function, z0: State, *inputs: Tensor, coupled_units: Tensor | None = None
+    ) -> Solution:
         """Iterate from z0 until every sample has ended or the budget is spent.
 
         f(z, *inputs) -> state of z's shape, evaluated as it is, under the caller's autocast. No
-        graph is kept: gradients are the estimators' business.
+        graph is kept: gradients are the estimators' business. coupled_units (B,): for an f whose
+        samples depend on each other (`CoupledSearch`), what a residual of 1 means for each of them.
         """
         layout = Layout.of(z0, getattr(torch, self.dtype) if self.dtype else None)
         function = FlatFunction(f, layout, inputs, resolution(z0, layout))
         z = layout.flatten(z0)
-        rule = StoppingRule(self.stop, self.tol, function.resolution)
-        search = Search(z, rule, self.patience, self.trace)
+        search = self._search(z, function.resolution, coupled_units)
         trajectory = Trajectory(self.keep_states)
         iteration = self.start(z, function)
-        compaction = self._compaction(layout, inputs)
+        compaction = self._compaction(layout, inputs if coupled_units is None else ())
         spare = torch.empty_like(z)
         checked = 0
         while True:
@@ -164,6 +167,13 @@ class Solver(ABC):
             states=tuple(layout.restore(state) for state in trajectory.finish(outcome.z)),
             inverse=compaction.whole_inverse(search, iteration.inverse()),
         )
+
+    def _search(self, z: Tensor, resolution: float, coupled_units: Tensor | None) -> Search:
+        if coupled_units is None:
+            rule = StoppingRule(self.stop, self.tol, resolution)
+            return Search(z, rule, self.patience, self.trace)
+        rule = StoppingRule(self.stop, self.tol, resolution, coupled_units.to(z.dtype))
+        return CoupledSearch(z, rule, self.patience, self.trace)
 
     def _compaction(self, layout: Layout, inputs: tuple[Tensor, ...]) -> Compaction:
         """By `compact_at`; a share that is never reached where nothing is to be dropped."""
