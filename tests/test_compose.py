@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.compose import CONF, compose, override_stored, plain, storable, with_grid
+from equipoise.compose import CONF, compose, with_grid
 from equipoise.errors import UserError
 
 SURVEYS = {f.stem for f in (CONF / "model").glob("*.yaml") if "range_estimate" in f.read_text()}
@@ -139,6 +139,13 @@ def test_typed_steps_are_the_length_of_the_run():
         ("callbacks.gradient_schedule.phases=[{begin: 0}]", "looks like"),
         ("callbacks.gradient_schedule.phases=[{start: 0, gradint: jfb}]", "did you mean gradient"),
         ("experiment=nothing", "experiment has no choice"),
+        ("~trainer", "what every run needs"),
+        ("~seed", "what every run needs"),
+        ("~task.objective", "what every run needs"),
+        ("~task.batch_siz", "did you mean task.batch_size"),
+        ("hydra.searchpath=mine", "must be a list"),
+        ("hydra.searchpath=[file://nowhere]", "there is no folder nowhere"),
+        ("hydra.searchpath=[s3://mine]", "s3:// cannot be read"),
     ],
 )
 def test_a_wrong_word_is_answered_by_the_nearest_right_one(typed, said):
@@ -189,33 +196,16 @@ def test_every_choice_composes(typed):
     assert compose([typed, *task]).config
 
 
-def test_a_stored_configuration_follows_the_folder_of_the_run_that_reads_it():
-    composition = compose(["run_dir=first"])
-    stored = storable(composition.config)
-    assert "first" not in str(stored)
-    again = override_stored(stored, composition.choices, ["run_dir=second"])
-    assert again.config.logger.csv.save_dir == "second"
-    assert again.config.callbacks.checkpoint_best.dirpath == "second/checkpoints"
+def test_an_entry_is_left_out_or_added():
+    assert "report" not in compose(["~callbacks.report"]).config.callbacks
+    added = compose(["+callbacks.mine={_target_: my_package.Mine, word: hello}"])
+    assert added.config.callbacks.mine.word == "hello"
 
 
-def test_typed_steps_rule_over_stored_epochs():
-    composition = compose(["trainer.max_epochs=1"])
-    stored = storable(composition.config)
-    again = override_stored(stored, composition.choices, ["trainer.max_steps=600"])
-    assert (again.config.trainer.max_steps, again.config.trainer.max_epochs) == (600, -1)
-
-
-def test_a_stored_configuration_takes_settings_and_whole_choices_on_top():
-    composition = compose(["solver.max_steps=7", "model.channels=[16,16]"])
-    stored = plain(composition.config, resolve=True)
-    changed = override_stored(stored, composition.choices, ["gradient=exact", "solver.tol=1e-5"])
-    assert changed.choices["gradient"] == "exact"
-    assert changed.config.gradient.solver.max_steps == 20
-    assert changed.config.solver.max_steps == 7
-    assert changed.config.solver.tol == 1e-5
-    assert list(changed.config.model.channels) == [16, 16]
-    with pytest.raises(UserError, match=r"did you mean solver\.tol"):
-        override_stored(stored, composition.choices, ["solver.tool=1"])
+def test_folders_of_ones_own_add_choices_also_from_a_package():
+    for place in (f"file://{Path(__file__).parent / 'conf'}", "pkg://tests.conf"):
+        found = [f"hydra.searchpath=[{place}]", "task=tokens_for_tests", "model=deq_transformer"]
+        assert compose(found).choices["task"] == "tokens_for_tests"
 
 
 def test_an_experiment_may_choose_otherwise_than_the_recipe():

@@ -6,6 +6,7 @@ Nothing heavy is imported before it is needed, so that a misspelt word is answer
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,23 +41,33 @@ def settle_data(config: DictConfig) -> None:
         OmegaConf.update(config, f"task.{key}", value)
 
 
-def open_folder(config: DictConfig, directory: Path) -> None:
+def open_folder(config: DictConfig, built: Run) -> None:
     """Make the run's folder with config.yaml in it, once everything could be built."""
+    from lightning.pytorch.loggers import CSVLogger
     from omegaconf import OmegaConf
 
-    directory.mkdir(parents=True, exist_ok=True)
+    from equipoise.compose import plain
+
+    built.directory.mkdir(parents=True, exist_ok=True)
     if is_first_process():
-        OmegaConf.save(config, directory / "config.yaml", resolve=True)
-        print(f"run folder: {directory}")
+        OmegaConf.save(config, built.directory / "config.yaml", resolve=True)
+        print(f"run folder: {built.directory}")
+    for logger in built.trainer.loggers:
+        if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv
+            logger.log_hyperparams(plain(config, resolve=True))
 
 
 def build_run(composition: Composition, directory: Path) -> Run:
-    """Build data, network, task, callbacks, loggers and trainer, all by `_target_`."""
+    """Build data, network, task, callbacks, loggers and trainer, all by `_target_`.
+
+    Nothing is written, and no data is read.
+    """
     import lightning.pytorch as pl
 
     from equipoise.callbacks.curve_state import CurveState
     from equipoise.callbacks.estimator_state import EstimatorState
     from equipoise.callbacks.observers import behind_one
+    from equipoise.callbacks.resumed_optimizer import ResumedOptimizer
     from equipoise.callbacks.run_state import RandomState
     from equipoise.callbacks.training_position import TrainingPosition
     from equipoise.callbacks.unprofiled import Unprofiled
@@ -73,6 +84,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
     callbacks += [RandomState()]
+    callbacks += [ResumedOptimizer(stored.get("optimizer") or {}, stored.get("schedule") or {})]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
     callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
     around: dict[str, Any] = {"callbacks": behind_one(callbacks), "logger": loggers or False}
@@ -83,11 +95,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
         config["trainer"]["plugins"], {"config": stored, "choices": composition.choices}
     )
     trainer = instantiate("trainer", config["trainer"], **around)
-    open_folder(composition.config, directory)
-    for logger in loggers:
-        if not isinstance(logger, pl.loggers.CSVLogger):  # config.yaml lies beside metrics.csv
-            logger.log_hyperparams(config)
-    return Run(data, task, trainer, directory, composition.choices, config["seed"])
+    return Run(data, task, trainer, directory, composition.choices, config["seed"], stored)
 
 
 def checkpoint_plugins(configured: Any, always: dict[str, Any]) -> list[Any]:
@@ -104,6 +112,38 @@ def checkpoint_plugins(configured: Any, always: dict[str, Any]) -> list[Any]:
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
         plugins.append(CheckpointFile(always))
     return plugins
+
+
+def check_weights(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Raise UserError where the network has other weights than the checkpoint at `path`.
+
+    Counters of random numbers (`_extra_state`) are no weights.
+    """
+    own = {n: tuple(v.shape) for n, v in network.state_dict().items() if hasattr(v, "shape")}
+    told = {name: shape for name, shape in shapes.items() if not name.endswith("_extra_state")}
+    for name in sorted({*own, *told} - {n for n in own if n.endswith("_extra_state")}):
+        if own.get(name) != told.get(name):
+            raise UserError(
+                f"the checkpoint {path} does not fit the network: {name} is "
+                f"{_described(told.get(name))} there and {_described(own.get(name))} here; leave "
+                "out what changes the network, such as model.size=large"
+            )
+
+
+def _described(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else f"of shape {list(shape)}"
+
+
+def restored_model(config: dict[str, Any], state: Mapping[str, Any], path: Path) -> nn.Module:
+    """The network of a stored configuration with the weights of its checkpoint.
+
+    Raises UserError where they do not fit.
+    """
+    model = build_model(config)
+    mine = {n.removeprefix("model."): v for n, v in state.items() if n.startswith("model.")}
+    check_weights(model, {n: tuple(v.shape) for n, v in mine.items() if hasattr(v, "shape")}, path)
+    model.load_state_dict(mine, strict=False)
+    return model
 
 
 def check_padding(data: Any, model: Any) -> None:
@@ -126,9 +166,23 @@ def build_task(config: dict[str, Any]) -> LightningModule:
     parts: dict[str, Any] = {"model": build_model(config)}
     if config["model"].get("weights", True):
         parts["make_optimizer"] = instantiate("optimizer", config["optimizer"])
+        check_optimizer(parts["make_optimizer"])
         parts["schedule"] = instantiate("schedule", config["schedule"])
     task: LightningModule = instantiate("task.objective", config["task"]["objective"], **parts)
     return task
+
+
+def check_optimizer(make_optimizer: Callable[[Any], Any]) -> None:
+    """Raise UserError where an optimiser refuses its settings, which it sees with its parameters.
+
+    It is given one parameter here, so that the answer comes before a run begins.
+    """
+    from torch import empty, nn
+
+    try:
+        make_optimizer([nn.Parameter(empty(0))])
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"optimizer: {error}") from error
 
 
 def build_model(config: dict[str, Any]) -> nn.Module:

@@ -31,14 +31,6 @@ def existing_checkpoint(path: str | Path) -> Path:
     return file
 
 
-def whole_epochs(checkpoint: dict[str, Any]) -> int:
-    """How many epochs the weights of a checkpoint have been trained for; a part does not count."""
-    if "training_position" in checkpoint:
-        return int(checkpoint["training_position"]["epoch"])
-    counters = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress")
-    return int(counters["current"]["processed"] if counters else checkpoint.get("epoch", 0))
-
-
 def read_content(file: Path) -> Any:
     """What a checkpoint file holds, on the CPU, once its checksums are found right.
 

@@ -17,11 +17,10 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from equipoise.checkpoints import existing_checkpoint
 from equipoise.checks import check_curve_in_training, check_single_run
-from equipoise.compose import CONF, compose, parse, plain
+from equipoise.compose import CONF, SEARCH_PATH, parse, plain
 from equipoise.errors import RunFailed, RunInterrupted, UserError
-from equipoise.run import execute, run_directory
+from equipoise.run import composed, execute, rehearse, run_directory
 
 WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn",
               "--config-dir", "-cd", "--info", "-i", "--experimental-rerun"}  # fmt: skip
@@ -57,10 +56,8 @@ def check(overrides: Sequence[str], multirun: bool) -> None:
     if not multirun:
         check_single_run(parse(overrides))
     for job in itertools.islice(jobs(overrides) if multirun else [list(overrides)], MOST_CHECKED):
-        composition = compose(job)
+        composition = composed(job)
         check_curve_in_training(composition.config, composition.choices)
-        if composition.config.ckpt_path:
-            existing_checkpoint(composition.config.ckpt_path)
 
 
 def jobs(overrides: Sequence[str]) -> list[list[str]]:
@@ -79,7 +76,9 @@ def show_config(argv: Sequence[str]) -> int:
     flags, overrides = split_flags(argv)
     if flags[flags.index("--cfg") + 1 : flags.index("--cfg") + 2] != ["job"]:
         return start(flags, overrides)
-    config: Any = compose(overrides).config
+    composition = composed(overrides)
+    rehearse(composition)
+    config: Any = composition.config
     for flag in ("-p", "--package"):
         if flag in flags:
             config = OmegaConf.select(config, flags[flags.index(flag) + 1])
@@ -107,7 +106,7 @@ def start(flags: Sequence[str], overrides: Sequence[str]) -> int:
 
 def sweep_table(overrides: Sequence[str]) -> dict[str, Any] | None:
     """The table that the chosen sweep ends in."""
-    sweep = compose(jobs(overrides)[0]).config.get("sweep")
+    sweep = composed(jobs(overrides)[0]).config.get("sweep")
     return plain(sweep)["table"] if sweep else None
 
 
@@ -120,7 +119,8 @@ def job(config: DictConfig) -> float | None:
     settings = HydraConfig.get()
     directory = shortened(Path(settings.runtime.output_dir))
     try:
-        metrics = execute(compose(settings.overrides.task), directory)
+        searched = [line for line in settings.overrides.hydra if SEARCH_PATH in line]
+        metrics = execute(composed([*searched, *settings.overrides.task]), directory)
     except (UserError, RunFailed, RunInterrupted) as error:
         outcome.append(error)
         if settings.mode == RunMode.RUN:
@@ -167,7 +167,7 @@ def job_folder(overrides: Sequence[str]) -> list[str]:
     """The override that tells Hydra the run's folder; a process started beside ours is told."""
     if any(line.startswith("hydra.run.dir=") for line in overrides):
         return []
-    composition = compose(overrides)
+    composition = composed(overrides)
     return [f"hydra.run.dir={run_directory(composition, 'train')}"]
 
 

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equipoise.checkpoints import whole_epochs
 from equipoise.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from equipoise.stored import Stored
 
 WANDB = "WandbLogger"
 
@@ -22,15 +23,16 @@ def goes_on_in(directory: Path, resume_from: str | None) -> bool:
     return bool(resume_from) and directory.resolve() in Path(str(resume_from)).resolve().parents
 
 
-def check_resumable(checkpoint: dict[str, Any], path: str, trainer: DictConfig) -> None:
+def check_resumable(stored: Stored, trainer: DictConfig) -> None:
     """Raise UserError where the checkpoint cannot be gone on with for as long as is asked for."""
-    if "optimizer_states" not in checkpoint or "loops" not in checkpoint:
+    if not stored.whole:
         raise UserError(
-            f"the checkpoint {path} holds the weights alone (save_weights_only=true), without the "
-            "optimiser's state: it can be evaluated, but to be resumed it must be saved whole"
+            f"the checkpoint {stored.path} holds the weights alone (save_weights_only=true), "
+            "without the optimiser's state: it can be evaluated, but to be resumed it must be "
+            "saved whole"
         )
-    _refuse_shorter("max_steps", trainer.get("max_steps"), int(checkpoint["global_step"]), "steps")
-    _refuse_shorter("max_epochs", trainer.get("max_epochs"), whole_epochs(checkpoint), "epochs")
+    _refuse_shorter("max_steps", trainer.get("max_steps"), stored.steps, "steps")
+    _refuse_shorter("max_epochs", trainer.get("max_epochs"), stored.epochs, "epochs")
 
 
 def _refuse_shorter(key: str, limit: Any, reached: int, what: str) -> None:
@@ -41,9 +43,7 @@ def _refuse_shorter(key: str, limit: Any, reached: int, what: str) -> None:
         )
 
 
-def keep_earlier_curve(
-    loggers: Sequence[Any], checkpoint: dict[str, Any], directory: Path, resume_from: str
-) -> None:
+def keep_earlier_curve(loggers: Sequence[Any], stored: Stored, directory: Path) -> None:
     """Hand the rows of a broken run's metrics.csv to the logger that would replace the file.
 
     Only where the run goes on in its own folder, and only the rows up to the checkpoint: those
@@ -51,21 +51,20 @@ def keep_earlier_curve(
     """
     from lightning.pytorch.loggers import CSVLogger
 
-    if not goes_on_in(directory, resume_from):
+    if not goes_on_in(directory, str(stored.path)):
         return
     for logger in loggers:
         file = Path(logger.log_dir) / "metrics.csv" if isinstance(logger, CSVLogger) else None
         if file is not None and file.is_file():
             with file.open(newline="") as lines:
                 rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
-            logger.experiment.metrics.extend(_up_to(checkpoint, rows))
+            logger.experiment.metrics.extend(_up_to(stored, rows))
 
 
-def _up_to(checkpoint: dict[str, Any], rows: list[dict[str, str]]) -> list[dict[str, str]]:
+def _up_to(stored: Stored, rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """The rows that were written before the checkpoint, or of the epoch that it closes."""
-    kept = checkpoint.get("curve", {}).get("rows", len(rows))
-    epoch = checkpoint.get("training_position", {}).get("epoch", 0)
-    while kept < len(rows) and float(rows[kept].get("epoch") or epoch) < epoch:
+    kept = len(rows) if stored.rows is None else stored.rows
+    while kept < len(rows) and float(rows[kept].get("epoch") or stored.epochs) < stored.epochs:
         kept += 1
     return rows[:kept]
 

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equipoise.building import build_model, build_run, instantiate, settle_data
+from equipoise.building import (
+    build_model,
+    build_run,
+    check_weights,
+    instantiate,
+    open_folder,
+    restored_model,
+    settle_data,
+)
 from equipoise.checkpoints import read_checkpoint
 from equipoise.errors import UserError
 from equipoise.resuming import (
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
 
     from equipoise.anytime import AnytimeCurve
     from equipoise.compose import Composition
+    from equipoise.stored import Stored
     from equipoise.training import Run
 
 
@@ -35,25 +45,53 @@ def run(*overrides: str) -> dict[str, Any]:
 
     Raises UserError, RunFailed or RunInterrupted with one sentence.
     """
-    from equipoise.compose import compose
-
-    composition = compose(overrides)
+    composition = composed(overrides)
     return execute(composition, run_directory(composition, "train"))
 
 
+def composed(typed: Sequence[str]) -> Composition:
+    """What train.py makes of `typed`: of a checkpoint's configuration where `ckpt_path` names one.
+
+    Raises UserError.
+    """
+    from equipoise.compose import Typed, compose
+    from equipoise.recompose import recompose
+    from equipoise.stored import read_stored
+
+    path = Typed.of(typed).value("ckpt_path")
+    if not isinstance(path, str | int):  # of a sweep's list composing says what is wrong
+        composition = compose(typed)
+        path = composition.config.ckpt_path
+        if not path:
+            return composition
+    return recompose(read_stored(str(path)), typed, "train")
+
+
 def build(*overrides: str) -> nn.Module:
-    """The network that `overrides` describe, with the weights that it starts from."""
-    from equipoise.compose import compose, plain
+    """The network that `overrides` describe, with the weights that a run of their seed starts from.
+
+    With `ckpt_path` it is the checkpoint's network with its weights, and `overrides` on top. The
+    program's own random numbers are left as they are. Raises UserError.
+    """
+    import torch
+
+    from equipoise.compose import plain
     from equipoise.schema import check_signatures
 
-    composed = compose(overrides).config
-    if not (composed.task.get("classes") or composed.task.get("mask_classes")):
-        settle_data(composed)
-    config = plain(composed, resolve=True)
-    check_signatures(
-        {part: config[part] for part in ("model", "solver", "gradient", "regularizer")}
-    )
-    return build_model(config)
+    composition = composed(overrides)
+    config = composition.config
+    check_trust(composition)
+    if not (config.task.get("classes") or config.task.get("mask_classes")):
+        settle_data(config)
+    parts = plain(config, resolve=True)
+    layer = ("model", "solver", "gradient", "eval_solver", "regularizer", "equilibrium")
+    check_signatures({part: parts[part] for part in layer if parts.get(part)})
+    with torch.random.fork_rng():
+        torch.manual_seed(parts["seed"])
+        if not config.ckpt_path:
+            return build_model(parts)
+        path = Path(config.ckpt_path)
+        return restored_model(parts, read_checkpoint(path)["state_dict"], path)
 
 
 def evaluate(*overrides: str) -> dict[str, Any]:
@@ -62,24 +100,26 @@ def evaluate(*overrides: str) -> dict[str, Any]:
     The configuration is the checkpoint's, with `overrides` on top. Raises UserError.
     """
     from equipoise import checks
-    from equipoise.compose import override_stored, parse
+    from equipoise.compose import Typed
+    from equipoise.recompose import recompose
+    from equipoise.stored import stored_run
 
-    typed = parse(overrides)
-    path = str({o.key_or_group: o.value() for o in typed}.get("ckpt_path") or "")
+    words = Typed.of(overrides)
+    path = words.value("ckpt_path")
     if not path:
         raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
-    checkpoint = read_checkpoint(path)
-    composition = override_stored(checkpoint["config"], checkpoint["choices"], overrides)
-    if not any(o.key_or_group == "logger" for o in typed):
+    checkpoint = read_checkpoint(str(path))
+    stored = stored_run(checkpoint, str(path))
+    composition = recompose(stored, overrides, "evaluate")
+    if not any(o.key_or_group.partition(".")[0] == "logger" for o in words.overrides):
         composition.config.logger = {}  # the training's loggers belong to the training
     checks.check_curve_on_model(composition.config, composition.choices)
-    directory = run_directory(composition, "evaluate")
-    _prepare(composition, directory)
+    built = prepared(composition, run_directory(composition, "evaluate"), stored)
     curve = instantiate_curve(composition)
-    built = build_run(composition, directory)
+    open_folder(composition.config, built)
     from equipoise import training
 
-    if {o.key_or_group.split(".")[0] for o in typed} & {"solver", "gradient"}:
+    if {o.key_or_group.split(".")[0] for o in words.overrides} & {"solver", "gradient"}:
         checkpoint.pop("gradient_phase", None)  # what was typed outranks the schedule
     training.restore(built, checkpoint)
     exit_code = 1
@@ -109,22 +149,20 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
 
     checks.check_curve_in_training(composition.config, composition.choices)
     resume_from = composition.config.ckpt_path
-    checkpoint = read_checkpoint(resume_from) if resume_from else None
-    if checkpoint is not None:
-        composition = _resumed(composition, checkpoint)
-        check_resumable(checkpoint, resume_from, composition.config.trainer)
-    same_run = goes_on_in(directory, resume_from)
-    settle_wandb_run(composition.config, composition.typed, same_run)
-    _prepare(composition, directory)
-    built = build_run(composition, directory)
+    stored = resumed_from(composition)
+    if stored is not None:
+        check_resumable(stored, composition.config.trainer)
+    settle_wandb_run(composition.config, composition.typed, goes_on_in(directory, resume_from))
+    built = prepared(composition, directory, stored)
+    open_folder(composition.config, built)
     from equipoise import training
 
-    if checkpoint is not None:
-        keep_earlier_curve(built.trainer.loggers, checkpoint, directory, resume_from)
+    if stored is not None:
+        keep_earlier_curve(built.trainer.loggers, stored, directory)
     exit_code = 1
     try:
         metrics = training.fit_and_test(
-            built, resume_from, None if checkpoint is None else int(checkpoint["global_step"])
+            built, resume_from, None if stored is None else stored.steps
         )
         exit_code = 0
         _finish(built, metrics)
@@ -133,27 +171,52 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
         close_wandb(exit_code)
 
 
-def _resumed(composition: Composition, checkpoint: dict[str, Any]) -> Composition:
-    """The stored configuration with what was typed on top."""
-    from equipoise.compose import override_stored
+def rehearse(composition: Composition) -> None:
+    """Check all that a run checks before it starts, down to building every part, and start nothing.
 
-    return override_stored(checkpoint["config"], checkpoint["choices"], composition.typed)
+    What the dataset's files tell is filled into the configuration. Raises UserError.
+    """
+    typed = composition.config.run_dir
+    prepared(composition, Path(typed or "runs"), resumed_from(composition))
+    composition.config.run_dir = typed
+
+
+def resumed_from(composition: Composition) -> Stored | None:
+    """The run behind the checkpoint that a composition goes on from, None where it begins anew."""
+    from equipoise.stored import read_stored
+
+    return None if composition.trusted is None else read_stored(composition.config.ckpt_path)
+
+
+def prepared(composition: Composition, directory: Path, stored: Stored | None) -> Run:
+    """The parts of a run, after every check that a run makes before it writes anything.
+
+    Raises UserError.
+    """
+    _prepare(composition, directory)
+    built = build_run(composition, directory)
+    if stored is not None:
+        check_weights(built.task, stored.shapes, stored.path)
+    return built
 
 
 def run_directory(composition: Composition, purpose: str) -> Path:
     """The folder of the run: `run_dir` where it was typed, else runs/<task>/<model>/<time>.
 
-    Raises UserError where `run_dir` holds other results: only the run that a checkpoint belongs to
-    may be gone on with.
+    Raises UserError where `run_dir` holds other results: only a training may go on in the folder
+    of the run that its checkpoint belongs to.
     """
     config, choices = composition.config, composition.choices
     typed = any(line.startswith("run_dir=") for line in composition.typed)
     if typed and config.run_dir:
         directory = Path(config.run_dir)
         checkpoint = Path(config.ckpt_path or ".").resolve()
-        inside = directory.resolve() in checkpoint.parents
-        if directory.is_dir() and any(directory.iterdir()) and not inside:
-            raise UserError(f"run_dir={directory} is not empty; name a new folder")
+        goes_on = purpose == "train" and directory.resolve() in checkpoint.parents
+        if directory.is_dir() and any(directory.iterdir()) and not goes_on:
+            raise UserError(
+                f"run_dir={directory} is not empty; name a new folder, such as "
+                f"run_dir={directory}_{purpose}"
+            )
         return directory
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     suffix = "" if purpose == "train" else f"_{purpose}"
@@ -168,9 +231,19 @@ def _prepare(composition: Composition, directory: Path) -> None:
     from equipoise.schema import check_signatures
 
     composition.config.run_dir = str(directory)
+    check_trust(composition)
     settle_data(composition.config)
     check_signatures(plain(composition.config, resolve=True))
     quiet_lightning()
+
+
+def check_trust(composition: Composition) -> None:
+    """Let a configuration out of a checkpoint name no other code than what is trusted."""
+    from equipoise.compose import plain
+    from equipoise.trust import check_targets
+
+    if composition.trusted is not None:
+        check_targets(plain(composition.config), composition.trusted)
 
 
 def close_wandb(exit_code: int) -> None:

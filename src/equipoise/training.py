@@ -28,10 +28,11 @@ from equipoise.callbacks import (
 from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.observers import every_callback
 from equipoise.callbacks.training_position import position
-from equipoise.checkpoints import read_checkpoint, whole_epochs
+from equipoise.checkpoints import read_checkpoint
 from equipoise.equilibrium import NotConvergedError
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.interrupts import Stopped, stoppable
+from equipoise.stored import finished_epochs
 
 
 @runtime_checkable
@@ -56,6 +57,7 @@ class Run:
     directory: Path
     choices: dict[str, str]
     seed: int
+    config: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     def find(self, kind: type[CallbackType]) -> CallbackType | None:
@@ -151,7 +153,7 @@ def evaluate(
 
     Raises RunInterrupted on Ctrl-C; what was measured before it is kept.
     """
-    reached = Reached(epochs=whole_epochs(checkpoint), steps=int(checkpoint["global_step"]))
+    reached = Reached(epochs=finished_epochs(checkpoint), steps=int(checkpoint["global_step"]))
     status = "failed"
     try:
         with stoppable():
@@ -212,7 +214,24 @@ def restore(run: Run, checkpoint: dict[str, Any]) -> None:
     load_weights(run.task, checkpoint["state_dict"])
     schedule = run.find(GradientSchedule)
     if schedule is not None:
-        schedule.restore(run.task, checkpoint)
+        schedule.restore(run.task, checkpoint | phase_by_step(run, schedule, checkpoint))
+
+
+def phase_by_step(
+    run: Run, schedule: GradientSchedule, checkpoint: dict[str, Any]
+) -> dict[str, Any]:
+    """The phase that a checkpoint's step lies in, where it was saved under other phases.
+
+    So best.ckpt may be, of a run that was resumed with a schedule of its own.
+    """
+    if phases_of(run.config) == phases_of(checkpoint["config"]):
+        return {}
+    return {"gradient_phase": schedule.phase_at(checkpoint["global_step"], schedule.total)}
+
+
+def phases_of(config: dict[str, Any]) -> Any:
+    """The configured phases of the gradient schedule."""
+    return (config["callbacks"].get("gradient_schedule") or {}).get("phases") or []
 
 
 def load_weights(task: pl.LightningModule, state: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from equipoise.checkpoints import read_checkpoint
 from equipoise.checks import nearest
 from equipoise.errors import UserError
+from equipoise.stored import stored_run
+from equipoise.trust import as_packages, check_targets
 
 if TYPE_CHECKING:
     from equipoise.data.vocabulary import Vocabulary
@@ -30,6 +32,7 @@ usage: python -m equipoise generate ckpt_path=<run>/checkpoints/best.ckpt [setti
   context=<tokens>     how much of the text so far the model sees; without it, what the task's
                        evaluation uses
   device=cpu           where to compute; without it a GPU where there is one
+  trust=[my_package]   packages of your own whose classes the checkpoint may name
 """
 TIMED = 32
 
@@ -47,6 +50,7 @@ class Request:
     seed: int = 0
     context: int | None = None
     device: str | None = None
+    trust: tuple[str, ...] = ()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,7 +70,7 @@ def parse(arguments: Sequence[str]) -> Request:
     Raises UserError for an unknown key, a value of the wrong kind, or without a checkpoint.
     """
     kinds: dict[str, Any] = {"length": int, "seed": int, "context": int, "temperature": float,
-                             "top_p": float, "greedy": truth}  # fmt: skip
+                             "top_p": float, "greedy": truth, "trust": packages}  # fmt: skip
     known = [field.name for field in fields(Request)]
     request = Request()
     for argument in arguments:
@@ -87,6 +91,11 @@ def truth(value: str) -> bool:
     if value.lower() not in ("", "true", "false"):
         raise ValueError(value)
     return value.lower() != "false"
+
+
+def packages(value: str) -> tuple[str, ...]:
+    """Return the names in "[a,b]" or "a,b"."""
+    return as_packages([name.strip() for name in value.strip("[]").split(",") if name.strip()])
 
 
 def check(request: Request) -> None:
@@ -112,24 +121,22 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
     Raises UserError where the checkpoint is no language model's.
     """
     checkpoint = read_checkpoint(request.ckpt_path)
+    stored = stored_run(checkpoint, request.ckpt_path)
     told = checkpoint["state_dict"].get("_extra_state") or {}
     if not told.get("vocabulary"):
         raise UserError(
             f"the checkpoint {request.ckpt_path} of task={checkpoint['choices'].get('task')} has "
             "no vocabulary: generate needs one of a language-modelling task"
         )
+    from equipoise.building import restored_model
     from equipoise.data.vocabulary import vocabulary_from_state
-    from equipoise.run import build_model, quiet_lightning
+    from equipoise.run import quiet_lightning
     from equipoise.tasks.generation import Generator, Sampling
 
     quiet_lightning()
-    config = checkpoint["config"]
-    model = build_model(config)
-    named = checkpoint["state_dict"].items()
-    weights = {n.removeprefix("model."): w for n, w in named if n.startswith("model.")}
-    found = model.load_state_dict(weights, strict=False)
-    if unfit := [n for n in (*found.missing_keys, *found.unexpected_keys) if "_extra" not in n]:
-        raise UserError(f"the checkpoint does not fit its network: {', '.join(unfit[:5])}")
+    config = stored.config
+    check_targets(config, request.trust)
+    model = restored_model(config, checkpoint["state_dict"], stored.path)
     sampling = Sampling(request.temperature, request.top_p, request.greedy, request.seed)
     context = request.context or context_of(config["task"])
     generator = Generator(model, sampling, context=context, device=request.device)

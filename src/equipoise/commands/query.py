@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from equipoise.checkpoints import read_checkpoint
 from equipoise.commands import Parser
 from equipoise.errors import UserError
+from equipoise.stored import stored_run
+from equipoise.trust import as_packages, check_targets
 
 if TYPE_CHECKING:
     from equipoise.privacy import Answer, RangeEstimate
@@ -19,7 +21,9 @@ CHECKPOINTS = ("best.ckpt", "last.ckpt")
 def main(arguments: Sequence[str]) -> int:
     """Print the answer; returns 0. Raises UserError."""
     given = _parser().parse_args(arguments)
-    checkpoint = read_checkpoint(checkpoint_of(Path(given.run)))
+    file = checkpoint_of(Path(given.run))
+    checkpoint = read_checkpoint(file)
+    check_targets(stored_run(checkpoint, file).config, as_packages(given.trust))
     task = checkpoint["config"]["task"]
     if checkpoint["choices"].get("task") != "range_query" and not task.get("epsilon"):
         raise UserError(
@@ -62,6 +66,10 @@ def _parser() -> Parser:
     parser.add_argument(
         "query", help='such as "age in [30, 40)" or "age in [30, 40) and hours in [0, 20]"'
     )
+    parser.add_argument(
+        "--trust", nargs="*", default=[], metavar="PACKAGE",
+        help="packages of your own whose classes the checkpoint may name",
+    )  # fmt: skip
     return parser
 
 

@@ -1,0 +1,273 @@
+"""The configuration of a checkpoint with what was typed on top: how a run is resumed or evaluated.
+
+The stored configuration stands in the place of `conf/` and its recipes; the rest is as in a fresh
+composition. What is typed is used, or it is refused in a sentence.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import yaml
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from equipoise import checks
+from equipoise.checks import full_key
+from equipoise.compose import (
+    OPEN,
+    Composition,
+    Typed,
+    apply_recipe,
+    check_choices,
+    check_value,
+    finish,
+    with_implied_choices,
+)
+from equipoise.errors import UserError
+from equipoise.hydra_composition import flatten, plain
+from equipoise.phases import KEY as PHASES
+from equipoise.stored import Stored
+from equipoise.trust import as_packages
+
+Purpose = Literal["train", "evaluate"]
+OF_A_WHOLE_RUN = ("experiment", "recipe")
+LASTING = (*OF_A_WHOLE_RUN, "debug")
+NOTHING = "None"  # as an override of null reads
+SPLIT = ("seed", "val_fraction", "test_fraction", "objective.seed")
+"""Settings of a task that say which samples are trained on, and which are held out."""
+
+
+def recompose(stored: Stored, typed: Sequence[str], purpose: Purpose) -> Composition:
+    """Compose the configuration of a checkpoint with `typed` on top.
+
+    Whole groups first, then single values. A choice that is in force already changes nothing, so
+    that its stored settings stay. Raises UserError as `compose` does, and where what was typed
+    cannot change any more.
+    """
+    words = Typed.of(typed)
+    _check_changes(stored, words, purpose)
+    config = OmegaConf.create(copy.deepcopy(stored.config))
+    with open_dict(config):
+        config.setdefault("trust", [])
+        config.setdefault("recipe", {})
+    choices = dict(stored.choices)
+    fresh, fresh_choices = _fresh(stored, words)
+    for group in _changed(words, fresh_choices, choices):
+        _lay(group, fresh, fresh_choices, config, choices, words)
+    check_choices(config, choices, words)
+    reference = _reference(config, fresh)
+    for override in words.values:
+        check_value(override, reference, choices)
+        _set(config, override)
+    config.ckpt_path = str(stored.path)
+    finish(config, choices, words)
+    trusted = as_packages(words.value("trust") or [])
+    return Composition(config, choices, list(typed), trusted)
+
+
+def _check_changes(stored: Stored, words: Typed, purpose: Purpose) -> None:
+    """Raise UserError where something was typed that a checkpoint has settled."""
+    for override in words.groups:
+        group = full_key(override)
+        choice = NOTHING if override.is_delete() else checks.as_text(override.value())
+        if choice == stored.choices.get(group, NOTHING):
+            continue
+        if group in ("task", "model"):
+            raise UserError(
+                f"{group}={choice}: the checkpoint {stored.path} is of "
+                f"{group}={stored.choices[group]}, and its weights fit that alone; leave "
+                f"{group}={choice} out"
+            )
+        if group in LASTING and choice == NOTHING:
+            raise UserError(
+                f"{override.input_line}: what {group}={stored.choices[group]} has set is in the "
+                "checkpoint's settings; type those that shall change, one by one"
+            )
+        if group in OF_A_WHOLE_RUN:
+            raise UserError(
+                f"{group}={choice} describes a run from its beginning; on top of a checkpoint type "
+                "the settings that shall change, one by one"
+            )
+    for override in words.values:
+        _check_value_can_change(override, stored, words, purpose)
+    if purpose == "evaluate":
+        _check_belongs_to_evaluation(words)
+
+
+def _check_value_can_change(
+    override: Override, stored: Stored, words: Typed, purpose: Purpose
+) -> None:
+    key, value = override.key_or_group, override.value()
+    if key == "seed" and value != stored.config["seed"]:
+        raise UserError(
+            f"seed={value}: the checkpoint {stored.path} is of seed={stored.config['seed']}, which "
+            f"its data and weights follow; leave seed={value} out"
+        )
+    setting = key.removeprefix("task.")
+    of_task = OmegaConf.select(OmegaConf.create(stored.config["task"]), setting)
+    other_data = words.value("task.path") not in (None, stored.config["task"].get("path"))
+    if key == setting or setting not in SPLIT or other_data or of_task is None:
+        return
+    if override.is_delete() or value != of_task:
+        consequence = "tested" if purpose == "evaluate" else "tested in the end"
+        raise UserError(
+            f"{override.input_line} draws another split of the data than the checkpoint was "
+            f"trained with ({setting}={of_task}), so that samples it has seen would be "
+            f"{consequence}; leave it out"
+        )
+
+
+def _check_belongs_to_evaluation(words: Typed) -> None:
+    for override in words.overrides:
+        key = override.key_or_group
+        part = key.partition(".")[0]
+        if part in ("optimizer", "schedule"):
+            raise UserError(
+                f"{override.input_line} belongs to a training, and an evaluation does not use it; "
+                "leave it out"
+            )
+        if key == PHASES:
+            raise UserError(
+                f"{PHASES} belongs to a training; for an evaluation type gradient=<estimator> and "
+                "solver.max_steps=<budget>"
+            )
+
+
+def _fresh(stored: Stored, words: Typed) -> tuple[DictConfig | None, dict[str, str]]:
+    """What `conf/` makes of the stored choices and the typed ones.
+
+    None where `conf/` does not have the task or the model: they came from a folder of the user's.
+    """
+    known = {
+        group: choice
+        for group, choice in stored.choices.items()
+        if choice in words.menu.groups.get(group.partition("@")[0], [])
+    }
+    if not {"task", "model"} <= set(known):
+        return None, {}
+    base = [f"{g}={known.pop(g)}" for g in ("task", "model", "experiment") if g in known]
+    preferred = {g: c for g, c in known.items() if g not in ("recipe", "sweep", "debug")}
+    kept = Typed.of([*words.searched, *base]).groups
+    typed = {full_key(override) for override in words.groups}
+    groups = [o for o in kept if full_key(o) not in typed] + words.groups
+    size = words.value("model.size") or stored.config["model"].get("size")
+    fresh, choices, _ = with_implied_choices(_unique(groups), size, preferred)
+    apply_recipe(fresh, choices)
+    return fresh, choices
+
+
+def _unique(groups: list[Override]) -> list[Override]:
+    """Each override once: Hydra refuses to be told of a search path twice."""
+    return list({override.input_line: override for override in groups}.values())
+
+
+def _changed(words: Typed, fresh: Mapping[str, str], choices: Mapping[str, str]) -> list[str]:
+    """The groups whose choice is another one now, those first that others stand in.
+
+    An estimator may have brought the solver that it needs.
+    """
+    typed = {full_key(o): o for o in words.groups if not checks.is_of_hydra(o)}
+    if "gradient" in typed and fresh.get("solver") != choices.get("solver"):
+        typed.setdefault("solver", typed["gradient"])
+    listed = [g for g in typed if g in OPEN]
+    single = [g for g in typed if g not in (*OPEN, *OF_A_WHOLE_RUN)]
+    other = [g for g in single if fresh.get(g, "none") != choices.get(g, "none")]
+    return sorted([*listed, *other], key=lambda group: group.count("@"))
+
+
+def _lay(
+    group: str,
+    fresh: DictConfig | None,
+    fresh_choices: Mapping[str, str],
+    config: DictConfig,
+    choices: dict[str, str],
+    words: Typed,
+) -> None:
+    """Put the node of a new choice in the place of the stored one."""
+    if fresh is None:
+        raise UserError(
+            f"{group}: task={choices['task']} or model={choices['model']} of the checkpoint is not "
+            "in conf/; type the hydra.searchpath=[file://<folder>] that it was trained with"
+        )
+    name, _, package = group.partition("@")
+    choice = fresh_choices.get(group, "")
+    elsewhere = None if package else _package(name, choice, words)
+    place = package or name
+    if elsewhere:
+        for key, value in _settings(name, choice, elsewhere, words):
+            checks.check_key(key, config, f"{group}={choice}")
+            OmegaConf.update(config, key, value)
+    else:
+        node = OmegaConf.select(fresh, place)
+        content = plain(node) if isinstance(node, DictConfig) else {}
+        if place in OPEN:
+            content = _with_kept_entries(content, config.get(place) or {})
+        OmegaConf.update(config, place, content, merge=False, force_add=True)
+    for within in [name for name in choices if name.endswith(f"@{place}") or f"@{place}." in name]:
+        del choices[within]
+    inner = {g: c for g, c in fresh_choices.items() if g == group or f"@{place}." in g}
+    choices.pop(group, None)
+    choices.update(inner)
+
+
+def _with_kept_entries(content: dict[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of the new choice; one that the checkpoint has too keeps its settings."""
+    return {name: plain(stored[name]) if name in stored else content[name] for name in content}
+
+
+def _package(group: str, choice: str, words: Typed) -> str | None:
+    """Where the file of a choice puts its settings, if that is not the group's own place."""
+    lines = _text(group, choice, words).splitlines()
+    named = [line.removeprefix("# @package ").strip() for line in lines if "# @package " in line]
+    # a choice that also overrides other groups stands in the global package, its node nested
+    return None if not named or (named[0] == "_global_" and group != "debug") else named[0]
+
+
+def _settings(group: str, choice: str, place: str, words: Typed) -> list[tuple[str, Any]]:
+    """What a choice of another place sets there: a strategy in `trainer`, debug= anywhere."""
+    content: dict[str, Any] = yaml.safe_load(_text(group, choice, words)) or {}
+    if content.pop("defaults", None):
+        raise UserError(
+            f"{group}={choice} chooses from groups of its own; on top of a checkpoint type them"
+        )
+    return list(flatten(content, "" if place == "_global_" else f"{place}."))
+
+
+def _text(group: str, choice: str, words: Typed) -> str:
+    files = [root / group / f"{choice}.yaml" for root in words.roots]
+    return next((file.read_text() for file in files if file.is_file()), "")
+
+
+def _reference(config: DictConfig, fresh: DictConfig | None) -> DictConfig:
+    """The keys of the configuration with the defaults of `conf/`, which show a value's kind.
+
+    A stored value does not: a tolerance of 0 is a whole number. Where `conf/` has no default, the
+    kind is left to the signature of the class.
+    """
+    defaults = dict(flatten(plain(fresh))) if fresh is not None else {}
+    reference = OmegaConf.create({})
+    for key, value in flatten(plain(config)):
+        default = value if isinstance(value, dict) else defaults.get(key)
+        OmegaConf.update(reference, key, default, force_add=True)
+    return reference
+
+
+def _set(config: DictConfig, override: Override) -> None:
+    """Change, add or leave out one setting, as Hydra does."""
+    key, value = override.key_or_group, override.value()
+    parent, _, name = key.rpartition(".")
+    adds = override.is_add() or override.is_force_add()
+    if override.is_delete():
+        with open_dict(config):
+            del (OmegaConf.select(config, parent) if parent else config)[name]
+    elif override.is_add() and not isinstance(value, dict | list) and _is_there(config, key):
+        raise UserError(f"{override.input_line}: {key} is there already; type it without the +")
+    else:
+        OmegaConf.update(config, key, value, merge=True, force_add=adds)
+
+
+def _is_there(config: DictConfig, key: str) -> bool:
+    return OmegaConf.select(config, key, throw_on_missing=False) is not None

@@ -1,0 +1,165 @@
+"""What a checkpoint says about the run that wrote it, checked before anything relies on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from equipoise.checkpoints import existing_checkpoint, read_checkpoint
+from equipoise.errors import UserError
+
+DEEPEST = 32
+MOST_VALUES = 100_000
+PLAIN = (bool, int, float, str, type(None))
+RUN_DIRECTORY = "${run_dir}"
+NODES = ("task", "model", "trainer")
+MAPPINGS = ("callbacks", "logger", "solver", "gradient", "regularizer", "optimizer", "schedule",
+            "equilibrium", "eval_solver", "anytime", "recipe")  # fmt: skip
+COUNTS = ("epoch", "global_step")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The run behind a checkpoint: its configuration, its choices, and how far it had come.
+
+    shapes: of every tensor among the weights. rows: of metrics.csv when it was written, None where
+    it does not say. whole: whether it holds more than the weights.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    choices: dict[str, str]
+    epochs: int
+    steps: int
+    shapes: dict[str, tuple[int, ...]]
+    rows: int | None = None
+    whole: bool = True
+
+
+def read_stored(path: str | Path) -> Stored:
+    """What the checkpoint at a path says. Raises UserError where it cannot be used.
+
+    A command asks several times, and a large file is read once.
+    """
+    file = existing_checkpoint(path)
+    status = file.stat()
+    return _read(file, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read(file: Path, modified: int, size: int) -> Stored:
+    return stored_run(read_checkpoint(file), file)
+
+
+def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
+    """The same from a checkpoint's content. Raises UserError, naming what is wrong with it."""
+    fault = _fault(content)
+    if fault:
+        raise UserError(
+            f"the checkpoint {path} cannot be used, because {fault}: use one that a run of ours "
+            "has written"
+        )
+    shapes = {n: tuple(v.shape) for n, v in content["state_dict"].items() if hasattr(v, "shape")}
+    return Stored(
+        path=Path(path),
+        config=content["config"],
+        choices=content["choices"],
+        epochs=finished_epochs(content),
+        steps=content.get("global_step", 0),
+        shapes=shapes,
+        rows=_count(_mapping(content, "curve"), "rows"),
+        whole={"optimizer_states", "loops"} <= set(content),
+    )
+
+
+def finished_epochs(content: Mapping[str, Any]) -> int:
+    """How many epochs a checkpoint's run had finished; a part does not count.
+
+    Without a position of ours in it, `epoch` counts the one that was going on, which is finished
+    too where its last batch has been trained on: best.ckpt is written by the validation at an
+    epoch's end.
+    """
+    told = _count(_mapping(content, "training_position"), "epoch")
+    if told is not None:
+        return told
+    going_on = int(content.get("epoch", 0))
+    loop = _mapping(_mapping(content, "loops"), "fit_loop")
+    ended = _mapping(loop, "epoch_loop.batch_progress").get("is_last_batch") is True
+    return going_on + ended
+
+
+def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = content.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(content: Mapping[str, Any], key: str) -> int | None:
+    value = content.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _fault(content: Mapping[str, Any]) -> str | None:
+    """What is wrong with a checkpoint's content, None where nothing is."""
+    config: Any = content.get("config")
+    choices: Any = content.get("choices")
+    if not _is_named(config):
+        return "its config is no mapping of words"
+    if not _is_named(choices) or not all(isinstance(c, str) for c in choices.values()):
+        return "its choices are no mapping of words to words"
+    if not {"task", "model"} <= set(choices):
+        return "its choices name no task and model"
+    if not _is_named(content.get("state_dict")):
+        return "its state_dict is no mapping of names"
+    for key in COUNTS:
+        count = content.get(key, 0)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            return f"its {key} is no whole number from 0 on"
+    return _fault_of_values(config) or _fault_of_parts(config)
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+
+
+def _fault_of_values(config: dict[str, Any]) -> str | None:
+    """Anything but plain values, too many or too deep; no recursion, which depth could exhaust."""
+    waiting: list[tuple[Any, int]] = [(config, 0)]
+    seen = 0
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if depth > DEEPEST or seen > MOST_VALUES:
+            return f"its config is nested deeper than {DEEPEST} or has over {MOST_VALUES:,} values"
+        if isinstance(value, dict):
+            if not _is_named(value):
+                return "its config has a key that is no word"
+            waiting += [(inner, depth + 1) for inner in value.values()]
+        elif isinstance(value, list):
+            waiting += [(inner, depth + 1) for inner in value]
+        elif not isinstance(value, PLAIN):
+            return f"its config holds a {type(value).__name__}"
+        elif isinstance(value, str) and "${" in value.replace(RUN_DIRECTORY, ""):
+            return f"its config asks for {value[:60]!r}, which a stored configuration never does"
+    return None
+
+
+def _fault_of_parts(config: dict[str, Any]) -> str | None:
+    for key in NODES:
+        if not isinstance(config.get(key), dict) or not _target(config[key]):
+            return f"its config has no {key} with a _target_"
+    if not isinstance(config["task"].get("objective"), dict):
+        return "its config has no task.objective"
+    for key in MAPPINGS:
+        if not isinstance(config.get(key), dict | None):
+            return f"its config.{key} is no mapping"
+    seed = config.get("seed")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        return "its config.seed is no whole number"
+    return None
+
+
+def _target(node: dict[str, Any]) -> bool:
+    return isinstance(node.get("_target_"), str)

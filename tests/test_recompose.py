@@ -1,0 +1,183 @@
+"""A checkpoint's configuration with what was typed on top: used, or refused in a sentence."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from equipoise.compose import Composition, compose, plain, storable
+from equipoise.errors import UserError
+from equipoise.recompose import Purpose, recompose
+from equipoise.stored import Stored, stored_run
+
+PHASES = "callbacks.gradient_schedule.phases=[{start: 0, gradient: jfb}, {start: 0.5}]"
+SEGMENTATION = ("task=segmentation_folder", "task.path=before", "task.mask_classes=3")
+
+
+@cache
+def stored(*typed: str) -> Stored:
+    composition = compose(typed)
+    content = {
+        "config": storable(composition.config),
+        "choices": composition.choices,
+        "state_dict": {"w": torch.zeros(2)},
+        "epoch": 1,
+        "global_step": 9,
+    }
+    return stored_run(content, Path("run/checkpoints/last.ckpt"))
+
+
+def again(*typed: str, of: Stored | None = None, purpose: Purpose = "train") -> Composition:
+    return recompose(of or stored(), ["ckpt_path=run/checkpoints/last.ckpt", *typed], purpose)
+
+
+def value(composition: Composition, key: str) -> Any:
+    found = OmegaConf.select(composition.config, key)
+    return OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
+
+
+@pytest.mark.parametrize("purpose", ["train", "evaluate"])
+def test_nothing_typed_changes_nothing_but_the_checkpoint_to_go_on_from(purpose: Purpose) -> None:
+    run = stored("solver.max_steps=7", "solver.tol=0", PHASES)
+    composed = again(of=run, purpose=purpose)
+    changed = {"ckpt_path": "run/checkpoints/last.ckpt"}
+    assert plain(composed.config) == {**run.config, **changed}
+    assert composed.choices == run.choices
+    assert composed.trusted == ()
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "expected"),
+    [
+        ("optimizer.lr=1e-5", "optimizer.lr", 1e-5),
+        ("optimizer.weight_decay=0.1", "optimizer.weight_decay", 0.1),
+        ("optimizer=sgd", "optimizer._target_", "torch.optim.SGD"),
+        ("schedule=constant", "schedule._target_", "equipoise.tasks.schedules.Constant"),
+        ("schedule.warmup=0.5", "schedule.warmup", 0.5),
+        ("gradient=exact", "gradient.solver.max_steps", 20),
+        ("gradient=shine", "solver._target_", "equipoise.equilibrium.Broyden"),
+        ("solver@eval_solver=broyden", "eval_solver._target_", "equipoise.equilibrium.Broyden"),
+        ("solver=anderson", "solver.max_steps", 7),  # in force already: its settings stay
+        ("strategy=cpu", "trainer.accelerator", "cpu"),
+        ("logger=none", "logger", {}),
+        ("debug=smoke", "trainer.max_steps", 3),
+        ("anytime=curve", "anytime.seed", 0),
+        ("~callbacks.report", "callbacks.report", None),
+        ("+callbacks.mine={_target_: my_package.Mine}", "callbacks.mine._target_",
+         "my_package.Mine"),
+        ("callbacks=[default,gradient_fidelity]", "callbacks.gradient_fidelity.every", 100),
+        ("callbacks=[default,gradient_fidelity]", "callbacks.divergence_guard.patience", 9),
+        ("solver.tol=1e-4", "solver.tol", 1e-4),  # 0 was stored, a whole number
+        ("trainer.max_steps=600", "trainer.max_epochs", -1),
+        ("run_dir=second", "callbacks.checkpoint_best.dirpath", "second/checkpoints"),
+    ],
+)  # fmt: skip
+def test_what_is_typed_is_used(typed: str, key: str, expected: Any) -> None:
+    run = stored("solver.max_steps=7", "solver.tol=0", "callbacks.divergence_guard.patience=9")
+    composed = again(typed, of=run)
+    assert value(composed, key) == expected
+    group, _, choice = typed.partition("=")
+    if group in ("optimizer", "schedule", "gradient", "solver@eval_solver", "strategy", "debug"):
+        assert composed.choices[group] == choice
+
+
+def test_choices_that_stood_in_the_old_one_go_with_it() -> None:
+    run = stored("gradient=exact", "solver@gradient.solver=broyden")
+    assert "solver@gradient.solver" not in again("gradient=jfb", of=run).choices
+    assert again("gradient=neumann", of=run).config.gradient._target_.endswith("Neumann")
+
+
+def test_typed_phases_are_expanded_as_in_a_new_run() -> None:
+    composed = again(PHASES, of=stored("gradient=exact"))
+    first, second = composed.config.callbacks.gradient_schedule.phases
+    assert first._target_ == second._target_ == "equipoise.callbacks.Phase"
+    assert first.gradient._target_ == "equipoise.equilibrium.JacobianFree"
+    with pytest.raises(UserError, match="did you mean unrolled"):
+        again("callbacks.gradient_schedule.phases=[{start: 0, gradient: unroled}]")
+
+
+def test_the_values_of_a_recipe_hold_for_a_new_choice_too() -> None:
+    run = stored("task=imagenet", "solver=anderson", "gradient=jfb", "task.path=before")
+    assert again("solver=broyden", of=run).config.solver.max_steps == 26
+
+
+def test_a_checkpoint_is_checked_against_its_own_task() -> None:
+    composed = again("task.path=elsewhere", "task.val_fraction=0.3", of=stored(*SEGMENTATION))
+    assert composed.choices["task"] == "segmentation_folder"
+    assert composed.config.task.path == "elsewhere"
+
+
+@pytest.mark.parametrize("purpose", ["train", "evaluate"])
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("task=cifar10", "is of task=digits"),
+        ("model=resnet", "is of model=mdeq"),
+        ("experiment=cifar10_mdeq_phantom", "describes a run from its beginning"),
+        ("seed=3", "is of seed=0"),
+        ("task.seed=3", "draws another split"),
+        ("task.test_fraction=0.5", "draws another split"),
+        ("~trainer", "what every run needs"),
+        ("solver=broydn", "did you mean broyden"),
+    ],
+)
+def test_what_a_checkpoint_has_settled_is_refused(purpose: Purpose, typed: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        again(typed, purpose=purpose)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("solver.tool=1", r"did you mean solver\.tol"),
+        ("solver.tol=abc", "must be a number"),
+        ("solver=none", "needs a solver"),
+        ("gradient.solver.tol=1", "no setting"),
+        ("gradient=unrolled solver=broyden", "choose solver=fixed_point"),
+        ("~callbacks.rport", r"did you mean callbacks\.report"),
+        ("+solver.max_steps=3", "is there already"),
+        ("solver.tol=1,2", "add -m"),
+        ("trust=[os.path]", "must be a list of packages"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(typed: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        again(*typed.split(" "))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "typed", ["optimizer.lr=1", "optimizer=sgd", "schedule.warmup=0.1", PHASES]
+)
+def test_an_evaluation_refuses_what_only_a_training_uses(typed: str) -> None:
+    with pytest.raises(UserError, match="belongs to a training"):
+        again(typed, purpose="evaluate")
+
+
+def test_what_is_repeated_is_no_change() -> None:
+    words = ("task=digits", "model=mdeq", "seed=0", "task.seed=0", "debug=smoke")
+    run = stored("debug=smoke")
+    assert again(*words, of=run).config.trainer == again(of=run).config.trainer
+    with pytest.raises(UserError, match="type those that shall change"):
+        again("debug=null", of=run)
+
+
+def test_a_task_of_ones_own_needs_its_folder_for_new_choices_alone() -> None:
+    run = stored()
+    foreign = Stored(run.path, run.config, {**run.choices, "task": "mine"}, 1, 9, {})
+    assert again("solver.tol=1e-5", of=foreign).config.solver.tol == 1e-5
+    with pytest.raises(UserError, match=r"type the hydra\.searchpath"):
+        again("optimizer=sgd", of=foreign)
+
+
+def test_a_stored_configuration_follows_the_folder_of_the_run_that_reads_it() -> None:
+    run = stored("run_dir=first", "trust=[my_package]")
+    assert "first" not in str(run.config)
+    assert run.config["trust"] == []
+    assert again("run_dir=second", of=run).config.logger.csv.save_dir == "second"

@@ -1,0 +1,116 @@
+"""A checkpoint whose contents are malformed is refused in one sentence."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from equipoise.compose import compose, storable
+from equipoise.errors import UserError
+from equipoise.stored import finished_epochs, read_stored, stored_run
+
+COMPOSITION = compose([])
+CONFIG = storable(COMPOSITION.config)
+
+
+def content(**changed: Any) -> dict[str, Any]:
+    whole = {
+        "config": copy.deepcopy(CONFIG),
+        "choices": dict(COMPOSITION.choices),
+        "state_dict": {"w": torch.zeros(2, 3), "_extra_state": {"count": 1}},
+        "epoch": 3,
+        "global_step": 40,
+    }
+    return whole | changed
+
+
+def config(**changed: Any) -> dict[str, Any]:
+    return {"config": content()["config"] | changed}
+
+
+def without(key: str) -> dict[str, Any]:
+    found = content()["config"]
+    del found[key]
+    return {"config": found}
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def wide() -> list[Any]:
+    """A list that holds itself twice: endless, whichever way one goes."""
+    found: list[Any] = []
+    found += [found, found]
+    return found
+
+
+def test_what_a_run_writes_is_read() -> None:
+    stored = stored_run(content(), "last.ckpt")
+    assert (stored.epochs, stored.steps) == (3, 40)
+    assert stored.shapes == {"w": (2, 3)}
+    assert stored.choices["task"] == "digits"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"config": None}, "config is no mapping"),
+        ({"config": [1]}, "config is no mapping"),
+        ({"config": {1: 2}}, "config is no mapping"),
+        ({"config": {}}, "no task"),
+        ({"choices": None}, "choices are no mapping"),
+        ({"choices": {"task": 1, "model": "mdeq"}}, "choices are no mapping"),
+        ({"choices": {"task": "digits"}}, "no task and model"),
+        ({"state_dict": [1]}, "state_dict is no mapping"),
+        ({"epoch": "three"}, "epoch is no whole number"),
+        ({"epoch": True}, "epoch is no whole number"),
+        ({"global_step": -1}, "global_step is no whole number"),
+        ({"global_step": None}, "global_step is no whole number"),
+        (config(task="digits"), "no task with a _target_"),
+        (config(model={}), "no model with a _target_"),
+        (without("trainer"), "no trainer with a _target_"),
+        (config(task={"_target_": "equipoise.data.Digits"}), r"no task\.objective"),
+        (config(callbacks=[1]), r"config\.callbacks is no mapping"),
+        (config(optimizer="adam"), r"config\.optimizer is no mapping"),
+        (config(seed="one"), r"config\.seed is no whole number"),
+        (without("seed"), r"config\.seed is no whole number"),
+        (config(extra=nested(40)), "nested deeper than 32"),
+        (config(extra=nested(100_000)), "nested deeper than 32"),
+        (config(extra=wide()), "nested deeper than 32"),
+        (config(extra=list(range(200_000))), "over 100,000 values"),
+        (config(extra={1: 2}), "a key that is no word"),
+        (config(extra=torch.zeros(2)), "holds a Tensor"),
+        (config(extra="${oc.env:HOME}"), "which a stored configuration never does"),
+    ],
+)
+def test_what_is_malformed_is_named(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        stored_run(content(**changed), "last.ckpt")
+    assert "\n" not in str(caught.value)
+    assert "last.ckpt" in str(caught.value)
+
+
+@pytest.mark.parametrize(("is_last", "finished"), [(True, 15), (False, 14), (None, 14)])
+def test_an_epoch_is_finished_with_its_last_batch(is_last: bool | None, finished: int) -> None:
+    progress = {} if is_last is None else {"is_last_batch": is_last}
+    loops = {"fit_loop": {"epoch_loop.batch_progress": progress}}
+    assert finished_epochs({"epoch": 14, "loops": loops}) == finished
+    assert finished_epochs({"epoch": 14}) == 14
+    assert finished_epochs({"epoch": 14, "loops": "many"}) == 14
+
+
+def test_a_file_is_read_anew_once_it_has_changed(tmp_path: Path) -> None:
+    file = tmp_path / "last.ckpt"
+    torch.save(content(), file)
+    first = read_stored(file)
+    assert read_stored(file) is first
+    torch.save(content(global_step=41, more=torch.zeros(10)), file)
+    assert read_stored(file).steps == 41
