@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from equipoise.anytime import AnytimeCurve, Point, with_budget
+from equipoise.anytime import AnytimeCurve, Point
 from equipoise.callbacks import ConvergenceMonitor
 from equipoise.equilibrium import (
     Equilibrium,
@@ -20,6 +20,7 @@ from equipoise.equilibrium import (
     Reversible,
     State,
     Unrolled,
+    with_budget,
 )
 from equipoise.errors import UserError
 

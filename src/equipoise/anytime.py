@@ -18,10 +18,9 @@ from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.first_solutions import FirstSolutions, agreement
 from equipoise.equilibrium import (
     Equilibrium,
-    GradientEstimator,
-    Reversible,
     StartRule,
     mixed_start,
+    with_budget,
     zero_start,
 )
 from equipoise.errors import UserError
@@ -143,15 +142,6 @@ def _set_up(layers: Sequence[Equilibrium], budget: int, rule: StartRule | None) 
     finally:
         for layer, solver_before, gradient, start in own:
             layer.eval_solver, layer.gradient, layer.start = solver_before, gradient, start
-
-
-def with_budget(gradient: GradientEstimator, budget: int) -> GradientEstimator:
-    """An estimator whose own iteration, if it brings one, takes so many evaluations of f."""
-    if not gradient.own_iteration:
-        return gradient
-    each = 2 if isinstance(gradient, Reversible) else 1
-    budgeted: GradientEstimator = replace(cast(Any, gradient), steps=max(budget // each, 1))
-    return budgeted
 
 
 @contextmanager

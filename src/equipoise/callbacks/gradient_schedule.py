@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
@@ -14,7 +14,7 @@ from equipoise.callbacks.curve_source import write_row
 from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.observers import Observer
 from equipoise.equilibrium import Equilibrium
-from equipoise.equilibrium.gradients import GradientEstimator
+from equipoise.equilibrium.gradients import GradientEstimator, with_budget
 from equipoise.equilibrium.solvers import Solver
 from equipoise.errors import UserError
 
@@ -25,8 +25,8 @@ class Phase:
 
     start: an int counts optimiser steps, a float in [0, 1] is a fraction of the run's steps.
     gradient: the estimator in force, None for the layer's own. max_steps: the budget of the forward
-    iteration, None for the configured one; it is the `steps` of an estimator that brings its own
-    iteration, and otherwise the solver's `max_steps`.
+    iteration in evaluations of f, None for the configured one; an estimator that brings its own
+    iteration takes the steps that it pays for (`with_budget`).
     """
 
     start: int | float
@@ -130,18 +130,11 @@ class GradientSchedule(Observer):
             own = self.configured.setdefault(layer, Configured(layer.gradient, layer.solver))
             phase = Phase(0) if index is None else self.phases[index]
             gradient = own.gradient if phase.gradient is None else phase.gradient
-            layer.gradient = _with_budget(gradient, phase.max_steps)
-            layer.solver = own.solver
+            layer.gradient, layer.solver = gradient, own.solver
             if phase.max_steps is not None:
+                layer.gradient = with_budget(gradient, phase.max_steps)
                 layer.solver = replace(own.solver, max_steps=phase.max_steps)
         self.active = index
-
-
-def _with_budget(gradient: GradientEstimator, max_steps: int | None) -> GradientEstimator:
-    if max_steps is None or not gradient.own_iteration:
-        return gradient
-    budgeted: GradientEstimator = replace(cast(Any, gradient), steps=max_steps)
-    return budgeted
 
 
 def _check_start(phase: Phase) -> None:

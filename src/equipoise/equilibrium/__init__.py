@@ -11,6 +11,7 @@ from equipoise.equilibrium.gradients import (
     Reversible,
     Shine,
     Unrolled,
+    with_budget,
 )
 from equipoise.equilibrium.initial import MixedStart, StartRule, mixed_start, zero_start
 from equipoise.equilibrium.layer import Equilibrium
@@ -71,5 +72,6 @@ __all__ = [
     "jacobian_spectral_norm",
     "mixed_start",
     "spectral_radius",
+    "with_budget",
     "zero_start",
 ]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-SPREAD = 0x9E3779B97F4A7C15
-"""Odd, near 2^64 over the golden ratio: successive counts become seeds that are far apart."""
+from equipoise.equilibrium.draws import Draws
 
 
 class BudgetJitter(nn.Module):
@@ -23,18 +22,16 @@ class BudgetJitter(nn.Module):
             raise ValueError(f"jitter must not be negative, got {width}")
         self.width = width
         self.seed = seed
-        self.count = 0
+        self.draws = Draws(seed)
 
     def draw(self) -> int:
         """The next number; drawn on the CPU, where no device has to be waited for."""
-        generator = torch.Generator().manual_seed((self.seed + self.count * SPREAD) % 2**63)
-        self.count += 1
-        return int(torch.randint(self.width + 1, (), generator=generator))
+        return int(torch.randint(self.width + 1, (), generator=self.draws.generator()))
 
     def get_extra_state(self) -> Tensor:
         """The count of draws."""
-        return torch.tensor(self.count)
+        return torch.tensor(self.draws.count)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Go on after so many draws."""
-        self.count = int(state)
+        self.draws.count = int(state)

@@ -10,14 +10,6 @@ from equipoise.equilibrium.solvers import FixedPoint, Solver
 from equipoise.equilibrium.state import Function, Layout, State
 
 
-def classify(report: SolveReport, solver: Solver) -> None:
-    """Statuses of an estimator's own iteration, by the tolerance of the layer's solver."""
-    if report.residual is None or report.status is None:
-        return
-    status = report.status.masked_fill(report.residual <= solver.tol, Status.CONVERGED)
-    report.status = status.masked_fill(~torch.isfinite(report.residual), Status.NON_FINITE)
-
-
 def describe_failure(report: SolveReport, solver: Solver) -> str:
     """How many samples failed, and in which way."""
     counts = report.counts()

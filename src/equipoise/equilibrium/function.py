@@ -24,9 +24,8 @@ def evaluate(f: Function, z: State, *inputs: Tensor) -> State:
             "mul_, which makes every state look like a solution: use the operation that returns a "
             "new tensor, or z.clone()"
         )
-    if isinstance(z, Tensor) and isinstance(value, Tensor):
-        if value.shape == z.shape and value.dtype == z.dtype:
-            return value
+    if isinstance(z, Tensor) and isinstance(value, Tensor) and _alike(value, z):
+        return value
     return _conformed(value, z)
 
 
@@ -34,6 +33,10 @@ def _versions(z: State) -> int | tuple[int, ...]:
     if isinstance(z, Tensor):
         return 0 if z.is_inference() else z._version
     return tuple(0 if part.is_inference() else part._version for part in z)
+
+
+def _alike(value: Tensor, z: Tensor) -> bool:
+    return value.shape == z.shape and value.dtype == z.dtype
 
 
 def _conformed(value: object, z: State) -> State:
@@ -54,12 +57,19 @@ def _in_dtype(value: Tensor, dtype: torch.dtype) -> Tensor:
     """A value that a part of this dtype can hold; floats of less precision stay as they are."""
     if value.dtype == dtype:
         return value
-    if value.is_complex() and not dtype.is_complex or _bits(value.dtype) > max(_bits(dtype), 32):
+    if not _holds(dtype, value.dtype):
         raise TypeError(
             f"f returns {value.dtype} for a state of {dtype}: start from a z0 of {value.dtype}"
         )
     keeps = value.is_complex() if dtype.is_complex else value.is_floating_point()
     return value if keeps else value.to(dtype)
+
+
+def _holds(dtype: torch.dtype, value: torch.dtype) -> bool:
+    """Whether a part of `dtype` takes in such a value with its imaginary part and its digits."""
+    if value.is_complex and not dtype.is_complex:
+        return False
+    return _bits(value) <= max(_bits(dtype), 32)
 
 
 def _bits(dtype: torch.dtype) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from equipoise.equilibrium.budget_jitter import SPREAD
+from equipoise.equilibrium.draws import Draws
 from equipoise.equilibrium.state import State, parts
 
 StartRule = Callable[[State], State]
@@ -30,7 +30,7 @@ def mixed_start(
     draws = torch.rand(tensors[0].shape[0], generator=generator, device=device)
     noisy = draws < noise_fraction
     started = tuple(_started(part, noisy, generator) for part in tensors)
-    return started if isinstance(z0, tuple) else started[0]
+    return started[0] if isinstance(z0, Tensor) else started
 
 
 def zero_start(z0: State) -> State:
@@ -52,24 +52,22 @@ class MixedStart(nn.Module):
         _check_fraction(noise_fraction)
         self.noise_fraction = noise_fraction
         self.seed = seed
-        self.count = 0
+        self.draws = Draws(seed)
 
     def forward(self, z0: State) -> State:
         """The start of one solve."""
         if not self.training:
             return z0
-        generator = torch.Generator(parts(z0)[0].device)
-        generator.manual_seed((self.seed + self.count * SPREAD) % 2**63)
-        self.count += 1
+        generator = self.draws.generator(parts(z0)[0].device)
         return mixed_start(z0, self.noise_fraction, generator)
 
     def get_extra_state(self) -> Tensor:
         """The count of draws."""
-        return torch.tensor(self.count)
+        return torch.tensor(self.draws.count)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Go on after so many draws."""
-        self.count = int(state)
+        self.draws.count = int(state)
 
 
 def _check_fraction(noise_fraction: float) -> None:
@@ -78,6 +76,7 @@ def _check_fraction(noise_fraction: float) -> None:
 
 
 def _started(part: Tensor, noisy: Tensor, generator: torch.Generator | None) -> Tensor:
-    noise = torch.randn(part.shape, generator=generator, device=noisy.device)
+    dtype = torch.complex64 if part.is_complex() else torch.get_default_dtype()
+    noise = torch.randn(part.shape, generator=generator, dtype=dtype, device=noisy.device)
     rows = noisy.view(-1, *(1 for _ in part.shape[1:])).to(part.device)
     return torch.where(rows, noise.to(device=part.device, dtype=part.dtype), part)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from equipoise.equilibrium.budget_jitter import SPREAD
+from equipoise.equilibrium.draws import Draws
 from equipoise.equilibrium.function import evaluate
 from equipoise.equilibrium.gradients import GradientEstimator
 from equipoise.equilibrium.solution import Solution
@@ -39,7 +39,7 @@ def jacobian_norm(
         leaf = detached(z)
         fz = evaluate(f, leaf, *inputs)
     squares = [_squared_product(leaf, fz, generator) for _ in range(probes)]
-    return torch.stack(squares).mean() / sum(part.numel() for part in parts(z))
+    return torch.stack(squares).mean() / sum(_real_size(part) for part in parts(z))
 
 
 def _squared_product(z: State, fz: State, generator: torch.Generator | None) -> Tensor:
@@ -49,12 +49,19 @@ def _squared_product(z: State, fz: State, generator: torch.Generator | None) -> 
     found = torch.autograd.grad(
         outputs, parts(z), probe, create_graph=True, allow_unused=True, materialize_grads=True
     )
-    wide = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in found]
+    real = [torch.view_as_real(part) if part.is_complex() else part for part in found]
+    wide = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in real]
     return torch.stack([part.square().sum() for part in wide]).sum()
 
 
 def _gaussian(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+    """Standard normal; of a complex number, real and imaginary part are."""
+    noise = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+    return noise * 2**0.5 if like.is_complex() else noise
+
+
+def _real_size(part: Tensor) -> int:
+    return part.numel() * (2 if part.is_complex() else 1)
 
 
 class Regularizer(nn.Module):
@@ -119,7 +126,7 @@ class JacobianRegularizer(Regularizer):
         self.warmup_weight = warmup_weight
         self.stop = stop
         self.seed = seed
-        self.count = 0
+        self.draws = Draws(seed)
 
     @property
     def current_weight(self) -> float:
@@ -134,8 +141,7 @@ class JacobianRegularizer(Regularizer):
 
     def penalty(self, f: Function, z: State, *inputs: Tensor) -> Tensor | None:
         """The weighted norm at z, or None in a step that is left out."""
-        generator = torch.Generator().manual_seed((self.seed + self.count * SPREAD) % 2**63)
-        self.count += 1
+        generator = self.draws.generator()
         drawn = float(torch.rand((), generator=generator))
         weight = self.current_weight
         if weight == 0 or drawn >= self.probability:
@@ -146,11 +152,11 @@ class JacobianRegularizer(Regularizer):
 
     def get_extra_state(self) -> Tensor:
         """The count of calls."""
-        return torch.tensor(self.count)
+        return torch.tensor(self.draws.count)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Go on after so many calls."""
-        self.count = int(state)
+        self.draws.count = int(state)
 
 
 class FixedPointCorrection(Regularizer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -252,3 +253,46 @@ def test_torch_func_is_refused_by_the_reversible_estimator() -> None:
         torch.func.grad(lambda x: loss(layers()["reversible"](system.f, system.z0, x)))(
             system.x.detach()
         )
+
+
+SOLVING = tuple(name for name in ESTIMATORS if name not in ("unrolled", "reversible"))
+
+
+def leaving_its_domain(z: Tensor, x: Tensor) -> Tensor:
+    """A square root in the second sample, which is defined at 0 alone, and 1 + x in the others."""
+    spoiled = torch.tensor([[0.0], [1.0], [0.0]], dtype=z.dtype)[: len(z)]
+    return x + 1 + spoiled * (torch.sqrt(1 - 4 * z * spoiled) - 1 - x)
+
+
+def undefined(z: Tensor, x: Tensor) -> Tensor:
+    """Nowhere finite in the second sample."""
+    spoiled = torch.tensor([[0.0], [torch.inf], [0.0]], dtype=z.dtype)
+    return 0.5 * z + x + torch.where(spoiled > 0, z / 0.0, 0.0)
+
+
+@pytest.mark.parametrize("form", ["tensor", "tuple"])
+@pytest.mark.parametrize("f", [leaving_its_domain, undefined])
+@pytest.mark.parametrize("name", SOLVING)
+@pytest.mark.filterwarnings("ignore:.*samples did not reach")
+def test_samples_whose_f_is_not_finite_keep_the_solver_s_iterate(
+    name: str, f: Callable[[Tensor, Tensor], Tensor], form: str
+) -> None:
+    x = torch.linspace(0.2, 0.9, 12, dtype=torch.float64).reshape(3, 4).requires_grad_()
+    z0, layer = torch.zeros_like(x), layers()[name]
+
+    def paired(z: State, x: Tensor) -> State:
+        return f(z[0], x), z[1] * 0.5 + x
+
+    if form == "tensor":
+        with torch.no_grad():
+            solved = layer(f, z0, x)
+        states: tuple[tuple[Tensor, Tensor], ...] = ((layer(f, z0, x), solved),)
+    else:
+        with torch.no_grad():
+            solved = layer(paired, (z0, z0), x)
+        states = tuple(zip(layer(paired, (z0, z0), x), solved, strict=True))
+    for state, kept in states:
+        assert torch.isfinite(state).all()
+        if f is undefined:
+            assert torch.equal(state[1], kept[1])
+        torch.testing.assert_close(state[::2], kept[::2], rtol=1e-6, atol=1e-6)

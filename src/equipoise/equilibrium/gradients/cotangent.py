@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from equipoise.equilibrium.gradients.attached_graph import AttachedGraph, Rule
+from equipoise.equilibrium.gradients.estimator import finite_or_kept
 from equipoise.equilibrium.gradients.functional_cotangent import attach_functionally, transformed
 from equipoise.equilibrium.gradients.second_derivatives import refuse_second_derivatives
 from equipoise.equilibrium.solution import Solution, SolveReport
@@ -17,13 +18,14 @@ from equipoise.equilibrium.state import Function, Layout, State, detached, parts
 def attach_rule(f: Function, solution: Solution, inputs: tuple[Tensor, ...], rule: Rule) -> State:
     """f(z*) whose backward replaces its cotangent by `rule` before it goes on into f.
 
-    One graph of f, at the solution, serves every product of the rule and the last one.
+    One graph of f, at the solution, serves every product of the rule and the last one. Where f(z*)
+    is not finite, the value is z*.
     """
     if transformed():
         return attach_functionally(f, solution, inputs, rule)
     found = solution.evaluate(f, detached, *inputs)
     outputs = _ReplacedCotangent.apply(rule, parts(found.z), solution.report, *parts(found.fz))
-    return outputs if isinstance(found.fz, tuple) else outputs[0]
+    return finite_or_kept(outputs if isinstance(found.fz, tuple) else outputs[0], solution.z)
 
 
 class _ReplacedCotangent(torch.autograd.Function):

@@ -56,6 +56,25 @@ def report_products(state: State, report: SolveReport, products: int) -> None:
     first.register_hook(note)
 
 
+def finite_or_kept(state: State, kept: State) -> State:
+    """`state`, with the values of `kept` in the samples of which something is not finite.
+
+    A sum tells it, which is not finite wherever one of its terms is not; the device is not read.
+    """
+    sums = [_row_sums(part.detach()) for part in parts(state)]
+    finite = torch.isfinite(sum(sums[1:], sums[0]))
+    chosen = tuple(
+        torch.where(finite.view(-1, *(1 for _ in a.shape[1:])), a, b.detach().to(a.dtype))
+        for a, b in zip(parts(state), parts(kept), strict=True)
+    )
+    return chosen[0] if isinstance(state, Tensor) else chosen
+
+
+def _row_sums(part: Tensor) -> Tensor:
+    rows = part.reshape(part.shape[0], part.shape[1:].numel())
+    return rows.sum(dim=1, dtype=torch.promote_types(part.dtype, torch.float32))
+
+
 def damped(z: State, fz: State, damping: float) -> State:
     """(1 - damping) z + damping f(z), part by part."""
     if damping == 1.0:

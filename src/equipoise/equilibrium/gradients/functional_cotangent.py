@@ -11,7 +11,7 @@ from torch import Tensor
 
 from equipoise.equilibrium.function import evaluate
 from equipoise.equilibrium.gradients.attached_graph import Graph, Rule
-from equipoise.equilibrium.gradients.estimator import constant
+from equipoise.equilibrium.gradients.estimator import constant, finite_or_kept
 from equipoise.equilibrium.gradients.second_derivatives import Once
 from equipoise.equilibrium.solution import Solution, SolveReport
 from equipoise.equilibrium.state import Function, Layout, State, parts
@@ -36,7 +36,7 @@ def attach_functionally(
         return evaluate(f, z, *inputs)
 
     outputs = _FunctionalCotangent.apply(rule, evaluated, z, solution.report, *parts(fz))
-    return outputs if isinstance(fz, tuple) else outputs[0]
+    return finite_or_kept(outputs if isinstance(fz, tuple) else outputs[0], solution.z)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.equilibrium.gradients.attached_graph import Graph, Rule
-from equipoise.equilibrium.gradients.estimator import constant, report_products
+from equipoise.equilibrium.gradients.estimator import constant, finite_or_kept, report_products
 from equipoise.equilibrium.solution import Solution, SolveReport
 from equipoise.equilibrium.state import Function, State
 
@@ -28,10 +28,10 @@ class JacobianFree:
     origin = staticmethod(constant)
 
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
-        """f(z*) with z* constant."""
+        """f(z*) with z* constant; z* where that is not finite."""
         if not torch.is_grad_enabled():
             return solution.z
-        state = solution.evaluate(f, self.origin, *inputs).fz
+        state = finite_or_kept(solution.evaluate(f, self.origin, *inputs).fz, solution.z)
         report_products(state, solution.report, 1)
         return state
 

@@ -8,7 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.gradients.estimator import constant, damped, report_products
+from equipoise.equilibrium.function import evaluate
+from equipoise.equilibrium.gradients.estimator import (
+    constant,
+    damped,
+    finite_or_kept,
+    report_products,
+)
 from equipoise.equilibrium.solution import Solution
 from equipoise.equilibrium.state import Function, State
 
@@ -33,12 +39,13 @@ class Phantom:
             raise ValueError("phantom needs at least one step and a damping in (0, 1]")
 
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
-        """The state after the damped steps."""
+        """The state after the damped steps; the solution, in samples that these make non-finite."""
         if not torch.is_grad_enabled():
             return solution.z
         first = solution.evaluate(f, self.origin, *inputs)
         state = damped(first.z, first.fz, self.damping)
         for _ in range(self.steps - 1):
-            state = damped(state, f(state, *inputs), self.damping)
+            state = damped(state, evaluate(f, state, *inputs), self.damping)
+        state = finite_or_kept(state, solution.z)
         report_products(state, solution.report, self.steps)
         return state
