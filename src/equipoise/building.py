@@ -125,23 +125,17 @@ def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
 
     Raises UserError with the cause where its class refuses the values.
     """
-    from hydra.errors import InstantiationException
     from hydra.utils import instantiate as hydra_instantiate
 
+    from equipoise.refusals import refusals
     from equipoise.schema import constructor_arguments
 
     node = constructor_arguments(node)
-    try:
+    with refusals(key):
         if not parts:
             return hydra_instantiate(node, _convert_="all")
         # as call-site arguments Hydra would turn solvers, which are dataclasses, into mappings
         return hydra_instantiate(node, _convert_="all", _partial_=True)(**parts)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError | TypeError | ImportError | UserError):
-            raise UserError(f"{key}: {error.__cause__}") from error
-        raise
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{key}: {error}") from error
 
 
 def is_first_process() -> bool:

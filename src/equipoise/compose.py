@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from equipoise import checks
 from equipoise.checks import Menu, full_key
 from equipoise.errors import UserError
+from equipoise.values import check_values
 
 CONF = next(
     folder
@@ -75,6 +76,7 @@ def compose(typed: Sequence[str]) -> Composition:
     _expand_phases(config, choices, menu)
     _let_typed_steps_rule(config, {o.key_or_group for o in values})
     checks.check_attributes(config, choices, roots)
+    check_values(config)
     return Composition(config, choices, list(typed))
 
 
@@ -106,6 +108,7 @@ def override_stored(
         checks.check_value(override, config, merged)
         OmegaConf.update(config, override.key_or_group, override.value())
     _let_typed_steps_rule(config, {o.key_or_group for o in overrides})
+    check_values(config)
     return Composition(config, merged, list(typed))
 
 
@@ -182,6 +185,8 @@ def _hydra(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
         del config["hydra"]
         config.setdefault("recipe", {})
         config.setdefault("sweep", None)
+        for group in ("logger", "callbacks"):  # logger=[] and callbacks=[]: none of them
+            config.setdefault(group, {})
     return config, choices
 
 

@@ -22,6 +22,7 @@ from equipoise.checks import check_curve_in_training, check_single_run
 from equipoise.compose import CONF, compose, parse, plain
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.run import execute, run_directory
+from equipoise.surroundings import check_surroundings
 
 WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn",
               "--config-dir", "-cd", "--info", "-i", "--experimental-rerun"}  # fmt: skip
@@ -49,10 +50,11 @@ def is_multirun(flags: Sequence[str]) -> bool:
     return bool({"-m", "--multirun"} & set(flags))
 
 
-def check(overrides: Sequence[str], multirun: bool) -> None:
+def check(overrides: Sequence[str], multirun: bool, surroundings: bool = True) -> None:
     """Compose every job that was asked for (the first ones of a large sweep), and drop the result.
 
-    Raises UserError before anything is started.
+    surroundings: whether data and accounts have to be there. Raises UserError before anything is
+    started.
     """
     if not multirun:
         check_single_run(parse(overrides))
@@ -61,6 +63,8 @@ def check(overrides: Sequence[str], multirun: bool) -> None:
         check_curve_in_training(composition.config, composition.choices)
         if composition.config.ckpt_path:
             existing_checkpoint(composition.config.ckpt_path)
+        elif surroundings:
+            check_surroundings(composition.config)
 
 
 def jobs(overrides: Sequence[str]) -> list[list[str]]:

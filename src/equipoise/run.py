@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from equipoise.building import build_model, build_run, instantiate, settle_data
 from equipoise.checkpoints import read_checkpoint
 from equipoise.errors import UserError
+from equipoise.surroundings import check_surroundings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -173,6 +174,7 @@ def _prepare(composition: Composition, directory: Path) -> None:
     from equipoise.schema import check_signatures
 
     composition.config.run_dir = str(directory)
+    check_surroundings(composition.config)
     settle_data(composition.config)
     check_signatures(plain(composition.config, resolve=True))
     quiet_lightning()

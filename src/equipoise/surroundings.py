@@ -1,0 +1,65 @@
+"""Whether what a run needs from outside is there: found out before anything heavy is imported."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from equipoise.errors import UserError
+
+WANDB_HOST = "https://api.wandb.ai"
+
+
+def check_surroundings(config: Mapping[str, Any]) -> None:
+    """Raise UserError where the data of the task or the account of a logger is missing."""
+    check_data(config["task"])
+    for node in config["logger"].values():
+        if node and str(node.get("_target_")).endswith(".WandbLogger"):
+            check_account(node)
+
+
+def check_data(task: Mapping[str, Any]) -> None:
+    """Raise UserError where a dataset has to be named, or is a file or folder that is not there.
+
+    `without_path` of a task says what to do where it needs a path, `from_hub` that the path may
+    also name a dataset of the hub.
+    """
+    path = task.get("path")
+    if path is None and task.get("without_path"):
+        raise UserError(str(task["without_path"]))
+    if not isinstance(path, str) or (task.get("from_hub") and not _is_local(path)):
+        return
+    if not Path(path).expanduser().exists():
+        raise UserError(f"There is no file or folder {path}: set task.path to the data.")
+
+
+def _is_local(path: str) -> bool:
+    """Whether it is written as a place on this machine, and not as a dataset `owner/name`."""
+    return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path
+
+
+def check_account(logger: Mapping[str, Any]) -> None:
+    """Raise UserError where W&B would ask for an account, naming the way without one."""
+    mode = os.environ.get("WANDB_MODE", "online")
+    known = {"WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"} & set(os.environ)
+    if not (logger.get("offline") or mode != "online" or known or _has_login()):
+        raise UserError(
+            "logger=wandb needs an account: run `wandb login`, or write a local run with "
+            "logger.wandb.offline=true or WANDB_MODE=offline"
+        )
+
+
+def _has_login() -> bool:
+    """Whether `wandb login` has left an entry for the host; a file that cannot be read counts."""
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", WANDB_HOST)).hostname or ""
+    home = Path.home()
+    file = Path(os.environ.get("NETRC") or home / ".netrc")
+    file = file if file.is_file() else home / "_netrc"
+    try:
+        return file.is_file() and netrc.netrc(file).authenticators(host) is not None
+    except (netrc.NetrcParseError, OSError):
+        return True
