@@ -195,8 +195,10 @@ def _subscripted(expression: ast.Subscript, module: str) -> Any:
     parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
     if base is Literal:
         return Literal[tuple(ast.literal_eval(part) for part in parts)]
-    if base is Any or getattr(base, "__name__", "") == "Callable":
+    if base is Any:
         return Any
+    if getattr(base, "__name__", "") == "Callable":
+        return Built
     if base is Annotated:
         return _hint(parts[0], module)
     arguments = [... if ast.unparse(part) == "..." else _hint(part, module) for part in parts]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.errors import UserError
+from equipoise.refusals import refusals
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -105,8 +106,19 @@ def build_task(config: dict[str, Any]) -> LightningModule:
     if config["model"].get("weights", True):
         parts["make_optimizer"] = instantiate("optimizer", config["optimizer"])
         parts["schedule"] = instantiate("schedule", config["schedule"])
+        check_optimizer(parts["make_optimizer"], parts["schedule"])
     task: LightningModule = instantiate("task.objective", config["task"]["objective"], **parts)
     return task
+
+
+def check_optimizer(make_optimizer: Any, schedule: Any) -> None:
+    """Raise UserError where they refuse their values, which they tell only about parameters."""
+    import torch
+
+    with refusals("optimizer"):
+        optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))])
+    with refusals("schedule"):
+        schedule(optimizer, 1)
 
 
 def build_model(config: dict[str, Any]) -> nn.Module:
@@ -116,7 +128,10 @@ def build_model(config: dict[str, Any]) -> nn.Module:
         chosen = ("solver", "gradient", "eval_solver", "regularizer")
         layer = {key: instantiate(key, config[key]) for key in chosen if config.get(key)}
         parts["equilibrium"] = instantiate("equilibrium", config["equilibrium"], **layer)
-    model: nn.Module = instantiate("model", config["model"], **parts)
+    from equipoise.memory_limit import MemoryLimit
+
+    with MemoryLimit("model"):
+        model: nn.Module = instantiate("model", config["model"], **parts)
     return model
 
 
@@ -127,7 +142,6 @@ def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
     """
     from hydra.utils import instantiate as hydra_instantiate
 
-    from equipoise.refusals import refusals
     from equipoise.schema import constructor_arguments
 
     node = constructor_arguments(node)

@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from equipoise import checks
 from equipoise.checks import Menu, full_key
 from equipoise.errors import UserError
-from equipoise.values import check_values
+from equipoise.values import check_description, check_values
 
 CONF = next(
     folder
@@ -69,6 +69,7 @@ def compose(typed: Sequence[str]) -> Composition:
     _apply_recipe(skeleton, choices)
     for override in values:
         checks.check_value(override, skeleton, choices)
+        check_description(override.key_or_group, skeleton)
     config, choices = _hydra([*(o.input_line or "" for o in overrides), *added])
     _fit_recipe_to_size(config, size)
     _apply_recipe(config, choices, typed={o.key_or_group for o in values})
@@ -106,6 +107,7 @@ def override_stored(
         merged[name] = fresh.choices.get(name, "none")
     for override in (override for override in overrides if override not in groups):
         checks.check_value(override, config, merged)
+        check_description(override.key_or_group, config)
         OmegaConf.update(config, override.key_or_group, override.value())
     _let_typed_steps_rule(config, {o.key_or_group for o in overrides})
     check_values(config)

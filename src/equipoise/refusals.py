@@ -12,6 +12,9 @@ from equipoise.errors import RunFailed, RunInterrupted, UserError
 LONGEST = 300
 ADVICE = {
     "backend found": "choose strategy=auto or strategy=cpu",
+    "`enable_progress_bar=False`": "add callbacks.progress=null",
+    "`enable_checkpointing=False`": "add callbacks.checkpoint_best=null "
+    "callbacks.checkpoint_last=null",
     "out of memory": "choose smaller sizes, or another device",
     "can't allocate memory": "choose smaller sizes",
 }

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -17,6 +16,7 @@ from equipoise.annotations import parameters
 from equipoise.checks import nearest
 from equipoise.errors import UserError
 from equipoise.limits import SEED, Limit, limit_of
+from equipoise.value_types import accepts, described, literals
 
 PLAIN_KEYS = {
     "takes", "gives", "wants", "equilibrium", "weights", "solvers", "gradients",
@@ -25,6 +25,12 @@ PLAIN_KEYS = {
     "monitor_mode", "objective", "without_path", "from_hub",
 }  # fmt: skip
 """Keys that describe a choice to the checks and to the other groups, not to its class."""
+TOP: dict[str, Any] = {"seed": int, "ckpt_path": str | None, "run_dir": str | None}
+WATCHED: dict[str, Any] = {"monitor": str, "monitor_mode": Literal["min", "max"]}
+DESCRIPTIONS = PLAIN_KEYS - {
+    "epsilon", "repeats", "reports", "classes", "mask_classes", "vocabulary", "monitor",
+    "monitor_mode", "objective",
+}  # fmt: skip
 GIVEN_BY_TASK = ("classes", "mask_classes", "image_size", "image_channels", "vocabulary")
 
 
@@ -34,21 +40,34 @@ def check_values(config: DictConfig) -> None:
     What is taken from another setting may still have to be read from the dataset: only its limits
     are checked, its type is that setting's.
     """
-    interpolated = set(_interpolated(OmegaConf.to_container(config)))
+    interpolated = dict(_interpolated(OmegaConf.to_container(config)))
     try:
         resolved: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"cannot resolve the settings: {_first_line(error)}") from error
+    for name, hint in TOP.items():
+        check_type(name, resolved[name], hint)
     check_limit("seed", resolved["seed"], SEED)
     for key, node in target_nodes(resolved):
         target = str(node["_target_"])
         types = parameters(target)
         for name, value in node.items():
             place = f"{key}.{name}"
-            if name in types and place not in interpolated:
+            if name in types and not _is_judged_elsewhere(interpolated.get(place), value, resolved):
                 check_type(place, value, types[name])
             check_limit(place, value, limit_of(target, name))
+    for name, hint in WATCHED.items():
+        check_type(f"task.{name}", resolved["task"][name], hint)
     _check_given_by_task(resolved)
+
+
+def check_description(key: str, config: DictConfig) -> None:
+    """Raise where a typed key only describes what its choice is, which typing cannot change."""
+    group, _, name = key.partition(".")
+    if name not in DESCRIPTIONS or group not in ("task", "model", "gradient", "regularizer"):
+        return
+    if name not in parameters(str(config[group].get("_target_"))):
+        raise UserError(f"{key} describes the {group} and cannot be set: leave it out")
 
 
 def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -63,8 +82,21 @@ def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str,
             yield from target_nodes(value, f"{key}[{index}]")
 
 
-def _interpolated(config: Any, key: str = "") -> Iterator[str]:
-    """The dotted keys of all values that are taken from elsewhere."""
+def _is_judged_elsewhere(written: str | None, value: Any, config: Mapping[str, Any]) -> bool:
+    """Whether a value comes from another setting, whose class says itself what it may be.
+
+    So does null, which stands for what the dataset still has to tell.
+    """
+    if written is None:
+        return False
+    group, _, name = written.strip("${}").partition(".")
+    node = config.get(group)
+    own = parameters(str(node["_target_"])) if isinstance(node, Mapping) and name else {}
+    return value is None or name in own
+
+
+def _interpolated(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """The dotted keys of all values that are taken from elsewhere, and what is written there."""
     if isinstance(config, Mapping):
         for name, value in config.items():
             yield from _interpolated(value, f"{key}.{name}" if key else str(name))
@@ -72,7 +104,7 @@ def _interpolated(config: Any, key: str = "") -> Iterator[str]:
         for index, value in enumerate(config):
             yield from _interpolated(value, f"{key}[{index}]")
     elif isinstance(config, str) and "${" in config:
-        yield key
+        yield key, config
 
 
 def check_limit(key: str, value: Any, limit: Limit) -> None:
@@ -107,59 +139,6 @@ def refused(key: str, value: Any, hint: Any) -> UserError:
         hint_text = nearest(str(value), choices)
         return UserError(f"{key}={value} is not one of {', '.join(choices)}{hint_text}")
     return UserError(f"{key}={value} is not of type {described(hint)}")
-
-
-def accepts(value: Any, hint: Any) -> bool:
-    """Whether a value of a yaml file can be given for the annotated type.
-
-    A mapping with a `_target_` fits anywhere: what it builds is judged by its class.
-    """
-    if hint is Any or (isinstance(value, Mapping) and value.get("_target_")):
-        return True
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Union:
-        return any(accepts(value, alternative) for alternative in arguments)
-    if origin is Literal:
-        return any(type(value) is type(choice) and value == choice for choice in arguments)
-    if origin is None:
-        return _is_a(value, hint)
-    if issubclass(origin, Mapping):
-        inner = arguments[1]
-        return isinstance(value, Mapping) and all(accepts(v, inner) for v in value.values())
-    inner = arguments[:1] if origin is not tuple or ... in arguments else arguments
-    if not isinstance(value, list) or (len(inner) > 1 and len(inner) != len(value)):
-        return False
-    return all(accepts(entry, inner[i % len(inner)]) for i, entry in enumerate(value))
-
-
-def _is_a(value: Any, hint: Any) -> bool:
-    if hint is None or hint is type(None):
-        return value is None
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is Path:  # the folder of the run is named later
-        return value is None or isinstance(value, str)
-    return isinstance(value, hint)
-
-
-def literals(hint: Any) -> list[Any]:
-    """All values that a Literal inside the annotation allows."""
-    if get_origin(hint) is Literal:
-        return list(get_args(hint))
-    return [choice for argument in get_args(hint) for choice in literals(argument)]
-
-
-def described(hint: Any) -> str:
-    """The annotation as one would write it."""
-    if get_origin(hint) is Union:
-        return " | ".join(described(alternative) for alternative in get_args(hint))
-    if hint is type(None):
-        return "None"
-    if get_args(hint):
-        return str(hint).replace("typing.", "").replace("collections.abc.", "")
-    return str(getattr(hint, "__name__", hint))
 
 
 def _check_given_by_task(config: Mapping[str, Any]) -> None:
