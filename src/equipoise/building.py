@@ -58,6 +58,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     from equipoise.callbacks.estimator_state import EstimatorState
     from equipoise.callbacks.observers import behind_one
     from equipoise.callbacks.run_state import ConfigurationInCheckpoint, RandomState
+    from equipoise.callbacks.training_begun import TrainingBegun
     from equipoise.callbacks.unprofiled import Unprofiled
     from equipoise.compose import plain, storable
     from equipoise.processes_without_gradients import strategy_for
@@ -72,6 +73,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
     callbacks += [ConfigurationInCheckpoint(stored, composition.choices), RandomState()]
+    callbacks += [TrainingBegun()]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
     around: dict[str, Any] = {"callbacks": behind_one(callbacks), "logger": loggers or False}
     if config["trainer"]["profiler"] is None:

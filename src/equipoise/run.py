@@ -9,14 +9,16 @@ from __future__ import annotations
 import csv
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.building import build_model, build_run, instantiate, settle_data
 from equipoise.checkpoints import read_checkpoint
-from equipoise.errors import UserError
+from equipoise.errors import RunFailed, RunInterrupted, UserError
+from equipoise.refusals import sentence
 from equipoise.surroundings import check_surroundings
 
 if TYPE_CHECKING:
@@ -81,7 +83,8 @@ def evaluate(*overrides: str) -> dict[str, Any]:
     training.restore(built, checkpoint)
     exit_code = 1
     try:
-        metrics = training.evaluate(built, checkpoint, curve)
+        with refusals_of_run(built):
+            metrics = training.evaluate(built, checkpoint, curve)
         exit_code = 0
         _finish(built, metrics)
         return metrics
@@ -115,12 +118,37 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     keep_earlier_curve(built.trainer.loggers, resume_from)
     exit_code = 1
     try:
-        metrics = training.fit_and_test(built, resume_from)
+        with refusals_of_run(built):
+            metrics = training.fit_and_test(built, resume_from)
         exit_code = 0
         _finish(built, metrics)
         return metrics
     finally:
         close_wandb(exit_code)
+
+
+@contextmanager
+def refusals_of_run(built: Run) -> Iterator[None]:
+    """Tell what cannot be set up, or does not fit in memory, in a sentence.
+
+    Anything else that a step raises is an error of the program and keeps its traceback.
+    """
+    import torch
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from equipoise.callbacks.training_begun import TrainingBegun
+
+    begun = built.find(TrainingBegun)
+    try:
+        yield
+    except (UserError, RunFailed, RunInterrupted):
+        raise
+    except Exception as error:
+        outside = built.trainer.state.fn == "fit" and not (begun and begun.begun)
+        refused = (MisconfigurationException, MemoryError, torch.OutOfMemoryError)
+        if outside or isinstance(error, refused) or "can't allocate memory" in str(error):
+            raise UserError(f"the run cannot go on: {sentence(error)}") from error
+        raise
 
 
 def keep_earlier_curve(loggers: Sequence[Any], resume_from: str | None) -> None:

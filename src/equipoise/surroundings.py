@@ -11,12 +11,15 @@ from urllib.parse import urlsplit
 
 from equipoise.errors import UserError
 
+STARTERS = {"NODE_RANK", "GROUP_RANK", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "LSB_JOBID"}
+"""What programs that start a run on several machines leave in the environment."""
 WANDB_HOST = "https://api.wandb.ai"
 
 
 def check_surroundings(config: Mapping[str, Any]) -> None:
     """Raise UserError where the data of the task or the account of a logger is missing."""
     check_data(config["task"])
+    check_nodes(config["trainer"])
     for node in config["logger"].values():
         if node and str(node.get("_target_")).endswith(".WandbLogger"):
             check_account(node)
@@ -40,6 +43,16 @@ def check_data(task: Mapping[str, Any]) -> None:
 def _is_local(path: str) -> bool:
     """Whether it is written as a place on this machine, and not as a dataset `owner/name`."""
     return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path
+
+
+def check_nodes(trainer: Mapping[str, Any]) -> None:
+    """Raise UserError where a run would wait for ever for machines that nobody has started."""
+    count = trainer.get("num_nodes") or 1
+    if count > 1 and not STARTERS & set(os.environ):
+        raise UserError(
+            f"trainer.num_nodes={count} needs {count} machines that torchrun or Slurm has started, "
+            "each with this command: leave it out for one machine"
+        )
 
 
 def check_account(logger: Mapping[str, Any]) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from equipoise.annotations import Built
+
 
 def accepts(value: Any, hint: Any) -> bool:
     """Whether a value of a yaml file can be given for the annotated type.
@@ -51,11 +53,15 @@ def literals(hint: Any) -> list[Any]:
 
 
 def described(hint: Any) -> str:
-    """The annotation as one would write it."""
+    """The annotation as one would write it; objects of classes cannot be written in a yaml file."""
     if get_origin(hint) in (Union, UnionType):
-        return " | ".join(described(alternative) for alternative in get_args(hint))
-    if hint is type(None):
-        return "None"
-    if get_args(hint):
-        return str(hint).replace("typing.", "").replace("collections.abc.", "")
-    return str(getattr(hint, "__name__", hint))
+        written = [inner for inner in get_args(hint) if inner is not Built]
+        return " | ".join(described(inner) for inner in written)
+    if hint is Built:
+        return "a class, by a _target_"
+    if hint in (None, type(None), ...):
+        return "None" if hint is not ... else "..."
+    if get_args(hint) and get_origin(hint) is not Literal:
+        inner = ", ".join(described(argument) for argument in get_args(hint))
+        return f"{get_origin(hint).__name__}[{inner}]"
+    return str(getattr(hint, "__name__", hint)).replace("typing.", "")

@@ -52,8 +52,9 @@ def check_values(config: DictConfig) -> None:
         target = str(node["_target_"])
         types = parameters(target)
         for name, value in node.items():
-            place = f"{key}.{name}"
-            if name in types and not _is_judged_elsewhere(interpolated.get(place), value, resolved):
+            place = _source(f"{key}.{name}", interpolated)
+            borrowed = place != f"{key}.{name}"
+            if name in types and not (borrowed and _is_judged_there(place, value, resolved)):
                 check_type(place, value, types[name])
             check_limit(place, value, limit_of(target, name))
     for name, hint in WATCHED.items():
@@ -82,14 +83,19 @@ def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str,
             yield from target_nodes(value, f"{key}[{index}]")
 
 
-def _is_judged_elsewhere(written: str | None, value: Any, config: Mapping[str, Any]) -> bool:
-    """Whether a value comes from another setting, whose class says itself what it may be.
+def _source(key: str, interpolated: Mapping[str, str]) -> str:
+    """The setting that a value is taken from, which is the one that was typed."""
+    while (written := interpolated.get(key, "")).startswith("${") and "," not in written:
+        key = written.strip("${}")
+    return key
 
-    So does null, which stands for what the dataset still has to tell.
+
+def _is_judged_there(key: str, value: Any, config: Mapping[str, Any]) -> bool:
+    """Whether the class of the setting that a value is taken from says itself what it may be.
+
+    So is null, which stands for what the dataset still has to tell.
     """
-    if written is None:
-        return False
-    group, _, name = written.strip("${}").partition(".")
+    group, _, name = key.partition(".")
     node = config.get(group)
     own = parameters(str(node["_target_"])) if isinstance(node, Mapping) and name else {}
     return value is None or name in own
