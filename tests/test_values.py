@@ -33,6 +33,7 @@ REFUSED = {
     "task.num_workers=100000": "at most",
     "task.monitor_mode=up": "not one of min, max",
     "task.monitor=3": "not of type str",
+    "task.monitor=accuracy": "such as val/loss",
     "task.objective.label_smoothing=1e5": "at most 1",
     "task.objective.label_smoothing=nan": "at most 1",
     "trainer.max_time=1e5": "not of type str | timedelta",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import lightning.pytorch as pl
+import torch
 
 from equipoise import anytime_report, results
 from equipoise.anytime import AnytimeCurve, Point
@@ -27,7 +28,7 @@ from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.observers import every_callback
 from equipoise.checkpoints import read_checkpoint
 from equipoise.equilibrium import NotConvergedError
-from equipoise.errors import RunFailed, RunInterrupted
+from equipoise.errors import RunFailed, RunInterrupted, UserError
 
 
 @runtime_checkable
@@ -169,12 +170,28 @@ def load_weights(task: pl.LightningModule, state: dict[str, Any]) -> None:
     """Load all weights and buffers; what only training draws from may differ.
 
     Counters of random numbers (`_extra_state`) belong to the jitter and the regulariser, which an
-    evaluation may have been given or spared.
+    evaluation may have been given or spared. Raises UserError where the weights are those of
+    another network.
     """
+    own = task.state_dict()
+    resized = [n for n, w in own.items() if n in state and _shape(w) != _shape(state[n])]
+    if resized:
+        raise UserError(
+            f"the weights of the checkpoint do not fit this network, first at {resized[0]} "
+            f"({_shape(state[resized[0]])} there, {_shape(own[resized[0]])} here): leave out the "
+            "task, model and sizes that were typed, or give those of the run that wrote it"
+        )
     found = task.load_state_dict(state, strict=False)
     unfit = [*found.missing_keys, *found.unexpected_keys]
     if wrong := [name for name in unfit if not name.endswith("_extra_state")]:
-        raise RunFailed(f"the checkpoint does not fit the network: {', '.join(wrong[:5])}")
+        raise UserError(
+            f"the checkpoint is one of another network, which differs at {', '.join(wrong[:3])}: "
+            "leave out the task and model that were typed, or give those of the run that wrote it"
+        )
+
+
+def _shape(value: Any) -> list[int] | None:
+    return list(value.shape) if isinstance(value, torch.Tensor) else None
 
 
 def best_checkpoint(run: Run) -> Path | None:

@@ -59,6 +59,11 @@ def check_values(config: DictConfig) -> None:
             check_limit(place, value, limit_of(target, name))
     for name, hint in WATCHED.items():
         check_type(f"task.{name}", resolved["task"][name], hint)
+    if not resolved["task"]["monitor"].startswith("val/"):
+        raise UserError(
+            f"task.monitor={resolved['task']['monitor']} is no metric of the validation: "
+            "give one such as val/loss"
+        )
     _check_given_by_task(resolved)
 
 
