@@ -65,3 +65,10 @@ def test_a_limit_says_which_ends_belong_to_it(limit, within, beyond, words):
     assert all(limit.holds(number) for number in within)
     assert not any(limit.holds(number) for number in beyond)
     assert limit.described() == words
+
+
+def test_a_class_of_another_package_has_words_of_its_own():
+    assert limit_of("torch.optim.SGD", "momentum") == Limit(0)
+    assert limit_of("lightning.pytorch.Trainer", "max_steps").holds(-1)
+    assert not limit_of("equipoise.equilibrium.Anderson", "max_steps").holds(-1)
+    assert limit_of("my_package.Optimizer", "momentum") == Limit()

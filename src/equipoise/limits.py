@@ -212,7 +212,15 @@ LIMITS: dict[str, Limit] = {
 }
 
 
+PACKAGES = {"equipoise", "torch", "lightning"}
+
+
 def limit_of(target: str, name: str) -> Limit:
-    """The limit of an argument of the class that a dotted path names."""
+    """The limit of an argument of the class that a dotted path names.
+
+    A class of another package may mean anything by a name: its numbers have to be finite.
+    """
+    if target.partition(".")[0] not in PACKAGES:
+        return FINITE
     own = f"{target.rpartition('.')[2]}.{name}"
     return LIMITS.get(own) or LIMITS.get(name, FINITE)
