@@ -7,7 +7,8 @@ import torch
 
 from equipoise import build
 from equipoise.errors import UserError
-from equipoise.memory_limit import MemoryLimit, free_memory
+from equipoise.machine import free_memory
+from equipoise.memory_limit import MemoryLimit
 
 
 @pytest.mark.parametrize(

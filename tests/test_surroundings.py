@@ -91,3 +91,19 @@ def test_wandb_without_an_account_says_how_to_do_without(logger, stranger, monke
         with monkeypatch.context() as known:
             known.setenv(name, value)
             check(f"logger={logger}")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["task=digit_scenes", "task.train_scenes=100000000", "task.canvas=65536"], "canvas=65536"),
+        (["task=range_query", "task.users=100000000", "task.repeats=10000"], "users=100000000"),
+        (["task=text_folder", "task.path=.", "task.batch_size=1000000",
+          "task.segment_length=1000000"], "segment_length=1000000"),
+        (["task=segmentation_folder", "task.path=.", "task.batch_size=1000000",
+          "task.crop=[65536,65536]"], r"crop=\[65536, 65536\]"),
+    ],
+)  # fmt: skip
+def test_sizes_that_are_too_much_together_are_refused_before_memory_is_asked_for(typed, said):
+    with pytest.raises(UserError, match=rf"{said}.* need [\d,]+ GiB of memory at least"):
+        check(*typed)

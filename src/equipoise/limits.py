@@ -8,8 +8,9 @@ setting's name, or by `<class>.<name>` where a class means something of its own 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
+
+from equipoise.machine import cores
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ WIDTH = Limit(1, 1_000_000)  # channels and the like
 SAMPLES = Limit(1, 100_000_000)
 PIXELS = Limit(1, 65_536)
 SEED = Limit(0, 2**32 - 1)
-PROCESSES = Limit(0, max(len(os.sched_getaffinity(0)), 4))  # 4 are the default of large datasets
+PROCESSES = Limit(0, max(cores(), 4))  # 4 are the default of large datasets
 
 LIMITS: dict[str, Limit] = {
     "seed": SEED,
@@ -211,6 +212,16 @@ LIMITS: dict[str, Limit] = {
     "reload_dataloaders_every_n_epochs": STEPS,
 }
 
+
+PRODUCTS: tuple[tuple[tuple[str, ...], int], ...] = (
+    (("train_scenes", "canvas", "canvas"), 2),
+    (("train_size",), 80),
+    (("users", "repeats"), 8),
+    (("batch_size", "length"), 32),
+    (("batch_size", "segment_length"), 32),
+    (("batch_size", "crop"), 24),
+)
+"""Settings of a task whose product is a number of values kept at once, and bytes for each."""
 
 PACKAGES = {"equipoise", "torch", "lightning"}
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import netrc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from equipoise.errors import UserError
+from equipoise.limits import PRODUCTS
+from equipoise.machine import GIB, free_memory
 
 STARTERS = {"NODE_RANK", "GROUP_RANK", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "LSB_JOBID"}
 """What programs that start a run on several machines leave in the environment."""
@@ -19,6 +22,7 @@ WANDB_HOST = "https://api.wandb.ai"
 def check_surroundings(config: Mapping[str, Any]) -> None:
     """Raise UserError where the data of the task or the account of a logger is missing."""
     check_data(config["task"])
+    check_memory(config["task"])
     check_nodes(config["trainer"])
     for node in config["logger"].values():
         if node and str(node.get("_target_")).endswith(".WandbLogger"):
@@ -43,6 +47,26 @@ def check_data(task: Mapping[str, Any]) -> None:
 def _is_local(path: str) -> bool:
     """Whether it is written as a place on this machine, and not as a dataset `owner/name`."""
     return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path
+
+
+def check_memory(task: Mapping[str, Any]) -> None:
+    """Raise UserError where sizes that are each possible ask together for more than there is."""
+    free = free_memory()
+    for names, each in PRODUCTS:
+        sizes = [task.get(name) for name in names]
+        if None in sizes:
+            continue
+        asked = each * math.prod(_product(size) for size in sizes)
+        if asked > free:
+            listed = " and ".join(f"task.{name}={task[name]}" for name in dict.fromkeys(names))
+            raise UserError(
+                f"{listed} need {asked / GIB:,.0f} GiB of memory at least, and {free / GIB:,.0f} "
+                "are free: choose smaller sizes"
+            )
+
+
+def _product(size: Any) -> int:
+    return math.prod(size) if isinstance(size, Iterable) else int(size)
 
 
 def check_nodes(trainer: Mapping[str, Any]) -> None:
