@@ -6,11 +6,12 @@ Nothing heavy is imported before it is needed, so that a misspelt word is answer
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.errors import UserError
+from equipoise.refusals import refusals
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -69,6 +70,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     from equipoise.callbacks.observers import behind_one
     from equipoise.callbacks.resumed_optimizer import ResumedOptimizer
     from equipoise.callbacks.run_state import RandomState
+    from equipoise.callbacks.training_begun import TrainingBegun
     from equipoise.callbacks.training_position import TrainingPosition
     from equipoise.callbacks.unprofiled import Unprofiled
     from equipoise.compose import plain, storable
@@ -83,7 +85,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
-    callbacks += [RandomState()]
+    callbacks += [RandomState(), TrainingBegun()]
     callbacks += [ResumedOptimizer(stored.get("optimizer") or {}, stored.get("schedule") or {})]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
     callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
@@ -166,23 +168,20 @@ def build_task(config: dict[str, Any]) -> LightningModule:
     parts: dict[str, Any] = {"model": build_model(config)}
     if config["model"].get("weights", True):
         parts["make_optimizer"] = instantiate("optimizer", config["optimizer"])
-        check_optimizer(parts["make_optimizer"])
         parts["schedule"] = instantiate("schedule", config["schedule"])
+        check_optimizer(parts["make_optimizer"], parts["schedule"])
     task: LightningModule = instantiate("task.objective", config["task"]["objective"], **parts)
     return task
 
 
-def check_optimizer(make_optimizer: Callable[[Any], Any]) -> None:
-    """Raise UserError where an optimiser refuses its settings, which it sees with its parameters.
+def check_optimizer(make_optimizer: Any, schedule: Any) -> None:
+    """Raise UserError where they refuse their values, which they tell only about parameters."""
+    import torch
 
-    It is given one parameter here, so that the answer comes before a run begins.
-    """
-    from torch import empty, nn
-
-    try:
-        make_optimizer([nn.Parameter(empty(0))])
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"optimizer: {error}") from error
+    with refusals("optimizer"):
+        optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))])
+    with refusals("schedule"):
+        schedule(optimizer, 1)
 
 
 def build_model(config: dict[str, Any]) -> nn.Module:
@@ -192,7 +191,10 @@ def build_model(config: dict[str, Any]) -> nn.Module:
         chosen = ("solver", "gradient", "eval_solver", "regularizer")
         layer = {key: instantiate(key, config[key]) for key in chosen if config.get(key)}
         parts["equilibrium"] = instantiate("equilibrium", config["equilibrium"], **layer)
-    model: nn.Module = instantiate("model", config["model"], **parts)
+    from equipoise.memory_limit import MemoryLimit
+
+    with MemoryLimit("model"):
+        model: nn.Module = instantiate("model", config["model"], **parts)
     return model
 
 
@@ -201,23 +203,16 @@ def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
 
     Raises UserError with the cause where its class refuses the values.
     """
-    from hydra.errors import InstantiationException
     from hydra.utils import instantiate as hydra_instantiate
 
     from equipoise.schema import constructor_arguments
 
     node = constructor_arguments(node)
-    try:
+    with refusals(key):
         if not parts:
             return hydra_instantiate(node, _convert_="all")
         # as call-site arguments Hydra would turn solvers, which are dataclasses, into mappings
         return hydra_instantiate(node, _convert_="all", _partial_=True)(**parts)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError | TypeError | ImportError | UserError):
-            raise UserError(f"{key}: {error.__cause__}") from error
-        raise
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{key}: {error}") from error
 
 
 def is_first_process() -> bool:

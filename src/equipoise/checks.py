@@ -15,7 +15,9 @@ import yaml
 from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from equipoise.annotations import parameters
 from equipoise.errors import UserError
+from equipoise.value_types import accepts
 
 MAY_BE_NULL = {"experiment", "sweep", "debug", "recipe", "solver@eval_solver"}
 
@@ -97,8 +99,16 @@ def check_value(override: Override, config: DictConfig, choices: Mapping[str, st
     if key.partition(".")[0] in ("optimizer", "schedule") and choices.get("optimizer") == "none":
         raise UserError(f"{key}: model={choices['model']} trains no weights; leave it out")
     check_key(key, config, _place(key, choices))
-    if not override.is_delete():
+    if not override.is_delete() and not _fits_class(key, override.value(), config):
         check_type(key, override.value(), OmegaConf.select(config, key, throw_on_missing=False))
+
+
+def _fits_class(key: str, value: Any, config: DictConfig) -> bool:
+    """Whether the class behind the setting says itself that it takes the value."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else None
+    types = parameters(str(node.get("_target_"))) if isinstance(node, DictConfig) else {}
+    return name in types and accepts(value, types[name])
 
 
 def _place(key: str, choices: Mapping[str, str]) -> str:

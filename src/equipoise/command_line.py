@@ -56,7 +56,7 @@ def train(argv: Sequence[str]) -> int:
         return 0
     if launch.is_multirun(flags):
         overrides = with_grid(overrides)
-    launch.check(overrides, multirun=launch.is_multirun(flags))
+    launch.check(overrides, multirun=launch.is_multirun(flags), surroundings="--cfg" not in flags)
     if "--cfg" in flags:
         return launch.show_config(argv)
     return launch.start(flags, overrides)

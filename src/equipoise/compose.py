@@ -29,6 +29,7 @@ from equipoise.hydra_composition import (
     search_path,
 )
 from equipoise.phases import expand_phases
+from equipoise.values import check_description, check_values
 
 RUN_DIRECTORY = "<folder of the run>"
 OPEN = ("callbacks", "logger")
@@ -133,6 +134,7 @@ def check_value(override: Override, config: DictConfig, choices: Mapping[str, st
     if adds and override.key_or_group.partition(".")[0] in OPEN:
         return
     checks.check_value(override, config, choices)
+    check_description(override.key_or_group, config)
 
 
 def finish(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
@@ -141,6 +143,7 @@ def finish(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
     expand_phases(config, choices, words.menu, words.searched)
     _let_typed_steps_rule(config, words.keys)
     checks.check_attributes(config, choices, words.roots)
+    check_values(config)
 
 
 def _let_typed_steps_rule(config: DictConfig, typed: Collection[str]) -> None:

@@ -85,6 +85,8 @@ def composed_by_hydra(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, s
         del config["hydra"]
         config.setdefault("recipe", {})
         config.setdefault("sweep", None)
+        for group in ("logger", "callbacks"):  # logger=[] and callbacks=[]: none of them
+            config.setdefault(group, {})
     return config, choices
 
 

@@ -21,6 +21,7 @@ from equipoise.checks import check_curve_in_training, check_single_run
 from equipoise.compose import CONF, SEARCH_PATH, parse, plain
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.run import composed, execute, rehearse, run_directory
+from equipoise.surroundings import check_surroundings
 
 WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn",
               "--config-dir", "-cd", "--info", "-i", "--experimental-rerun"}  # fmt: skip
@@ -48,16 +49,19 @@ def is_multirun(flags: Sequence[str]) -> bool:
     return bool({"-m", "--multirun"} & set(flags))
 
 
-def check(overrides: Sequence[str], multirun: bool) -> None:
+def check(overrides: Sequence[str], multirun: bool, surroundings: bool = True) -> None:
     """Compose every job that was asked for (the first ones of a large sweep), and drop the result.
 
-    Raises UserError before anything is started.
+    surroundings: whether data and accounts have to be there. Raises UserError before anything is
+    started.
     """
     if not multirun:
         check_single_run(parse(overrides))
     for job in itertools.islice(jobs(overrides) if multirun else [list(overrides)], MOST_CHECKED):
         composition = composed(job)
         check_curve_in_training(composition.config, composition.choices)
+        if surroundings and not composition.config.ckpt_path:
+            check_surroundings(composition.config)
 
 
 def jobs(overrides: Sequence[str]) -> list[list[str]]:

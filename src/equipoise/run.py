@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +24,15 @@ from equipoise.building import (
     settle_data,
 )
 from equipoise.checkpoints import read_checkpoint
-from equipoise.errors import UserError
+from equipoise.errors import RunFailed, RunInterrupted, UserError
+from equipoise.refusals import sentence
 from equipoise.resuming import (
     check_resumable,
     goes_on_in,
     keep_earlier_curve,
     settle_wandb_run,
 )
+from equipoise.surroundings import check_surroundings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -124,7 +127,8 @@ def evaluate(*overrides: str) -> dict[str, Any]:
     training.restore(built, checkpoint)
     exit_code = 1
     try:
-        metrics = training.evaluate(built, checkpoint, curve)
+        with refusals_of_run(built):
+            metrics = training.evaluate(built, checkpoint, curve)
         exit_code = 0
         _finish(built, metrics)
         return metrics
@@ -161,14 +165,39 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
         keep_earlier_curve(built.trainer.loggers, stored, directory)
     exit_code = 1
     try:
-        metrics = training.fit_and_test(
-            built, resume_from, None if stored is None else stored.steps
-        )
+        with refusals_of_run(built):
+            metrics = training.fit_and_test(
+                built, resume_from, None if stored is None else stored.steps
+            )
         exit_code = 0
         _finish(built, metrics)
         return metrics
     finally:
         close_wandb(exit_code)
+
+
+@contextmanager
+def refusals_of_run(built: Run) -> Iterator[None]:
+    """Tell what cannot be set up, or does not fit in memory, in a sentence.
+
+    Anything else that a step raises is an error of the program and keeps its traceback.
+    """
+    import torch
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from equipoise.callbacks.training_begun import TrainingBegun
+
+    begun = built.find(TrainingBegun)
+    try:
+        yield
+    except (UserError, RunFailed, RunInterrupted):
+        raise
+    except Exception as error:
+        outside = built.trainer.state.fn == "fit" and not (begun and begun.begun)
+        refused = (MisconfigurationException, MemoryError, torch.OutOfMemoryError)
+        if outside or isinstance(error, refused) or "can't allocate memory" in str(error):
+            raise UserError(f"the run cannot go on: {sentence(error)}") from error
+        raise
 
 
 def rehearse(composition: Composition) -> None:
@@ -232,6 +261,7 @@ def _prepare(composition: Composition, directory: Path) -> None:
 
     composition.config.run_dir = str(directory)
     check_trust(composition)
+    check_surroundings(composition.config)
     settle_data(composition.config)
     check_signatures(plain(composition.config, resolve=True))
     quiet_lightning()

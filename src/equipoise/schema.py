@@ -9,7 +9,7 @@ import dataclasses
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
@@ -17,14 +17,9 @@ from pydantic_core import SchemaError
 
 from equipoise.checks import nearest
 from equipoise.errors import UserError
+from equipoise.values import PLAIN_KEYS, refused, target_nodes
 
-PLAIN_KEYS = {
-    "takes", "gives", "wants", "equilibrium", "weights", "solvers", "gradients",
-    "least_attributes", "most_attributes", "epsilon", "repeats", "reports",
-    "classes", "mask_classes", "image_size", "image_channels", "vocabulary", "monitor",
-    "monitor_mode", "objective",
-}  # fmt: skip
-"""Keys that describe a choice to the checks and to the other groups, not to its class."""
+__all__ = ["PLAIN_KEYS", "check_signatures", "constructor_arguments", "locate", "target_nodes"]
 
 
 def check_signatures(config: Mapping[str, Any]) -> None:
@@ -41,18 +36,6 @@ def check_signatures(config: Mapping[str, Any]) -> None:
                 raise UserError(f"{key}.{name}: {target.__name__} takes no '{name}'{hint}")
             if name in hints and not _is_node(value):
                 _check_type(f"{key}.{name}", value, hints[name])
-
-
-def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Dotted key and content of every mapping that has a `_target_`."""
-    if isinstance(config, Mapping):
-        if config.get("_target_"):
-            yield key, config
-        for name, value in config.items():
-            yield from target_nodes(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(config, list):
-        for index, value in enumerate(config):
-            yield from target_nodes(value, f"{key}[{index}]")
 
 
 def locate(key: str, target: str) -> Callable[..., Any]:
@@ -101,16 +84,7 @@ def _check_type(key: str, value: Any, hint: Any) -> None:
     try:
         adapter.validate_python(value)
     except ValidationError as error:
-        choices = [str(choice) for choice in _literals(hint)]
-        if choices:
-            hint_text = nearest(str(value), choices)
-            raise UserError(
-                f"{key}={value} is not one of {', '.join(choices)}{hint_text}"
-            ) from error
-        wanted = getattr(hint, "__name__", str(hint)).replace("typing.", "")
-        if typing.get_args(hint):
-            wanted = str(hint).replace("typing.", "").replace("collections.abc.", "")
-        raise UserError(f"{key}={value} is not of type {wanted}") from error
+        raise refused(key, value, hint) from error
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any] | None:
@@ -121,10 +95,3 @@ def _adapter(hint: Any) -> TypeAdapter[Any] | None:
         return TypeAdapter(hint)
     except SchemaError:
         return None
-
-
-def _literals(hint: Any) -> list[Any]:
-    """All values that a Literal inside the hint allows."""
-    if typing.get_origin(hint) is typing.Literal:
-        return list(typing.get_args(hint))
-    return [choice for argument in typing.get_args(hint) for choice in _literals(argument)]

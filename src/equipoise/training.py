@@ -238,12 +238,16 @@ def load_weights(task: pl.LightningModule, state: dict[str, Any]) -> None:
     """Load all weights and buffers; what only training draws from may differ.
 
     Counters of random numbers (`_extra_state`) belong to the jitter and the regulariser, which an
-    evaluation may have been given or spared.
+    evaluation may have been given or spared. Raises UserError where the weights are those of
+    another network.
     """
     found = task.load_state_dict(state, strict=False)
     unfit = [*found.missing_keys, *found.unexpected_keys]
     if wrong := [name for name in unfit if not name.endswith("_extra_state")]:
-        raise UserError(f"the checkpoint does not fit the network: {', '.join(wrong[:5])}")
+        raise UserError(
+            f"the checkpoint is one of another network, which differs at {', '.join(wrong[:3])}: "
+            "leave out the task and model that were typed, or give those of the run that wrote it"
+        )
 
 
 def best_checkpoint(run: Run) -> Path | None:

@@ -46,7 +46,8 @@ class Cosine:
     def __call__(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         """Factors of the base rate, by step; `minimum` is a rate, not a factor."""
         start = self.warmup * steps
-        floors = [min(1.0, self.minimum / group["lr"]) for group in optimizer.param_groups]
+        rates = [group["lr"] for group in optimizer.param_groups]
+        floors = [min(1.0, self.minimum / rate) if rate > 0 else 1.0 for rate in rates]
 
         def factor(step: int, floor: float) -> float:
             if step < start:

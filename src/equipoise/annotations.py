@@ -1,0 +1,211 @@
+"""The annotations of a class's constructor, read from its source without importing it.
+
+Importing torch and Lightning costs seconds, and a value of the wrong type shall be answered at
+once. Classes count as `Built`, and what cannot be told from the source alone as `Any`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+BUILTIN: dict[str, Any] = {
+    "int": int, "float": float, "bool": bool, "str": str, "list": list, "tuple": tuple,
+    "dict": dict,
+}  # fmt: skip
+LIGHT = ("typing", "typing_extensions", "collections.abc", "pathlib", "datetime")
+"""Modules whose names mean what they are when imported, which costs nothing."""
+
+
+class Built:
+    """Stands for any class: a plain value of a yaml file is none of its objects."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a name stands for: a statement or an expression of a module, or an object of `LIGHT`."""
+
+    module: str
+    found: Any
+
+
+@cache
+def parameters(target: str) -> dict[str, Any]:
+    """Name and type of every argument of the class or function that a dotted path names.
+
+    Empty where its source is not found.
+    """
+    module, _, name = target.rpartition(".")
+    definition = _lookup(module, name)
+    return {} if definition is None else _arguments(definition)
+
+
+def _arguments(definition: Definition) -> dict[str, Any]:
+    node = definition.found
+    if isinstance(node, ast.FunctionDef):
+        return _of_function(node, definition.module, first=0)
+    if not isinstance(node, ast.ClassDef):
+        return {}
+    if _is_dataclass(node):
+        return _fields(node, definition.module)
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            return _of_function(statement, definition.module, first=1)
+    inherited = (_arguments(base) for base in _bases(node, definition.module))
+    return next((found for found in inherited if found), {})
+
+
+def _of_function(node: ast.FunctionDef, module: str, first: int) -> dict[str, Any]:
+    listed = [*node.args.posonlyargs, *node.args.args][first:] + node.args.kwonlyargs
+    return {a.arg: _hint(a.annotation, module) if a.annotation else Any for a in listed}
+
+
+def _fields(node: ast.ClassDef, module: str) -> dict[str, Any]:
+    """The fields of a dataclass, those of its bases first."""
+    fields: dict[str, Any] = {}
+    for base in _bases(node, module):
+        if isinstance(base.found, ast.ClassDef) and _is_dataclass(base.found):
+            fields |= _fields(base.found, base.module)
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and _is_given(statement):
+            fields[ast.unparse(statement.target)] = _hint(statement.annotation, module)
+    return fields
+
+
+def _is_given(statement: ast.AnnAssign) -> bool:
+    """Whether the field is one of the constructor's: no ClassVar, no `field(init=False)`."""
+    value = statement.value
+    words = value.keywords if isinstance(value, ast.Call) else []
+    inside = any(word.arg == "init" and ast.unparse(word.value) == "False" for word in words)
+    return not inside and "ClassVar" not in ast.unparse(statement.annotation)
+
+
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+def _bases(node: ast.ClassDef, module: str) -> Iterator[Definition]:
+    for base in node.bases:
+        if isinstance(base, ast.Name) and (definition := _lookup(module, base.id)):
+            yield definition
+
+
+@cache
+def _lookup(module: str, name: str) -> Definition | None:
+    """Where a name of a module is defined, through the modules that hand it on."""
+    for statement in _statements(module):
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == name:
+            return Definition(module, statement)
+        if isinstance(statement, ast.Assign) and name in map(ast.unparse, statement.targets):
+            return Definition(module, statement.value)
+        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == name:
+            return Definition(module, statement.value)
+        if isinstance(statement, ast.ImportFrom):
+            for alias in statement.names:
+                if (alias.asname or alias.name) == name:
+                    return _imported(_absolute(statement, module), alias.name)
+    return None
+
+
+def _imported(module: str, name: str) -> Definition | None:
+    if module in LIGHT:
+        return Definition(module, getattr(importlib.import_module(module), name, Any))
+    return _lookup(module, name)
+
+
+def _absolute(statement: ast.ImportFrom, module: str) -> str:
+    if not statement.level:
+        return statement.module or ""
+    file = _file(module)
+    inside = file is not None and file.name == "__init__.py"
+    parts = module.split(".")
+    parts = parts[: len(parts) + int(inside) - statement.level]
+    return ".".join([*parts, *([statement.module] if statement.module else [])])
+
+
+@cache
+def _statements(module: str) -> list[ast.stmt]:
+    """The statements of a module, those below an `if` or a `try` among them."""
+    file = _file(module)
+    if file is None:
+        return []
+    found: list[ast.stmt] = []
+    left: list[ast.stmt] = [*ast.parse(file.read_text(encoding="utf-8")).body]
+    while left:
+        statement = left.pop(0)
+        found.append(statement)
+        if isinstance(statement, ast.If | ast.Try):
+            left += [*statement.body, *statement.orelse]
+    return found
+
+
+@cache
+def _file(module: str) -> Path | None:
+    """The file of a module; only the package at its top is looked for by Python's own rules."""
+    top, *inner = module.split(".")
+    spec = importlib.util.find_spec(top) if top else None
+    if spec is None or spec.origin is None:
+        return None
+    place = Path(spec.origin)
+    for part in inner:
+        candidates = (place.parent / part / "__init__.py", place.parent / f"{part}.py")
+        found = next((file for file in candidates if file.is_file()), None)
+        if place.name != "__init__.py" or found is None:
+            return None
+        place = found
+    return place if place.suffix == ".py" else None
+
+
+def _hint(expression: ast.expr | None, module: str) -> Any:
+    """The type that an annotation writes."""
+    if isinstance(expression, ast.Constant):
+        written = expression.value
+        return _hint(ast.parse(str(written), mode="eval").body, module) if written else None
+    if isinstance(expression, ast.Name):
+        return _named(expression.id, module)
+    if isinstance(expression, ast.BinOp) and isinstance(expression.op, ast.BitOr):
+        return _union([_hint(expression.left, module), _hint(expression.right, module)])
+    if isinstance(expression, ast.Subscript):
+        return _subscripted(expression, module)
+    return Any
+
+
+def _named(name: str, module: str) -> Any:
+    if name in BUILTIN:
+        return BUILTIN[name]
+    definition = _lookup(module, name)
+    if definition is not None and isinstance(definition.found, ast.ClassDef):
+        return Built
+    if definition is None or isinstance(definition.found, ast.stmt):
+        return Any
+    if isinstance(definition.found, ast.expr):
+        return _hint(definition.found, definition.module)
+    return definition.found
+
+
+def _subscripted(expression: ast.Subscript, module: str) -> Any:
+    base = _hint(expression.value, module)
+    inner = expression.slice
+    parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+    if base is Literal:
+        return Literal[tuple(ast.literal_eval(part) for part in parts)]
+    if base is Any:
+        return Any
+    if getattr(base, "__name__", "") == "Callable":
+        return Built
+    if base is Annotated:
+        return _hint(parts[0], module)
+    arguments = [... if ast.unparse(part) == "..." else _hint(part, module) for part in parts]
+    if base is Union or getattr(base, "_name", "") == "Optional":
+        return _union([*arguments, *([] if base is Union else [None])])
+    return base[tuple(arguments)]
+
+
+def _union(alternatives: list[Any]) -> Any:
+    return Any if Any in alternatives else Union[tuple(alternatives)]  # noqa: UP007 - of a list

@@ -1,0 +1,18 @@
+"""Whether the first step has begun: what is raised before it is about the settings."""
+
+from __future__ import annotations
+
+from lightning.pytorch import LightningModule, Trainer
+
+from equipoise.callbacks.observers import Observer
+
+
+class TrainingBegun(Observer):
+    """Notes that data, optimiser and loops could be set up."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on, what is raised comes from a step."""
+        self.begun = True

@@ -1,0 +1,237 @@
+"""Between which numbers each setting lies: the one table, for classes of ours and of others.
+
+A signature says that a setting is a number; here stands which ones can be meant. The greatest are
+generous, but what lies above them could not be computed or kept by any machine. The table is by the
+setting's name, or by `<class>.<name>` where a class means something of its own by it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from equipoise.machine import cores
+
+
+@dataclass(frozen=True)
+class Limit:
+    """From `least` to `most`; `above` and `below` say that an end is itself left out."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def holds(self, number: float) -> bool:
+        """Whether a finite number lies within."""
+        if (self.above and number == self.least) or (self.below and number == self.most):
+            return False
+        return self.least <= number <= self.most
+
+    def described(self) -> str:
+        """The limits in words."""
+        least = f"above {self.least:,.12g}" if self.above else f"at least {self.least:,.12g}"
+        most = f"below {self.most:,.12g}" if self.below else f"at most {self.most:,.12g}"
+        ends = [] if math.isinf(self.least) else [least]
+        ends += [] if math.isinf(self.most) else [most]
+        return " and ".join(ends) or "a finite number"
+
+
+FINITE = Limit()
+POSITIVE = Limit(0, above=True)
+NOT_NEGATIVE = Limit(0)
+PART = Limit(0, 1)
+SOME_PART = Limit(0, 1, above=True)
+PART_LEFT_OUT = Limit(0, 1, below=True)  # a dropout probability, a part of the data held out
+BUDGET = Limit(1, 1_000_000)  # evaluations of f
+COUNT = Limit(1, 1_000_000)
+COUNT_OR_NONE = Limit(0, 1_000_000)
+STEPS = Limit(0, 10**12)
+ENDLESS = Limit(-1, 10**12)
+WIDTH = Limit(1, 1_000_000)  # channels and the like
+SAMPLES = Limit(1, 100_000_000)
+PIXELS = Limit(1, 65_536)
+SEED = Limit(0, 2**32 - 1)
+PROCESSES = Limit(0, max(cores(), 4))  # 4 are the default of large datasets
+
+LIMITS: dict[str, Limit] = {
+    "seed": SEED,
+    # equilibrium
+    "jitter": COUNT_OR_NONE,
+    "random_start": PART,
+    # solver, gradient
+    "max_steps": BUDGET,
+    "tol": NOT_NEGATIVE,
+    "check_every": BUDGET,
+    "patience": BUDGET,
+    "keep_states": BUDGET,
+    "compact_at": SOME_PART,
+    "memory": Limit(1, 10_000),
+    "ridge": NOT_NEGATIVE,
+    "mixing": Limit(0, 2, above=True),
+    "damping": SOME_PART,
+    "krylov_steps": BUDGET,
+    "opa_every": BUDGET,
+    "steps": BUDGET,
+    "relaxation": Limit(0, 2, above=True, below=True),
+    "min_cosine": Limit(-1, 1),
+    "every": COUNT,
+    "fallback_ratio": POSITIVE,
+    "refine_steps": COUNT_OR_NONE,
+    # regularizer
+    "weight": NOT_NEGATIVE,
+    "probes": Limit(1, 10_000),
+    "probability": PART,
+    "increment": FINITE,
+    "increment_every": POSITIVE,
+    "warmup": PART,
+    "warmup_weight": NOT_NEGATIVE,
+    "JacobianRegularizer.stop": PART,
+    "ratio": SOME_PART,
+    "states": Limit(1, 10_000),
+    # optimizer, schedule
+    "lr": NOT_NEGATIVE,
+    "betas": PART_LEFT_OUT,
+    "eps": NOT_NEGATIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "momentum": NOT_NEGATIVE,
+    "dampening": FINITE,
+    "minimum": NOT_NEGATIVE,
+    # callbacks, logger, anytime
+    "samples": COUNT,
+    "refresh_rate": COUNT,
+    "start": NOT_NEGATIVE,
+    "save_top_k": Limit(-1, 1_000_000),
+    "every_n_epochs": STEPS,
+    "every_n_train_steps": STEPS,
+    "flush_logs_every_n_steps": COUNT,
+    "version": STEPS,
+    "budgets": BUDGET,
+    # task
+    "batch_size": COUNT,
+    "eval_batch_size": COUNT,
+    "num_workers": PROCESSES,
+    "val_fraction": PART_LEFT_OUT,
+    "test_fraction": PART_LEFT_OUT,
+    "train_size": SAMPLES,
+    "val_size": SAMPLES,
+    "test_size": SAMPLES,
+    "train_scenes": SAMPLES,
+    "canvas": PIXELS,
+    "crop": PIXELS,
+    "scales": Limit(0, 1_000, above=True),
+    "min_crops_per_epoch": SAMPLES,
+    "pad_multiple": PIXELS,
+    "image_size": PIXELS,
+    "image_channels": Limit(1, 4_096),
+    "classes": COUNT,
+    "mask_classes": Limit(2, 255),
+    "class_weights": NOT_NEGATIVE,
+    "label_smoothing": PART,
+    "label_weight": NOT_NEGATIVE,
+    "mask_weight": NOT_NEGATIVE,
+    "ohem_threshold": PART,
+    "ohem_kept": SAMPLES,
+    "length": COUNT,
+    "segment_length": COUNT,
+    "eval_segment_length": COUNT,
+    "memory_length": COUNT_OR_NONE,
+    "eval_memory_length": COUNT_OR_NONE,
+    "vocabulary": Limit(1, 100_000_000),
+    "word_limit": SAMPLES,
+    "subwords": Limit(257, 1_000_000),
+    "recalled": COUNT,
+    "domain": Limit(2, 1_048_576),
+    "limits": FINITE,
+    "correlation": Limit(-1, 1),
+    "users": SAMPLES,
+    "queries": COUNT,
+    "volumes": SOME_PART,
+    "epsilon": Limit(0, 40, above=True),
+    "repeats": Limit(1, 10_000),
+    # model
+    "channels": WIDTH,
+    "head_channels": WIDTH,
+    "final_channels": WIDTH,
+    "blocks": Limit(1, 1_000),
+    "big_kernels": Limit(0, 2),
+    "expansion": Limit(0, 1_000, above=True),
+    "groups": Limit(2, 1_000_000),
+    "stem_stride": PIXELS,
+    "final_kernel": Limit(1, 3),
+    "batch_norm_momentum": PART,
+    "dropout": PART_LEFT_OUT,
+    "attention_dropout": PART_LEFT_OUT,
+    "input_dropout": PART_LEFT_OUT,
+    "hidden_dropout": PART_LEFT_OUT,
+    "output_dropout": PART_LEFT_OUT,
+    "weight_drop": PART_LEFT_OUT,
+    "width": WIDTH,
+    "heads": WIDTH,
+    "inner_width": WIDTH,
+    "embedding_width": WIDTH,
+    "hidden_width": WIDTH,
+    "output_width": WIDTH,
+    "divisor": WIDTH,
+    "cutoffs": Limit(1, 100_000_000),
+    "window": COUNT,
+    "initial_std": POSITIVE,
+    "initial_range": POSITIVE,
+    "layers": Limit(1, 10_000),
+    "levels": Limit(1, 10_000),
+    "dilations": COUNT,
+    "auxiliary_every": COUNT,
+    "auxiliary_weight": NOT_NEGATIVE,
+    "branching": Limit(2, 65_535),
+    "theta_scale": NOT_NEGATIVE,
+    "alpha1": POSITIVE,
+    "alpha2": POSITIVE,
+    "tolerance": NOT_NEGATIVE,
+    "max_iterations": Limit(1, 10**9),
+    # trainer
+    "devices": Limit(-1, 1_000_000),
+    "num_nodes": Limit(1, 1_000_000),
+    "fast_dev_run": COUNT_OR_NONE,
+    "max_epochs": ENDLESS,
+    "min_epochs": STEPS,
+    "Trainer.max_steps": ENDLESS,
+    "min_steps": STEPS,
+    "max_time": STEPS,
+    "limit_train_batches": STEPS,
+    "limit_val_batches": STEPS,
+    "limit_test_batches": STEPS,
+    "limit_predict_batches": STEPS,
+    "overfit_batches": STEPS,
+    "val_check_interval": Limit(0, 10**12, above=True),
+    "check_val_every_n_epoch": COUNT,
+    "num_sanity_val_steps": Limit(-1, 10**12),
+    "log_every_n_steps": COUNT,
+    "accumulate_grad_batches": COUNT,
+    "gradient_clip_val": NOT_NEGATIVE,
+    "precision": Limit(16, 64),
+    "reload_dataloaders_every_n_epochs": STEPS,
+}
+
+
+PRODUCTS: tuple[tuple[tuple[str, ...], int], ...] = (
+    (("train_scenes", "canvas", "canvas"), 2),
+    (("train_size",), 80),
+    (("users", "repeats"), 8),
+    (("batch_size", "length"), 32),
+    (("batch_size", "segment_length"), 32),
+    (("batch_size", "crop"), 24),
+)
+"""Settings of a task whose product is a number of values kept at once, and bytes for each."""
+
+PACKAGES = {"equipoise", "torch", "lightning"}
+
+
+def limit_of(target: str, name: str) -> Limit:
+    """The limit of an argument of the class that a dotted path names.
+
+    A class of another package may mean anything by a name: its numbers have to be finite.
+    """
+    if target.partition(".")[0] not in PACKAGES:
+        return FINITE
+    own = f"{target.rpartition('.')[2]}.{name}"
+    return LIMITS.get(own) or LIMITS.get(name, FINITE)

@@ -1,0 +1,167 @@
+"""Every value of a composed configuration against its type and its limits, without torch.
+
+Types come from the annotations of the class behind `_target_`, limits from the table of `limits`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from equipoise.annotations import parameters
+from equipoise.checks import nearest
+from equipoise.errors import UserError
+from equipoise.limits import SEED, Limit, limit_of
+from equipoise.value_types import accepts, described, literals
+
+PLAIN_KEYS = {
+    "takes", "gives", "wants", "equilibrium", "weights", "solvers", "gradients",
+    "least_attributes", "most_attributes", "epsilon", "repeats", "reports",
+    "classes", "mask_classes", "image_size", "image_channels", "vocabulary", "monitor",
+    "monitor_mode", "objective", "without_path", "from_hub",
+}  # fmt: skip
+"""Keys that describe a choice to the checks and to the other groups, not to its class."""
+TOP: dict[str, Any] = {"seed": int, "ckpt_path": str | None, "run_dir": str | None}
+WATCHED: dict[str, Any] = {"monitor": str, "monitor_mode": Literal["min", "max"]}
+DESCRIPTIONS = PLAIN_KEYS - {
+    "epsilon", "repeats", "reports", "classes", "mask_classes", "vocabulary", "monitor",
+    "monitor_mode", "objective",
+}  # fmt: skip
+GIVEN_BY_TASK = ("classes", "mask_classes", "image_size", "image_channels", "vocabulary")
+
+
+def check_values(config: DictConfig) -> None:
+    """Raise UserError at the first value that is of a wrong type, beyond its limits or not finite.
+
+    What is taken from another setting may still have to be read from the dataset: only its limits
+    are checked, its type is that setting's.
+    """
+    interpolated = dict(_interpolated(OmegaConf.to_container(config)))
+    try:
+        resolved: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"cannot resolve the settings: {_first_line(error)}") from error
+    for name, hint in TOP.items():
+        check_type(name, resolved[name], hint)
+    check_limit("seed", resolved["seed"], SEED)
+    for key, node in target_nodes(resolved):
+        target = str(node["_target_"])
+        types = parameters(target)
+        for name, value in node.items():
+            place = _source(f"{key}.{name}", interpolated)
+            borrowed = place != f"{key}.{name}"
+            if name in types and not (borrowed and _is_judged_there(place, value, resolved)):
+                check_type(place, value, types[name])
+            check_limit(place, value, limit_of(target, name))
+    for name, hint in WATCHED.items():
+        check_type(f"task.{name}", resolved["task"][name], hint)
+    if not resolved["task"]["monitor"].startswith("val/"):
+        raise UserError(
+            f"task.monitor={resolved['task']['monitor']} is no metric of the validation: "
+            "give one such as val/loss"
+        )
+    _check_given_by_task(resolved)
+
+
+def check_description(key: str, config: DictConfig) -> None:
+    """Raise where a typed key only describes what its choice is, which typing cannot change."""
+    group, _, name = key.partition(".")
+    if name not in DESCRIPTIONS or group not in ("task", "model", "gradient", "regularizer"):
+        return
+    if name not in parameters(str(config[group].get("_target_"))):
+        raise UserError(f"{key} describes the {group} and cannot be set: leave it out")
+
+
+def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Dotted key and content of every mapping that has a `_target_`."""
+    if isinstance(config, Mapping):
+        if config.get("_target_"):
+            yield key, config
+        for name, value in config.items():
+            yield from target_nodes(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(config, list):
+        for index, value in enumerate(config):
+            yield from target_nodes(value, f"{key}[{index}]")
+
+
+def _source(key: str, interpolated: Mapping[str, str]) -> str:
+    """The setting that a value is taken from, which is the one that was typed."""
+    while (written := interpolated.get(key, "")).startswith("${") and "," not in written:
+        key = written.strip("${}")
+    return key
+
+
+def _is_judged_there(key: str, value: Any, config: Mapping[str, Any]) -> bool:
+    """Whether the class of the setting that a value is taken from says itself what it may be.
+
+    So is null, which stands for what the dataset still has to tell.
+    """
+    group, _, name = key.partition(".")
+    node = config.get(group)
+    own = parameters(str(node["_target_"])) if isinstance(node, Mapping) and name else {}
+    return value is None or name in own
+
+
+def _interpolated(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """The dotted keys of all values that are taken from elsewhere, and what is written there."""
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            yield from _interpolated(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(config, list):
+        for index, value in enumerate(config):
+            yield from _interpolated(value, f"{key}[{index}]")
+    elif isinstance(config, str) and "${" in config:
+        yield key, config
+
+
+def check_limit(key: str, value: Any, limit: Limit) -> None:
+    """Raise where a number, or one in a list, is not finite or beyond the limit."""
+    for number in _numbers(value):
+        infinite = isinstance(number, float) and not math.isfinite(number)
+        if infinite or not limit.holds(number):
+            raise UserError(f"{key}={value} must be {limit.described()}")
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    if isinstance(value, list):
+        for entry in value:
+            yield from _numbers(entry)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+
+
+def check_type(key: str, value: Any, hint: Any) -> None:
+    """Raise where the value is not of the annotated type, naming the nearest choice if it has any.
+
+    A word is no number, true is no number and a fraction is no integer, though Python takes them.
+    """
+    if not accepts(value, hint):
+        raise refused(key, value, hint)
+
+
+def refused(key: str, value: Any, hint: Any) -> UserError:
+    """What to say of a value that is not of the annotated type."""
+    choices = [str(choice) for choice in literals(hint)]
+    if choices and not isinstance(value, list):
+        hint_text = nearest(str(value), choices)
+        return UserError(f"{key}={value} is not one of {', '.join(choices)}{hint_text}")
+    return UserError(f"{key}={value} is not of type {described(hint)}")
+
+
+def _check_given_by_task(config: Mapping[str, Any]) -> None:
+    """Raise where the network is to be made for other data than the task has."""
+    for name in GIVEN_BY_TASK:
+        typed, given = config["model"].get(name), config["task"].get(name)
+        if None not in (typed, given) and typed != given:
+            raise UserError(
+                f"model.{name}={typed} would not fit the data, of which task.{name} says {given}: "
+                f"leave model.{name} out"
+            )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")

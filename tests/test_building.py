@@ -1,0 +1,87 @@
+"""What the classes of a run refuse becomes one sentence that names the part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import equipoise
+from equipoise.building import instantiate
+from equipoise.errors import RunInterrupted, UserError
+from equipoise.refusals import LONGEST, refusals
+
+SMALL = ["model.channels=[8,8]", "model.head_channels=[2,4]", "model.final_channels=16",
+         "model.groups=4", "solver.max_steps=2", "trainer.max_steps=1"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["optimizer=sgd", "optimizer.momentum=0"], "^optimizer: Nesterov momentum requires"),
+        (["model.blocks=[1,2,3]"], "^model: blocks has 3 entries"),
+        (["trainer.max_time=abc"], "^trainer: .*not a valid duration"),
+        (["trainer.limit_train_batches=2.5"], "^trainer: .*limit_train_batches"),
+        (["trainer.accelerator=abc"], "^trainer: .*accelerator"),
+        (["trainer.profiler=abc"], "^trainer: "),
+        (["trainer.plugins=abc"], "trainer.plugins=abc is not of type"),
+        (["trainer.enable_progress_bar=false"], r"add callbacks\.progress=null"),
+        (["callbacks.checkpoint_last.every_n_train_steps=1"], r"^callbacks\.checkpoint_last: "),
+        (["callbacks.checkpoint_last.save_top_k=3"], r"^callbacks\.checkpoint_last: "),
+    ],
+)
+def test_what_a_class_refuses_is_a_sentence_and_leaves_nothing(typed, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=said) as told:
+        equipoise.run(*SMALL, *typed)
+    assert "\n" not in str(told.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gpu_that_is_not_there_is_answered_with_the_way_without(tmp_path, monkeypatch):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="choose strategy=auto or strategy=cpu"):
+        equipoise.run(*SMALL, "strategy=gpu")
+
+
+class Unhappy(Exception):
+    """An exception of another library's own."""
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [ValueError("no"), TypeError("no"), RuntimeError("no"), OverflowError("no"),
+     AttributeError("no"), Unhappy("no"), KeyError("no"), MemoryError(), Unhappy("two\nlines"),
+     AssertionError(), RuntimeError("long " * 200)],
+    ids=repr,
+)  # fmt: skip
+def test_whatever_a_part_raises_names_its_key_in_one_line(raised):
+    with pytest.raises(UserError, match=r"^part: .+") as told, refusals("part"):
+        raise raised
+    assert "\n" not in str(told.value)
+    assert len(str(told.value)) <= LONGEST + len("part:  …")
+    assert told.value.__cause__ is raised
+
+
+@pytest.mark.parametrize("raised", [RunInterrupted("stop"), KeyboardInterrupt()], ids=repr)
+def test_an_interruption_stays_one(raised):
+    with pytest.raises(type(raised)), refusals("part"):
+        raise raised
+
+
+def test_a_class_within_hydra_gives_its_own_reason():
+    with pytest.raises(UserError, match=r"^gradient: phantom needs at least one step"):
+        instantiate("gradient", {"_target_": "equipoise.equilibrium.Phantom", "steps": 0})
+
+
+@pytest.mark.parametrize("interval", [100_000])
+def test_what_cannot_be_set_up_for_the_first_step_is_a_sentence(
+    interval: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"the run cannot go on: .*val_check_interval"):
+        equipoise.run(*SMALL, f"trainer.val_check_interval={interval}", "callbacks.report=null")

@@ -1,0 +1,131 @@
+"""Wrong values are refused in a sentence, without torch, and leave nothing behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from equipoise import launch
+from equipoise.compose import compose
+from equipoise.errors import UserError
+
+DOCS = "task=python_docs"
+SURVEY = "task=range_query"
+REFUSED = {
+    "optimizer.lr=-1": "at least 0",
+    "optimizer.betas=[0.9,1]": "below 1",
+    "model.dropout=-1": "at least 0 and below 1",
+    "model.dropout=1": "below 1",
+    "model.final_channels=-1": "at least 1",
+    "model.final_channels=true": "not of type int",
+    "model.final_channels=8.0": "not of type int",
+    "model.channels=[8,1000000000]": "at most 1,000,000",
+    "model.channels=[8,abc]": "not of type Sequence",
+    "model.size=huge": "not one of auto, tiny, small, large, xl",
+    "model.classes=3": "would not fit the data",
+    "model.takes=tokens": "describes the model",
+    "task.image_size=16": "describes the task",
+    "task.batch_size=1000000000000": "at most 1,000,000",
+    "task.batch_size=null": "not of type int",
+    "task.num_workers=100000": "at most",
+    "task.monitor_mode=up": "not one of min, max",
+    "task.monitor=3": "not of type str",
+    "task.monitor=accuracy": "such as val/loss",
+    "task.objective.label_smoothing=1e5": "at most 1",
+    "task.objective.label_smoothing=nan": "at most 1",
+    "trainer.max_time=1e5": "not of type str | timedelta",
+    "trainer.val_check_interval=0": "above 0",
+    "trainer.log_every_n_steps=0": "at least 1",
+    "trainer.gradient_clip_val=inf": "at least 0",
+    "trainer.precision=bf17": "did you mean bf16?",
+    "solver.ridge=inf": "at least 0",
+    "solver.tol=nan": "at least 0",
+    "schedule.warmup=nan": "at most 1",
+    "schedule.minimum=inf": "at least 0",
+    "equilibrium.random_start=2": "at most 1",
+    "seed=-1": "at least 0",
+    "seed=1000000000000": "at most",
+    "callbacks.progress.refresh_rate=0": "at least 1",
+    "ckpt_path=3": "not of type str",
+    "run_dir=[]": "not of type str",
+    "task.path=${nowhere}": "cannot resolve|no setting",
+}
+REFUSED_TOGETHER = {
+    ("regularizer=jacobian", "regularizer.weight=nan"): "at least 0",
+    ("regularizer=jacobian", "regularizer.increment_every=nan"): "above 0",
+    ("regularizer=jacobian", "regularizer.increment=inf"): "finite",
+    ("gradient=exact", "gradient.solver.max_steps=-3"): "at least 1",
+    ("solver=adjoint_broyden", "solver.direction=3"): "is not of type None",
+    (DOCS, "task.segment_length=1000000000"): "at most",
+    (DOCS, "model.width=1000000000"): "at most",
+    (DOCS, "model.vocabulary=-3"): "at least 1",
+    ("task=copy_memory", "task.train_size=1000000000"): "at most",
+    ("task=digit_scenes", "task.canvas=1000000000"): "at most",
+    (SURVEY, "task.users=1000000000"): "at most",
+    (SURVEY, "task.domain=1000000000"): "at most",
+    (SURVEY, "task.epsilon=nan"): "above 0",
+    (SURVEY, "task.reports=abc"): "not one of packed, counts",
+    ("callbacks.gradient_schedule.phases=[{start: nan}]",): "at least 0",
+}
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [*(((line,), said) for line, said in REFUSED.items()), *REFUSED_TOGETHER.items()],
+    ids=lambda value: value[-1] if isinstance(value, tuple) else "",
+)
+def test_a_value_that_cannot_be_meant_is_refused_in_a_sentence(typed, said):
+    with pytest.raises(UserError, match=said.replace("?", r"\?").replace(" | ", r" \| ")) as told:
+        compose(typed)
+    assert "\n" not in str(told.value)
+    assert typed[-1].partition("=")[0].split("[")[0] in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["trainer.devices=auto", "trainer.fast_dev_run=3", "trainer.val_check_interval=0.5",
+     "trainer.max_time=00:00:01:00", "trainer.max_time={minutes: 3}", "trainer.precision=32",
+     "trainer.overfit_batches=3", "solver.tol=0", "solver.tol=1", "optimizer.lr=0",
+     "model.channels=[8,8]", "model.expansion=5", "trainer.deterministic=warn"],
+)  # fmt: skip
+def test_what_the_class_takes_is_taken(typed):
+    assert compose([typed]).typed == [typed]
+
+
+@pytest.mark.parametrize("group", ["logger", "callbacks"])
+def test_an_empty_list_of_a_group_is_none_of_it(group):
+    assert compose([f"{group}=[]"]).config[group] == {}
+
+
+LIGHT = """
+import sys
+from equipoise import command_line
+for line in sys.argv[1:]:
+    assert command_line.answered(lambda: command_line.train(line.split())) == 2, line
+heavy = {"torch", "lightning", "numpy", "pydantic"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_wrong_values_are_refused_before_anything_heavy_and_leave_nothing(tmp_path: Path):
+    lines = [
+        "task.batch_size=-1", "model.size=huge", "model.channels=[8,abc]", "task=cityscapes",
+        "task=text_folder task.path=nowhere/text", "trainer.precision=17", "solver.ridge=inf",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, *lines],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("error: ") == len(done.stderr.splitlines()) == len(lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_configuration_can_be_shown_without_the_data():
+    with pytest.raises(UserError, match="has to be fetched"):
+        launch.check(["task=cityscapes"], multirun=False)
+    launch.check(["task=cityscapes"], multirun=False, surroundings=False)
