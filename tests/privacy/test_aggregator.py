@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +47,18 @@ SIZE = 20
 def open_aggregator(survey: Flat = SURVEY) -> tuple[Aggregator, RoundDescription]:
     aggregator = Aggregator("ages", survey.survey(SIZE, 1.0, 100))
     return aggregator, aggregator.begin_round()
+
+
+def open_aggregator_of_a_fresh_survey() -> Aggregator:
+    return Aggregator("ages", SURVEY.survey(SIZE, 1.0, 100))
+
+
+def nested(kind: type) -> Any:
+    """A state as deep as a JSON text can be made."""
+    state: Any = {}
+    for _ in range(50_000):
+        state = [state] if kind is list else {"survey": state}
+    return state
 
 
 def valid_report(description: RoundDescription, number: int, payload: bytes = b"\1\2\3") -> bytes:
@@ -374,3 +390,143 @@ def test_replaced_tallies_are_those_of_all_processes() -> None:
     assert aggregator.close_round().reports == 2
     with pytest.raises(RoundError, match="not open"):
         aggregator.replace_tally(0, counts, 1)
+
+
+def running() -> Aggregator:
+    """Two of three rounds closed, the last open and half counted; GRR, which sets one bit each."""
+    aggregator = Aggregator("ages", Ahead(theta_scale=0).survey(8, 1.0, 100))
+    for index in range(3):
+        description = aggregator.begin_round()
+        width = description.outputs
+        reports = [
+            valid_report(description, 100 * index + n, bytes([1 << n % width])) for n in range(10)
+        ]
+        assert aggregator.add([*reports, b"", reports[0]]).accepted == 10
+        if index < 2:
+            aggregator.close_round()
+    return aggregator
+
+
+def with_round(kind: str, position: int, **change: object) -> Callable[[dict[str, Any]], object]:
+    """Change entries of one round of a saved state; ... stands for taking it out."""
+
+    def spoil(state: dict[str, Any]) -> None:
+        for key, value in change.items():
+            state[kind][position][key] = value
+
+    return spoil
+
+
+def with_counts(kind: str, position: int, *counts: object) -> Callable[[dict[str, Any]], object]:
+    """Replace the first counts of one round of a saved state."""
+
+    def spoil(state: dict[str, Any]) -> None:
+        state[kind][position]["counts"][: len(counts)] = counts
+
+    return spoil
+
+
+def with_entry(key: str, value: object) -> Callable[[dict[str, Any]], object]:
+    return lambda state: state.__setitem__(key, value)
+
+
+SPOILT: dict[str, Callable[[dict[str, Any]], object]] = {
+    **{f"{kind} count {count}": with_counts(kind, 0, count)
+       for kind in ("closed", "open")
+       for count in (-1, 11, 2**63, 2**70, 1.0, math.nan, "1", None, True, [1], {})},
+    **{f"{kind} sum": with_counts(kind, 0, 0, 0) for kind in ("closed", "open")},
+    "the second closed round": with_counts("closed", 1, 11),
+    **{f"{kind} reports {reports}": with_round(kind, 0, reports=reports)
+       for kind in ("closed", "open")
+       for reports in (-1, 0, 3, 9, 11, 2**63, 10.0, math.nan, "10", None, True, [])},
+    **{f"{kind} round {index}": with_round(kind, 0, round=index)
+       for kind in ("closed", "open")
+       for index in (-1, 1, 3, 10**9, 0.0, "0", None, True)},
+    **{f"{kind} counts {counts}": with_round(kind, 0, counts=counts)
+       for kind in ("closed", "open")
+       for counts in ([], [10], [1] * 4, None, "ab", 3, {}, [[5, 5]])},
+    **{f"{kind} {value}": with_entry(kind, value)
+       for kind in ("closed", "open", "open_ids")
+       for value in ({}, None, 3, "x", [3], [None], [[]], [{}])},
+    **{f"{kind} {value}": with_entry(kind, value)
+       for kind, value in (
+           ("closed", []), ("open", []), ("open_ids", []), ("open_ids", ["zz"]),
+           ("open_ids", ["0" * 31]), ("open_ids", ["00"]), ("open_ids", [" " * 32]),
+           ("open_ids", ["0" * 32 * 2]), ("closed_ids", "zz"), ("closed_ids", "00"),
+           ("closed_ids", None), ("closed_ids", 3), ("closed_ids", ["00"]),
+           ("closed_ids", "0" * 32 * 30), ("refused", None), ("refused", []),
+           ("refused", {"NO SUCH": 1}), ("refused", {"DUPLICATE": -1}),
+           ("refused", {"DUPLICATE": "1"}), ("refused", {"DUPLICATE": 1.5}),
+           ("refused", {"DUPLICATE": math.nan}),
+       )},
+    "more ids than reports": lambda s: s["open_ids"].__setitem__(
+        0, "".join(f"{n:032x}" for n in range(1000, 1011))),
+    "an id that is open and closed": lambda s: s["open_ids"].__setitem__(
+        0, s["closed_ids"][:32]),
+    "a round twice": lambda s: s["closed"].append(s["closed"][0]),
+    "a round open and closed": lambda s: (
+        s["open"].append(s["closed"][0]), s["open_ids"].append("")),
+    "more": with_entry("more", 1),
+    **{f"no {key}": lambda s, key=key: s.pop(key)
+       for key in ("version", "survey", "closed", "open", "open_ids", "closed_ids", "refused")},
+    **{f"survey {value}": with_entry("survey", value) for value in (None, [], {}, 3)},
+    "an array for the survey": lambda s: s["survey"].__setitem__("domain", np.zeros(2)),
+    **{f"version {value}": with_entry("version", value) for value in (None, 2, "1")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_spoilt_state_is_refused_and_nothing_taken(
+    spoil: Callable[[dict[str, Any]], object],
+) -> None:
+    good = json.loads(json.dumps(running().state_dict()))
+    state = deepcopy(good)
+    spoil(state)
+    aggregator = Aggregator("ages", Ahead(theta_scale=0).survey(8, 1.0, 100))
+    before = aggregator.state_dict()
+    with pytest.raises(PrivacyError) as refusal:
+        aggregator.load_state_dict(state)
+    assert "\n" not in str(refusal.value)
+    assert aggregator.state_dict() == before
+    assert len(aggregator.survey.tree) == 3
+    aggregator.load_state_dict(good)
+    assert aggregator.state_dict() == good
+
+
+@pytest.mark.parametrize(
+    "state",
+    [None, [], "text", 3, {}, nested(list), nested(dict)],
+    ids=["none", "list", "text", "number", "empty", "deep", "deeper"],
+)
+def test_a_state_that_is_none_is_refused(state: Any) -> None:
+    with pytest.raises(PrivacyError, match="another survey or another version"):
+        open_aggregator_of_a_fresh_survey().load_state_dict(state)
+
+
+def test_replaced_tallies_that_no_reports_have_are_refused() -> None:
+    aggregator = running()
+    counts, reports = aggregator.tally(2)
+    for wrong, number in (
+        (-counts, reports), (counts + 11, reports), (counts / 2, reports), (counts[:3], reports),
+        (counts, -1), (counts, 1.5), (counts, True), (counts * 0, 0),
+    ):  # fmt: skip
+        with pytest.raises(PrivacyError):
+            aggregator.replace_tally(2, wrong, number)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(aggregator.tally(2).counts, counts)
+    assert aggregator.tally(2).reports == reports
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"task": ""}, {"task": None}, {"task": "\ud800"}, {"minimum_reports": math.nan},
+              {"minimum_reports": -1}, {"minimum_reports": "3"}, {"expires": math.inf},
+              {"expires": -1}, {"expires": True}],
+)  # fmt: skip
+def test_an_aggregator_refuses_settings_that_are_none(wrong: dict[str, Any]) -> None:
+    with pytest.raises(PrivacyError):
+        Aggregator(**{"task": "ages", "survey": SURVEY.survey(SIZE, 1.0, 100), **wrong})
+
+
+@pytest.mark.parametrize("users", [math.nan, 10.5, "100", None, True, math.inf, [100]])
+def test_a_number_of_users_that_is_none_is_refused(users: Any) -> None:
+    with pytest.raises(PrivacyError, match="number of users must be an integer"):
+        SURVEY.survey(SIZE, 1.0, users)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import equipoise
+from equipoise.commands import query
 from equipoise.compose import CONF, compose
 from equipoise.errors import UserError
-from equipoise.privacy import Ahead, Flat, Uniform, simulate_counts
+from equipoise.privacy import Ahead, Flat, Tally, Uniform, simulate_counts
 from equipoise.tasks import RangeQueries
 from equipoise.tasks.range_errors import RangeErrors
 
@@ -167,3 +171,58 @@ def test_pairs_that_cannot_work_are_refused_with_those_that_can(
 def test_every_mechanism_has_a_file() -> None:
     named = {f.stem for f in (CONF / "model").glob("*.yaml") if "privacy" in f.read_text()}
     assert named == set(MODELS)
+
+
+@pytest.mark.parametrize("model", ["sw", "ahead"])
+def test_a_run_tells_a_standard_error_or_that_there_is_none(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in SMALL if word != "callbacks.report=null"]
+    equipoise.run(*words, f"model={model}", "task.repeats=1", f"run_dir={tmp_path}/run")
+    page = next((tmp_path / "run").rglob("report.html")).read_text()
+    capsys.readouterr()
+    assert query.main([str(tmp_path / "run"), "attribute_0 in [10, 20)"]) == 0
+    answer = capsys.readouterr().out
+    assert ("no standard error" in answer) == ("no standard error" in page) == (model == "sw")
+    assert ("±" in answer) == (model == "ahead")
+
+
+def finished() -> RangeQueries:
+    task = RangeQueries(Ahead(theta_scale=0), 1.0, [4], 1000, repeats=2)
+    for survey in task.surveys:
+        survey.close(0, Tally(np.array([300, 200]), 500))
+        survey.close(1, Tally(np.array([200, 100, 100, 100]), 500))
+    return task
+
+
+SPOILT: dict[str, Callable[[dict[str, Any]], object]] = {
+    "negative": lambda s: s["closed"][1][1]["counts"].__setitem__(0, -1),
+    "above the reports": lambda s: s["closed"][1][0]["counts"].__setitem__(0, 501),
+    "another width": lambda s: s["closed"][1][1].update(counts=torch.tensor([500])),
+    "fractions": lambda s: s["closed"][0][0].update(counts=torch.tensor([249.5, 250.5])),
+    "no counts": lambda s: s["closed"][0][0].pop("counts"),
+    "no reports": lambda s: s["closed"][0][0].update(reports=None),
+    "a round twice": lambda s: s["closed"][0].append(s["closed"][0][0]),
+    "another round": lambda s: s["closed"][0][1].update(round=7),
+    "no rounds": lambda s: s["closed"].__setitem__(0, None),
+    "no surveys": lambda s: s.update(closed=[]),
+    "no list": lambda s: s.update(closed={}),
+    "nothing": lambda s: s.clear(),
+    "no signature": lambda s: s.update(survey=None),
+    "another signature": lambda s: s.update(survey={}),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_spoilt_checkpoint_is_refused_and_nothing_taken(
+    spoil: Callable[[dict[str, Any]], object],
+) -> None:
+    state = deepcopy(finished().get_extra_state())
+    fresh = RangeQueries(Ahead(theta_scale=0), 1.0, [4], 1000, repeats=2)
+    spoil(state)
+    with pytest.raises(UserError) as refusal:
+        fresh.set_extra_state(state)
+    assert "\n" not in str(refusal.value)
+    assert [len(survey.tallies) for survey in fresh.surveys] == [0, 0]
+    fresh.set_extra_state(finished().get_extra_state())
+    assert fresh.closed == 2

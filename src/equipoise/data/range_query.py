@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +32,8 @@ class RangeQuery(LightningDataModule):
     """People with one or several integer attributes, and range queries with their true answers.
 
     path: a csv or parquet file, a row a person, or None for `users` (None: 100,000) draws from
-    `distribution`. columns: the attributes. domain: how many values each has, or all have; None:
+    `distribution`. encoding: of a csv file, None for what its byte order mark says, else UTF-8.
+    columns: the attributes. domain: how many values each has, or all have; None:
     1024 where values are drawn or binned, else one more than the greatest. limits: [low, high] for
     each column that is to be binned, None for the others. users of a file: so many rows of it,
     drawn by the seed. queries: so many ranges with random ends, and as many of each of `volumes`.
@@ -45,6 +47,7 @@ class RangeQuery(LightningDataModule):
         self,
         *,
         path: str | None = None,
+        encoding: str | None = None,
         columns: list[str] | None = None,
         domain: int | list[int] | None = None,
         limits: list[Limits | None] | None = None,
@@ -64,6 +67,7 @@ class RangeQuery(LightningDataModule):
             if not 0 < volume <= 1:
                 raise UserError(f"task.volumes: {volume} must lie above 0, up to 1")
         self.path = path
+        self.encoding = encoding
         self.columns = columns
         self.domain = domain
         self.limits = limits
@@ -95,7 +99,7 @@ class RangeQuery(LightningDataModule):
             return self._drawn()
         people = read_population(
             self.path, _stamp(self.path), _frozen(self.columns), _frozen(self.domain),
-            _frozen(self.limits),
+            _frozen(self.limits), self.encoding,
         )  # fmt: skip
         return people if self.users is None else self._some_of(people, self.users)
 
@@ -160,9 +164,10 @@ def read_population(
     columns: tuple[str, ...] | None,
     domain: int | tuple[int, ...] | None,
     limits: tuple[tuple[float, ...] | None, ...] | None,
+    encoding: str | None,
 ) -> Population:
     """The people of a file; the latest one is kept. Raises UserError as `RangeQuery` does."""
-    found = read_columns(path, columns)
+    found = read_columns(path, columns, encoding)
     sizes = _for_each(domain, len(found))
     ends = limits or (None,) * len(found)
     if len(ends) != len(found):
@@ -207,7 +212,7 @@ def _frozen(value: Any) -> Any:
 
 def _stamp(path: str) -> tuple[int, int]:
     """What changes when the file does; zeros where there is none."""
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     if not file.is_file():
         return 0, 0
     found = file.stat()

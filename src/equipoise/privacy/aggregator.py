@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 
 from equipoise.privacy.describe import describe
 from equipoise.privacy.errors import MergeError, PrivacyError, RoundError
-from equipoise.privacy.identifiers import identifiers_of, identifiers_of_hex
+from equipoise.privacy.identifiers import identifiers_of
 from equipoise.privacy.open_round import OpenRound
 from equipoise.privacy.packing import Bytes, Counts
 from equipoise.privacy.range_estimate import RangeEstimate
 from equipoise.privacy.refusal import Receipt, Refusal
-from equipoise.privacy.round import RoundDescription
-from equipoise.privacy.survey import Survey, Tally
+from equipoise.privacy.round import RoundDescription, check_task, is_index
+from equipoise.privacy.saved_state import STATE_VERSION, SavedState, read_state
+from equipoise.privacy.survey import Survey, Tally, check_tally
 from equipoise.privacy.wire import (
     HEADER,
     IDENTIFIER_BYTES,
@@ -26,8 +28,6 @@ from equipoise.privacy.wire import (
     payload_bytes,
     task_key,
 )
-
-STATE_VERSION = 1
 
 
 class Aggregator:
@@ -44,7 +44,10 @@ class Aggregator:
     ) -> None:
         if survey.tallies:
             raise PrivacyError("An aggregator needs a fresh survey; load_state_dict resumes one.")
-        self.task = task
+        for name, number in (("minimum_reports", minimum_reports), ("expires", expires)):
+            if not is_index(number, 2**63):
+                raise PrivacyError(f"{name} must be an integer of at least 0, got {number!r}.")
+        self.task = check_task(task)
         self.survey = survey
         self.minimum_reports = max(1, minimum_reports)
         self.expires = expires
@@ -84,7 +87,7 @@ class Aggregator:
 
     def add_packed(self, index: int, identifiers: Bytes, payloads: NDArray[np.uint8]) -> Receipt:
         """Count the payloads (n, bytes) of one open round, with report ids (n, 16)."""
-        if identifiers.shape != (len(payloads), IDENTIFIER_BYTES):
+        if identifiers.shape != (len(payloads), IDENTIFIER_BYTES) or identifiers.dtype != np.uint8:
             raise PrivacyError(f"{len(payloads)} reports need as many ids of 16 bytes.")
         opened = self._opened(index)
         if payloads.shape[1:] != (payload_bytes(opened.width),) or payloads.dtype != np.uint8:
@@ -102,11 +105,16 @@ class Aggregator:
         return Tally(opened.counts.copy(), opened.reports)
 
     def replace_tally(self, index: int, counts: Counts, reports: int) -> None:
-        """Put in the sums over several processes, each of which counted its own reports."""
+        """Put in the sums over several processes, each of which counted its own reports.
+
+        Raises RoundError for counts that such reports cannot have.
+        """
         opened = self._opened(index)
-        if counts.shape != opened.counts.shape:
-            raise MergeError(f"The counts of round {index} do not have the width of its reports.")
-        opened.counts, opened.reports = counts.astype(np.int64), int(reports)
+        randomizer = self.survey.question(index).randomizer
+        counts, reports = check_tally(index, Tally(counts, reports), randomizer)
+        if reports < len(opened.seen):
+            raise MergeError(f"Round {index} has more reports here than in all processes.")
+        opened.counts, opened.reports = counts.copy(), reports
 
     def merge(self, other: Aggregator) -> None:
         """Add what another aggregator of the same survey has counted in the open rounds.
@@ -163,21 +171,26 @@ class Aggregator:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume where `state_dict` was taken, in an aggregator of a fresh survey of the same kind.
 
-        Raises PrivacyError for the state of another survey, or where this one has begun.
+        Raises PrivacyError, and takes nothing, for the state of another survey, for one that cannot
+        have been written so (counts above the reports, ids that are none), or where this one has
+        begun.
         """
-        if state.get("version") != STATE_VERSION or state.get("survey") != self._signature():
-            raise PrivacyError("The saved state belongs to another survey or another version.")
+        saved = read_state(state, self._signature())
         if self.survey.tallies or self.open:
             raise PrivacyError("A saved state can be loaded before the first round begins only.")
-        for saved in state["closed"]:
-            self.survey.close(*_loaded(saved))
-        for saved, ids in zip(state["open"], state["open_ids"], strict=True):
-            index, tally = _loaded(saved)
+        trial = Aggregator(self.task, deepcopy(self.survey), self.minimum_reports, self.expires)
+        trial._resume(saved)  # a round that does not fit is met there, where nothing is lost
+        self._resume(saved)
+
+    def _resume(self, saved: SavedState) -> None:
+        """Raises RoundError where a tally does not fit its round."""
+        for index, tally in saved.closed.items():
+            self.survey.close(index, tally)
+        for index, tally in saved.open.items():
             self.begin_round(index)
             self.replace_tally(index, *tally)
-            self.open[index].seen = identifiers_of_hex(ids)
-        self.archive = identifiers_of_hex(state["closed_ids"])
-        self.refused = Counter({Refusal[name]: count for name, count in state["refused"].items()})
+            self.open[index].seen = set(saved.seen[index])
+        self.archive, self.refused = set(saved.archive), Counter(saved.refused)
 
     def _add_block(self, block: Bytes, refused: Counter[Refusal]) -> int:
         """Reports of one length: those that begin as an open round's do, then the rest."""
@@ -267,7 +280,3 @@ class Aggregator:
 
 def _saved(index: int, tally: Tally) -> dict[str, Any]:
     return {"round": index, "counts": tally.counts.tolist(), "reports": tally.reports}
-
-
-def _loaded(saved: dict[str, Any]) -> tuple[int, Tally]:
-    return saved["round"], Tally(np.array(saved["counts"], dtype=np.int64), saved["reports"])

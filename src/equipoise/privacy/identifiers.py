@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from equipoise.privacy.errors import PrivacyError
 from equipoise.privacy.packing import Bytes
-from equipoise.privacy.wire import IDENTIFIER_BYTES
+from equipoise.privacy.wire import IDENTIFIER_BYTES, bytes_of_hex
 
 
 def identifiers_of(rows: Bytes) -> list[bytes]:
@@ -15,7 +16,15 @@ def identifiers_of(rows: Bytes) -> list[bytes]:
     return [joined[start : start + size] for start in range(0, len(joined), size)]
 
 
-def identifiers_of_hex(text: str) -> set[bytes]:
-    """The ids that stand one after the other in a text of hexadecimal digits."""
-    rows = np.frombuffer(bytes.fromhex(text), dtype=np.uint8).reshape(-1, IDENTIFIER_BYTES)
-    return set(identifiers_of(rows))
+def identifiers_of_hex(text: object) -> set[bytes]:
+    """The ids that stand one after the other in a text of hexadecimal digits.
+
+    Raises PrivacyError for another text, for a part of an id, and for an id that stands twice.
+    """
+    joined = bytes_of_hex(text)
+    if len(joined) % IDENTIFIER_BYTES:
+        raise PrivacyError(f"Report ids of {IDENTIFIER_BYTES} bytes each were expected.")
+    ids = identifiers_of(np.frombuffer(joined, dtype=np.uint8))
+    if len(set(ids)) < len(ids):
+        raise PrivacyError("A report's id stands twice where each was to stand once.")
+    return set(ids)

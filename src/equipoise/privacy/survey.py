@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from equipoise.privacy.budget import check_epsilon
 from equipoise.privacy.domain import check_domain
 from equipoise.privacy.errors import PrivacyError, RoundError
+from equipoise.privacy.oracles import Randomizer
 from equipoise.privacy.packing import Counts
 from equipoise.privacy.question import Question
 from equipoise.privacy.range_estimate import RangeEstimate
@@ -48,6 +50,8 @@ class Survey(ABC):
         self.users = users
         self.shares = tuple(shares)
         self.tallies: dict[int, Tally] = {}
+        if not isinstance(users, Integral) or isinstance(users, bool):
+            raise PrivacyError(f"The number of users must be an integer, got {users!r}.")
         if users < max(1, self.rounds):
             raise PrivacyError(
                 f"{users} users cannot fill {self.rounds} rounds; ask more people or take a method "
@@ -86,14 +90,17 @@ class Survey(ABC):
         return self._question(index)
 
     def close(self, index: int, tally: Tally) -> None:
-        """Take a round's reports in; raises RoundError for an empty round, or one closed before."""
+        """Take a round's reports in.
+
+        Raises RoundError for an empty round, one closed before, and for counts that no reports of
+        this round can have.
+        """
         if index in self.tallies:
             raise RoundError(f"Round {index} is closed already.")
-        if tally.reports < 1:
+        checked = check_tally(index, tally, self.question(index).randomizer)
+        if checked.reports < 1:
             raise RoundError(f"Round {index} has no report; wait for some, or ask more users.")
-        if len(tally.counts) != self.question(index).randomizer.outputs:
-            raise RoundError(f"The counts of round {index} do not have the width of its reports.")
-        self.tallies[index] = Tally(np.asarray(tally.counts, dtype=np.int64), int(tally.reports))
+        self.tallies[index] = checked
         self._closed(index)
 
     def estimate(self) -> RangeEstimate:
@@ -113,6 +120,26 @@ class Survey(ABC):
 
     def _closed(self, index: int) -> None:  # noqa: B027  only adaptive methods have something to do
         """Prepare what follows from a closed round."""
+
+
+def check_tally(index: int, tally: Tally, randomizer: Randomizer) -> Tally:
+    """The tally as int64 and int; raises RoundError where no reports can add up to it."""
+    counts, reports = np.asarray(tally.counts), tally.reports
+    whole = isinstance(reports, Integral) and not isinstance(reports, bool)
+    if not whole or counts.dtype.kind not in "iu":
+        raise RoundError(f"The counts and the number of reports of round {index} must be integers.")
+    if counts.shape != (randomizer.outputs,):
+        raise RoundError(f"The counts of round {index} do not have the width of its reports.")
+    if reports < 0 or counts.min() < 0 or counts.max() > reports:
+        raise RoundError(
+            f"The counts of round {index} must lie within 0 and its {reports} reports."
+        )
+    if randomizer.one_hot and counts.sum() != reports:
+        raise RoundError(
+            f"Each report of round {index} sets one bit, but its counts add up to {counts.sum()} "
+            f"for {reports} reports."
+        )
+    return Tally(counts.astype(np.int64), int(reports))
 
 
 class Mechanism(Protocol):

@@ -9,6 +9,7 @@ from equipoise.privacy.domain import Domain
 from equipoise.privacy.errors import PrivacyError
 
 Integers = NDArray[np.int64]
+LARGEST = 2**63 - 1
 
 
 def check_values(values: ArrayLike, domain: Domain) -> Integers:
@@ -17,7 +18,7 @@ def check_values(values: ArrayLike, domain: Domain) -> Integers:
     Raises PrivacyError for missing, non-integer, negative or too large values: nothing is clipped,
     because a silently moved value is a wrong answer.
     """
-    table = np.asarray(values)
+    table = _array(values)
     table = table[:, None] if table.ndim == 1 else table
     if table.ndim != 2 or table.shape[1] != len(domain):
         raise PrivacyError(
@@ -34,7 +35,7 @@ def check_ranges(ranges: ArrayLike, domain: Domain) -> Integers:
 
     Raises PrivacyError where a range leaves the domain or ends before it starts.
     """
-    boxes = np.asarray(ranges)
+    boxes = _array(ranges)
     boxes = boxes[:, None, :] if boxes.ndim == 2 else boxes
     if boxes.ndim != 3 or boxes.shape[1:] != (len(domain), 2):
         raise PrivacyError(
@@ -49,7 +50,7 @@ def check_ranges(ranges: ArrayLike, domain: Domain) -> Integers:
 
 def check_histogram(histogram: ArrayLike, domain: Domain) -> Integers:
     """Numbers of people at every value, as int64 of the shape `domain`; raises PrivacyError."""
-    people = np.asarray(histogram)
+    people = _array(histogram)
     if people.shape != tuple(domain):
         raise PrivacyError(f"The histogram must have the shape {domain}, got {people.shape}.")
     whole = _whole_numbers(people)
@@ -58,16 +59,27 @@ def check_histogram(histogram: ArrayLike, domain: Domain) -> Integers:
     return whole
 
 
+def _array(values: ArrayLike) -> NDArray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise PrivacyError("The values must be rows of one length.") from error
+
+
 def _whole_numbers(table: NDArray) -> Integers:
-    if table.dtype.kind in "iu":
+    if table.dtype.kind in "iu" and (not table.size or int(table.max()) <= LARGEST):
         return table.astype(np.int64)
     try:
-        numbers = table.astype(np.float64)
+        numbers = table.astype(np.float64, casting="unsafe" if table.dtype.kind in "OU" else "safe")
     except (TypeError, ValueError) as error:
         raise PrivacyError("The values must be integers; at least one is no number.") from error
     if not np.isfinite(numbers).all():
         raise PrivacyError(
             "At least one value is missing or infinite; drop such people or give them a value."
+        )
+    if (np.abs(numbers) >= LARGEST).any():
+        raise PrivacyError(
+            "At least one value is too large to be counted; bin numeric columns first."
         )
     if (numbers != np.floor(numbers)).any():
         raise PrivacyError("At least one value is not an integer; bin numeric columns first.")

@@ -24,6 +24,7 @@ from equipoise.privacy import (
     assign_rounds,
 )
 from equipoise.privacy.packing import Counts, count_bits
+from equipoise.privacy.saved_state import read_rounds
 from equipoise.tasks.range_errors import RangeErrors
 from equipoise.tasks.range_samples import range_samples
 
@@ -183,20 +184,32 @@ class RangeQueries(pl.LightningModule):
         return {"survey": self.surveys[0].signature(), "closed": closed}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Close the same rounds again. Raises UserError for the state of another survey."""
-        surveys = [self.new_survey() for _ in state["closed"]]
-        for key, value in surveys[0].signature().items():
-            if state["survey"][key] != value:
-                raise UserError(
-                    f"the checkpoint holds a survey with {key} {state['survey'][key]}, which "
-                    f"cannot be gone on with as {value}"
-                )
-        for survey, tallies in zip(surveys, state["closed"], strict=True):
-            for saved in tallies:
-                counts = saved["counts"].numpy().astype(np.int64)
-                survey.close(saved["round"], Tally(counts, saved["reports"]))
+        """Close the same rounds again.
+
+        Raises UserError, and changes nothing, for the state of another survey and for one that no
+        survey can have left.
+        """
+        closed = _entry(state, "closed", list)
+        self._check_signature(_entry(state, "survey", dict))
+        if not closed:
+            raise UserError("the checkpoint holds no survey: take an earlier one")
+        surveys = [self.new_survey() for _ in closed]
+        try:
+            for survey, saved in zip(surveys, closed, strict=True):
+                for index, tally in read_rounds(_listed(saved)).items():
+                    survey.close(index, tally)
+        except PrivacyError as error:
+            raise UserError(f"the checkpoint's survey cannot be gone on with: {error}") from error
         self.surveys, self.answers = surveys, []
         self.answered = np.zeros(len(surveys), dtype=np.int64)
+
+    def _check_signature(self, saved: dict[str, Any]) -> None:
+        for key, value in self.new_survey().signature().items():
+            if saved.get(key) != value:
+                raise UserError(
+                    f"the checkpoint holds a survey with {key} {saved.get(key)}, which "
+                    f"cannot be gone on with as {value}"
+                )
 
     def _count(self, batch: dict[str, Tensor]) -> None:
         """Add what the people of a block report, each survey its own."""
@@ -277,3 +290,23 @@ class RangeQueries(pl.LightningModule):
     def _respondents(self) -> Respondents:
         data: Respondents = self.trainer.datamodule  # type: ignore[attr-defined]
         return data
+
+
+def _entry(state: object, name: str, kind: type) -> Any:
+    """An entry of a checkpoint's state; raises UserError where it is not there."""
+    found = state.get(name) if isinstance(state, dict) else None
+    if not isinstance(found, kind):
+        raise UserError("the checkpoint holds no survey: take an earlier one")
+    return found
+
+
+def _listed(rounds: object) -> object:
+    """The rounds with their counts as lists; what is none of these is left to be refused."""
+    if not isinstance(rounds, list):
+        return rounds
+    return [
+        {key: part.tolist() if isinstance(part, Tensor) else part for key, part in entry.items()}
+        if isinstance(entry, dict)
+        else entry
+        for entry in rounds
+    ]
