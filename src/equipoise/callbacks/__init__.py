@@ -7,6 +7,7 @@ from equipoise.callbacks.graceful_interrupt import GracefulInterrupt
 from equipoise.callbacks.gradient_fidelity import GradientFidelity
 from equipoise.callbacks.gradient_schedule import GradientSchedule, Phase
 from equipoise.callbacks.learning_rate import LearningRate
+from equipoise.callbacks.normalization_warmup import NormalizationWarmup
 from equipoise.callbacks.progress import Progress
 from equipoise.callbacks.report import RunReport
 from equipoise.callbacks.training_curve import TrainingCurve
@@ -19,6 +20,7 @@ __all__ = [
     "GradientFidelity",
     "GradientSchedule",
     "LearningRate",
+    "NormalizationWarmup",
     "Phase",
     "Progress",
     "RunReport",
