@@ -296,7 +296,10 @@ def quiet_lightning() -> None:
 
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    # at the first step nothing is learnt yet; the convergence monitor warns where it matters
+    warnings.filterwarnings("ignore", ".*did not reach the tolerance.*comes once a layer")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None..*")
     warnings.filterwarnings("ignore", ".*recommended to use .self.log.*sync_dist=True.*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from equipoise.callbacks import ConvergenceMonitor, TrainingCurve
 from equipoise.equilibrium import Equilibrium, FixedPoint, JacobianFree
+from equipoise.run import quiet_lightning
 
 Run = Callable[..., Any]
 
@@ -54,6 +56,7 @@ def test_each_stage_is_summed_up(toy: Run, loader: Any, make_trainer: Run) -> No
         assert summary is not None
         assert set(summary) == {
             "nfe_mean",
+            "nfe_per_sample",
             "residual_median",
             "residual_p95",
             "converged_fraction",
@@ -88,6 +91,36 @@ def test_a_budget_that_is_too_small_shows(toy: Run, loader: Any, make_trainer: R
     summary = monitor.summary("test")
     assert summary is not None
     assert (summary["nfe_mean"], summary["converged_fraction"]) == (2.0, 0.0)
+    assert summary["nfe_per_sample"] == 2.0
+
+
+MOST = "100 % of the test samples did not reach the tolerance 1e-06 in 2 evaluations"
+
+
+@pytest.mark.parametrize(
+    ("solver", "expected"),
+    [
+        (FixedPoint(max_steps=2, tol=1e-6), [MOST]),
+        (FixedPoint(max_steps=50, tol=1e-3), []),  # of little use to warn of
+        (FixedPoint(max_steps=2, tol=0.0), []),  # the budget is what was asked for
+    ],
+)
+def test_a_run_warns_at_its_end_and_only_where_most_did_not_converge(
+    toy: Run, loader: Any, make_trainer: Run, solver: FixedPoint, expected: list[str]
+) -> None:
+    task = toy()
+    task.model.equilibrium.solver = solver
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quiet_lightning()
+        trainer = make_trainer([ConvergenceMonitor()], max_epochs=1)
+        trainer.fit(task, loader, loader)
+        during = [str(w.message) for w in caught if "tolerance" in str(w.message)]
+        trainer.test(task, loader, verbose=False)
+        trainer.test(task, loader, verbose=False)
+    said = [str(w.message) for w in caught if "tolerance" in str(w.message)]
+    assert during == []
+    assert [line.partition(":")[0] for line in said] == expected
 
 
 def test_several_layers_are_merged_and_listed(toy: Run, loader: Any, make_trainer: Run) -> None:
@@ -123,7 +156,7 @@ def test_a_change_of_estimator_brings_a_row(
                 module.model.equilibrium.gradient = JacobianFree()
 
     make_trainer([Swap()], log_every_n_steps=5, max_epochs=1).fit(toy(), loader)
-    assert [(int(r["step"]), r["gradient"]) for r in rows()] == [(4, "jfb"), (5, "jfb"), (6, "jfb")]
+    assert [(int(r["step"]), r["gradient"]) for r in rows()] == [(4, "jfb"), (6, "jfb")]
 
 
 def test_models_without_equilibrium_have_nothing_to_report(

@@ -27,6 +27,15 @@ def test_batches_weigh_alike_in_nfe_and_samples_in_the_rest() -> None:
     assert summary["residual_median"] == torch.tensor([0.1, 0.2, 0.3, 0.4]).quantile(0.5).item()
 
 
+def test_a_sample_counts_to_its_convergence_and_a_batch_to_its_slowest() -> None:
+    statistics = SolveStatistics()
+    first = report(30, [0.1, 0.1, 0.2], [Status.CONVERGED, Status.CONVERGED, Status.BUDGET])
+    first.steps = torch.tensor([6, 9, 11])  # the best iterate of the third was its eleventh
+    statistics.add(first)
+    summary = statistics.forward_summary()
+    assert (summary["nfe_mean"], summary["nfe_per_sample"]) == (30.0, 15.0)
+
+
 def test_an_estimator_that_solves_nothing_has_no_residual_and_no_fallback() -> None:
     statistics = SolveStatistics()
     statistics.add(SolveReport(nfe=5))

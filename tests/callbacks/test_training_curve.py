@@ -29,6 +29,23 @@ def test_rows_are_the_means_since_the_row_before(
         assert float(row["train/loss"]) == pytest.approx(sum(losses) / len(losses), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"log_every_n_steps": 5}, [6, 12]),  # not 5 and 10, which leave 1 and 2 of 6
+        ({"log_every_n_steps": 1}, list(range(1, 13))),
+        ({"log_every_n_steps": 50}, [6, 12]),
+        ({"log_every_n_steps": 4, "max_steps": 9}, [4, 6, 9]),  # nor 8, where 9 ends the run
+        ({"log_every_n_steps": 2, "accumulate_grad_batches": 2}, [2, 3, 4, 6]),
+    ],
+)
+def test_no_row_is_the_mean_of_the_few_batches_that_an_epoch_has_left(
+    toy: Run, loader: Any, make_trainer: Run, rows: Run, options: dict[str, int], steps: list[int]
+) -> None:
+    make_trainer([TrainingCurve()], **options).fit(toy(), loader)
+    assert [int(row["step"]) for row in rows("train/loss")] == steps
+
+
 def test_latest_is_the_mean_of_the_last_epoch(toy: Run, loader: Any, make_trainer: Run) -> None:
     task, curve = toy(), TrainingCurve()
     make_trainer([curve], log_every_n_steps=4).fit(task, loader)

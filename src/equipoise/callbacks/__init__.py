@@ -8,6 +8,7 @@ from equipoise.callbacks.graceful_interrupt import GracefulInterrupt
 from equipoise.callbacks.gradient_fidelity import GradientFidelity
 from equipoise.callbacks.gradient_schedule import GradientSchedule, Phase
 from equipoise.callbacks.learning_rate import LearningRate
+from equipoise.callbacks.normalization_warmup import NormalizationWarmup
 from equipoise.callbacks.progress import Progress
 from equipoise.callbacks.report import RunReport
 from equipoise.callbacks.run_checkpoint import RunCheckpoint
@@ -22,6 +23,7 @@ __all__ = [
     "GradientFidelity",
     "GradientSchedule",
     "LearningRate",
+    "NormalizationWarmup",
     "Phase",
     "Progress",
     "RunCheckpoint",

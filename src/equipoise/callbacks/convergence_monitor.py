@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from equipoise.callbacks.accumulator import Accumulator
 from equipoise.callbacks.curve_source import CurveSource, Row, write_row
 from equipoise.callbacks.equilibrium_layers import equilibrium_layers
-from equipoise.callbacks.solve_statistics import SolveStatistics
+from equipoise.callbacks.solve_statistics import SolveStatistics, number
 from equipoise.equilibrium import Equilibrium, SolveReport
 
 
@@ -37,6 +38,9 @@ class LayerStatistics(Accumulator):
 Statistics = dict[str, LayerStatistics]
 """Layer name to its statistics."""
 
+ENOUGH = 0.5
+"""The share of converged test samples below which a warning says so."""
+
 
 class ConvergenceMonitor(CurveSource):
     """Write `solver/…`, `backward/…` and `gradient` columns, and sum up each stage.
@@ -54,6 +58,7 @@ class ConvergenceMonitor(CurveSource):
         self.epoch: Statistics = {}
         self.stages: dict[str, Statistics] = {}
         self.gradient: str | None = None
+        self.warned = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers and forget an earlier run."""
@@ -123,11 +128,21 @@ class ConvergenceMonitor(CurveSource):
         """Note the reports of a test batch."""
         self._collect(self.stages["test"])
 
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn, once, where most of the answers are no equilibria."""
+        if self.warned or not trainer.is_global_zero:
+            return
+        for name, layer in self.layers.items():
+            found = self.stages["test"].get(name)
+            if found is not None and (message := _unconverged(layer, found.forward)):
+                self.warned = True
+                warnings.warn(message, stacklevel=2)
+
     def summary(self, stage: str) -> dict[str, Any] | None:
         """Return `solver_stats` of the latest epoch of a stage: "train", "val" or "test".
 
-        The keys are nfe_mean, residual_median, residual_p95 and converged_fraction, merged over
-        the layers; with several layers `details` lists each. None where nothing was solved.
+        The keys are nfe_mean, nfe_per_sample, residual_median, residual_p95 and converged_fraction,
+        merged over the layers; with several `details` lists each. None where nothing was solved.
         """
         directions = {name: layer.forward for name, layer in self.stages.get(stage, {}).items()}
         return _summary(directions, SolveStatistics.forward_summary)
@@ -147,15 +162,19 @@ class ConvergenceMonitor(CurveSource):
             return layer.gradient.name
         return "+".join(dict.fromkeys(layer.gradient.name for layer in self.layers.values()))
 
-    def current(self) -> tuple[float, float | None] | None:
-        """Return NFE and median residual of the latest batch; this waits for the device."""
+    def current(self) -> tuple[float | None, float, float | None] | None:
+        """Return a sample's and the batch's NFE, and the median residual, of the latest batch.
+
+        This waits for the device.
+        """
         statistics = LayerStatistics()
         for report in self.seen.values():
             statistics.add(report)
         if not statistics.forward.solves:
             return None
         summary = statistics.forward.forward_summary()
-        return statistics.forward.nfe_mean(), summary["residual_median"]
+        sample, residual = summary["nfe_per_sample"], summary["residual_median"]
+        return sample, statistics.forward.nfe_mean(), residual
 
     def _start_stage(self, stage: str, module: LightningModule) -> None:
         self.layers = equilibrium_layers(module)
@@ -194,11 +213,25 @@ def _merge(statistics: Statistics) -> LayerStatistics:
     return merged
 
 
+def _unconverged(layer: Equilibrium, forward: SolveStatistics) -> str | None:
+    """What to say of a test of which less than half of the samples converged."""
+    solver, fraction = layer.active_solver, number(forward.converged.value())
+    asked = solver.tol > 0 and not layer.gradient.own_iteration
+    if not asked or fraction is None or fraction >= ENOUGH:
+        return None
+    return (
+        f"{100 * (1 - fraction):.0f} % of the test samples did not reach the tolerance "
+        f"{solver.tol:g} in {solver.max_steps} evaluations: train for longer, or raise "
+        "solver.max_steps or solver.tol"
+    )
+
+
 def _solver_columns(forward: SolveStatistics) -> Row:
     median, p95 = forward.residuals.quantiles(0.5, 0.95) or (None, None)
     return _present(
         {
             "solver/nfe": forward.nfe_mean(),
+            "solver/nfe_per_sample": forward.needed.value(),
             "solver/residual_median": median,
             "solver/residual_p95": p95,
             "solver/converged_fraction": forward.converged.value(),

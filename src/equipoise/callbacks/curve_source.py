@@ -7,6 +7,7 @@ one transfer, and handed to `logger.log_metrics` once.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -25,7 +26,9 @@ class CurveSource(Observer, ABC):
     """A callback that contributes columns to the rows of the training curve.
 
     A row is written every `trainer.log_every_n_steps` optimiser steps, at the end of each epoch
-    and when training stops early, by whichever source stands last in the trainer's list.
+    and when training stops early, by whichever source stands last in the trainer's list. One that
+    would leave less than half of that interval on a side of it, to the row before or to the end of
+    the epoch, is left out: no row is the mean of the one batch that an epoch has left.
     """
 
     row_step: int = 0
@@ -67,10 +70,7 @@ class CurveSource(Observer, ABC):
     ) -> None:
         """Observe the batch, and write the row where one is due and this source is the last."""
         self.observe(trainer, outputs)
-        interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        step = trainer.global_step
-        due = interval > 0 and step % interval == 0 and step != self.row_step
-        if due and curve_sources(trainer)[-1] is self:
+        if self._due(trainer, batch_idx) and curve_sources(trainer)[-1] is self:
             write_row(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,6 +85,24 @@ class CurveSource(Observer, ABC):
         if trainer.training:
             write_row(trainer)
             self.close_epoch()
+
+    def _due(self, trainer: Trainer, batch_idx: int) -> bool:
+        interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        step = trainer.global_step
+        if interval <= 0 or step % interval or step == self.row_step:
+            return False
+        return 2 * min(step - self.row_step, _steps_left(trainer, batch_idx)) >= interval
+
+
+def _steps_left(trainer: Trainer, batch_idx: int) -> float:
+    """The optimiser steps that are left of the epoch, or of the run where that ends before it.
+
+    Where the epoch ends here the row is its last, and infinitely many are as good as none.
+    """
+    left = (trainer.num_training_batches - batch_idx - 1) / trainer.accumulate_grad_batches
+    if trainer.max_steps > 0:
+        left = min(left, trainer.max_steps - trainer.global_step)
+    return left or math.inf
 
 
 def curve_sources(trainer: Trainer) -> list[CurveSource]:

@@ -1,30 +1,37 @@
-"""The progress bar on a terminal, and one plain line an epoch everywhere else."""
+"""The progress bar on a terminal, and one line an epoch everywhere."""
 
 from __future__ import annotations
 
-import math
 import time
-from typing import Any, TypeVar
+from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn
+from rich.progress import TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
-from equipoise.callbacks.observers import every_callback
+from equipoise.callbacks.ending import sentence
+from equipoise.callbacks.epoch_line import epoch_line, epoch_of, evaluations, find
 from equipoise.callbacks.training_curve import TrainingCurve
+
+BAR_WIDTH = 8
 
 
 class Progress(RichProgressBar):
-    """Show loss, NFE and residual of the latest batch, read only when the bar is refreshed.
+    """Print a line for each epoch, and below the lines a bar on a terminal.
 
-    refresh_rate: batches between two refreshes. The numbers come from `TrainingCurve` and
-    `ConvergenceMonitor`, which must stand before this callback in the list; what is missing is not
-    shown. Where the console is not a terminal no bar is drawn and each epoch prints one line.
+    The bar fits 80 columns and shows loss, NFE (a sample's mean / the batch's) and residual of the
+    latest batch, read only when it is refreshed. refresh_rate: batches between two refreshes. The
+    numbers come from `TrainingCurve` and `ConvergenceMonitor`, which must stand before this
+    callback in the list; what is missing is not shown. The bar goes when its stage ends.
     """
 
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate)
         self.plain = False
+        self.speaks = False
         self.epoch_started = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -32,6 +39,7 @@ class Progress(RichProgressBar):
         from rich import get_console
 
         super().setup(trainer, pl_module, stage)
+        self.speaks = self.is_enabled and trainer.is_global_zero
         self.plain = self.is_enabled and not get_console().is_terminal
         if self.plain:
             self.disable()
@@ -61,12 +69,18 @@ class Progress(RichProgressBar):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the line of the epoch where there is no bar."""
+        """Print the line of the epoch, above the bar where there is one."""
         super().on_train_epoch_end(trainer, pl_module)
         now = time.monotonic()
-        if self.plain and trainer.is_global_zero:
-            print(_line(trainer, now - self.epoch_started), flush=True)
+        if self.speaks:
+            print(epoch_line(trainer, now - self.epoch_started), flush=True)
         self.epoch_started = now
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what has ended the training early."""
+        super().on_train_end(trainer, pl_module)
+        if self.speaks and (said := sentence(trainer)):
+            print(said, flush=True)
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
@@ -76,45 +90,34 @@ class Progress(RichProgressBar):
         shown.pop("v_num", None)
         curve, monitor = find(trainer, TrainingCurve), find(trainer, ConvergenceMonitor)
         if curve is not None and (loss := curve.current_loss()) is not None:
-            shown["loss"] = f"{loss:.4f}"
+            shown["loss"] = f"{loss:.3f}"
         if monitor is not None and (current := monitor.current()) is not None:
-            evaluations, residual = current
-            shown["nfe"] = f"{evaluations:.1f}"
-            shown["residual"] = "-" if residual is None else f"{residual:.1e}"
+            sample, batch, residual = current
+            shown["nfe"] = evaluations(sample, batch)
+            shown["residual"] = "-" if residual is None else f"{residual:.0e}"
         return shown
 
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        """Return what stands in front of the numbers: stage, bar, batches, time that is left."""
+        one_line = Column(no_wrap=True)
+        return [
+            TextColumn("{task.description}", table_column=one_line),
+            CustomBarColumn(
+                bar_width=BAR_WIDTH,
+                complete_style=self.theme.progress_bar,
+                finished_style=self.theme.progress_bar_finished,
+                pulse_style=self.theme.progress_bar_pulse,
+            ),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=one_line),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        ]
 
-Kind = TypeVar("Kind", bound=Callback)
+    def _init_progress(self, trainer: Trainer) -> None:
+        super()._init_progress(trainer)
+        if self.progress is not None:
+            self.progress.live.transient = True
+        if self._metric_component is not None:  # cut in a narrow terminal, where it would wrap
+            self._metric_component._table_column = Column(no_wrap=True, overflow="ellipsis")
 
-
-def find(trainer: Trainer, kind: type[Kind]) -> Kind | None:
-    """Return the trainer's first callback of a class."""
-    return next((found for found in every_callback(trainer) if isinstance(found, kind)), None)
-
-
-def _line(trainer: Trainer, seconds: float) -> str:
-    parts = [f"epoch {trainer.current_epoch + 1}{_of_epochs(trainer)}"]
-    curve, monitor = find(trainer, TrainingCurve), find(trainer, ConvergenceMonitor)
-    if curve is not None and "loss" in curve.latest:
-        parts.append(f"loss {curve.latest['loss']:.3f}")
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    parts += [
-        f"{name.replace('/', ' ')} {value:.3f}"
-        for name, value in metrics.items()
-        if name.startswith("val/") and name != "val/loss" and math.isfinite(value)
-    ]
-    rounds = {n.removeprefix("round/"): v for n, v in metrics.items() if n.startswith("round/")}
-    parts += [f"{name} {value:.0f}" for name, value in rounds.items()]
-    solver = None if monitor is None else monitor.summary("train")
-    if solver is not None:
-        parts.append(f"nfe {solver['nfe_mean']:.1f}")
-        if solver["residual_median"] is not None:
-            parts.append(f"residual {solver['residual_median']:.1e}")
-    if trainer.optimizers and trainer.optimizers[0].param_groups:
-        parts.append(f"lr {trainer.optimizers[0].param_groups[0]['lr']:.1e}")
-    return "  ".join([*parts, f"{seconds:.0f} s"])
-
-
-def _of_epochs(trainer: Trainer) -> str:
-    epochs = trainer.max_epochs
-    return f"/{epochs}" if epochs is not None and epochs > 0 else ""
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"{epoch_of(self.trainer):{len(self.validation_description)}}"

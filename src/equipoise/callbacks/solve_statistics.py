@@ -14,7 +14,7 @@ COMPACT_EVERY = 64
 
 
 class Fraction(Accumulator):
-    """Share of true flags among all flags added, counted on the device."""
+    """Share of true flags among all flags added, or the mean of numbers, counted on the device."""
 
     def __init__(self) -> None:
         self.pending: list[Tensor] = []
@@ -55,7 +55,8 @@ class SolveStatistics(Accumulator):
     """Evaluations, residuals, convergence and fall-backs of one direction of a layer.
 
     The number of evaluations belongs to a batch, so `nfe_mean` weights batches equally; residuals
-    and fractions are over samples.
+    and fractions are over samples. So is `nfe_per_sample`: a sample needs the evaluations up to its
+    convergence, or all of its batch's, and the batch goes on until its slowest sample is done.
     """
 
     def __init__(self) -> None:
@@ -64,6 +65,7 @@ class SolveStatistics(Accumulator):
         self.residuals = ResidualSample()
         self.converged = Fraction()
         self.fallback = Fraction()
+        self.needed = Fraction()
 
     def add(self, report: SolveReport) -> None:
         """Add the report of one batch; nothing is read from the device."""
@@ -73,6 +75,8 @@ class SolveStatistics(Accumulator):
             self.residuals.add(report.residual)
         if (converged := report.converged) is not None:
             self.converged.add(converged)
+            if report.steps is not None:
+                self.needed.add(torch.where(converged, report.steps, report.nfe))
         if report.fallback is not None:
             self.fallback.add(report.fallback)
 
@@ -83,16 +87,18 @@ class SolveStatistics(Accumulator):
         self.residuals.absorb(other.residuals)
         self.converged.absorb(other.converged)
         self.fallback.absorb(other.fallback)
+        self.needed.absorb(other.needed)
 
     def nfe_mean(self) -> float:
         """Return the evaluations of f (or vector-Jacobian products) per batch."""
         return self.evaluations / self.solves
 
     def forward_summary(self) -> dict[str, float | None]:
-        """Return nfe_mean, residual_median, residual_p95 and converged_fraction as numbers."""
+        """Return nfe_mean and nfe_per_sample, residual_median and _p95, converged_fraction."""
         median, p95 = self.residuals.quantiles(0.5, 0.95) or (None, None)
         return {
             "nfe_mean": self.nfe_mean(),
+            "nfe_per_sample": number(self.needed.value()),
             "residual_median": number(median),
             "residual_p95": number(p95),
             "converged_fraction": number(self.converged.value()),
