@@ -26,8 +26,8 @@ def check_resumable(checkpoint: dict[str, Any], path: str, trainer: DictConfig) 
     """Raise UserError where the checkpoint cannot be gone on with for as long as is asked for."""
     if "optimizer_states" not in checkpoint or "loops" not in checkpoint:
         raise UserError(
-            f"the checkpoint {path} holds the weights alone (save_weights_only=true), without the "
-            "optimiser's state: it can be evaluated, but to be resumed it must be saved whole"
+            f"the checkpoint {path} holds the weights alone (save_weights_only=true): it can be "
+            "evaluated, but cannot be resumed; give one that was saved whole"
         )
     _refuse_shorter("max_steps", trainer.get("max_steps"), int(checkpoint["global_step"]), "steps")
     _refuse_shorter("max_epochs", trainer.get("max_epochs"), whole_epochs(checkpoint), "epochs")
