@@ -84,8 +84,7 @@ def test_a_bit_that_flips_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
         path.write_bytes(flipped)
         try:
             read = read_content(path)
-        except UserError as error:
-            assert "the checkpoint" in str(error)
+        except UserError:
             refused += 1
         else:
             assert torch.equal(read["state_dict"]["w"], CONTENT["state_dict"]["w"])

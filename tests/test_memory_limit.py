@@ -7,7 +7,7 @@ import torch
 
 from equipoise import build
 from equipoise.errors import UserError
-from equipoise.machine import free_memory
+from equipoise.memory import free_memory
 from equipoise.memory_limit import MemoryLimit
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise.errors import UserError
-from equipoise.machine import GIB, free_memory
+from equipoise.memory import GIB, free_memory
 
 COPIES = 3  # weights, their gradients, and at least as much for the optimiser
 MADE = {

@@ -27,9 +27,8 @@ def check_resumable(stored: Stored, trainer: DictConfig) -> None:
     """Raise UserError where the checkpoint cannot be gone on with for as long as is asked for."""
     if not stored.whole:
         raise UserError(
-            f"the checkpoint {stored.path} holds the weights alone (save_weights_only=true), "
-            "without the optimiser's state: it can be evaluated, but to be resumed it must be "
-            "saved whole"
+            f"the checkpoint {stored.path} holds the weights alone (save_weights_only=true): it "
+            "can be evaluated, but cannot be resumed; give one that was saved whole"
         )
     _refuse_shorter("max_steps", trainer.get("max_steps"), stored.steps, "steps")
     _refuse_shorter("max_epochs", trainer.get("max_epochs"), stored.epochs, "epochs")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from equipoise.errors import UserError
 from equipoise.limits import PRODUCTS
-from equipoise.machine import GIB, free_memory
+from equipoise.memory import GIB, free_memory
 
 STARTERS = {"NODE_RANK", "GROUP_RANK", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "LSB_JOBID"}
 """What programs that start a run on several machines leave in the environment."""

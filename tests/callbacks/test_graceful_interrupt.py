@@ -128,3 +128,18 @@ def test_handlers_are_given_back_after_a_whole_run(
     trainer = make_trainer([GracefulInterrupt(tmp_path)], enable_checkpointing=True, max_epochs=1)
     trainer.fit(toy(), loader)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_within_an_accumulation_waits_for_the_step(
+    toy: Run, loader: Any, make_trainer: Run, tmp_path: Path
+) -> None:
+    class InTheMiddle(Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, number: int) -> None:
+            if number == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    callbacks = [InTheMiddle(), GracefulInterrupt(tmp_path)]
+    trainer = make_trainer(callbacks, enable_checkpointing=True, accumulate_grad_batches=3)
+    with pytest.raises(RunInterrupted, match="after step 2"):
+        trainer.fit(toy(), loader)
+    assert trainer.fit_loop.total_batch_idx == 5

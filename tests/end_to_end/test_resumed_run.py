@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -258,3 +259,25 @@ def test_a_wandb_run_is_gone_on_with_in_its_own_folder_alone() -> None:
     config.logger.wandb.id = "mine"
     settle_wandb_run(config, ["logger.wandb.id=mine"], same_run=False)
     assert config.logger.wandb.id == "mine"
+
+
+def test_an_interrupted_evaluation_keeps_what_was_reached(
+    a_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"ckpt_path={a_run / 'checkpoints' / 'best.ckpt'}"
+    build = build_run
+
+    def with_signal(*args: Any) -> Any:
+        built = build(*args)
+        built.trainer.callbacks.insert(0, SignalIn(signal.SIGINT, "on_test_batch_start"))
+        return built
+
+    # the package has a function of the module's name
+    monkeypatch.setattr(sys.modules["equipoise.run"], "build_run", with_signal)
+
+    def test() -> None:
+        with pytest.raises(RunInterrupted, match="Interrupted; what was measured is in"):
+            evaluate(path, f"run_dir={tmp_path / 'evaluated'}")
+
+    in_the_foreground(test)
+    assert metrics_of(tmp_path / "evaluated")["status"] == "interrupted"

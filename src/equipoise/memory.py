@@ -1,16 +1,10 @@
-"""What this machine, or the container that the process runs in, has: memory and cores."""
+"""How much memory this machine, or the container that the process runs in, has left."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 GIB = 2**30
-
-
-def cores() -> int:
-    """How many processes can run at once."""
-    return len(os.sched_getaffinity(0))
 
 
 def free_memory() -> int:
