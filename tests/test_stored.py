@@ -78,6 +78,7 @@ def test_what_a_run_writes_is_read() -> None:
         (config(model={}), "no model with a _target_"),
         (without("trainer"), "no trainer with a _target_"),
         (config(task={"_target_": "equipoise.data.Digits"}), r"no task\.objective"),
+        (config(model={"_target_": "equipoise.models.MDEQ"}), r"no model\.takes"),
         (config(callbacks=[1]), r"config\.callbacks is no mapping"),
         (config(optimizer="adam"), r"config\.optimizer is no mapping"),
         (config(seed="one"), r"config\.seed is no whole number"),

@@ -29,7 +29,7 @@ from equipoise.compose import (
 from equipoise.errors import UserError
 from equipoise.hydra_composition import flatten, plain
 from equipoise.phases import KEY as PHASES
-from equipoise.stored import Stored
+from equipoise.stored import MAPPINGS, Stored
 from equipoise.trust import as_packages
 
 Purpose = Literal["train", "evaluate"]
@@ -52,8 +52,9 @@ def recompose(stored: Stored, typed: Sequence[str], purpose: Purpose) -> Composi
     config = OmegaConf.create(copy.deepcopy(stored.config))
     with open_dict(config):
         config.setdefault("trust", [])
-        config.setdefault("recipe", {})
-    choices = dict(stored.choices)
+        for part in MAPPINGS:  # an earlier version may not have had one of them
+            config.setdefault(part, {})
+    choices = {"solver": "none", "gradient": "none", **stored.choices}
     fresh, fresh_choices = _fresh(stored, words)
     for group in _changed(words, fresh_choices, choices):
         _lay(group, fresh, fresh_choices, config, choices, words)

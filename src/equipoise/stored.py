@@ -18,6 +18,8 @@ RUN_DIRECTORY = "${run_dir}"
 NODES = ("task", "model", "trainer")
 MAPPINGS = ("callbacks", "logger", "solver", "gradient", "regularizer", "optimizer", "schedule",
             "equilibrium", "eval_solver", "anytime", "recipe")  # fmt: skip
+DESCRIBED = (("task", "gives", str), ("task", "wants", str), ("task", "monitor", str),
+             ("model", "takes", str), ("model", "gives", list))  # fmt: skip
 COUNTS = ("epoch", "global_step")
 
 
@@ -152,6 +154,9 @@ def _fault_of_parts(config: dict[str, Any]) -> str | None:
             return f"its config has no {key} with a _target_"
     if not isinstance(config["task"].get("objective"), dict):
         return "its config has no task.objective"
+    for part, key, kind in DESCRIBED:
+        if not isinstance(config[part].get(key), kind):
+            return f"its config has no {part}.{key}"
     for key in MAPPINGS:
         if not isinstance(config.get(key), dict | None):
             return f"its config.{key} is no mapping"
