@@ -23,9 +23,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from equipoise import checks
+from equipoise import checks, machine
 from equipoise.checks import Menu, full_key
 from equipoise.errors import UserError
+from equipoise.quoting import how_to_quote
 
 CONF = next(
     folder
@@ -75,6 +76,7 @@ def compose(typed: Sequence[str]) -> Composition:
     _expand_phases(config, choices, menu)
     _let_typed_steps_rule(config, {o.key_or_group for o in values})
     checks.check_attributes(config, choices, roots)
+    machine.check_processes(config, {o.key_or_group for o in values})
     return Composition(config, choices, list(typed))
 
 
@@ -106,6 +108,7 @@ def override_stored(
         checks.check_value(override, config, merged)
         OmegaConf.update(config, override.key_or_group, override.value())
     _let_typed_steps_rule(config, {o.key_or_group for o in overrides})
+    machine.check_processes(config, {o.key_or_group for o in overrides})
     return Composition(config, merged, list(typed))
 
 
@@ -118,10 +121,16 @@ def _let_typed_steps_rule(config: DictConfig, typed: Collection[str]) -> None:
 
 def parse(typed: Sequence[str]) -> list[Override]:
     """The overrides by Hydra's grammar. Raises UserError where one is not of the form key=value."""
-    try:
-        return OverridesParser.create().parse_overrides(list(typed))
-    except HydraException as error:
-        raise UserError(f"cannot read the command line: {_first_line(error)}") from error
+    parser = OverridesParser.create()
+    overrides: list[Override] = []
+    for line in typed:
+        try:
+            overrides += parser.parse_overrides([line])
+        except HydraException as error:
+            hint = how_to_quote(line)
+            cause = hint or f": {_reason(error)}"
+            raise UserError(f"cannot read the command line at '{line}'{cause}") from error
+    return overrides
 
 
 def with_grid(typed: Sequence[str]) -> list[str]:
@@ -155,7 +164,7 @@ def search_path(overrides: Sequence[Override]) -> list[Path]:
 
 
 @contextmanager
-def _hydra_of_our_own() -> Iterator[None]:
+def hydra_of_our_own() -> Iterator[None]:
     """Hydra's compose API on `conf/`, also inside a Hydra job, which has initialised it already."""
     of_the_job = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -169,10 +178,10 @@ def _hydra_of_our_own() -> Iterator[None]:
 def _hydra(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
     """Hydra's own composition, and the choice of every group in it."""
     try:
-        with _hydra_of_our_own():
+        with hydra_of_our_own():
             config = hydra_compose("train", overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"cannot compose the configuration: {_first_line(error)}") from error
+        raise UserError(f"cannot compose the configuration: {first_line(error)}") from error
     choices = {
         group: str(choice)
         for group, choice in config.hydra.runtime.choices.items()
@@ -231,7 +240,7 @@ def _apply_recipe(config: DictConfig, choices: dict[str, str], typed: Collection
     `recipe.values` holds settings of the other groups, for a recipe's sizes.
     """
     for group, by_choice in config.recipe.items():
-        if group == "use":
+        if group in ("use", "published"):
             continue
         free = group == "values"
         values = by_choice if free else by_choice.get(choices.get(group))
@@ -318,5 +327,12 @@ def _replaced(value: Any) -> Any:
     return value.replace(RUN_DIRECTORY, "${run_dir}") if isinstance(value, str) else value
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
+    """What Hydra says of a function that it cannot call."""
+    said = str(error).strip().splitlines()
+    return (said[1] if said[0].startswith("Error parsing") and said[1:] else said[0]).rstrip(".")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, without its full stop."""
     return str(error).strip().splitlines()[0].rstrip(".")
