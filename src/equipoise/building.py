@@ -5,10 +5,10 @@ Nothing heavy is imported before it is needed, so that a misspelt word is answer
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from equipoise import machine
 from equipoise.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ def settle_data(config: DictConfig) -> None:
 
 
 def open_folder(config: DictConfig, directory: Path) -> None:
-    """Make the run's folder with config.yaml in it, once everything could be built."""
+    """Put config.yaml into the run's folder, once everything could be built."""
     from omegaconf import OmegaConf
 
-    directory.mkdir(parents=True, exist_ok=True)
-    if is_first_process():
+    if machine.decides(config.trainer):
+        directory.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, directory / "config.yaml", resolve=True)
         print(f"run folder: {directory}")
 
@@ -63,6 +63,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     from equipoise.training import Run
 
     config = plain(composition.config, resolve=True)
+    machine.check_devices(config["trainer"])
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = instantiate("task", config["task"])
     task = build_task(config)
@@ -142,8 +143,3 @@ def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
         raise
     except (ValueError, TypeError) as error:
         raise UserError(f"{key}: {error}") from error
-
-
-def is_first_process() -> bool:
-    """Whether this process speaks to the user: not one that a launcher started beside it."""
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0

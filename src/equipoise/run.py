@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from equipoise import folders, machine
 from equipoise.building import build_model, build_run, instantiate, settle_data
 from equipoise.checkpoints import read_checkpoint
 from equipoise.errors import UserError
@@ -34,7 +35,9 @@ def run(*overrides: str) -> dict[str, Any]:
     from equipoise.compose import compose
 
     composition = compose(overrides)
-    return execute(composition, run_directory(composition, "train"))
+    check_no_folder_of_hydra(overrides)
+    with folders.held(run_directory(composition, "train")) as directory:
+        return execute(composition, directory)
 
 
 def build(*overrides: str) -> nn.Module:
@@ -52,11 +55,22 @@ def build(*overrides: str) -> nn.Module:
     return build_model(config)
 
 
-def evaluate(*overrides: str) -> dict[str, Any]:
+def evaluate(*overrides: str, directory: Path | None = None) -> dict[str, Any]:
     """Do what `python evaluate.py <overrides>` does; returns the dictionary of metrics.json.
 
-    The configuration is the checkpoint's, with `overrides` on top. Raises UserError.
+    The configuration is the checkpoint's, with `overrides` on top. directory: where another
+    process has decided to leave the results. Raises UserError.
     """
+    composition = evaluation_of(overrides)
+    check_no_folder_of_hydra(overrides)
+    if directory is not None:
+        return execute_evaluation(composition, directory)
+    with folders.held(run_directory(composition, "evaluate")) as directory:
+        return execute_evaluation(composition, directory)
+
+
+def evaluation_of(overrides: Sequence[str]) -> Composition:
+    """The configuration of an evaluation: the checkpoint's with `overrides` on top."""
     from equipoise import checks
     from equipoise.compose import override_stored, parse
 
@@ -69,18 +83,27 @@ def evaluate(*overrides: str) -> dict[str, Any]:
     if not any(o.key_or_group == "logger" for o in typed):
         composition.config.logger = {}  # the training's loggers belong to the training
     checks.check_curve_on_model(composition.config, composition.choices)
-    directory = run_directory(composition, "evaluate")
+    return composition
+
+
+def execute_evaluation(composition: Composition, directory: Path) -> dict[str, Any]:
+    """Test a checkpoint by one composition in `directory`."""
+    from equipoise.compose import parse
+
     _prepare(composition, directory)
     curve = instantiate_curve(composition)
+    checkpoint = read_checkpoint(composition.config.ckpt_path)
     built = build_run(composition, directory)
-    from equipoise import training
+    from equipoise import processes, training
 
+    typed = parse(composition.typed)
     if {o.key_or_group.split(".")[0] for o in typed} & {"solver", "gradient"}:
         checkpoint.pop("gradient_phase", None)  # what was typed outranks the schedule
     training.restore(built, checkpoint)
     exit_code = 1
     try:
-        metrics = training.evaluate(built, checkpoint, curve)
+        with processes.telling(built.trainer, "evaluate", composition.typed, directory):
+            metrics = training.evaluate(built, checkpoint, curve)
         exit_code = 0
         _finish(built, metrics)
         return metrics
@@ -109,12 +132,15 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
         composition = _resumed(composition, resume_from)
     _prepare(composition, directory)
     built = build_run(composition, directory)
-    from equipoise import training
+    from equipoise import processes, training
 
     keep_earlier_curve(built.trainer.loggers, resume_from)
+    if built.trainer.is_global_zero:
+        processes.say_global_batch(composition.config, built.trainer)
     exit_code = 1
     try:
-        metrics = training.fit_and_test(built, resume_from)
+        with processes.telling(built.trainer, "train", composition.typed, directory):
+            metrics = training.fit_and_test(built, resume_from)
         exit_code = 0
         _finish(built, metrics)
         return metrics
@@ -146,25 +172,29 @@ def _resumed(composition: Composition, path: str) -> Composition:
 
 
 def run_directory(composition: Composition, purpose: str) -> Path:
-    """The folder of the run: `run_dir` where it was typed, else runs/<task>/<model>/<time>.
+    """Make the folder of the run: `run_dir` where it was typed, else runs/<task>/<model>/<time>.
 
-    Raises UserError where `run_dir` holds other results: only the run that a checkpoint belongs to
+    A process that takes part in the run of another makes none. Raises UserError where `run_dir`
+    holds other results, or another run is at work in it: only the run that a checkpoint belongs to
     may be gone on with.
     """
     config, choices = composition.config, composition.choices
-    typed = any(line.startswith("run_dir=") for line in composition.typed)
-    if typed and config.run_dir:
-        directory = Path(config.run_dir)
-        checkpoint = Path(config.ckpt_path or ".").resolve()
-        inside = directory.resolve() in checkpoint.parents
-        if directory.is_dir() and any(directory.iterdir()) and not inside:
-            raise UserError(f"run_dir={directory} is not empty; name a new folder")
-        return directory
+    decides = machine.decides(config.trainer)
+    if config.run_dir and any(line.startswith("run_dir=") for line in composition.typed):
+        named = Path(config.run_dir)
+        resumed = config.ckpt_path if purpose == "train" else None
+        return folders.claim(named, resumed) if decides else named
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    suffix = "" if purpose == "train" else f"_{purpose}"
     parent = Path("runs") / choices["task"] / choices["model"]
-    names = [f"{stamp}{suffix}", *(f"{stamp}{suffix}_{n}" for n in range(2, 100))]
-    return next(parent / name for name in names if not (parent / name).exists())
+    name = stamp if purpose == "train" else f"{stamp}_{purpose}"
+    return folders.claim_new(parent, name) if decides else parent / name
+
+
+def check_no_folder_of_hydra(overrides: Sequence[str]) -> None:
+    """Raise where Hydra, which runs nothing here, is told a folder."""
+    for line in overrides:
+        if line.startswith(("hydra.run.", "hydra.sweep.", "hydra.mode=")):
+            raise UserError(f"{line}: Hydra runs nothing here; the folder is named by run_dir")
 
 
 def _prepare(composition: Composition, directory: Path) -> None:
@@ -196,8 +226,9 @@ def quiet_lightning() -> None:
     """Leave out Lightning's adverts and the advice about workers that our loaders do not need."""
     import logging
 
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    adverts = ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda")
+    for name in (*adverts, "fabric.utilities.distributed"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None..*")
