@@ -1,4 +1,4 @@
-"""Runs and sweeps through Hydra: their folders are those that were asked for, whatever ends them."""
+"""Runs and sweeps through Hydra lie in the folders that were asked for, whatever ends them."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def test_a_failing_job_is_named_and_the_others_run(
     assert rows[0]["test loss"]
 
 
+@pytest.mark.slow
 def test_a_run_lies_in_the_folder_of_hydra_and_goes_on_there(here: Path) -> None:
     named = "hydra.run.dir='x/${hydra.job.name}, (1)'"
     assert status_of(named, *SMALL) == 0
