@@ -1,81 +1,80 @@
-"""What a run that could not begin leaves behind, and what is shown or found before one begins."""
+"""Runs and sweeps through Hydra lie in the folders that were asked for, whatever ends them."""
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 
 import pytest
 
 from equipoise.checkpoints import read_checkpoint
-from equipoise.command_line import train
+from equipoise.command_line import answered, train
 from equipoise.compose import CONF
-from equipoise.errors import UserError
-from equipoise.launch import remove_unused, show_config
 from equipoise.run import composed, run_directory
 
+SMALL = [
+    "model.channels=[4,4]", "model.head_channels=[2,2]", "model.final_channels=8",
+    "model.groups=2", "solver.max_steps=2", "gradient=jfb", "callbacks.report=null",
+    "task.eval_batch_size=512", "trainer.max_steps=1", "logger=none",
+]  # fmt: skip
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+pytestmark = pytest.mark.filterwarnings("ignore:.*did not reach the tolerance")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "runs" / "cifar10" / "mdeq" / "now"
-    (folder / ".hydra").mkdir(parents=True)
-    return folder
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    return tmp_path
 
 
-def test_nothing(run: Path, tmp_path: Path) -> None:
-    remove_unused(run)
-    assert list(tmp_path.iterdir()) == []
+def status_of(*words: str) -> int:
+    return answered(lambda: train(words))
 
 
-def test_what_earlier_runs_have_left(run: Path, tmp_path: Path) -> None:
-    earlier = run.parents[1] / "resnet"
-    earlier.mkdir()
-    remove_unused(run)
-    assert list((tmp_path / "runs" / "cifar10").iterdir()) == [earlier]
-
-
-def test_a_run_that_has_begun(run: Path) -> None:
-    (run / "config.yaml").touch()
-    remove_unused(run)
-    assert (run / "config.yaml").is_file()
-
-
-def test_a_folder_that_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    named = tmp_path / "mine" / "first"
-    (named / ".hydra").mkdir(parents=True)
-    remove_unused(named)
-    assert (tmp_path / "mine").is_dir()
-    assert not named.exists()
-
-
-SMALL = ["model.channels=[8,8]", "model.head_channels=[2,4]", "model.final_channels=16",
-         "model.groups=4"]  # fmt: skip
-
-
-def test_the_configuration_is_shown_where_it_can_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_failing_job_is_named_and_the_others_run(
+    here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert show_config(["--cfg", "job", "-p", "solver", "solver.tol=1e-5", *SMALL]) == 0
-    assert "tol: 1.0e-05" in capsys.readouterr().out
-    assert list(tmp_path.iterdir()) == []
+    """In the folders that were typed, with characters that the grammar does not read unquoted."""
+    folders = ["hydra.sweep.dir='a=b é'", "hydra.sweep.subdir='job ${hydra.job.num}'"]
+    assert status_of("-m", "optimizer.lr=1e-3,-1,1e-2", *folders, *SMALL) == 1
+    assert list(here.iterdir()) == [here / "a=b é"]
+    with (here / "a=b é" / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["run"] for row in rows] == ["job 0", "job 1", "job 2"]
+    assert [row["status"] for row in rows] == ["completed", "failed", "completed"]
+    assert [float(row["optimizer.lr"]) for row in rows] == [1e-3, -1, 1e-2]
+    assert "Traceback" in (here / "a=b é" / rows[1]["log"]).read_text()
+    assert f"job 1 failed: {rows[1]['error']}" in capsys.readouterr().out
+    assert rows[0]["test loss"]
 
 
-@pytest.mark.parametrize(
-    ("typed", "said"),
-    [
-        ("solver.stop=relativ", "did you mean relative"),
-        ("trainer.precision=bf17", "trainer.precision=bf17"),
-        ("optimizer.lr=-1", "optimizer: Invalid learning rate"),
-        ("model.groups=5", "model: "),
-        ("ckpt_path=lost.ckpt", "there is no checkpoint"),
-    ],
-)
-def test_the_configuration_is_checked_as_that_of_a_run(typed: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        show_config(["--cfg", "job", *SMALL, typed])
+@pytest.mark.slow
+def test_a_run_lies_in_the_folder_of_hydra_and_goes_on_there(here: Path) -> None:
+    named = "hydra.run.dir='x/${hydra.job.name}, (1)'"
+    assert status_of(named, *SMALL) == 0
+    folder = here / "x" / "train, (1)"
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    assert {"config.yaml", "metrics.json"} <= {path.name for path in folder.iterdir()}
+    before = (folder / "config.yaml").stat().st_mtime_ns
+    assert status_of(named, *SMALL) == 2
+    assert (folder / "config.yaml").stat().st_mtime_ns == before
+    typed = f"ckpt_path='{checkpoint.relative_to(here)}'"
+    assert status_of(typed, named, "trainer.max_steps=2", "logger=none") == 0
+    assert (folder / "config.yaml").stat().st_mtime_ns > before
+    assert list(here.iterdir()) == [here / "x"]
+
+
+@pytest.mark.parametrize("words", [["hydra.run.dir=x"], ["run_dir=x"], []])
+def test_a_refused_run_leaves_nothing(
+    here: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused after torch was needed, when Hydra had written into the folder already."""
+    assert status_of(*words, "trainer.devices=1000000000") == 2
+    assert list(here.iterdir()) == []
+    said = capsys.readouterr().err
+    assert said.startswith("error: trainer.devices=1000000000 is too many: this machine has")
 
 
 def test_folders_of_ones_own_reach_the_job(

@@ -5,4 +5,6 @@
 from equipoise import interop
 from equipoise.run import build, run
 
-__all__ = ["build", "interop", "run"]
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "build", "interop", "run"]

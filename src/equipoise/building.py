@@ -5,11 +5,11 @@ Nothing heavy is imported before it is needed, so that a misspelt word is answer
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from equipoise import machine
 from equipoise.errors import UserError
 from equipoise.refusals import refusals
 
@@ -43,14 +43,14 @@ def settle_data(config: DictConfig) -> None:
 
 
 def open_folder(config: DictConfig, built: Run) -> None:
-    """Make the run's folder with config.yaml in it, once everything could be built."""
+    """Put config.yaml into the run's folder, once everything could be built."""
     from lightning.pytorch.loggers import CSVLogger
     from omegaconf import OmegaConf
 
     from equipoise.compose import plain
 
-    built.directory.mkdir(parents=True, exist_ok=True)
-    if is_first_process():
+    if machine.decides(config.trainer):
+        built.directory.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, built.directory / "config.yaml", resolve=True)
         print(f"run folder: {built.directory}")
     for logger in built.trainer.loggers:
@@ -78,6 +78,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     from equipoise.training import Run
 
     config = plain(composition.config, resolve=True)
+    machine.check_devices(config["trainer"])
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = instantiate("task", config["task"])
     task = build_task(config)
@@ -213,8 +214,3 @@ def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
             return hydra_instantiate(node, _convert_="all")
         # as call-site arguments Hydra would turn solvers, which are dataclasses, into mappings
         return hydra_instantiate(node, _convert_="all", _partial_=True)(**parts)
-
-
-def is_first_process() -> bool:
-    """Whether this process speaks to the user: not one that a launcher started beside it."""
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0

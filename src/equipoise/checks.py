@@ -17,9 +17,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from equipoise.annotations import parameters
 from equipoise.errors import UserError
+from equipoise.quoting import how_to_quote
 from equipoise.value_types import accepts
 
 MAY_BE_NULL = {"experiment", "sweep", "debug", "recipe", "solver@eval_solver"}
+TAKE_SEVERAL = {"logger", "callbacks", "experiment", "debug"}
+"""Groups of which several choices go together, as in logger=[csv,wandb]."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,14 @@ def check_choice(override: Override, menu: Menu) -> None:
     if override.is_sweep_override():
         raise UserError(f"{override.input_line}: several values at once need a multirun, add -m")
     value = override.value()
-    if value is None and full_key(override) in MAY_BE_NULL:
-        return
+    if value is None:
+        none = "none" in menu.groups[key] and full_key(override) not in MAY_BE_NULL
+        instead = f"type {key}=none" if none else "leave it out"
+        raise UserError(f"{override.input_line}: null is no choice of {key}; {instead}")
+    if isinstance(value, dict) or (isinstance(value, list) and key not in TAKE_SEVERAL):
+        runs = ",".join(map(as_text, value)) if value and isinstance(value, list) else ""
+        hint = f"; several runs, each with one: -m {key}={runs}" if "," in runs else ""
+        raise UserError(f"{override.input_line}: {key} takes one choice{hint}")
     for name in value if isinstance(value, list) else [value]:
         check_name(key, as_text(name), menu)
 
@@ -93,7 +102,10 @@ def check_value(override: Override, config: DictConfig, choices: Mapping[str, st
     """Raise where a key does not exist, or its value is not of the kind of the yaml's default."""
     key = override.key_or_group
     if override.is_sweep_override():
-        raise UserError(f"{override.input_line}: several values at once need a multirun, add -m")
+        raise UserError(
+            f"{override.input_line}: several values at once need a multirun, add -m"
+            f"{how_to_quote(override.input_line or '')}"
+        )
     if key.partition(".")[0] in ("solver", "gradient") and choices.get("solver") == "none":
         raise UserError(f"{key}: model={choices['model']} has no equilibrium layer; leave it out")
     if key.partition(".")[0] in ("optimizer", "schedule") and choices.get("optimizer") == "none":

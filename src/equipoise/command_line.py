@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from equipoise import help_page, launch
-from equipoise.compose import with_grid
+from equipoise import __version__, help_page, launch, showing
+from equipoise import flags as known_flags
+from equipoise.compose import parse, with_grid
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.interrupts import STATUS, Stopped, stoppable
-from equipoise.run import evaluate
+from equipoise.run import composed, evaluate, evaluation_of, execute
+from equipoise.sweeping import written_out
 
 
 def train_main() -> None:
@@ -51,21 +55,63 @@ def answered(command: Callable[[], int]) -> int:
 def train(argv: Sequence[str]) -> int:
     """Check what was typed, then let Hydra start the job, or the jobs of a multirun."""
     flags, overrides = launch.split_flags(argv)
-    if {"--help", "-h"} & set(flags):
-        print(help_page.text())
+    if "--help" in flags or "--version" in flags:
+        print(help_page.text() if "--help" in flags else version())
         return 0
+    if showing.is_of_hydra(flags):
+        return showing.show_of_hydra(flags, overrides)
+    overrides = known_flags.with_config_dir(flags, overrides)
+    flags = [*flags, *multirun_by_mode(overrides)]
     if launch.is_multirun(flags):
-        overrides = with_grid(overrides)
+        overrides = written_out(with_grid(overrides))
     launch.check(overrides, multirun=launch.is_multirun(flags), surroundings="--cfg" not in flags)
     if "--cfg" in flags:
-        return launch.show_config(argv)
+        return showing.show_config(flags, overrides)
     return launch.start(flags, overrides)
+
+
+def multirun_by_mode(overrides: Sequence[str]) -> list[str]:
+    """The flag that `hydra.mode=MULTIRUN` stands for."""
+    typed = [str(o.value()) for o in parse(overrides) if o.key_or_group == "hydra.mode"]
+    return ["--multirun"] if typed[-1:] == ["MULTIRUN"] else []
 
 
 def evaluation(argv: Sequence[str]) -> int:
     """Evaluate a checkpoint."""
-    if {"--help", "-h"} & set(argv):
-        print(help_page.EVALUATE)
+    flags, overrides = launch.split_flags(argv)
+    if "--help" in flags or "--version" in flags:
+        print(help_page.EVALUATE if "--help" in flags else version())
         return 0
-    evaluate(*argv)
+    overrides = known_flags.with_config_dir(flags, overrides)
+    known_flags.check_evaluation(flags, overrides)
+    if "--cfg" in flags:
+        config = evaluation_of(overrides).config
+        return showing.show(config, known_flags.value_of(flags, "--package"), "--resolve" in flags)
+    evaluate(*overrides)
+    return 0
+
+
+def version() -> str:
+    """The line of --version."""
+    return f"equipoise {__version__}"
+
+
+def told_main(told: Mapping[str, Any]) -> None:
+    """One of a run's other processes: do what the first one has told, and end in silence."""
+    sys.exit(answered(lambda: take_part(told)))
+
+
+def take_part(told: Mapping[str, Any]) -> int:
+    """The part of one process in a run that another process has decided on.
+
+    An interruption is the end that all processes have agreed on: the first one tells of it.
+    """
+    directory = Path(told["directory"])
+    try:
+        if told["purpose"] == "evaluate":
+            evaluate(*told["typed"], directory=directory)
+        else:
+            execute(composed(told["typed"]), directory)
+    except RunInterrupted:
+        return 0
     return 0

@@ -16,7 +16,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from equipoise import checks
+from equipoise import checks, machine
 from equipoise.checks import Menu, full_key
 from equipoise.errors import UserError
 from equipoise.hydra_composition import (
@@ -144,6 +144,7 @@ def finish(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
     _let_typed_steps_rule(config, words.keys)
     checks.check_attributes(config, choices, words.roots)
     check_values(config)
+    machine.check_processes(config, words.keys)
 
 
 def _let_typed_steps_rule(config: DictConfig, typed: Collection[str]) -> None:
@@ -235,7 +236,7 @@ def apply_recipe(config: DictConfig, choices: dict[str, str], typed: Collection[
     `recipe.values` holds settings of the other groups, for a recipe's sizes.
     """
     for group, by_choice in config.recipe.items():
-        if group == "use":
+        if group in ("use", "published"):
             continue
         free = group == "values"
         values = by_choice if free else by_choice.get(choices.get(group))

@@ -21,6 +21,8 @@ A few commands to start from:
   python evaluate.py ckpt_path=<run>/checkpoints/best.ckpt solver.max_steps=60
 
 See every setting with its default: python train.py --cfg job [-p solver]
+A text with = , # brackets or é: python train.py "run_dir='lr=0.1'"
+On all GPUs of this machine: strategy=ddp (task.batch_size is what one process takes)
 Choices marked * are the default.
 """
 
@@ -34,6 +36,8 @@ The configuration is the checkpoint's own; anything may be changed on top of it:
   task=cifar10             another dataset with images of the same kind
   anytime=curve            metric and residual against the budget, from several starts
   run_dir=<folder>         where metrics.json and the report go
+
+See what would be evaluated: python evaluate.py ckpt_path=<checkpoint> --cfg job
 """
 
 NOTES = {

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from equipoise import checks
 from equipoise.errors import UserError
+from equipoise.quoting import how_to_quote
 
 CONF = next(
     folder
@@ -30,10 +31,22 @@ SEARCH_PATH = "hydra.searchpath"
 
 def parse(typed: Sequence[str]) -> list[Override]:
     """The overrides by Hydra's grammar. Raises UserError where one is not of the form key=value."""
-    try:
-        return OverridesParser.create().parse_overrides(list(typed))
-    except HydraException as error:
-        raise UserError(f"cannot read the command line: {first_line(error)}") from error
+    parser = OverridesParser.create()
+    overrides: list[Override] = []
+    for line in typed:
+        try:
+            overrides += parser.parse_overrides([line])
+        except HydraException as error:
+            hint = how_to_quote(line)
+            cause = hint or f": {_reason(error)}"
+            raise UserError(f"cannot read the command line at '{line}'{cause}") from error
+    return overrides
+
+
+def _reason(error: BaseException) -> str:
+    """What Hydra says of a function that it cannot call."""
+    said = str(error).strip().splitlines()
+    return (said[1] if said[0].startswith("Error parsing") and said[1:] else said[0]).rstrip(".")
 
 
 def search_path(overrides: Sequence[Override]) -> list[Path]:
@@ -72,7 +85,7 @@ def _folder_of_package(name: str) -> Path | None:
 def composed_by_hydra(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     """Hydra's own composition, and the choice of every group in it."""
     try:
-        with _hydra_of_our_own():
+        with hydra_of_our_own():
             config = hydra_compose("train", list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"cannot compose the configuration: {first_line(error)}") from error
@@ -91,7 +104,7 @@ def composed_by_hydra(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, s
 
 
 @contextmanager
-def _hydra_of_our_own() -> Iterator[None]:
+def hydra_of_our_own() -> Iterator[None]:
     """Hydra's compose API on `conf/`, also inside a Hydra job, which has initialised it already."""
     of_the_job = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from equipoise import folders, machine
 from equipoise.building import (
     build_model,
     build_run,
@@ -49,7 +50,9 @@ def run(*overrides: str) -> dict[str, Any]:
     Raises UserError, RunFailed or RunInterrupted with one sentence.
     """
     composition = composed(overrides)
-    return execute(composition, run_directory(composition, "train"))
+    check_no_folder_of_hydra(overrides)
+    with folders.held(run_directory(composition, "train")) as directory:
+        return execute(composition, directory)
 
 
 def composed(typed: Sequence[str]) -> Composition:
@@ -97,37 +100,57 @@ def build(*overrides: str) -> nn.Module:
         return restored_model(parts, read_checkpoint(path)["state_dict"], path)
 
 
-def evaluate(*overrides: str) -> dict[str, Any]:
+def evaluate(*overrides: str, directory: Path | None = None) -> dict[str, Any]:
     """Do what `python evaluate.py <overrides>` does; returns the dictionary of metrics.json.
 
-    The configuration is the checkpoint's, with `overrides` on top. Raises UserError.
+    The configuration is the checkpoint's, with `overrides` on top. directory: where another
+    process has decided to leave the results. Raises UserError.
     """
+    composition = evaluation_of(overrides)
+    check_no_folder_of_hydra(overrides)
+    if directory is not None:
+        return execute_evaluation(composition, directory)
+    with folders.held(run_directory(composition, "evaluate")) as directory:
+        return execute_evaluation(composition, directory)
+
+
+def evaluation_of(overrides: Sequence[str]) -> Composition:
+    """The configuration of an evaluation: the checkpoint's with `overrides` on top."""
     from equipoise import checks
     from equipoise.compose import Typed
     from equipoise.recompose import recompose
-    from equipoise.stored import stored_run
+    from equipoise.stored import read_stored
 
     words = Typed.of(overrides)
     path = words.value("ckpt_path")
     if not path:
         raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
-    checkpoint = read_checkpoint(str(path))
-    stored = stored_run(checkpoint, str(path))
-    composition = recompose(stored, overrides, "evaluate")
+    composition = recompose(read_stored(str(path)), overrides, "evaluate")
     if not any(o.key_or_group.partition(".")[0] == "logger" for o in words.overrides):
         composition.config.logger = {}  # the training's loggers belong to the training
     checks.check_curve_on_model(composition.config, composition.choices)
-    built = prepared(composition, run_directory(composition, "evaluate"), stored)
+    return composition
+
+
+def execute_evaluation(composition: Composition, directory: Path) -> dict[str, Any]:
+    """Test a checkpoint by one composition in `directory`."""
+    from equipoise.compose import parse
+    from equipoise.stored import read_stored
+
+    path = composition.config.ckpt_path
+    built = prepared(composition, directory, read_stored(path))
     curve = instantiate_curve(composition)
     open_folder(composition.config, built)
-    from equipoise import training
+    checkpoint = read_checkpoint(path)
+    from equipoise import processes, training
 
-    if {o.key_or_group.split(".")[0] for o in words.overrides} & {"solver", "gradient"}:
+    if {o.key_or_group.split(".")[0] for o in parse(composition.typed)} & {"solver", "gradient"}:
         checkpoint.pop("gradient_phase", None)  # what was typed outranks the schedule
     training.restore(built, checkpoint)
     exit_code = 1
     try:
-        with refusals_of_run(built):
+        telling = processes.telling(built.trainer, "evaluate", composition.typed, directory)
+        with refusals_of_run(built), telling:
             metrics = training.evaluate(built, checkpoint, curve)
         exit_code = 0
         _finish(built, metrics)
@@ -159,13 +182,16 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     settle_wandb_run(composition.config, composition.typed, goes_on_in(directory, resume_from))
     built = prepared(composition, directory, stored)
     open_folder(composition.config, built)
-    from equipoise import training
+    from equipoise import processes, training
 
     if stored is not None:
         keep_earlier_curve(built.trainer.loggers, stored, directory)
+    if built.trainer.is_global_zero:
+        processes.say_global_batch(composition.config, built.trainer)
     exit_code = 1
     try:
-        with refusals_of_run(built):
+        telling = processes.telling(built.trainer, "train", composition.typed, directory)
+        with refusals_of_run(built), telling:
             metrics = training.fit_and_test(
                 built, resume_from, None if stored is None else stored.steps
             )
@@ -230,28 +256,29 @@ def prepared(composition: Composition, directory: Path, stored: Stored | None) -
 
 
 def run_directory(composition: Composition, purpose: str) -> Path:
-    """The folder of the run: `run_dir` where it was typed, else runs/<task>/<model>/<time>.
+    """Make the folder of the run: `run_dir` where it was typed, else runs/<task>/<model>/<time>.
 
-    Raises UserError where `run_dir` holds other results: only a training may go on in the folder
+    A process that takes part in the run of another makes none. Raises UserError where `run_dir`
+    holds other results, or another run is at work in it: only a training may go on in the folder
     of the run that its checkpoint belongs to.
     """
     config, choices = composition.config, composition.choices
-    typed = any(line.startswith("run_dir=") for line in composition.typed)
-    if typed and config.run_dir:
-        directory = Path(config.run_dir)
-        checkpoint = Path(config.ckpt_path or ".").resolve()
-        goes_on = purpose == "train" and directory.resolve() in checkpoint.parents
-        if directory.is_dir() and any(directory.iterdir()) and not goes_on:
-            raise UserError(
-                f"run_dir={directory} is not empty; name a new folder, such as "
-                f"run_dir={directory}_{purpose}"
-            )
-        return directory
+    decides = machine.decides(config.trainer)
+    if config.run_dir and any(line.startswith("run_dir=") for line in composition.typed):
+        named = Path(config.run_dir)
+        resumed = config.ckpt_path if purpose == "train" else None
+        return folders.claim(named, resumed) if decides else named
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    suffix = "" if purpose == "train" else f"_{purpose}"
     parent = Path("runs") / choices["task"] / choices["model"]
-    names = [f"{stamp}{suffix}", *(f"{stamp}{suffix}_{n}" for n in range(2, 100))]
-    return next(parent / name for name in names if not (parent / name).exists())
+    name = stamp if purpose == "train" else f"{stamp}_{purpose}"
+    return folders.claim_new(parent, name) if decides else parent / name
+
+
+def check_no_folder_of_hydra(overrides: Sequence[str]) -> None:
+    """Raise where Hydra, which runs nothing here, is told a folder."""
+    for line in overrides:
+        if line.startswith(("hydra.run.", "hydra.sweep.", "hydra.mode=")):
+            raise UserError(f"{line}: Hydra runs nothing here; the folder is named by run_dir")
 
 
 def _prepare(composition: Composition, directory: Path) -> None:
@@ -294,8 +321,9 @@ def quiet_lightning() -> None:
     """Leave out Lightning's adverts and the advice about workers that our loaders do not need."""
     import logging
 
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    adverts = ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda")
+    for name in (*adverts, "fabric.utilities.distributed"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     # at the first step nothing is learnt yet; the convergence monitor warns where it matters

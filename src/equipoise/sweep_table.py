@@ -12,7 +12,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.table import Table
 
-from equipoise.summary import job_folders, number, print_whole
+from equipoise.summary import number, print_whole
+from equipoise.sweep_summary import job_folders
 
 Point = tuple[str, ...]
 

@@ -13,6 +13,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import NoReturn
 
+from equipoise import __version__
 from equipoise.checks import nearest
 from equipoise.errors import UserError
 
@@ -20,7 +21,7 @@ HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).
 
 usage: python -m equipoise <command> [arguments]     (python -m equipoise <command> --help)
 """
-FOOT = "Training and evaluation: python train.py --help, python evaluate.py --help"
+FOOT = "In a clone train.py and evaluate.py are the first two: python train.py --help"
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,6 +55,9 @@ def run(arguments: Sequence[str]) -> int:
     """
     if not arguments or arguments[0] in ("--help", "-h"):
         print(page())
+        return 0
+    if arguments[0] == "--version":
+        print(f"equipoise {__version__}")
         return 0
     name, *rest = arguments
     if name not in names():

@@ -1,0 +1,12 @@
+"""Train a model: the same as `python train.py`, from wherever the package is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from equipoise import command_line
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `train.py` with the arguments; returns the exit status."""
+    return command_line.train(arguments)
