@@ -160,6 +160,18 @@ def test_an_evaluation_refuses_what_only_a_training_uses(typed: str) -> None:
         again(typed, purpose="evaluate")
 
 
+def test_an_evaluation_takes_another_dataset_of_the_same_kind() -> None:
+    run = stored("task=wikitext103", "model.size=tiny")
+    composed = again("task=wikitext2", of=run, purpose="evaluate")
+    assert composed.config.task.configuration == "wikitext-2-v1"
+    assert composed.choices["task"] == "wikitext2"
+    assert composed.config.model == again(of=run).config.model
+    with pytest.raises(UserError, match="is of task=wikitext103"):
+        again("task=wikitext2", of=run)
+    with pytest.raises(UserError, match="image_channels=1, not image_channels=3"):
+        again("task=cifar10", purpose="evaluate")
+
+
 def test_what_is_repeated_is_no_change() -> None:
     words = ("task=digits", "model=mdeq", "seed=0", "task.seed=0", "debug=smoke")
     run = stored("debug=smoke")

@@ -105,6 +105,7 @@ def test_a_resumed_run_obeys_what_was_typed(path: str) -> None:
     assert group["lr"] == group["initial_lr"] == 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the checkpoint's state of Adam does not fit SGD")
 def test_a_resumed_run_takes_another_optimiser(path: str) -> None:
     metrics = equipoise.run(path, "optimizer=sgd", "trainer.max_epochs=3", "run_dir=again")
@@ -113,6 +114,7 @@ def test_a_resumed_run_takes_another_optimiser(path: str) -> None:
     assert state["param_groups"][0]["momentum"] == 0.9
 
 
+@pytest.mark.slow
 def test_best_weights_of_another_schedule_are_tested_in_the_phase_of_their_step(
     path: str, trained: Path
 ) -> None:

@@ -30,11 +30,12 @@ EVALUATE = """Evaluate a checkpoint on the test split of its task.
 
 usage: python evaluate.py ckpt_path=<run>/checkpoints/best.ckpt [setting=value ...]
 
-The configuration is the checkpoint's own; anything may be changed on top of it:
+The configuration is the checkpoint's own; settings can be changed on top of it:
   solver.max_steps=60      another budget
   solver=broyden           another solver
   task=cifar10             another dataset with images of the same kind
   anytime=curve            metric and residual against the budget, from several starts
+  trust=[my_package]       packages of your own whose classes the checkpoint may name
   run_dir=<folder>         where metrics.json and the report go
 
 See what would be evaluated: python evaluate.py ckpt_path=<checkpoint> --cfg job

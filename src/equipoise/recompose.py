@@ -35,6 +35,7 @@ from equipoise.trust import as_packages
 Purpose = Literal["train", "evaluate"]
 OF_A_WHOLE_RUN = ("experiment", "recipe")
 LASTING = (*OF_A_WHOLE_RUN, "debug")
+KIND_OF_TASK = ("gives", "wants", "classes", "mask_classes", "image_channels")
 NOTHING = "None"  # as an override of null reads
 SPLIT = ("seed", "val_fraction", "test_fraction", "objective.seed")
 """Settings of a task that say which samples are trained on, and which are held out."""
@@ -52,12 +53,13 @@ def recompose(stored: Stored, typed: Sequence[str], purpose: Purpose) -> Composi
     config = OmegaConf.create(copy.deepcopy(stored.config))
     with open_dict(config):
         config.setdefault("trust", [])
-        for part in MAPPINGS:  # an earlier version may not have had one of them
+        for part in set(MAPPINGS) - {"eval_solver"}:  # earlier versions did not have all
             config.setdefault(part, {})
     choices = {"solver": "none", "gradient": "none", **stored.choices}
     fresh, fresh_choices = _fresh(stored, words)
     for group in _changed(words, fresh_choices, choices):
         _lay(group, fresh, fresh_choices, config, choices, words)
+    _check_kind_of_task(stored, config, choices)
     check_choices(config, choices, words)
     reference = _reference(config, fresh)
     for override in words.values:
@@ -76,7 +78,7 @@ def _check_changes(stored: Stored, words: Typed, purpose: Purpose) -> None:
         choice = NOTHING if override.is_delete() else checks.as_text(override.value())
         if choice == stored.choices.get(group, NOTHING):
             continue
-        if group in ("task", "model"):
+        if group == "model" or (group == "task" and purpose == "train"):
             raise UserError(
                 f"{group}={choice}: the checkpoint {stored.path} is of "
                 f"{group}={stored.choices[group]}, and its weights fit that alone; leave "
@@ -109,7 +111,9 @@ def _check_value_can_change(
         )
     setting = key.removeprefix("task.")
     of_task = OmegaConf.select(OmegaConf.create(stored.config["task"]), setting)
-    other_data = words.value("task.path") not in (None, stored.config["task"].get("path"))
+    other_task = any(o.key_or_group == "task" for o in words.groups)
+    other_path = words.value("task.path") not in (None, stored.config["task"].get("path"))
+    other_data = other_task or other_path
     if key == setting or setting not in SPLIT or other_data or of_task is None:
         return
     if override.is_delete() or value != of_task:
@@ -119,6 +123,19 @@ def _check_value_can_change(
             f"trained with ({setting}={of_task}), so that samples it has seen would be "
             f"{consequence}; leave it out"
         )
+
+
+def _check_kind_of_task(stored: Stored, config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise UserError where another task than the checkpoint's has other samples or answers."""
+    before = stored.config["task"]
+    for key in KIND_OF_TASK:
+        old, new = before.get(key), config.task.get(key)
+        if choices["task"] != stored.choices["task"] and None not in (old, new) and old != new:
+            raise UserError(
+                f"task={choices['task']}: the checkpoint {stored.path} is of "
+                f"task={stored.choices['task']} with {key}={old}, not {key}={new}; leave "
+                f"task={choices['task']} out"
+            )
 
 
 def _check_belongs_to_evaluation(words: Typed) -> None:
