@@ -11,7 +11,16 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from equipoise.callbacks import ConvergenceMonitor, GradientSchedule, Phase, TrainingCurve
-from equipoise.equilibrium import Exact, JacobianFree, Phantom, Unrolled
+from equipoise.callbacks.equilibrium_layers import equilibrium_layers
+from equipoise.equilibrium import (
+    Exact,
+    GradientEstimator,
+    JacobianFree,
+    Phantom,
+    Reversible,
+    Unrolled,
+    with_budget,
+)
 from equipoise.errors import UserError
 
 Run = Callable[..., Any]
@@ -134,3 +143,15 @@ def test_without_phases_nothing_is_touched(toy: Run, loader: Any, make_trainer: 
     task = toy(exact=True)
     make_trainer([GradientSchedule()], max_epochs=1).fit(task, loader)
     assert isinstance(task.model.equilibrium.gradient, Exact)
+
+
+@pytest.mark.parametrize("gradient", [Unrolled(steps=3), Reversible(steps=3), Phantom(3)])
+@pytest.mark.parametrize("budget", [1, 4, 7])
+def test_a_phase_has_its_budget_in_evaluations_of_f(
+    toy: Run, gradient: GradientEstimator, budget: int
+) -> None:
+    task = toy()
+    GradientSchedule([Phase(0, gradient, budget)]).restore(task, {"gradient_phase": 0})
+    (layer,) = equilibrium_layers(task).values()
+    assert layer.gradient == with_budget(gradient, budget)
+    assert layer.solver.max_steps == budget

@@ -16,23 +16,27 @@ def evaluate(f: Function, z: State, *inputs: Tensor) -> State:
     ValueError where it is of another shape or f has written into z, by z's version counter: then
     f(z) - z would be zero whatever z is. Inference mode keeps no such counters.
     """
-    before = _versions(z)
-    value = f(z, *inputs)
-    if _versions(z) != before:
+    if isinstance(z, Tensor) and not z.is_inference():  # the short way, taken in every step
+        version = z._version
+        value = f(z, *inputs)
+        written = z._version != version
+        if not written and isinstance(value, Tensor) and _alike(value, z):
+            return value
+    else:
+        versions = _versions(z)
+        value = f(z, *inputs)
+        written = _versions(z) != versions
+    if written:
         raise ValueError(
             "f writes into the state that it is given, by an operation in place such as relu_ or "
             "mul_, which makes every state look like a solution: use the operation that returns a "
             "new tensor, or z.clone()"
         )
-    if isinstance(z, Tensor) and isinstance(value, Tensor) and _alike(value, z):
-        return value
     return _conformed(value, z)
 
 
-def _versions(z: State) -> int | tuple[int, ...]:
-    if isinstance(z, Tensor):
-        return 0 if z.is_inference() else z._version
-    return tuple(0 if part.is_inference() else part._version for part in z)
+def _versions(z: State) -> list[int]:
+    return [0 if part.is_inference() else part._version for part in parts(z)]
 
 
 def _alike(value: Tensor, z: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -101,23 +102,37 @@ class Layout:
 
         Raises ValueError where the state is not of this layout, say an f that changes the shape.
         """
+        if self._plain and isinstance(state, Tensor) and state.shape == self.shapes[0]:
+            return state.reshape(self._matrix).to(self.dtype)
         tensors = parts(state)
         if tuple(part.shape for part in tensors) != self.shapes:
             raise ValueError(other_shapes(self.shapes, tensors))
-        pairs = zip(tensors, self._widths(), strict=True)
+        pairs = zip(tensors, self._widths, strict=True)
         rows = [_real(part).reshape(self.batch, width) for part, width in pairs]
         flat = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
         return flat.to(self.dtype)
 
     def restore(self, flat: Tensor) -> State:
         """(B, D) -> a state of the original shapes and dtypes; views where the dtype stays."""
-        columns = zip(flat.split(self._widths(), dim=1), self.shapes, self.dtypes, strict=True)
+        if self._plain:
+            return flat.view(self.shapes[0]).to(self.dtypes[0])
+        columns = zip(flat.split(self._widths, dim=1), self.shapes, self.dtypes, strict=True)
         restored = tuple(
             _complex(part, shape, dtype) if dtype.is_complex else part.view(shape).to(dtype)
             for part, shape, dtype in columns
         )
         return restored if self.is_tuple else restored[0]
 
+    @cached_property
+    def _plain(self) -> bool:
+        """One real tensor, for which there is a short way."""
+        return not (self.is_tuple or self.dtypes[0].is_complex)
+
+    @cached_property
+    def _matrix(self) -> tuple[int, int]:
+        return self.batch, sum(self._widths)
+
+    @cached_property
     def _widths(self) -> list[int]:
         """Columns of each part."""
         pairs = zip(self.shapes, self.dtypes, strict=True)
