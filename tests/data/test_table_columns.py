@@ -93,15 +93,6 @@ def test_a_file_that_is_none_is_said(tmp_path: Path) -> None:
 
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "utf-16-le", "utf-16-be")
-    "utf-8",
-    "utf-8-sig",
-    "utf-16",
-    "utf-32",
-    "latin-1",
-    "utf-16-le",
-    "utf-16-be",
-    "cp1252",
-)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
