@@ -7,7 +7,9 @@ answered at once.
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 from datetime import datetime
@@ -199,7 +201,7 @@ def quiet_lightning() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: on_whole_words(f"warning: {message}")
     # at the first step nothing is learnt yet; the convergence monitor warns where it matters
     warnings.filterwarnings("ignore", ".*did not reach the tolerance.*comes once a layer")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -208,3 +210,12 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty.*")
+
+
+def on_whole_words(sentence: str) -> str:
+    """A line for stderr, on a terminal broken between words."""
+    if not sys.stderr.isatty():
+        return f"{sentence}\n"
+    width = shutil.get_terminal_size().columns
+    lines = textwrap.wrap(sentence, width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines) + "\n"
