@@ -95,8 +95,10 @@ class GracefulInterrupt(Checkpoint):
         self.signalled = True
         self._restore()
         # A handler may run in the middle of a print, whose buffer must not be entered twice.
-        message = f"interrupt: finishing this step and saving {self.path}\n"
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, message.encode())
+        errors = sys.__stderr__.fileno() if sys.__stderr__ else 2
+        below = "\n" if os.isatty(errors) else ""  # the bar, and the terminal's ^C behind it
+        message = f"{below}interrupt: finishing this step and saving {self.path}\n"
+        os.write(errors, message.encode())
 
     def _restore(self) -> None:
         for number, handler in self.previous.items():
