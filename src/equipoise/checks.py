@@ -89,7 +89,7 @@ def check_choice(override: Override, menu: Menu) -> None:
     if value is None:
         none = "none" in menu.groups[key] and full_key(override) not in MAY_BE_NULL
         instead = f"type {key}=none" if none else "leave it out"
-        raise UserError(f"{override.input_line}: null is no choice of {key}; {instead}")
+        raise UserError(f"{key} has no choice null: {instead}")
     if isinstance(value, dict) or (isinstance(value, list) and key not in TAKE_SEVERAL):
         runs = ",".join(map(as_text, value)) if value and isinstance(value, list) else ""
         hint = f"; several runs, each with one: -m {key}={runs}" if "," in runs else ""
