@@ -68,7 +68,11 @@ class GracefulInterrupt(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save and stop where a signal has come during the validation after an epoch."""
-        self._stop_if_signalled(trainer)
+        try:
+            self._stop_if_signalled(trainer)
+        except RunInterrupted:
+            _log_the_epoch(trainer)
+            raise
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -104,3 +108,10 @@ class GracefulInterrupt(Checkpoint):
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         self.previous = {}
+
+
+def _log_the_epoch(trainer: Trainer) -> None:
+    """Write the row of what a task has logged of its epoch, as Lightning would after the hook."""
+    trainer._logger_connector.on_epoch_end()
+    trainer.fit_loop.epoch_loop._batches_that_stepped -= 1  # as in Lightning, for this row alone
+    trainer._logger_connector.update_train_epoch_metrics()
