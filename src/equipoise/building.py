@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
+    from equipoise.callbacks.enough_classes import EnoughClasses
     from equipoise.compose import Composition
     from equipoise.training import Run
 
@@ -73,7 +74,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
     callbacks += [ConfigurationInCheckpoint(stored, composition.choices), RandomState()]
-    callbacks += [TrainingBegun()]
+    callbacks += [TrainingBegun(), *_enough_classes(config["task"])]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
     around: dict[str, Any] = {"callbacks": behind_one(callbacks), "logger": loggers or False}
     if config["trainer"]["profiler"] is None:
@@ -85,6 +86,17 @@ def build_run(composition: Composition, directory: Path) -> Run:
         if not isinstance(logger, pl.loggers.CSVLogger):  # config.yaml lies beside metrics.csv
             logger.log_hyperparams(config)
     return Run(data, task, trainer, directory, composition.choices, config["seed"])
+
+
+def _enough_classes(task: dict[str, Any]) -> list[EnoughClasses]:
+    """The check of the outputs against the classes, where the task has any.
+
+    A task with labels and masks names the classes of its masks.
+    """
+    from equipoise.callbacks.enough_classes import EnoughClasses
+
+    told = [name for name in ("classes", "mask_classes") if task.get(name)]
+    return [EnoughClasses(f"task.{name}", task[name]) for name in told[-1:]]
 
 
 def check_padding(data: Any, model: Any) -> None:
