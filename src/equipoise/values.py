@@ -154,7 +154,7 @@ def check_type(key: str, value: Any, hint: Any) -> None:
 def refused(key: str, value: Any, hint: Any) -> UserError:
     """What to say of a value that is not of the annotated type."""
     choices = [str(choice) for choice in literals(hint)]
-    if choices and not isinstance(value, list):
+    if choices:
         hint_text = nearest(str(value), choices)
         return UserError(f"{key}={value} is not one of {', '.join(choices)}{hint_text}")
     return UserError(f"{key}={value} is not of type {described(hint)}")
