@@ -9,10 +9,9 @@ import pytest
 from equipoise import launch
 from equipoise.anytime import AnytimeCurve
 from equipoise.checks import check_curve_on_model
-from equipoise.compose import compose, plain
+from equipoise.compose import compose
 from equipoise.errors import UserError
 from equipoise.run import execute, instantiate_curve
-from equipoise.schema import check_signatures
 
 
 def test_the_choice_builds_the_default_curve_and_typed_values_change_it() -> None:
@@ -39,12 +38,14 @@ def test_what_is_misspelt_is_refused(typed: list[str], said: str) -> None:
         compose(typed)
 
 
-def test_wrong_values_are_refused_by_the_class() -> None:
+def test_wrong_values_are_refused_with_what_is_right() -> None:
     with pytest.raises(UserError, match=r"budgets=\[0\] must be at least 1"):
-        instantiate_curve(compose(["anytime=curve", "anytime.budgets=[0]"]))
-    config = plain(compose(["anytime=curve", "anytime.starts=[zeros]", "run_dir=x"]).config, True)
+        compose(["anytime=curve", "anytime.budgets=[0]"])
     with pytest.raises(UserError, match="zero, random, model"):
-        check_signatures({"anytime": config["anytime"]})
+        compose(["anytime=curve", "anytime.starts=[zeros]"])
+    empty = compose(["anytime=curve", "anytime.budgets=[]"])
+    with pytest.raises(UserError, match="each of 1 or more"):
+        instantiate_curve(empty)
 
 
 def test_training_refuses_it_before_anything_is_started(tmp_path: Path) -> None:

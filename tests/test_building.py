@@ -78,10 +78,16 @@ def test_a_class_within_hydra_gives_its_own_reason():
         instantiate("gradient", {"_target_": "equipoise.equilibrium.Phantom", "steps": 0})
 
 
-@pytest.mark.parametrize("interval", [100_000])
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("trainer.val_check_interval=100000", r"the run cannot go on: .*val_check_interval"),
+        ("task.classes=3", r"task\.classes=3 is too few: the data has 10 classes, from 0 to 9"),
+    ],
+)
 def test_what_cannot_be_set_up_for_the_first_step_is_a_sentence(
-    interval: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    typed: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"the run cannot go on: .*val_check_interval"):
-        equipoise.run(*SMALL, f"trainer.val_check_interval={interval}", "callbacks.report=null")
+    with pytest.raises(UserError, match=said):
+        equipoise.run(*SMALL, typed, "callbacks.report=null")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
+    from equipoise.callbacks.enough_classes import EnoughClasses
     from equipoise.compose import Composition
     from equipoise.training import Run
 
@@ -86,7 +87,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
-    callbacks += [RandomState(), TrainingBegun()]
+    callbacks += [RandomState(), TrainingBegun(), *_enough_classes(config["task"])]
     callbacks += [ResumedOptimizer(stored.get("optimizer") or {}, stored.get("schedule") or {})]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
     callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
@@ -147,6 +148,17 @@ def restored_model(config: dict[str, Any], state: Mapping[str, Any], path: Path)
     check_weights(model, {n: tuple(v.shape) for n, v in mine.items() if hasattr(v, "shape")}, path)
     model.load_state_dict(mine, strict=False)
     return model
+
+
+def _enough_classes(task: dict[str, Any]) -> list[EnoughClasses]:
+    """The check of the outputs against the classes, where the task has any.
+
+    A task with labels and masks names the classes of its masks.
+    """
+    from equipoise.callbacks.enough_classes import EnoughClasses
+
+    told = [name for name in ("classes", "mask_classes") if task.get(name)]
+    return [EnoughClasses(f"task.{name}", task[name]) for name in told[-1:]]
 
 
 def check_padding(data: Any, model: Any) -> None:

@@ -354,6 +354,8 @@ def as_phases(phases: Any, choices: Mapping[str, str]) -> list[dict[str, Any]]:
     for phase in phases:
         if not isinstance(phase, dict) or "start" not in phase:
             raise UserError(f"a phase of the gradient schedule looks like {form}, not {phase}")
+        if not isinstance(phase.get("settings") or {}, dict):
+            raise UserError(f"the settings of a phase are a mapping, as in {form}, not {phase}")
         for key in phase:
             known = ("start", "gradient", "settings", "max_steps")
             if key not in known:

@@ -31,7 +31,15 @@ DESCRIPTIONS = PLAIN_KEYS - {
     "epsilon", "repeats", "reports", "classes", "mask_classes", "vocabulary", "monitor",
     "monitor_mode", "objective",
 }  # fmt: skip
-GIVEN_BY_TASK = ("classes", "mask_classes", "image_size", "image_channels", "vocabulary")
+GIVEN_BY_TASK = (
+    "classes",
+    "mask_classes",
+    "image_size",
+    "image_channels",
+    "vocabulary",
+    "domain",
+    "users",
+)
 
 
 def check_values(config: DictConfig) -> None:
@@ -146,21 +154,23 @@ def check_type(key: str, value: Any, hint: Any) -> None:
 def refused(key: str, value: Any, hint: Any) -> UserError:
     """What to say of a value that is not of the annotated type."""
     choices = [str(choice) for choice in literals(hint)]
-    if choices and not isinstance(value, list):
+    if choices:
         hint_text = nearest(str(value), choices)
         return UserError(f"{key}={value} is not one of {', '.join(choices)}{hint_text}")
     return UserError(f"{key}={value} is not of type {described(hint)}")
 
 
 def _check_given_by_task(config: Mapping[str, Any]) -> None:
-    """Raise where the network is to be made for other data than the task has."""
-    for name in GIVEN_BY_TASK:
-        typed, given = config["model"].get(name), config["task"].get(name)
-        if None not in (typed, given) and typed != given:
-            raise UserError(
-                f"model.{name}={typed} would not fit the data, of which task.{name} says {given}: "
-                f"leave model.{name} out"
-            )
+    """Raise where network or objective are to be made for other data than the task has."""
+    task = config["task"]
+    for key, node in (("model", config["model"]), ("task.objective", task["objective"])):
+        for name in GIVEN_BY_TASK:
+            typed, given = node.get(name), task.get(name)
+            if typed is not None and typed != given:
+                raise UserError(
+                    f"{key}.{name}={typed} would not fit the data, of which task.{name} says "
+                    f"{given}: leave {key}.{name} out"
+                )
 
 
 def _first_line(error: BaseException) -> str:
