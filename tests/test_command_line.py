@@ -12,7 +12,7 @@ import torch
 
 from equipoise import __version__
 from equipoise.command_line import answered, evaluation, train
-from equipoise.compose import compose, plain
+from equipoise.compose import compose, storable
 
 Command = Callable[[Sequence[str]], int]
 
@@ -251,5 +251,5 @@ def test_an_evaluation_shows_its_configuration(
 
 def write_checkpoint(path: Path) -> None:
     composition = compose([])
-    content = {"config": plain(composition.config), "choices": composition.choices}
+    content = {"config": storable(composition.config), "choices": composition.choices}
     torch.save({**content, "state_dict": {}, "epoch": 1, "global_step": 1}, path)

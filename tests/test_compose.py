@@ -205,7 +205,8 @@ def test_an_entry_is_left_out_or_added():
 def test_folders_of_ones_own_add_choices_also_from_a_package():
     for place in (f"file://{Path(__file__).parent / 'conf'}", "pkg://tests.conf"):
         found = [f"hydra.searchpath=[{place}]", "task=tokens_for_tests", "model=deq_transformer"]
-        assert compose(found).choices["task"] == "tokens_for_tests"
+        with pytest.raises(UserError, match="task=tokens_for_tests gives tokens and wants logits"):
+            compose(found)
 
 
 def test_an_experiment_may_choose_otherwise_than_the_recipe():

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import equipoise
+from equipoise import folders
 from equipoise.building import build_run
 from equipoise.checkpoints import read_checkpoint
 from equipoise.compose import compose
@@ -74,10 +75,11 @@ def test_an_evaluation_tells_the_epochs_that_were_trained(path: str, trained: Pa
 
 def test_an_evaluation_leaves_the_training_s_folder_alone(path: str, trained: Path) -> None:
     before = {file: file.read_bytes() for file in trained.glob("*.*")}
-    with pytest.raises(UserError, match=f"run_dir={trained} is not empty; .*{trained}_evaluate"):
+    with pytest.raises(UserError, match=f"run_dir={trained} is not empty; .*{trained}_2"):
         evaluate(path, f"run_dir={trained}")
     assert {file: file.read_bytes() for file in trained.glob("*.*")} == before
-    assert run_directory(composed([path, f"run_dir={trained}"]), "train") == trained
+    with folders.held(run_directory(composed([path, f"run_dir={trained}"]), "train")) as directory:
+        assert directory == trained
 
 
 @pytest.mark.parametrize("typed", ["model.size=large", "model.channels=[16,16]"])

@@ -27,7 +27,7 @@ def test_the_configuration_is_shown_where_it_can_run(
     [
         ("solver.stop=relativ", "did you mean relative"),
         ("trainer.precision=bf17", "trainer.precision=bf17"),
-        ("optimizer.lr=-1", "optimizer: Invalid learning rate"),
+        ("optimizer.lr=-1", "optimizer.lr=-1 must be at least 0"),
         ("model.groups=5", "model: "),
         ("ckpt_path=lost.ckpt", "there is no checkpoint"),
     ],

@@ -143,8 +143,8 @@ def finish(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
     expand_phases(config, choices, words.menu, words.searched)
     _let_typed_steps_rule(config, words.keys)
     checks.check_attributes(config, choices, words.roots)
-    check_values(config)
     machine.check_processes(config, words.keys)
+    check_values(config)
 
 
 def _let_typed_steps_rule(config: DictConfig, typed: Collection[str]) -> None:
