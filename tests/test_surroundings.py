@@ -73,10 +73,10 @@ def test_a_dataset_of_the_hub_and_a_folder_that_is_there_pass(stranger: Path):
 
 
 def test_machines_that_nobody_has_started_are_not_waited_for(monkeypatch):
-    with pytest.raises(UserError, match=r"trainer\.num_nodes=3 needs 3 machines"):
-        check("trainer.num_nodes=3", "strategy=ddp_cpu")
-    monkeypatch.setenv("SLURM_NTASKS", "3")
-    check("trainer.num_nodes=3", "strategy=ddp_cpu")
+    with pytest.raises(UserError, match=r"trainer\.num_nodes=3 needs processes on other machines"):
+        compose(["trainer.num_nodes=3", "strategy=ddp_cpu"])
+    monkeypatch.setenv("SLURM_NNODES", "3")
+    compose(["trainer.num_nodes=3", "strategy=ddp_cpu"])
 
 
 @pytest.mark.parametrize("logger", ["wandb", "[csv,wandb]"])

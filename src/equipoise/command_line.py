@@ -13,7 +13,7 @@ from equipoise import __version__, help_page, launch, showing
 from equipoise import flags as known_flags
 from equipoise.compose import parse, with_grid
 from equipoise.errors import RunFailed, RunInterrupted, UserError
-from equipoise.interrupts import STATUS, Stopped, stoppable
+from equipoise.interrupts import STATUS, Stopped, end_at_next, stoppable
 from equipoise.run import composed, evaluate, evaluation_of, execute
 from equipoise.sweeping import written_out
 
@@ -34,6 +34,7 @@ def answered(command: Callable[[], int]) -> int:
         with stoppable():
             return command()
     except Stopped:
+        end_at_next()
         print("Interrupted before there was anything to keep", file=sys.stderr)
         return STATUS
     except UserError as error:
@@ -42,6 +43,7 @@ def answered(command: Callable[[], int]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RunInterrupted as stop:
+        end_at_next()
         print(stop, file=sys.stderr)
         return launch.INTERRUPTED
     except BrokenPipeError:  # the reader, `head` say, has seen enough

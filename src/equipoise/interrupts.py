@@ -37,10 +37,17 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def end_at_next() -> None:
+    """Let a further signal end the process at once, without a traceback: it is ending anyway."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
-    for each in SIGNALS:
-        if signal.getsignal(each) != signal.SIG_IGN:
-            signal.signal(each, _end)
+    end_at_next()
     raise Stopped
 
 

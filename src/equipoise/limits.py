@@ -73,6 +73,8 @@ LIMITS: dict[str, Limit] = {
     "krylov_steps": BUDGET,
     "opa_every": BUDGET,
     "steps": BUDGET,
+    "horizon": COUNT,
+    "mask_values": Limit(0, 65_535),
     "relaxation": Limit(0, 2, above=True, below=True),
     "min_cosine": Limit(-1, 1),
     "every": COUNT,

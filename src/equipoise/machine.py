@@ -56,6 +56,7 @@ def check_devices(trainer: Mapping[str, Any]) -> None:
     if wanted > there:
         raise UserError(
             f"trainer.devices={devices} is too many: this machine has {counted(there, unit)}"
+            f"{'' if there else '; choose strategy=auto or strategy=cpu'}"
         )
 
 

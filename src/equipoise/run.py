@@ -35,7 +35,7 @@ from equipoise.resuming import (
     keep_earlier_curve,
     settle_wandb_run,
 )
-from equipoise.surroundings import check_surroundings
+from equipoise.surroundings import check_surroundings, data_is_there
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,8 +63,6 @@ def composed(typed: Sequence[str]) -> Composition:
     Raises UserError.
     """
     from equipoise.compose import Typed, compose
-    from equipoise.recompose import recompose
-    from equipoise.stored import read_stored
 
     path = Typed.of(typed).value("ckpt_path")
     if not isinstance(path, str | int):  # of a sweep's list composing says what is wrong
@@ -72,6 +70,9 @@ def composed(typed: Sequence[str]) -> Composition:
         path = composition.config.ckpt_path
         if not path:
             return composition
+    from equipoise.recompose import recompose
+    from equipoise.stored import read_stored
+
     return recompose(read_stored(str(path)), typed, "train")
 
 
@@ -231,8 +232,11 @@ def refusals_of_run(built: Run) -> Iterator[None]:
 def rehearse(composition: Composition) -> None:
     """Check all that a run checks before it starts, down to building every part, and start nothing.
 
-    What the dataset's files tell is filled into the configuration. Raises UserError.
+    What the dataset's files tell is filled into the configuration; of a dataset that is not on this
+    machine nothing can be built, and the configuration alone is checked. Raises UserError.
     """
+    if not data_is_there(composition.config.task):
+        return
     typed = composition.config.run_dir
     prepared(composition, Path(typed or "runs"), resumed_from(composition))
     composition.config.run_dir = typed

@@ -14,8 +14,6 @@ from equipoise.errors import UserError
 from equipoise.limits import PRODUCTS
 from equipoise.memory import GIB, free_memory
 
-STARTERS = {"NODE_RANK", "GROUP_RANK", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "LSB_JOBID"}
-"""What programs that start a run on several machines leave in the environment."""
 WANDB_HOST = "https://api.wandb.ai"
 
 
@@ -23,7 +21,6 @@ def check_surroundings(config: Mapping[str, Any]) -> None:
     """Raise UserError where the data of the task or the account of a logger is missing."""
     check_data(config["task"])
     check_memory(config["task"])
-    check_nodes(config["trainer"])
     for node in config["logger"].values():
         if node and str(node.get("_target_")).endswith(".WandbLogger"):
             check_account(node)
@@ -42,6 +39,15 @@ def check_data(task: Mapping[str, Any]) -> None:
         return
     if not Path(path).expanduser().exists():
         raise UserError(f"There is no file or folder {path}: set task.path to the data.")
+
+
+def data_is_there(task: Mapping[str, Any]) -> bool:
+    """Whether the dataset, where it has to lie on this machine, does."""
+    try:
+        check_data(task)
+    except UserError:
+        return False
+    return True
 
 
 def _is_local(path: str) -> bool:
@@ -67,16 +73,6 @@ def check_memory(task: Mapping[str, Any]) -> None:
 
 def _product(size: Any) -> int:
     return math.prod(size) if isinstance(size, Iterable) else int(size)
-
-
-def check_nodes(trainer: Mapping[str, Any]) -> None:
-    """Raise UserError where a run would wait for ever for machines that nobody has started."""
-    count = trainer.get("num_nodes") or 1
-    if count > 1 and not STARTERS & set(os.environ):
-        raise UserError(
-            f"trainer.num_nodes={count} needs {count} machines that torchrun or Slurm has started, "
-            "each with this command: leave it out for one machine"
-        )
 
 
 def check_account(logger: Mapping[str, Any]) -> None:

@@ -69,10 +69,10 @@ class ToyTask(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         x, y = batch
-        if self.bad_loss(self.global_step):
-            x = x * torch.nan
         logits = self.model(x)
         loss = nn.functional.cross_entropy(logits, y)
+        if self.bad_loss(self.global_step):
+            loss = loss * torch.nan
         if self.bad_gradient(self.global_step):
             loss = loss + torch.sqrt(logits.sum() * 0.0)  # value 0, derivative 0 * inf
         self.losses.append(loss.item())

@@ -74,7 +74,7 @@ def test_classes_of_a_folder_are_counted_before_the_model_is_built(command, tmp_
             ["task=segmentation_folder", "task.path=own", "task.pad_multiple=2"],
             "task.pad_multiple=2 leaves whole images",
         ),
-        (["task=segmentation_folder", "task.path=nowhere"], "does not exist"),
+        (["task=segmentation_folder", "task.path=nowhere"], "There is no file or folder nowhere"),
         (["task=segmentation_folder", "task.path=mixed"], "1.png is 20 pixels wide"),
         (["task=digit_scenes", "model=resnet"], "models for this task: mdeq"),
     ],

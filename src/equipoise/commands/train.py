@@ -1,4 +1,4 @@
-"""Train a model: the same as `python train.py`, from wherever the package is installed."""
+"""Train a model, as `python train.py` does, from wherever this is installed."""
 
 from __future__ import annotations
 
