@@ -6,6 +6,7 @@ Types come from the annotations of the class behind `_target_`, limits from the 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -25,6 +26,8 @@ PLAIN_KEYS = {
     "monitor_mode", "objective", "without_path", "from_hub",
 }  # fmt: skip
 """Keys that describe a choice to the checks and to the other groups, not to its class."""
+SETTING = re.compile(r"\$\{[\w.\[\]]+\}")
+"""A value that is taken whole from another setting; ${oc.env:HOME} is none."""
 TOP: dict[str, Any] = {"seed": int, "ckpt_path": str | None, "run_dir": str | None}
 WATCHED: dict[str, Any] = {"monitor": str, "monitor_mode": Literal["min", "max"]}
 DESCRIPTIONS = PLAIN_KEYS - {
@@ -98,7 +101,7 @@ def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str,
 
 def _source(key: str, interpolated: Mapping[str, str]) -> str:
     """The setting that a value is taken from, which is the one that was typed."""
-    while (written := interpolated.get(key, "")).startswith("${") and "," not in written:
+    while SETTING.fullmatch(written := interpolated.get(key, "")):
         key = written.strip("${}")
     return key
 
