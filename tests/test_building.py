@@ -91,3 +91,4 @@ def test_what_cannot_be_set_up_for_the_first_step_is_a_sentence(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=said):
         equipoise.run(*SMALL, typed, "callbacks.report=null")
+    assert list(tmp_path.iterdir()) == []

@@ -118,6 +118,24 @@ def test_only_what_the_process_has_made_is_removed(here: Path) -> None:
     assert list((here / "mine").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["new", "empty"])
+def test_a_run_refused_before_its_first_step_leaves_nothing_either(here: Path, name: str) -> None:
+    (here / "empty").mkdir()
+    path = claim(Path(name))
+    folders.refuse(path)
+    begin(path, "config.yaml", "metrics.json")
+    assert list(here.rglob("*")) == [here / "empty"]
+
+
+def test_a_refusal_does_not_touch_what_was_there_before(here: Path) -> None:
+    (here / "x").mkdir()
+    (here / "x" / "last.ckpt").touch()
+    path = claim(Path("x"), "x/last.ckpt")
+    folders.refuse(path)
+    begin(path, "config.yaml")
+    assert {"last.ckpt", "config.yaml"} <= {file.name for file in path.iterdir()}
+
+
 def test_the_folder_of_another_run_stays(here: Path) -> None:
     first = claim_new(Path("runs"), "now")
     second = claim_new(Path("runs"), "now")

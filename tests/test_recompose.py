@@ -153,7 +153,8 @@ def test_what_cannot_be_used_is_refused(typed: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", ["optimizer.lr=1", "optimizer=sgd", "schedule.warmup=0.1", PHASES]
+    "typed",
+    ["optimizer.lr=1", "optimizer=sgd", "schedule.warmup=0.1", PHASES, "trainer.overfit_batches=2"],
 )
 def test_an_evaluation_refuses_what_only_a_training_uses(typed: str) -> None:
     with pytest.raises(UserError, match="belongs to a training"):
@@ -162,7 +163,8 @@ def test_an_evaluation_refuses_what_only_a_training_uses(typed: str) -> None:
 
 def test_an_evaluation_takes_another_dataset_of_the_same_kind() -> None:
     run = stored("task=wikitext103", "model.size=tiny")
-    run.config["model"]["vocabulary"] = run.config["task"]["vocabulary"] = 267_735  # as settled
+    for node in (run.config["model"], run.config["task"], run.config["task"]["objective"]):
+        node["vocabulary"] = 267_735  # as settled
     composed = again("task=wikitext2", of=run, purpose="evaluate")
     assert composed.config.task.configuration == "wikitext-2-v1"
     assert composed.choices["task"] == "wikitext2"

@@ -4,11 +4,12 @@ import sys
 
 from equipoise import commands
 from equipoise.command_line import answered
+from equipoise.interrupts import leave
 
 
 def main() -> None:
     """Run one command and end the process with its status."""
-    sys.exit(answered(lambda: commands.run(sys.argv[1:])))
+    leave(answered(lambda: commands.run(sys.argv[1:])))
 
 
 if __name__ == "__main__":

@@ -13,19 +13,19 @@ from equipoise import __version__, help_page, launch, showing
 from equipoise import flags as known_flags
 from equipoise.compose import parse, with_grid
 from equipoise.errors import RunFailed, RunInterrupted, UserError
-from equipoise.interrupts import STATUS, Stopped, end_at_next, stoppable
+from equipoise.interrupts import STATUS, Stopped, end_at_next, leave, stoppable
 from equipoise.run import composed, evaluate, evaluation_of, execute
 from equipoise.sweeping import written_out
 
 
 def train_main() -> None:
     """`python train.py`."""
-    sys.exit(answered(lambda: train(sys.argv[1:])))
+    leave(answered(lambda: train(sys.argv[1:])))
 
 
 def evaluate_main() -> None:
     """`python evaluate.py`."""
-    sys.exit(answered(lambda: evaluation(sys.argv[1:])))
+    leave(answered(lambda: evaluation(sys.argv[1:])))
 
 
 def answered(command: Callable[[], int]) -> int:
@@ -100,7 +100,7 @@ def version() -> str:
 
 def told_main(told: Mapping[str, Any]) -> None:
     """One of a run's other processes: do what the first one has told, and end in silence."""
-    sys.exit(answered(lambda: take_part(told)))
+    leave(answered(lambda: take_part(told)))
 
 
 def take_part(told: Mapping[str, Any]) -> int:

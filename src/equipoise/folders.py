@@ -23,10 +23,15 @@ RECORD = frozenset({".hydra", "train.log"})
 
 @dataclass
 class Claim:
-    """What this process has made for a folder (the innermost first), and its lock."""
+    """What this process has made for a folder (the innermost first), and its lock.
+
+    empty: whether it found nothing in the folder; refused: whether the run was, before it began.
+    """
 
     made: list[Path] = field(default_factory=list)
     lock: int | None = None
+    empty: bool = False
+    refused: bool = False
 
 
 claims: dict[Path, Claim] = {}
@@ -48,6 +53,7 @@ def claim(
         raise UserError(_in_use(path, name))
     try:
         made = _make(path)
+        empty = {entry.name for entry in path.iterdir()} <= {LOCK}
         if not made:
             _check_contents(path, checkpoint, name, record)
         lock = _locked(path, name)
@@ -56,7 +62,7 @@ def claim(
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"cannot write into {name}={path}: {reason}") from error
-    claims[path.resolve()] = Claim(made, lock)
+    claims[path.resolve()] = Claim(made, lock, empty)
     return path
 
 
@@ -73,7 +79,7 @@ def claim_new(parent: Path, name: str) -> Path:
         except OSError as error:
             raise UserError(f"cannot make the folder {path}: {error.strerror}") from error
         if made:
-            claims[path.resolve()] = Claim(made, _locked(path, "run_dir"))
+            claims[path.resolve()] = Claim(made, _locked(path, "run_dir"), empty=True)
             return path
         number += 1
 
@@ -87,6 +93,13 @@ def held(path: Path, record: Collection[str] = RECORD) -> Iterator[Path]:
         taken = claims.pop(path.resolve(), None)
         if taken is not None:
             _give_back(path, taken, {*record, LOCK})
+
+
+def refuse(path: Path) -> None:
+    """Let nothing be left of a run that was refused before it began, in a folder that was empty."""
+    taken = claims.get(path.resolve())
+    if taken is not None:
+        taken.refused = taken.empty
 
 
 def is_held(path: Path) -> bool:
@@ -140,7 +153,8 @@ def _in_use(path: Path, name: str) -> str:
 
 def _give_back(path: Path, taken: Claim, record: Collection[str]) -> None:
     """Unlock, after removing a folder without results and what this process has made around it."""
-    if path.is_dir() and {entry.name for entry in path.iterdir()} <= set(record):
+    left = {entry.name for entry in path.iterdir()} if path.is_dir() else None
+    if left is not None and (taken.refused or left <= set(record)):
         for entry in path.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)

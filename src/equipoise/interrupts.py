@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STATUS = 130
@@ -44,6 +46,18 @@ def end_at_next() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _end)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process. One that was interrupted hears no further signal.
+
+    While Python takes itself down it gives signals their default actions, and a second Ctrl-C would
+    end the process with another status.
+    """
+    if status == STATUS:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+    sys.exit(status)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

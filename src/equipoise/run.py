@@ -121,13 +121,14 @@ def evaluation_of(overrides: Sequence[str]) -> Composition:
     """The configuration of an evaluation: the checkpoint's with `overrides` on top."""
     from equipoise import checks
     from equipoise.compose import Typed
-    from equipoise.recompose import recompose
-    from equipoise.stored import read_stored
 
     words = Typed.of(overrides)
     path = words.value("ckpt_path")
     if not path:
         raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
+    from equipoise.recompose import recompose
+    from equipoise.stored import read_stored
+
     composition = recompose(read_stored(str(path)), overrides, "evaluate")
     if not any(o.key_or_group.partition(".")[0] == "logger" for o in words.overrides):
         composition.config.logger = {}  # the training's loggers belong to the training
@@ -209,22 +210,27 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
 def refusals_of_run(built: Run) -> Iterator[None]:
     """Tell what cannot be set up, or does not fit in memory, in a sentence.
 
-    Anything else that a step raises is an error of the program and keeps its traceback.
+    Anything else that a step raises is an error of the program and keeps its traceback. A run that
+    is refused before its first step leaves nothing.
     """
     import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from equipoise.callbacks.training_begun import TrainingBegun
 
-    begun = built.find(TrainingBegun)
+    observer = built.find(TrainingBegun)
     try:
         yield
-    except (UserError, RunFailed, RunInterrupted):
+    except (RunFailed, RunInterrupted):
         raise
     except Exception as error:
-        outside = built.trainer.state.fn == "fit" and not (begun and begun.begun)
-        refused = (MisconfigurationException, MemoryError, torch.OutOfMemoryError)
-        if outside or isinstance(error, refused) or "can't allocate memory" in str(error):
+        begun = observer is not None and observer.begun
+        outside = built.trainer.state.fn == "fit" and not begun
+        refused = (UserError, MisconfigurationException, MemoryError, torch.OutOfMemoryError)
+        told = outside or isinstance(error, refused) or "can't allocate memory" in str(error)
+        if told and not begun:
+            folders.refuse(built.directory)
+        if told and not isinstance(error, UserError):
             raise UserError(f"the run cannot go on: {sentence(error)}") from error
         raise
 
