@@ -26,6 +26,14 @@ SMALL = ["model.channels=[8,8]", "model.head_channels=[2,4]", "model.final_chann
         (["trainer.profiler=abc"], "^trainer: "),
         (["trainer.plugins=abc"], "trainer.plugins=abc is not of type"),
         (["trainer.enable_progress_bar=false"], r"add callbacks\.progress=null"),
+        (
+            ["callbacks.checkpoint_best.monitor=abc"],
+            r"^callbacks\.checkpoint_best\.monitor=abc .*"
+            "measures val/accuracy, val/loss$",
+        ),
+        (["callbacks.checkpoint_best.monitor=null"], "monitor=null is not measured"),
+        (["callbacks.checkpoint_last.monitor=val/los"], "did you mean val/loss?"),
+        (["task.monitor=val/score"], "^task.monitor=val/score is not measured"),
         (["callbacks.checkpoint_last.every_n_train_steps=1"], r"^callbacks\.checkpoint_last: "),
         (["callbacks.checkpoint_last.save_top_k=3"], r"^callbacks\.checkpoint_last: "),
     ],

@@ -125,3 +125,28 @@ def test_the_folder_of_another_run_stays(here: Path) -> None:
     assert second.is_dir()
     begin(second)
     assert not second.exists()
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_refused_run_leaves_nothing_that_it_wrote(here: Path, existing: bool) -> None:
+    if existing:
+        (here / "run").mkdir()
+    path = claim(Path("run"))
+    with held(path):
+        (path / "config.yaml").touch()
+        (path / ".hydra").mkdir()
+        (path / "tensorboard").mkdir()
+        folders.empty(path)
+    assert [entry.name for entry in here.iterdir()] == (["run"] if existing else [])
+    assert not existing or list(path.iterdir()) == []
+
+
+def test_a_refused_resumption_takes_nothing_from_its_folder(here: Path) -> None:
+    path = here / "run"
+    (path / "checkpoints").mkdir(parents=True)
+    checkpoint = path / "checkpoints" / "last.ckpt"
+    checkpoint.touch()
+    with held(claim(path, checkpoint)):
+        (path / "config.yaml").touch()
+        folders.empty(path)
+    assert {entry.name for entry in path.iterdir()} == {"checkpoints", "config.yaml"}

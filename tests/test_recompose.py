@@ -143,6 +143,8 @@ def test_what_a_checkpoint_has_settled_is_refused(purpose: Purpose, typed: str, 
         ("~callbacks.rport", r"did you mean callbacks\.report"),
         ("+solver.max_steps=3", "is there already"),
         ("solver.tol=1,2", "add -m"),
+        ("~solver.tol=3", "solver.tol is 0.001; to leave it out"),
+        ("recipe.optimizer.adam.lr=30", "type the setting itself"),
         ("trust=[os.path]", "must be a list of packages"),
     ],
 )
@@ -153,7 +155,16 @@ def test_what_cannot_be_used_is_refused(typed: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", ["optimizer.lr=1", "optimizer=sgd", "schedule.warmup=0.1", PHASES]
+    "typed",
+    [
+        "optimizer.lr=1",
+        "optimizer=sgd",
+        "schedule.warmup=0.1",
+        PHASES,
+        "trainer.max_epochs=3",
+        "trainer.limit_val_batches=1",
+        "trainer.gradient_clip_val=1",
+    ],
 )
 def test_an_evaluation_refuses_what_only_a_training_uses(typed: str) -> None:
     with pytest.raises(UserError, match="belongs to a training"):

@@ -23,10 +23,11 @@ RECORD = frozenset({".hydra", "train.log"})
 
 @dataclass
 class Claim:
-    """What this process has made for a folder (the innermost first), and its lock."""
+    """What this process has made for a folder (the innermost first), its lock, what was inside."""
 
     made: list[Path] = field(default_factory=list)
     lock: int | None = None
+    before: set[str] = field(default_factory=set)
 
 
 claims: dict[Path, Claim] = {}
@@ -50,13 +51,14 @@ def claim(
         made = _make(path)
         if not made:
             _check_contents(path, checkpoint, name, record)
+        before = {entry.name for entry in path.iterdir()}
         lock = _locked(path, name)
     except NotADirectoryError as error:
         raise UserError(f"{name}={path} is no folder, or lies below a file") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"cannot write into {name}={path}: {reason}") from error
-    claims[path.resolve()] = Claim(made, lock)
+    claims[path.resolve()] = Claim(made, lock, before)
     return path
 
 
@@ -87,6 +89,23 @@ def held(path: Path, record: Collection[str] = RECORD) -> Iterator[Path]:
         taken = claims.pop(path.resolve(), None)
         if taken is not None:
             _give_back(path, taken, {*record, LOCK})
+
+
+def empty(path: Path, record: Collection[str] = RECORD) -> None:
+    """Remove what a run that is refused has put into the folder it holds.
+
+    A folder in which there was more than `record` when it was taken keeps everything.
+    """
+    taken = claims.get(path.resolve())
+    if taken is None or taken.before - {*record, LOCK}:
+        return
+    for entry in path.iterdir():
+        if entry.name in taken.before or entry.name in record or entry.name == LOCK:
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def is_held(path: Path) -> bool:

@@ -40,6 +40,16 @@ NOTHING = "None"  # as an override of null reads
 SPLIT = ("seed", "val_fraction", "test_fraction", "objective.seed")
 """Settings of a task that say which samples are trained on, and which are held out."""
 
+OF_THE_LOOP = {
+    f"trainer.{name}"
+    for name in ("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time",
+                 "limit_train_batches", "limit_val_batches", "overfit_batches",
+                 "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
+                 "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm",
+                 "reload_dataloaders_every_n_epochs")
+}  # fmt: skip
+"""Settings of the trainer that only a training has a use for."""
+
 
 def recompose(stored: Stored, typed: Sequence[str], purpose: Purpose) -> Composition:
     """Compose the configuration of a checkpoint with `typed` on top.
@@ -142,7 +152,7 @@ def _check_belongs_to_evaluation(words: Typed) -> None:
     for override in words.overrides:
         key = override.key_or_group
         part = key.partition(".")[0]
-        if part in ("optimizer", "schedule"):
+        if part in ("optimizer", "schedule") or key in OF_THE_LOOP:
             raise UserError(
                 f"{override.input_line} belongs to a training, and an evaluation does not use it; "
                 "leave it out"
@@ -279,12 +289,23 @@ def _set(config: DictConfig, override: Override) -> None:
     parent, _, name = key.rpartition(".")
     adds = override.is_add() or override.is_force_add()
     if override.is_delete():
+        _check_deleted(override, config)
         with open_dict(config):
             del (OmegaConf.select(config, parent) if parent else config)[name]
     elif override.is_add() and not isinstance(value, dict | list) and _is_there(config, key):
         raise UserError(f"{override.input_line}: {key} is there already; type it without the +")
     else:
         OmegaConf.update(config, key, value, merge=True, force_add=adds)
+
+
+def _check_deleted(override: Override, config: DictConfig) -> None:
+    """Raise UserError where ~key=value names another value than is there."""
+    there = OmegaConf.select(config, override.key_or_group, throw_on_missing=False)
+    if override.value() is not None and override.value() != there:
+        raise UserError(
+            f"{override.input_line}: {override.key_or_group} is {there}; to leave it out type "
+            f"~{override.key_or_group} alone"
+        )
 
 
 def _is_there(config: DictConfig, key: str) -> bool:

@@ -152,7 +152,7 @@ def execute_evaluation(composition: Composition, directory: Path) -> dict[str, A
     exit_code = 1
     try:
         telling = processes.telling(built.trainer, "evaluate", composition.typed, directory)
-        with refusals_of_run(built), telling:
+        with nothing_left_of_a_refusal(built), refusals_of_run(built), telling:
             metrics = training.evaluate(built, checkpoint, curve)
         exit_code = 0
         _finish(built, metrics)
@@ -193,7 +193,7 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     exit_code = 1
     try:
         telling = processes.telling(built.trainer, "train", composition.typed, directory)
-        with refusals_of_run(built), telling:
+        with nothing_left_of_a_refusal(built), refusals_of_run(built), telling:
             metrics = training.fit_and_test(
                 built, resume_from, None if stored is None else stored.steps
             )
@@ -225,6 +225,25 @@ def refusals_of_run(built: Run) -> Iterator[None]:
         refused = (MisconfigurationException, MemoryError, torch.OutOfMemoryError)
         if outside or isinstance(error, refused) or "can't allocate memory" in str(error):
             raise UserError(f"the run cannot go on: {sentence(error)}") from error
+        raise
+
+
+@contextmanager
+def nothing_left_of_a_refusal(built: Run) -> Iterator[None]:
+    """Empty the folder of a run that is refused before its first step, or in an evaluation.
+
+    What is refused later, such as in the test, has cost a training: that run has failed, and what
+    it had reached is kept.
+    """
+    from equipoise.callbacks.training_begun import TrainingBegun
+
+    try:
+        yield
+    except UserError as error:
+        begun = built.find(TrainingBegun)
+        if begun is not None and begun.stepped:
+            raise RunFailed(str(error)) from error
+        folders.empty(built.directory)
         raise
 
 

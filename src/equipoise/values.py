@@ -6,6 +6,7 @@ Types come from the annotations of the class behind `_target_`, limits from the 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ DESCRIPTIONS = PLAIN_KEYS - {
     "epsilon", "repeats", "reports", "classes", "mask_classes", "vocabulary", "monitor",
     "monitor_mode", "objective",
 }  # fmt: skip
+SETTING = re.compile(r"\$\{([\w.]+)\}")
 GIVEN_BY_TASK = (
     "classes",
     "mask_classes",
@@ -97,9 +99,12 @@ def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str,
 
 
 def _source(key: str, interpolated: Mapping[str, str]) -> str:
-    """The setting that a value is taken from, which is the one that was typed."""
-    while (written := interpolated.get(key, "")).startswith("${") and "," not in written:
-        key = written.strip("${}")
+    """The setting that a value is taken from, which is the one that was typed.
+
+    What a resolver gives, such as ${oc.env:HOME}, comes from no setting.
+    """
+    while setting := SETTING.fullmatch(interpolated.get(key, "")):
+        key = setting[1]
     return key
 
 
