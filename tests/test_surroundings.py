@@ -107,3 +107,10 @@ def test_wandb_without_an_account_says_how_to_do_without(logger, stranger, monke
 def test_sizes_that_are_too_much_together_are_refused_before_memory_is_asked_for(typed, said):
     with pytest.raises(UserError, match=rf"{said}.* need [\d,]+ GiB of memory at least"):
         check(*typed)
+
+
+@pytest.mark.parametrize("name", ["train_size", "val_size", "test_size"])
+def test_more_tokens_than_can_be_gone_through_are_refused(name):
+    check("task=copy_memory", "task.length=10000")
+    with pytest.raises(UserError, match=rf"task\.{name}=\d+ and task\.length=100000 make"):
+        check("task=copy_memory", "task.length=100000", f"task.{name}=100000000")

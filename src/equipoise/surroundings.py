@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from equipoise.errors import UserError
-from equipoise.limits import PRODUCTS
+from equipoise.limits import MOST_TOKENS, PRODUCTS, SEQUENCES
 from equipoise.memory import GIB, free_memory
 
 STARTERS = {"NODE_RANK", "GROUP_RANK", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "LSB_JOBID"}
@@ -22,6 +22,7 @@ WANDB_HOST = "https://api.wandb.ai"
 def check_surroundings(config: Mapping[str, Any]) -> None:
     """Raise UserError where the data of the task or the account of a logger is missing."""
     check_data(config["task"])
+    check_tokens(config["task"])
     check_memory(config["task"])
     check_nodes(config["trainer"])
     for node in config["logger"].values():
@@ -47,6 +48,17 @@ def check_data(task: Mapping[str, Any]) -> None:
 def _is_local(path: str) -> bool:
     """Whether it is written as a place on this machine, and not as a dataset `owner/name`."""
     return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path
+
+
+def check_tokens(task: Mapping[str, Any]) -> None:
+    """Raise UserError where generated sequences are so many and so long that none could train."""
+    for name in SEQUENCES:
+        count, length = task.get(name), task.get("length")
+        if count and length and count * length > MOST_TOKENS:
+            raise UserError(
+                f"task.{name}={count} and task.length={length} make {count * length:,} tokens, but "
+                f"at most {MOST_TOKENS:,} can be gone through: choose smaller sizes"
+            )
 
 
 def check_memory(task: Mapping[str, Any]) -> None:
