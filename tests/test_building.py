@@ -8,7 +8,7 @@ import pytest
 
 import equipoise
 from equipoise.building import instantiate
-from equipoise.errors import RunInterrupted, UserError
+from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.refusals import LONGEST, refusals
 
 SMALL = ["model.channels=[8,8]", "model.head_channels=[2,4]", "model.final_channels=16",
@@ -99,3 +99,11 @@ def test_what_cannot_be_set_up_for_the_first_step_is_a_sentence(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=said):
         equipoise.run(*SMALL, typed, "callbacks.report=null")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_refused_after_the_training_has_failed_and_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunFailed, match=r"the run cannot go on: .*limit_test_batches"):
+        equipoise.run(*SMALL, "trainer.limit_test_batches=1e-300", "run_dir=here")
+    assert (tmp_path / "here" / "checkpoints" / "last.ckpt").is_file()

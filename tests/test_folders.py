@@ -118,6 +118,24 @@ def test_only_what_the_process_has_made_is_removed(here: Path) -> None:
     assert list((here / "mine").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["new", "empty"])
+def test_a_run_refused_before_its_first_step_leaves_nothing_either(here: Path, name: str) -> None:
+    (here / "empty").mkdir()
+    path = claim(Path(name))
+    folders.refuse(path)
+    begin(path, "config.yaml", "metrics.json")
+    assert list(here.rglob("*")) == [here / "empty"]
+
+
+def test_a_refusal_does_not_touch_what_was_there_before(here: Path) -> None:
+    (here / "x").mkdir()
+    (here / "x" / "last.ckpt").touch()
+    path = claim(Path("x"), "x/last.ckpt")
+    folders.refuse(path)
+    begin(path, "config.yaml")
+    assert {"last.ckpt", "config.yaml"} <= {file.name for file in path.iterdir()}
+
+
 def test_the_folder_of_another_run_stays(here: Path) -> None:
     first = claim_new(Path("runs"), "now")
     second = claim_new(Path("runs"), "now")
@@ -125,28 +143,3 @@ def test_the_folder_of_another_run_stays(here: Path) -> None:
     assert second.is_dir()
     begin(second)
     assert not second.exists()
-
-
-@pytest.mark.parametrize("existing", [False, True])
-def test_a_refused_run_leaves_nothing_that_it_wrote(here: Path, existing: bool) -> None:
-    if existing:
-        (here / "run").mkdir()
-    path = claim(Path("run"))
-    with held(path):
-        (path / "config.yaml").touch()
-        (path / ".hydra").mkdir()
-        (path / "tensorboard").mkdir()
-        folders.empty(path)
-    assert [entry.name for entry in here.iterdir()] == (["run"] if existing else [])
-    assert not existing or list(path.iterdir()) == []
-
-
-def test_a_refused_resumption_takes_nothing_from_its_folder(here: Path) -> None:
-    path = here / "run"
-    (path / "checkpoints").mkdir(parents=True)
-    checkpoint = path / "checkpoints" / "last.ckpt"
-    checkpoint.touch()
-    with held(claim(path, checkpoint)):
-        (path / "config.yaml").touch()
-        folders.empty(path)
-    assert {entry.name for entry in path.iterdir()} == {"checkpoints", "config.yaml"}

@@ -173,7 +173,8 @@ def test_an_evaluation_refuses_what_only_a_training_uses(typed: str) -> None:
 
 def test_an_evaluation_takes_another_dataset_of_the_same_kind() -> None:
     run = stored("task=wikitext103", "model.size=tiny")
-    run.config["model"]["vocabulary"] = run.config["task"]["vocabulary"] = 267_735  # as settled
+    for node in (run.config["model"], run.config["task"], run.config["task"]["objective"]):
+        node["vocabulary"] = 267_735  # as settled
     composed = again("task=wikitext2", of=run, purpose="evaluate")
     assert composed.config.task.configuration == "wikitext-2-v1"
     assert composed.choices["task"] == "wikitext2"

@@ -23,11 +23,15 @@ RECORD = frozenset({".hydra", "train.log"})
 
 @dataclass
 class Claim:
-    """What this process has made for a folder (the innermost first), its lock, what was inside."""
+    """What this process has made for a folder (the innermost first), and its lock.
+
+    empty: whether it found nothing in the folder; refused: whether the run was, before it began.
+    """
 
     made: list[Path] = field(default_factory=list)
     lock: int | None = None
-    before: set[str] = field(default_factory=set)
+    empty: bool = False
+    refused: bool = False
 
 
 claims: dict[Path, Claim] = {}
@@ -49,16 +53,16 @@ def claim(
         raise UserError(_in_use(path, name))
     try:
         made = _make(path)
+        empty = {entry.name for entry in path.iterdir()} <= {LOCK}
         if not made:
             _check_contents(path, checkpoint, name, record)
-        before = {entry.name for entry in path.iterdir()}
         lock = _locked(path, name)
     except NotADirectoryError as error:
         raise UserError(f"{name}={path} is no folder, or lies below a file") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"cannot write into {name}={path}: {reason}") from error
-    claims[path.resolve()] = Claim(made, lock, before)
+    claims[path.resolve()] = Claim(made, lock, empty)
     return path
 
 
@@ -75,7 +79,7 @@ def claim_new(parent: Path, name: str) -> Path:
         except OSError as error:
             raise UserError(f"cannot make the folder {path}: {error.strerror}") from error
         if made:
-            claims[path.resolve()] = Claim(made, _locked(path, "run_dir"))
+            claims[path.resolve()] = Claim(made, _locked(path, "run_dir"), empty=True)
             return path
         number += 1
 
@@ -91,21 +95,11 @@ def held(path: Path, record: Collection[str] = RECORD) -> Iterator[Path]:
             _give_back(path, taken, {*record, LOCK})
 
 
-def empty(path: Path, record: Collection[str] = RECORD) -> None:
-    """Remove what a run that is refused has put into the folder it holds.
-
-    A folder in which there was more than `record` when it was taken keeps everything.
-    """
+def refuse(path: Path) -> None:
+    """Let nothing be left of a run that was refused before it began, in a folder that was empty."""
     taken = claims.get(path.resolve())
-    if taken is None or taken.before - {*record, LOCK}:
-        return
-    for entry in path.iterdir():
-        if entry.name in taken.before or entry.name in record or entry.name == LOCK:
-            continue
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+    if taken is not None:
+        taken.refused = taken.empty
 
 
 def is_held(path: Path) -> bool:
@@ -159,7 +153,8 @@ def _in_use(path: Path, name: str) -> str:
 
 def _give_back(path: Path, taken: Claim, record: Collection[str]) -> None:
     """Unlock, after removing a folder without results and what this process has made around it."""
-    if path.is_dir() and {entry.name for entry in path.iterdir()} <= set(record):
+    left = {entry.name for entry in path.iterdir()} if path.is_dir() else None
+    if left is not None and (taken.refused or left <= set(record)):
         for entry in path.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)

@@ -63,8 +63,6 @@ def composed(typed: Sequence[str]) -> Composition:
     Raises UserError.
     """
     from equipoise.compose import Typed, compose
-    from equipoise.recompose import recompose
-    from equipoise.stored import read_stored
 
     path = Typed.of(typed).value("ckpt_path")
     if not isinstance(path, str | int):  # of a sweep's list composing says what is wrong
@@ -72,6 +70,9 @@ def composed(typed: Sequence[str]) -> Composition:
         path = composition.config.ckpt_path
         if not path:
             return composition
+    from equipoise.recompose import recompose
+    from equipoise.stored import read_stored
+
     return recompose(read_stored(str(path)), typed, "train")
 
 
@@ -120,13 +121,14 @@ def evaluation_of(overrides: Sequence[str]) -> Composition:
     """The configuration of an evaluation: the checkpoint's with `overrides` on top."""
     from equipoise import checks
     from equipoise.compose import Typed
-    from equipoise.recompose import recompose
-    from equipoise.stored import read_stored
 
     words = Typed.of(overrides)
     path = words.value("ckpt_path")
     if not path:
         raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
+    from equipoise.recompose import recompose
+    from equipoise.stored import read_stored
+
     composition = recompose(read_stored(str(path)), overrides, "evaluate")
     if not any(o.key_or_group.partition(".")[0] == "logger" for o in words.overrides):
         composition.config.logger = {}  # the training's loggers belong to the training
@@ -152,7 +154,7 @@ def execute_evaluation(composition: Composition, directory: Path) -> dict[str, A
     exit_code = 1
     try:
         telling = processes.telling(built.trainer, "evaluate", composition.typed, directory)
-        with nothing_left_of_a_refusal(built), refusals_of_run(built), telling:
+        with refusals_of_run(built), telling:
             metrics = training.evaluate(built, checkpoint, curve)
         exit_code = 0
         _finish(built, metrics)
@@ -193,7 +195,8 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     exit_code = 1
     try:
         telling = processes.telling(built.trainer, "train", composition.typed, directory)
-        with nothing_left_of_a_refusal(built), refusals_of_run(built), telling:
+        steps = 0 if stored is None else stored.steps
+        with failed_after_a_step(built, steps), refusals_of_run(built), telling:
             metrics = training.fit_and_test(
                 built, resume_from, None if stored is None else stored.steps
             )
@@ -208,42 +211,42 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
 def refusals_of_run(built: Run) -> Iterator[None]:
     """Tell what cannot be set up, or does not fit in memory, in a sentence.
 
-    Anything else that a step raises is an error of the program and keeps its traceback.
+    Anything else that a step raises is an error of the program and keeps its traceback. A run that
+    is refused before its first step leaves nothing.
     """
     import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from equipoise.callbacks.training_begun import TrainingBegun
 
-    begun = built.find(TrainingBegun)
+    observer = built.find(TrainingBegun)
     try:
         yield
-    except (UserError, RunFailed, RunInterrupted):
+    except (RunFailed, RunInterrupted):
         raise
     except Exception as error:
-        outside = built.trainer.state.fn == "fit" and not (begun and begun.begun)
-        refused = (MisconfigurationException, MemoryError, torch.OutOfMemoryError)
-        if outside or isinstance(error, refused) or "can't allocate memory" in str(error):
+        begun = observer is not None and observer.begun
+        outside = built.trainer.state.fn == "fit" and not begun
+        refused = (UserError, MisconfigurationException, MemoryError, torch.OutOfMemoryError)
+        told = outside or isinstance(error, refused) or "can't allocate memory" in str(error)
+        if told and not begun:
+            folders.refuse(built.directory)
+        if told and not isinstance(error, UserError):
             raise UserError(f"the run cannot go on: {sentence(error)}") from error
         raise
 
 
 @contextmanager
-def nothing_left_of_a_refusal(built: Run) -> Iterator[None]:
-    """Empty the folder of a run that is refused before its first step, or in an evaluation.
+def failed_after_a_step(built: Run, steps: int) -> Iterator[None]:
+    """What is refused after a step, as in the test, has cost a training: that run has failed.
 
-    What is refused later, such as in the test, has cost a training: that run has failed, and what
-    it had reached is kept.
+    What it had reached is kept. steps: those of the checkpoint that it goes on from.
     """
-    from equipoise.callbacks.training_begun import TrainingBegun
-
     try:
         yield
     except UserError as error:
-        begun = built.find(TrainingBegun)
-        if begun is not None and begun.stepped:
+        if built.trainer.global_step > steps:
             raise RunFailed(str(error)) from error
-        folders.empty(built.directory)
         raise
 
 

@@ -26,13 +26,14 @@ PLAIN_KEYS = {
     "monitor_mode", "objective", "without_path", "from_hub",
 }  # fmt: skip
 """Keys that describe a choice to the checks and to the other groups, not to its class."""
+SETTING = re.compile(r"\$\{[\w.\[\]]+\}")
+"""A value that is taken whole from another setting; ${oc.env:HOME} is none."""
 TOP: dict[str, Any] = {"seed": int, "ckpt_path": str | None, "run_dir": str | None}
 WATCHED: dict[str, Any] = {"monitor": str, "monitor_mode": Literal["min", "max"]}
 DESCRIPTIONS = PLAIN_KEYS - {
     "epsilon", "repeats", "reports", "classes", "mask_classes", "vocabulary", "monitor",
     "monitor_mode", "objective",
 }  # fmt: skip
-SETTING = re.compile(r"\$\{([\w.]+)\}")
 GIVEN_BY_TASK = (
     "classes",
     "mask_classes",
@@ -74,7 +75,7 @@ def check_values(config: DictConfig) -> None:
             f"task.monitor={resolved['task']['monitor']} is no metric of the validation: "
             "give one such as val/loss"
         )
-    _check_given_by_task(resolved)
+    check_given_by_task(resolved)
 
 
 def check_description(key: str, config: DictConfig) -> None:
@@ -99,12 +100,9 @@ def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str,
 
 
 def _source(key: str, interpolated: Mapping[str, str]) -> str:
-    """The setting that a value is taken from, which is the one that was typed.
-
-    What a resolver gives, such as ${oc.env:HOME}, comes from no setting.
-    """
-    while setting := SETTING.fullmatch(interpolated.get(key, "")):
-        key = setting[1]
+    """The setting that a value is taken from, which is the one that was typed."""
+    while SETTING.fullmatch(written := interpolated.get(key, "")):
+        key = written.strip("${}")
     return key
 
 
@@ -165,16 +163,20 @@ def refused(key: str, value: Any, hint: Any) -> UserError:
     return UserError(f"{key}={value} is not of type {described(hint)}")
 
 
-def _check_given_by_task(config: Mapping[str, Any]) -> None:
-    """Raise where network or objective are to be made for other data than the task has."""
+def check_given_by_task(config: Mapping[str, Any], read: bool = False) -> None:
+    """Raise where network or objective are to be made for other data than the task has.
+
+    read: whether the dataset has been looked at; before that, what is null there may still come.
+    """
     task = config["task"]
     for key, node in (("model", config["model"]), ("task.objective", task["objective"])):
         for name in GIVEN_BY_TASK:
             typed, given = node.get(name), task.get(name)
-            if typed is not None and typed != given:
+            to_come = name in task and given is None and not read
+            if typed is not None and typed != given and not to_come:
                 raise UserError(
                     f"{key}.{name}={typed} would not fit the data, of which task.{name} says "
-                    f"{given}: leave {key}.{name} out"
+                    f"{given}: leave out the one that was typed"
                 )
 
 

@@ -10,23 +10,22 @@ from equipoise.callbacks.observers import Observer
 
 
 class TrainingBegun(Observer):
-    """Notes that data, optimiser and loops could be set up, and that a batch was trained on."""
+    """Notes that data, optimiser and loops could be set up."""
 
     def __init__(self) -> None:
         self.begun = False
-        self.stepped = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on, what is raised comes from a step."""
         self.begun = True
 
-    def on_train_batch_end(
+    def on_test_batch_start(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
         batch: Any,
         batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        """From here on there is something to lose."""
-        self.stepped = True
+        """Likewise of an evaluation."""
+        self.begun = True
