@@ -34,7 +34,6 @@ def settle_data(config: DictConfig) -> None:
 
     from equipoise.compose import plain
     from equipoise.schema import check_signatures, locate
-    from equipoise.values import check_given_by_task
 
     task = plain(config, resolve=True)["task"]
     node = {key: value for key, value in task.items() if key != "objective"}
@@ -43,7 +42,6 @@ def settle_data(config: DictConfig) -> None:
     check_signatures({"task": node})
     for key, value in instantiate("task", node).inspect().items():
         OmegaConf.update(config, f"task.{key}", value)
-    check_given_by_task(plain(config, resolve=True), read=True)
 
 
 def open_folder(config: DictConfig, built: Run) -> None:

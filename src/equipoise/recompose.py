@@ -40,16 +40,6 @@ NOTHING = "None"  # as an override of null reads
 SPLIT = ("seed", "val_fraction", "test_fraction", "objective.seed")
 """Settings of a task that say which samples are trained on, and which are held out."""
 
-OF_THE_LOOP = {
-    f"trainer.{name}"
-    for name in ("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time",
-                 "limit_train_batches", "limit_val_batches", "overfit_batches",
-                 "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
-                 "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm",
-                 "reload_dataloaders_every_n_epochs")
-}  # fmt: skip
-"""Settings of the trainer that only a training has a use for."""
-
 
 def recompose(stored: Stored, typed: Sequence[str], purpose: Purpose) -> Composition:
     """Compose the configuration of a checkpoint with `typed` on top.
@@ -152,7 +142,7 @@ def _check_belongs_to_evaluation(words: Typed) -> None:
     for override in words.overrides:
         key = override.key_or_group
         part = key.partition(".")[0]
-        if part in ("optimizer", "schedule") or key in OF_THE_LOOP:
+        if part in ("optimizer", "schedule"):
             raise UserError(
                 f"{override.input_line} belongs to a training, and an evaluation does not use it; "
                 "leave it out"

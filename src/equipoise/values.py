@@ -75,7 +75,7 @@ def check_values(config: DictConfig) -> None:
             f"task.monitor={resolved['task']['monitor']} is no metric of the validation: "
             "give one such as val/loss"
         )
-    check_given_by_task(resolved)
+    _check_given_by_task(resolved)
 
 
 def check_description(key: str, config: DictConfig) -> None:
@@ -163,20 +163,16 @@ def refused(key: str, value: Any, hint: Any) -> UserError:
     return UserError(f"{key}={value} is not of type {described(hint)}")
 
 
-def check_given_by_task(config: Mapping[str, Any], read: bool = False) -> None:
-    """Raise where network or objective are to be made for other data than the task has.
-
-    read: whether the dataset has been looked at; before that, what is null there may still come.
-    """
+def _check_given_by_task(config: Mapping[str, Any]) -> None:
+    """Raise where network or objective are to be made for other data than the task has."""
     task = config["task"]
     for key, node in (("model", config["model"]), ("task.objective", task["objective"])):
         for name in GIVEN_BY_TASK:
             typed, given = node.get(name), task.get(name)
-            to_come = name in task and given is None and not read
-            if typed is not None and typed != given and not to_come:
+            if typed is not None and typed != given:
                 raise UserError(
                     f"{key}.{name}={typed} would not fit the data, of which task.{name} says "
-                    f"{given}: leave out the one that was typed"
+                    f"{given}: leave {key}.{name} out"
                 )
 
 
