@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from equipoise import launch
 from equipoise.compose import compose
 from equipoise.errors import UserError
 
+ROOT = Path(__file__).parents[1]
 DOCS = "task=python_docs"
 SURVEY = "task=range_query"
 REFUSED = {
@@ -58,6 +60,9 @@ REFUSED = {
     "task.path=${nowhere}": "cannot resolve|no setting",
 }
 REFUSED_TOGETHER = {
+    (SURVEY, "trainer.accumulate_grad_batches=2"): "trains no weights",
+    (SURVEY, "trainer.gradient_clip_val=1"): "trains no weights",
+    ("callbacks.checkpoint_best.every_n_train_steps=${oc.env:HOME}",): "every_n_train_steps=/",
     ("regularizer=jacobian", "regularizer.weight=nan"): "at least 0",
     ("regularizer=jacobian", "regularizer.increment_every=nan"): "above 0",
     ("regularizer=jacobian", "regularizer.increment=inf"): "finite",
@@ -128,6 +133,24 @@ def test_wrong_values_are_refused_before_anything_heavy_and_leave_nothing(tmp_pa
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert done.stderr.count("error: ") == len(done.stderr.splitlines()) == len(lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+SECONDS = 1.5
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["task=cityscapes", "task=imagenet task.path=./nowhere", "task=wikitext103 model.width=-1"],
+)
+def test_a_refusal_that_needs_no_torch_takes_little_time(typed: str, tmp_path: Path):
+    """By the processor's time: recipes of several choices, whose composing takes longest."""
+    words = [sys.executable, str(ROOT / "train.py"), *typed.split()]
+    with subprocess.Popen(words, cwd=tmp_path) as child:
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 2
+    assert usage.ru_utime + usage.ru_stime < SECONDS
     assert list(tmp_path.iterdir()) == []
 
 

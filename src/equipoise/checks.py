@@ -282,6 +282,18 @@ def check_weights(config: DictConfig, choices: Mapping[str, str]) -> None:
             )
 
 
+def check_steps_without_weights(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where gradients are to be summed or clipped of a model that has none."""
+    if config.model.get("weights", True):
+        return
+    for name, idle in (("accumulate_grad_batches", 1), ("gradient_clip_val", None)):
+        if config.trainer.get(name) not in (None, idle):
+            raise UserError(
+                f"model={choices['model']} trains no weights, so "
+                f"trainer.{name}={config.trainer[name]} would do nothing; leave it out"
+            )
+
+
 def check_solver_and_gradient(config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise where the estimator cannot work with the solver."""
     solvers = config.gradient.get("solvers") if config.gradient else None

@@ -109,8 +109,11 @@ def compose(typed: Sequence[str]) -> Composition:
     apply_recipe(skeleton, choices)
     for override in words.values:
         check_value(override, skeleton, choices)
-    config, choices = composed_by_hydra([*(o.input_line or "" for o in words.overrides), *added])
-    _fit_recipe_to_size(config, size)
+    config = skeleton
+    if words.values:
+        lines = [override.input_line or "" for override in words.overrides]
+        config, choices = composed_by_hydra([*lines, *added])
+        _fit_recipe_to_size(config, size)
     apply_recipe(config, choices, typed=words.keys)
     finish(config, choices, words)
     return Composition(config, choices, list(typed))
@@ -147,6 +150,7 @@ def finish(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
     checks.check_outer_updates(config)
     expand_phases(config, choices, words.menu, words.searched)
     _let_typed_steps_rule(config, words.keys)
+    checks.check_steps_without_weights(config, choices)
     checks.check_attributes(config, choices, words.roots)
     machine.check_processes(config, words.keys)
     check_values(config)

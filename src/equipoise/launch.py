@@ -24,7 +24,6 @@ from equipoise.hydra_settings import hydra_setting
 from equipoise.quoting import quoted
 from equipoise.run import composed, execute, run_directory
 from equipoise.surroundings import check_surroundings
-from equipoise.sweep_summary import ERROR_LOG
 from equipoise.sweeping import jobs, subdirectory
 
 __all__ = ["check", "is_multirun", "jobs", "split_flags", "start"]
@@ -174,6 +173,8 @@ def typed_for_job() -> list[str]:
 
 def job_of_sweep(config: DictConfig, directory: Path, made: Collection[str]) -> float | None:
     """One job of several: whatever ends it is told and kept in its folder, and the others go on."""
+    from equipoise.sweep_summary import ERROR_LOG
+
     try:
         folders.claim(directory, name="hydra.sweep.subdir", record=made)
         with folders.held(directory, record=()):

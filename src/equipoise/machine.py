@@ -54,8 +54,10 @@ def check_devices(trainer: Mapping[str, Any]) -> None:
         raise UserError(f"trainer.devices={devices} must be 1 or more, or auto")
     unit, there = available(str(accelerator))
     if wanted > there:
+        instead = "" if there else ": choose strategy=auto or strategy=cpu"
         raise UserError(
             f"trainer.devices={devices} is too many: this machine has {counted(there, unit)}"
+            f"{instead}"
         )
 
 

@@ -8,7 +8,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from equipoise import checks
 from equipoise.checks import Menu
-from equipoise.hydra_composition import composed_by_hydra, flatten, plain
+from equipoise.hydra_composition import (
+    CONF,
+    composed_by_hydra,
+    flatten,
+    parse,
+    plain,
+    search_path,
+)
 
 PHASE = "equipoise.callbacks.Phase"
 KEY = "callbacks.gradient_schedule.phases"
@@ -47,8 +54,7 @@ def _phase(
     if name is not None:
         checks.check_name("gradient", name, menu)
         in_force = name == choices["gradient"]
-        source = config if in_force else composed_by_hydra([*searched, f"gradient={name}"])[0]
-        node = plain(source.gradient)
+        node = plain(config.gradient) if in_force else _estimator(name, searched)
         node.pop("solvers", None)
         for key, value in flatten(phase.get("settings") or {}):
             checks.check_key(key, node, f"the phase with gradient={name}")
@@ -59,6 +65,18 @@ def _phase(
         "gradient": node,
         "max_steps": phase.get("max_steps"),
     }
+
+
+def _estimator(name: str, searched: list[str]) -> dict[str, Any]:
+    """The configuration of an estimator; composing all of it only where its file builds on others.
+
+    Composing takes as long as all of Hydra's imports.
+    """
+    files = [root / "gradient" / f"{name}.yaml" for root in [CONF, *search_path(parse(searched))]]
+    written = next(file.read_text() for file in files if file.is_file())
+    if any(word in written for word in ("defaults:", "@package")):
+        return plain(composed_by_hydra([*searched, f"gradient={name}"])[0].gradient)
+    return plain(OmegaConf.create(written))
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def check_surroundings(config: Mapping[str, Any]) -> None:
     check_data(config["task"])
     check_tokens(config["task"])
     check_memory(config["task"])
+    check_attention(config["task"], config["model"])
     check_nodes(config["trainer"])
     for node in config["logger"].values():
         if node and str(node.get("_target_")).endswith(".WandbLogger"):
@@ -75,6 +76,20 @@ def check_memory(task: Mapping[str, Any]) -> None:
                 f"{listed} need {asked / GIB:,.0f} GiB of memory at least, and {free / GIB:,.0f} "
                 "are free: choose smaller sizes"
             )
+
+
+def check_attention(task: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    """Raise UserError where a model that attends, every step to every other, could not hold that.
+
+    Its scores alone are (batch, length, length) numbers of 4 bytes, of one head.
+    """
+    length, batch, free = task.get("length"), task.get("batch_size"), free_memory()
+    asked = 4 * (batch or 0) * (length or 0) ** 2
+    if "window" in model and asked > free:
+        raise UserError(
+            f"task.batch_size={batch} and task.length={length} need {asked / GIB:,.0f} GiB of "
+            f"memory at least for attention, and {free / GIB:,.0f} are free: choose smaller sizes"
+        )
 
 
 def _product(size: Any) -> int:
