@@ -73,9 +73,9 @@ def test_a_dataset_of_the_hub_and_a_folder_that_is_there_pass(stranger: Path):
 
 
 def test_machines_that_nobody_has_started_are_not_waited_for(monkeypatch):
-    with pytest.raises(UserError, match=r"trainer\.num_nodes=3 needs 3 machines"):
+    with pytest.raises(UserError, match=r"trainer\.num_nodes=3 needs processes on other machines"):
         check("trainer.num_nodes=3", "strategy=ddp_cpu")
-    monkeypatch.setenv("SLURM_NTASKS", "3")
+    monkeypatch.setenv("SLURM_NNODES", "3")
     check("trainer.num_nodes=3", "strategy=ddp_cpu")
 
 

@@ -14,8 +14,6 @@ from equipoise.errors import UserError
 from equipoise.limits import MOST_TOKENS, PRODUCTS, SEQUENCES
 from equipoise.memory import GIB, free_memory
 
-STARTERS = {"NODE_RANK", "GROUP_RANK", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "LSB_JOBID"}
-"""What programs that start a run on several machines leave in the environment."""
 WANDB_HOST = "https://api.wandb.ai"
 
 
@@ -25,7 +23,6 @@ def check_surroundings(config: Mapping[str, Any]) -> None:
     check_tokens(config["task"])
     check_memory(config["task"])
     check_attention(config["task"], config["model"])
-    check_nodes(config["trainer"])
     for node in config["logger"].values():
         if node and str(node.get("_target_")).endswith(".WandbLogger"):
             check_account(node)
@@ -94,16 +91,6 @@ def check_attention(task: Mapping[str, Any], model: Mapping[str, Any]) -> None:
 
 def _product(size: Any) -> int:
     return math.prod(size) if isinstance(size, Iterable) else int(size)
-
-
-def check_nodes(trainer: Mapping[str, Any]) -> None:
-    """Raise UserError where a run would wait for ever for machines that nobody has started."""
-    count = trainer.get("num_nodes") or 1
-    if count > 1 and not STARTERS & set(os.environ):
-        raise UserError(
-            f"trainer.num_nodes={count} needs {count} machines that torchrun or Slurm has started, "
-            "each with this command: leave it out for one machine"
-        )
 
 
 def check_account(logger: Mapping[str, Any]) -> None:
