@@ -155,7 +155,8 @@ def test_what_cannot_be_used_is_refused(typed: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", ["optimizer.lr=1", "optimizer=sgd", "schedule.warmup=0.1", PHASES]
+    "typed",
+    ["optimizer.lr=1", "optimizer=sgd", "schedule.warmup=0.1", PHASES, "trainer.overfit_batches=2"],
 )
 def test_an_evaluation_refuses_what_only_a_training_uses(typed: str) -> None:
     with pytest.raises(UserError, match="belongs to a training"):

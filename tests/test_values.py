@@ -18,6 +18,7 @@ DOCS = "task=python_docs"
 SURVEY = "task=range_query"
 REFUSED = {
     "optimizer.lr=-1": "at least 0",
+    "trust=[8,8]": "not of type list[str]".replace("[", r"\["),
     "optimizer.betas=[0.9,1]": "below 1",
     "model.dropout=-1": "at least 0 and below 1",
     "model.dropout=1": "below 1",

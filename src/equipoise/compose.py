@@ -153,7 +153,7 @@ def finish(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
     checks.check_steps_without_weights(config, choices)
     checks.check_attributes(config, choices, words.roots)
     machine.check_processes(config, words.keys)
-    check_values(config)
+    check_values(config, words.keys)
 
 
 def _let_typed_steps_rule(config: DictConfig, typed: Collection[str]) -> None:

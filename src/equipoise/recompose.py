@@ -37,6 +37,15 @@ OF_A_WHOLE_RUN = ("experiment", "recipe")
 LASTING = (*OF_A_WHOLE_RUN, "debug")
 KIND_OF_TASK = ("gives", "wants", "classes", "mask_classes", "image_channels")
 NOTHING = "None"  # as an override of null reads
+OF_TRAINING = frozenset(
+    f"trainer.{name}"
+    for name in (
+        "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "limit_train_batches",
+        "limit_val_batches", "overfit_batches", "val_check_interval", "check_val_every_n_epoch",
+        "num_sanity_val_steps", "accumulate_grad_batches", "gradient_clip_val",
+        "gradient_clip_algorithm",
+    )
+)  # fmt: skip
 SPLIT = ("seed", "val_fraction", "test_fraction", "objective.seed")
 """Settings of a task that say which samples are trained on, and which are held out."""
 
@@ -142,7 +151,7 @@ def _check_belongs_to_evaluation(words: Typed) -> None:
     for override in words.overrides:
         key = override.key_or_group
         part = key.partition(".")[0]
-        if part in ("optimizer", "schedule"):
+        if part in ("optimizer", "schedule") or key in OF_TRAINING:
             raise UserError(
                 f"{override.input_line} belongs to a training, and an evaluation does not use it; "
                 "leave it out"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -28,7 +28,8 @@ PLAIN_KEYS = {
 """Keys that describe a choice to the checks and to the other groups, not to its class."""
 SETTING = re.compile(r"\$\{[\w.\[\]]+\}")
 """A value that is taken whole from another setting; ${oc.env:HOME} is none."""
-TOP: dict[str, Any] = {"seed": int, "ckpt_path": str | None, "run_dir": str | None}
+TOP: dict[str, Any] = {"seed": int, "ckpt_path": str | None, "run_dir": str | None,
+                       "trust": list[str]}  # fmt: skip
 WATCHED: dict[str, Any] = {"monitor": str, "monitor_mode": Literal["min", "max"]}
 DESCRIPTIONS = PLAIN_KEYS - {
     "epsilon", "repeats", "reports", "classes", "mask_classes", "vocabulary", "monitor",
@@ -45,11 +46,11 @@ GIVEN_BY_TASK = (
 )
 
 
-def check_values(config: DictConfig) -> None:
+def check_values(config: DictConfig, typed: Collection[str] = ()) -> None:
     """Raise UserError at the first value that is of a wrong type, beyond its limits or not finite.
 
     What is taken from another setting may still have to be read from the dataset: only its limits
-    are checked, its type is that setting's.
+    are checked, its type is that setting's. typed: the keys that stand on the command line.
     """
     interpolated = dict(_interpolated(OmegaConf.to_container(config)))
     try:
@@ -57,7 +58,8 @@ def check_values(config: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise UserError(f"cannot resolve the settings: {_first_line(error)}") from error
     for name, hint in TOP.items():
-        check_type(name, resolved[name], hint)
+        if name in resolved:  # a checkpoint of an earlier version has not all of them
+            check_type(name, resolved[name], hint)
     check_limit("seed", resolved["seed"], SEED)
     for key, node in target_nodes(resolved):
         target = str(node["_target_"])
@@ -75,7 +77,7 @@ def check_values(config: DictConfig) -> None:
             f"task.monitor={resolved['task']['monitor']} is no metric of the validation: "
             "give one such as val/loss"
         )
-    _check_given_by_task(resolved)
+    _check_given_by_task(resolved, typed)
 
 
 def check_description(key: str, config: DictConfig) -> None:
@@ -163,15 +165,19 @@ def refused(key: str, value: Any, hint: Any) -> UserError:
     return UserError(f"{key}={value} is not of type {described(hint)}")
 
 
-def _check_given_by_task(config: Mapping[str, Any]) -> None:
-    """Raise where network or objective are to be made for other data than the task has."""
+def _check_given_by_task(config: Mapping[str, Any], typed: Collection[str]) -> None:
+    """Raise where network or objective are to be made for other data than the task has.
+
+    What only the files of the data tell is not known yet, but it is not for typing.
+    """
     task = config["task"]
     for key, node in (("model", config["model"]), ("task.objective", task["objective"])):
         for name in GIVEN_BY_TASK:
-            typed, given = node.get(name), task.get(name)
-            if typed is not None and typed != given:
+            made_for, given = node.get(name), task.get(name)
+            known = given is not None or f"{key}.{name}" in typed
+            if known and made_for is not None and made_for != given:
                 raise UserError(
-                    f"{key}.{name}={typed} would not fit the data, of which task.{name} says "
+                    f"{key}.{name}={made_for} would not fit the data, of which task.{name} says "
                     f"{given}: leave {key}.{name} out"
                 )
 
