@@ -20,8 +20,8 @@ $(STAMP): pyproject.toml
 train: $(STAMP) ## train the default (MDEQ on the bundled digits) and print the result; ARGS="task=..."
 	$(BIN)/python train.py $(ARGS)
 
-test: $(STAMP) ## the default test suite
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: $(STAMP) ## the default test suite, a process on each core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile $(ARGS)
 
 test-slow: $(STAMP) ## the evidence that takes minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -8,7 +8,7 @@ import pytest
 
 import equipoise
 from equipoise.building import instantiate
-from equipoise.errors import RunInterrupted, UserError
+from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.refusals import LONGEST, refusals
 
 SMALL = ["model.channels=[8,8]", "model.head_channels=[2,4]", "model.final_channels=16",
@@ -26,6 +26,14 @@ SMALL = ["model.channels=[8,8]", "model.head_channels=[2,4]", "model.final_chann
         (["trainer.profiler=abc"], "^trainer: "),
         (["trainer.plugins=abc"], "trainer.plugins=abc is not of type"),
         (["trainer.enable_progress_bar=false"], r"add callbacks\.progress=null"),
+        (
+            ["callbacks.checkpoint_best.monitor=abc"],
+            r"^callbacks\.checkpoint_best\.monitor=abc .*"
+            "measures val/accuracy, val/loss$",
+        ),
+        (["callbacks.checkpoint_best.monitor=null"], "monitor=null is not measured"),
+        (["callbacks.checkpoint_last.monitor=val/los"], "did you mean val/loss?"),
+        (["task.monitor=val/score"], "^task.monitor=val/score is not measured"),
         (["callbacks.checkpoint_last.every_n_train_steps=1"], r"^callbacks\.checkpoint_last: "),
         (["callbacks.checkpoint_last.save_top_k=3"], r"^callbacks\.checkpoint_last: "),
     ],
@@ -92,3 +100,10 @@ def test_what_cannot_be_set_up_for_the_first_step_is_a_sentence(
     with pytest.raises(UserError, match=said):
         equipoise.run(*SMALL, typed, "callbacks.report=null")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_refused_after_the_training_has_failed_and_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunFailed, match=r"the run cannot go on: .*limit_test_batches"):
+        equipoise.run(*SMALL, "trainer.limit_test_batches=1e-300", "run_dir=here")
+    assert (tmp_path / "here" / "checkpoints" / "last.ckpt").is_file()

@@ -63,6 +63,7 @@ def answer(
     ("words", "said"),
     [
         (["--cfg"], "--cfg alone shows nothing: it takes job, hydra, all"),
+        (["--cfg", "job", "--cfg", "all"], "--cfg is given twice"),
         (["--cfg", "jobs"], "--cfg jobs shows nothing"),
         (["--cfg", "job", "-p", "nothing"], "no package 'nothing'"),
         (["--cfg", "job", "-p", "solvr"], "did you mean solver?"),

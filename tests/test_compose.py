@@ -156,6 +156,7 @@ def test_a_wrong_word_is_answered_by_the_nearest_right_one(typed, said):
     ("typed", "said"),
     [
         (["model=resnet", "solver=broyden"], "model=resnet has no equilibrium layer"),
+        (["model=resnet", "equilibrium.jitter=2"], "model=resnet has no equilibrium layer"),
         (["model=resnet", "gradient=jfb"], "model=resnet has no equilibrium layer"),
         (["model=resnet", "solver.max_steps=3"], "solver.max_steps"),
         (["gradient=unrolled", "solver=broyden"], "choose solver=fixed_point"),

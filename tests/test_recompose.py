@@ -143,6 +143,8 @@ def test_what_a_checkpoint_has_settled_is_refused(purpose: Purpose, typed: str, 
         ("~callbacks.rport", r"did you mean callbacks\.report"),
         ("+solver.max_steps=3", "is there already"),
         ("solver.tol=1,2", "add -m"),
+        ("~solver.tol=3", "solver.tol is 0.001; to leave it out"),
+        ("recipe.optimizer.adam.lr=30", "type the setting itself"),
         ("trust=[os.path]", "must be a list of packages"),
     ],
 )

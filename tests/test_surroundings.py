@@ -107,3 +107,16 @@ def test_wandb_without_an_account_says_how_to_do_without(logger, stranger, monke
 def test_sizes_that_are_too_much_together_are_refused_before_memory_is_asked_for(typed, said):
     with pytest.raises(UserError, match=rf"{said}.* need [\d,]+ GiB of memory at least"):
         check(*typed)
+
+
+def test_attention_over_a_sequence_that_no_memory_holds_is_refused():
+    with pytest.raises(UserError, match=r"task\.length=1000000 need [\d,]+ GiB .* for attention"):
+        check("task=copy_memory", "task.length=1000000")
+    check("task=copy_memory", "model=trellisnet", "task.length=1000000")
+
+
+@pytest.mark.parametrize("name", ["train_size", "val_size", "test_size"])
+def test_more_tokens_than_can_be_gone_through_are_refused(name):
+    check("task=copy_memory", "task.length=1000")
+    with pytest.raises(UserError, match=rf"task\.{name}=\d+ and task\.length=100000 make"):
+        check("task=copy_memory", "task.length=100000", f"task.{name}=100000000")

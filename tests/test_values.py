@@ -56,6 +56,8 @@ REFUSED = {
     "callbacks.progress.refresh_rate=0": "at least 1",
     "ckpt_path=3": "not of type str",
     "run_dir=[]": "not of type str",
+    "trainer.barebones=${oc.env:HOME}": "trainer.barebones=.* is not of type bool",
+    "recipe.optimizer.adam.lr=1": "type the setting itself",
     "task.path=${nowhere}": "cannot resolve|no setting",
 }
 REFUSED_TOGETHER = {

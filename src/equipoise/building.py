@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from equipoise import machine
 from equipoise.errors import UserError
+from equipoise.monitored import check_monitored
 from equipoise.refusals import refusals
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     data = instantiate("task", config["task"])
     task = build_task(config)
     check_padding(data, task.model)
+    check_monitored(task, config)
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)

@@ -106,7 +106,8 @@ def check_value(override: Override, config: DictConfig, choices: Mapping[str, st
             f"{override.input_line}: several values at once need a multirun, add -m"
             f"{how_to_quote(override.input_line or '')}"
         )
-    if key.partition(".")[0] in ("solver", "gradient") and choices.get("solver") == "none":
+    of_layer = ("solver", "gradient", "equilibrium")
+    if key.partition(".")[0] in of_layer and choices.get("solver") == "none":
         raise UserError(f"{key}: model={choices['model']} has no equilibrium layer; leave it out")
     if key.partition(".")[0] in ("optimizer", "schedule") and choices.get("optimizer") == "none":
         raise UserError(f"{key}: model={choices['model']} trains no weights; leave it out")

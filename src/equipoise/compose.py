@@ -133,6 +133,11 @@ def check_value(override: Override, config: DictConfig, choices: Mapping[str, st
 
     What is added to a mapping that takes entries of the user's own is left to its class.
     """
+    if override.key_or_group.startswith("recipe."):
+        raise UserError(
+            f"{override.input_line}: a recipe holds values for several choices; type the setting "
+            "itself, such as optimizer.lr or solver.tol"
+        )
     adds = (override.is_add() or override.is_force_add()) and not override.is_sweep_override()
     if adds and override.key_or_group.partition(".")[0] in OPEN:
         return

@@ -83,6 +83,9 @@ def _optional(words: Iterator[str]) -> tuple[Iterator[str], list[str]]:
 
 def check(flags: Sequence[str]) -> None:
     """Raise where a flag lacks its value, or the flag that it belongs to."""
+    for name in (*WITH_VALUE, "--info"):
+        if flags.count(name) > 1:
+            raise UserError(f"{name} is given twice: type it once")
     for name, choices in CHOICES.items():
         if name in flags and value_of(flags, name) not in choices:
             given = value_of(flags, name)

@@ -225,6 +225,10 @@ PRODUCTS: tuple[tuple[tuple[str, ...], int], ...] = (
 )
 """Settings of a task whose product is a number of values kept at once, and bytes for each."""
 
+SEQUENCES = ("train_size", "val_size", "test_size")
+MOST_TOKENS = 10**11
+"""Of a generated split, `length` of them a sequence: to go through more would take years."""
+
 PACKAGES = {"equipoise", "torch", "lightning"}
 
 

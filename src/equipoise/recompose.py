@@ -288,12 +288,23 @@ def _set(config: DictConfig, override: Override) -> None:
     parent, _, name = key.rpartition(".")
     adds = override.is_add() or override.is_force_add()
     if override.is_delete():
+        _check_deleted(override, config)
         with open_dict(config):
             del (OmegaConf.select(config, parent) if parent else config)[name]
     elif override.is_add() and not isinstance(value, dict | list) and _is_there(config, key):
         raise UserError(f"{override.input_line}: {key} is there already; type it without the +")
     else:
         OmegaConf.update(config, key, value, merge=True, force_add=adds)
+
+
+def _check_deleted(override: Override, config: DictConfig) -> None:
+    """Raise UserError where ~key=value names another value than is there."""
+    there = OmegaConf.select(config, override.key_or_group, throw_on_missing=False)
+    if override.value() is not None and override.value() != there:
+        raise UserError(
+            f"{override.input_line}: {override.key_or_group} is {there}; to leave it out type "
+            f"~{override.key_or_group} alone"
+        )
 
 
 def _is_there(config: DictConfig, key: str) -> bool:

@@ -195,7 +195,8 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     exit_code = 1
     try:
         telling = processes.telling(built.trainer, "train", composition.typed, directory)
-        with refusals_of_run(built), telling:
+        steps = 0 if stored is None else stored.steps
+        with failed_after_a_step(built, steps), refusals_of_run(built), telling:
             metrics = training.fit_and_test(
                 built, resume_from, None if stored is None else stored.steps
             )
@@ -232,6 +233,20 @@ def refusals_of_run(built: Run) -> Iterator[None]:
             folders.refuse(built.directory)
         if told and not isinstance(error, UserError):
             raise UserError(f"the run cannot go on: {sentence(error)}") from error
+        raise
+
+
+@contextmanager
+def failed_after_a_step(built: Run, steps: int) -> Iterator[None]:
+    """What is refused after a step, as in the test, has cost a training: that run has failed.
+
+    What it had reached is kept. steps: those of the checkpoint that it goes on from.
+    """
+    try:
+        yield
+    except UserError as error:
+        if built.trainer.global_step > steps:
+            raise RunFailed(str(error)) from error
         raise
 
 

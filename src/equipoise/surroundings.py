@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from equipoise.errors import UserError
-from equipoise.limits import PRODUCTS
+from equipoise.limits import MOST_TOKENS, PRODUCTS, SEQUENCES
 from equipoise.memory import GIB, free_memory
 
 WANDB_HOST = "https://api.wandb.ai"
@@ -20,7 +20,9 @@ WANDB_HOST = "https://api.wandb.ai"
 def check_surroundings(config: Mapping[str, Any]) -> None:
     """Raise UserError where the data of the task or the account of a logger is missing."""
     check_data(config["task"])
+    check_tokens(config["task"])
     check_memory(config["task"])
+    check_attention(config["task"], config["model"])
     for node in config["logger"].values():
         if node and str(node.get("_target_")).endswith(".WandbLogger"):
             check_account(node)
@@ -55,6 +57,17 @@ def _is_local(path: str) -> bool:
     return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path
 
 
+def check_tokens(task: Mapping[str, Any]) -> None:
+    """Raise UserError where generated sequences are so many and so long that none could train."""
+    for name in SEQUENCES:
+        count, length = task.get(name), task.get("length")
+        if count and length and count * length > MOST_TOKENS:
+            raise UserError(
+                f"task.{name}={count} and task.length={length} make {count * length:,} tokens, but "
+                f"at most {MOST_TOKENS:,} can be gone through: choose smaller sizes"
+            )
+
+
 def check_memory(task: Mapping[str, Any]) -> None:
     """Raise UserError where sizes that are each possible ask together for more than there is."""
     free = free_memory()
@@ -69,6 +82,20 @@ def check_memory(task: Mapping[str, Any]) -> None:
                 f"{listed} need {asked / GIB:,.0f} GiB of memory at least, and {free / GIB:,.0f} "
                 "are free: choose smaller sizes"
             )
+
+
+def check_attention(task: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    """Raise UserError where a model that attends, every step to every other, could not hold that.
+
+    Its scores alone are (batch, length, length) numbers of 4 bytes, of one head.
+    """
+    length, batch, free = task.get("length"), task.get("batch_size"), free_memory()
+    asked = 4 * (batch or 0) * (length or 0) ** 2
+    if "window" in model and asked > free:
+        raise UserError(
+            f"task.batch_size={batch} and task.length={length} need {asked / GIB:,.0f} GiB of "
+            f"memory at least for attention, and {free / GIB:,.0f} are free: choose smaller sizes"
+        )
 
 
 def _product(size: Any) -> int:

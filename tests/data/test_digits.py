@@ -76,6 +76,13 @@ def test_values_that_cannot_work_are_named(argument: str, value: float) -> None:
         Digits(**arguments)
 
 
-def test_an_empty_test_split_is_named() -> None:
-    with pytest.raises(UserError, match="No digits are left for test"):
-        prepared(test_fraction=0.0)
+@pytest.mark.parametrize(
+    ("name", "fractions"),
+    [("test", {"test_fraction": 0.0}), ("train", {"test_fraction": 0.9999}),
+     ("train", {"val_fraction": 0.9999})],
+)  # fmt: skip
+def test_an_empty_split_is_named_before_anything_is_read(
+    name: str, fractions: dict[str, float]
+) -> None:
+    with pytest.raises(UserError, match=f"No digits are left for {name}"):
+        Digits(**fractions)  # type: ignore[arg-type]

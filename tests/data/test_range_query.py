@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +98,16 @@ def test_the_data_module_draws_the_same_people_again() -> None:
 def test_numbers_below_one_are_refused(settings_: dict[str, int]) -> None:
     with pytest.raises(UserError, match="must be 1 or more"):
         RangeQuery(**settings_)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings_", "said"),
+    [
+        ({"encoding": "latin-1"}, "task.encoding=latin-1 is of a file"),
+        ({"limits": [[0.0, 1.0]]}, "task.limits=.* is of a file"),
+        ({"path": "people.csv", "correlation": 0.5}, "task.correlation=0.5 is of people who"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(settings_: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        RangeQuery(**settings_)

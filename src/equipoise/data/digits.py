@@ -13,6 +13,7 @@ from equipoise.data.random_streams import stream
 from equipoise.data.splits import stratified_split
 from equipoise.errors import UserError
 
+IMAGES = 1797
 # Pixels are 0 to 16; mean and standard deviation are those of all training pixels.
 DIGITS = Normalization(mean=(0.3053,), std=(0.3760,), white=16)
 
@@ -44,17 +45,27 @@ class Digits(ImageDataModule):
         check_fraction("test_fraction", test_fraction)
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
+        self._refuse_empty_splits()
 
     def read_split(self, name: SplitName) -> MemoryImages:
-        """Return one split; raises UserError when it would be empty."""
+        """Return one split."""
         digits = load_digits()
         self.classes = [str(label) for label in digits.target_names]
         images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
         labels = torch.from_numpy(digits.target).long()
         rows = self._rows(name, labels)
-        if len(rows) == 0:
-            raise UserError(f"No digits are left for {name}: raise task.test_fraction above 0.")
         return MemoryImages(images[rows], labels[rows], DIGITS)
+
+    def _refuse_empty_splits(self) -> None:
+        """Raise UserError at once, and not after a training, where nothing is left to test."""
+        test = round(self.test_fraction * IMAGES)
+        rest = IMAGES - test
+        if test == 0:
+            raise UserError("No digits are left for test: raise task.test_fraction above 0.")
+        if rest == round(self.val_fraction * rest):
+            raise UserError(
+                "No digits are left for train: lower task.test_fraction or task.val_fraction."
+            )
 
     def _rows(self, name: SplitName, labels: Tensor) -> Tensor:
         rest, test = stratified_split(labels, self.test_fraction, stream(self.seed))

@@ -66,6 +66,7 @@ class RangeQuery(LightningDataModule):
         for volume in volumes:
             if not 0 < volume <= 1:
                 raise UserError(f"task.volumes: {volume} must lie above 0, up to 1")
+        _check_source(path, encoding, limits, correlation)
         self.path = path
         self.encoding = encoding
         self.columns = columns
@@ -182,6 +183,17 @@ def read_population(
     return Population(
         values, tuple(s for _, s, _ in parts), tuple(found), tuple(e for _, _, e in parts)
     )
+
+
+def _check_source(path: str | None, encoding: Any, limits: Any, correlation: float) -> None:
+    """Raise UserError for what only a file has, or only people who are drawn."""
+    for name, value in (("encoding", encoding), ("limits", limits)):
+        if path is None and value is not None:
+            raise UserError(f"task.{name}={value} is of a file: set task.path too, or leave it out")
+    if path is not None and correlation:
+        raise UserError(
+            f"task.correlation={correlation} is of people who are drawn: leave it out, or task.path"
+        )
 
 
 def _for_each(domain: int | Sequence[int] | None, count: int) -> list[int | None]:

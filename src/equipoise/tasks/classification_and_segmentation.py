@@ -111,6 +111,10 @@ class ClassificationAndSegmentation(Objective):
         """The names of the masks' classes that the data tells."""
         return named_classes(self)
 
+    def logged(self, stage: str) -> set[str]:
+        """The names of the metrics, and of the score that unites them."""
+        return {*super().logged(stage), f"{stage}/score"}
+
     def _read(self, state: State, images: int) -> tuple[Tensor, Tensor]:
         """Give the first samples of the state to one head and the others to the other."""
         read: Any = self.model.readout

@@ -105,6 +105,10 @@ class Objective(pl.LightningModule):
         """The metrics of "val" or "test" by name."""
         return cast(dict[str, Metric], self.metrics[stage])
 
+    def logged(self, stage: str) -> set[str]:
+        """The names under which the metrics of "val" or "test" are logged."""
+        return {f"{stage}/{name}" for name in self.stage_metrics(stage)}
+
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the whole validation set."""
         self._close("val")

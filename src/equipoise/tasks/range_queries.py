@@ -99,6 +99,10 @@ class RangeQueries(pl.LightningModule):
         """Number of rounds that are closed, the same in every survey."""
         return len(self.surveys[0].tallies)
 
+    def logged(self, stage: str) -> set[str]:
+        """The names under which the errors are logged."""
+        return {f"{stage}/mse", f"{stage}/mae"}
+
     def configure_optimizers(self) -> None:
         """None: nothing is optimised."""
 
