@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CORES := $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 
 .PHONY: help install train test test-slow lint format bench clean
 
@@ -21,7 +22,7 @@ train: $(STAMP) ## train the default (MDEQ on the bundled digits) and print the 
 	$(BIN)/python train.py $(ARGS)
 
 test: $(STAMP) ## the default test suite, a process on each core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(CORES) --dist loadfile $(ARGS)
 
 test-slow: $(STAMP) ## the evidence that takes minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
