@@ -157,7 +157,7 @@ def faults(line: CommandLine, outcome: Outcome) -> list[str]:
         found.append(f"exit status {outcome.status}")
     if "Traceback (most recent call last)" in printed:
         found.append("a traceback")
-    if outcome.processes > CORES + 1:
+    if outcome.processes > 1 + 2 * CORES:  # the program, and workers for training and validation
         found.append(f"{outcome.processes} processes at once")
     if outcome.status in (1, 2) and "-m" not in line.flags:
         found += _faults_of_a_refusal(outcome)
