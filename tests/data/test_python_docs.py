@@ -63,7 +63,9 @@ def test_fractions_that_leave_nothing_are_refused() -> None:
         PythonDocs(val_fraction=0.6, test_fraction=0.5)
 
 
-@pytest.mark.parametrize("packed", [b"nothing", gzip.compress(b"another text")])
+@pytest.mark.parametrize(
+    "packed", [b"nothing", gzip.compress(b"another text")], ids=["text", "gzip"]
+)
 def test_a_damaged_text_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bytes
 ) -> None:
