@@ -359,6 +359,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None..*")
     warnings.filterwarnings("ignore", ".*recommended to use .self.log.*sync_dist=True.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    # of a checkpoint that an earlier revision has written; our own classes keep the score
+    warnings.filterwarnings("ignore", "The dirpath has changed from")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty.*")
 
