@@ -23,8 +23,8 @@ REFUSED = {
     "model.dropout=-1": "at least 0 and below 1",
     "model.dropout=1": "below 1",
     "model.final_channels=-1": "at least 1",
-    "model.final_channels=true": "not of type int",
-    "model.final_channels=8.0": "not of type int",
+    "model.final_channels=true": "must be a whole number",
+    "model.final_channels=8.0": "must be a whole number",
     "model.channels=[8,1000000000]": "at most 1,000,000",
     "model.channels=[8,abc]": "not of type Sequence",
     "model.size=huge": "not one of auto, tiny, small, large, xl",
@@ -140,6 +140,7 @@ def test_wrong_values_are_refused_before_anything_heavy_and_leave_nothing(tmp_pa
 SECONDS = 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "typed",
     ["task=cityscapes", "task=imagenet task.path=./nowhere", "task=wikitext103 model.width=-1"],
@@ -147,11 +148,14 @@ SECONDS = 1.5
 def test_a_refusal_that_needs_no_torch_takes_little_time(typed: str, tmp_path: Path):
     """By the processor's time: recipes of several choices, whose composing takes longest."""
     words = [sys.executable, str(ROOT / "train.py"), *typed.split()]
-    with subprocess.Popen(words, cwd=tmp_path) as child:
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    assert child.returncode == 2
-    assert usage.ru_utime + usage.ru_stime < SECONDS
+    taken = []
+    for _ in range(3):  # other work on the machine makes a process's own time longer, never shorter
+        with subprocess.Popen(words, cwd=tmp_path) as child:
+            _, status, usage = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+        assert child.returncode == 2
+        taken.append(usage.ru_utime + usage.ru_stime)
+    assert min(taken) < SECONDS
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import math
@@ -398,6 +399,7 @@ def steps(work: Callable[[], object]) -> list[int]:
         taken[1] += event == "c_call"
 
     Compared.comparisons = 0
+    gc.disable()  # a collection in between would be counted too
     before = sys.gettrace(), sys.getprofile()
     sys.settrace(trace)
     sys.setprofile(profile)
@@ -406,6 +408,7 @@ def steps(work: Callable[[], object]) -> list[int]:
     finally:
         sys.settrace(before[0])
         sys.setprofile(before[1])
+        gc.enable()
     return [*taken, Compared.comparisons]
 
 
