@@ -15,6 +15,7 @@ import pytest
 
 from equipoise import launch
 from equipoise.compose import compose
+from equipoise.flags import split
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -92,7 +93,7 @@ def test_the_pages_hold_what_the_other_tests_look_for() -> None:
 def test_a_command_composes(page: str, arguments: str, examples_conf: Path) -> None:
     for placeholder, value in PLACEHOLDERS.items():
         arguments = arguments.replace(placeholder, value)
-    flags, overrides = launch.split_flags(shlex.split(arguments, comments=True))
+    flags, overrides = split(shlex.split(arguments, comments=True))
     if not any(line.startswith("hydra.searchpath=") for line in overrides):
         overrides = [f"hydra.searchpath=[file://{examples_conf}]", *overrides]
     jobs = launch.jobs(overrides) if launch.is_multirun(flags) else [overrides]

@@ -45,7 +45,7 @@ def answered(command: Callable[[], int]) -> int:
     except RunInterrupted as stop:
         end_at_next()
         print(stop, file=sys.stderr)
-        return launch.INTERRUPTED
+        return STATUS
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - closed by the end of the process
         return 0
@@ -56,7 +56,7 @@ def answered(command: Callable[[], int]) -> int:
 
 def train(argv: Sequence[str]) -> int:
     """Check what was typed, then let Hydra start the job, or the jobs of a multirun."""
-    flags, overrides = launch.split_flags(argv)
+    flags, overrides = known_flags.split(argv)
     if "--help" in flags or "--version" in flags:
         print(help_page.text() if "--help" in flags else version())
         return 0
@@ -80,7 +80,7 @@ def multirun_by_mode(overrides: Sequence[str]) -> list[str]:
 
 def evaluation(argv: Sequence[str]) -> int:
     """Evaluate a checkpoint."""
-    flags, overrides = launch.split_flags(argv)
+    flags, overrides = known_flags.split(argv)
     if "--help" in flags or "--version" in flags:
         print(help_page.EVALUATE if "--help" in flags else version())
         return 0

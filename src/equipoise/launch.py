@@ -19,18 +19,17 @@ from equipoise import folders, machine
 from equipoise.checks import Menu, check_curve_in_training, check_single_run
 from equipoise.compose import CONF, SEARCH_PATH, parse, plain, search_path
 from equipoise.errors import RunFailed, RunInterrupted, UserError
-from equipoise.flags import is_multirun, split
+from equipoise.flags import is_multirun
 from equipoise.hydra_settings import hydra_setting
+from equipoise.interrupts import STATUS
 from equipoise.quoting import quoted
 from equipoise.run import composed, execute, run_directory
 from equipoise.surroundings import check_surroundings
 from equipoise.sweeping import jobs, subdirectory
 
-__all__ = ["check", "is_multirun", "jobs", "split_flags", "start"]
+__all__ = ["check", "is_multirun", "jobs", "start"]
 
-split_flags = split
 MOST_CHECKED = 64
-INTERRUPTED = 130  # the shell's code for a process ended by SIGINT
 DEFAULTS = {"hydra.output_subdir": ".hydra", "hydra.job.name": "train"}
 
 
@@ -181,7 +180,7 @@ def job_of_sweep(config: DictConfig, directory: Path, made: Collection[str]) -> 
             metrics = execute(composed(typed_for_job()), directory)
     except RunInterrupted as error:
         print(error, file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from error
+        raise SystemExit(STATUS) from error
     except Exception as error:
         (directory / ERROR_LOG).write_text(f"{sentence(error)}\n\n{traceback.format_exc()}")
         print(f"error: {directory.name}: {sentence(error)}", file=sys.stderr)
