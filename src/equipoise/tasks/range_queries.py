@@ -23,8 +23,9 @@ from equipoise.privacy import (
     Tally,
     assign_rounds,
 )
-from equipoise.privacy.packing import Counts, count_bits
-from equipoise.privacy.saved_state import read_rounds
+from equipoise.privacy.collection.packing import count_bits
+from equipoise.privacy.collection.saved_state import read_rounds
+from equipoise.privacy.oracles.randomizer import Counts
 from equipoise.tasks.range_errors import RangeErrors
 from equipoise.tasks.range_samples import range_samples
 

@@ -9,18 +9,18 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from equipoise.privacy.errors import PrivacyError
-from equipoise.privacy.measurements import Measurements
-from equipoise.privacy.norm_sub import norm_sub, norm_sub_once
-from equipoise.privacy.oracles import OracleChoice
-from equipoise.privacy.postprocessing import (
+from equipoise.privacy.client.errors import PrivacyError
+from equipoise.privacy.estimates.distributions import norm_sub, norm_sub_once
+from equipoise.privacy.estimates.tree import Measurements
+from equipoise.privacy.estimates.tree_estimate import (
+    TreeEstimate,
     consistent_non_negative,
     published_bottom_up,
     released_bottom_up,
 )
-from equipoise.privacy.survey import Tally
-from equipoise.privacy.tree_estimate import TreeEstimate
-from equipoise.privacy.tree_survey import TreeSurvey, new_tree
+from equipoise.privacy.mechanisms.survey import Tally
+from equipoise.privacy.mechanisms.tree_survey import TreeSurvey, new_tree
+from equipoise.privacy.oracles import OracleChoice
 
 AheadMode = Literal["gls", "paper", "released"]
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from equipoise.privacy.domain import check_domain
+from equipoise.privacy.client.round import check_domain
+from equipoise.privacy.estimates.tree import Tree
+from equipoise.privacy.estimates.tree_estimate import TreeEstimate, consistent_non_negative
+from equipoise.privacy.mechanisms.survey import Tally
+from equipoise.privacy.mechanisms.tree_survey import TreeSurvey
 from equipoise.privacy.oracles import OracleChoice
-from equipoise.privacy.postprocessing import consistent_non_negative
-from equipoise.privacy.survey import Tally
-from equipoise.privacy.tree import Tree
-from equipoise.privacy.tree_estimate import TreeEstimate
-from equipoise.privacy.tree_survey import TreeSurvey
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from equipoise.privacy.oracles.frequency_oracle import FrequencyOracle
-from equipoise.privacy.oracles.randomizer import Generator, Integers, unlikely_probability
-from equipoise.privacy.packing import Bytes, Counts, pack_bits
-from equipoise.privacy.round import RandomizerName
-from equipoise.privacy.wire import payload_bytes
+from equipoise.privacy.client.round import RandomizerName
+from equipoise.privacy.client.wire import payload_bytes
+from equipoise.privacy.oracles.randomizer import (
+    Bytes,
+    Counts,
+    FrequencyOracle,
+    Generator,
+    Integers,
+    unlikely_probability,
+)
 
 _DRAWS_AT_ONCE = 1 << 22
 _SIMULATION_BITS = 32
@@ -62,3 +68,8 @@ class OptimizedUnaryEncoding(FrequencyOracle):
         rows = np.arange(len(cells))
         bits[rows, cells] = draws[rows, cells] < np.uint32(1 << (_SIMULATION_BITS - 1))
         return bits
+
+
+def pack_bits(bits: NDArray[np.bool_]) -> Bytes:
+    """Rows of booleans (n, width) as rows of bytes; pad bits are zero."""
+    return np.packbits(bits, axis=1, bitorder="little")
