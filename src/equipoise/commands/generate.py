@@ -17,7 +17,7 @@ from equipoise.trust import as_packages, check_targets
 
 if TYPE_CHECKING:
     from equipoise.data.vocabulary import Vocabulary
-    from equipoise.tasks.generation import Generator
+    from equipoise.models.generation import Generator
 
 HELP = """Continue a text with a trained language model, token by token.
 
@@ -130,8 +130,8 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
         )
     from equipoise.building import restored_model
     from equipoise.data.vocabulary import vocabulary_from_state
+    from equipoise.models.generation import Generator, Sampling
     from equipoise.run import quiet_lightning
-    from equipoise.tasks.generation import Generator, Sampling
 
     quiet_lightning()
     config = stored.config
@@ -139,7 +139,10 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
     model = restored_model(config, checkpoint["state_dict"], stored.path)
     sampling = Sampling(request.temperature, request.top_p, request.greedy, request.seed)
     context = request.context or context_of(config["task"])
-    generator = Generator(model, sampling, context=context, device=request.device)
+    try:
+        generator = Generator(model, sampling, context=context, device=request.device)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     return generator, vocabulary_from_state(told["vocabulary"])
 
 

@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import cycle, islice
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from equipoise.models.sequence import (
-    SequenceOutput,
-    adapted_size,
-    check_tokens,
-    promoted,
-    size_for_vocabulary,
-)
-from equipoise.models.trellisnet.cell import TrellisCell, input_taps
+from equipoise.models.sequence import SequenceOutput, check_tokens, promoted
+from equipoise.models.sizes import adapted_size, size_for_vocabulary
+from equipoise.models.trellisnet.base import TrellisBase
+from equipoise.models.trellisnet.cell import input_taps
 from equipoise.models.trellisnet.sizes import SIZES, SizeName
-from equipoise.models.trellisnet.token_ends import TokenEnds
-from equipoise.nn import sequence_mask, weights_computed_once
+from equipoise.nn import weights_computed_once
 
 
-class TrellisNet(nn.Module):
+class TrellisNet(TrellisBase):
     """Tokens (B, T) -> hidden states (B, T, output width) by `levels` applications of one level.
 
     The memory is [h | c] (B, 1, 2 width) at the last step of the last level; every level starts
@@ -59,28 +54,21 @@ class TrellisNet(nn.Module):
         embedded tokens, of the state inside a level, of what the softmax reads. Raises ValueError
         where the numbers do not fit each other.
         """
-        super().__init__()
-        self.size = adapted_size(
+        shape = adapted_size(
             size_for_vocabulary(size, vocabulary, SIZES),
             hidden_width=hidden_width, embedding_width=embedding_width, levels=levels,
             divisor=divisor, cutoffs=cutoffs, initial_range=initial_range,
         )  # fmt: skip
-        self.dilations = list(islice(cycle(dilations), self.size.levels))
+        level_dilations = list(islice(cycle(dilations), shape.levels))
+        _check(level_dilations, auxiliary_every)
+        super().__init__(
+            vocabulary, shape, output_width=output_width, weight_norm=weight_norm,
+            weight_drop=weight_drop, injection_bias=False, input_dropout=input_dropout,
+            hidden_dropout=hidden_dropout, output_dropout=output_dropout, tie_weights=tie_weights,
+        )  # fmt: skip
+        self.dilations = level_dilations
         self.auxiliary_every = auxiliary_every
         self.auxiliary_weight = auxiliary_weight
-        self.hidden_dropout = hidden_dropout
-        _check(self.dilations, auxiliary_every)
-        output_width = output_width or self.size.embedding_width
-        self.ends = TokenEnds(
-            vocabulary, embedding_width=self.size.embedding_width, output_width=output_width,
-            divisor=self.size.divisor, cutoffs=self.size.cutoffs, input_dropout=input_dropout,
-            output_dropout=output_dropout, tied=tie_weights,
-            initial_range=self.size.initial_range,
-        )  # fmt: skip
-        self.cell = TrellisCell(
-            self.size.embedding_width, self.size.hidden_width + output_width,
-            weight_norm=weight_norm, weight_drop=weight_drop, injection_bias=False,
-        )  # fmt: skip
 
     def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
         """Return the hidden states of a segment (B, T), the next memory, and auxiliary states.
@@ -93,14 +81,6 @@ class TrellisNet(nn.Module):
         hidden = self.ends.read(self._hidden(states[-1]))
         auxiliary = tuple(self.ends.last_channels(self._hidden(z)) for z in states[:-1])
         return SequenceOutput(hidden, (states[-1][:, -1:].detach(),), auxiliary)
-
-    def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return the negative log-likelihood (B, T) in nats of `targets`, 0 where they are -100."""
-        return self.ends.softmax.token_losses(hidden, targets)
-
-    def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """Return the log-probabilities (..., vocabulary) of what follows."""
-        return self.ends.softmax.log_probabilities(hidden)
 
     def _levels(self, features: Tensor, memory: tuple[Tensor, ...] | None) -> list[Tensor]:
         """The states (B, T, 2 width) of the levels with an auxiliary output, and of the last."""
@@ -117,14 +97,6 @@ class TrellisNet(nn.Module):
             if self.auxiliary_every and number % self.auxiliary_every == 0:
                 auxiliary.append(z)
         return [*auxiliary, z]
-
-    def _hidden(self, z: Tensor) -> Tensor:
-        return z[..., : self.cell.width]
-
-    def _masks(self, like: Tensor) -> tuple[Tensor, ...]:
-        if not self.training or self.hidden_dropout == 0:
-            return ()
-        return (sequence_mask(like, (len(like), 1, self.cell.width), self.hidden_dropout),)
 
 
 def _check(dilations: Sequence[int], auxiliary_every: int | None) -> None:

@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from recurrent import Recurrent
 from torch import Tensor, nn
 
 from equipoise.equilibrium import Broyden, Equilibrium, FixedPoint, Phantom, Unrolled
-from equipoise.errors import UserError
 from equipoise.models import DEQTransformer
-from equipoise.tasks.generation import Generator, Sampling, nucleus, usable_device
+from equipoise.models.generation import Generator, Sampling, nucleus, usable_device
+from tests.tasks.recurrent import Recurrent
 
 GREEDY = Sampling(greedy=True)
 
@@ -148,5 +147,5 @@ def test_draws_follow_seed_temperature_and_nucleus() -> None:
 
 
 def test_a_device_that_there_is_not_is_refused() -> None:
-    with pytest.raises(UserError, match="there is no device gpu7"):
+    with pytest.raises(ValueError, match="there is no device gpu7"):
         usable_device("gpu7")

@@ -9,17 +9,11 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from equipoise.equilibrium.state import Function
-from equipoise.models.sequence import (
-    SequenceOutput,
-    adapted_size,
-    check_tokens,
-    promoted,
-    size_for_vocabulary,
-)
-from equipoise.models.trellisnet.cell import TrellisCell
+from equipoise.models.sequence import SequenceOutput, check_tokens, promoted
+from equipoise.models.sizes import adapted_size, size_for_vocabulary
+from equipoise.models.trellisnet.base import TrellisBase
 from equipoise.models.trellisnet.sizes import EQUILIBRIUM_SIZES, SizeName
-from equipoise.models.trellisnet.token_ends import TokenEnds
-from equipoise.nn import sequence_mask, weights_computed_once
+from equipoise.nn import weights_computed_once
 
 
 class Segment(NamedTuple):
@@ -30,7 +24,7 @@ class Segment(NamedTuple):
     inputs: tuple[Tensor, ...]
 
 
-class DEQTrellisNet(nn.Module):
+class DEQTrellisNet(TrellisBase):
     """Tokens (B, T) -> hidden states (B, T, output width), the equilibrium of one trellis level.
 
     z* = f(z*, injection of the embedded tokens), z = [h | c], is found and differentiated by
@@ -66,22 +60,16 @@ class DEQTrellisNet(nn.Module):
         tokens, of the state inside f, of what the softmax reads. Raises ValueError where the
         numbers do not fit each other.
         """
-        super().__init__()
-        self.size = adapted_size(
+        shape = adapted_size(
             size_for_vocabulary(size, vocabulary, EQUILIBRIUM_SIZES),
             hidden_width=hidden_width, embedding_width=embedding_width,
             divisor=divisor, cutoffs=cutoffs, initial_range=initial_range,
         )  # fmt: skip
-        output_width = output_width or self.size.embedding_width
-        self.hidden_dropout = hidden_dropout
-        self.ends = TokenEnds(
-            vocabulary, embedding_width=self.size.embedding_width, output_width=output_width,
-            divisor=self.size.divisor, cutoffs=self.size.cutoffs, input_dropout=input_dropout,
-            output_dropout=output_dropout, tied=tie_weights,
-            initial_range=self.size.initial_range,
+        super().__init__(
+            vocabulary, shape, output_width=output_width, weight_norm=weight_norm,
+            input_dropout=input_dropout, hidden_dropout=hidden_dropout,
+            output_dropout=output_dropout, tie_weights=tie_weights,
         )  # fmt: skip
-        width = self.size.hidden_width + output_width
-        self.cell = TrellisCell(self.size.embedding_width, width, weight_norm=weight_norm)
         self.equilibrium = equilibrium
 
     def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
@@ -92,7 +80,7 @@ class DEQTrellisNet(nn.Module):
         """
         segment = self.segment(tokens, memory)
         z: Tensor = self.equilibrium(segment.f, segment.z0, *segment.inputs)
-        hidden = self.ends.read(z[..., : self.cell.width])
+        hidden = self.ends.read(self._hidden(z))
         return SequenceOutput(hidden, (z[:, -1:].detach(),))
 
     def segment(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> Segment:
@@ -109,17 +97,4 @@ class DEQTrellisNet(nn.Module):
 
     def readout(self, z: Tensor) -> Tensor:
         """Return the hidden states (B, T, output width) of a state of the equilibrium layer."""
-        return self.ends.last_channels(z[..., : self.cell.width])
-
-    def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return the negative log-likelihood (B, T) in nats of `targets`, 0 where they are -100."""
-        return self.ends.softmax.token_losses(hidden, targets)
-
-    def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """Return the log-probabilities (..., vocabulary) of what follows."""
-        return self.ends.softmax.log_probabilities(hidden)
-
-    def _masks(self, like: Tensor) -> tuple[Tensor, ...]:
-        if not self.training or self.hidden_dropout == 0:
-            return ()
-        return (sequence_mask(like, (len(like), 1, self.cell.width), self.hidden_dropout),)
+        return self.ends.last_channels(self._hidden(z))

@@ -10,17 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.equilibrium.state import Function
-from equipoise.models.deq_transformer.cell import Norm, TransformerCell
-from equipoise.models.deq_transformer.sizes import SIZES, SizeName
 from equipoise.models.sequence import (
     SequenceOutput,
-    adapted_size,
     check_tokens,
     latest_steps,
     memory_or_nothing,
     promoted,
-    size_for_vocabulary,
 )
+from equipoise.models.sizes import adapted_size, size_for_vocabulary
+from equipoise.models.transformer.cell import Norm, TransformerCell
+from equipoise.models.transformer.sizes import SIZES, SizeName
 from equipoise.nn import (
     INITIAL_STD,
     AdaptiveEmbedding,

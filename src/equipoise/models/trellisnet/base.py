@@ -1,4 +1,4 @@
-"""Both ends of a trellis network: from tokens to features, from states to probabilities."""
+"""What both trellis networks are made of: the ends, from tokens and to probabilities, and f."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from equipoise.models.trellisnet.cell import TrellisCell
+from equipoise.models.trellisnet.sizes import Size
 from equipoise.nn import AdaptiveEmbedding, AdaptiveSoftmax, VocabularyClusters, sequence_mask
 
 
@@ -69,3 +71,53 @@ class TokenEnds(nn.Module):
             return features
         shape = (features.shape[0], 1, features.shape[2])
         return features * sequence_mask(features, shape, probability)
+
+
+class TrellisBase(nn.Module):
+    """Embedding, softmax and cell; a subclass says how often the cell is applied."""
+
+    def __init__(
+        self,
+        vocabulary: int,
+        size: Size,
+        *,
+        output_width: int | None,
+        weight_norm: bool,
+        weight_drop: float = 0.0,
+        injection_bias: bool = True,
+        input_dropout: float,
+        hidden_dropout: float,
+        output_dropout: float,
+        tie_weights: bool,
+    ) -> None:
+        """Build the parts; an output_width of None is the embedding's width."""
+        super().__init__()
+        self.size = size
+        self.hidden_dropout = hidden_dropout
+        width = output_width or size.embedding_width
+        self.ends = TokenEnds(
+            vocabulary, embedding_width=size.embedding_width, output_width=width,
+            divisor=size.divisor, cutoffs=size.cutoffs, input_dropout=input_dropout,
+            output_dropout=output_dropout, tied=tie_weights, initial_range=size.initial_range,
+        )  # fmt: skip
+        self.cell = TrellisCell(
+            size.embedding_width, size.hidden_width + width, weight_norm=weight_norm,
+            weight_drop=weight_drop, injection_bias=injection_bias,
+        )  # fmt: skip
+
+    def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Return the negative log-likelihood (B, T) in nats of `targets`, 0 where they are -100."""
+        return self.ends.softmax.token_losses(hidden, targets)
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """Return the log-probabilities (..., vocabulary) of what follows."""
+        return self.ends.softmax.log_probabilities(hidden)
+
+    def _hidden(self, z: Tensor) -> Tensor:
+        """The half h of a state z = [h | c]."""
+        return z[..., : self.cell.width]
+
+    def _masks(self, like: Tensor) -> tuple[Tensor, ...]:
+        if not self.training or self.hidden_dropout == 0:
+            return ()
+        return (sequence_mask(like, (len(like), 1, self.cell.width), self.hidden_dropout),)

@@ -21,7 +21,7 @@ from equipoise.equilibrium import (
     spectral_radius,
 )
 from equipoise.models import DEQTransformer
-from equipoise.models.deq_transformer.model import Segment
+from equipoise.models.transformer.deq_transformer import Segment
 
 TIGHT = Broyden(max_steps=150, tol=1e-12, memory=100, patience=150)
 

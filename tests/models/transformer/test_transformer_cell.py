@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import relu
 
 from equipoise.equilibrium import jacobian_norm
-from equipoise.models.deq_transformer.cell import Norm, TransformerCell, layer_norm
+from equipoise.models.transformer.cell import Norm, TransformerCell, layer_norm
 from equipoise.nn import AttentionScene, SinusoidalPositions
 
 NORMS: tuple[Norm, ...] = ("post", "published_pre", "pre")
