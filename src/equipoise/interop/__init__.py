@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from equipoise.interop.errors import DoesNotFit
+from equipoise.interop.published_configuration import DoesNotFit
 
 if TYPE_CHECKING:
     from numpy import ndarray

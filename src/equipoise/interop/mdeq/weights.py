@@ -1,9 +1,18 @@
-"""The published names of MDEQ's parameters and buffers."""
+"""MDEQ's published weights: the several forms of a state dict, and their names."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
+from torch import Tensor
+
+from equipoise.interop.published_weights import WEIGHT_NORM_RULES, by_rules, primary_entries
+
+COPIES = ("fullstage_copy.", "full_stage_copy.", "deq.func_copy.", "loss.")
+"""The code of 2020 saves frozen copies of f, one step old; the segmentation's loss its weights."""
+SECOND_NAME = ("deq.func.", "fullstage.")
 RULES = [
     (r"stem\.projection\.conv", r"stage0.0"),
     (r"stem\.projection\.norm", r"stage0.1"),
@@ -27,17 +36,29 @@ RULES = [
     (r"heads\.mask_logits\.mix\.conv", r"last_layer.0"),
     (r"heads\.mask_logits\.mix\.norm", r"last_layer.1"),
     (r"heads\.mask_logits\.classifier", r"last_layer.3"),
-    (r"(.*)\.weight\.length$", r"\1.weight_g"),
-    (r"(.*)\.weight\.direction$", r"\1.weight_v"),
+    *WEIGHT_NORM_RULES,
 ]
+
+
+def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return every weight once, by its name in the code of 2021.
+
+    Takes a state dict, or a checkpoint with the entry `state_dict`; drops the prefixes of wrappers
+    (`module.`, `model.`), frozen copies and the loss's weights, and knows `full_stage.` and the
+    second names `deq.func.*` for `fullstage.*`. Second names whose values differ are named in a
+    warning. Raises DoesNotFit where an entry is no tensor, or two entries claim one name.
+    """
+    return primary_entries(checkpoint, SECOND_NAME, copies=COPIES, renamed=_of_2021)
 
 
 def published_name(name: str) -> str:
     """Return the published name of our parameter or buffer `name`."""
     name = re.sub(r"^stem\.layers\.(\d+)\.(conv|norm)", _stem_layer, name)
-    for pattern, replacement in RULES:
-        name = re.sub(f"^{pattern}", replacement, name)
-    return name
+    return by_rules(name, RULES)
+
+
+def _of_2021(key: str) -> str:
+    return key.replace("full_stage.", "fullstage.")
 
 
 def _stem_layer(match: re.Match[str]) -> str:
