@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from equipoise.errors import UserError
-from equipoise.tasks.carried_memory import Carried, SequenceOutput, carried_into, memory_length
 from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 from equipoise.tasks.token_metrics import IGNORED
 
 MEMORY = "carried_memory"
+
+
+class SequenceOutput(Protocol):
+    """What a model of token sequences returns; see `LanguageModelling`."""
+
+    @property
+    def hidden(self) -> Tensor:
+        """The states (B, T, D) that the softmax reads."""
+        ...
+
+    @property
+    def memory(self) -> tuple[Tensor, ...]:
+        """What the next segment is to be given."""
+        ...
+
+    @property
+    def auxiliary(self) -> tuple[Tensor, ...]:
+        """Further states that get a loss in training."""
+        ...
+
+
+class Carried(NamedTuple):
+    """The memory of `streams` pieces of text, in the layout of the model."""
+
+    streams: int
+    memory: tuple[Tensor, ...]
 
 
 class TokenPrediction(Objective):
@@ -108,8 +133,8 @@ class TokenPrediction(Objective):
         self._refuse_other_vocabulary()
         loaded, self.loaded_memory = self.loaded_memory, {}
         if loaded and loaded["processes"] == self.trainer.world_size:
-            own = tuple(part[self.global_rank].to(self.device) for part in loaded["memory"])
-            self.carried["train"] = Carried(loaded["streams"], own)
+            memory = tuple(part[self.global_rank].to(self.device) for part in loaded["memory"])
+            self.carried["train"] = Carried(loaded["streams"], memory)
 
     def on_validation_start(self) -> None:
         """Refuse a checkpoint with another vocabulary."""
@@ -149,12 +174,12 @@ class TokenPrediction(Objective):
         return gathered
 
     def _refuse_other_vocabulary(self) -> None:
-        loaded, own = self.loaded_vocabulary, self.vocabulary_state
-        if loaded and own and loaded != own:
+        loaded, present = self.loaded_vocabulary, self.vocabulary_state
+        if loaded and present and loaded != present:
             raise UserError(
                 f"the checkpoint was trained with another vocabulary ({_described(loaded)}) than "
-                f"that of this text ({_described(own)}): give the text that it was trained on, or "
-                "train anew"
+                f"that of this text ({_described(present)}): give the text that it was trained on, "
+                "or train anew"
             )
 
     def _evaluate(self, stage: str, batch: dict[str, Tensor]) -> None:
@@ -167,6 +192,35 @@ class TokenPrediction(Objective):
     def _close(self, stage: str) -> None:
         self.carried.pop(stage, None)
         super()._close(stage)
+
+
+def carried_into(
+    memories: Mapping[str, Carried], stage: str, batch: Mapping[str, Tensor]
+) -> tuple[Tensor, ...] | None:
+    """Return the memory that a batch continues.
+
+    None where its streams begin, or where the batch is of other streams, such as a part of one that
+    somebody measures with. `start` is on the host: nothing waits for the device.
+    """
+    carried = memories.get(stage)
+    if carried is None or bool(batch["start"]) or len(batch["tokens"]) != carried.streams:
+        return None
+    return carried.memory
+
+
+@contextmanager
+def memory_length(model: nn.Module, length: int | None) -> Iterator[None]:
+    """Give the model another length of memory for a while; None, or a model without: its own."""
+    if length is None or not hasattr(model, "memory_length"):
+        yield
+        return
+    network = cast(Any, model)
+    usual = network.memory_length
+    network.memory_length = length
+    try:
+        yield
+    finally:
+        network.memory_length = usual
 
 
 @contextmanager

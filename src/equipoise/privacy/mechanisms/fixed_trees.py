@@ -1,4 +1,4 @@
-"""HH4+: a static 4-ary tree made consistent and non-negative."""
+"""The methods on a tree that is fixed beforehand: Flat (one level), HIO and HH4+."""
 
 from __future__ import annotations
 
@@ -12,6 +12,41 @@ from equipoise.privacy.estimates.tree_estimate import TreeEstimate, consistent_n
 from equipoise.privacy.mechanisms.survey import Tally
 from equipoise.privacy.mechanisms.tree_survey import TreeSurvey
 from equipoise.privacy.oracles import OracleChoice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flat:
+    """A range is the sum of its values' raw estimates, so that its error grows with its length.
+
+    In one attribute this is CALM. Norm-Sub would make long ranges worse, not better.
+    """
+
+    name: ClassVar[str] = "flat"
+
+    oracle: OracleChoice = "oue"
+
+    def survey(self, domain: int | Sequence[int], epsilon: float, users: int) -> TreeSurvey:
+        """A single round: the tree is the domain and, one level below, its values."""
+        sizes = check_domain(domain)
+        return TreeSurvey(self, sizes, epsilon, users, Tree.full(sizes, max(sizes)), self.oracle)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HierarchicalIntervals:
+    """HIO: unbiased and unprocessed; a range is the sum of the highest nodes inside it.
+
+    Source: Wang et al. 2019 (SIGMOD), with OUE in place of OLH, which has the same variance.
+    """
+
+    name: ClassVar[str] = "hio"
+
+    branching: int = 4
+    oracle: OracleChoice = "oue"
+
+    def survey(self, domain: int | Sequence[int], epsilon: float, users: int) -> TreeSurvey:
+        """One round a level, in any order."""
+        tree = Tree.full(check_domain(domain), self.branching)
+        return TreeSurvey(self, domain, epsilon, users, tree, self.oracle)
 
 
 @dataclass(frozen=True, kw_only=True)
