@@ -156,7 +156,7 @@ class _FunctionalCotangent(torch.autograd.Function):
 
 
 def attach_rule(f: Function, solution: Solution, inputs: tuple[Tensor, ...], rule: Rule) -> State:
-    """f(z*) whose backward replaces its cotangent by `rule` before it goes on into f.
+    """f(z*) whose backward replaces its cotangent by `rule` before it reaches f.
 
     One graph of f, at the solution, serves every product of the rule and the last one. Where f(z*)
     is not finite, the value is z*.

@@ -25,7 +25,7 @@ class _Departed:
 class Compaction:
     """Once a part `share` of the rows that f sees has ended, f sees only the others.
 
-    The device is not read for it: how many go on is known from the check that froze the others.
+    It costs no host-device sync: the check that froze the others has counted those that stay.
     """
 
     def __init__(self, share: float, batch: int) -> None:

@@ -156,7 +156,7 @@ class FlatFunction:
         state = self.layout.restore(z)
         if self.origin is None:
             return self.layout.flatten(evaluate(self.f, state, *self.inputs))
-        self.latest = None  # lets go of the earlier graph before the next one is built
+        self.latest = None  # frees the earlier graph before the next one is built
         with torch.enable_grad():
             state = self.origin(state)
             value = evaluate(self.f, state, *self.inputs)

@@ -41,9 +41,9 @@ class Equilibrium(nn.Module):
     noise in training (`mixed_start`). start: None, or a rule that replaces the start that the model
     gives, in training and in evaluation.
 
-    What a forward leaves goes with the next one (`Pending`), so the layer can be copied and pickled
-    at any time. Inside activation checkpointing what is evaluated again draws the same numbers and
-    leaves nothing.
+    What a forward leaves is dropped by the next one (`Pending`), so the layer can be copied and
+    pickled at any time. Inside activation checkpointing, a repeated evaluation draws the same
+    numbers and leaves nothing.
 
     Where a solve in training has spent its budget, the gradient begins with its last evaluation if
     that is the solution's; finding that out costs one host-device sync.
@@ -89,7 +89,7 @@ class Equilibrium(nn.Module):
         or state, and for an f that returns no state of z0's shapes or writes into the one it gets.
         """
         if not recomputing():
-            self._pending.drop_what_is_over()
+            self._pending.drop_stale()
         solver, estimator = checked_solver(self.active_solver), checked_estimator(self.gradient)
         solver = self._keeping_states(self._budgeted(solver))
         start = self._started(as_state(z0, "z0"))

@@ -193,8 +193,8 @@ class Pending:
     """Penalties and states with their graphs, until they are taken or the next forward comes.
 
     A penalty stays as long as the graph of its forward's state does, so that a step of several
-    forwards finds all of them, and goes with the next forward once that graph is gone. Copies of a
-    layer, by copy or pickle, start with nothing.
+    forwards finds all of them, and is dropped by the next forward once that graph is gone. Copies
+    of a layer, by copy or pickle, start with nothing.
     """
 
     def __init__(self) -> None:
@@ -220,8 +220,8 @@ class Pending:
             first.register_hook(life)
         self._penalties.append((weakref.ref(life), penalty))
 
-    def drop_what_is_over(self) -> None:
-        """A forward begins: let go of the latest states, and of penalties of discarded forwards."""
+    def drop_stale(self) -> None:
+        """As a forward begins, drop the latest states, and penalties of discarded forwards."""
         self.states = ()
         self._penalties = [entry for entry in self._penalties if entry[0]() is not None]
 

@@ -165,7 +165,7 @@ def constant(state: State) -> State:
 def finite_or_kept(state: State, kept: State) -> State:
     """`state`, with the values of `kept` in the samples of which something is not finite.
 
-    A sum tells it, which is not finite wherever one of its terms is not; the device is not read.
+    Told by a sum, which is not finite wherever one of its terms is not; costs no host-device sync.
     """
     sums = [_row_sums(part.detach()) for part in parts(state)]
     finite = torch.isfinite(sum(sums[1:], sums[0]))

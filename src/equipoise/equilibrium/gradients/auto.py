@@ -59,8 +59,8 @@ class Auto:
     cotangent: their gradients towards f's parameters and inputs against that of the last
     candidate, which is taken for exact. A candidate qualifies while each of its latest `patience`
     cosines is at least min_cosine. A probe costs the exact solve and
-    a backward pass for each candidate, on the one graph of f that every candidate uses; it reads
-    the device once.
+    a backward pass for each candidate, on the one graph of f that every candidate uses, and one
+    host-device sync.
 
     candidates: from the cheapest to the exact one. measurements: the latest probes, in order.
     Processes of torch.distributed's default group take the mean of what they measure, each on its
@@ -97,7 +97,7 @@ class Auto:
         return f"auto:{label(self.active)}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values from which `load_state_dict` goes on with the same choices."""
+        """Plain values from which `load_state_dict` resumes with the same choices."""
         return {
             "candidates": [label(candidate) for candidate in self.candidates],
             "chosen": self.chosen,
@@ -106,7 +106,7 @@ class Auto:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state; one of other candidates says nothing about these and is left."""
+        """Resume from a state; that of other candidates says nothing about these and is ignored."""
         if state["candidates"] != [label(candidate) for candidate in self.candidates]:
             return
         self.chosen, self.calls = state["chosen"], state["calls"]
