@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from equipoise.data.cifar10 import Cifar10
-from equipoise.data.image_data_module import SplitName
 from equipoise.data.memory_images import MemoryImages
+from equipoise.data.module import SplitName
 from equipoise.errors import UserError
 
 
@@ -34,7 +34,7 @@ def test_the_splits(cifar_folder: Path) -> None:
     assert [len(module.splits[n]) for n in ("train", "val", "test")] == [54, 6, 15]
     together = torch.cat([images(module, "train"), images(module, "val"), images(module, "test")])
     assert len(together.flatten(1).unique(dim=0)) == 75
-    assert module.classes == ["cat", "dog", "owl"]
+    assert module.class_names == ["cat", "dog", "owl"]
     val = next(iter(module.val_dataloader()))
     assert torch.bincount(val["label"]).tolist() == [2, 2, 2]
 

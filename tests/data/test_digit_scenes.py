@@ -34,7 +34,7 @@ def test_batches_hold_images_masks_and_rows() -> None:
     assert first["mask"].dtype == torch.int64
     rows = torch.cat([batch["index"] for batch in batches])
     assert torch.equal(rows.sort().values, torch.arange(40))
-    assert module.classes == list(CLASSES)
+    assert module.class_names == list(CLASSES)
     assert len(CLASSES) == 11
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from equipoise.data.digits import Digits
-from equipoise.data.image_data_module import SplitName
 from equipoise.data.memory_images import MemoryImages
+from equipoise.data.module import SplitName
 from equipoise.errors import UserError
 
 
@@ -31,7 +31,7 @@ def test_the_splits_are_disjoint_and_hold_every_digit() -> None:
     assert sizes == [1294, 144, 359]
     every = torch.cat([images(module, "train"), images(module, "val"), images(module, "test")])
     assert len(every.flatten(1).unique(dim=0)) == 1797
-    assert module.classes == [str(digit) for digit in range(10)]
+    assert module.class_names == [str(digit) for digit in range(10)]
 
 
 def test_training_images_are_normalised() -> None:

@@ -11,7 +11,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
-from equipoise.data.hub_dataset import is_local, open_splits
+from equipoise.data.folders import is_local
+from equipoise.data.hub_dataset import open_splits
 from equipoise.errors import UserError
 
 CARD = """---

@@ -11,10 +11,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from equipoise.data import module
 from equipoise.data.cifar10 import Cifar10
 from equipoise.data.digits import Digits
 from equipoise.data.image_data_module import ImageDataModule
 from equipoise.data.indices import Shard
+from equipoise.data.memory_images import MemoryImages
+from equipoise.data.normalization import Normalization
+from equipoise.errors import UserError
 
 BATCHES = 4  # 54 training images in batches of 16
 EPOCHS = 3
@@ -154,8 +158,32 @@ def test_each_process_takes_its_own_part(monkeypatch: pytest.MonkeyPatch) -> Non
     for rank in range(2):
         data = Digits()
         data.setup()
-        monkeypatch.setattr(data, "_shard", lambda rank=rank: Shard(rank, 2))
+        monkeypatch.setattr(module, "shard_of", lambda data, rank=rank: Shard(rank, 2))
         for name, loader in (("train", data.train_dataloader()), ("test", data.test_dataloader())):
             rows[name] += [row for batch in loader for row in batch["index"].tolist()]
     assert sorted(rows["train"]) == list(range(1294))
     assert sorted(rows["test"]) == list(range(359))
+
+
+class OfOneClass(ImageDataModule):
+    """A data module with a constructor of its own, as one may write it."""
+
+    def __init__(self, classes: int, **settings: Any) -> None:
+        super().__init__(batch_size=2, **settings)
+        self.classes = classes
+
+    def read_split(self, name: module.SplitName) -> MemoryImages:
+        self.class_names = ["cat", "dog"]
+        white = Normalization((0.0,), (1.0,))
+        return MemoryImages(torch.zeros(3, 1, 8, 8), torch.zeros(3, dtype=torch.int64), white)
+
+
+def test_a_constructor_of_ones_own_gives_what_a_record_has() -> None:
+    data = OfOneClass(2, seed=3)
+    data.setup("fit")
+    assert (data.seed, data.num_workers, data.eval_batch_size) == (3, 0, None)
+    assert len(data.train_dataloader()) == len(data.val_dataloader()) == 2
+    with pytest.raises(UserError, match=r"task\.classes=1 is too few: the data has 2 classes"):
+        OfOneClass(1).setup("fit")
+    with pytest.raises(UserError, match=r"task\.num_workers is -1: set it to 0 or more"):
+        OfOneClass(1, num_workers=-1)

@@ -24,7 +24,7 @@ def test_the_published_folders(imagenet_folder: Path) -> None:
     data = module(imagenet_folder)
     data.setup()
     assert [len(data.splits[n]) for n in ("train", "val", "test")] == [6, 2, 2]
-    assert data.classes == ["n01440764", "n01443537"]
+    assert data.class_names == ["n01440764", "n01443537"]
     batch = next(iter(data.train_dataloader()))
     assert batch["image"].shape == (4, 3, 28, 28)
     assert [b["label"].tolist() for b in data.test_dataloader()] == [[0, 1]]
@@ -71,7 +71,7 @@ def test_what_tools_leave_behind_is_no_class(imagenet_folder: Path, junk: str) -
             (imagenet_folder / split / synset / junk).mkdir()
     data = module(imagenet_folder)
     data.setup()
-    assert data.classes == before.classes
+    assert data.class_names == before.class_names
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
         pairs = zip(getattr(before, loader)(), getattr(data, loader)(), strict=True)
         for expected, batch in pairs:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from equipoise.data import python_docs
-from equipoise.data.python_docs import PythonDocs, consecutive_parts, language_reference
+from equipoise.data.python_docs import PythonDocs, language_reference
+from equipoise.data.text_files import consecutive_parts
 from equipoise.errors import UserError
 
 

@@ -96,7 +96,7 @@ def test_the_data_module_draws_the_same_people_again() -> None:
 
 @pytest.mark.parametrize("settings_", [{"users": 0}, {"queries": 0}, {"batch_size": 0}])
 def test_numbers_below_one_are_refused(settings_: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="must be 1 or more"):
+    with pytest.raises(UserError, match="set it to 1 or more"):
         RangeQuery(**settings_)  # type: ignore[arg-type]
 
 

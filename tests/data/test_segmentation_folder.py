@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from segmentation_files import blocks, masked, noise, plain_folder, write
 
-from equipoise.data.image_data_module import SplitName
+from equipoise.data.module import SplitName
 from equipoise.data.segmentation_folder import SegmentationFolder
 from equipoise.errors import UserError
 

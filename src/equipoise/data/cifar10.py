@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import datasets
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from equipoise.data.crop_and_flip import CropAndFlip
 from equipoise.data.hub_dataset import open_splits
-from equipoise.data.image_data_module import ImageDataModule, SplitName, check_fraction
+from equipoise.data.image_data_module import ImageDataModule
 from equipoise.data.image_table import ImageTable
 from equipoise.data.memory_images import MemoryImages, decode_rows
+from equipoise.data.module import SplitName, check_fraction
 from equipoise.data.normalization import CIFAR10
 from equipoise.data.random_streams import stream
 from equipoise.data.splits import stratified_split
@@ -21,6 +23,7 @@ from equipoise.errors import UserError
 SIZE = 32
 
 
+@dataclass(kw_only=True, eq=False)
 class Cifar10(ImageDataModule):
     """Images (3, 32, 32), decoded once into memory, normalised by the published mean and std.
 
@@ -32,38 +35,24 @@ class Cifar10(ImageDataModule):
     those of `classes` classes, as many as the network has outputs.
     """
 
-    def __init__(
-        self,
-        *,
-        path: str = "uoft-cs/cifar10",
-        batch_size: int = 128,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        val_fraction: float = 0.02,
-        train_size: int | None = None,
-        num_workers: int = 0,
-        augment: bool = True,
-        classes: int = 10,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            num_workers=num_workers,
-        )
-        check_fraction("val_fraction", val_fraction)
-        self.path = path
-        self.val_fraction = val_fraction
-        self.train_size = train_size
-        self.augment = augment
-        self.class_count = classes
+    path: str = "uoft-cs/cifar10"
+    batch_size: int = 128
+    val_fraction: float = 0.02
+    train_size: int | None = None
+    augment: bool = True
+    classes: int = 10
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__post_init__()
+        check_fraction("val_fraction", self.val_fraction)
         self._published: Mapping[str, datasets.Dataset] = {}
 
     def read_split(self, name: SplitName) -> MemoryImages:
         """Decode one split; raises UserError when it cannot be had or has no images."""
         self._published = self._published or open_splits(self.path)
         published, rows = self._rows(name)
-        self.classes = published.classes
+        self.class_names = published.classes
         labels = published.labels[rows]
         if len(labels) == 0:
             raise UserError(f"{self.path} has no images left for {name}: change task.val_fraction.")
@@ -101,5 +90,5 @@ class Cifar10(ImageDataModule):
                 "set task.path to a dataset that has one."
             )
         table = ImageTable(self._published[name], f"the split '{name}' of {self.path}")
-        table.refuse_other_classes(self.class_count, whole=name == "train")
+        table.refuse_other_classes(self.classes, whole=name == "train")
         return table

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from equipoise.data.hub_dataset import local_folder
-from equipoise.data.image_data_module import SplitName
-from equipoise.data.listing import files_in, folders_in
+from equipoise.data.folders import files_in, folders_in, local_folder, required_path
 from equipoise.data.masked_data_module import MaskedDataModule
 from equipoise.data.masked_files import IGNORED, ImageAndMask, MaskedFiles
+from equipoise.data.module import SplitName
 from equipoise.errors import UserError
 
 IMAGES, MASKS = "leftImg8bit", "gtFine"
 IMAGE_ENDING, MASK_ENDING = "_leftImg8bit.png", "_gtFine_labelIds.png"
 PNG = (".png",)
 LABEL_IDS = 34
+WITHOUT_PATH = (
+    "Cityscapes has to be fetched: register at its site, unpack leftImg8bit_trainvaltest "
+    "and gtFine_trainvaltest into one folder and set task.path to it."
+)
 
 # The nineteen classes that count, by the id that the published masks give them.
 CLASS_OF_ID = {
@@ -29,6 +33,7 @@ CLASS_OF_ID = {
 }  # fmt: skip
 
 
+@dataclass(kw_only=True, eq=False)
 class Cityscapes(MaskedDataModule):
     """The folder `path` with leftImg8bit/{train,val,test}/<city>/<stem>_leftImg8bit.png.
 
@@ -36,37 +41,16 @@ class Cityscapes(MaskedDataModule):
     all others 255. Test is validation, since the masks of the test images were never published.
     """
 
-    def __init__(
-        self,
-        *,
-        path: str | None = None,
-        batch_size: int = 12,
-        eval_batch_size: int | None = 1,
-        seed: int = 0,
-        num_workers: int = 4,
-        crop: Sequence[int] = (512, 1024),
-        scales: Sequence[float] = (0.5, 2.1),
-        augment: bool = True,
-        min_crops_per_epoch: int = 1,
-        pad_multiple: int = 32,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            num_workers=num_workers,
-            crop=crop,
-            scales=scales,
-            augment=augment,
-            min_crops_per_epoch=min_crops_per_epoch,
-            pad_multiple=pad_multiple,
-        )
-        self.path = path
+    batch_size: int = 12
+    num_workers: int = 4
+    crop: Sequence[int] = (512, 1024)
+    scales: Sequence[float] = (0.5, 2.1)
+    mask_classes: int = len(CLASS_OF_ID)
 
     def find_files(self, name: SplitName) -> MaskedFiles:
         """Find the pairs of a split; raises UserError when there are none or a mask is missing."""
-        self.classes = list(CLASS_OF_ID.values())
-        root = local_folder(_given(self.path))
+        self.class_names = list(CLASS_OF_ID.values())
+        root = local_folder(required_path(self.path, WITHOUT_PATH))
         split = "train" if name == "train" else "val"
         images = _images(root / IMAGES / split)
         if not images:
@@ -106,12 +90,3 @@ def _pair(root: Path, split: str, image: Path) -> ImageAndMask:
     if not mask.is_file():
         raise UserError(f"The image {image} has no mask {mask}: fetch {MASKS} as well.")
     return ImageAndMask(image, mask)
-
-
-def _given(path: str | None) -> str:
-    if path is None:
-        raise UserError(
-            "Cityscapes has to be fetched: register at its site, unpack leftImg8bit_trainvaltest "
-            "and gtFine_trainvaltest into one folder and set task.path to it."
-        )
-    return path

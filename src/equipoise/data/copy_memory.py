@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from equipoise.data.image_data_module import SPLITS_OF_STAGE, SplitName
-from equipoise.data.indices import BatchIndex, EpochIndices, OrderedIndices, ShuffledIndices
-from equipoise.data.loader import Batch, BatchLoader
+from equipoise.data.indices import BatchIndex
+from equipoise.data.loader import Batch
+from equipoise.data.module import SPLITS, SplitDataModule, SplitName, refuse_below
 from equipoise.data.random_streams import stream
 from equipoise.data.sequence_data_module import SequenceDataModule
-from equipoise.data.text_data_module import refuse_below
-from equipoise.data.text_files import SPLITS
 from equipoise.errors import UserError
 
 REMEMBERED = 10
@@ -54,42 +53,30 @@ class CopySequences:
         }
 
 
-class CopyMemory(SequenceDataModule):
+@dataclass(kw_only=True, eq=False)
+class CopyMemory(SequenceDataModule, SplitDataModule):
     """Sequences with a delay of `length`, drawn by the seed, each whole in one segment.
 
     Without a memory of the symbols the best loss is 10 ln 8 / (length + 20) nats a token.
     """
 
-    def __init__(
-        self,
-        *,
-        length: int = 100,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        train_size: int = 10000,
-        val_size: int = 500,
-        test_size: int = 1000,
-        vocabulary: int | None = None,
-    ) -> None:
-        super().__init__()
-        for name, value in (("length", length), ("batch_size", batch_size),
-                            ("eval_batch_size", eval_batch_size), ("train_size", train_size),
-                            ("val_size", val_size), ("test_size", test_size)):  # fmt: skip
-            refuse_below(name, value, 1)
-        self.length = length
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.seed = seed
-        self.sizes: dict[SplitName, int] = {
-            "train": train_size, "val": val_size, "test": test_size
-        }  # fmt: skip
-        if vocabulary not in (None, VOCABULARY):
+    length: int = 100
+    batch_size: int = 32
+    train_size: int = 10000
+    val_size: int = 500
+    test_size: int = 1000
+    vocabulary: int | None = None
+    num_workers: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__post_init__()
+        refuse_below(self, 1, "length", "train_size", "val_size", "test_size")
+        if self.vocabulary not in (None, VOCABULARY):
             raise UserError(
-                f"copy_memory has {VOCABULARY} symbols, but the model was made for {vocabulary}: "
-                "train it anew on this task."
+                f"copy_memory has {VOCABULARY} symbols, but the model was made for "
+                f"{self.vocabulary}: train it anew on this task."
             )
-        self.splits: dict[SplitName, CopySequences] = {}
 
     @property
     def memoryless_loss(self) -> float:
@@ -100,37 +87,13 @@ class CopyMemory(SequenceDataModule):
         """Return the size of the vocabulary: blank, eight symbols, and the sign to recall."""
         return {"vocabulary": VOCABULARY}
 
-    def setup(self, stage: str | None = None) -> None:
-        """Draw the splits of a stage."""
-        for name in SPLITS_OF_STAGE.get(stage, SPLITS):
-            if name not in self.splits:
-                generator = stream(self.seed, SPLITS.index(name))
-                shape = (self.sizes[name], REMEMBERED)
-                symbols = torch.randint(1, SYMBOLS + 1, shape, generator=generator)
-                self.splits[name] = CopySequences(symbols.to(torch.uint8), self.length)
+    def read_split(self, name: SplitName) -> CopySequences:
+        """Draw one split."""
+        sizes = {"train": self.train_size, "val": self.val_size, "test": self.test_size}
+        generator = stream(self.seed, SPLITS.index(name))
+        symbols = torch.randint(1, SYMBOLS + 1, (sizes[name], REMEMBERED), generator=generator)
+        return CopySequences(symbols.to(torch.uint8), self.length)
 
     def facts(self, name: SplitName) -> dict[str, Any]:
         """Return what to know about a split beside the result on it."""
         return {"memoryless_loss": self.memoryless_loss}
-
-    def train_dataloader(self) -> BatchLoader:
-        """Return the shuffled training sequences, or a fixed order for `overfit_batches`."""
-        size, shard = self.sizes["train"], self.shard()
-        if getattr(self.trainer, "overfit_batches", 0) > 0:
-            return self._loader("train", OrderedIndices(size, self.batch_size, shard))
-        return self._loader("train", ShuffledIndices(size, self.batch_size, self.seed, shard))
-
-    def val_dataloader(self) -> BatchLoader:
-        """Return the validation sequences."""
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> BatchLoader:
-        """Return the test sequences."""
-        return self._evaluation_loader("test")
-
-    def _evaluation_loader(self, name: SplitName) -> BatchLoader:
-        batch_size = self.eval_batch_size or self.batch_size
-        return self._loader(name, OrderedIndices(self.sizes[name], batch_size, self.shard()))
-
-    def _loader(self, name: SplitName, indices: EpochIndices) -> BatchLoader:
-        return BatchLoader(self.splits[name], indices, seed=self.seed, num_workers=0)

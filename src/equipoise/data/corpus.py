@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from equipoise.data.image_data_module import SplitName
+from equipoise.data.module import SplitName
 from equipoise.data.vocabulary import Vocabulary
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from equipoise.data.image_data_module import ImageDataModule, SplitName, check_fraction
+from equipoise.data.image_data_module import ImageDataModule
 from equipoise.data.memory_images import MemoryImages
+from equipoise.data.module import SplitName, check_fraction
 from equipoise.data.normalization import Normalization
 from equipoise.data.random_streams import stream
 from equipoise.data.splits import stratified_split
@@ -18,39 +21,31 @@ IMAGES = 1797
 DIGITS = Normalization(mean=(0.3053,), std=(0.3760,), white=16)
 
 
+@dataclass(kw_only=True, eq=False)
 class Digits(ImageDataModule):
     """Ten classes of grey images (1, 8, 8), divided with equal mixtures of classes.
 
     `test_fraction` of all images is the test split, `val_fraction` of the others the validation
-    split, both drawn by `seed`; with `val_fraction=0` the test split serves for both.
+    split, both drawn by `seed`; with `val_fraction=0` the test split serves for both. `classes` is
+    how many outputs the network has.
     """
 
-    def __init__(
-        self,
-        *,
-        batch_size: int = 64,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
-        num_workers: int = 0,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            num_workers=num_workers,
-        )
-        check_fraction("val_fraction", val_fraction)
-        check_fraction("test_fraction", test_fraction)
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
+    batch_size: int = 64
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    classes: int = 10
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__post_init__()
+        check_fraction("val_fraction", self.val_fraction)
+        check_fraction("test_fraction", self.test_fraction)
         self._refuse_empty_splits()
 
     def read_split(self, name: SplitName) -> MemoryImages:
         """Return one split."""
         digits = load_digits()
-        self.classes = [str(label) for label in digits.target_names]
+        self.class_names = [str(label) for label in digits.target_names]
         images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
         labels = torch.from_numpy(digits.target).long()
         rows = self._rows(name, labels)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from equipoise.data.digit_scenes import SCENES, DigitScenes
-from equipoise.data.image_data_module import ImageDataModule, SplitName
 from equipoise.data.indices import BatchIndex
-from equipoise.data.loader import Batch
+from equipoise.data.loader import Batch, BatchDataset
 from equipoise.data.memory_scenes import MemoryScenes
+from equipoise.data.module import SplitName
 from equipoise.data.scene_drawing import WHITE
 
 
-class DigitsAndScenes(ImageDataModule):
+@dataclass(kw_only=True, eq=False)
+class DigitsAndScenes(DigitScenes):
     """The bundled digits, enlarged to the scenes' canvas, and the scenes of task=digit_scenes.
 
     A sample is a digit and a scene of the same split. For validation and test there are as many of
@@ -22,38 +25,11 @@ class DigitsAndScenes(ImageDataModule):
     (B,), "scene" (B, 1, canvas, canvas), "mask" (B, canvas, canvas), "index" (B,)}.
     """
 
-    def __init__(
-        self,
-        *,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
-        train_scenes: int = 4000,
-        canvas: int = 32,
-        num_workers: int = 0,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            num_workers=num_workers,
-        )
-        self.scenes = DigitScenes(
-            seed=seed,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            train_scenes=train_scenes,
-            canvas=canvas,
-        )
-
-    def read_split(self, name: SplitName) -> DigitsWithScenes:
+    def read_split(self, name: SplitName) -> BatchDataset:
         """Draw the scenes of one split beside its digits; raises UserError without digits."""
-        scenes = self.scenes.read_split(name)
-        self.classes = self.scenes.classes
-        digits = self.scenes.digits.read_split(name)
-        return DigitsWithScenes(enlarged(digits.images, self.scenes.canvas), digits.labels, scenes)
+        digits = self.digits.read_split(name)
+        images = enlarged(digits.images, self.canvas)
+        return DigitsWithScenes(images, digits.labels, self.read_scenes(name))
 
 
 class DigitsWithScenes:

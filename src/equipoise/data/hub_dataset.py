@@ -14,43 +14,12 @@ from datasets.data_files import DataFilesDict
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
-from equipoise.data.listing import files_in, folders_in
+from equipoise.data.folders import folders_in, holds_parquet, is_local, local_folder
 from equipoise.errors import UserError
 
 REACH_SECONDS = 5.0
-PARQUET = (".parquet",)
 LOADING_ERRORS = (DatasetsError, OSError, ValueError)
 LOG = logging.getLogger(__name__)
-
-
-def is_local(path: str) -> bool:
-    """Tell whether `path` names a folder of this machine and not a dataset `owner/name`."""
-    written_as_folder = path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path
-    return written_as_folder or Path(path).exists()
-
-
-def local_folder(path: str) -> Path:
-    """Return the folder that `path` names; raises UserError when there is none."""
-    folder = expanded(path)
-    if not folder.is_dir():
-        raise UserError(f"The folder {path} does not exist: set task.path to the dataset's folder.")
-    return folder
-
-
-def expanded(path: str) -> Path:
-    """Return the path with the folder of a user in place of ~; raises UserError without one."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise UserError(
-            f"The home folder in {path} is not known: set task.path to the whole path."
-        ) from error
-
-
-def holds_parquet(folder: Path) -> bool:
-    """Tell whether the folder, or one directly in it, has parquet files."""
-    places = (folder, *(folder / name for name in folders_in(folder)))
-    return any(files_in(place, PARQUET) for place in places)
 
 
 class PublishedSplits(Mapping[str, datasets.Dataset]):

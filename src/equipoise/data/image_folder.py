@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from equipoise.data.listing import IMAGE_ENDINGS, files_in, folders_in
+from equipoise.data.folders import IMAGE_ENDINGS, files_in, folders_in
 from equipoise.errors import UserError
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,24 @@ import datasets
 
 from equipoise.data.decoded_images import DecodedImages, evaluation_transform, training_transform
 from equipoise.data.encoded_images import EncodedImages
-from equipoise.data.hub_dataset import holds_parquet, is_local, local_folder, open_splits
-from equipoise.data.image_data_module import ImageDataModule, SplitName, refuse_other_classes
+from equipoise.data.folders import holds_parquet, is_local, local_folder, required_path
+from equipoise.data.hub_dataset import open_splits
+from equipoise.data.image_data_module import ImageDataModule, refuse_other_classes
 from equipoise.data.image_folder import ImageFolder, class_folders
 from equipoise.data.image_table import ImageTable
+from equipoise.data.module import SplitName
 from equipoise.data.normalization import IMAGENET
 from equipoise.errors import UserError
 
 VALIDATION_NAMES = ("validation", "val")
+WITHOUT_PATH = (
+    "ImageNet has to be fetched: accept the licence of ILSVRC/imagenet-1k on the Hugging "
+    "Face hub, log in and set task.path=ILSVRC/imagenet-1k, or set task.path to a folder "
+    "with train/<synset>/*.JPEG and val/<synset>/*.JPEG."
+)
 
 
+@dataclass(kw_only=True, eq=False)
 class ImageNet(ImageDataModule):
     """Photographs as (3, image_size, image_size), decoded anew for each batch.
 
@@ -30,28 +39,16 @@ class ImageNet(ImageDataModule):
     and shape, and flips; otherwise training images are cropped in the centre like the others.
     """
 
-    def __init__(
-        self,
-        *,
-        path: str | None = None,
-        batch_size: int = 128,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        num_workers: int = 4,
-        augment: bool = True,
-        classes: int = 1000,
-        image_size: int = 224,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            num_workers=num_workers,
-        )
-        self.path = path
-        self.augment = augment
-        self.class_count = classes
-        self.image_size = image_size
+    path: str | None = None
+    batch_size: int = 128
+    num_workers: int = 4
+    augment: bool = True
+    classes: int = 1000
+    image_size: int = 224
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__post_init__()
         self._published: Mapping[str, datasets.Dataset] = {}
 
     def inspect(self) -> dict[str, Any]:
@@ -60,15 +57,15 @@ class ImageNet(ImageDataModule):
         Raises UserError where there are no images, or of another number of classes. A table is
         looked at when it is read, since that may have to fetch it.
         """
-        path = _given(self.path)
+        path = required_path(self.path, WITHOUT_PATH)
         if _is_folder(path):
             self._class_folders(local_folder(path))
         return {}
 
     def read_split(self, name: SplitName) -> DecodedImages:
         """Find the images of one split; raises UserError when it cannot be had."""
-        source = self._source(name, _given(self.path))
-        self.classes = source.classes
+        source = self._source(name, required_path(self.path, WITHOUT_PATH))
+        self.class_names = source.classes
         augmented = self.augment and name == "train"
         transform = (training_transform if augmented else evaluation_transform)(self.image_size)
         return DecodedImages(source, transform, IMAGENET, self.seed)
@@ -78,7 +75,7 @@ class ImageNet(ImageDataModule):
             return self._folder(name, local_folder(path))
         self._published = self._published or open_splits(path)
         table = self._table(name, path)
-        table.refuse_other_classes(self.class_count, whole=name == "train")
+        table.refuse_other_classes(self.classes, whole=name == "train")
         return table
 
     def _folder(self, name: SplitName, root: Path) -> ImageFolder:
@@ -91,7 +88,7 @@ class ImageNet(ImageDataModule):
 
     def _class_folders(self, root: Path) -> list[str]:
         classes = class_folders(root / "train")
-        refuse_other_classes(f"The folder {root / 'train'}", len(classes), self.class_count)
+        refuse_other_classes(f"The folder {root / 'train'}", len(classes), self.classes)
         return classes
 
     def _table(self, name: SplitName, path: str) -> ImageTable:
@@ -103,16 +100,6 @@ class ImageNet(ImageDataModule):
             f"{path} has no split '{wanted[0]}', only {', '.join(self._published)}: "
             "set task.path to a dataset that has one."
         )
-
-
-def _given(path: str | None) -> str:
-    if path is None:
-        raise UserError(
-            "ImageNet has to be fetched: accept the licence of ILSVRC/imagenet-1k on the Hugging "
-            "Face hub, log in and set task.path=ILSVRC/imagenet-1k, or set task.path to a folder "
-            "with train/<synset>/*.JPEG and val/<synset>/*.JPEG."
-        )
-    return path
 
 
 def _is_folder(path: str) -> bool:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from equipoise.data.image_data_module import ImageDataModule, SplitName
+from equipoise.data.image_data_module import ImageDataModule
 from equipoise.data.masked_files import MaskedFiles
 from equipoise.data.masked_images import MaskedImages
+from equipoise.data.module import SPLITS, SplitName, refuse_below
 from equipoise.data.normalization import IMAGENET
 from equipoise.data.scale_crop_and_flip import ScaleCropAndFlip
 from equipoise.errors import UserError
 
-SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
-
+@dataclass(kw_only=True, eq=False)
 class MaskedDataModule(ImageDataModule):
     """Random crops (3, *crop) of scaled images for training, whole images for validation and test.
 
@@ -25,40 +26,36 @@ class MaskedDataModule(ImageDataModule):
     as well, and each comes once. Whole images are padded to multiples of `pad_multiple`.
     """
 
-    def __init__(
-        self,
-        *,
-        batch_size: int,
-        eval_batch_size: int | None,
-        seed: int,
-        num_workers: int,
-        crop: Sequence[int],
-        scales: Sequence[float],
-        augment: bool,
-        min_crops_per_epoch: int,
-        pad_multiple: int,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            num_workers=num_workers,
-        )
-        if len(crop) != 2 or min(crop) < 1:
-            raise UserError(f"task.crop is {list(crop)}: set it to [height,width] in pixels.")
-        if len(scales) != 2 or not 0 < scales[0] <= scales[1]:
-            raise UserError(f"task.scales is {list(scales)}: set it to [least,most] above 0.")
-        if pad_multiple < 1:
-            raise UserError(f"task.pad_multiple is {pad_multiple}: set it to 1 or more.")
-        if min_crops_per_epoch < 1:
+    counted_by: ClassVar[str] = "mask_classes"
+
+    path: str | None = None
+    eval_batch_size: int | None = 1
+    crop: Sequence[int]
+    scales: Sequence[float]
+    augment: bool = True
+    min_crops_per_epoch: int = 1
+    pad_multiple: int = 32
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__post_init__()
+        if len(self.crop) != 2 or min(self.crop) < 1:
+            raise UserError(f"task.crop is {list(self.crop)}: set it to [height,width] in pixels.")
+        if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1]:
+            raise UserError(f"task.scales is {list(self.scales)}: set it to [least,most] above 0.")
+        refuse_below(self, 1, "pad_multiple", "min_crops_per_epoch")
+
+    def check_model(self, model: object) -> None:
+        """Raise UserError where whole images are padded to sizes that the network cannot divide.
+
+        `model.image_multiple` is what it asks for; where it asks for nothing, everything fits.
+        """
+        multiple = getattr(model, "image_multiple", 1)
+        if self.pad_multiple % multiple:
             raise UserError(
-                f"task.min_crops_per_epoch is {min_crops_per_epoch}: set it to 1 or more."
+                f"task.pad_multiple={self.pad_multiple} leaves whole images with sides that the "
+                f"model's branches cannot divide: set it to a multiple of {multiple}"
             )
-        self.crop = tuple(crop)
-        self.scales = tuple(scales)
-        self.augment = augment
-        self.min_crops_per_epoch = min_crops_per_epoch
-        self.pad_multiple = pad_multiple
 
     @abstractmethod
     def find_files(self, name: SplitName) -> MaskedFiles:

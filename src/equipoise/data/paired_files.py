@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from equipoise.data.listing import IMAGE_ENDINGS, files_in
+from equipoise.data.folders import IMAGE_ENDINGS, files_in
 from equipoise.data.masked_files import ImageAndMask
 from equipoise.errors import UserError
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from equipoise.data.corpus import Corpus, encode
-from equipoise.data.hub_dataset import local_folder
+from equipoise.data.folders import local_folder, required_path
+from equipoise.data.module import SPLITS
 from equipoise.data.text_data_module import TextDataModule
-from equipoise.data.text_files import SPLITS, SplitFiles, Stamp, published_files, read_utf8, stamp
+from equipoise.data.text_files import SplitFiles, Stamp, published_files, read_utf8, stamp
 from equipoise.data.vocabulary import Characters
 from equipoise.data.wikitext import words_of_files
-from equipoise.errors import UserError
 
 WORD_LAYOUTS = ("ptb.{}.txt", "{}.txt")
 CHARACTER_LAYOUTS = ("ptb.char.{}.txt", "{}.txt")
 
 
+@dataclass(kw_only=True, eq=False)
 class PennTreebank(TextDataModule):
     """Sentences of the Wall Street Journal in 10,000 words: a folder with ptb.{...}.txt.
 
@@ -24,35 +27,19 @@ class PennTreebank(TextDataModule):
     Source: Mikolov's preprocessing of the Penn Treebank (Marcus et al. 1993).
     """
 
-    def __init__(
-        self,
-        *,
-        path: str | None = None,
-        batch_size: int = 16,
-        eval_batch_size: int | None = 10,
-        segment_length: int = 110,
-        eval_segment_length: int | None = None,
-        memory_length: int = 110,
-        eval_memory_length: int | None = None,
-        vocabulary: int | None = None,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            segment_length=segment_length,
-            eval_segment_length=eval_segment_length,
-            memory_length=memory_length,
-            eval_memory_length=eval_memory_length,
-            vocabulary=vocabulary,
-        )
-        self.path = path
+    path: str | None = None
+    batch_size: int = 16
+    eval_batch_size: int | None = 10
+    segment_length: int = 110
+    memory_length: int = 110
 
     def read_corpus(self) -> Corpus:
         """Read the three splits; raises UserError when one is missing."""
-        files = published_files(local_folder(given(self.path, "ptb", "ptb")), WORD_LAYOUTS)
+        files = published_files(_folder(self.path, "ptb", "ptb"), WORD_LAYOUTS)
         return words_of_files(files, stamp(files))
 
 
+@dataclass(kw_only=True, eq=False)
 class PennTreebankCharacters(TextDataModule):
     """The same sentences by characters: a folder with ptb.char.{train,valid,test}.txt.
 
@@ -60,32 +47,15 @@ class PennTreebankCharacters(TextDataModule):
     feed stands for the published <eos>.
     """
 
-    def __init__(
-        self,
-        *,
-        path: str | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int | None = 10,
-        segment_length: int = 200,
-        eval_segment_length: int | None = None,
-        memory_length: int = 200,
-        eval_memory_length: int | None = None,
-        vocabulary: int | None = None,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            segment_length=segment_length,
-            eval_segment_length=eval_segment_length,
-            memory_length=memory_length,
-            eval_memory_length=eval_memory_length,
-            vocabulary=vocabulary,
-        )
-        self.path = path
+    path: str | None = None
+    batch_size: int = 32
+    eval_batch_size: int | None = 10
+    segment_length: int = 200
+    memory_length: int = 200
 
     def read_corpus(self) -> Corpus:
         """Read the three splits; raises UserError when one is missing."""
-        folder = local_folder(given(self.path, "ptb_char", "ptb.char"))
+        folder = _folder(self.path, "ptb_char", "ptb.char")
         files = published_files(folder, CHARACTER_LAYOUTS)
         return characters_of_files(files, stamp(files))
 
@@ -106,11 +76,10 @@ def joined(text: str) -> str:
     return text.replace(" ", "").replace("_", " ")
 
 
-def given(path: str | None, task: str, prefix: str) -> str:
-    """Return the path. Raises UserError where none was given."""
-    if path is None:
-        raise UserError(
-            f"task={task} needs the published files, which may not be handed on: set task.path to "
-            f"the folder with {prefix}.train.txt, {prefix}.valid.txt and {prefix}.test.txt."
-        )
-    return path
+def _folder(path: str | None, task: str, prefix: str) -> Path:
+    """Return the folder of the files. Raises UserError where none was given or there is none."""
+    refusal = (
+        f"task={task} needs the published files, which may not be handed on: set task.path to "
+        f"the folder with {prefix}.train.txt, {prefix}.valid.txt and {prefix}.test.txt."
+    )
+    return local_folder(required_path(path, refusal))

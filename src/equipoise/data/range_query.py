@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from equipoise.data.attribute_cells import DEFAULT_CELLS, cells_of
 from equipoise.data.distributions import Distribution, draw
 from equipoise.data.indices import OrderedIndices, Shard
 from equipoise.data.loader import BatchLoader
+from equipoise.data.module import refuse_below, shard_of
 from equipoise.data.population import Limits, Population
 from equipoise.data.random_streams import stream_seed
 from equipoise.data.range_workload import RangeWorkload, workload
@@ -28,6 +30,7 @@ DEFAULT_USERS = 100_000
 PEOPLE, QUERIES = 0, 1  # what a stream of random numbers is for
 
 
+@dataclass(kw_only=True, eq=False)
 class RangeQuery(LightningDataModule):
     """People with one or several integer attributes, and range queries with their true answers.
 
@@ -43,42 +46,27 @@ class RangeQuery(LightningDataModule):
     blocks, and none is left out, for any number of processes. test: the queries.
     """
 
-    def __init__(
-        self,
-        *,
-        path: str | None = None,
-        encoding: str | None = None,
-        columns: list[str] | None = None,
-        domain: int | list[int] | None = None,
-        limits: list[Limits | None] | None = None,
-        distribution: Distribution = "gaussian",
-        correlation: float = 0.0,
-        users: int | None = None,
-        queries: int = 200,
-        volumes: Sequence[float] = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9),
-        batch_size: int = 4096,
-        seed: int = 0,
-    ) -> None:
+    path: str | None = None
+    encoding: str | None = None
+    columns: list[str] | None = None
+    domain: int | list[int] | None = None
+    limits: list[Limits | None] | None = None
+    distribution: Distribution = "gaussian"
+    correlation: float = 0.0
+    users: int | None = None
+    queries: int = 200
+    volumes: Sequence[float] = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9)
+    batch_size: int = 4096
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
         super().__init__()
-        for name, number in (("users", users), ("queries", queries), ("batch_size", batch_size)):
-            if number is not None and number < 1:
-                raise UserError(f"task.{name}={number} must be 1 or more")
-        for volume in volumes:
+        refuse_below(self, 1, "users", "queries", "batch_size")
+        for volume in self.volumes:
             if not 0 < volume <= 1:
                 raise UserError(f"task.volumes: {volume} must lie above 0, up to 1")
-        _check_source(path, encoding, limits, correlation)
-        self.path = path
-        self.encoding = encoding
-        self.columns = columns
-        self.domain = domain
-        self.limits = limits
-        self.distribution: Distribution = distribution
-        self.correlation = correlation
-        self.users = users
-        self.queries = queries
-        self.volumes = tuple(volumes)
-        self.batch_size = batch_size
-        self.seed = seed
+        _check_source(self.path, self.encoding, self.limits, self.correlation)
         self.groups: SurveyGroups | None = None
 
     def inspect(self) -> dict[str, Any]:
@@ -119,7 +107,7 @@ class RangeQuery(LightningDataModule):
         """Return the blocks of people, a round an epoch."""
         if self.groups is None:
             raise RuntimeError("divide tells first who answers in which round")
-        indices = BlockIndices(len(self.groups), self._shard())
+        indices = BlockIndices(len(self.groups), shard_of(self))
         return BatchLoader(self.groups, indices, seed=self.seed, num_workers=0)
 
     def test_dataloader(self) -> BatchLoader:
@@ -132,10 +120,6 @@ class RangeQuery(LightningDataModule):
     ) -> Any:
         """Leave the values on the host, where they are counted."""
         return batch
-
-    def _shard(self) -> Shard:
-        trainer = self.trainer
-        return Shard() if trainer is None else Shard(trainer.global_rank, trainer.world_size)
 
     def _generator(self, purpose: int) -> np.random.Generator:
         return np.random.default_rng(stream_seed(self.seed, purpose))
@@ -168,20 +152,20 @@ def read_population(
     encoding: str | None,
 ) -> Population:
     """The people of a file; the latest one is kept. Raises UserError as `RangeQuery` does."""
-    found = read_columns(path, columns, encoding)
-    sizes = _for_each(domain, len(found))
-    ends = limits or (None,) * len(found)
-    if len(ends) != len(found):
+    numbers_of = read_columns(path, columns, encoding)
+    sizes = _for_each(domain, len(numbers_of))
+    ends = limits or (None,) * len(numbers_of)
+    if len(ends) != len(numbers_of):
         raise UserError(
-            f"task.limits needs [low,high], or null, for each of the {len(found)} columns"
+            f"task.limits needs [low,high], or null, for each of the {len(numbers_of)} columns"
         )
     parts = [
         cells_of(numbers, name, size, _ends(end, name))
-        for (name, numbers), size, end in zip(found.items(), sizes, ends, strict=True)
+        for (name, numbers), size, end in zip(numbers_of.items(), sizes, ends, strict=True)
     ]
     values = np.stack([cells for cells, _, _ in parts], axis=1)
     return Population(
-        values, tuple(s for _, s, _ in parts), tuple(found), tuple(e for _, _, e in parts)
+        values, tuple(s for _, s, _ in parts), tuple(numbers_of), tuple(e for _, _, e in parts)
     )
 
 
@@ -227,5 +211,5 @@ def _stamp(path: str) -> tuple[int, int]:
     file = Path(os.path.expanduser(path))
     if not file.is_file():
         return 0, 0
-    found = file.stat()
-    return found.st_mtime_ns, found.st_size
+    state = file.stat()
+    return state.st_mtime_ns, state.st_size

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from equipoise.data.hub_dataset import local_folder
-from equipoise.data.image_data_module import SplitName, check_fraction
+from equipoise.data.folders import local_folder, required_path
 from equipoise.data.mask_values import (
     BLACK_AND_WHITE,
     MaskValues,
@@ -18,13 +18,20 @@ from equipoise.data.mask_values import (
     only_black_and_white,
     translate,
 )
-from equipoise.data.masked_data_module import SPLITS, MaskedDataModule
+from equipoise.data.masked_data_module import MaskedDataModule
 from equipoise.data.masked_files import IGNORED, ImageAndMask, MaskedFiles, progress
+from equipoise.data.module import SPLITS, SplitName, check_fraction
 from equipoise.data.paired_files import find_pairs
 from equipoise.data.random_streams import stream
 from equipoise.errors import UserError
 
+WITHOUT_PATH = (
+    "task=segmentation_folder needs images of your own: set task.path to a folder with "
+    "images/<name>.jpg and masks/<name>.png."
+)
 
+
+@dataclass(kw_only=True, eq=False)
 class SegmentationFolder(MaskedDataModule):
     """Images and masks in `path`: images/<stem>.jpg with masks/<stem>.png, or both in one folder.
 
@@ -38,46 +45,23 @@ class SegmentationFolder(MaskedDataModule):
     hold 0 and 255 alone have two classes, all others are numbered as above.
     """
 
-    def __init__(
-        self,
-        *,
-        path: str | None = None,
-        batch_size: int = 8,
-        eval_batch_size: int | None = 1,
-        seed: int = 0,
-        num_workers: int = 0,
-        val_fraction: float = 0.15,
-        test_fraction: float = 0.15,
-        mask_classes: int | None = None,
-        mask_values: Sequence[int] | None = None,
-        crop: Sequence[int] = (192, 256),
-        scales: Sequence[float] = (0.9, 1.2),
-        augment: bool = True,
-        min_crops_per_epoch: int = 1,
-        pad_multiple: int = 32,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            num_workers=num_workers,
-            crop=crop,
-            scales=scales,
-            augment=augment,
-            min_crops_per_epoch=min_crops_per_epoch,
-            pad_multiple=pad_multiple,
-        )
-        check_fraction("val_fraction", val_fraction)
-        check_fraction("test_fraction", test_fraction)
-        if mask_classes is not None and not 2 <= mask_classes <= IGNORED:
-            raise UserError(f"task.mask_classes is {mask_classes}: set it to 2 to {IGNORED}.")
-        if mask_values is not None:
-            check_mask_values(mask_values, mask_classes)
-        self.path = path
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.mask_classes = mask_classes
-        self.mask_values = mask_values
+    batch_size: int = 8
+    val_fraction: float = 0.15
+    test_fraction: float = 0.15
+    mask_classes: int | None = None
+    mask_values: Sequence[int] | None = None
+    crop: Sequence[int] = (192, 256)
+    scales: Sequence[float] = (0.9, 1.2)
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__post_init__()
+        check_fraction("val_fraction", self.val_fraction)
+        check_fraction("test_fraction", self.test_fraction)
+        if self.mask_classes is not None and not 2 <= self.mask_classes <= IGNORED:
+            raise UserError(f"task.mask_classes is {self.mask_classes}: set it to 2 to {IGNORED}.")
+        if self.mask_values is not None:
+            check_mask_values(self.mask_values, self.mask_classes)
 
     def inspect(self) -> dict[str, Any]:
         """Check all files, and settle classes and numbers of the masks where they were not given.
@@ -101,7 +85,7 @@ class SegmentationFolder(MaskedDataModule):
 
     def find_files(self, name: SplitName) -> MaskedFiles:
         """Find the pairs of a split; raises UserError when there are none or one is incomplete."""
-        root = local_folder(_given(self.path))
+        root = local_folder(required_path(self.path, WITHOUT_PATH))
         pairs = self._splits(root)[name]
         if not pairs:
             raise UserError(
@@ -133,10 +117,10 @@ class SegmentationFolder(MaskedDataModule):
         return {"mask_classes": values.classes(Path(str(self.path)))}
 
     def _splits(self, root: Path) -> dict[SplitName, list[ImageAndMask]]:
-        found = {name: find_pairs(root, name) for name in SPLITS}
-        train = found["train"] or find_pairs(root, None)
-        test, val = found["test"], found["val"]
-        if not found["train"]:
+        folders = {name: find_pairs(root, name) for name in SPLITS}
+        train = folders["train"] or find_pairs(root, None)
+        test, val = folders["test"], folders["val"]
+        if not folders["train"]:
             train, test = self._hold_out(train, self.test_fraction, 5)
         if not val:
             train, val = self._hold_out(train, self.val_fraction, 6)
@@ -153,12 +137,3 @@ class SegmentationFolder(MaskedDataModule):
             [pair for row, pair in enumerate(pairs) if row not in held],
             [pair for row, pair in enumerate(pairs) if row in held],
         )
-
-
-def _given(path: str | None) -> str:
-    if path is None:
-        raise UserError(
-            "task=segmentation_folder needs images of your own: set task.path to a folder with "
-            "images/<name>.jpg and masks/<name>.png."
-        )
-    return path

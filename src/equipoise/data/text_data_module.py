@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 from equipoise.data.corpus import Corpus, EncodedText
-from equipoise.data.image_data_module import SplitName
 from equipoise.data.loader import BatchLoader
+from equipoise.data.module import SPLITS, SplitName, refuse_below, shard_of
 from equipoise.data.sequence_data_module import SequenceDataModule
-from equipoise.data.text_files import SPLITS
 from equipoise.data.text_segments import SegmentIndices, TextSegments
 from equipoise.errors import UserError
 
 
+@dataclass(kw_only=True, eq=False)
 class TextDataModule(SequenceDataModule, ABC):
     """Cut each split into `batch_size` streams, whose next segments make the next batch.
 
@@ -27,31 +28,20 @@ class TextDataModule(SequenceDataModule, ABC):
     takes its own streams.
     """
 
-    def __init__(
-        self,
-        *,
-        batch_size: int,
-        eval_batch_size: int | None,
-        segment_length: int,
-        eval_segment_length: int | None,
-        memory_length: int,
-        eval_memory_length: int | None,
-        vocabulary: int | None,
-    ) -> None:
+    batch_size: int
+    eval_batch_size: int | None = None
+    segment_length: int
+    eval_segment_length: int | None = None
+    memory_length: int
+    eval_memory_length: int | None = None
+    vocabulary: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
         super().__init__()
-        refuse_below("batch_size", batch_size, 1)
-        refuse_below("eval_batch_size", eval_batch_size, 1)
-        refuse_below("segment_length", segment_length, 1)
-        refuse_below("eval_segment_length", eval_segment_length, 1)
-        refuse_below("memory_length", memory_length, 0)
-        refuse_below("eval_memory_length", eval_memory_length, 0)
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.segment_length = segment_length
-        self.eval_segment_length = eval_segment_length
-        self.memory_length = memory_length
-        self.eval_memory_length = eval_memory_length
-        self.vocabulary = vocabulary
+        refuse_below(self, 1, "batch_size", "eval_batch_size")
+        refuse_below(self, 1, "segment_length", "eval_segment_length")
+        refuse_below(self, 0, "memory_length", "eval_memory_length")
         self._corpus: Corpus | None = None
 
     @abstractmethod
@@ -116,12 +106,12 @@ class TextDataModule(SequenceDataModule, ABC):
     def _evaluation_loader(self, name: SplitName) -> BatchLoader:
         length = self.eval_segment_length or self.segment_length
         most = max((len(self.corpus.splits[name].tokens) - 1) // length, 1)
-        processes = self.shard().world_size
+        processes = shard_of(self).world_size
         wanted = self.eval_batch_size or self.batch_size
         return self._loader(name, max(min(wanted, most // processes), 1), length)
 
     def _loader(self, name: SplitName, streams: int, length: int) -> BatchLoader:
-        shard = self.shard()
+        shard = shard_of(self)
         streams = streams * shard.world_size
         segments = TextSegments(self.corpus.splits[name].tokens, streams, length)
         indices = SegmentIndices(streams, segments.segments, shard)
@@ -132,16 +122,10 @@ class TextDataModule(SequenceDataModule, ABC):
         text: EncodedText = self.corpus.splits[name]
         evaluation = self.eval_segment_length or self.segment_length
         length = self.segment_length if name == "train" else evaluation
-        streams = self.batch_size * self.shard().world_size if name == "train" else 1
+        streams = self.batch_size * shard_of(self).world_size if name == "train" else 1
         if len(text.tokens) - 1 < length * streams:
             raise UserError(
                 f"The {name} text {text.source} has {len(text.tokens)} tokens, too few for one "
                 f"segment of {length} in {streams} stream{'s' if streams > 1 else ''}: lower "
                 "task.segment_length or task.batch_size, or give more text."
             )
-
-
-def refuse_below(name: str, value: int | None, least: int) -> None:
-    """Raise UserError where a setting is given and smaller than `least`."""
-    if value is not None and value < least:
-        raise UserError(f"task.{name} is {value}: set it to {least} or more.")

@@ -1,4 +1,4 @@
-"""Reading text from files: strict UTF-8, and a file for each split."""
+"""Reading text from files: strict UTF-8, and a file or a part of the text for each split."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import codecs
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from equipoise.data.image_data_module import SplitName
-from equipoise.data.listing import files_in
+from equipoise.data.folders import files_in
+from equipoise.data.module import SPLITS, SplitName, check_fraction
 from equipoise.errors import UserError
 
-SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 PUBLISHED_NAMES: Mapping[SplitName, tuple[str, ...]] = {
     "train": ("train",),
     "val": ("valid", "val", "validation"),
@@ -88,21 +87,40 @@ def split_file(folder: Path, layout: str, name: SplitName) -> Path | None:
     Raises UserError where there are several.
     """
     wanted = [layout.format(word) for word in PUBLISHED_NAMES[name]]
-    found = [file for file in files_in(folder, (Path(layout).suffix,)) if file.lower() in wanted]
-    if len(found) > 1:
+    files = [file for file in files_in(folder, (Path(layout).suffix,)) if file.lower() in wanted]
+    if len(files) > 1:
         raise UserError(
-            f"The folder {folder} has {found[0]} and {found[1]} for {name}: keep one of them there."
+            f"The folder {folder} has {files[0]} and {files[1]} for {name}: keep one of them there."
         )
-    return folder / found[0] if found else None
+    return folder / files[0] if files else None
+
+
+def consecutive_parts(text: str, val_fraction: float, test_fraction: float) -> dict[SplitName, str]:
+    """Divide a text into train, val and test, which follow each other; 0: the neighbour's part.
+
+    Without a test part test is validation, without a validation part validation is test; without
+    both they are the training text.
+    """
+    val_length, test_length = (round(part * len(text)) for part in (val_fraction, test_fraction))
+    end = len(text) - test_length
+    train, val, test = text[: end - val_length], text[end - val_length : end], text[end:]
+    return {"train": train, "val": val or test or train, "test": test or val or train}
+
+
+def check_held_out(val_fraction: float, test_fraction: float) -> None:
+    """Raise UserError unless both are fractions, which leave something to train on."""
+    check_fraction("val_fraction", val_fraction)
+    check_fraction("test_fraction", test_fraction)
+    check_fraction("val_fraction + task.test_fraction", val_fraction + test_fraction)
 
 
 def stamp(files: Sequence[Path]) -> Stamp:
     """Return what changes when one of the files does; raises UserError where one is gone."""
     try:
-        found = [file.stat() for file in files]
+        states = [file.stat() for file in files]
     except OSError as error:
         raise UserError(f"The text {error.filename} cannot be read ({error.strerror}).") from error
-    return tuple((status.st_mtime_ns, status.st_size) for status in found)
+    return tuple((state.st_mtime_ns, state.st_size) for state in states)
 
 
 def _required(folder: Path, layout: str, name: SplitName) -> Path:

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from equipoise.data.corpus import Corpus, encode
-from equipoise.data.hub_dataset import expanded
-from equipoise.data.image_data_module import SplitName, check_fraction
-from equipoise.data.listing import files_in
-from equipoise.data.python_docs import consecutive_parts
+from equipoise.data.folders import expanded, files_in, required_path
+from equipoise.data.module import SPLITS, SplitName, refuse_below
 from equipoise.data.subwords import Subwords
-from equipoise.data.text_data_module import TextDataModule, refuse_below
-from equipoise.data.text_files import SPLITS, Stamp, read_utf8, split_file, stamp
+from equipoise.data.text_data_module import TextDataModule
+from equipoise.data.text_files import (
+    Stamp,
+    check_held_out,
+    consecutive_parts,
+    read_utf8,
+    split_file,
+    stamp,
+)
 from equipoise.data.vocabulary import Characters, Vocabulary, Words
 from equipoise.errors import UserError
 
 Unit = Literal["word", "character", "subword"]
 LAYOUT = "{}.txt"
+WITHOUT_PATH = (
+    "task=text_folder needs text of your own: set task.path to a file in UTF-8, or to a "
+    "folder with train.txt, valid.txt and test.txt."
+)
 
 
+@dataclass(kw_only=True, eq=False)
 class TextFolder(TextDataModule):
     """A file, or a folder with train.txt, valid.txt and test.txt, or with any *.txt files.
 
@@ -32,42 +43,21 @@ class TextFolder(TextDataModule):
     pair encoding learns.
     """
 
-    def __init__(
-        self,
-        *,
-        path: str | None = None,
-        unit: Unit = "character",
-        word_limit: int | None = None,
-        subwords: int = 4096,
-        batch_size: int = 16,
-        eval_batch_size: int | None = None,
-        segment_length: int = 64,
-        eval_segment_length: int | None = None,
-        memory_length: int = 64,
-        eval_memory_length: int | None = None,
-        vocabulary: int | None = None,
-        val_fraction: float = 0.05,
-        test_fraction: float = 0.05,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            segment_length=segment_length,
-            eval_segment_length=eval_segment_length,
-            memory_length=memory_length,
-            eval_memory_length=eval_memory_length,
-            vocabulary=vocabulary,
-        )
-        refuse_below("word_limit", word_limit, 1)
-        check_fraction("val_fraction", val_fraction)
-        check_fraction("test_fraction", test_fraction)
-        check_fraction("val_fraction + task.test_fraction", val_fraction + test_fraction)
-        self.path = path
-        self.unit = unit
-        self.word_limit = word_limit
-        self.subwords = subwords
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
+    path: str | None = None
+    unit: Unit = "character"
+    word_limit: int | None = None
+    subwords: int = 4096
+    batch_size: int = 16
+    segment_length: int = 64
+    memory_length: int = 64
+    val_fraction: float = 0.05
+    test_fraction: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__post_init__()
+        refuse_below(self, 1, "word_limit")
+        check_held_out(self.val_fraction, self.test_fraction)
 
     def read_corpus(self) -> Corpus:
         """Read and divide the text; raises UserError when there is none."""
@@ -111,11 +101,11 @@ def read_parts(place: Path, val_fraction: float, test_fraction: float) -> dict[S
     if named["train"] is None:
         whole = "\n".join(read_utf8(file) for file in text_files(place))
         return consecutive_parts(whole, val_fraction, test_fraction)
-    found = {name: read_utf8(file) for name, file in named.items() if file is not None}
-    if "val" not in found:
-        divided = consecutive_parts(found["train"], val_fraction, 0.0)
-        found = {"test": divided["val"], **found, "train": divided["train"], "val": divided["val"]}
-    return {"train": found["train"], "val": found["val"], "test": found.get("test", found["val"])}
+    texts = {name: read_utf8(file) for name, file in named.items() if file is not None}
+    if "val" not in texts:
+        divided = consecutive_parts(texts["train"], val_fraction, 0.0)
+        texts = {"test": divided["val"], **texts, "train": divided["train"], "val": divided["val"]}
+    return {"train": texts["train"], "val": texts["val"], "test": texts.get("test", texts["val"])}
 
 
 def named_splits(place: Path) -> dict[SplitName, Path | None]:
@@ -148,12 +138,7 @@ def text_files(place: Path) -> Sequence[Path]:
 
 def existing(path: str | None) -> Path:
     """Return the file or folder. Raises UserError where none was given or there is none."""
-    if path is None:
-        raise UserError(
-            "task=text_folder needs text of your own: set task.path to a file in UTF-8, or to a "
-            "folder with train.txt, valid.txt and test.txt."
-        )
-    place = expanded(path)
+    place = expanded(required_path(path, WITHOUT_PATH))
     if not place.exists():
         raise UserError(f"There is no file or folder {path}: set task.path to your text.")
     return place

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import datasets
 
 from equipoise.data.corpus import Corpus, encode
+from equipoise.data.folders import holds_parquet, is_local, local_folder
 from equipoise.data.hub_configuration import load_configuration
-from equipoise.data.hub_dataset import holds_parquet, is_local, local_folder, open_splits
-from equipoise.data.image_data_module import SplitName
+from equipoise.data.hub_dataset import open_splits
+from equipoise.data.module import SPLITS, SplitName
 from equipoise.data.text_data_module import TextDataModule
 from equipoise.data.text_files import (
-    SPLITS,
     SplitFiles,
     Stamp,
     published_files,
@@ -29,6 +30,7 @@ LAYOUTS = ("wiki.{}.tokens", "{}.txt")
 HUB_SPLITS: dict[SplitName, str] = {"train": "train", "val": "validation", "test": "test"}
 
 
+@dataclass(kw_only=True, eq=False)
 class WikiText(TextDataModule):
     """Articles of Wikipedia, tokenised as published, a word or the end of a line a token.
 
@@ -39,30 +41,13 @@ class WikiText(TextDataModule):
     Source: Merity et al. 2016 (arXiv 1609.07843).
     """
 
-    def __init__(
-        self,
-        *,
-        configuration: str,
-        path: str = "Salesforce/wikitext",
-        batch_size: int = 56,
-        eval_batch_size: int | None = 16,
-        segment_length: int = 150,
-        eval_segment_length: int | None = None,
-        memory_length: int = 150,
-        eval_memory_length: int | None = 300,
-        vocabulary: int | None = None,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            segment_length=segment_length,
-            eval_segment_length=eval_segment_length,
-            memory_length=memory_length,
-            eval_memory_length=eval_memory_length,
-            vocabulary=vocabulary,
-        )
-        self.path = path
-        self.configuration = configuration
+    configuration: str
+    path: str = "Salesforce/wikitext"
+    batch_size: int = 56
+    eval_batch_size: int | None = 16
+    segment_length: int = 150
+    memory_length: int = 150
+    eval_memory_length: int | None = 300
 
     def read_corpus(self) -> Corpus:
         """Read the three splits; raises UserError when one cannot be had."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.data.listing import files_in, folders_in, is_content
+from equipoise.data.folders import files_in, folders_in, is_content
 from equipoise.errors import UserError
 
 JUNK = [
