@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -271,3 +273,12 @@ def test_one_image_alone_has_no_validation(tmp_path: Path) -> None:
 def test_values_that_cannot_work_are_named(tmp_path: Path, name: str, value: int) -> None:
     with pytest.raises(UserError, match=rf"task\.{name} is {value}"):
         folder(tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_whole_images_have_sides_that_the_network_divides(tmp_path: Path, fits: bool) -> None:
+    data = SegmentationFolder(path=str(tmp_path), pad_multiple=32)
+    data.check_model(object())
+    said = r"task\.pad_multiple=32 leaves .* set it to a multiple of 24"
+    with nullcontext() if fits else pytest.raises(UserError, match=said):
+        data.check_model(SimpleNamespace(image_multiple=16 if fits else 24))
