@@ -12,8 +12,8 @@ from PIL import Image
 from segmentation_files import HEIGHT, STREET_IDS, WIDTH, blocks, street_folder, write
 
 from equipoise.data.cityscapes import CLASS_OF_ID, Cityscapes, to_classes
-from equipoise.data.indices import BatchIndex
 from equipoise.data.normalization import IMAGENET
+from equipoise.data.sampling import BatchIndex
 from equipoise.errors import UserError
 
 # id: class, from the published table; every other id is ignored

@@ -8,8 +8,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from equipoise.data.crop_and_flip import CropAndFlip
-from equipoise.data.indices import BatchIndex
-from equipoise.data.random_streams import stream
+from equipoise.data.sampling import BatchIndex, stream
 
 
 def noise(samples: int) -> torch.Tensor:

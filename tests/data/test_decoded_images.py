@@ -14,8 +14,8 @@ from equipoise.data.decoded_images import (
     training_transform,
 )
 from equipoise.data.image_folder import ImageFolder, class_folders
-from equipoise.data.indices import BatchIndex
 from equipoise.data.normalization import IMAGENET
+from equipoise.data.sampling import BatchIndex
 
 
 def split(folder: Path, transform: v2.Transform, seed: int = 0) -> DecodedImages:

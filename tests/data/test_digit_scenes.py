@@ -11,8 +11,8 @@ from equipoise.data.digit_scenes import DigitScenes
 from equipoise.data.digits import Digits
 from equipoise.data.digits_and_scenes import DigitsAndScenes, enlarged
 from equipoise.data.image_data_module import ImageDataModule
-from equipoise.data.indices import BatchIndex
 from equipoise.data.memory_scenes import MemoryScenes
+from equipoise.data.sampling import BatchIndex
 from equipoise.data.scene_drawing import CLASSES
 from equipoise.errors import UserError
 

@@ -15,9 +15,9 @@ from equipoise.data import module
 from equipoise.data.cifar10 import Cifar10
 from equipoise.data.digits import Digits
 from equipoise.data.image_data_module import ImageDataModule
-from equipoise.data.indices import Shard
 from equipoise.data.memory_images import MemoryImages
 from equipoise.data.normalization import Normalization
+from equipoise.data.sampling import Shard
 from equipoise.errors import UserError
 
 BATCHES = 4  # 54 training images in batches of 16

@@ -10,9 +10,9 @@ import torch
 
 from equipoise.data.crop_and_flip import CropAndFlip
 from equipoise.data.image_table import ImageTable
-from equipoise.data.indices import BatchIndex
 from equipoise.data.memory_images import MemoryImages, decode_rows
 from equipoise.data.normalization import CIFAR10
+from equipoise.data.sampling import BatchIndex
 from equipoise.errors import UserError
 
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equipoise.data.distributions import cell_probabilities, draw
-from equipoise.data.indices import BatchIndex, Shard
 from equipoise.data.population import Population
 from equipoise.data.range_query import RangeQuery
 from equipoise.data.range_workload import random_ranges, ranges_of
+from equipoise.data.sampling import BatchIndex, Shard
 from equipoise.data.survey_groups import BlockIndices, SurveyGroups
 from equipoise.errors import UserError
 

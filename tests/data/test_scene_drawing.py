@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from equipoise.data.random_streams import stream
+from equipoise.data.sampling import stream
 from equipoise.data.scene_drawing import INK, NOISE, draw_scene, draw_scenes, enlarge
 
 SIDE = 32

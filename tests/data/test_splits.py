@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from equipoise.data.random_streams import stream
+from equipoise.data.sampling import stream
 from equipoise.data.splits import stratified_split
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equipoise.data.indices import BatchIndex, Shard
+from equipoise.data.sampling import BatchIndex, Shard
 from equipoise.data.text_segments import IGNORED, SegmentIndices, TextSegments
 
 

@@ -86,7 +86,7 @@ def test_rows_without_a_text_are_named(tmp_path: Path) -> None:
 def test_without_a_network_the_error_says_what_to_fetch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("equipoise.data.hub_dataset._hub_answers", lambda name: False)
+    monkeypatch.setattr("equipoise.data.hub._hub_answers", lambda name: False)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     data = WikiText(configuration="wikitext-2-v1", path="nobody/no-such-text")
     with pytest.raises(

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from equipoise.data.crop_and_flip import CropAndFlip
-from equipoise.data.hub_dataset import open_splits
+from equipoise.data.hub import open_splits
 from equipoise.data.image_data_module import ImageDataModule
 from equipoise.data.image_table import ImageTable
 from equipoise.data.memory_images import MemoryImages, decode_rows
 from equipoise.data.module import SplitName, check_fraction
 from equipoise.data.normalization import CIFAR10
-from equipoise.data.random_streams import stream
+from equipoise.data.sampling import stream
 from equipoise.data.splits import stratified_split
 from equipoise.errors import UserError
 

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equipoise.data.indices import BatchIndex
-from equipoise.data.loader import Batch
+from equipoise.data.loading import Batch
 from equipoise.data.module import SPLITS, SplitDataModule, SplitName, refuse_below
-from equipoise.data.random_streams import stream
+from equipoise.data.sampling import BatchIndex, stream
 from equipoise.data.sequence_data_module import SequenceDataModule
 from equipoise.errors import UserError
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from equipoise.data.indices import BatchIndex
-from equipoise.data.random_streams import stream
+from equipoise.data.sampling import BatchIndex, stream
 
 
 class CropAndFlip:

@@ -7,10 +7,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from equipoise.data.encoded_images import EncodedImages, decode_rgb
-from equipoise.data.indices import BatchIndex
-from equipoise.data.loader import Batch
+from equipoise.data.loading import Batch
 from equipoise.data.normalization import Normalization
-from equipoise.data.random_streams import stream_seed
+from equipoise.data.sampling import BatchIndex, stream_seed
 
 
 class DecodedImages:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from equipoise.data.digits import Digits
 from equipoise.data.image_data_module import ImageDataModule
-from equipoise.data.loader import BatchDataset
+from equipoise.data.loading import BatchDataset
 from equipoise.data.memory_scenes import MemoryScenes
 from equipoise.data.module import SPLITS, SplitName, refuse_below
 from equipoise.data.normalization import Normalization

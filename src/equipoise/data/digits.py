@@ -12,7 +12,7 @@ from equipoise.data.image_data_module import ImageDataModule
 from equipoise.data.memory_images import MemoryImages
 from equipoise.data.module import SplitName, check_fraction
 from equipoise.data.normalization import Normalization
-from equipoise.data.random_streams import stream
+from equipoise.data.sampling import stream
 from equipoise.data.splits import stratified_split
 from equipoise.errors import UserError
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from equipoise.data.digit_scenes import SCENES, DigitScenes
-from equipoise.data.indices import BatchIndex
-from equipoise.data.loader import Batch, BatchDataset
+from equipoise.data.loading import Batch, BatchDataset
 from equipoise.data.memory_scenes import MemoryScenes
 from equipoise.data.module import SplitName
+from equipoise.data.sampling import BatchIndex
 from equipoise.data.scene_drawing import WHITE
 
 

@@ -12,7 +12,7 @@ import datasets
 from equipoise.data.decoded_images import DecodedImages, evaluation_transform, training_transform
 from equipoise.data.encoded_images import EncodedImages
 from equipoise.data.folders import holds_parquet, is_local, local_folder, required_path
-from equipoise.data.hub_dataset import open_splits
+from equipoise.data.hub import open_splits
 from equipoise.data.image_data_module import ImageDataModule, refuse_other_classes
 from equipoise.data.image_folder import ImageFolder, class_folders
 from equipoise.data.image_table import ImageTable

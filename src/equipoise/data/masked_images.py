@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from equipoise.data.indices import BatchIndex
-from equipoise.data.loader import Batch
+from equipoise.data.loading import Batch
 from equipoise.data.masked_files import MaskedFiles
 from equipoise.data.normalization import Normalization
+from equipoise.data.sampling import BatchIndex
 from equipoise.data.scale_crop_and_flip import ScaleCropAndFlip, pad
 
 

@@ -8,9 +8,9 @@ from tqdm import tqdm
 
 from equipoise.data.crop_and_flip import CropAndFlip
 from equipoise.data.encoded_images import EncodedImages, decode_rgb
-from equipoise.data.indices import BatchIndex
-from equipoise.data.loader import Batch
+from equipoise.data.loading import Batch
 from equipoise.data.normalization import Normalization
+from equipoise.data.sampling import BatchIndex
 from equipoise.errors import UserError
 
 PROGRESS_AFTER_SECONDS = 2.0

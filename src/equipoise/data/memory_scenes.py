@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from equipoise.data.indices import BatchIndex
-from equipoise.data.loader import Batch
+from equipoise.data.loading import Batch
 from equipoise.data.normalization import Normalization
+from equipoise.data.sampling import BatchIndex
 
 
 class MemoryScenes:

@@ -9,8 +9,8 @@ from typing import Literal
 import torch.distributed
 from lightning.pytorch import LightningDataModule
 
-from equipoise.data.indices import EpochIndices, OrderedIndices, Shard, ShuffledIndices
-from equipoise.data.loader import BatchDataset, BatchLoader
+from equipoise.data.loading import BatchDataset, BatchLoader
+from equipoise.data.sampling import EpochIndices, OrderedIndices, Shard, ShuffledIndices
 from equipoise.errors import UserError
 
 SplitName = Literal["train", "val", "test"]

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from equipoise.data.attribute_cells import DEFAULT_CELLS, cells_of
 from equipoise.data.distributions import Distribution, draw
-from equipoise.data.indices import OrderedIndices, Shard
-from equipoise.data.loader import BatchLoader
+from equipoise.data.loading import BatchLoader
 from equipoise.data.module import refuse_below, shard_of
 from equipoise.data.population import Limits, Population
-from equipoise.data.random_streams import stream_seed
 from equipoise.data.range_workload import RangeWorkload, workload
+from equipoise.data.sampling import OrderedIndices, Shard, stream_seed
 from equipoise.data.survey_groups import BlockIndices, SurveyGroups
 from equipoise.data.table_columns import read_columns
 from equipoise.errors import UserError

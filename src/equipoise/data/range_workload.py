@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from equipoise.data.indices import BatchIndex
-from equipoise.data.loader import Batch
+from equipoise.data.loading import Batch
 from equipoise.data.population import Floats, Integers, Population
+from equipoise.data.sampling import BatchIndex
 
 RANDOM = float("nan")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from equipoise.data.masked_files import IGNORED
-from equipoise.data.random_streams import stream
+from equipoise.data.sampling import stream
 
 STEP = 0.1
 

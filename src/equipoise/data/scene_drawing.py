@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from equipoise.data.random_streams import stream
+from equipoise.data.sampling import stream
 
 CLASSES = ("background", *(f"digit {digit}" for digit in range(10)))
 WHITE = 255

@@ -22,7 +22,7 @@ from equipoise.data.masked_data_module import MaskedDataModule
 from equipoise.data.masked_files import IGNORED, ImageAndMask, MaskedFiles, progress
 from equipoise.data.module import SPLITS, SplitName, check_fraction
 from equipoise.data.paired_files import find_pairs
-from equipoise.data.random_streams import stream
+from equipoise.data.sampling import stream
 from equipoise.errors import UserError
 
 WITHOUT_PATH = (

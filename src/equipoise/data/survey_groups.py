@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.data.indices import BatchIndex, Shard
-from equipoise.data.loader import Batch
+from equipoise.data.loading import Batch
 from equipoise.data.population import Integers
+from equipoise.data.sampling import BatchIndex, Shard
 
 
 class SurveyGroups:

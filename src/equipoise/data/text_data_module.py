@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from equipoise.data.corpus import Corpus, EncodedText
-from equipoise.data.loader import BatchLoader
+from equipoise.data.loading import BatchLoader
 from equipoise.data.module import SPLITS, SplitName, refuse_below, shard_of
 from equipoise.data.sequence_data_module import SequenceDataModule
 from equipoise.data.text_segments import SegmentIndices, TextSegments

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from equipoise.data.indices import BatchIndex, Shard
-from equipoise.data.loader import Batch
+from equipoise.data.loading import Batch
+from equipoise.data.sampling import BatchIndex, Shard
 
 IGNORED = -100
 """The target where there is nothing to predict."""

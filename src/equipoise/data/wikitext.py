@@ -11,8 +11,7 @@ import datasets
 
 from equipoise.data.corpus import Corpus, encode
 from equipoise.data.folders import holds_parquet, is_local, local_folder
-from equipoise.data.hub_configuration import load_configuration
-from equipoise.data.hub_dataset import open_splits
+from equipoise.data.hub import load_configuration, open_splits
 from equipoise.data.module import SPLITS, SplitName
 from equipoise.data.text_data_module import TextDataModule
 from equipoise.data.text_files import (

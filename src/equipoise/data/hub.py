@@ -194,3 +194,18 @@ def _offline() -> Iterator[None]:
 def _refused(refusal: str, error: BaseException) -> UserError:
     cause = str(error.__cause__ or error).strip().split("\n", 1)[0].rstrip(".")
     return UserError(refusal.replace("{}", cause))
+
+
+def load_configuration(name: str, configuration: str) -> PublishedSplits:
+    """Return the splits of the configuration of a hub dataset, by name.
+
+    Without a network the copy that an earlier download left is used. Raises UserError, within
+    seconds, when there is none.
+    """
+    return open_from_hub(
+        name,
+        configuration,
+        f"The dataset {name} ({configuration}) is no folder on this machine and the Hugging Face "
+        f"hub does not hand it out ({{}}): fetch huggingface.co/datasets/{name} elsewhere and set "
+        "task.path=<folder>.",
+    )

@@ -11,8 +11,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
+from equipoise.data import hub
 from equipoise.data.folders import is_local
-from equipoise.data.hub_dataset import open_splits
+from equipoise.data.hub import load_configuration, open_splits
 from equipoise.errors import UserError
 
 CARD = """---
@@ -160,3 +161,39 @@ def test_a_refusal_of_the_hub_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(datasets, "load_dataset_builder", refuse)
     with pytest.raises(UserError, match=r"is a gated dataset\): accept its licence and log in"):
         open_splits("ILSVRC/imagenet-1k")
+
+
+CONFIGURATIONS = """---
+configs:
+- config_name: small
+  data_files: small.parquet
+- config_name: large
+  data_files: large.parquet
+---
+"""
+
+
+def test_the_configuration_is_asked_for_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "_hub_answers", lambda name: False)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "README.md").write_text(CONFIGURATIONS)
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    for name in ("small", "large"):
+        table = datasets.Dataset.from_dict({"text": [name]})
+        table.to_parquet(str(tmp_path / "text" / f"{name}.parquet"))
+    for name in ("small", "large"):
+        datasets.load_dataset(str(tmp_path / "text"), name)
+    (cache / "text").rename(cache / "owner___text")
+    assert load_configuration("owner/text", "small")["train"]["text"] == ["small"]
+
+
+def test_a_refusal_says_what_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*names: str) -> datasets.DatasetBuilder:
+        raise ValueError("BuilderConfig 'small' not found.")
+
+    monkeypatch.setattr(hub, "_hub_answers", lambda name: True)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load)
+    with pytest.raises(UserError, match=r"not found\): fetch .*owner/text elsewhere and set"):
+        load_configuration("owner/text", "small")

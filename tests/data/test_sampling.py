@@ -7,7 +7,14 @@ from multiprocessing.reduction import ForkingPickler
 import pytest
 import torch
 
-from equipoise.data.indices import BatchIndex, OrderedIndices, Shard, ShuffledIndices
+from equipoise.data.sampling import (
+    BatchIndex,
+    OrderedIndices,
+    Shard,
+    ShuffledIndices,
+    stream,
+    stream_seed,
+)
 
 
 def test_the_order_is_a_pure_function_of_seed_and_epoch() -> None:
@@ -65,3 +72,18 @@ def test_a_request_reaches_a_worker_without_shared_memory() -> None:
     assert epoch == 3
     assert rows.dtype == torch.int64
     assert torch.equal(rows, torch.arange(16, 32))
+
+
+def test_a_key_names_one_stream() -> None:
+    torch.manual_seed(1)
+    first = torch.rand(4, generator=stream(3, 5))
+    torch.manual_seed(2)
+    assert torch.equal(first, torch.rand(4, generator=stream(3, 5)))
+
+
+def test_keys_do_not_collide() -> None:
+    keys: list[tuple[int, ...]] = [(a, b) for a in range(20) for b in range(20)] + [
+        (a,) for a in range(20)
+    ]
+    keys += [(a, b, 0) for a in range(20) for b in range(20)]
+    assert len({stream_seed(*key) for key in keys}) == len(keys)
