@@ -75,7 +75,7 @@ class PublishedSplits(Mapping[str, datasets.Dataset]):
         builder = datasets.load_dataset_builder(
             self.path, self.configuration, cache_dir=str(_single_splits() / name)
         )
-        files = {split: found for split, found in _data_files(builder).items() if split == name}
+        files = {split: paths for split, paths in _data_files(builder).items() if split == name}
         builder.config.data_files = DataFilesDict(files)
         expected = builder.info.splits or {}
         for split in [split for split in expected if split != name]:
@@ -98,6 +98,21 @@ def open_splits(path: str) -> PublishedSplits:
         None,
         f"The Hugging Face hub does not hand out {path} ({{}}): accept its licence and log in (hf "
         "auth login), or fetch it and set task.path=<folder>.",
+    )
+
+
+def load_configuration(name: str, configuration: str) -> PublishedSplits:
+    """Return the splits of the configuration of a hub dataset, by name.
+
+    Without a network the copy that an earlier download left is used. Raises UserError, within
+    seconds, when there is none.
+    """
+    return open_from_hub(
+        name,
+        configuration,
+        f"The dataset {name} ({configuration}) is no folder on this machine and the Hugging Face "
+        f"hub does not hand it out ({{}}): fetch huggingface.co/datasets/{name} elsewhere and set "
+        "task.path=<folder>.",
     )
 
 
@@ -132,7 +147,7 @@ def _open_folder(path: str) -> PublishedSplits:
 
 def _downloads(name: str, configuration: str | None) -> dict[str, datasets.DatasetBuilder]:
     """The splits of earlier downloads, of whole datasets first; raises UserError without any."""
-    found: dict[str, datasets.DatasetBuilder] = {}
+    builders: dict[str, datasets.DatasetBuilder] = {}
     alone = _single_splits()
     places = [
         None,
@@ -145,13 +160,13 @@ def _downloads(name: str, configuration: str | None) -> dict[str, datasets.Datas
         except LOADING_ERRORS as error:
             LOG.info("No earlier download of %s in %s: %s", name, place or "the cache", error)
             continue
-        found = {**_by_split(builder), **found}
-    if not found:
+        builders = {**_by_split(builder), **builders}
+    if not builders:
         raise UserError(
             f"The dataset {name} is no folder on this machine and the Hugging Face hub cannot be "
             f"reached: fetch huggingface.co/datasets/{name} elsewhere and set task.path=<folder>."
         )
-    return found
+    return builders
 
 
 def _by_split(builder: datasets.DatasetBuilder) -> dict[str, datasets.DatasetBuilder]:
@@ -161,7 +176,7 @@ def _by_split(builder: datasets.DatasetBuilder) -> dict[str, datasets.DatasetBui
 
 def _data_files(builder: datasets.DatasetBuilder) -> Mapping[str, Any]:
     """The files of each split; none for a copy without a network."""
-    return {str(name): found for name, found in (builder.config.data_files or {}).items()}
+    return {str(name): files for name, files in (builder.config.data_files or {}).items()}
 
 
 def _single_splits() -> Path:
@@ -194,18 +209,3 @@ def _offline() -> Iterator[None]:
 def _refused(refusal: str, error: BaseException) -> UserError:
     cause = str(error.__cause__ or error).strip().split("\n", 1)[0].rstrip(".")
     return UserError(refusal.replace("{}", cause))
-
-
-def load_configuration(name: str, configuration: str) -> PublishedSplits:
-    """Return the splits of the configuration of a hub dataset, by name.
-
-    Without a network the copy that an earlier download left is used. Raises UserError, within
-    seconds, when there is none.
-    """
-    return open_from_hub(
-        name,
-        configuration,
-        f"The dataset {name} ({configuration}) is no folder on this machine and the Hugging Face "
-        f"hub does not hand it out ({{}}): fetch huggingface.co/datasets/{name} elsewhere and set "
-        "task.path=<folder>.",
-    )

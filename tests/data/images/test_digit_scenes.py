@@ -17,7 +17,6 @@ from equipoise.data.images.digit_scenes import (
     draw_scene,
     draw_scenes,
     enlarge,
-    enlarged,
 )
 from equipoise.data.images.digits import Digits
 from equipoise.data.images.module import ImageDataModule
@@ -114,11 +113,13 @@ def test_in_training_the_digits_take_turns() -> None:
     assert not torch.equal(first["scene"], again["scene"])
 
 
-def test_enlarging_keeps_the_range() -> None:
-    images = torch.tensor([0, 16], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 8, 8)
-    large = enlarged(images, 32)
-    assert large.shape == (2, 1, 32, 32)
-    assert large.unique().tolist() == [0, 255]
+def test_enlarged_digits_keep_the_range() -> None:
+    split = prepared(DigitsAndScenes).splits["train"]
+    assert split.images.shape[1:] == (1, 32, 32)
+    assert split.images.dtype == torch.uint8
+    assert (split.images.min(), split.images.max()) == (0, 255)
+    flat = enlarge(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 1, 8, 8), 32)
+    assert flat.unique().tolist() == [0, 1]
 
 
 SIDE = 32
@@ -146,7 +147,7 @@ def test_masks_mark_the_ink_of_one_to_three_digits(digits: tuple[Tensor, Tensor]
 def test_digits_do_not_cover_each_other(digits: tuple[Tensor, Tensor]) -> None:
     """Each keeps all pixels of its ink: as many as it has alone at some size."""
     images, _ = digits
-    areas = {int((enlarge(images[0], side) > INK).sum()) for side in range(8, SIDE)}
+    areas = {int((enlarge(images[0, None, None], side) > INK).sum()) for side in range(8, SIDE)}
     for seed in range(40):
         _, mask = draw_scene(images, torch.arange(10), SIDE, stream(seed))
         present = [k for k in mask.unique().tolist() if k]

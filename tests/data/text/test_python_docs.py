@@ -20,7 +20,7 @@ def test_the_text_is_that_of_our_release_with_its_licence() -> None:
     assert len(text) == 465_048
     assert len(set(text)) == 103
     assert text.startswith('The "assert" statement\n')
-    folder = importlib.resources.files("equipoise.data").joinpath("python_docs_text")
+    folder = importlib.resources.files("equipoise.data.text").joinpath("python_docs_text")
     licence = folder.joinpath("LICENSE.txt").read_text(encoding="utf-8")
     assert "PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2" in licence
 

@@ -1,1 +1,1 @@
-"""Images: to be described."""
+"""Images with labels or with masks."""

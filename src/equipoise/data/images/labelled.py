@@ -1,4 +1,4 @@
-"""Labelled images in a folder with one folder a class, as ImageNet is published."""
+"""Labelled images that are still compressed: one folder a class, or a table of the hub."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from equipoise.data.folders import IMAGE_ENDINGS, files_in, folders_in
 from equipoise.data.images.module import refuse_other_classes
 from equipoise.errors import UserError
 
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMN = "label"
+
 
 class ImageFolder:
     """One split: `folder/<class>/<image>`, endings .jpg, .png and the like in any case.
@@ -23,13 +26,13 @@ class ImageFolder:
     """
 
     def __init__(self, folder: Path, classes: list[str]) -> None:
-        found = class_folders(folder)
-        _refuse_unknown(folder, found, classes)
+        folders = class_folders(folder)
+        _refuse_unknown(folder, folders, classes)
         self.folder = folder
         self.classes = classes
         self.files = [
             os.path.join(name, file)
-            for name in found
+            for name in folders
             for file in files_in(folder / name, IMAGE_ENDINGS)
         ]
         if not self.files:
@@ -70,17 +73,13 @@ def class_folders(folder: Path) -> list[str]:
     return folders_in(folder)
 
 
-def _refuse_unknown(folder: Path, found: list[str], classes: list[str]) -> None:
-    unknown = sorted(set(found) - set(classes))
+def _refuse_unknown(folder: Path, names: list[str], classes: list[str]) -> None:
+    unknown = sorted(set(names) - set(classes))
     if unknown:
         raise UserError(
             f"{folder} has the class {unknown[0]}, which the training images have not: "
             "give both the same class folders."
         )
-
-
-IMAGE_COLUMNS = ("image", "img")
-LABEL_COLUMN = "label"
 
 
 class ImageTable:

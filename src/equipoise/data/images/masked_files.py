@@ -1,8 +1,9 @@
-"""Images and their masks as they lie on the disk, in pairs."""
+"""Images and their masks as they lie on the disk, and which number in a mask is which class."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,9 @@ from equipoise.data.images.encoded import (
 from equipoise.errors import UserError
 
 IGNORED = 255
+BLACK_AND_WHITE = (0, IGNORED)
+SOFT_VALUES = 32
+SOFT_SHARE = 0.9
 PROGRESS_AFTER_SECONDS = 2.0
 
 ToClasses = Callable[[Tensor, Path], Tensor]
@@ -37,12 +41,12 @@ class ImageAndMask(NamedTuple):
     mask: Path
 
 
+@dataclass(eq=False)
 class MaskedFiles:
     """The pairs of one split, decoded one by one; `to_classes` translates the masks' ids."""
 
-    def __init__(self, pairs: Sequence[ImageAndMask], to_classes: ToClasses) -> None:
-        self.pairs = list(pairs)
-        self.to_classes = to_classes
+    pairs: Sequence[ImageAndMask]
+    to_classes: ToClasses
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -128,11 +132,6 @@ def progress(pairs: Sequence[ImageAndMask], title: str) -> tqdm[ImageAndMask]:
     return tqdm(pairs, title, delay=PROGRESS_AFTER_SECONDS, leave=False)
 
 
-BLACK_AND_WHITE = (0, 255)
-SOFT_VALUES = 32
-SOFT_SHARE = 0.9
-
-
 class MaskValues:
     """How often each number from 0 to 255 occurs in some masks. counts: int64 (256,)."""
 
@@ -151,14 +150,14 @@ class MaskValues:
         self.counts += torch.bincount(ids.flatten(), minlength=IGNORED + 1)
 
     @property
-    def found(self) -> list[int]:
+    def numbers(self) -> list[int]:
         """The numbers that occur, ascending."""
         return self.counts.nonzero().flatten().tolist()
 
     @property
     def black_and_white(self) -> bool:
         """Whether nothing but 0 and 255 occurs, both of them: background and object, no class."""
-        return tuple(self.found) == BLACK_AND_WHITE
+        return tuple(self.numbers) == BLACK_AND_WHITE
 
     def classes(self, folder: Path) -> int:
         """Return one more than the largest class number.
@@ -166,7 +165,7 @@ class MaskValues:
         Raises UserError where the numbers can hardly be those of classes, and says how to name
         them.
         """
-        used = [number for number in self.found if number != IGNORED]
+        used = [number for number in self.numbers if number != IGNORED]
         if len(used) < 2:
             raise UserError(
                 f"The masks of {folder} hold no number of a class but {shown(used) or 'none'}, so "
@@ -175,9 +174,9 @@ class MaskValues:
         count = used[-1] + 1
         if 2 * len(used) < count:
             raise UserError(
-                f"The masks of {folder} hold the numbers {shown(self.found)}, which are not "
+                f"The masks of {folder} hold the numbers {shown(self.numbers)}, which are not "
                 "numbered as classes 0, 1, … are: name that of each class as task.mask_values="
-                f"[{listed(self.found)}]{self._without_ignored(used)}, or set "
+                f"[{listed(self.numbers)}]{self._without_ignored(used)}, or set "
                 f"task.mask_classes={count} if most of the classes are to have no pixel."
             )
         if (
@@ -202,7 +201,7 @@ def only_black_and_white(masks: Iterable[Path]) -> bool:
     values = MaskValues()
     for file in masks:
         values.add(file)
-        if set(values.found) - set(BLACK_AND_WHITE):
+        if set(values.numbers) - set(BLACK_AND_WHITE):
             return False
     return values.black_and_white
 

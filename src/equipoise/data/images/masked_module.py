@@ -19,6 +19,7 @@ from equipoise.data.sampling import BatchIndex
 from equipoise.errors import UserError
 
 
+@dataclass(eq=False)
 class MaskedImages:
     """Decode, augment if asked for, and normalise the images of a batch with their masks.
 
@@ -28,19 +29,11 @@ class MaskedImages:
     time with another crop.
     """
 
-    def __init__(
-        self,
-        source: MaskedFiles,
-        normalization: Normalization,
-        augmentation: ScaleCropAndFlip | None,
-        multiple: int,
-        passes: int = 1,
-    ) -> None:
-        self.source = source
-        self.normalization = normalization
-        self.augmentation = augmentation
-        self.multiple = multiple
-        self.passes = passes
+    source: MaskedFiles
+    normalization: Normalization
+    augmentation: ScaleCropAndFlip | None
+    multiple: int
+    passes: int = 1
 
     def __len__(self) -> int:
         """Return the number of samples of an epoch."""

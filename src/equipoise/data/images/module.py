@@ -1,4 +1,4 @@
-"""What the image data modules share: the names of the classes."""
+"""What the image data modules share: names of classes, and splits of the same mixture of them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""A split of small images that is held in memory and read a whole batch at a time."""
+"""Splits of images that are read a whole batch at a time: from memory, or decoded anew."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,20 +18,14 @@ from equipoise.errors import UserError
 PROGRESS_AFTER_SECONDS = 2.0
 
 
+@dataclass(eq=False)
 class MemoryImages:
     """uint8 images (N, C, H, W) with labels (N,), augmented if asked for, and normalised."""
 
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        normalization: Normalization,
-        augmentation: CropAndFlip | None = None,
-    ) -> None:
-        self.images = images
-        self.labels = labels
-        self.normalization = normalization
-        self.augmentation = augmentation
+    images: Tensor
+    labels: Tensor
+    normalization: Normalization
+    augmentation: CropAndFlip | None = None
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -69,13 +65,13 @@ def decode_rows(source: EncodedImages, rows: Tensor, size: int) -> Tensor:
     return images
 
 
+@dataclass(eq=False)
 class MemoryScenes:
     """uint8 images (N, C, H, W) with uint8 masks (N, H, W), normalised."""
 
-    def __init__(self, images: Tensor, masks: Tensor, normalization: Normalization) -> None:
-        self.images = images
-        self.masks = masks
-        self.normalization = normalization
+    images: Tensor
+    masks: Tensor
+    normalization: Normalization
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -90,6 +86,7 @@ class MemoryScenes:
         }
 
 
+@dataclass(eq=False)
 class DecodedImages:
     """Decode, transform to one size and normalise the images of a batch.
 
@@ -97,17 +94,10 @@ class DecodedImages:
     decodes, and leave torch's global generator as it was.
     """
 
-    def __init__(
-        self,
-        source: EncodedImages,
-        transform: v2.Transform,
-        normalization: Normalization,
-        seed: int,
-    ) -> None:
-        self.source = source
-        self.transform = transform
-        self.normalization = normalization
-        self.seed = seed
+    source: EncodedImages
+    transform: v2.Transform
+    normalization: Normalization
+    seed: int
 
     def __len__(self) -> int:
         """Return the number of samples."""

@@ -1,4 +1,4 @@
-"""The published augmentation of street scenes, one image and its mask at a time."""
+"""From stored pixels to what a network takes: the published augmentations, normalisation."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ class ScaleCropAndFlip:
 
     The scale is that of the image's own size, from scales[0] to scales[1] in steps of 0.1; what is
     smaller than the crop is padded below and on the right, the image with 0 (black), the mask with
-    255. The image is interpolated
-    bilinearly, the mask takes the nearest pixel. The draws are a pure function of
-    (seed, epoch, row).
+    255. The image is interpolated bilinearly, the mask takes the nearest pixel. The draws are a
+    pure function of (seed, epoch, row).
 
     Source: the published Cityscapes training of MDEQ, with scales from 0.5 to 2.1 relative to a
     long side of 2048, that of every image in Cityscapes.

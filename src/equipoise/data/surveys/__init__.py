@@ -1,1 +1,1 @@
-"""Surveys: to be described."""
+"""People whose values a survey asks for, and the queries about them."""

@@ -1,4 +1,4 @@
-"""People and their values, as a survey finds them: what its answers are compared with."""
+"""People and their values, drawn or read: what the answers of a survey are compared with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from equipoise.errors import UserError
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Limits = list[float]
+Distribution = Literal["zipf", "gaussian", "laplace", "cauchy", "bimodal", "uniform"]
 MOST_CELLS = 1 << 24
+DEFAULT_CELLS = 1024
+ZIPF_EXPONENT = 1.1
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,6 @@ class Population:
             sign = (-1) ** (len(corner) - sum(corner))
             total += sign * sums[tuple(ranges[:, a, end] for a, end in enumerate(corner))]
         return total / len(self)
-
-
-DEFAULT_CELLS = 1024
 
 
 def cells_of(
@@ -126,10 +126,6 @@ def _binned(
         )
     cells = np.floor((numbers - low) / (high - low) * size).astype(np.int64)
     return np.minimum(cells, size - 1), size, [low, high]
-
-
-Distribution = Literal["zipf", "gaussian", "laplace", "cauchy", "bimodal", "uniform"]
-ZIPF_EXPONENT = 1.1
 
 
 def draw_values(

@@ -1,4 +1,4 @@
-"""The range queries that a survey is judged by."""
+"""Who answers a survey in which round, and the range queries that it is judged by."""
 
 from __future__ import annotations
 

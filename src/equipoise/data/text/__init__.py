@@ -1,1 +1,1 @@
-"""Text: to be described."""
+"""Running text by words, characters or subwords, and generated sequences."""

@@ -22,6 +22,7 @@ RECALL = SYMBOLS + 1
 VOCABULARY = SYMBOLS + 2
 
 
+@dataclass(eq=False)
 class CopySequences:
     """Sequences of T + 20 tokens around `symbols` (N, 10) with values 1 to 8.
 
@@ -31,9 +32,8 @@ class CopySequences:
     (arXiv 1803.01271).
     """
 
-    def __init__(self, symbols: Tensor, delay: int) -> None:
-        self.symbols = symbols
-        self.delay = delay
+    symbols: Tensor
+    delay: int
 
     def __len__(self) -> int:
         """Return the number of sequences."""

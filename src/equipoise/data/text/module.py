@@ -1,4 +1,4 @@
-"""What the data modules of running text share: streams of segments for each split."""
+"""What the data modules of text share: a corpus, and streams of segments for each split."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from equipoise.data.module import SPLITS, SplitName, refuse_below, shard_of
 from equipoise.data.sampling import BatchIndex, Shard
 from equipoise.data.text.vocabulary import Vocabulary
 from equipoise.errors import UserError
+
+IGNORED = -100
+"""The target where there is nothing to predict."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,6 @@ def encode(text: str, vocabulary: Vocabulary, source: str) -> EncodedText:
     tokens, unknown = vocabulary.encode(text)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return EncodedText(tokens, unknown, len(text), digest, source)
-
-
-IGNORED = -100
-"""The target where there is nothing to predict."""
 
 
 class TextSegments:

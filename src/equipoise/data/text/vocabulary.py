@@ -1,4 +1,4 @@
-"""Words or characters as numbers, in the order in which the published models count them."""
+"""Words, characters or subwords as numbers, in the order of the published models; and back."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from equipoise.errors import UserError
 
 END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"
+BOUNDARY = "<eos>"  # of subwords
+WINDOW = 16  # tokens that a stream of text keeps
+INCOMPLETE = "\ufffd"
 
 
 class Encoded(NamedTuple):
@@ -89,8 +92,8 @@ class Words:
 
     def encode(self, text: str) -> Encoded:
         """Return the words of the text and the ends of its lines."""
-        found = np.fromiter((self.number_of.get(word, -1) for word in words(text)), np.int32)
-        return with_unknown(found, self.number_of[UNKNOWN])
+        numbers = np.fromiter((self.number_of.get(word, -1) for word in words(text)), np.int32)
+        return with_unknown(numbers, self.number_of[UNKNOWN])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the words with spaces between them, each line on its own."""
@@ -132,8 +135,8 @@ class Characters:
         """Return the characters of the text."""
         points = code_points(text)
         known = points < len(self.number_of)
-        found = np.where(known, self.number_of[np.where(known, points, 0)], -1)
-        return with_unknown(found, len(self) - 1)
+        numbers = np.where(known, self.number_of[np.where(known, points, 0)], -1)
+        return with_unknown(numbers, len(self) - 1)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the characters in a row."""
@@ -142,51 +145,6 @@ class Characters:
     def state(self) -> dict[str, Any]:
         """Return unit and symbols."""
         return {"unit": self.unit, "symbols": self.symbols}
-
-
-def vocabulary_from_state(state: Mapping[str, Any]) -> Vocabulary:
-    """Return the vocabulary whose `state()` this is. Raises ValueError for an unknown unit."""
-    if state["unit"] == "subword":
-        # MOVED-SELF
-
-        return Subwords(state["tokenizer"])
-    if state["unit"] == Words.unit:
-        return Words(state["symbols"])
-    if state["unit"] == Characters.unit:
-        return Characters(state["symbols"])
-    raise ValueError(f"there is no vocabulary of unit {state['unit']!r}")
-
-
-def lines(text: str) -> Iterator[str]:
-    """Yield the lines between line feeds; other separators of Unicode are part of a line."""
-    begin = 0
-    while begin < len(text):
-        end = text.find("\n", begin)
-        end = len(text) if end < 0 else end
-        yield text[begin:end]
-        begin = end + 1
-
-
-def words(text: str) -> Iterable[str]:
-    """Yield the words of each line, then `<eos>`."""
-    for line in lines(text):
-        yield from line.split()
-        yield END_OF_LINE
-
-
-def code_points(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
-    """Return the Unicode code points of a text."""
-    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-
-
-def with_unknown(found: np.ndarray[Any, Any], unknown: int) -> Encoded:
-    """Put the number `unknown` in place of -1, and count how often."""
-    missing = found < 0
-    tokens = np.where(missing, unknown, found).astype(np.int32)
-    return Encoded(torch.from_numpy(tokens), int(missing.sum()))
-
-
-BOUNDARY = "<eos>"
 
 
 class Subwords:
@@ -213,17 +171,17 @@ class Subwords:
                 f"task.subwords is {size}: set it to 257 or more, for the bytes and a boundary."
             )
         tokenizers = package()
-        learnt = tokenizers.Tokenizer(tokenizers.models.BPE())
-        learnt.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        learnt.decoder = tokenizers.decoders.ByteLevel()
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = tokenizers.decoders.ByteLevel()
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=size,
             special_tokens=[BOUNDARY],
             initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        learnt.train_from_iterator((f"{line}\n" for line in lines(text)), trainer)
-        return cls(learnt.to_str())
+        tokenizer.train_from_iterator((f"{line}\n" for line in lines(text)), trainer)
+        return cls(tokenizer.to_str())
 
     def __len__(self) -> int:
         """Return the number of parts."""
@@ -254,8 +212,15 @@ def package() -> ModuleType:
         ) from error
 
 
-WINDOW = 16
-INCOMPLETE = "\ufffd"
+def vocabulary_from_state(state: Mapping[str, Any]) -> Vocabulary:
+    """Return the vocabulary whose `state()` this is. Raises ValueError for an unknown unit."""
+    if state["unit"] == "subword":
+        return Subwords(state["tokenizer"])
+    if state["unit"] == Words.unit:
+        return Words(state["symbols"])
+    if state["unit"] == Characters.unit:
+        return Characters(state["symbols"])
+    raise ValueError(f"there is no vocabulary of unit {state['unit']!r}")
 
 
 class TextStream:
@@ -284,3 +249,32 @@ class TextStream:
 
     def _text(self) -> str:
         return self.vocabulary.decode(self.recent)
+
+
+def lines(text: str) -> Iterator[str]:
+    """Yield the lines between line feeds; other separators of Unicode are part of a line."""
+    begin = 0
+    while begin < len(text):
+        end = text.find("\n", begin)
+        end = len(text) if end < 0 else end
+        yield text[begin:end]
+        begin = end + 1
+
+
+def words(text: str) -> Iterable[str]:
+    """Yield the words of each line, then `<eos>`."""
+    for line in lines(text):
+        yield from line.split()
+        yield END_OF_LINE
+
+
+def code_points(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
+    """Return the Unicode code points of a text."""
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+
+
+def with_unknown(numbers: np.ndarray[Any, Any], unknown: int) -> Encoded:
+    """Put the number `unknown` in place of -1, and count how often."""
+    missing = numbers < 0
+    tokens = np.where(missing, unknown, numbers).astype(np.int32)
+    return Encoded(torch.from_numpy(tokens), int(missing.sum()))
