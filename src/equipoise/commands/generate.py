@@ -16,7 +16,7 @@ from equipoise.stored import stored_run
 from equipoise.trust import as_packages, check_targets
 
 if TYPE_CHECKING:
-    from equipoise.data.vocabulary import Vocabulary
+    from equipoise.data.text.vocabulary import Vocabulary
     from equipoise.tasks.generation import Generator
 
 HELP = """Continue a text with a trained language model, token by token.
@@ -129,7 +129,7 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
             "no vocabulary: generate needs one of a language-modelling task"
         )
     from equipoise.building import restored_model
-    from equipoise.data.vocabulary import vocabulary_from_state
+    from equipoise.data.text.vocabulary import vocabulary_from_state
     from equipoise.run import quiet_lightning
     from equipoise.tasks.generation import Generator, Sampling
 
@@ -151,7 +151,7 @@ def context_of(task: dict[str, Any]) -> int:
 
 def write(request: Request, generator: Generator, vocabulary: Vocabulary) -> None:
     """Print prompt and continuation as they come, then on stderr how long each token took."""
-    from equipoise.data.text_stream import TextStream
+    from equipoise.data.text.vocabulary import TextStream
 
     prompt = encoded_prompt(request.prompt, vocabulary)
     stream = TextStream(vocabulary)
