@@ -49,7 +49,7 @@ def test_extras_that_are_named_exist_and_all_are_in_the_readme() -> None:
 def test_python_m_equipoise_trains_and_evaluates(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert commands.run(words) == 0
+    assert commands.exit_status(commands.run, words) == 0
     assert said in capsys.readouterr().out
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from equipoise.checkpoints import read_checkpoint
-from equipoise.command_line import answered, train
+from equipoise.commands import exit_status, train
 from equipoise.compose import CONF
-from equipoise.run import composed, run_directory
+from equipoise.running.api import composed
+from equipoise.running.folders import run_directory
 
 SMALL = [
     "model.channels=[4,4]", "model.head_channels=[2,2]", "model.final_channels=8",
@@ -30,7 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def status_of(*words: str) -> int:
-    return answered(lambda: train(words))
+    return exit_status(train.main, words)
 
 
 def test_a_failing_job_is_named_and_the_others_run(
@@ -89,7 +90,7 @@ def test_folders_of_ones_own_reach_the_job(
     short = ["trainer.max_steps=1", "solver.max_steps=2", "trainer.limit_val_batches=1",
              "trainer.limit_test_batches=1", "hydra/job_logging=none"]  # fmt: skip
     found = "hydra.searchpath=[file://mine]"
-    assert train([found, "task=my_digits", *SMALL, *short, "run_dir=run"]) == 0
+    assert train.main([found, "task=my_digits", *SMALL, *short, "run_dir=run"]) == 0
     checkpoint = read_checkpoint("run/checkpoints/last.ckpt")
     assert checkpoint["choices"]["task"] == "my_digits"
     assert checkpoint["config"]["task"]["batch_size"] == 48

@@ -9,12 +9,19 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from equipoise.config import machine
 from equipoise.errors import UserError
+
+if TYPE_CHECKING:
+    from equipoise.compose import Composition
+
 
 LOCK = ".lock"
 RECORD = frozenset({".hydra", "train.log"})
@@ -174,3 +181,35 @@ def _unlock(path: Path, taken: Claim) -> None:
     if taken.lock is not None:
         os.close(taken.lock)
         taken.lock = None
+
+
+def run_directory(composition: Composition, purpose: str) -> Path:
+    """Make the folder of the run: `run_dir` where it was typed, else runs/<task>/<model>/<time>.
+
+    A process that takes part in the run of another makes none. Raises UserError where `run_dir`
+    holds other results, or another run is at work in it: only a training may go on in the folder
+    of the run that its checkpoint belongs to.
+    """
+    config, choices = composition.config, composition.choices
+    decides = machine.decides(config.trainer)
+    if config.run_dir and any(line.startswith("run_dir=") for line in composition.typed):
+        named = Path(config.run_dir)
+        resumed = config.ckpt_path if purpose == "train" else None
+        return claim(named, resumed) if decides else named
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    parent = Path("runs") / choices["task"] / choices["model"]
+    name = stamp if purpose == "train" else f"{stamp}_{purpose}"
+    return claim_new(parent, name) if decides else parent / name
+
+
+def shortened(path: Path) -> Path:
+    """The path from the working directory where it lies below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def check_no_folder_of_hydra(overrides: Sequence[str]) -> None:
+    """Raise where Hydra, which runs nothing here, is told a folder."""
+    for line in overrides:
+        if line.startswith(("hydra.run.", "hydra.sweep.", "hydra.mode=")):
+            raise UserError(f"{line}: Hydra runs nothing here; the folder is named by run_dir")

@@ -1,0 +1,1 @@
+"""Composing and checking a configuration, before torch or anything else that is heavy."""
