@@ -205,6 +205,8 @@ def test_a_sweep_that_cannot_be_is_refused(
             )
         ),
         (["hydra.sweep.dir=x"], "belongs to a multirun"),
+        (["hydra.job.chdir=true"], "a run stays in the folder where it was started"),
+        (["+hydra.callbacks.mine={_target_: my.Mine}"], "Hydra calls them in a multirun alone"),
         (["hydra.run.dir=x", "run_dir=y"], "name the same folder"),
         (["trainer.devices=1000000000", "strategy=cpu"], "is too many: this machine has"),
         (["trainer.devices=0", "trainer.accelerator=cpu"], "must be 1 or more"),

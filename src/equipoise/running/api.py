@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from equipoise import checks
 from equipoise.checkpoints import read_checkpoint
+from equipoise.compose import Composition, Typed, compose, parse, plain
 from equipoise.errors import RunInterrupted, UserError
 from equipoise.running import folders
 from equipoise.running.folders import check_no_folder_of_hydra, run_directory
@@ -28,13 +30,12 @@ from equipoise.running.resuming import (
     settle_wandb_run,
 )
 from equipoise.running.surroundings import check_surroundings, data_is_there
+from equipoise.stored import Stored, read_stored
 
 if TYPE_CHECKING:
     from torch import nn
 
     from equipoise.anytime import AnytimeCurve
-    from equipoise.compose import Composition
-    from equipoise.stored import Stored
     from equipoise.training import Run
 
 
@@ -55,8 +56,6 @@ def checked(typed: Sequence[str], surroundings: bool = True) -> Composition:
     surroundings: whether the data and accounts of a run that begins anew have to be there. Raises
     UserError.
     """
-    from equipoise import checks
-
     composition = composed(typed)
     checks.check_curve_in_training(composition.config, composition.choices)
     if surroundings and not composition.config.ckpt_path:
@@ -69,8 +68,6 @@ def composed(typed: Sequence[str]) -> Composition:
 
     Raises UserError.
     """
-    from equipoise.compose import Typed, compose
-
     path = Typed.of(typed).value("ckpt_path")
     if not isinstance(path, str | int):  # of a sweep's list composing says what is wrong
         composition = compose(typed)
@@ -78,7 +75,6 @@ def composed(typed: Sequence[str]) -> Composition:
         if not path:
             return composition
     from equipoise.recompose import recompose
-    from equipoise.stored import read_stored
 
     return recompose(read_stored(str(path)), typed, "train")
 
@@ -89,8 +85,6 @@ def build(*overrides: str) -> nn.Module:
     With `ckpt_path` it is the checkpoint's network with its weights, and `overrides` on top. The
     program's own random numbers are left as they are. Raises UserError.
     """
-    from equipoise.compose import plain
-
     composition = composed(overrides)
     config = composition.config
     check_trust(composition)
@@ -128,15 +122,11 @@ def evaluate(*overrides: str, directory: Path | None = None) -> dict[str, Any]:
 
 def evaluation_of(overrides: Sequence[str]) -> Composition:
     """The configuration of an evaluation: the checkpoint's with `overrides` on top."""
-    from equipoise import checks
-    from equipoise.compose import Typed
-
     words = Typed.of(overrides)
     path = words.value("ckpt_path")
     if not path:
         raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
     from equipoise.recompose import recompose
-    from equipoise.stored import read_stored
 
     composition = recompose(read_stored(str(path)), overrides, "evaluate")
     if not any(o.key_or_group.partition(".")[0] == "logger" for o in words.overrides):
@@ -147,9 +137,6 @@ def evaluation_of(overrides: Sequence[str]) -> Composition:
 
 def execute_evaluation(composition: Composition, directory: Path) -> dict[str, Any]:
     """Test a checkpoint by one composition in `directory`."""
-    from equipoise.compose import parse
-    from equipoise.stored import read_stored
-
     path = composition.config.ckpt_path
     built = prepared(composition, directory, read_stored(path))
     curve = instantiate_curve(composition)
@@ -169,8 +156,6 @@ def execute_evaluation(composition: Composition, directory: Path) -> dict[str, A
 
 def instantiate_curve(composition: Composition) -> AnytimeCurve | None:
     """The anytime curve that was asked for."""
-    from equipoise.compose import plain
-
     node = composition.config.get("anytime")
     if not node:
         return None
@@ -182,8 +167,6 @@ def instantiate_curve(composition: Composition) -> AnytimeCurve | None:
 
 def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     """Train and test one composition in `directory`, which gets everything that a run leaves."""
-    from equipoise import checks
-
     config = composition.config
     checks.check_curve_in_training(config, composition.choices)
     stored = resumed_from(composition)
@@ -256,8 +239,6 @@ def rehearse(composition: Composition) -> None:
 
 def resumed_from(composition: Composition) -> Stored | None:
     """The run behind the checkpoint that a composition goes on from, None where it begins anew."""
-    from equipoise.stored import read_stored
-
     return None if composition.trusted is None else read_stored(composition.config.ckpt_path)
 
 
@@ -277,7 +258,6 @@ def prepared(composition: Composition, directory: Path, stored: Stored | None) -
 
 def _prepare(composition: Composition, directory: Path) -> None:
     """Settle the folder, let the dataset be looked at, and check types by the signatures."""
-    from equipoise.compose import plain
     from equipoise.schema import check_signatures
 
     composition.config.run_dir = str(directory)
@@ -292,10 +272,9 @@ def _prepare(composition: Composition, directory: Path) -> None:
 
 def check_trust(composition: Composition) -> None:
     """Let a configuration out of a checkpoint name no other code than what is trusted."""
-    from equipoise.compose import plain
-    from equipoise.trust import check_targets
-
     if composition.trusted is not None:
+        from equipoise.trust import check_targets
+
         check_targets(plain(composition.config), composition.trusted)
 
 
