@@ -1,1 +1,1 @@
-"""Composing and checking a configuration, before torch or anything else that is heavy."""
+"""Compose a configuration from `conf/` or a checkpoint, and check it before anything heavy runs."""

@@ -137,13 +137,13 @@ def check_weights(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], pat
 
     Counters of random numbers (`_extra_state`) are no weights.
     """
-    own = {n: tuple(v.shape) for n, v in network.state_dict().items() if hasattr(v, "shape")}
-    told = {name: shape for name, shape in shapes.items() if not name.endswith("_extra_state")}
-    for name in sorted({*own, *told} - {n for n in own if n.endswith("_extra_state")}):
-        if own.get(name) != told.get(name):
+    here = {n: tuple(v.shape) for n, v in network.state_dict().items() if hasattr(v, "shape")}
+    there = {name: shape for name, shape in shapes.items() if not name.endswith("_extra_state")}
+    for name in sorted({*here, *there} - {n for n in here if n.endswith("_extra_state")}):
+        if here.get(name) != there.get(name):
             raise UserError(
                 f"the checkpoint {path} does not fit the network: {name} is "
-                f"{_described(told.get(name))} there and {_described(own.get(name))} here; leave "
+                f"{_described(there.get(name))} there and {_described(here.get(name))} here; leave "
                 "out what changes the network, such as model.size=large"
             )
 
@@ -158,9 +158,11 @@ def restored_model(config: dict[str, Any], state: Mapping[str, Any], path: Path)
     Raises UserError where they do not fit.
     """
     model = build_model(config)
-    mine = {n.removeprefix("model."): v for n, v in state.items() if n.startswith("model.")}
-    check_weights(model, {n: tuple(v.shape) for n, v in mine.items() if hasattr(v, "shape")}, path)
-    model.load_state_dict(mine, strict=False)
+    weights = {n.removeprefix("model."): v for n, v in state.items() if n.startswith("model.")}
+    check_weights(
+        model, {n: tuple(v.shape) for n, v in weights.items() if hasattr(v, "shape")}, path
+    )
+    model.load_state_dict(weights, strict=False)
     return model
 
 
@@ -171,8 +173,8 @@ def _enough_classes(task: dict[str, Any]) -> list[EnoughClasses]:
     """
     from equipoise.callbacks.enough_classes import EnoughClasses
 
-    told = [name for name in ("classes", "mask_classes") if task.get(name)]
-    return [EnoughClasses(f"task.{name}", task[name]) for name in told[-1:]]
+    counts = [name for name in ("classes", "mask_classes") if task.get(name)]
+    return [EnoughClasses(f"task.{name}", task[name]) for name in counts[-1:]]
 
 
 def build_task(config: dict[str, Any]) -> LightningModule:

@@ -1,7 +1,8 @@
-"""What a class says when it refuses its values, as one sentence for the user."""
+"""What the user reads of a run: a sentence for what is refused, warnings without adverts."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import textwrap
@@ -88,10 +89,10 @@ def refusals_of_run(built: Run) -> Iterator[None]:
         begun = observer is not None and observer.begun
         outside = built.trainer.state.fn == "fit" and not begun
         refused = (UserError, MisconfigurationException, MemoryError, torch.OutOfMemoryError)
-        told = outside or isinstance(error, refused) or "can't allocate memory" in str(error)
-        if told and not begun:
+        refusal = outside or isinstance(error, refused) or "can't allocate memory" in str(error)
+        if refusal and not begun:
             folders.refuse(built.directory)
-        if told and not isinstance(error, UserError):
+        if refusal and not isinstance(error, UserError):
             raise UserError(f"the run cannot go on: {sentence(error)}") from error
         raise
 
@@ -112,8 +113,6 @@ def failed_after_a_step(built: Run, steps: int) -> Iterator[None]:
 
 def quiet_lightning() -> None:
     """Leave out Lightning's adverts and the advice about workers that our loaders do not need."""
-    import logging
-
     adverts = ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda")
     for name in (*adverts, "fabric.utilities.distributed"):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
