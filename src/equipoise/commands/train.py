@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from equipoise import help_page
 from equipoise.checks import check_single_run
 from equipoise.commands import multirun, showing
@@ -78,7 +76,9 @@ def job(composition: Composition) -> Iterator[Path]:
     the folder cannot be taken.
     """
     settings = hydra_config(composition.typed)
-    directory = job_folder(composition, settings)
+    typed = any(o.key_or_group == "hydra.run.dir" for o in parse(composition.typed))
+    of_hydra = hydra_setting(settings, "hydra.run.dir") if typed else None
+    directory = folders.run_directory(composition, "train", of_hydra)
     if not machine.decides(composition.config.trainer):
         yield directory
         return
@@ -89,13 +89,3 @@ def job(composition: Composition) -> Iterator[Path]:
         job_of_hydra(settings, composition.config, directory),
     ):
         yield directory
-
-
-def job_folder(composition: Composition, settings: DictConfig) -> Path:
-    """The folder of a single run: that of `hydra.run.dir`, or what our own rules say."""
-    if not any(o.key_or_group == "hydra.run.dir" for o in parse(composition.typed)):
-        return folders.run_directory(composition, "train")
-    path = folders.shortened(Path(str(hydra_setting(settings, "hydra.run.dir"))))
-    if not machine.decides(composition.config.trainer):
-        return path
-    return folders.claim(path, composition.config.ckpt_path, "hydra.run.dir")

@@ -183,19 +183,22 @@ def _unlock(path: Path, taken: Claim) -> None:
         taken.lock = None
 
 
-def run_directory(composition: Composition, purpose: str) -> Path:
+def run_directory(composition: Composition, purpose: str, of_hydra: str | None = None) -> Path:
     """Make the folder of the run: `run_dir` where it was typed, else runs/<task>/<model>/<time>.
 
-    A process that takes part in the run of another makes none. Raises UserError where `run_dir`
-    holds other results, or another run is at work in it: only a training may go on in the folder
-    of the run that its checkpoint belongs to.
+    of_hydra: what `hydra.run.dir` says where that was typed. A process that takes part in the run
+    of another makes none. Raises UserError where a named folder holds other results, or another run
+    is at work in it: only a training may go on in the folder of the run that its checkpoint
+    belongs to.
     """
     config, choices = composition.config, composition.choices
     decides = machine.decides(config.trainer)
-    if config.run_dir and any(line.startswith("run_dir=") for line in composition.typed):
-        named = Path(config.run_dir)
+    run_dir = any(line.startswith("run_dir=") for line in composition.typed) and config.run_dir
+    if of_hydra or run_dir:
+        path = shortened(Path(of_hydra)) if of_hydra else Path(run_dir)
         resumed = config.ckpt_path if purpose == "train" else None
-        return claim(named, resumed) if decides else named
+        name = "hydra.run.dir" if of_hydra else "run_dir"
+        return claim(path, resumed, name) if decides else path
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     parent = Path("runs") / choices["task"] / choices["model"]
     name = stamp if purpose == "train" else f"{stamp}_{purpose}"
