@@ -6,43 +6,36 @@ answered at once.
 
 from __future__ import annotations
 
-import shutil
 import sys
-import textwrap
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equipoise import folders, machine
-from equipoise.building import (
-    build_model,
-    build_run,
-    check_weights,
-    instantiate,
-    open_folder,
-    restored_model,
-    settle_data,
-)
+from equipoise import checks
 from equipoise.checkpoints import read_checkpoint
-from equipoise.errors import RunFailed, RunInterrupted, UserError
-from equipoise.refusals import sentence
-from equipoise.resuming import (
+from equipoise.compose import Composition, Typed, compose, parse, plain
+from equipoise.errors import RunInterrupted, UserError
+from equipoise.running import folders
+from equipoise.running.folders import check_no_folder_of_hydra, run_directory
+from equipoise.running.messages import (
+    failed_after_a_step,
+    quiet_lightning,
+    refusals_of_run,
+)
+from equipoise.running.resuming import (
     check_resumable,
     goes_on_in,
     keep_earlier_curve,
     settle_wandb_run,
 )
-from equipoise.surroundings import check_surroundings, data_is_there
+from equipoise.running.surroundings import check_surroundings, data_is_there
+from equipoise.stored import Stored, read_stored
 
 if TYPE_CHECKING:
     from torch import nn
 
     from equipoise.anytime import AnytimeCurve
-    from equipoise.compose import Composition
-    from equipoise.stored import Stored
     from equipoise.training import Run
 
 
@@ -57,13 +50,24 @@ def run(*overrides: str) -> dict[str, Any]:
         return execute(composition, directory)
 
 
+def checked(typed: Sequence[str], surroundings: bool = True) -> Composition:
+    """The configuration of a training, after every check that needs nothing heavy.
+
+    surroundings: whether the data and accounts of a run that begins anew have to be there. Raises
+    UserError.
+    """
+    composition = composed(typed)
+    checks.check_curve_in_training(composition.config, composition.choices)
+    if surroundings and not composition.config.ckpt_path:
+        check_surroundings(composition.config)
+    return composition
+
+
 def composed(typed: Sequence[str]) -> Composition:
     """What train.py makes of `typed`: of a checkpoint's configuration where `ckpt_path` names one.
 
     Raises UserError.
     """
-    from equipoise.compose import Typed, compose
-
     path = Typed.of(typed).value("ckpt_path")
     if not isinstance(path, str | int):  # of a sweep's list composing says what is wrong
         composition = compose(typed)
@@ -71,7 +75,6 @@ def composed(typed: Sequence[str]) -> Composition:
         if not path:
             return composition
     from equipoise.recompose import recompose
-    from equipoise.stored import read_stored
 
     return recompose(read_stored(str(path)), typed, "train")
 
@@ -82,14 +85,14 @@ def build(*overrides: str) -> nn.Module:
     With `ckpt_path` it is the checkpoint's network with its weights, and `overrides` on top. The
     program's own random numbers are left as they are. Raises UserError.
     """
-    import torch
-
-    from equipoise.compose import plain
-    from equipoise.schema import check_signatures
-
     composition = composed(overrides)
     config = composition.config
     check_trust(composition)
+    import torch
+
+    from equipoise.running.build import build_model, restored_model, settle_data
+    from equipoise.schema import check_signatures
+
     if not (config.task.get("classes") or config.task.get("mask_classes")):
         settle_data(config)
     parts = plain(config, resolve=True)
@@ -119,15 +122,11 @@ def evaluate(*overrides: str, directory: Path | None = None) -> dict[str, Any]:
 
 def evaluation_of(overrides: Sequence[str]) -> Composition:
     """The configuration of an evaluation: the checkpoint's with `overrides` on top."""
-    from equipoise import checks
-    from equipoise.compose import Typed
-
     words = Typed.of(overrides)
     path = words.value("ckpt_path")
     if not path:
         raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
     from equipoise.recompose import recompose
-    from equipoise.stored import read_stored
 
     composition = recompose(read_stored(str(path)), overrides, "evaluate")
     if not any(o.key_or_group.partition(".")[0] == "logger" for o in words.overrides):
@@ -138,116 +137,91 @@ def evaluation_of(overrides: Sequence[str]) -> Composition:
 
 def execute_evaluation(composition: Composition, directory: Path) -> dict[str, Any]:
     """Test a checkpoint by one composition in `directory`."""
-    from equipoise.compose import parse
-    from equipoise.stored import read_stored
-
     path = composition.config.ckpt_path
     built = prepared(composition, directory, read_stored(path))
     curve = instantiate_curve(composition)
-    open_folder(composition.config, built)
     checkpoint = read_checkpoint(path)
-    from equipoise import processes, training
+    from equipoise import training
+    from equipoise.running.build import open_folder
 
+    open_folder(composition.config, built)
     if {o.key_or_group.split(".")[0] for o in parse(composition.typed)} & {"solver", "gradient"}:
         checkpoint.pop("gradient_phase", None)  # what was typed outranks the schedule
     training.restore(built, checkpoint)
-    exit_code = 1
-    try:
-        telling = processes.telling(built.trainer, "evaluate", composition.typed, directory)
-        with refusals_of_run(built), telling:
-            metrics = training.evaluate(built, checkpoint, curve)
-        exit_code = 0
-        _finish(built, metrics)
-        return metrics
-    finally:
-        close_wandb(exit_code)
+    with at_work(built, "evaluate", composition.typed):
+        metrics = training.evaluate(built, checkpoint, curve)
+    show_result(built, metrics)
+    return metrics
 
 
 def instantiate_curve(composition: Composition) -> AnytimeCurve | None:
     """The anytime curve that was asked for."""
-    from equipoise.compose import plain
-
     node = composition.config.get("anytime")
     if not node:
         return None
+    from equipoise.running.build import instantiate
+
     curve: AnytimeCurve = instantiate("anytime", plain(node, resolve=True))
     return curve
 
 
 def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     """Train and test one composition in `directory`, which gets everything that a run leaves."""
-    from equipoise import checks
-
-    checks.check_curve_in_training(composition.config, composition.choices)
-    resume_from = composition.config.ckpt_path
+    config = composition.config
+    checks.check_curve_in_training(config, composition.choices)
     stored = resumed_from(composition)
     if stored is not None:
-        check_resumable(stored, composition.config.trainer)
-    settle_wandb_run(composition.config, composition.typed, goes_on_in(directory, resume_from))
+        check_resumable(stored, config.trainer)
+    settle_wandb_run(config, composition.typed, goes_on_in(directory, config.ckpt_path))
     built = prepared(composition, directory, stored)
-    open_folder(composition.config, built)
     from equipoise import processes, training
+    from equipoise.running.build import open_folder
 
+    open_folder(config, built)
     if stored is not None:
         keep_earlier_curve(built.trainer.loggers, stored, directory)
     if built.trainer.is_global_zero:
-        processes.say_global_batch(composition.config, built.trainer)
+        processes.say_global_batch(config, built.trainer)
+    resumed_at = None if stored is None else stored.steps
+    begun_at = resumed_at or 0
+    with failed_after_a_step(built, begun_at), at_work(built, "train", composition.typed):
+        metrics = training.fit_and_test(built, config.ckpt_path, resumed_at)
+    show_result(built, metrics)
+    return metrics
+
+
+@contextmanager
+def at_work(built: Run, purpose: str, typed: Sequence[str]) -> Iterator[None]:
+    """While a run is at work: its other processes, its refusals, and at its end its W&B run."""
+    from equipoise import processes
+
     exit_code = 1
     try:
-        telling = processes.telling(built.trainer, "train", composition.typed, directory)
-        steps = 0 if stored is None else stored.steps
-        with failed_after_a_step(built, steps), refusals_of_run(built), telling:
-            metrics = training.fit_and_test(
-                built, resume_from, None if stored is None else stored.steps
-            )
+        with (
+            refusals_of_run(built),
+            processes.telling(built.trainer, purpose, typed, built.directory),
+        ):
+            yield
         exit_code = 0
-        _finish(built, metrics)
-        return metrics
     finally:
         close_wandb(exit_code)
 
 
-@contextmanager
-def refusals_of_run(built: Run) -> Iterator[None]:
-    """Tell what cannot be set up, or does not fit in memory, in a sentence.
+def take_part(job: Mapping[str, Any]) -> int:
+    """The part of one process in a run that another process has decided on; returns status 0.
 
-    Anything else that a step raises is an error of the program and keeps its traceback. A run that
-    is refused before its first step leaves nothing.
+    job: purpose, typed and directory, as `processes.telling` hands them over. An interruption is
+    the end that all processes have agreed on: the first one tells of it.
     """
-    import torch
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    from equipoise.callbacks.training_begun import TrainingBegun
-
-    observer = built.find(TrainingBegun)
+    directory = Path(job["directory"])
     try:
-        yield
-    except (RunFailed, RunInterrupted):
-        raise
-    except Exception as error:
-        begun = observer is not None and observer.begun
-        outside = built.trainer.state.fn == "fit" and not begun
-        refused = (UserError, MisconfigurationException, MemoryError, torch.OutOfMemoryError)
-        told = outside or isinstance(error, refused) or "can't allocate memory" in str(error)
-        if told and not begun:
-            folders.refuse(built.directory)
-        if told and not isinstance(error, UserError):
-            raise UserError(f"the run cannot go on: {sentence(error)}") from error
-        raise
-
-
-@contextmanager
-def failed_after_a_step(built: Run, steps: int) -> Iterator[None]:
-    """What is refused after a step, as in the test, has cost a training: that run has failed.
-
-    What it had reached is kept. steps: those of the checkpoint that it goes on from.
-    """
-    try:
-        yield
-    except UserError as error:
-        if built.trainer.global_step > steps:
-            raise RunFailed(str(error)) from error
-        raise
+        if job["purpose"] == "evaluate":
+            evaluate(*job["typed"], directory=directory)
+        else:
+            execute(composed(job["typed"]), directory)
+    except RunInterrupted:
+        return 0
+    return 0
 
 
 def rehearse(composition: Composition) -> None:
@@ -265,8 +239,6 @@ def rehearse(composition: Composition) -> None:
 
 def resumed_from(composition: Composition) -> Stored | None:
     """The run behind the checkpoint that a composition goes on from, None where it begins anew."""
-    from equipoise.stored import read_stored
-
     return None if composition.trusted is None else read_stored(composition.config.ckpt_path)
 
 
@@ -276,46 +248,23 @@ def prepared(composition: Composition, directory: Path, stored: Stored | None) -
     Raises UserError.
     """
     _prepare(composition, directory)
+    from equipoise.running.build import build_run, check_weights
+
     built = build_run(composition, directory)
     if stored is not None:
         check_weights(built.task, stored.shapes, stored.path)
     return built
 
 
-def run_directory(composition: Composition, purpose: str) -> Path:
-    """Make the folder of the run: `run_dir` where it was typed, else runs/<task>/<model>/<time>.
-
-    A process that takes part in the run of another makes none. Raises UserError where `run_dir`
-    holds other results, or another run is at work in it: only a training may go on in the folder
-    of the run that its checkpoint belongs to.
-    """
-    config, choices = composition.config, composition.choices
-    decides = machine.decides(config.trainer)
-    if config.run_dir and any(line.startswith("run_dir=") for line in composition.typed):
-        named = Path(config.run_dir)
-        resumed = config.ckpt_path if purpose == "train" else None
-        return folders.claim(named, resumed) if decides else named
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    parent = Path("runs") / choices["task"] / choices["model"]
-    name = stamp if purpose == "train" else f"{stamp}_{purpose}"
-    return folders.claim_new(parent, name) if decides else parent / name
-
-
-def check_no_folder_of_hydra(overrides: Sequence[str]) -> None:
-    """Raise where Hydra, which runs nothing here, is told a folder."""
-    for line in overrides:
-        if line.startswith(("hydra.run.", "hydra.sweep.", "hydra.mode=")):
-            raise UserError(f"{line}: Hydra runs nothing here; the folder is named by run_dir")
-
-
 def _prepare(composition: Composition, directory: Path) -> None:
     """Settle the folder, let the dataset be looked at, and check types by the signatures."""
-    from equipoise.compose import plain
     from equipoise.schema import check_signatures
 
     composition.config.run_dir = str(directory)
     check_trust(composition)
     check_surroundings(composition.config)
+    from equipoise.running.build import settle_data
+
     settle_data(composition.config)
     check_signatures(plain(composition.config, resolve=True))
     quiet_lightning()
@@ -323,10 +272,9 @@ def _prepare(composition: Composition, directory: Path) -> None:
 
 def check_trust(composition: Composition) -> None:
     """Let a configuration out of a checkpoint name no other code than what is trusted."""
-    from equipoise.compose import plain
-    from equipoise.trust import check_targets
-
     if composition.trusted is not None:
+        from equipoise.trust import check_targets
+
         check_targets(plain(composition.config), composition.trusted)
 
 
@@ -337,38 +285,9 @@ def close_wandb(exit_code: int) -> None:
         wandb.finish(exit_code=exit_code)
 
 
-def _finish(built: Run, metrics: dict[str, Any]) -> None:
+def show_result(built: Run, metrics: dict[str, Any]) -> None:
+    """Print what a run has reached, in the process that speaks to the user."""
     if built.trainer.is_global_zero:
         from equipoise.summary import print_result
 
         print_result(metrics, built.directory)
-
-
-def quiet_lightning() -> None:
-    """Leave out Lightning's adverts and the advice about workers that our loaders do not need."""
-    import logging
-
-    adverts = ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda")
-    for name in (*adverts, "fabric.utilities.distributed"):
-        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    warnings.formatwarning = lambda message, *_, **__: on_whole_words(f"warning: {message}")
-    # at the first step nothing is learnt yet; the convergence monitor warns where it matters
-    warnings.filterwarnings("ignore", ".*did not reach the tolerance.*once per layer")
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None..*")
-    warnings.filterwarnings("ignore", ".*recommended to use .self.log.*sync_dist=True.*")
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-    # of a checkpoint that an earlier revision has written; our own classes keep the score
-    warnings.filterwarnings("ignore", "The dirpath has changed from")
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-    warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty.*")
-
-
-def on_whole_words(sentence: str) -> str:
-    """A line for stderr, on a terminal broken between words."""
-    if not sys.stderr.isatty():
-        return f"{sentence}\n"
-    width = shutil.get_terminal_size().columns
-    lines = textwrap.wrap(sentence, width, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines) + "\n"

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from equipoise import machine
 from equipoise.compose import compose
+from equipoise.config import machine
+from equipoise.config.machine import check_devices, decides, number_of
 from equipoise.errors import UserError
-from equipoise.machine import check_devices, decides, number_of
 
 CORES = machine.cores()
 

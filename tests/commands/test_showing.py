@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from equipoise.commands import train
 from equipoise.errors import UserError
-from equipoise.showing import show_config
 
 SMALL = ["model.channels=[8,8]", "model.head_channels=[2,4]", "model.final_channels=16",
          "model.groups=4"]  # fmt: skip
@@ -17,7 +17,7 @@ def test_the_configuration_is_shown_where_it_can_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert show_config(["--cfg", "job", "--package", "solver"], ["solver.tol=1e-5", *SMALL]) == 0
+    assert train.main(["--cfg", "job", "--package", "solver", "solver.tol=1e-5", *SMALL]) == 0
     assert "tol: 1.0e-05" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
@@ -34,4 +34,4 @@ def test_the_configuration_is_shown_where_it_can_run(
 )
 def test_the_configuration_is_checked_as_that_of_a_run(typed: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        show_config(["--cfg", "job"], [*SMALL, typed])
+        train.main(["--cfg", "job", *SMALL, typed])

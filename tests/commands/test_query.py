@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from equipoise.commands.query import Attribute, read_ranges, written
 from equipoise.errors import UserError
-from equipoise.range_conditions import Attribute, read_ranges, written
 
 AGE, HEIGHT = Attribute("age", 100), Attribute("body height", 10, [1.0, 2.0])
 

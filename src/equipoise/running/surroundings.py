@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from equipoise.config.machine import GIB, free_memory
 from equipoise.errors import UserError
 from equipoise.limits import MOST_TOKENS, PRODUCTS, SEQUENCES
-from equipoise.memory import GIB, free_memory
 
 WANDB_HOST = "https://api.wandb.ai"
 

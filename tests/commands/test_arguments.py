@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from equipoise import __version__
-from equipoise.command_line import answered, evaluation, train
+from equipoise.commands import evaluate, exit_status, train
 from equipoise.compose import compose, storable
 
 Command = Callable[[Sequence[str]], int]
@@ -32,12 +32,12 @@ QUICK = ["debug=smoke"]  # a line that is not refused, as it should be, then end
 
 
 def refusal(
-    words: Sequence[str], capsys: pytest.CaptureFixture[str], command: Command = train
+    words: Sequence[str], capsys: pytest.CaptureFixture[str], command: Command = train.main
 ) -> str:
     """The one sentence that is the answer, with nothing printed beside it and nothing left."""
     before = set(Path.cwd().iterdir())
-    quick = QUICK if command is train else []
-    status = answered(lambda: command([*quick, *words]))
+    quick = QUICK if command is train.main else []
+    status = exit_status(command, [*quick, *words])
     said = capsys.readouterr()
     assert status == 2, said.err
     assert said.out == ""
@@ -48,11 +48,11 @@ def refusal(
 
 
 def answer(
-    words: Sequence[str], capsys: pytest.CaptureFixture[str], command: Command = train
+    words: Sequence[str], capsys: pytest.CaptureFixture[str], command: Command = train.main
 ) -> str:
     """What is printed by a command that works and leaves nothing."""
     before = set(Path.cwd().iterdir())
-    status = answered(lambda: command(words))
+    status = exit_status(command, words)
     said = capsys.readouterr()
     assert status == 0, said.err
     assert set(Path.cwd().iterdir()) == before
@@ -134,7 +134,7 @@ def same_logging() -> Iterator[None]:
     ids=in_words,
 )
 def test_what_hydra_answers(words: list[str], said: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert answered(lambda: train(words)) == 0
+    assert exit_status(train.main, words) == 0
     assert said in capfd.readouterr().out
     assert list(Path.cwd().iterdir()) == []
 
@@ -205,6 +205,8 @@ def test_a_sweep_that_cannot_be_is_refused(
             )
         ),
         (["hydra.sweep.dir=x"], "belongs to a multirun"),
+        (["hydra.job.chdir=true"], "a run stays in the folder where it was started"),
+        (["+hydra.callbacks.mine={_target_: my.Mine}"], "Hydra calls them in a multirun alone"),
         (["hydra.run.dir=x", "run_dir=y"], "name the same folder"),
         (["trainer.devices=1000000000", "strategy=cpu"], "is too many: this machine has"),
         (["trainer.devices=0", "trainer.accelerator=cpu"], "must be 1 or more"),
@@ -237,7 +239,7 @@ def test_what_an_evaluation_cannot_be_told(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_checkpoint(Path("trained.ckpt"))
-    assert said in refusal(words, capsys, evaluation)
+    assert said in refusal(words, capsys, evaluate.main)
 
 
 @pytest.mark.parametrize("name", ["trained.ckpt", "a=b é,(#[ 'c'.ckpt"])
@@ -247,7 +249,7 @@ def test_an_evaluation_shows_its_configuration(
     write_checkpoint(Path(name))
     typed = "'" + name.replace("'", r"\'") + "'"
     words = [f"ckpt_path={typed}", "solver.max_steps=77", "--cfg", "job", "-p", "solver"]
-    assert "max_steps: 77" in answer(words, capsys, evaluation)
+    assert "max_steps: 77" in answer(words, capsys, evaluate.main)
 
 
 def write_checkpoint(path: Path) -> None:

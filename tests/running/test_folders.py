@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from equipoise import folders
 from equipoise.compose import compose
 from equipoise.errors import UserError
-from equipoise.folders import LOCK, claim, claim_new, held
-from equipoise.run import run_directory
+from equipoise.running import folders
+from equipoise.running.folders import LOCK, claim, claim_new, held, run_directory
 
 HOLD = """
 import sys
 from pathlib import Path
-from equipoise.folders import claim
+from equipoise.running.folders import claim
 claim(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

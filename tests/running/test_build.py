@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import equipoise
-from equipoise.building import instantiate
+from equipoise import build
+from equipoise.config.machine import free_memory
 from equipoise.errors import RunFailed, RunInterrupted, UserError
-from equipoise.refusals import LONGEST, refusals
+from equipoise.running.build import MemoryLimit, instantiate
+from equipoise.running.messages import LONGEST, refusals
 
 SMALL = ["model.channels=[8,8]", "model.head_channels=[2,4]", "model.final_channels=16",
          "model.groups=4", "solver.max_steps=2", "trainer.max_steps=1"]  # fmt: skip
@@ -107,3 +110,43 @@ def test_what_is_refused_after_the_training_has_failed_and_is_kept(tmp_path, mon
     with pytest.raises(RunFailed, match=r"the run cannot go on: .*limit_test_batches"):
         equipoise.run(*SMALL, "trainer.limit_test_batches=1e-300", "run_dir=here")
     assert (tmp_path / "here" / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("model.channels=[1000000,1000000]", "model.head_channels=[2,4]"),
+        ("task=python_docs", "model.width=1000000"),
+        ("task=python_docs", "model.inner_width=1000000", "model.width=100000"),
+        ("task=copy_memory", "model=deq_trellisnet", "model.hidden_width=1000000"),
+        ("task.classes=1000000", "model.final_channels=1000000"),
+    ],
+)
+def test_a_network_beyond_the_memory_is_refused(typed):
+    with pytest.raises(UserError, match=r"model would need [\d,]+ GiB of memory"):
+        build(*typed)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn,
+     lambda *size: torch.full(size, 1.0), lambda *size: torch.nn.Linear(*size)],
+)  # fmt: skip
+def test_every_way_to_make_a_tensor_is_counted(make):
+    with MemoryLimit("part"):
+        make(3, 5)
+    with pytest.raises(UserError, match="part would need"), MemoryLimit("part"):
+        make(10**6, 10**6)
+
+
+def test_small_tensors_add_up():
+    limit = MemoryLimit("part")
+    limit.free = 3 * 4 * 100
+    with limit:
+        torch.empty(60)
+        with pytest.raises(UserError, match="part would need"):
+            torch.empty(60)
+
+
+def test_the_free_memory_is_that_of_the_machine_or_less():
+    assert 0 < free_memory() < 2**50

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from equipoise.compose import compose
-from equipoise.run import on_whole_words, quiet_lightning
+from equipoise.running.messages import on_whole_words, quiet_lightning
 
 
 def test_no_log_file_is_made_and_no_handler_of_hydra_speaks_for_libraries() -> None:

@@ -9,12 +9,19 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from equipoise.config import machine
 from equipoise.errors import UserError
+
+if TYPE_CHECKING:
+    from equipoise.compose import Composition
+
 
 LOCK = ".lock"
 RECORD = frozenset({".hydra", "train.log"})
@@ -174,3 +181,38 @@ def _unlock(path: Path, taken: Claim) -> None:
     if taken.lock is not None:
         os.close(taken.lock)
         taken.lock = None
+
+
+def run_directory(composition: Composition, purpose: str, of_hydra: str | None = None) -> Path:
+    """Make the folder of the run: `run_dir` where it was typed, else runs/<task>/<model>/<time>.
+
+    of_hydra: what `hydra.run.dir` says where that was typed. A process that takes part in the run
+    of another makes none. Raises UserError where a named folder holds other results, or another run
+    is at work in it: only a training may go on in the folder of the run that its checkpoint
+    belongs to.
+    """
+    config, choices = composition.config, composition.choices
+    decides = machine.decides(config.trainer)
+    run_dir = any(line.startswith("run_dir=") for line in composition.typed) and config.run_dir
+    if of_hydra or run_dir:
+        path = shortened(Path(of_hydra)) if of_hydra else Path(run_dir)
+        resumed = config.ckpt_path if purpose == "train" else None
+        name = "hydra.run.dir" if of_hydra else "run_dir"
+        return claim(path, resumed, name) if decides else path
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    parent = Path("runs") / choices["task"] / choices["model"]
+    name = stamp if purpose == "train" else f"{stamp}_{purpose}"
+    return claim_new(parent, name) if decides else parent / name
+
+
+def shortened(path: Path) -> Path:
+    """The path from the working directory where it lies below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def check_no_folder_of_hydra(overrides: Sequence[str]) -> None:
+    """Raise where Hydra, which runs nothing here, is told a folder."""
+    for line in overrides:
+        if line.startswith(("hydra.run.", "hydra.sweep.", "hydra.mode=")):
+            raise UserError(f"{line}: Hydra runs nothing here; the folder is named by run_dir")

@@ -8,7 +8,7 @@ import pytest
 
 from equipoise.compose import CONF, compose
 from equipoise.errors import UserError
-from equipoise.surroundings import check_surroundings
+from equipoise.running.surroundings import check_surroundings
 
 HOST = "machine api.wandb.ai\n  login user\n  password xxxx\n"
 
@@ -32,8 +32,8 @@ def check(*typed: str) -> None:
     "task", ["cityscapes", "imagenet", "ptb", "ptb_char", "segmentation_folder", "text_folder"]
 )
 def test_a_task_without_data_says_what_its_data_module_says(task):
-    from equipoise.building import instantiate
     from equipoise.compose import plain
+    from equipoise.running.build import instantiate
 
     config = compose([f"task={task}"]).config
     with pytest.raises(UserError, match=r"set task\.path") as early:

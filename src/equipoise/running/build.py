@@ -1,26 +1,47 @@
 """Build what a composed configuration describes, every part by its `_target_`.
 
-Nothing heavy is imported before it is needed, so that a misspelt word is answered at once.
+Importing it takes torch, which nothing needs that only checks a configuration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from equipoise import machine
+import torch
+from hydra.utils import instantiate as hydra_instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from equipoise.checks import nearest
+from equipoise.compose import plain, storable
+from equipoise.config import machine
+from equipoise.config.machine import GIB, free_memory
 from equipoise.errors import UserError
-from equipoise.monitored import check_monitored
-from equipoise.refusals import refusals
+from equipoise.running.messages import refusals
+from equipoise.schema import check_signatures, constructor_arguments, locate
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
-    from omegaconf import DictConfig
-    from torch import nn
 
     from equipoise.compose import Composition
     from equipoise.training import Run
+
+
+OURS = ("equipoise", "lightning")
+BEST = "equipoise.callbacks.BestCheckpoint"
+COPIES = 3  # weights, their gradients, and at least as much for the optimiser
+MADE = {
+    torch.ops.aten.empty.memory_format,
+    torch.ops.aten.zeros.default,
+    torch.ops.aten.ones.default,
+    torch.ops.aten.full.default,
+    torch.ops.aten.rand.default,
+    torch.ops.aten.randn.default,
+}
 
 
 def settle_data(config: DictConfig) -> None:
@@ -29,11 +50,6 @@ def settle_data(config: DictConfig) -> None:
     A data module that has a method `inspect` looks at its files, and returns such settings of the
     task. Raises UserError, before anything is written, where they cannot be used.
     """
-    from omegaconf import OmegaConf
-
-    from equipoise.compose import plain
-    from equipoise.schema import check_signatures, locate
-
     task = plain(config, resolve=True)["task"]
     node = {key: value for key, value in task.items() if key != "objective"}
     if not hasattr(locate("task", str(node["_target_"])), "inspect"):
@@ -46,9 +62,6 @@ def settle_data(config: DictConfig) -> None:
 def open_folder(config: DictConfig, built: Run) -> None:
     """Put config.yaml into the run's folder, once everything could be built."""
     from lightning.pytorch.loggers import CSVLogger
-    from omegaconf import OmegaConf
-
-    from equipoise.compose import plain
 
     if machine.decides(config.trainer):
         built.directory.mkdir(parents=True, exist_ok=True)
@@ -74,7 +87,6 @@ def build_run(composition: Composition, directory: Path) -> Run:
     from equipoise.callbacks.training_begun import TrainingBegun
     from equipoise.callbacks.training_position import TrainingPosition
     from equipoise.callbacks.unprofiled import Unprofiled
-    from equipoise.compose import plain, storable
     from equipoise.processes_without_gradients import strategy_for
     from equipoise.training import Run
 
@@ -125,13 +137,13 @@ def check_weights(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], pat
 
     Counters of random numbers (`_extra_state`) are no weights.
     """
-    own = {n: tuple(v.shape) for n, v in network.state_dict().items() if hasattr(v, "shape")}
-    told = {name: shape for name, shape in shapes.items() if not name.endswith("_extra_state")}
-    for name in sorted({*own, *told} - {n for n in own if n.endswith("_extra_state")}):
-        if own.get(name) != told.get(name):
+    here = {n: tuple(v.shape) for n, v in network.state_dict().items() if hasattr(v, "shape")}
+    there = {name: shape for name, shape in shapes.items() if not name.endswith("_extra_state")}
+    for name in sorted({*here, *there} - {n for n in here if n.endswith("_extra_state")}):
+        if here.get(name) != there.get(name):
             raise UserError(
                 f"the checkpoint {path} does not fit the network: {name} is "
-                f"{_described(told.get(name))} there and {_described(own.get(name))} here; leave "
+                f"{_described(there.get(name))} there and {_described(here.get(name))} here; leave "
                 "out what changes the network, such as model.size=large"
             )
 
@@ -146,9 +158,11 @@ def restored_model(config: dict[str, Any], state: Mapping[str, Any], path: Path)
     Raises UserError where they do not fit.
     """
     model = build_model(config)
-    mine = {n.removeprefix("model."): v for n, v in state.items() if n.startswith("model.")}
-    check_weights(model, {n: tuple(v.shape) for n, v in mine.items() if hasattr(v, "shape")}, path)
-    model.load_state_dict(mine, strict=False)
+    weights = {n.removeprefix("model."): v for n, v in state.items() if n.startswith("model.")}
+    check_weights(
+        model, {n: tuple(v.shape) for n, v in weights.items() if hasattr(v, "shape")}, path
+    )
+    model.load_state_dict(weights, strict=False)
     return model
 
 
@@ -165,12 +179,38 @@ def build_task(config: dict[str, Any]) -> LightningModule:
 
 def check_optimizer(make_optimizer: Any, schedule: Any) -> None:
     """Raise UserError where they refuse their values, which they tell only about parameters."""
-    import torch
-
     with refusals("optimizer"):
         optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))])
     with refusals("schedule"):
         schedule(optimizer, 1)
+
+
+class MemoryLimit(TorchDispatchMode):
+    """Within it, all tensors that are made must fit in the memory that is free, three times.
+
+    The system would grant far more than there is and kill the process once it is used. Raises
+    UserError that names `part`.
+    """
+
+    def __init__(self, part: str) -> None:
+        super().__init__()
+        self.part = part
+        self.free = free_memory()
+        self.asked = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Count what a factory is about to ask for; everything else passes."""
+        if func in MADE:
+            dtype = (kwargs or {}).get("dtype") or torch.get_default_dtype()
+            self.asked += COPIES * dtype.itemsize * math.prod(args[0])
+            if self.asked > self.free:
+                raise UserError(
+                    f"{self.part} would need {self.asked / GIB:,.0f} GiB of memory to train, and "
+                    f"{self.free / GIB:,.0f} are free: choose smaller sizes"
+                )
+        return func(*args, **(kwargs or {}))
 
 
 def build_model(config: dict[str, Any]) -> nn.Module:
@@ -180,8 +220,6 @@ def build_model(config: dict[str, Any]) -> nn.Module:
         chosen = ("solver", "gradient", "eval_solver", "regularizer")
         layer = {key: instantiate(key, config[key]) for key in chosen if config.get(key)}
         parts["equilibrium"] = instantiate("equilibrium", config["equilibrium"], **layer)
-    from equipoise.memory_limit import MemoryLimit
-
     with MemoryLimit("model"):
         model: nn.Module = instantiate("model", config["model"], **parts)
     return model
@@ -192,13 +230,45 @@ def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
 
     Raises UserError with the cause where its class refuses the values.
     """
-    from hydra.utils import instantiate as hydra_instantiate
-
-    from equipoise.schema import constructor_arguments
-
     node = constructor_arguments(node)
     with refusals(key):
         if not parts:
             return hydra_instantiate(node, _convert_="all")
         # as call-site arguments Hydra would turn solvers, which are dataclasses, into mappings
         return hydra_instantiate(node, _convert_="all", _partial_=True)(**parts)
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """A task that tells under which names it logs its metrics."""
+
+    def logged(self, stage: str) -> set[str]:
+        """The names of "val" or "test", such as val/loss."""
+        ...
+
+
+def check_monitored(task: Any, config: Mapping[str, Any]) -> None:
+    """Raise UserError where a setting monitors what the task does not log in its validation.
+
+    A task that does not tell, and callbacks of other packages, may log anything.
+    """
+    nodes = {key: node for key, node in config["callbacks"].items() if node}
+    foreign = [n for n in nodes.values() if str(n["_target_"]).partition(".")[0] not in OURS]
+    if foreign or not isinstance(task, Measuring):
+        return
+    known = sorted(task.logged("val"))
+    for key, monitor in _settings(config["task"]["monitor"], nodes):
+        if monitor not in known:
+            hint = nearest(str(monitor), known)
+            raise UserError(
+                f"{key}={'null' if monitor is None else monitor} is not measured in the "
+                f"validation{hint or ';'} this task measures {', '.join(known)}"
+            )
+
+
+def _settings(of_task: str, nodes: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """Every setting that names a metric; only the best weights need one in any case."""
+    yield "task.monitor", of_task
+    for key, node in nodes.items():
+        if node.get("monitor") is not None or node["_target_"] == BEST:
+            yield f"callbacks.{key}.monitor", node.get("monitor")

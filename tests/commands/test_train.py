@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.hydra_config import HydraConfig
 
 from equipoise.checkpoints import read_checkpoint
-from equipoise.command_line import answered, train
+from equipoise.commands import exit_status, train
+from equipoise.commands.train import job
 from equipoise.compose import CONF
-from equipoise.run import composed, run_directory
+from equipoise.running.api import checked, composed
+from equipoise.running.folders import run_directory
 
 SMALL = [
     "model.channels=[4,4]", "model.head_channels=[2,2]", "model.final_channels=8",
@@ -30,7 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def status_of(*words: str) -> int:
-    return answered(lambda: train(words))
+    return exit_status(train.main, words)
 
 
 def test_a_failing_job_is_named_and_the_others_run(
@@ -77,6 +84,47 @@ def test_a_refused_run_leaves_nothing(
     assert said.startswith("error: trainer.devices=1000 is too many: this machine has")
 
 
+@pytest.fixture
+def compositions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The overrides of each of Hydra's compositions."""
+    composed: list[Any] = []
+    load = ConfigLoaderImpl.load_configuration
+
+    def counting(loader: ConfigLoaderImpl, *args: Any, **settings: Any) -> Any:
+        composed.append(settings["overrides"])
+        return load(loader, *args, **settings)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counting)
+    return composed
+
+
+@pytest.mark.parametrize(
+    ("words", "most"), [([], 3), (["task=cifar10", "task.path=.", "solver.tol=1e-2"], 6)]
+)
+def test_a_start_composes_once_and_not_again(
+    words: list[str], most: int, compositions: list[Any], here: Path
+) -> None:
+    """Once for each round of choices that a recipe makes, and once for Hydra's own settings."""
+    with job(checked(words)):
+        assert 1 < len(compositions) <= most
+
+
+def test_a_run_leaves_hydras_record_without_hydras_main(here: Path) -> None:
+    words = [*SMALL, "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
+    named = ["hydra.output_subdir=record", "+hydra.job.env_set.MINE='3'", "hydra.job.name=mine"]
+    assert status_of(*words, *named, "hydra.run.dir='x/${hydra.job.name}'") == 0
+    folder = here / "x" / "mine"
+    assert (folder / "metrics.json").is_file()
+    assert yaml.safe_load((folder / "record" / "overrides.yaml").read_text()) == words
+    settings = yaml.safe_load((folder / "record" / "hydra.yaml").read_text())["hydra"]
+    assert (settings["mode"], settings["run"]["dir"]) == ("RUN", "x/mine")
+    assert settings["runtime"]["output_dir"] == str(folder)
+    config = yaml.safe_load((folder / "record" / "config.yaml").read_text())
+    assert config["solver"]["max_steps"] == 2
+    assert "MINE" not in os.environ
+    assert HydraConfig.instance().cfg is None
+
+
 def test_folders_of_ones_own_reach_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,7 +137,7 @@ def test_folders_of_ones_own_reach_the_job(
     short = ["trainer.max_steps=1", "solver.max_steps=2", "trainer.limit_val_batches=1",
              "trainer.limit_test_batches=1", "hydra/job_logging=none"]  # fmt: skip
     found = "hydra.searchpath=[file://mine]"
-    assert train([found, "task=my_digits", *SMALL, *short, "run_dir=run"]) == 0
+    assert train.main([found, "task=my_digits", *SMALL, *short, "run_dir=run"]) == 0
     checkpoint = read_checkpoint("run/checkpoints/last.ckpt")
     assert checkpoint["choices"]["task"] == "my_digits"
     assert checkpoint["config"]["task"]["batch_size"] == 48

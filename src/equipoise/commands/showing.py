@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,35 +12,28 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from equipoise.checks import keys, nearest
-from equipoise.compose import CONF
+from equipoise.compose import CONF, Composition
 from equipoise.errors import UserError
-from equipoise.flags import value_of
 from equipoise.hydra_settings import hydra_config
-from equipoise.run import composed, rehearse
+from equipoise.running.api import rehearse
 
 SHELLS = ("bash", "fish", "zsh")
-PASSED_ON = ("--hydra-help", "--shell-completion")
 
 
-def show_config(flags: Sequence[str], overrides: Sequence[str]) -> int:
+def show_training(composition: Composition, arguments: Namespace) -> int:
     """`--cfg`: print what would run, with what recipes and estimators add; `-p` one package.
 
-    `--cfg hydra` prints Hydra's own settings, `--cfg all` both. Raises UserError where there is no
-    such package.
+    All that a run checks is checked. `--cfg hydra` prints Hydra's own settings, `--cfg all` both.
+    Raises UserError where there is no such package.
     """
-    part = value_of(flags, "--cfg")
-    config: Any = {} if part == "hydra" else rehearsed(overrides)
-    if part != "job":
-        own = hydra_config(overrides).hydra
-        config = OmegaConf.merge({"hydra": own}, config)
-    return show(config, value_of(flags, "--package"), "--resolve" in flags)
-
-
-def rehearsed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration of a run, after all checks that the run would make."""
-    composition = composed(overrides)
-    rehearse(composition)
-    return composition.config
+    config: Any = {}
+    if arguments.cfg != "hydra":
+        rehearse(composition)
+        config = composition.config
+    if arguments.cfg != "job":
+        settings = hydra_config(composition.typed).hydra
+        config = OmegaConf.merge({"hydra": settings}, config)
+    return show(config, arguments.package, arguments.resolve)
 
 
 def show(config: Any, package: str | None, resolve: bool) -> int:
@@ -60,24 +54,24 @@ def show(config: Any, package: str | None, resolve: bool) -> int:
     return 0
 
 
-def show_of_hydra(flags: Sequence[str], overrides: Sequence[str]) -> int:
+def is_of_hydra(arguments: Namespace) -> bool:
+    """Whether the answer to the flags is Hydra's."""
+    return bool(arguments.info or arguments.hydra_help or arguments.shell_completion)
+
+
+def show_of_hydra(arguments: Namespace) -> int:
     """`--info`, `--hydra-help` and `--shell-completion`, which are Hydra's own answers."""
-    if "--shell-completion" in flags:
-        check_completion(overrides)
-    passed = [flag for flag in flags if flag in PASSED_ON]
-    info = value_of(flags, "--info")
-    words = [*passed, *(["--info", info] if info else []), *overrides]
-    sys.argv = [sys.argv[0], *words]
+    if arguments.shell_completion:
+        check_completion(arguments.overrides)
+    flags = ["--info", arguments.info] if arguments.info else []
+    flags += ["--hydra-help"] * arguments.hydra_help
+    flags += ["--shell-completion"] * arguments.shell_completion
+    sys.argv = [sys.argv[0], *flags, *arguments.overrides]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_nothing)()
     except SystemExit as end:  # Hydra's way to end after its help
         return int(end.code or 0)
     return 0
-
-
-def is_of_hydra(flags: Sequence[str]) -> bool:
-    """Whether the answer to the flags is Hydra's."""
-    return bool({*PASSED_ON, "--info"} & set(flags))
 
 
 def check_completion(words: Sequence[str]) -> None:
