@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from equipoise.building import build_model
 from equipoise.compose import compose, plain
 from equipoise.equilibrium import Anderson, Broyden, FixedPoint
 from equipoise.interop import DoesNotFit
@@ -19,6 +18,7 @@ from equipoise.interop.mdeq.configuration import (
     overrides,
     phantom_steps,
 )
+from equipoise.running.build import build_model
 from tests.interop.published_mdeq import SMALL, configuration, published, small_network
 
 FLAT: dict[str, Any] = {
