@@ -1,4 +1,4 @@
-"""Published configurations, read by their own keys, and what one would type for the same run."""
+"""Published configurations, read by their own keys, and turned into command-line overrides."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class PublishedConfiguration:
 def token_lines(
     model: str, published: PublishedConfiguration, arguments: Mapping[str, Any]
 ) -> list[str]:
-    """Return what one would type for a model of tokens with these arguments, and its task.
+    """Return the overrides for a model of tokens with these arguments, and for its task.
 
     The task is that of the configuration's dataset, else that of the vocabulary's size.
     """
@@ -77,12 +77,12 @@ def token_lines(
 
 
 def setting_lines(place: str, settings: Mapping[str, Any]) -> list[str]:
-    """Return what one would type for the settings of what stands at `place`."""
+    """Return the overrides for settings below the key `place`."""
     return [f"{place}.{name}={as_typed(value)}" for name, value in settings.items()]
 
 
 def as_typed(value: Any) -> str:
-    """Return a value as one types it."""
+    """Return a value in the command line's grammar."""
     if value is None:
         return "null"
     if isinstance(value, bool | list):

@@ -92,7 +92,7 @@ def solvers_of_2020(config: Mapping[str, Any], threshold: int) -> tuple[SolverCh
 
 
 def layer_lines(forward: SolverChoice, gradient: Sequence[str]) -> list[str]:
-    """Return what one would type for a layer of trained weights: no phase of a recipe is left."""
+    """Return the overrides for a layer of trained weights, without the recipe's gradient phases."""
     return [
         *solver_lines("solver", "solver", forward),
         *gradient,
@@ -101,10 +101,10 @@ def layer_lines(forward: SolverChoice, gradient: Sequence[str]) -> list[str]:
 
 
 def exact_lines(backward: SolverChoice) -> list[str]:
-    """Return what one would type for the exact gradient by this solver."""
+    """Return the overrides for the exact gradient by this solver."""
     return ["gradient=exact", *solver_lines("solver@gradient.solver", "gradient.solver", backward)]
 
 
 def solver_lines(group: str, place: str, choice: SolverChoice) -> list[str]:
-    """Return what one would type for a solver at `place`."""
+    """Return the overrides for a solver at `place`."""
     return [f"{group}={choice.name}", *setting_lines(place, choice.settings)]

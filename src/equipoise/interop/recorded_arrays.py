@@ -34,7 +34,7 @@ def as_tensors(arrays: Mapping[str, Any], network: nn.Module) -> dict[str, Tenso
 
 
 def widest(tensors: Mapping[str, Tensor]) -> torch.dtype:
-    """The widest floating dtype; float64 where there is none, since nothing asks for less."""
+    """The widest floating dtype; float64 if no array is floating."""
     floating = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
     return reduce(torch.promote_types, floating) if floating else torch.float64
 

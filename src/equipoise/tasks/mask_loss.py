@@ -93,7 +93,7 @@ class MeanIoU(MulticlassConfusionMatrix):
     """
 
     def __init__(self, classes: int) -> None:
-        # Validation would read the device at every batch.
+        # Validation would cost a host–device sync per batch.
         super().__init__(classes, ignore_index=IGNORED, validate_args=False)
         self.per_class = torch.empty(0)
 

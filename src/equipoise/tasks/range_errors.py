@@ -79,7 +79,7 @@ def range_samples(estimate: RangeEstimate, errors: RangeErrors, people: Any) -> 
     columns; histograms and marginals: for each attribute (domain[a],) true and estimated fractions
     of its values; grid: for two attributes their true and estimated (64, 64) fractions; tree: low,
     high (nodes, attributes), depth and value (nodes,) where there is one; truth, answer,
-    standard_error (queries,) of the first survey, the last None where its method tells none;
+    standard_error (queries,) of the first survey, the last None where its method has none;
     volume (queries,), the part of the domain that each covers, fixed (queries,) whether it was
     chosen, and error (surveys, queries).
     """

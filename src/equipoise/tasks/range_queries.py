@@ -173,7 +173,7 @@ class RangeQueries(pl.LightningModule):
         return {**self.errors.details(), "survey": survey}
 
     def range_samples(self) -> dict[str, Any]:
-        """What the report draws of the last test (see `range_errors.range_samples`)."""
+        """What the report draws of the last test (see `range_samples.py`)."""
         return range_samples(self.estimates()[0], self.errors, self._respondents().people)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -235,8 +235,8 @@ class RangeQueries(pl.LightningModule):
             except RoundError as error:
                 raise UserError(str(error)) from error
         self.questions = []
-        sums = {"cells": [len(t.counts) for t in tallies], "reports": [t.reports for t in tallies]}
-        for name, numbers in sums.items():
+        told = {"cells": [len(t.counts) for t in tallies], "reports": [t.reports for t in tallies]}
+        for name, numbers in told.items():
             mean = float(np.mean(numbers))
             self.log(
                 f"round/{name}", mean, on_step=False, on_epoch=True, batch_size=1,
@@ -305,7 +305,7 @@ def _entry(state: object, name: str, kind: type) -> Any:
 
 
 def _listed(rounds: object) -> object:
-    """The rounds with their counts as lists; what is none of these is left to be refused."""
+    """The rounds with their counts as lists; anything else is left as it is, to be refused."""
     if not isinstance(rounds, list):
         return rounds
     return [

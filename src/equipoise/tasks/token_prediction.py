@@ -54,7 +54,7 @@ class TokenPrediction(Objective):
     the model's `token_losses(hidden, targets)`. A subclass adds metrics in `update_metrics`.
 
     The memory of training is part of a checkpoint, of every process: a resumed run repeats the same
-    bits; with another number of processes it goes on without memory. The vocabulary is part of the
+    bits; with another number of processes it resumes without memory. The vocabulary is part of the
     state dict, and a checkpoint is refused for a text with another one.
     """
 
@@ -66,7 +66,7 @@ class TokenPrediction(Objective):
         self.loaded_vocabulary: dict[str, Any] = {}
 
     def setup(self, stage: str) -> None:
-        """Take the vocabulary from the data module, if it tells."""
+        """Take the vocabulary from the data module, if it has one."""
         tell = getattr(getattr(self.trainer, "datamodule", None), "vocabulary_state", None)
         self.vocabulary_state = {} if tell is None else tell()
 
@@ -199,8 +199,8 @@ def carried_into(
 ) -> tuple[Tensor, ...] | None:
     """Return the memory that a batch continues.
 
-    None where its streams begin, or where the batch is of other streams, such as a part of one that
-    somebody measures with. `start` is on the host: nothing waits for the device.
+    None where its streams begin, or where the batch has other streams, such as the part of a batch
+    that a measurement takes. `start` is on the host: nothing waits for the device.
     """
     carried = memories.get(stage)
     if carried is None or bool(batch["start"]) or len(batch["tokens"]) != carried.streams:
@@ -210,7 +210,7 @@ def carried_into(
 
 @contextmanager
 def memory_length(model: nn.Module, length: int | None) -> Iterator[None]:
-    """Give the model another length of memory for a while; None, or a model without: its own."""
+    """Give the model another memory length in the `with` block; None or a model without: as is."""
     if length is None or not hasattr(model, "memory_length"):
         yield
         return

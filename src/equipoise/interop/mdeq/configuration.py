@@ -162,8 +162,8 @@ def _choice(
 def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
     """Return group choices and settings for task, model, solver and gradient.
 
-    The task is the configuration's dataset, or follows from the head. Raises DoesNotFit where there
-    is none for it.
+    The task is the configuration's dataset, or follows from the head. Raises DoesNotFit if no task
+    fits.
     """
     published = MDEQConfiguration(config)
     arguments = architecture(config, primary(state_dict))

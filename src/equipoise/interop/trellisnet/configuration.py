@@ -17,7 +17,7 @@ NAME = "TrellisNet"
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the arguments of our TrellisNet.
 
-    Raises DoesNotFit where the number of levels is missing, which no weight tells.
+    Raises DoesNotFit where the number of levels is missing: the weights do not determine it.
     """
     published = PublishedConfiguration(config, NAME)
     widths = WIDTHS | {"ninp": ("ninp", "emsize")}

@@ -117,7 +117,7 @@ def input_taps(features: Tensor, dilation: int) -> Tensor:
 
 
 def delayed(sequence: Tensor, earlier: Tensor, steps: int) -> Tensor:
-    """(B, T, C) moved back by `steps`, behind so many copies of `earlier` (B, 1, C)."""
+    """(B, T, C) moved back by `steps`, behind `steps` copies of `earlier` (B, 1, C)."""
     length = sequence.shape[1]
     front = earlier.expand(-1, steps, -1)
     return torch.cat((front, sequence), dim=1)[:, :length]

@@ -1,7 +1,7 @@
 """What runs on a person's device: it checks what it is asked, spends once, sends blurred bits.
 
-Standard library only, and nothing of the package but this folder, so that it can be put on a device
-by itself.
+Standard library only, and nothing of the package but this folder, so that it can be copied to a
+device alone.
 """
 
 from equipoise.privacy.client.client import Client

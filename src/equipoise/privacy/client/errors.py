@@ -1,4 +1,4 @@
-"""What privacy refuses to do, each told in one sentence; all are ValueErrors."""
+"""The errors of privacy: ValueErrors whose messages are one sentence each."""
 
 from __future__ import annotations
 

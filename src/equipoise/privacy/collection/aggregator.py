@@ -28,7 +28,7 @@ from equipoise.privacy.oracles.randomizer import Bytes, Counts
 
 
 def describe(survey: Survey, index: int, task: str, expires: int = 0) -> RoundDescription:
-    """What clients are told about a round; raises RoundError where a report would be too wide."""
+    """A round as published to clients; raises RoundError if its reports would be too wide."""
     question = survey.question(index)
     boxes = np.stack((question.low, question.high), axis=2).tolist()
     description = RoundDescription(
@@ -50,7 +50,7 @@ def describe(survey: Survey, index: int, task: str, expires: int = 0) -> RoundDe
 class Aggregator:
     """Reports of one survey.
 
-    task: a name that tells this survey from all others, for ever; minimum_reports: a round with
+    task: a name that no other survey ever has; minimum_reports: a round with
     fewer is not closed, since its counts would say much about few people; expires: seconds since
     1970 after which clients no longer answer, 0 for never. Refused reports have no effect but on
     `refused`, which counts them. All counts are int64.
@@ -73,7 +73,7 @@ class Aggregator:
         self.archive: set[bytes] = set()  # ids of reports in closed rounds
 
     def begin_round(self, index: int | None = None) -> RoundDescription:
-        """Open a round, the next one if none is named, and return what clients are to be told.
+        """Open a round, the next one if none is named, and return the description for clients.
 
         Several rounds may be open at once where the method allows it. Raises RoundError for a round
         that is open, closed, unknown, or waits for an earlier one.
@@ -106,47 +106,48 @@ class Aggregator:
         """Count the payloads (n, bytes) of one open round, with report ids (n, 16)."""
         if identifiers.shape != (len(payloads), IDENTIFIER_BYTES) or identifiers.dtype != np.uint8:
             raise PrivacyError(f"{len(payloads)} reports need as many ids of 16 bytes.")
-        opened = self._opened(index)
-        if payloads.shape[1:] != (payload_bytes(opened.width),) or payloads.dtype != np.uint8:
+        open_round = self._open_round(index)
+        width = open_round.width
+        if payloads.shape[1:] != (payload_bytes(width),) or payloads.dtype != np.uint8:
             raise PrivacyError(
-                f"Payloads of {opened.width} bits are rows of {payload_bytes(opened.width)} uint8."
+                f"Payloads of {width} bits are rows of {payload_bytes(width)} uint8."
             )
         refused: Counter[Refusal] = Counter()
-        accepted = self._count(opened, identifiers, payloads, refused)
+        accepted = self._count(open_round, identifiers, payloads, refused)
         self.refused.update(refused)
         return Receipt(accepted, refused)
 
     def tally(self, index: int) -> Tally:
         """What an open round has counted so far."""
-        opened = self._opened(index)
-        return Tally(opened.counts.copy(), opened.reports)
+        open_round = self._open_round(index)
+        return Tally(open_round.counts.copy(), open_round.reports)
 
     def replace_tally(self, index: int, counts: Counts, reports: int) -> None:
-        """Put in the sums over several processes, each of which counted its own reports.
+        """Take the sums over several processes, each of which counted its own reports.
 
         Raises RoundError for counts that such reports cannot have.
         """
-        opened = self._opened(index)
+        open_round = self._open_round(index)
         randomizer = self.survey.question(index).randomizer
         counts, reports = check_tally(index, Tally(counts, reports), randomizer)
-        if reports < len(opened.seen):
+        if reports < len(open_round.seen):
             raise MergeError(f"Round {index} has more reports here than in all processes.")
-        opened.counts, opened.reports = counts.copy(), reports
+        open_round.counts, open_round.reports = counts.copy(), reports
 
     def merge(self, other: Aggregator) -> None:
         """Add what another aggregator of the same survey has counted in the open rounds.
 
-        Raises MergeError, and changes nothing, where the two do not stand at the same point or
+        Raises MergeError, and changes nothing, where the two are not at the same point or
         where both hold the same report.
         """
         if self._position() != other._position():
             raise MergeError("The two aggregators are not at the same point of the same survey.")
-        if any(not self._unknown(opened.seen) for opened in other.open.values()):
+        if any(not self._unknown(open_round.seen) for open_round in other.open.values()):
             raise MergeError("Both aggregators have counted the same report; nothing was merged.")
-        for index, opened in self.open.items():
-            opened.counts = opened.counts + other.open[index].counts
-            opened.reports += other.open[index].reports
-            opened.seen |= other.open[index].seen
+        for index, open_round in self.open.items():
+            open_round.counts = open_round.counts + other.open[index].counts
+            open_round.reports += other.open[index].reports
+            open_round.seen |= other.open[index].seen
         self.archive |= other.archive
         self.refused.update(other.refused)
 
@@ -158,13 +159,13 @@ class Aggregator:
         if index is None and not self.open:
             raise RoundError("No round is open.")
         index = min(self.open) if index is None else index
-        opened = self._opened(index)
-        if opened.reports < self.minimum_reports:
+        open_round = self._open_round(index)
+        if open_round.reports < self.minimum_reports:
             raise RoundError(
-                f"Round {index} has {opened.reports} of the {self.minimum_reports} reports that it "
-                "needs to be closed."
+                f"Round {index} has {open_round.reports} of the {self.minimum_reports} reports "
+                "that it needs to be closed."
             )
-        tally = Tally(opened.counts, opened.reports)
+        tally = Tally(open_round.counts, open_round.reports)
         self.survey.close(index, tally)
         self.archive |= self.open.pop(index).seen
         return tally
@@ -180,7 +181,9 @@ class Aggregator:
             "survey": self._signature(),
             "closed": [_saved(i, tally) for i, tally in self.survey.tallies.items()],
             "open": [_saved(i, self.tally(i)) for i in self.open],
-            "open_ids": [b"".join(sorted(opened.seen)).hex() for opened in self.open.values()],
+            "open_ids": [
+                b"".join(sorted(open_round.seen)).hex() for open_round in self.open.values()
+            ],
             "closed_ids": b"".join(sorted(self.archive)).hex(),
             "refused": {reason.name: count for reason, count in self.refused.items()},
         }
@@ -188,9 +191,8 @@ class Aggregator:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume where `state_dict` was taken, in an aggregator of a fresh survey of the same kind.
 
-        Raises PrivacyError, and takes nothing, for the state of another survey, for one that cannot
-        have been written so (counts above the reports, ids that are none), or where this one has
-        begun.
+        Raises PrivacyError, and takes nothing, for the state of another survey, for an impossible
+        one (counts above the reports, malformed ids), or where this survey has begun.
         """
         saved = read_state(state, self._signature())
         if self.survey.tallies or self.open:
@@ -213,49 +215,49 @@ class Aggregator:
         """Reports of one length: those that begin as an open round's do, then the rest."""
         unmatched = np.ones(len(block), dtype=bool)
         accepted = 0
-        for opened in self.open.values():
-            rows = np.flatnonzero(opened.matches(block))
+        for open_round in self.open.values():
+            rows = np.flatnonzero(open_round.matches(block))
             if not len(rows):
                 continue
             unmatched[rows] = False
             part = block if len(rows) == len(block) else block[rows]
             identifiers = part[:, PREFIX.size : PREFIX.size + IDENTIFIER_BYTES]
-            accepted += self._count(opened, identifiers, part[:, HEADER.size :], refused)
+            accepted += self._count(open_round, identifiers, part[:, HEADER.size :], refused)
         for row in np.flatnonzero(unmatched):
             refused[self._reason(block[row].tobytes())] += 1
         return accepted
 
     def _count(
-        self, opened: OpenRound, identifiers: Bytes, payloads: Bytes, refused: Counter[Refusal]
+        self, open_round: OpenRound, identifiers: Bytes, payloads: Bytes, refused: Counter[Refusal]
     ) -> int:
-        valid = opened.valid(payloads, refused)
+        valid = open_round.valid(payloads, refused)
         if not valid.all():
             identifiers, payloads = identifiers[valid], payloads[valid]
-        new = self._new(opened, identifiers)
+        new = self._new(open_round, identifiers)
         if not new.all():
             refused[Refusal.DUPLICATE] += int((~new).sum())
             payloads = payloads[new]
-        opened.count(payloads)
+        open_round.count(payloads)
         return len(payloads)
 
-    def _new(self, opened: OpenRound, identifiers: Bytes) -> NDArray[np.bool_]:
+    def _new(self, open_round: OpenRound, identifiers: Bytes) -> NDArray[np.bool_]:
         """(n,) whether a report id is met for the first time; those are remembered."""
         ids = identifiers_of(identifiers)
         fresh = set(ids)
         if len(fresh) == len(ids) and self._unknown(fresh):
-            opened.seen |= fresh
+            open_round.seen |= fresh
             return np.ones(len(ids), dtype=bool)
         new = np.zeros(len(ids), dtype=bool)
         for row, identifier in enumerate(ids):
             new[row] = self._unknown({identifier})
-            opened.seen.add(identifier)
+            open_round.seen.add(identifier)
         return new
 
     def _unknown(self, ids: set[bytes]) -> bool:
         """Whether no round, open or closed, has counted one of these reports."""
         if not self.archive.isdisjoint(ids):
             return False
-        return all(opened.seen.isdisjoint(ids) for opened in self.open.values())
+        return all(open_round.seen.isdisjoint(ids) for open_round in self.open.values())
 
     def _reason(self, report: bytes) -> Refusal:
         """Why a report matches no open round."""
@@ -280,7 +282,7 @@ class Aggregator:
             raise RoundError("Every round has begun.")
         return waiting[0]
 
-    def _opened(self, index: int) -> OpenRound:
+    def _open_round(self, index: int) -> OpenRound:
         if index not in self.open:
             raise RoundError(f"Round {index} is not open.")
         return self.open[index]
@@ -290,7 +292,7 @@ class Aggregator:
 
     def _position(self) -> tuple[Any, ...]:
         """What two aggregators must have in common to be merged."""
-        hashes = {index: opened.partition for index, opened in self.open.items()}
+        hashes = {index: open_round.partition for index, open_round in self.open.items()}
         closed = {i: (t.counts.tolist(), t.reports) for i, t in self.survey.tallies.items()}
         return self._signature(), hashes, closed
 

@@ -1,4 +1,4 @@
-"""What `Aggregator.state_dict` has written, read and checked before any of it is used."""
+"""Reads what `Aggregator.state_dict` wrote, and checks all of it before any is used."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def read_state(state: object, signature: dict[str, Any]) -> SavedState:
         raise PrivacyError("The saved state belongs to another survey or another version.")
     if state.keys() != KEYS:
         raise damaged(f"it needs the entries {', '.join(sorted(KEYS))}")
-    closed, opened = read_rounds(state["closed"]), read_rounds(state["open"])
-    if closed.keys() & opened.keys():
+    closed_rounds, open_rounds = read_rounds(state["closed"]), read_rounds(state["open"])
+    if closed_rounds.keys() & open_rounds.keys():
         raise damaged("a round is both open and closed")
     ids = state["open_ids"]
-    if not isinstance(ids, list) or len(ids) != len(opened):
+    if not isinstance(ids, list) or len(ids) != len(open_rounds):
         raise damaged("each open round needs the ids of its reports")
-    seen = {index: identifiers_of_hex(text) for index, text in zip(opened, ids, strict=True)}
+    seen = {index: identifiers_of_hex(text) for index, text in zip(open_rounds, ids, strict=True)}
     archive = identifiers_of_hex(state["closed_ids"])
-    _check_ids(closed, opened, seen, archive)
-    return SavedState(closed, opened, seen, archive, _refusals(state["refused"]))
+    _check_ids(closed_rounds, open_rounds, seen, archive)
+    return SavedState(closed_rounds, open_rounds, seen, archive, _refusals(state["refused"]))
 
 
 def read_rounds(saved: object) -> dict[int, Tally]:
@@ -63,7 +63,7 @@ def read_rounds(saved: object) -> dict[int, Tally]:
 
 
 def damaged(reason: str) -> PrivacyError:
-    """What is said of a state that nobody has written so."""
+    """The error for a state that `state_dict` cannot have written."""
     return PrivacyError(f"The saved state is damaged: {reason}; take an earlier one.")
 
 
@@ -86,15 +86,15 @@ def _read_round(entry: object) -> tuple[int, Tally]:
 
 
 def _check_ids(
-    closed: dict[int, Tally],
-    opened: dict[int, Tally],
+    closed_rounds: dict[int, Tally],
+    open_rounds: dict[int, Tally],
     seen: dict[int, set[bytes]],
     archive: set[bytes],
 ) -> None:
     """A report has one id, but those that another process has counted keep theirs there."""
     groups = [archive, *seen.values()]
-    most = [sum(tally.reports for tally in closed.values())]
-    most += [tally.reports for tally in opened.values()]
+    most = [sum(tally.reports for tally in closed_rounds.values())]
+    most += [tally.reports for tally in open_rounds.values()]
     if any(len(ids) > reports for ids, reports in zip(groups, most, strict=True)):
         raise damaged("it has more ids than reports")
     if len(set().union(*groups)) < sum(len(ids) for ids in groups):

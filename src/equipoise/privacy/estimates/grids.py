@@ -48,7 +48,7 @@ class Grid:
 
 
 def reconcile(grids: list[Grid], domain: Domain, passes: int = 3) -> None:
-    """Make the grids agree on each attribute and hold no negative cell, in turn.
+    """Alternate between agreement on each attribute and removal of negative cells.
 
     In each bin of the coarsest grid, the grids' sums are averaged with weights inverse to the
     number of cells summed. Source: Yang et al. 2021 (HDG), section 4.2.

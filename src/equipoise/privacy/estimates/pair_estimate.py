@@ -24,7 +24,7 @@ class PairEstimate(RangeEstimate):
     """The answers for pairs and single attributes, joined by maximum entropy.
 
     pairs: one estimate over two attributes for each pair, in the order of `pairs_of`. The range of
-    an attribute by itself is the mean over the pairs that it is in, which makes the pairs
+    a single attribute is the mean over the pairs that contain it, which makes the pairs
     consistent with one another for every query.
     """
 
@@ -46,7 +46,7 @@ class PairEstimate(RangeEstimate):
         return self.pairs[0].deviations(boxes) if len(self.pairs) == 1 else None
 
     def _single(self, boxes: Integers, members: list[Pair]) -> Floats:
-        """(n, attributes) fractions inside each attribute's range by itself."""
+        """(n, attributes) fractions inside each attribute's range alone."""
         sums = np.zeros((len(boxes), len(self.domain)))
         for pair, estimate in zip(members, self.pairs, strict=True):
             for position, attribute in enumerate(pair):

@@ -97,12 +97,12 @@ class AheadSurvey(TreeSurvey):
 
     def _normalised(self, tallies: Mapping[int, Tally]) -> Measurements:
         """Norm-Sub in each round, then plain means over the rounds."""
-        measured = Measurements.none(len(self.tree))
+        measurements = Measurements.none(len(self.tree))
         for index, (counts, reports) in sorted(tallies.items()):
             oracle = self.oracle_of(index)
             estimate = self._norm_sub(oracle.estimate(counts, reports))
-            measured.add(self.tree.partition(index + 1), estimate, 1.0, oracle, reports)
-        return measured
+            measurements.add(self.tree.partition(index + 1), estimate, 1.0, oracle, reports)
+        return measurements
 
     def _norm_sub(self, frequencies: np.ndarray) -> np.ndarray:
         once = self.settings.mode == "released"

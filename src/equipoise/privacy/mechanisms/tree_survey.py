@@ -40,12 +40,12 @@ class TreeSurvey(Survey):
 
     def measurements(self, tallies: Mapping[int, Tally]) -> Measurements:
         """All rounds together, each weighted by the inverse of its noise variance."""
-        measured = Measurements.none(len(self.tree))
+        measurements = Measurements.none(len(self.tree))
         for index, (counts, reports) in sorted(tallies.items()):
             oracle = self.oracle_of(index)
             estimate, weight = oracle.estimate(counts, reports), 1 / oracle.variance(reports)
-            measured.add(self.tree.partition(index + 1), estimate, weight, oracle, reports)
-        return measured
+            measurements.add(self.tree.partition(index + 1), estimate, weight, oracle, reports)
+        return measurements
 
     def estimate_from(self, tallies: Mapping[int, Tally]) -> TreeEstimate:
         """The values as they were measured; a method that reconciles them does so here."""

@@ -48,4 +48,4 @@ class UniformEstimate(RangeEstimate):
         return ((boxes[..., 1] - boxes[..., 0]) / np.array(self.domain)).prod(axis=1)
 
     def deviations(self, boxes: NDArray[np.int64]) -> None:
-        """None: nobody is asked, so nothing tells how far the guess is off."""
+        """None: without reports the error of the guess is unknown."""

@@ -25,7 +25,7 @@ _SIMULATION_BITS = 32
 
 @dataclass(frozen=True)
 class OptimizedUnaryEncoding(FrequencyOracle):
-    """OUE: every bit is drawn by itself, p = 1/2, q = 1 / (e^epsilon + 1).
+    """OUE: every bit is drawn independently, p = 1/2, q = 1 / (e^epsilon + 1).
 
     The variance of a cell of frequency f is 4 e^eps / (n (e^eps - 1)^2) + f / n.
     Source: Wang et al. 2017 (USENIX Security), section 4.3.
