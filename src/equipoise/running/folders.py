@@ -188,7 +188,7 @@ def run_directory(composition: Composition, purpose: str, of_hydra: str | None =
 
     of_hydra: what `hydra.run.dir` says where that was typed. A process that takes part in the run
     of another makes none. Raises UserError where a named folder holds other results, or another run
-    is at work in it: only a training may go on in the folder of the run that its checkpoint
+    is at work in it: only a training may resume in the folder of the run that its checkpoint
     belongs to.
     """
     config, choices = composition.config, composition.choices
