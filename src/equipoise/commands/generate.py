@@ -18,7 +18,7 @@ from equipoise.stored import stored_run
 from equipoise.trust import as_packages, check_targets
 
 if TYPE_CHECKING:
-    from equipoise.data.vocabulary import Vocabulary
+    from equipoise.data.text.vocabulary import Vocabulary
     from equipoise.tasks.generation import Generator
 
 USAGE = """%(prog)s ckpt_path=<run>/checkpoints/best.ckpt [setting=value ...]"""
@@ -135,7 +135,7 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
             f"the checkpoint {request.ckpt_path} of task={checkpoint['choices'].get('task')} has "
             "no vocabulary: generate needs one of a language-modelling task"
         )
-    from equipoise.data.vocabulary import vocabulary_from_state
+    from equipoise.data.text.vocabulary import vocabulary_from_state
     from equipoise.running.build import restored_model
     from equipoise.running.messages import quiet_lightning
     from equipoise.tasks.generation import Generator, Sampling
@@ -158,7 +158,7 @@ def context_of(task: dict[str, Any]) -> int:
 
 def write(request: Request, generator: Generator, vocabulary: Vocabulary) -> None:
     """Print prompt and continuation as they come, then on stderr how long each token took."""
-    from equipoise.data.text_stream import TextStream
+    from equipoise.data.text.vocabulary import TextStream
 
     prompt = encoded_prompt(request.prompt, vocabulary)
     stream = TextStream(vocabulary)

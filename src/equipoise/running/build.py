@@ -27,7 +27,6 @@ from equipoise.schema import check_signatures, constructor_arguments, locate
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
-    from equipoise.callbacks.enough_classes import EnoughClasses
     from equipoise.compose import Composition
     from equipoise.training import Run
 
@@ -96,12 +95,13 @@ def build_run(composition: Composition, directory: Path) -> Run:
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = instantiate("task", config["task"])
     task = build_task(config)
-    check_padding(data, task.model)
+    if hasattr(data, "check_model"):
+        data.check_model(task.model)
     check_monitored(task, config)
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
-    callbacks += [RandomState(), TrainingBegun(), *_enough_classes(config["task"])]
+    callbacks += [RandomState(), TrainingBegun()]
     callbacks += [ResumedOptimizer(stored.get("optimizer") or {}, stored.get("schedule") or {})]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
     callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
@@ -164,17 +164,6 @@ def restored_model(config: dict[str, Any], state: Mapping[str, Any], path: Path)
     )
     model.load_state_dict(weights, strict=False)
     return model
-
-
-def _enough_classes(task: dict[str, Any]) -> list[EnoughClasses]:
-    """The check of the outputs against the classes, where the task has any.
-
-    A task with labels and masks names the classes of its masks.
-    """
-    from equipoise.callbacks.enough_classes import EnoughClasses
-
-    counts = [name for name in ("classes", "mask_classes") if task.get(name)]
-    return [EnoughClasses(f"task.{name}", task[name]) for name in counts[-1:]]
 
 
 def build_task(config: dict[str, Any]) -> LightningModule:
@@ -247,21 +236,6 @@ def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
             return hydra_instantiate(node, _convert_="all")
         # as call-site arguments Hydra would turn solvers, which are dataclasses, into mappings
         return hydra_instantiate(node, _convert_="all", _partial_=True)(**parts)
-
-
-def check_padding(data: Any, model: Any) -> None:
-    """Raise UserError where whole images are padded to sizes that the network cannot divide.
-
-    `data.pad_multiple` is what their sides are padded to multiples of, `model.image_multiple` what
-    the network asks for; either may be absent, and then everything fits.
-    """
-    needed = getattr(model, "image_multiple", 1)
-    padded = getattr(data, "pad_multiple", needed)
-    if padded % needed:
-        raise UserError(
-            f"task.pad_multiple={padded} leaves whole images with sides that the model's branches "
-            f"cannot divide: set it to a multiple of {needed}"
-        )
 
 
 @runtime_checkable

@@ -119,7 +119,7 @@ def quiet_lightning() -> None:
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     warnings.formatwarning = lambda message, *_, **__: on_whole_words(f"warning: {message}")
     # at the first step nothing is learnt yet; the convergence monitor warns where it matters
-    warnings.filterwarnings("ignore", ".*did not reach the tolerance.*comes once a layer")
+    warnings.filterwarnings("ignore", ".*did not reach the tolerance.*once per layer")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None..*")
     warnings.filterwarnings("ignore", ".*recommended to use .self.log.*sync_dist=True.*")
