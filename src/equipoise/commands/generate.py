@@ -40,7 +40,7 @@ TIMED = 32
 
 @dataclass
 class Request:
-    """What was typed."""
+    """The settings of a continuation."""
 
     ckpt_path: str = ""
     prompt: str = ""
@@ -129,8 +129,8 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
     """
     checkpoint = read_checkpoint(request.ckpt_path)
     stored = stored_run(checkpoint, request.ckpt_path)
-    told = checkpoint["state_dict"].get("_extra_state") or {}
-    if not told.get("vocabulary"):
+    state = checkpoint["state_dict"].get("_extra_state") or {}
+    if not state.get("vocabulary"):
         raise UserError(
             f"the checkpoint {request.ckpt_path} of task={checkpoint['choices'].get('task')} has "
             "no vocabulary: generate needs one of a language-modelling task"
@@ -150,7 +150,7 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
         generator = Generator(model, sampling, context=context, device=request.device)
     except ValueError as error:
         raise UserError(str(error)) from error
-    return generator, vocabulary_from_state(told["vocabulary"])
+    return generator, vocabulary_from_state(state["vocabulary"])
 
 
 def context_of(task: dict[str, Any]) -> int:
