@@ -19,7 +19,7 @@ from equipoise.trust import as_packages, check_targets
 
 if TYPE_CHECKING:
     from equipoise.data.text.vocabulary import Vocabulary
-    from equipoise.tasks.generation import Generator
+    from equipoise.models.generation import Generator
 
 USAGE = """%(prog)s ckpt_path=<run>/checkpoints/best.ckpt [setting=value ...]"""
 SETTINGS = """the settings, whose values are taken exactly as they stand:
@@ -136,9 +136,9 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
             "no vocabulary: generate needs one of a language-modelling task"
         )
     from equipoise.data.text.vocabulary import vocabulary_from_state
+    from equipoise.models.generation import Generator, Sampling
     from equipoise.running.build import restored_model
     from equipoise.running.messages import quiet_lightning
-    from equipoise.tasks.generation import Generator, Sampling
 
     quiet_lightning()
     config = stored.config
@@ -146,7 +146,10 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
     model = restored_model(config, checkpoint["state_dict"], stored.path)
     sampling = Sampling(request.temperature, request.top_p, request.greedy, request.seed)
     context = request.context or context_of(config["task"])
-    generator = Generator(model, sampling, context=context, device=request.device)
+    try:
+        generator = Generator(model, sampling, context=context, device=request.device)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     return generator, vocabulary_from_state(state["vocabulary"])
 
 
