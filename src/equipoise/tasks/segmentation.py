@@ -171,4 +171,4 @@ def iou_by_name(metrics: Any, names: Sequence[str]) -> dict[str, float | None]:
 def named_classes(task: Objective) -> list[str]:
     """The names of the classes that the data module of the task's trainer knows."""
     data = getattr(task.trainer, "datamodule", None)
-    return list(getattr(data, "classes", []))
+    return list(getattr(data, "class_names", []))
