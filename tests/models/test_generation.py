@@ -93,9 +93,9 @@ def test_a_new_position_starts_at_the_equilibrium_of_the_one_before() -> None:
     ends: list[Tensor] = []
 
     class Watched(FixedPoint):
-        def solve(self, f, z0, *inputs, **options):
+        def solve(self, f, z0, *inputs):
             starts.append(z0)
-            solution = super().solve(f, z0, *inputs, **options)
+            solution = super().solve(f, z0, *inputs)
             ends.append(solution.z)
             return solution
 

@@ -101,7 +101,8 @@ class Equilibrium(nn.Module):
         else:
             origin = last_evaluation_origin(estimator, solver)
             with torch.no_grad():
-                solution = solver.solve(f, start, *inputs, origin=origin)
+                kept = {} if origin is None else {"origin": origin}
+                solution = solver.solve(f, start, *inputs, **kept)
                 solution = self._handled(solution, solver, f, start, inputs)
             state = solution.z
             if torch.is_grad_enabled():
