@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from equipoise import launch
-from equipoise.anytime import AnytimeCurve
 from equipoise.checks import check_curve_on_model
 from equipoise.compose import compose
 from equipoise.errors import UserError
 from equipoise.run import execute, instantiate_curve
+from equipoise.running.anytime import AnytimeCurve
 
 
 def test_the_choice_builds_the_default_curve_and_typed_values_change_it() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.checkpoints import read_checkpoint
 from equipoise.command_line import answered, train
 from equipoise.compose import CONF
 from equipoise.run import composed, run_directory
+from equipoise.running.checkpoints import read_checkpoint
 
 SMALL = [
     "model.channels=[4,4]", "model.head_channels=[2,2]", "model.final_channels=8",

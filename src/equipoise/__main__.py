@@ -4,7 +4,7 @@ import sys
 
 from equipoise import commands
 from equipoise.command_line import answered
-from equipoise.interrupts import leave
+from equipoise.running.interrupts import leave
 
 
 def main() -> None:

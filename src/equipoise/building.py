@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
-    from equipoise.callbacks.enough_classes import EnoughClasses
+    from equipoise.callbacks.first_step import EnoughClasses
     from equipoise.compose import Composition
-    from equipoise.training import Run
+    from equipoise.running.run import Run
 
 
 def settle_data(config: DictConfig) -> None:
@@ -67,17 +67,14 @@ def build_run(composition: Composition, directory: Path) -> Run:
     """
     import lightning.pytorch as pl
 
-    from equipoise.callbacks.curve_state import CurveState
-    from equipoise.callbacks.estimator_state import EstimatorState
-    from equipoise.callbacks.observers import behind_one
-    from equipoise.callbacks.resumed_optimizer import ResumedOptimizer
-    from equipoise.callbacks.run_state import RandomState
-    from equipoise.callbacks.training_begun import TrainingBegun
-    from equipoise.callbacks.training_position import TrainingPosition
-    from equipoise.callbacks.unprofiled import Unprofiled
+    from equipoise.callbacks.checkpointing import EstimatorState, RandomState
+    from equipoise.callbacks.curve_rows import CurveState
+    from equipoise.callbacks.first_step import TrainingBegun
+    from equipoise.callbacks.lightning_overhead import Unprofiled, behind_one
+    from equipoise.callbacks.resumption import ResumedOptimizer, TrainingPosition
     from equipoise.compose import plain, storable
-    from equipoise.processes_without_gradients import strategy_for
-    from equipoise.training import Run
+    from equipoise.running.processes import strategy_for
+    from equipoise.running.run import Run
 
     config = plain(composition.config, resolve=True)
     machine.check_devices(config["trainer"])
@@ -111,7 +108,7 @@ def checkpoint_plugins(configured: Any, always: dict[str, Any]) -> list[Any]:
     """
     from lightning.fabric.plugins import CheckpointIO
 
-    from equipoise.checkpoint_file import CheckpointFile
+    from equipoise.running.checkpoint_file import CheckpointFile
 
     listed = configured if isinstance(configured, list) else [configured]
     plugins = [plugin for plugin in listed if plugin is not None]
@@ -157,7 +154,7 @@ def _enough_classes(task: dict[str, Any]) -> list[EnoughClasses]:
 
     A task with labels and masks names the classes of its masks.
     """
-    from equipoise.callbacks.enough_classes import EnoughClasses
+    from equipoise.callbacks.first_step import EnoughClasses
 
     told = [name for name in ("classes", "mask_classes") if task.get(name)]
     return [EnoughClasses(f"task.{name}", task[name]) for name in told[-1:]]

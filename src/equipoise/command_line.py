@@ -13,8 +13,8 @@ from equipoise import __version__, help_page, launch, showing
 from equipoise import flags as known_flags
 from equipoise.compose import parse, with_grid
 from equipoise.errors import RunFailed, RunInterrupted, UserError
-from equipoise.interrupts import STATUS, Stopped, end_at_next, leave, stoppable
 from equipoise.run import composed, evaluate, evaluation_of, execute
+from equipoise.running.interrupts import STATUS, Stopped, end_at_next, leave, stoppable
 from equipoise.sweeping import written_out
 
 

@@ -21,9 +21,9 @@ from equipoise.compose import CONF, SEARCH_PATH, parse, plain, search_path
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.flags import is_multirun
 from equipoise.hydra_settings import hydra_setting
-from equipoise.interrupts import STATUS
 from equipoise.quoting import quoted
 from equipoise.run import composed, execute, run_directory
+from equipoise.running.interrupts import STATUS
 from equipoise.surroundings import check_surroundings
 from equipoise.sweeping import jobs, subdirectory
 
@@ -107,7 +107,7 @@ def start(flags: Sequence[str], overrides: Sequence[str]) -> int:
 
 def start_sweep(overrides: Sequence[str]) -> int:
     """All jobs of a multirun, and the summary of those that there are, however it ends."""
-    from equipoise.sweep_summary import print_sweep
+    from equipoise.report.sweep_summary import print_sweep
 
     check_one_process(jobs(overrides)[0])
     with folders.held(sweep_folder(overrides), {"multirun.yaml"}) as directory:
@@ -141,7 +141,7 @@ def show_table(overrides: Sequence[str], directory: Path) -> None:
     """The table that the chosen sweep ends in."""
     sweep = composed(jobs(overrides)[0]).config.get("sweep")
     if sweep:
-        from equipoise.sweep_table import show_sweep_table
+        from equipoise.report.sweep_table import show_sweep_table
 
         show_sweep_table(directory, plain(sweep)["table"])
 
@@ -172,7 +172,7 @@ def typed_for_job() -> list[str]:
 
 def job_of_sweep(config: DictConfig, directory: Path, made: Collection[str]) -> float | None:
     """One job of several: whatever ends it is told and kept in its folder, and the others go on."""
-    from equipoise.sweep_summary import ERROR_LOG
+    from equipoise.report.sweep_summary import ERROR_LOG
 
     try:
         folders.claim(directory, name="hydra.sweep.subdir", record=made)

@@ -26,7 +26,6 @@ from equipoise.building import (
     restored_model,
     settle_data,
 )
-from equipoise.checkpoints import read_checkpoint
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.refusals import sentence
 from equipoise.resuming import (
@@ -35,15 +34,16 @@ from equipoise.resuming import (
     keep_earlier_curve,
     settle_wandb_run,
 )
+from equipoise.running.checkpoints import read_checkpoint
 from equipoise.surroundings import check_surroundings, data_is_there
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from equipoise.anytime import AnytimeCurve
     from equipoise.compose import Composition
+    from equipoise.running.anytime import AnytimeCurve
+    from equipoise.running.run import Run
     from equipoise.stored import Stored
-    from equipoise.training import Run
 
 
 def run(*overrides: str) -> dict[str, Any]:
@@ -146,7 +146,8 @@ def execute_evaluation(composition: Composition, directory: Path) -> dict[str, A
     curve = instantiate_curve(composition)
     open_folder(composition.config, built)
     checkpoint = read_checkpoint(path)
-    from equipoise import processes, training
+    from equipoise.running import processes
+    from equipoise.running import run as training
 
     if {o.key_or_group.split(".")[0] for o in parse(composition.typed)} & {"solver", "gradient"}:
         checkpoint.pop("gradient_phase", None)  # what was typed outranks the schedule
@@ -186,7 +187,8 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     settle_wandb_run(composition.config, composition.typed, goes_on_in(directory, resume_from))
     built = prepared(composition, directory, stored)
     open_folder(composition.config, built)
-    from equipoise import processes, training
+    from equipoise.running import processes
+    from equipoise.running import run as training
 
     if stored is not None:
         keep_earlier_curve(built.trainer.loggers, stored, directory)
@@ -217,7 +219,7 @@ def refusals_of_run(built: Run) -> Iterator[None]:
     import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from equipoise.callbacks.training_begun import TrainingBegun
+    from equipoise.callbacks.first_step import TrainingBegun
 
     observer = built.find(TrainingBegun)
     try:
@@ -339,7 +341,7 @@ def close_wandb(exit_code: int) -> None:
 
 def _finish(built: Run, metrics: dict[str, Any]) -> None:
     if built.trainer.is_global_zero:
-        from equipoise.summary import print_result
+        from equipoise.report.summary import print_result
 
         print_result(metrics, built.directory)
 

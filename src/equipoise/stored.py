@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from equipoise.checkpoints import existing_checkpoint, read_checkpoint
 from equipoise.errors import UserError
+from equipoise.running.checkpoints import existing_checkpoint, read_checkpoint
 
 DEEPEST = 32
 MOST_VALUES = 100_000

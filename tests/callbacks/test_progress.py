@@ -12,8 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from rich.console import Console
 
 from equipoise.callbacks import ConvergenceMonitor, Progress, TrainingCurve
-from equipoise.callbacks.ending import early_end
-from equipoise.callbacks.epoch_line import number
+from equipoise.callbacks.progress import early_end, number
 
 Run = Callable[..., Any]
 

@@ -16,12 +16,12 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from equipoise import training
 from equipoise.building import build_run
 from equipoise.compose import compose
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.resuming import settle_wandb_run
 from equipoise.run import _prepare, evaluate, run
+from equipoise.running import run as training
 from tests.end_to_end.resuming import TASKS, checkpoint, curve, resumed
 
 pytestmark = [

@@ -9,10 +9,9 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from equipoise.callbacks.accumulator import Accumulator
-from equipoise.callbacks.curve_source import CurveSource, Row, write_row
+from equipoise.callbacks.curve_rows import CurveSource, Row, write_row
 from equipoise.callbacks.equilibrium_layers import equilibrium_layers
-from equipoise.callbacks.solve_statistics import SolveStatistics, number
+from equipoise.callbacks.statistics import Accumulator, SolveStatistics, number
 from equipoise.equilibrium import Equilibrium, SolveReport
 
 

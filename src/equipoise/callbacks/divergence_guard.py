@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from equipoise.callbacks.curve_source import CurveSource, Row
+from equipoise.callbacks.curve_rows import CurveSource, Row
 from equipoise.errors import RunFailed
 
 

@@ -13,11 +13,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
-from equipoise.callbacks.curve_source import CurveSource, Row
+from equipoise.callbacks.curve_rows import CurveSource, Row
 from equipoise.callbacks.equilibrium_layers import equilibrium_layers
-from equipoise.callbacks.finite_mean import FiniteMean
-from equipoise.callbacks.first_samples import first_samples
-from equipoise.callbacks.preserved_state import preserved
+from equipoise.callbacks.measurement import first_samples, preserved
+from equipoise.callbacks.statistics import FiniteMean
 from equipoise.equilibrium import (
     Anderson,
     Auto,

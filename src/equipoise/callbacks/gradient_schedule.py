@@ -10,9 +10,9 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from equipoise.callbacks.curve_source import write_row
+from equipoise.callbacks.curve_rows import write_row
 from equipoise.callbacks.equilibrium_layers import equilibrium_layers
-from equipoise.callbacks.observers import Observer
+from equipoise.callbacks.lightning_overhead import Observer
 from equipoise.equilibrium import Equilibrium
 from equipoise.equilibrium.gradients import GradientEstimator, with_budget
 from equipoise.equilibrium.solvers import Solver

@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from equipoise.checkpoints import read_checkpoint
 from equipoise.checks import nearest
 from equipoise.errors import UserError
+from equipoise.running.checkpoints import read_checkpoint
 from equipoise.stored import stored_run
 from equipoise.trust import as_packages, check_targets
 

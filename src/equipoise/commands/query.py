@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equipoise.checkpoints import read_checkpoint
 from equipoise.commands import Parser
 from equipoise.errors import UserError
+from equipoise.running.checkpoints import read_checkpoint
 from equipoise.stored import stored_run
 from equipoise.trust import as_packages, check_targets
 
