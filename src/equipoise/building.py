@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from equipoise.callbacks.first_step import EnoughClasses
     from equipoise.compose import Composition
-    from equipoise.running.run import Run
+    from equipoise.running.parts import Run
 
 
 def settle_data(config: DictConfig) -> None:
@@ -70,11 +70,15 @@ def build_run(composition: Composition, directory: Path) -> Run:
     from equipoise.callbacks.checkpointing import EstimatorState, RandomState
     from equipoise.callbacks.curve_rows import CurveState
     from equipoise.callbacks.first_step import TrainingBegun
-    from equipoise.callbacks.lightning_overhead import Unprofiled, behind_one
+    from equipoise.callbacks.lightning_overhead import (
+        Unprofiled,
+        grouped,
+        note_hooks_directly,
+    )
     from equipoise.callbacks.resumption import ResumedOptimizer, TrainingPosition
     from equipoise.compose import plain, storable
+    from equipoise.running.parts import Run
     from equipoise.running.processes import strategy_for
-    from equipoise.running.run import Run
 
     config = plain(composition.config, resolve=True)
     machine.check_devices(config["trainer"])
@@ -83,6 +87,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     task = build_task(config)
     check_padding(data, task.model)
     check_monitored(task, config)
+    note_hooks_directly(task)
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
@@ -90,7 +95,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     callbacks += [ResumedOptimizer(stored.get("optimizer") or {}, stored.get("schedule") or {})]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
     callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
-    around: dict[str, Any] = {"callbacks": behind_one(callbacks), "logger": loggers or False}
+    around: dict[str, Any] = {"callbacks": grouped(callbacks), "logger": loggers or False}
     if config["trainer"]["profiler"] is None:
         around["profiler"] = Unprofiled()
     around |= strategy_for(task, config["trainer"])

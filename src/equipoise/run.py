@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from equipoise.compose import Composition
     from equipoise.running.anytime import AnytimeCurve
-    from equipoise.running.run import Run
+    from equipoise.running.parts import Run
     from equipoise.stored import Stored
 
 

@@ -13,8 +13,8 @@ from equipoise.callbacks.lightning_overhead import (
     Observer,
     Observers,
     Unprofiled,
-    behind_one,
     every_callback,
+    grouped,
 )
 
 CALLS: list[str] = []
@@ -50,7 +50,7 @@ def test_members_are_called_in_their_order_and_found_again(
 ) -> None:
     CALLS.clear()
     first, second, plain = First(), Second(), Callback()
-    trainer = make_trainer(behind_one([first, plain, second]), max_epochs=1, max_steps=2)
+    trainer = make_trainer(grouped([first, plain, second]), max_epochs=1, max_steps=2)
     trainer.fit(toy(), loader)
     assert CALLS == ["first", "second"] * 2
     found = every_callback(trainer)
@@ -61,12 +61,12 @@ def test_a_checkpoint_carries_what_the_members_keep(
     tmp_path: Path, make_trainer: Any, toy: Any, loader: Any
 ) -> None:
     first = First()
-    trainer = make_trainer(behind_one([first, Second()]), max_steps=3)
+    trainer = make_trainer(grouped([first, Second()]), max_steps=3)
     trainer.fit(toy(), loader)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     assert torch.load(tmp_path / "a.ckpt", weights_only=True)["second"]
     fresh = First()
-    again = make_trainer(behind_one([fresh, Second()]), max_steps=4)
+    again = make_trainer(grouped([fresh, Second()]), max_steps=4)
     again.fit(toy(), loader, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
     assert fresh.steps == first.steps + 1
 
@@ -79,7 +79,7 @@ def test_a_member_that_the_checkpoint_does_not_know_starts_afresh() -> None:
 
 def test_callbacks_that_lightning_looks_up_stay_in_its_list() -> None:
     plain = Callback()
-    assert behind_one([plain]) == [plain]
+    assert grouped([plain]) == [plain]
 
 
 def test_a_checkpoint_within_an_epoch_is_saved_where_it_was_asked_for(
@@ -87,7 +87,7 @@ def test_a_checkpoint_within_an_epoch_is_saved_where_it_was_asked_for(
 ) -> None:
     at_steps = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
     at_epochs = ModelCheckpoint(tmp_path, filename="epoch", enable_version_counter=False)
-    callbacks = behind_one([at_steps, at_epochs])
+    callbacks = grouped([at_steps, at_epochs])
     trainer = make_trainer(callbacks, max_epochs=1, max_steps=4, enable_checkpointing=True)
     trainer.fit(toy(), loader)
     saved = {file.name for file in tmp_path.glob("*.ckpt")}

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
-from equipoise.callbacks.lightning_overhead import behind_one
+from equipoise.callbacks.lightning_overhead import grouped
 from equipoise.callbacks.resumption import ResumedOptimizer
 from equipoise.running.checkpoint_file import CheckpointFile
 from equipoise.tasks.schedules import Constant, Cosine, Schedule
@@ -59,7 +59,7 @@ def fit(
     ours = [ResumedOptimizer(optimizer, schedule)]
     trainer = Trainer(
         max_steps=steps, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, accelerator="cpu", callbacks=behind_one([*ours, rates]),
+        enable_model_summary=False, accelerator="cpu", callbacks=grouped([*ours, rates]),
         default_root_dir=folder, plugins=[CheckpointFile({"config": config, "choices": {}})],
     )  # fmt: skip
     trainer.fit(task, loader, ckpt_path=resume, weights_only=True)

@@ -216,6 +216,6 @@ def test_the_statistics_of_the_plain_test_are_not_touched() -> None:
     monitor = ConvergenceMonitor()
     trainer, task = quiet_trainer([monitor]), LinearTask()
     trainer.test(task, datamodule=Numbers(), verbose=False)
-    before = monitor.summary("test")
+    before = monitor.solver_stats("test")
     list(AnytimeCurve(budgets=(2,)).points(trainer, task, Numbers()))
-    assert monitor.summary("test") == before
+    assert monitor.solver_stats("test") == before

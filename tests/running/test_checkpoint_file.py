@@ -105,7 +105,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, part: float) -> None:
 SAVES = """
 import sys, torch
 from pathlib import Path
-from equipoise.checkpoint_file import CheckpointFile
+from equipoise.running.checkpoint_file import CheckpointFile
 for number in range(10**6):
     content = {"state_dict": {"w": torch.full((2_000_000,), float(number))}, "epoch": number}
     CheckpointFile().save_checkpoint(content, Path(sys.argv[1]))

@@ -54,7 +54,7 @@ def test_every_command_answers_a_signal_in_a_sentence(
 
 SWALLOWS = """
 import os, signal, sys
-from equipoise.interrupts import Stopped, stoppable
+from equipoise.running.interrupts import Stopped, stoppable
 with stoppable():
     try:
         os.kill(os.getpid(), signal.SIGINT)

@@ -108,13 +108,13 @@ def test_a_few_predictions_are_kept(parts: Any, batches: Any, tmp_path: Any) -> 
     task, scenes = task_of(parts), as_scenes(batches)
     singles = [{n: v[:1] for n, v in scenes[0].items()}, *scenes[1:]]
     trainer(tmp_path).test(task, loader(singles), verbose=False)
-    samples = task.mask_samples()
+    samples = task.pictured
     assert {name: tuple(values.shape) for name, values in samples.items()} == {
         "image": (4, 1, 12, 16), "mask": (4, 12, 16), "prediction": (4, 12, 16),
     }  # fmt: skip
     assert torch.equal(samples["mask"][1:], scenes[1]["mask"][:3])
     trainer(tmp_path).test(task, loader(scenes), verbose=False)
-    assert torch.equal(task.mask_samples()["mask"], scenes[0]["mask"])
+    assert torch.equal(task.pictured["mask"], scenes[0]["mask"])
 
 
 def test_a_class_that_does_not_occur_is_none(parts: Any, batches: Any, tmp_path: Any) -> None:

@@ -137,7 +137,18 @@ class ConvergenceMonitor(CurveSource):
                 self.warned = True
                 warnings.warn(message, stacklevel=2)
 
-    def summary(self, stage: str) -> dict[str, Any] | None:
+    def summary(self) -> dict[str, Any]:
+        """Return both statistics for metrics.json, the forward ones of the latest stage.
+
+        Where nothing was tested they are those of the validation, or else of the training.
+        """
+        if "test" in self.stages:
+            solver = self.solver_stats("test")
+        else:
+            solver = self.solver_stats("val") or self.solver_stats("train")
+        return {"solver_stats": solver, "gradient_stats": self.gradient_stats()}
+
+    def solver_stats(self, stage: str) -> dict[str, Any] | None:
         """Return `solver_stats` of the latest epoch of a stage: "train", "val" or "test".
 
         The keys are nfe_mean, nfe_per_sample, residual_median, residual_p95 and converged_fraction,
@@ -149,7 +160,7 @@ class ConvergenceMonitor(CurveSource):
     def gradient_stats(self) -> dict[str, Any] | None:
         """Return nfe_mean, residual_median and fallback_fraction of the last training epoch.
 
-        Merged and listed as in `summary`; None where no backward has run.
+        Merged and listed as in `solver_stats`; None where no backward has run.
         """
         directions = {name: layer.backward for name, layer in self.stages.get("train", {}).items()}
         return _summary(directions, SolveStatistics.backward_summary)

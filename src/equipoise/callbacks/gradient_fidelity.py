@@ -107,9 +107,9 @@ class GradientFidelity(CurveSource):
             self.latest = {name: mean.mean().item() for name, mean in self.epoch.items()}
         self.epoch = {}
 
-    def summary(self) -> dict[str, float] | None:
-        """Return the means of the last epoch in which something was measured."""
-        return self.latest
+    def summary(self) -> dict[str, Any]:
+        """Return the means of the last epoch in which something was measured for metrics.json."""
+        return {"gradient_fidelity": self.latest} if self.latest else {}
 
     def _measure(self, loss: Callable[[], Tensor], module: LightningModule) -> None:
         if self.parameters is None:

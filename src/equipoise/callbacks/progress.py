@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar, Timer
 from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn
 from rich.progress import TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
-from equipoise.callbacks.lightning_overhead import every_callback
+from equipoise.callbacks.lightning_overhead import every_callback, find_callback
 from equipoise.callbacks.training_curve import TrainingCurve
 
 WIDTH = 79
 """Columns of a line: a terminal of 80 wraps a full one."""
 
-Kind = TypeVar("Kind", bound=Callback)
 
+@runtime_checkable
+class Noting(Protocol):
+    """A task that has more to show of an epoch than its validation metrics."""
 
-def find(trainer: Trainer, kind: type[Kind]) -> Kind | None:
-    """Return the trainer's first callback of a class."""
-    return next((found for found in every_callback(trainer) if isinstance(found, kind)), None)
+    def epoch_notes(self) -> Sequence[str]:
+        """Each note in a few words, such as "reports 5000"."""
+        ...
 
 
 def epoch_line(trainer: Trainer, seconds: float) -> str:
@@ -60,12 +63,12 @@ def _planned_epochs(trainer: Trainer) -> int | None:
 
 
 def _loss(trainer: Trainer) -> list[str]:
-    curve = find(trainer, TrainingCurve)
+    curve = find_callback(trainer, TrainingCurve)
     return [f"loss {curve.latest['loss']:.3f}"] if curve and "loss" in curve.latest else []
 
 
 def _metrics(trainer: Trainer) -> list[str]:
-    """The latest validation's, the monitored one first, and what a survey's round tells."""
+    """The latest validation's, the monitored one first, and the task's own notes."""
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     monitored = [getattr(callback, "monitor", None) for callback in trainer.checkpoint_callbacks]
     ordered = sorted(values.items(), key=lambda metric: metric[0] not in monitored)
@@ -74,12 +77,8 @@ def _metrics(trainer: Trainer) -> list[str]:
         for name, value in ordered
         if name.startswith("val/") and name != "val/loss" and math.isfinite(value)
     ]
-    rounds = [
-        f"{name.removeprefix('round/')} {value:.0f}"
-        for name, value in values.items()
-        if name.startswith("round/")
-    ]
-    return [*validation, *rounds]
+    task = trainer.lightning_module
+    return [*validation, *(task.epoch_notes() if isinstance(task, Noting) else ())]
 
 
 def number(value: float) -> str:
@@ -89,8 +88,8 @@ def number(value: float) -> str:
 
 def _solves(trainer: Trainer) -> list[str]:
     """Evaluations a sample and a batch, and how many samples converged."""
-    monitor = find(trainer, ConvergenceMonitor)
-    solver: dict[str, Any] | None = None if monitor is None else monitor.summary("train")
+    monitor = find_callback(trainer, ConvergenceMonitor)
+    solver: dict[str, Any] | None = None if monitor is None else monitor.solver_stats("train")
     if solver is None:
         return []
     parts = [f"nfe {evaluations(solver['nfe_per_sample'], solver['nfe_mean'])}"]
@@ -115,12 +114,10 @@ def early_end(trainer: Trainer) -> str | None:
     """Return "max_time" or "early_stopping"; None where the run went as far as was planned."""
     if not trainer.should_stop:
         return None
-    found = every_callback(trainer)
-    for timer in (callback for callback in found if isinstance(callback, Timer)):
-        left = timer.time_remaining()
-        if left is not None and left <= 0:
-            return "max_time"
-    return "early_stopping" if any(isinstance(c, EarlyStopping) for c in found) else None
+    timers = (c for c in every_callback(trainer) if isinstance(c, Timer))
+    if any(left is not None and left <= 0 for left in (t.time_remaining() for t in timers)):
+        return "max_time"
+    return None if find_callback(trainer, EarlyStopping) is None else "early_stopping"
 
 
 def ending_sentence(trainer: Trainer) -> str | None:
@@ -130,7 +127,8 @@ def ending_sentence(trainer: Trainer) -> str | None:
     if reason == "max_time":
         return f"stopped {where}: the time of trainer.max_time is over"
     if reason == "early_stopping":
-        stopping = next(c for c in every_callback(trainer) if isinstance(c, EarlyStopping))
+        stopping = find_callback(trainer, EarlyStopping)
+        assert stopping is not None
         return (
             f"stopped early {where}: {stopping.monitor} has not become better "
             f"for {stopping.wait_count} validations"
@@ -210,7 +208,10 @@ class Progress(RichProgressBar):
         """Return what stands behind the bar; this waits for the device."""
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
-        curve, monitor = find(trainer, TrainingCurve), find(trainer, ConvergenceMonitor)
+        curve, monitor = (
+            find_callback(trainer, TrainingCurve),
+            find_callback(trainer, ConvergenceMonitor),
+        )
         if curve is not None and (loss := curve.current_loss()) is not None:
             shown["loss"] = f"{loss:.3f}"
         if monitor is not None and (current := monitor.current()) is not None:

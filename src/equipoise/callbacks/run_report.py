@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -13,11 +13,17 @@ from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.lightning_overhead import Observer
 from equipoise.report.convergence import NAME, Trace, TraceRecorder, draw_trace
 from equipoise.report.curves import CurveFile, plots
-from equipoise.report.masks import NAME as OVERLAYS
-from equipoise.report.masks import MaskPredictor, draw_overlays
 from equipoise.report.page import Picture, page
 from equipoise.report.plot import Plot
-from equipoise.report.ranges import RangeAnswerer, draw_ranges
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A task that draws its last test itself."""
+
+    def pictures(self, folder: Path) -> Sequence[Picture]:
+        """Write PNG files into the folder and say what they show; nothing without a test."""
+        ...
 
 
 class RunReport(Observer):
@@ -25,10 +31,9 @@ class RunReport(Observer):
 
     The curves are read from the metrics.csv of the run's CSVLogger. The residual against the
     iteration is that of the first test batch, whose solves are told to keep their trace. A task
-    that is a `MaskPredictor` has its predictions shown over their images, one that is a
-    `RangeAnswerer` its tree and its answers. The report
-    is written at the end of fit and test from what the trainer knows; `write` then does it with
-    the whole metrics.json dictionary. A picture whose data has not changed is not drawn again.
+    that is `Pictured` adds pictures of its own. The report is written at the end of fit and test
+    from what the trainer knows; `write` then does it with the whole metrics.json dictionary. A
+    picture whose data has not changed is not drawn again.
     """
 
     def __init__(self, dirpath: str | Path) -> None:
@@ -39,7 +44,7 @@ class RunReport(Observer):
         self.stop = ""
         self.recorder: TraceRecorder | None = None
         self.traces: list[Trace] = []
-        self.overlays: list[Picture] = []
+        self.of_task: list[Picture] = []
         self.added: list[Picture] = []
         self.drawn: dict[str, Plot | Trace] = {}
         self.is_first_process = True
@@ -95,10 +100,8 @@ class RunReport(Observer):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report with the test."""
-        if self.is_first_process and isinstance(pl_module, MaskPredictor):
-            self._draw_overlays(pl_module)
-        if self.is_first_process and isinstance(pl_module, RangeAnswerer):
-            self.overlays = draw_ranges(pl_module.range_samples(), self.dirpath)
+        if self.is_first_process and isinstance(pl_module, Pictured):
+            self.of_task = list(pl_module.pictures(self.dirpath))
         self.write(_known(trainer, pl_module))
 
     def write(self, metrics: Mapping[str, Any]) -> None:
@@ -110,7 +113,7 @@ class RunReport(Observer):
         if not self.is_first_process:
             return
         self.dirpath.mkdir(parents=True, exist_ok=True)
-        pictures = [*self.added, *self.overlays, *self._draw_curves(), *self._draw_traces()]
+        pictures = [*self.added, *self.of_task, *self._draw_curves(), *self._draw_traces()]
         html = page(metrics, pictures, self.dirpath, self._note())
         (self.dirpath / "index.html").write_text(html, encoding="utf-8")
 
@@ -138,13 +141,6 @@ class RunReport(Observer):
             caption = f"Residual after each evaluation, first test samples, layer {trace.layer}."
             pictures.append(Picture(f"{name}.png", caption))
         return pictures
-
-    def _draw_overlays(self, task: MaskPredictor) -> None:
-        samples = task.mask_samples()
-        if samples:
-            draw_overlays(samples, task.class_names(), self.dirpath / f"{OVERLAYS}.png")
-            caption = "Test samples: the image, its true mask and the predicted one."
-            self.overlays = [Picture(f"{OVERLAYS}.png", caption)]
 
     def _note(self) -> str:
         if self.curve_path is not None:

@@ -70,6 +70,10 @@ class TrainingCurve(CurveSource):
             self.latest = {name: mean.mean().item() for name, mean in self.epoch.items()}
         self.epoch = {}
 
+    def summary(self) -> dict[str, Any]:
+        """Return the means of the last epoch for metrics.json."""
+        return {"train": dict(self.latest)}
+
     def current_loss(self) -> float | None:
         """Return the loss of the latest batch; this waits for the device."""
         loss = _scalars(self.last_outputs).get("loss")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from equipoise.report.page import Picture
 from equipoise.report.plot import INK, new_grid, save
 
 if TYPE_CHECKING:
@@ -20,21 +21,23 @@ OPACITY = 0.65
 LEGEND_COLUMNS = 4
 
 
-@runtime_checkable
-class MaskPredictor(Protocol):
-    """A task that keeps a few predictions of its last test."""
+def mask_pictures(
+    samples: Mapping[str, Tensor], names: Sequence[str], folder: Path
+) -> list[Picture]:
+    """Draw a test's samples into the folder; no picture where there are none.
 
-    def mask_samples(self) -> Mapping[str, Tensor]:
-        """Return "image" (N, C, H, W), "mask" and "prediction" (N, H, W); empty without a test."""
-        ...
-
-    def class_names(self) -> Sequence[str]:
-        """Return the names of the classes 0, 1, ...; classes beyond them are numbered."""
-        ...
+    samples: "image" (N, C, H, W), "mask" and "prediction" (N, H, W). names: of the classes 0, 1,
+    ...; classes beyond them are numbered.
+    """
+    if not samples:
+        return []
+    draw_overlays(samples, names, folder / f"{NAME}.png")
+    caption = "Test samples: the image, its true mask and the predicted one."
+    return [Picture(f"{NAME}.png", caption)]
 
 
 def draw_overlays(samples: Mapping[str, Tensor], names: Sequence[str], path: Path) -> None:
-    """Write a picture with a row a sample: the image, and both masks over it, with a legend.
+    """Write a picture with a row per sample: the image, and both masks over it, with a legend.
 
     Mask values that are no class of the legend, such as 255 for ignored pixels, are left clear.
     """

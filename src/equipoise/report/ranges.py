@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,6 @@ Floats = NDArray[np.float64]
 BARS = 128
 LENGTHS = 9
 GREY = "#cbd5e0"
-
-
-@runtime_checkable
-class RangeAnswerer(Protocol):
-    """A task whose last test answered range queries."""
-
-    def range_samples(self) -> Mapping[str, Any]:
-        """Return what `draw_ranges` draws; empty without a test."""
-        ...
 
 
 def draw_ranges(samples: Mapping[str, Any], folder: Path) -> list[Picture]:

@@ -27,8 +27,10 @@ from equipoise.equilibrium import (
 )
 from equipoise.equilibrium.state import Layout, State
 from equipoise.errors import UserError
+from equipoise.report import anytime as report
 from equipoise.report.anytime import Point
-from equipoise.running import results
+from equipoise.running.parts import Reporting, Run
+from equipoise.running.results import Results, by_stage
 
 
 class FirstSolutions(Observer):
@@ -73,9 +75,9 @@ class FirstSolutions(Observer):
         self.hooks = []
 
 
-def agreement(found: FirstSolutions, other: FirstSolutions) -> tuple[float, float]:
+def agreement(first: FirstSolutions, second: FirstSolutions) -> tuple[float, float]:
     """Mean cosine, and median |a - b| / |b|, over the samples and layers of two tests."""
-    pairs = [(state, other.states[name]) for name, state in found.states.items()]
+    pairs = [(state, second.states[name]) for name, state in first.states.items()]
     cosines = torch.cat([torch.cosine_similarity(a, b, dim=1) for a, b in pairs])
     distances = torch.cat([(a - b).norm(dim=1) / b.norm(dim=1) for a, b in pairs])
     return cosines.mean().item(), distances.median().item()
@@ -131,7 +133,7 @@ class AnytimeCurve:
                 with _set_up(list(layers.values()), budget, rule), _watched_by(trainer, watching):
                     trainer.test(task, datamodule=data, verbose=False)
                 seconds = round(time.monotonic() - began, 2)
-                metrics = results.by_stage(trainer.callback_metrics, "test")
+                metrics = by_stage(trainer.callback_metrics, "test")
                 alignment, distance = agreement(solutions, first) if first else (None, None)
                 solved = _solved(monitor)
                 yield Point(start, budget, metrics, *solved, alignment, distance, seconds)
@@ -148,7 +150,7 @@ class AnytimeCurve:
 
 def _solved(monitor: ConvergenceMonitor) -> tuple[float, float | None, float | None]:
     """Evaluations per batch, median and 95th percentile of the residuals."""
-    summary = monitor.summary("test")
+    summary = monitor.solver_stats("test")
     if summary is None:
         raise UserError("the anytime curve needs a test in which an equilibrium layer is used")
     return summary["nfe_mean"], summary["residual_median"], summary["residual_p95"]
@@ -157,7 +159,7 @@ def _solved(monitor: ConvergenceMonitor) -> tuple[float, float | None, float | N
 @contextmanager
 def _set_up(layers: Sequence[Equilibrium], budget: int, rule: StartRule | None) -> Iterator[None]:
     """Give the layers a budget for evaluation and a start, and then what they had."""
-    own = [(layer, layer.eval_solver, layer.gradient, layer.start) for layer in layers]
+    before = [(layer, layer.eval_solver, layer.gradient, layer.start) for layer in layers]
     try:
         for layer in layers:
             solver = layer.solver if layer.eval_solver is None else layer.eval_solver
@@ -166,17 +168,49 @@ def _set_up(layers: Sequence[Equilibrium], budget: int, rule: StartRule | None) 
             layer.start = rule
         yield
     finally:
-        for layer, solver_before, gradient, start in own:
-            layer.eval_solver, layer.gradient, layer.start = solver_before, gradient, start
+        for layer, eval_solver, gradient, start in before:
+            layer.eval_solver, layer.gradient, layer.start = eval_solver, gradient, start
 
 
 @contextmanager
 def _watched_by(trainer: pl.Trainer, callbacks: list[pl.Callback]) -> Iterator[None]:
     """Let only these callbacks see what the trainer does."""
     changed = cast(Any, trainer)
-    own = changed.callbacks, changed.loggers
+    before = changed.callbacks, changed.loggers
     changed.callbacks, changed.loggers = callbacks, []
     try:
         yield
     finally:
-        changed.callbacks, changed.loggers = own
+        changed.callbacks, changed.loggers = before
+
+
+def trace_anytime(run: Run, curve: AnytimeCurve, results: Results) -> None:
+    """Measure the anytime curve; anytime.csv grows with every point, a line is printed for each."""
+    metric = report.shown_metric(results.test, monitored(run.trainer))
+    points: list[Point] = []
+    try:
+        for point in curve.points(run.trainer, run.task, run.data):
+            points.append(point)
+            results.details["anytime"] = [known.row() for known in points]
+            if run.trainer.is_global_zero:
+                print(report.line(point, metric, len(points), len(curve)), flush=True)
+                report.write_table(points, run.directory / "anytime.csv")
+    finally:
+        if points and run.trainer.is_global_zero:
+            show_anytime(run, points, metric)
+
+
+def show_anytime(run: Run, points: Sequence[Point], metric: str) -> None:
+    """Draw the curve, and have the report's page show it."""
+    page = next((c for c in run.callbacks if isinstance(c, Reporting)), None)
+    folder = run.directory / "report" if page is None else page.dirpath
+    layer = next(iter(equilibrium_layers(run.task).values()))
+    picture = report.draw(points, metric, (layer.eval_solver or layer.solver).stop, folder)
+    if page is not None:
+        page.add(picture)
+
+
+def monitored(trainer: pl.Trainer) -> str | None:
+    """What the run's checkpoints watch, such as val/accuracy."""
+    names = [getattr(callback, "monitor", None) for callback in trainer.checkpoint_callbacks]
+    return next((name for name in names if name), None)

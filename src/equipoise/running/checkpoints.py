@@ -1,4 +1,7 @@
-"""Reading the checkpoints that runs leave."""
+"""Reading the checkpoints that runs leave, and loading their weights.
+
+Nothing heavy is imported before it is needed.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ import pickle
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from equipoise.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 UNREADABLE = (
     OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
@@ -72,3 +79,31 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"the checkpoint {file} was not written by a run of ours: it has no {min(missing)}"
         )
     return dict(content)
+
+
+def load_weights(task: nn.Module, state: Mapping[str, Any]) -> None:
+    """Load all weights and buffers; what only training draws from may differ.
+
+    Counters of random numbers (`_extra_state`) belong to the jitter and the regulariser, which an
+    evaluation may have been given or spared. Raises UserError where the weights are those of
+    another network.
+    """
+    own = task.state_dict()
+    resized = [n for n, w in own.items() if n in state and _shape(w) != _shape(state[n])]
+    if resized:
+        raise UserError(
+            f"the weights of the checkpoint do not fit this network, first at {resized[0]} "
+            f"({_shape(state[resized[0]])} there, {_shape(own[resized[0]])} here): leave out the "
+            "task, model and sizes that were typed, or give those of the run that wrote it"
+        )
+    found = task.load_state_dict(state, strict=False)
+    unfit = [*found.missing_keys, *found.unexpected_keys]
+    if wrong := [name for name in unfit if not name.endswith("_extra_state")]:
+        raise UserError(
+            f"the checkpoint is one of another network, which differs at {', '.join(wrong[:3])}: "
+            "leave out the task and model that were typed, or give those of the run that wrote it"
+        )
+
+
+def _shape(value: Any) -> list[int] | None:
+    return list(value.shape) if hasattr(value, "shape") else None
