@@ -11,6 +11,9 @@ import torch
 
 from equipoise.compose import compose, storable
 from equipoise.errors import UserError
+from equipoise.recompose import recompose
+from equipoise.run import check_trust, instantiate_curve
+from equipoise.running.anytime import AnytimeCurve
 from equipoise.stored import finished_epochs, read_stored, stored_run
 
 COMPOSITION = compose([])
@@ -106,6 +109,14 @@ def test_an_epoch_is_finished_with_its_last_batch(is_last: bool | None, finished
     assert finished_epochs({"epoch": 14, "loops": loops}) == finished
     assert finished_epochs({"epoch": 14}) == 14
     assert finished_epochs({"epoch": 14, "loops": "many"}) == 14
+
+
+def test_a_class_that_has_moved_is_found_under_its_old_name(tmp_path: Path) -> None:
+    old = {"_target_": "equipoise.anytime.AnytimeCurve", "budgets": [2], "starts": ["zero"]}
+    torch.save(content(**config(anytime=old)), tmp_path / "last.ckpt")
+    composition = recompose(read_stored(tmp_path / "last.ckpt"), [], "evaluate")
+    check_trust(composition)
+    assert instantiate_curve(composition) == AnytimeCurve([2], ["zero"])
 
 
 def test_a_file_is_read_anew_once_it_has_changed(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ MAPPINGS = ("callbacks", "logger", "solver", "gradient", "regularizer", "optimiz
 DESCRIBED = (("task", "gives", str), ("task", "wants", str), ("task", "monitor", str),
              ("model", "takes", str), ("model", "gives", list))  # fmt: skip
 COUNTS = ("epoch", "global_step")
+RENAMED = {"equipoise.anytime.AnytimeCurve": "equipoise.running.anytime.AnytimeCurve"}
+"""What an earlier revision has stored as a `_target_`, and where that class is now."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
     shapes = {n: tuple(v.shape) for n, v in content["state_dict"].items() if hasattr(v, "shape")}
     return Stored(
         path=Path(path),
-        config=content["config"],
+        config=with_present_targets(content["config"]),
         choices=content["choices"],
         epochs=finished_epochs(content),
         steps=content.get("global_step", 0),
@@ -75,6 +77,18 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
         rows=_count(_mapping(content, "curve"), "rows"),
         whole={"optimizer_states", "loops"} <= set(content),
     )
+
+
+def with_present_targets(value: Any) -> Any:
+    """The same configuration, in which every renamed class has its present name."""
+    if isinstance(value, list):
+        return [with_present_targets(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    config = {key: with_present_targets(inner) for key, inner in value.items()}
+    if isinstance(target := config.get("_target_"), str):
+        config["_target_"] = RENAMED.get(target, target)
+    return config
 
 
 def finished_epochs(content: Mapping[str, Any]) -> int:

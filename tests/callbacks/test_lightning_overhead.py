@@ -15,6 +15,7 @@ from equipoise.callbacks.lightning_overhead import (
     Unprofiled,
     every_callback,
     grouped,
+    note_hooks_directly,
 )
 
 CALLS: list[str] = []
@@ -105,3 +106,24 @@ def test_nested_actions_share_one_context() -> None:
     profiler = Unprofiled()
     with profiler.profile("outer"), profiler.profile("inner"):
         assert profiler.profile("a") is profiler.profile("b")
+
+
+def test_the_name_of_the_hook_is_stored_without_a_modules_detour() -> None:
+    class Task(LightningModule):
+        pass
+
+    class Proud(LightningModule):
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+
+    task, proud, own = Task(), Proud(), Proud.__setattr__
+    note_hooks_directly(task)
+    note_hooks_directly(proud)
+    assert Proud.__setattr__ is own
+    assert LightningModule.__setattr__ is torch.nn.Module.__setattr__
+    task._current_fx_name = "training_step"
+    task.layer = torch.nn.Linear(2, 2)
+    assert task.__dict__["_current_fx_name"] == "training_step"
+    assert "layer" in dict(task.named_children())
+    task._current_fx_name = None
+    assert task._current_fx_name is None

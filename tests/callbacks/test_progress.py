@@ -164,3 +164,12 @@ def test_a_terminal_shows_the_lines_above_a_bar_of_80_columns(
     bars = [line for line in shown if "6/6" in line and "residual:" in line]
     assert bars
     assert {line.partition("/")[0] for line in bars} == {"epoch 1", "epoch 2"}
+
+
+def test_a_task_has_notes_of_its_own_in_the_line(
+    toy: Run, loader: Any, make_trainer: Run, capsys: Any
+) -> None:
+    task = toy()
+    task.epoch_notes = lambda: ["cells 64", "reports 5000"]
+    make_trainer([TrainingCurve(), Progress()], max_epochs=1).fit(task, loader)
+    assert "  cells 64  reports 5000  " in capsys.readouterr().out

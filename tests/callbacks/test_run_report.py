@@ -10,6 +10,7 @@ import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from equipoise.callbacks import ConvergenceMonitor, RunReport, TrainingCurve
+from equipoise.report.page import Picture
 
 Run = Callable[..., Any]
 PNG = b"\x89PNG"
@@ -117,3 +118,18 @@ def test_a_test_that_fails_gives_the_solver_back(
     with pytest.raises(ArithmeticError):
         make_trainer([RunReport(tmp_path / "report")]).test(task, loader, verbose=False)
     assert task.model.equilibrium.solver is solver
+
+
+def test_a_task_adds_pictures_of_its_own(
+    toy: Run, loader: Any, make_trainer: Run, tmp_path: Path
+) -> None:
+    def pictures(folder: Path) -> list[Picture]:
+        (folder / "own.png").write_bytes(PNG)
+        return [Picture("own.png", "Drawn by the task.")]
+
+    task, report = toy(), RunReport(tmp_path)
+    task.pictures = pictures
+    make_trainer([report]).test(task, loader, verbose=False)
+    html = (tmp_path / "index.html").read_text()
+    assert 'href="own.png"' in html
+    assert "Drawn by the task." in html

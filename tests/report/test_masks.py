@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from equipoise.callbacks import RunReport
-from equipoise.report.masks import colour, draw_overlays, occurring, visible
+from equipoise.report.masks import colour, draw_overlays, mask_pictures, occurring, visible
+from equipoise.report.page import page
 
 PNG = b"\x89PNG"
 
@@ -72,27 +70,16 @@ def test_a_normalised_image_becomes_visible() -> None:
     assert torch.isfinite(visible(torch.zeros(3, 4, 6))).all()
 
 
-def test_the_report_shows_the_predictions_of_a_task_that_keeps_them(
-    toy: Callable[..., Any],
-    loader: Any,
-    make_trainer: Callable[..., Any],
-    tmp_path: Path,
-    samples: dict[str, Tensor],
-) -> None:
-    task, report = toy(), RunReport(tmp_path / "report")
-    task.mask_samples = lambda: samples
-    task.class_names = lambda: ["road"]
-    make_trainer([report]).test(task, loader, verbose=False)
+def test_a_page_shows_the_masks_below_a_caption(samples: dict[str, Tensor], tmp_path: Path) -> None:
+    (picture,) = mask_pictures(samples, ["road"], tmp_path / "report")
     assert (tmp_path / "report" / "masks.png").read_bytes().startswith(PNG)
-    report.write({"details": {"iou_per_class": {"road": 0.91234, "sky": None}, "listed": [1]}})
-    html = (tmp_path / "report" / "index.html").read_text()
+    metrics = {"details": {"iou_per_class": {"road": 0.91234, "sky": None}, "listed": [1]}}
+    html = page(metrics, [picture], tmp_path / "report", "")
     for text in ('href="masks.png"', "IoU per class", "road", "0.9123"):
         assert text in html
     assert "Listed" not in html
 
 
-def test_without_predictions_there_is_no_picture(
-    toy: Callable[..., Any], loader: Any, make_trainer: Callable[..., Any], tmp_path: Path
-) -> None:
-    make_trainer([RunReport(tmp_path / "report")]).test(toy(), loader, verbose=False)
-    assert not (tmp_path / "report" / "masks.png").exists()
+def test_without_predictions_there_is_no_picture(tmp_path: Path) -> None:
+    assert mask_pictures({}, [], tmp_path) == []
+    assert not (tmp_path / "masks.png").exists()

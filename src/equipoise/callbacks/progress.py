@@ -208,10 +208,8 @@ class Progress(RichProgressBar):
         """Return what stands behind the bar; this waits for the device."""
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
-        curve, monitor = (
-            find_callback(trainer, TrainingCurve),
-            find_callback(trainer, ConvergenceMonitor),
-        )
+        curve = find_callback(trainer, TrainingCurve)
+        monitor = find_callback(trainer, ConvergenceMonitor)
         if curve is not None and (loss := curve.current_loss()) is not None:
             shown["loss"] = f"{loss:.3f}"
         if monitor is not None and (current := monitor.current()) is not None:
