@@ -171,5 +171,6 @@ def test_a_task_has_notes_of_its_own_in_the_line(
 ) -> None:
     task = toy()
     task.epoch_notes = lambda: ["cells 64", "reports 5000"]
-    make_trainer([TrainingCurve(), Progress()], max_epochs=1).fit(task, loader)
+    callbacks = [TrainingCurve(), Progress()]
+    make_trainer(callbacks, max_epochs=1, enable_progress_bar=True).fit(task, loader)
     assert "  cells 64  reports 5000  " in capsys.readouterr().out
