@@ -11,7 +11,7 @@ import pytest
 from equipoise.command_line import answered, train
 from equipoise.compose import CONF
 from equipoise.run import composed, run_directory
-from equipoise.running.checkpoints import read_checkpoint
+from equipoise.stored import read_checkpoint
 
 SMALL = [
     "model.channels=[4,4]", "model.head_channels=[2,2]", "model.final_channels=8",

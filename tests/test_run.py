@@ -15,7 +15,7 @@ from equipoise.building import build_run
 from equipoise.compose import compose
 from equipoise.errors import UserError
 from equipoise.run import composed, evaluate, run_directory
-from equipoise.running.checkpoints import read_checkpoint
+from equipoise.stored import read_checkpoint
 from tests.end_to_end.conftest import SMALL
 
 SHORT = [*SMALL, "trainer.max_epochs=2", "trainer.limit_train_batches=3", "task.batch_size=32",

@@ -113,7 +113,7 @@ def checkpoint_plugins(configured: Any, always: dict[str, Any]) -> list[Any]:
     """
     from lightning.fabric.plugins import CheckpointIO
 
-    from equipoise.running.checkpoint_file import CheckpointFile
+    from equipoise.running.checkpoints import CheckpointFile
 
     listed = configured if isinstance(configured, list) else [configured]
     plugins = [plugin for plugin in listed if plugin is not None]

@@ -34,7 +34,7 @@ from equipoise.resuming import (
     keep_earlier_curve,
     settle_wandb_run,
 )
-from equipoise.running.checkpoints import read_checkpoint
+from equipoise.stored import read_checkpoint
 from equipoise.surroundings import check_surroundings, data_is_there
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from equipoise.callbacks.lightning_overhead import grouped
 from equipoise.callbacks.resumption import ResumedOptimizer
-from equipoise.running.checkpoint_file import CheckpointFile
+from equipoise.running.checkpoints import CheckpointFile
 from equipoise.tasks.schedules import Constant, Cosine, Schedule
 from tests.callbacks.conftest import ToyTask
 

@@ -18,7 +18,7 @@ from equipoise import commands
 from equipoise.errors import UserError
 from equipoise.models import MDEQ
 from equipoise.run import evaluate
-from equipoise.running.checkpoints import read_checkpoint
+from equipoise.stored import read_checkpoint
 from tests.interop.published_mdeq import SMALL, configuration, published, small_network
 
 

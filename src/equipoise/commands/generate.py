@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from equipoise.checks import nearest
 from equipoise.errors import UserError
-from equipoise.running.checkpoints import read_checkpoint
-from equipoise.stored import stored_run
+from equipoise.stored import read_checkpoint, stored_run
 from equipoise.trust import as_packages, check_targets
 
 if TYPE_CHECKING:

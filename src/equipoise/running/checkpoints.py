@@ -1,84 +1,97 @@
-"""Reading the checkpoints that runs leave, and loading their weights.
-
-Nothing heavy is imported before it is needed.
-"""
+"""How a run writes, reads and loads its checkpoint files: whole or not at all, never in silence."""
 
 from __future__ import annotations
 
-import pickle
-import struct
-import zipfile
-import zlib
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, Any
 
-from equipoise.errors import UserError
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from torch import nn
 
-if TYPE_CHECKING:
-    from torch import nn
-
-UNREADABLE = (
-    OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
-    OverflowError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error,
-)  # fmt: skip
-"""What a file that is no checkpoint, or a damaged one, makes its readers raise."""
+from equipoise.errors import RunFailed, UserError
+from equipoise.stored import read_content
 
 
-def existing_checkpoint(path: str | Path) -> Path:
-    """The path, if there is such a file; nothing heavy is imported to find that out.
+class CheckpointNotSaved(RunFailed):
+    """A checkpoint could not be written; the one that was there before is as it was."""
 
-    Raises UserError where there is none.
+
+class CheckpointFile(CheckpointIO):
+    """Writes a file beside the target, syncs it, and renames it over the target.
+
+    So there is the old checkpoint or the new one at every moment, also when the process is killed
+    or the machine stops. `always` is added to every checkpoint, also to one of the weights alone.
+    The file that is not finished is called like the target with ".partial" behind.
+
+    Raises CheckpointNotSaved with the cause where that fails.
     """
-    file = Path(path)
-    if not file.is_file():
-        near = sorted(file.parent.glob("*.ckpt")) if file.parent.is_dir() else []
-        hint = f"did you mean {near[0]}?" if near else "give runs/<...>/checkpoints/last.ckpt"
-        raise UserError(f"there is no checkpoint at {file}; {hint}")
-    return file
+
+    def __init__(self, always: dict[str, Any] | None = None) -> None:
+        self.always = always or {}
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write the checkpoint."""
+        target = Path(path)
+        partial = target.with_name(f"{target.name}.partial")
+        content = {**checkpoint, **self.always}
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(partial, target, lambda file: torch.save(content, file))
+        except (OSError, RuntimeError) as error:
+            raise CheckpointNotSaved(
+                f"the checkpoint {target} could not be saved: {_cause(error)}; make room or "
+                "write permission there, or name another folder with run_dir="
+            ) from error
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read plain data onto the CPU; raises UserError where the file is damaged."""
+        content: dict[str, Any] = read_content(Path(path))
+        return content
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove the file, if it is there."""
+        Path(path).unlink(missing_ok=True)
 
 
-def read_content(file: Path) -> Any:
-    """What a checkpoint file holds, on the CPU, once its checksums are found right.
-
-    Raises UserError where it cannot be read.
-    """
-    import torch
-
+def write_whole(partial: Path, target: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Let `write` fill the partial file, and rename it once it is on the disk."""
     try:
-        if (damaged := _damaged_entry(file)) is not None:
-            raise UserError(
-                f"the checkpoint {file} is damaged: the checksum of its entry {damaged} is wrong; "
-                "use another one, such as last.ckpt or best.ckpt of the same run"
-            )
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise UserError(
-            f"the checkpoint {file} cannot be read (truncated, or not written by a run of ours): "
-            f"use another one, such as last.ckpt or best.ckpt of the same run"
-        ) from error
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    except BaseException:
+        if partial.is_file():
+            partial.unlink()
+        raise
+    _sync_folder(target.parent)
 
 
-def _damaged_entry(file: Path) -> str | None:
-    """The first entry of the archive whose content does not have its checksum; torch reads on."""
-    with zipfile.ZipFile(file) as archive:
-        return archive.testzip()
+def _sync_folder(folder: Path) -> None:
+    """Have the new name itself written, where the system can open a folder."""
+    if os.name != "posix":
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint of ours, on the CPU.
-
-    Raises UserError where there is no such file, it is truncated or holds something else.
-    """
-    file = existing_checkpoint(path)
-    content = read_content(file)
-    entries = set(content) if isinstance(content, dict) else set()
-    missing = {"state_dict", "config", "choices"} - entries
-    if missing:
-        raise UserError(
-            f"the checkpoint {file} was not written by a run of ours: it has no {min(missing)}"
-        )
-    return dict(content)
+def _cause(error: BaseException) -> str:
+    """What the system says, such as "No space left on device"; torch hides it behind its own."""
+    while error.__context__ is not None and not isinstance(error, OSError):
+        error = error.__context__
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.strip().splitlines()[0].rstrip(".")
 
 
 def load_weights(task: nn.Module, state: Mapping[str, Any]) -> None:
