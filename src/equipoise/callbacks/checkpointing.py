@@ -26,7 +26,7 @@ class RunCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which forgets the best score where the folder has another name.
 
     Here it is kept, with the file: that of the new folder where the old one was moved there, else a
-    copy of the one beside the checkpoint that is resumed. Where there is none, the score counts no
+    copy of the one beside the checkpoint that is resumed. Without such a file the score counts no
     more, with a warning. A checkpoint of the weights alone (`save_weights_only`) also tells the
     phase of the gradient schedule, which its evaluation needs.
     """
@@ -169,7 +169,7 @@ class Remembering(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         ...
 
 
@@ -188,7 +188,7 @@ class EstimatorState(Observer):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the state of every layer's estimator that has one."""
-        states = {name: found.state_dict() for name, found in _remembering(pl_module).items()}
+        states = {name: e.state_dict() for name, e in _remembering(pl_module).items()}
         if states:
             checkpoint[KEY] = states
 
@@ -209,4 +209,4 @@ class EstimatorState(Observer):
 def _remembering(module: LightningModule) -> dict[str, Remembering]:
     """The estimators with a state by the names of their layers."""
     named = {name: layer.gradient for name, layer in equilibrium_layers(module).items()}
-    return {name: found for name, found in named.items() if isinstance(found, Remembering)}
+    return {name: e for name, e in named.items() if isinstance(e, Remembering)}

@@ -77,7 +77,7 @@ class ConvergenceMonitor(CurveSource):
         }
 
     def go_on_from(self, state: dict[str, Any]) -> None:
-        """Go on with the statistics of a checkpoint."""
+        """Continue with the statistics of a checkpoint."""
         self.since_row, self.epoch = _statistics(state["since_row"]), _statistics(state["epoch"])
         if state["train"]:
             self.stages["train"] = _statistics(state["train"])
@@ -132,8 +132,8 @@ class ConvergenceMonitor(CurveSource):
         if self.warned or not trainer.is_global_zero:
             return
         for name, layer in self.layers.items():
-            found = self.stages["test"].get(name)
-            if found is not None and (message := _unconverged(layer, found.forward)):
+            statistics = self.stages["test"].get(name)
+            if statistics and (message := _unconverged(layer, statistics.forward)):
                 self.warned = True
                 warnings.warn(message, stacklevel=2)
 
@@ -173,9 +173,9 @@ class ConvergenceMonitor(CurveSource):
         return "+".join(dict.fromkeys(layer.gradient.name for layer in self.layers.values()))
 
     def current(self) -> tuple[float | None, float, float | None] | None:
-        """Return a sample's and the batch's NFE, and the median residual, of the latest batch.
+        """Return NFE per sample and per batch, and the median residual, of the latest batch.
 
-        This waits for the device.
+        This costs one host-device synchronisation.
         """
         statistics = LayerStatistics()
         for report in self.seen.values():
@@ -197,10 +197,9 @@ class ConvergenceMonitor(CurveSource):
             if report is None or report is self.seen.get(name):
                 continue
             self.seen[name] = report
-            kept = statistics.get(name)
-            if kept is None:
-                kept = statistics[name] = LayerStatistics()
-            kept.add(report)
+            if name not in statistics:
+                statistics[name] = LayerStatistics()
+            statistics[name].add(report)
 
 
 def _states(statistics: Statistics) -> dict[str, Any]:

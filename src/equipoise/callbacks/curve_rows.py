@@ -1,8 +1,8 @@
 """Rows of the training curve: several callbacks contribute columns, one row is written.
 
 Loggers append a row for every call, also for a step that they have seen, and `self.log` costs
-about 0.3 ms a key and step. So the columns of one step are gathered first, read from the device in
-one transfer, and handed to `logger.log_metrics` once.
+about 0.3 ms per key and step. So the columns of one step are gathered first, read from the device
+in one transfer, and handed to `logger.log_metrics` once.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class CurveSource(Observer, ABC):
         return {}
 
     def go_on_from(self, state: dict[str, Any]) -> None:
-        """Go on with what a checkpoint has kept of `summed_up`."""
+        """Continue with what a checkpoint has kept of `summed_up`."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting at the step at which this run starts, with what its checkpoint holds."""
@@ -128,8 +128,8 @@ def _read(row: Row) -> dict[str, float | str]:
     numbers: list[float] = []
     if tensors:
         numbers = torch.stack([value.float().reshape(()) for value in tensors.values()]).tolist()
-    read = dict(zip(tensors, numbers, strict=True))
-    return {name: read[name] if isinstance(value, Tensor) else value for name, value in row.items()}
+    values = dict(zip(tensors, numbers, strict=True))
+    return {k: values[k] if isinstance(value, Tensor) else value for k, value in row.items()}
 
 
 def _log(trainer: Trainer, row: dict[str, float | str]) -> None:
@@ -166,7 +166,7 @@ class CurveState(Observer):
 
     So a resumed run writes the rows that the whole run would have written, and those between the
     checkpoint and the end of the broken run are known. Where an epoch is cut short, the state
-    before its last row counts, since a resumed run goes on with that epoch. It must stand before
+    before its last row counts, since a resumed run continues that epoch. It must stand before
     the sources in the list.
     """
 
@@ -198,7 +198,7 @@ class CurveState(Observer):
 
 
 def written_rows(file: Path) -> int:
-    """The number of rows of a metrics.csv, without its header; 0 where there is none."""
+    """The number of rows of a metrics.csv, without its header; 0 without a file."""
     if not file.is_file():
         return 0
     with file.open("rb") as lines:

@@ -47,7 +47,7 @@ class GradientFidelity(CurveSource):
 
     Columns `fidelity/cosine`, `fidelity/norm_ratio` and `fidelity/reference_residual`: the larger
     of the reference's two median residuals, forward and adjoint, which has to be small for the
-    others to mean something. Training goes on as if nothing had been measured: buffers, counters,
+    others to mean something. Training continues as if nothing had been measured: buffers, counters,
     reports and random numbers are put back. Without equilibrium layers nothing is done. With
     several processes the numbers are those of the first one's share of the data.
 
@@ -123,10 +123,10 @@ class GradientFidelity(CurveSource):
             reports[:] = [layer.report for layer in self.layers if layer.report is not None]
             return value
 
-        found = gradient_fidelity(
+        fidelity = gradient_fidelity(
             self.layers, noted, self.parameters, self.exact, tighten=self._tightened
         )
-        values = (found.cosine, found.norm_ratio, _largest_median(reports))
+        values = (fidelity.cosine, fidelity.norm_ratio, _largest_median(reports))
         for name, value in zip(NAMES, values, strict=True):
             self.since_row.setdefault(name, FiniteMean()).add(value)
 

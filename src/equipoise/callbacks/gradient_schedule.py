@@ -136,13 +136,13 @@ class GradientSchedule(Observer):
 
     def _apply(self, module: LightningModule, index: int | None) -> None:
         for layer in equilibrium_layers(module).values():
-            own = self.configured.setdefault(layer, Configured(layer.gradient, layer.solver))
+            configured = self.configured.setdefault(layer, Configured(layer.gradient, layer.solver))
             phase = Phase(0) if index is None else self.phases[index]
-            gradient = own.gradient if phase.gradient is None else phase.gradient
-            layer.gradient, layer.solver = gradient, own.solver
+            gradient = configured.gradient if phase.gradient is None else phase.gradient
+            layer.gradient, layer.solver = gradient, configured.solver
             if phase.max_steps is not None:
                 layer.gradient = with_budget(gradient, phase.max_steps)
-                layer.solver = replace(own.solver, max_steps=phase.max_steps)
+                layer.solver = replace(configured.solver, max_steps=phase.max_steps)
         self.active = index
 
 

@@ -20,8 +20,8 @@ def preserved(module: nn.Module, device: torch.device) -> Iterator[None]:
     (buffers, submodules and hooks included), and the values of buffers and of tensors that are
     attributes. Parameters are not: whoever measures does not change them.
     """
-    found = [value for part in module.modules() for value in (vars(part), *vars(part).values())]
-    entries = [(value, value.copy()) for value in found if isinstance(value, dict | list)]
+    held = [value for part in module.modules() for value in (vars(part), *vars(part).values())]
+    entries = [(value, value.copy()) for value in held if isinstance(value, dict | list)]
     values = [(tensor, tensor.detach().clone()) for tensor in _writable_tensors(entries)]
     others = [] if device.type == "cpu" else [device]
     try:

@@ -87,7 +87,7 @@ def number(value: float) -> str:
 
 
 def _solves(trainer: Trainer) -> list[str]:
-    """Evaluations a sample and a batch, and how many samples converged."""
+    """Evaluations per sample and per batch, and how many samples converged."""
     monitor = find_callback(trainer, ConvergenceMonitor)
     solver: dict[str, Any] | None = None if monitor is None else monitor.solver_stats("train")
     if solver is None:
@@ -99,7 +99,7 @@ def _solves(trainer: Trainer) -> list[str]:
 
 
 def evaluations(sample: float | None, batch: float) -> str:
-    """Return "17.3/30": what a sample needed in the mean, and what was spent on the batch."""
+    """Return "17.3/30": the mean that a sample needed, and what was spent on the batch."""
     spent = f"{batch:.1f}".removesuffix(".0")
     return spent if sample is None else f"{sample:.1f}/{spent}"
 
@@ -121,7 +121,7 @@ def early_end(trainer: Trainer) -> str | None:
 
 
 def ending_sentence(trainer: Trainer) -> str | None:
-    """Return the ending_sentence about an early end; None where there was none."""
+    """Return what to say of an early end; None where there was none."""
     where = f"after step {trainer.global_step}, in epoch {trainer.current_epoch}"
     reason = early_end(trainer)
     if reason == "max_time":
@@ -142,7 +142,7 @@ BAR_WIDTH = 8
 class Progress(RichProgressBar):
     """Print a line for each epoch, and below the lines a bar on a terminal.
 
-    The bar fits 80 columns and shows loss, NFE (a sample's mean / the batch's) and residual of the
+    The bar fits 80 columns and shows loss, NFE (per sample / per batch) and residual of the
     latest batch, read only when it is refreshed. refresh_rate: batches between two refreshes. The
     numbers come from `TrainingCurve` and `ConvergenceMonitor`, which must stand before this
     callback in the list; what is missing is not shown. The bar goes when its stage ends.
@@ -199,8 +199,8 @@ class Progress(RichProgressBar):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what has ended the training early."""
         super().on_train_end(trainer, pl_module)
-        if self.speaks and (said := ending_sentence(trainer)):
-            print(said, flush=True)
+        if self.speaks and (sentence := ending_sentence(trainer)):
+            print(sentence, flush=True)
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule

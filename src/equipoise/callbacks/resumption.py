@@ -27,7 +27,7 @@ class Resumable(Protocol):
     """A loader that can begin in the middle of an epoch."""
 
     def go_to(self, epoch: int, batch: int) -> None:
-        """Let the next iteration of that epoch begin after so many of its batches."""
+        """Let the next iteration of that epoch begin after `batch` of its batches."""
         ...
 
 
@@ -47,7 +47,7 @@ def position(trainer: Trainer) -> Position:
 
 
 class TrainingPosition(Observer):
-    """Saves after which batch of which epoch training stands, and goes on with the next one.
+    """Saves after which batch of which epoch training stands, and resumes with the next one.
 
     Left to itself, Lightning restores the position of a loader only where nobody has asked for the
     length of the run before, and takes an epoch that was cut short for a whole one. So the
@@ -189,9 +189,9 @@ class ResumedOptimizer(Observer):
     """Puts hyper-parameters that differ from the checkpoint's into the optimiser it restores.
 
     A checkpoint carries the optimiser's hyper-parameters beside its moments, and the schedule's
-    rate beside its step, and both would replace what was typed. Moments stay; another class of
-    optimiser, to which they mean nothing, starts with none, and a warning says so. The schedule is
-    then the new one from its beginning, at the step that the run has reached. Where nothing has
+    rate beside its step, and both would replace the present settings. Moments stay; another class
+    of optimiser, to which they mean nothing, starts with none, and a warning says so. The schedule
+    is then the new one from its beginning, at the step that the run has reached. Where nothing has
     changed, nothing is touched.
 
     optimizer, schedule: the configurations that the run is resumed with.

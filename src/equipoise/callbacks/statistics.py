@@ -22,11 +22,11 @@ class Accumulator:
         return {name: _plain(value) for name, value in vars(self).items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         for name, value in state.items():
-            own = getattr(self, name)
-            if isinstance(own, Accumulator):
-                own.load_state_dict(value)
+            attribute = getattr(self, name)
+            if isinstance(attribute, Accumulator):
+                attribute.load_state_dict(value)
             else:
                 setattr(self, name, value)
 
@@ -184,7 +184,7 @@ class SolveStatistics(Accumulator):
 
     The number of evaluations belongs to a batch, so `nfe_mean` weights batches equally; residuals
     and fractions are over samples. So is `nfe_per_sample`: a sample needs the evaluations up to its
-    convergence, or all of its batch's, and the batch goes on until its slowest sample is done.
+    convergence, or all of its batch's, and the batch takes as long as its slowest sample.
     """
 
     def __init__(self) -> None:

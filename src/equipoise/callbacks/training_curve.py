@@ -40,9 +40,9 @@ class TrainingCurve(CurveSource):
         }
 
     def go_on_from(self, state: dict[str, Any]) -> None:
-        """Go on with the sums of a checkpoint."""
-        self.since_row = {name: _mean(kept) for name, kept in state["since_row"].items()}
-        self.epoch = {name: _mean(kept) for name, kept in state["epoch"].items()}
+        """Continue with the sums of a checkpoint."""
+        self.since_row = {name: _mean(sums) for name, sums in state["since_row"].items()}
+        self.epoch = {name: _mean(sums) for name, sums in state["epoch"].items()}
         self.latest, self.row_step = state["latest"], state["row_step"]
 
     def observe(self, trainer: Trainer, outputs: Any) -> None:
@@ -75,7 +75,7 @@ class TrainingCurve(CurveSource):
         return {"train": dict(self.latest)}
 
     def current_loss(self) -> float | None:
-        """Return the loss of the latest batch; this waits for the device."""
+        """Return the loss of the latest batch; this costs one host-device sync."""
         loss = _scalars(self.last_outputs).get("loss")
         return None if loss is None else float(loss)
 
@@ -129,7 +129,7 @@ class LearningRate(CurveSource):
         return dict(self.rates)
 
     def go_on_from(self, state: dict[str, Any]) -> None:
-        """Go on with the rates of a checkpoint."""
+        """Continue with the rates of a checkpoint."""
         self.rates = state
 
     def close_epoch(self) -> None:

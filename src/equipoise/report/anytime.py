@@ -140,7 +140,7 @@ def line(point: Point, metric: str, number: int, total: int) -> str:
     )
 
 
-def _line(points: Sequence[Point], start: str, value: Callable[[Point], float | None]) -> Points:
+def _line(points: Sequence[Point], start: str, value_of: Callable[[Point], float | None]) -> Points:
     """Budget and value of the points from one start that have a value."""
-    pairs = [(point.budget, value(point)) for point in points if point.start == start]
-    return tuple(sorted((budget, found) for budget, found in pairs if found is not None))
+    pairs = [(point.budget, value_of(point)) for point in points if point.start == start]
+    return tuple(sorted((budget, value) for budget, value in pairs if value is not None))

@@ -24,7 +24,7 @@ LEGEND_COLUMNS = 4
 def mask_pictures(
     samples: Mapping[str, Tensor], names: Sequence[str], folder: Path
 ) -> list[Picture]:
-    """Draw a test's samples into the folder; no picture where there are none.
+    """Draw a test's samples into the folder; no picture without any.
 
     samples: "image" (N, C, H, W), "mask" and "prediction" (N, H, W). names: of the classes 0, 1,
     ...; classes beyond them are numbered.
@@ -62,8 +62,8 @@ def draw_overlays(samples: Mapping[str, Tensor], names: Sequence[str], path: Pat
 
 def occurring(samples: Mapping[str, Tensor]) -> list[int]:
     """Return the classes in the masks or the predictions, ignored pixels aside."""
-    found = torch.cat([samples["mask"].flatten(), samples["prediction"].flatten()]).unique()
-    return [k for k in found.tolist() if k < 255]
+    classes = torch.cat([samples["mask"].flatten(), samples["prediction"].flatten()]).unique()
+    return [k for k in classes.tolist() if k < 255]
 
 
 def visible(image: Tensor) -> Tensor:

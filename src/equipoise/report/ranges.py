@@ -24,9 +24,9 @@ GREY = "#cbd5e0"
 
 def draw_ranges(samples: Mapping[str, Any], folder: Path) -> list[Picture]:
     """Write the pictures of `samples` (as `equipoise.tasks.range_samples` makes them)."""
-    drawn = [_draw_distribution(samples, folder / "distribution.png")]
-    drawn += [_draw_answers(samples, folder / "answers.png")]
-    return [*drawn, _draw_errors(samples, folder / "error_by_length.png")]
+    pictures = [_draw_distribution(samples, folder / "distribution.png")]
+    pictures += [_draw_answers(samples, folder / "answers.png")]
+    return [*pictures, _draw_errors(samples, folder / "error_by_length.png")]
 
 
 def _draw_distribution(samples: Mapping[str, Any], path: Path) -> Picture:
@@ -153,16 +153,16 @@ def _leaves(axes: Axes, tree: Mapping[str, Any]) -> None:
 
 def _draw_answers(samples: Mapping[str, Any], path: Path) -> Picture:
     figure, axes = new_axes("Answers of the first survey", "true fraction", "estimated fraction")
-    chosen = ~samples["fixed"]
-    truth, answer = samples["truth"][chosen], samples["answer"][chosen]
+    random = ~samples["fixed"]
+    truth, answer = samples["truth"][random], samples["answer"][random]
     ends = [min(0.0, float(answer.min())), max(1.0, float(answer.max()))]
     axes.plot(ends, ends, color=GREY, linewidth=1.2, zorder=1, label="exact")
     errors = samples["standard_error"]
-    told = "no standard error" if errors is None else "± 2 standard errors"
+    label = "no standard error" if errors is None else "± 2 standard errors"
     axes.errorbar(
-        truth, answer, yerr=None if errors is None else 2 * errors[chosen], fmt="o", markersize=3.2,
+        truth, answer, yerr=None if errors is None else 2 * errors[random], fmt="o", markersize=3.2,
         color=COLOURS[0], ecolor="#90cdf4", elinewidth=1, alpha=0.8, zorder=2,
-        label=f"ranges with random ends, {told}",
+        label=f"ranges with random ends, {label}",
     )  # fmt: skip
     axes.legend(loc="upper left", edgecolor="none", framealpha=0.85)
     save(figure, path)
@@ -174,16 +174,16 @@ def _draw_errors(samples: Mapping[str, Any], path: Path) -> Picture:
     figure, axes = new_axes("Error by length of the range", xlabel, "root mean squared error")
     volume, fixed = samples["volume"], samples["fixed"]
     squared = samples["error"] ** 2
-    chosen = ~fixed & (volume > 0)
+    random = ~fixed & (volume > 0)
     axes.scatter(
-        volume[chosen], np.sqrt(squared[:, chosen].mean(axis=0)), s=9, color=GREY, zorder=1,
+        volume[random], np.sqrt(squared[:, random].mean(axis=0)), s=9, color=GREY, zorder=1,
         label="a range with random ends",
     )  # fmt: skip
     lines = [(squared.mean(axis=0), COLOURS[0], "-", "mean over such ranges")]
     if samples["standard_error"] is not None:
         lines.append((samples["standard_error"] ** 2, COLOURS[1], "--", "standard error as told"))
     for values, colour, dashes, label in lines:
-        points = _by_length(volume[chosen], values[chosen])
+        points = _by_length(volume[random], values[random])
         axes.plot(
             *points, dashes, color=colour, linewidth=1.8, marker="o", markersize=3, label=label
         )
@@ -192,10 +192,10 @@ def _draw_errors(samples: Mapping[str, Any], path: Path) -> Picture:
     axes.legend(loc="best", edgecolor="none", framealpha=0.85, fontsize=9)
     axes.grid(color=GRID, linewidth=0.6, which="both")
     save(figure, path)
-    told = "the standard error is what the first survey tells itself"
+    note = "the standard error is what the first survey tells itself"
     if samples["standard_error"] is None:
-        told = "the method tells no standard error"
-    return Picture(path.name, f"Errors over all surveys; {told}.")
+        note = "the method tells no standard error"
+    return Picture(path.name, f"Errors over all surveys; {note}.")
 
 
 def _by_length(volume: Floats, squared: Floats) -> tuple[list[float], list[float]]:
@@ -213,14 +213,14 @@ def _fixed_volumes(axes: Axes, samples: Mapping[str, Any]) -> None:
     if not volumes:
         return
     squared = samples["error"] ** 2
-    found = []
+    errors = []
     for v in volumes:
         means = squared[:, fixed & np.isclose(volume, v, atol=1e-6)].mean(axis=1)
         spread = 2 * means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else 0.0
         low, middle, high = np.sqrt(np.maximum([means.mean() - spread, means.mean(),
                                                 means.mean() + spread], 1e-12))  # fmt: skip
-        found.append((middle, middle - low, high - middle))
-    middles, below, above = zip(*found, strict=True)
+        errors.append((middle, middle - low, high - middle))
+    middles, below, above = zip(*errors, strict=True)
     axes.errorbar(
         volumes, middles, yerr=(below, above), fmt="D", markersize=5, capsize=3,
         color=COLOURS[2], label="fixed volume, ± 2 standard errors", zorder=3,

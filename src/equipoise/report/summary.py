@@ -35,8 +35,8 @@ def print_result(metrics: dict[str, Any], directory: Path) -> None:
 def plain_numbers(details: dict[str, Any]) -> dict[str, float]:
     """What can stand beside the test metrics in one line each, such as a baseline's result."""
     kinds = (int, float)
-    found = {name: value for name, value in details.items() if isinstance(value, kinds)}
-    return {name: value for name, value in found.items() if not isinstance(value, bool)}
+    numbers = {name: value for name, value in details.items() if isinstance(value, kinds)}
+    return {name: value for name, value in numbers.items() if not isinstance(value, bool)}
 
 
 def anytime_table(points: Sequence[dict[str, Any]]) -> Table:

@@ -52,14 +52,14 @@ def print_sweep(directory: Path) -> int:
 
 def read_jobs(directory: Path) -> list[Job]:
     """The jobs in their order, from what Hydra keeps of each."""
-    found = []
+    jobs = []
     for file in directory.rglob(".hydra/hydra.yaml"):
         matched = NUMBER.search(file.read_text())
         typed = yaml.safe_load((file.parent / "overrides.yaml").read_text()) or []
         pairs = (line.partition("=")[::2] for line in typed)
         settings = {key.lstrip("+"): value.strip("'\"") for key, value in pairs}
-        found.append(Job(int(matched[1]) if matched else 0, file.parents[1], settings))
-    return sorted(found, key=lambda job: job.number)
+        jobs.append(Job(int(matched[1]) if matched else 0, file.parents[1], settings))
+    return sorted(jobs, key=lambda job: job.number)
 
 
 def job_folders(directory: Path) -> list[Path]:

@@ -60,7 +60,7 @@ def read_cells(
     directory: Path, metric: str, rows: Sequence[str], columns: str
 ) -> dict[tuple[Point, str], Cell]:
     """The cells by row and column, in the order of the jobs."""
-    found: dict[tuple[Point, str], list[tuple[float, float | None]]] = {}
+    values: dict[tuple[Point, str], list[tuple[float, float | None]]] = {}
     for folder in job_folders(directory):
         file = folder / "metrics.json"
         metrics = json.loads(file.read_text()) if file.is_file() else {}
@@ -70,8 +70,8 @@ def read_cells(
         place = tuple(_named(config, metrics, key) for key in rows)
         error = (metrics["details"].get("standard_error") or {}).get(metric)
         key = place, _named(config, metrics, columns)
-        found.setdefault(key, []).append((metrics["test"][metric], error))
-    return {key: _mean(values) for key, values in found.items()}
+        values.setdefault(key, []).append((metrics["test"][metric], error))
+    return {key: _mean(measured) for key, measured in values.items()}
 
 
 def _named(config: Any, metrics: Mapping[str, Any], key: str) -> str:

@@ -101,16 +101,16 @@ def load_weights(task: nn.Module, state: Mapping[str, Any]) -> None:
     evaluation may have been given or spared. Raises UserError where the weights are those of
     another network.
     """
-    own = task.state_dict()
-    resized = [n for n, w in own.items() if n in state and _shape(w) != _shape(state[n])]
+    needed = task.state_dict()
+    resized = [n for n, w in needed.items() if n in state and _shape(w) != _shape(state[n])]
     if resized:
         raise UserError(
             f"the weights of the checkpoint do not fit this network, first at {resized[0]} "
-            f"({_shape(state[resized[0]])} there, {_shape(own[resized[0]])} here): leave out the "
+            f"({_shape(state[resized[0]])} there, {_shape(needed[resized[0]])} here): leave out the "
             "task, model and sizes that were typed, or give those of the run that wrote it"
         )
-    found = task.load_state_dict(state, strict=False)
-    unfit = [*found.missing_keys, *found.unexpected_keys]
+    keys = task.load_state_dict(state, strict=False)
+    unfit = [*keys.missing_keys, *keys.unexpected_keys]
     if wrong := [name for name in unfit if not name.endswith("_extra_state")]:
         raise UserError(
             f"the checkpoint is one of another network, which differs at {', '.join(wrong[:3])}: "

@@ -107,7 +107,7 @@ class ToldProcesses(_SubprocessScriptLauncher):
 def telling(
     trainer: Trainer, purpose: str, typed: Sequence[str], directory: Path
 ) -> Iterator[None]:
-    """While a run is at work: its other processes get what was typed and the folder, in words.
+    """While a run is at work: its other processes get its overrides and its folder, in words.
 
     purpose: train or evaluate. Afterwards nothing of the process group is left, so that the next
     job of a multirun can make its own.
