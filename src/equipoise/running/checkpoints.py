@@ -101,12 +101,12 @@ def load_weights(task: nn.Module, state: Mapping[str, Any]) -> None:
     evaluation may have been given or spared. Raises UserError where the weights are those of
     another network.
     """
-    needed = task.state_dict()
-    resized = [n for n, w in needed.items() if n in state and _shape(w) != _shape(state[n])]
+    ours = task.state_dict()
+    resized = [n for n, w in ours.items() if n in state and _shape(w) != _shape(state[n])]
     if resized:
         raise UserError(
             f"the weights of the checkpoint do not fit this network, first at {resized[0]} "
-            f"({_shape(state[resized[0]])} there, {_shape(needed[resized[0]])} here): leave out the "
+            f"({_shape(state[resized[0]])} there, {_shape(ours[resized[0]])} here): leave out the "
             "task, model and sizes that were typed, or give those of the run that wrote it"
         )
     keys = task.load_state_dict(state, strict=False)
