@@ -21,10 +21,10 @@ from lightning.pytorch import Callback
 from lightning.pytorch.profilers import PassThroughProfiler
 from torch.nn import functional
 
-from equipoise.building import build_run
 from equipoise.callbacks import lightning_overhead
 from equipoise.compose import compose
-from equipoise.run import quiet_lightning
+from equipoise.running.build import build_run
+from equipoise.running.messages import quiet_lightning
 
 STEPS = 162
 ROUNDS = 7

@@ -12,8 +12,8 @@ import torch
 from equipoise.compose import compose, storable
 from equipoise.errors import UserError
 from equipoise.recompose import recompose
-from equipoise.run import check_trust, instantiate_curve
 from equipoise.running.anytime import AnytimeCurve
+from equipoise.running.api import check_trust, instantiate_curve
 from equipoise.stored import finished_epochs, read_checkpoint, read_stored, stored_run
 
 COMPOSITION = compose([])
@@ -112,7 +112,7 @@ def test_an_epoch_is_finished_with_its_last_batch(is_last: bool | None, finished
 
 
 def test_a_class_that_has_moved_is_found_under_its_old_name(tmp_path: Path) -> None:
-    old = {"_target_": "equipoise.anytime.AnytimeCurve", "budgets": [2], "starts": ["zero"]}
+    old = {"_target_": "equipoise.running.anytime.AnytimeCurve", "budgets": [2], "starts": ["zero"]}
     torch.save(content(**config(anytime=old)), tmp_path / "last.ckpt")
     composition = recompose(read_stored(tmp_path / "last.ckpt"), [], "evaluate")
     check_trust(composition)

@@ -87,7 +87,7 @@ MAPPINGS = ("callbacks", "logger", "solver", "gradient", "regularizer", "optimiz
 DESCRIBED = (("task", "gives", str), ("task", "wants", str), ("task", "monitor", str),
              ("model", "takes", str), ("model", "gives", list))  # fmt: skip
 COUNTS = ("epoch", "global_step")
-RENAMED = {"equipoise.anytime.AnytimeCurve": "equipoise.running.anytime.AnytimeCurve"}
+RENAMED = {"equipoise.running.anytime.AnytimeCurve": "equipoise.running.anytime.AnytimeCurve"}
 """What an earlier revision has stored as a `_target_`, and where that class is now."""
 
 

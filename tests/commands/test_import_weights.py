@@ -17,7 +17,7 @@ from torch import nn
 from equipoise import commands
 from equipoise.errors import UserError
 from equipoise.models import MDEQ
-from equipoise.run import evaluate
+from equipoise.running.api import evaluate
 from equipoise.stored import read_checkpoint
 from tests.interop.published_mdeq import SMALL, configuration, published, small_network
 

@@ -17,9 +17,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.gradient_schedule import GradientSchedule
 from equipoise.callbacks.lightning_overhead import Observer, every_callback
+from equipoise.equilibrium.layer import equilibrium_layers
 
 
 class RunCheckpoint(ModelCheckpoint):

@@ -10,9 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from equipoise.callbacks.curve_rows import CurveSource, Row, write_row
-from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.statistics import Accumulator, SolveStatistics, number
 from equipoise.equilibrium import Equilibrium, SolveReport
+from equipoise.equilibrium.layer import equilibrium_layers
 
 
 class LayerStatistics(Accumulator):

@@ -1,4 +1,4 @@
-"""What is checked before the first step, and whether that step has begun."""
+"""Whether the first step has begun: what is raised before it is about the settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from equipoise.callbacks.lightning_overhead import Observer
-from equipoise.errors import UserError
 
 
 class TrainingBegun(Observer):
@@ -30,27 +29,3 @@ class TrainingBegun(Observer):
     ) -> None:
         """Likewise of an evaluation."""
         self.begun = True
-
-
-class EnoughClasses(Observer):
-    """Compares the outputs with the names of the classes once the data has been read.
-
-    key: the setting that says how many outputs there are; outputs: what it says.
-    """
-
-    def __init__(self, key: str, outputs: int) -> None:
-        self.key = key
-        self.outputs = outputs
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raise UserError where a label would have no output."""
-        names = getattr(trainer.datamodule, "classes", [])  # type: ignore[attr-defined]
-        if len(names) > self.outputs:
-            raise UserError(
-                f"{self.key}={self.outputs} is too few: the data has {len(names)} classes, from "
-                f"{names[0]} to {names[-1]}"
-            )
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Likewise before a test."""
-        self.on_fit_start(trainer, pl_module)

@@ -14,7 +14,6 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch import Tensor, nn
 
 from equipoise.callbacks.curve_rows import CurveSource, Row
-from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.measurement import first_samples, preserved
 from equipoise.callbacks.statistics import FiniteMean
 from equipoise.equilibrium import (
@@ -27,7 +26,8 @@ from equipoise.equilibrium import (
     SolveReport,
     gradient_fidelity,
 )
-from equipoise.equilibrium.gradients.leaves import leaf_tensors
+from equipoise.equilibrium.backward_graph import leaf_tensors
+from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.errors import UserError
 
 NAMES = ("cosine", "norm_ratio", "reference_residual")

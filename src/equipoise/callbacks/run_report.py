@@ -9,8 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger
 
-from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.lightning_overhead import Observer
+from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.report.convergence import NAME, Trace, TraceRecorder, draw_trace
 from equipoise.report.curves import CurveFile, plots
 from equipoise.report.page import Picture, page

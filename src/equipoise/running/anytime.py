@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from equipoise.callbacks import ConvergenceMonitor
-from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.lightning_overhead import Observer
 from equipoise.equilibrium import (
     Equilibrium,
@@ -25,6 +24,7 @@ from equipoise.equilibrium import (
     with_budget,
     zero_start,
 )
+from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.equilibrium.state import Layout, State
 from equipoise.errors import UserError
 from equipoise.report import anytime as report
