@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 from two_heads import MASK_CLASSES, loader, trainer
 
+from equipoise.compose import compose, plain
 from equipoise.equilibrium.regularizers import FixedPointCorrection, JacobianRegularizer
 from equipoise.errors import UserError
+from equipoise.running.build import instantiate
 from equipoise.tasks import Segmentation
 from equipoise.tasks.mask_loss import IGNORED, HardPixelCrossEntropy, MaskCrossEntropy
-from equipoise.tasks.segmentation import pixel_accuracy, upsample
+from equipoise.tasks.segmentation import named_classes, pixel_accuracy, upsample
 
 
 def as_scenes(batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -138,3 +141,11 @@ def test_regularisers_join_the_loss(parts: Any, batches: Any, regularizer: Any, 
     assert term in result
     result["loss"].backward()
     assert all(p.grad is not None for p in task.model.recur.parameters())
+
+
+def test_classes_have_the_names_that_the_data_tells() -> None:
+    config = plain(compose(["task=digit_scenes", "task.train_scenes=8"]).config, resolve=True)
+    data = instantiate("task", config["task"])
+    data.setup("test")
+    names = named_classes(SimpleNamespace(trainer=SimpleNamespace(datamodule=data)))
+    assert names[:2] == ["background", "digit 0"]

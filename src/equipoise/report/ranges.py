@@ -23,7 +23,7 @@ GREY = "#cbd5e0"
 
 
 def draw_ranges(samples: Mapping[str, Any], folder: Path) -> list[Picture]:
-    """Write the pictures of `samples` (as `equipoise.tasks.range_samples` makes them)."""
+    """Write the pictures of `samples` (as `equipoise.tasks.range_errors` makes them)."""
     pictures = [_draw_distribution(samples, folder / "distribution.png")]
     pictures += [_draw_answers(samples, folder / "answers.png")]
     return [*pictures, _draw_errors(samples, folder / "error_by_length.png")]

@@ -16,8 +16,7 @@ from equipoise.equilibrium.state import State
 from equipoise.errors import UserError
 from equipoise.report.masks import mask_pictures
 from equipoise.report.page import Picture
-from equipoise.tasks.mask_loss import MaskCrossEntropy
-from equipoise.tasks.mean_iou import MeanIoU
+from equipoise.tasks.mask_loss import MaskCrossEntropy, MeanIoU
 from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 from equipoise.tasks.segmentation import (
