@@ -13,12 +13,12 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 
-from equipoise.checkpoints import read_checkpoint
 from equipoise.commands import exit_status, train
 from equipoise.commands.train import job
 from equipoise.compose import CONF
 from equipoise.running.api import checked, composed
 from equipoise.running.folders import run_directory
+from equipoise.stored import read_checkpoint
 
 SMALL = [
     "model.channels=[4,4]", "model.head_channels=[2,2]", "model.final_channels=8",

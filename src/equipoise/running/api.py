@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise import checks
-from equipoise.checkpoints import read_checkpoint
 from equipoise.compose import Composition, Typed, compose, parse, plain
 from equipoise.errors import RunInterrupted, UserError
 from equipoise.running import folders
@@ -30,13 +29,13 @@ from equipoise.running.resuming import (
     settle_wandb_run,
 )
 from equipoise.running.surroundings import check_surroundings, data_is_there
-from equipoise.stored import Stored, read_stored
+from equipoise.stored import Stored, read_checkpoint, read_stored
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from equipoise.anytime import AnytimeCurve
-    from equipoise.training import Run
+    from equipoise.running.anytime import AnytimeCurve
+    from equipoise.running.parts import Run
 
 
 def run(*overrides: str) -> dict[str, Any]:
@@ -141,7 +140,7 @@ def execute_evaluation(composition: Composition, directory: Path) -> dict[str, A
     built = prepared(composition, directory, read_stored(path))
     curve = instantiate_curve(composition)
     checkpoint = read_checkpoint(path)
-    from equipoise import training
+    from equipoise.running import run as training
     from equipoise.running.build import open_folder
 
     open_folder(composition.config, built)
@@ -174,7 +173,8 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
         check_resumable(stored, config.trainer)
     settle_wandb_run(config, composition.typed, resumes_in_place(directory, config.ckpt_path))
     built = prepared(composition, directory, stored)
-    from equipoise import processes, training
+    from equipoise.running import processes
+    from equipoise.running import run as training
     from equipoise.running.build import open_folder
 
     open_folder(config, built)
@@ -193,7 +193,7 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
 @contextmanager
 def at_work(built: Run, purpose: str, typed: Sequence[str]) -> Iterator[None]:
     """While a run is at work: its other processes, its refusals, and at its end its W&B run."""
-    from equipoise import processes
+    from equipoise.running import processes
 
     exit_code = 1
     try:
@@ -288,6 +288,6 @@ def close_wandb(exit_code: int) -> None:
 def show_result(built: Run, metrics: dict[str, Any]) -> None:
     """Print what a run has reached, in the process that speaks to the user."""
     if built.trainer.is_global_zero:
-        from equipoise.summary import print_result
+        from equipoise.report.summary import print_result
 
         print_result(metrics, built.directory)
