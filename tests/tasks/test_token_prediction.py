@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,22 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from recurrent import Recurrent
 from torch import Tensor, nn
+from torchmetrics.text import Perplexity as PerplexityOfScores
 
 from equipoise.data.text.module import Corpus, TextDataModule, encode
 from equipoise.data.text.vocabulary import Characters
 from equipoise.errors import UserError
 from equipoise.tasks import LanguageModelling
 from equipoise.tasks.schedules import Constant
-from equipoise.tasks.token_prediction import Carried, carried_into, memory_length
+from equipoise.tasks.token_prediction import (
+    BitsPerToken,
+    Carried,
+    ExactMatch,
+    Perplexity,
+    UnigramEntropy,
+    carried_into,
+    memory_length,
+)
 
 LETTERS = "abcdefgh"
 
@@ -220,3 +230,32 @@ def test_a_model_without_a_length_of_memory_keeps_what_it_has() -> None:
     model = nn.Linear(1, 1)
     with memory_length(model, 7):
         assert not hasattr(model, "memory_length")
+
+
+def test_perplexity_and_bits_agree_with_those_of_the_scores() -> None:
+    scores, targets = torch.randn(3, 5, 7), torch.randint(0, 7, (3, 5))
+    targets[0, 2] = -100
+    losses = torch.nn.functional.cross_entropy(scores.mT, targets, reduction="none")
+    counted = (targets != -100).float()
+    perplexity, bits, reference = Perplexity(), BitsPerToken(), PerplexityOfScores(-100)
+    for half in (slice(0, 1), slice(1, 3)):  # of different sizes
+        perplexity.update(losses[half], counted[half])
+        bits.update(losses[half], counted[half])
+        reference.update(scores[half], targets[half])
+    assert perplexity.compute() == pytest.approx(float(reference.compute()), rel=1e-5)
+    assert 2 ** bits.compute() == pytest.approx(float(perplexity.compute()), rel=1e-5)
+
+
+def test_unigram_entropy_is_that_of_the_targets_seen() -> None:
+    entropy = UnigramEntropy(5)
+    entropy.update(torch.tensor([[0, 0, 1], [2, -100, -100]]))
+    entropy.update(torch.tensor([[0, 3, -100]]))
+    shares = (3 / 6, 1 / 6, 1 / 6, 1 / 6)
+    assert float(entropy.compute()) == pytest.approx(-sum(p * math.log(p) for p in shares))
+
+
+def test_a_sequence_matches_when_all_its_tokens_do() -> None:
+    match = ExactMatch()
+    match.update(torch.tensor([[True, True], [True, False]]))
+    match.update(torch.tensor([[True, True], [True, True]]))
+    assert match.compute() == 0.75

@@ -11,8 +11,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 from equipoise.callbacks.lightning_overhead import Observer
 from equipoise.equilibrium.layer import equilibrium_layers
-from equipoise.report.convergence import NAME, Trace, TraceRecorder, draw_trace
-from equipoise.report.curves import CurveFile, plots
+from equipoise.report.curves import NAME, CurveFile, Trace, TraceRecorder, draw_trace, plots
 from equipoise.report.page import Picture, page
 from equipoise.report.plot import Plot
 

@@ -10,8 +10,12 @@ from torchmetrics import MeanMetric
 
 from equipoise.tasks.objective import MakeOptimizer
 from equipoise.tasks.schedules import Schedule
-from equipoise.tasks.token_metrics import BitsPerToken, Perplexity, UnigramEntropy
-from equipoise.tasks.token_prediction import TokenPrediction
+from equipoise.tasks.token_prediction import (
+    BitsPerToken,
+    Perplexity,
+    TokenPrediction,
+    UnigramEntropy,
+)
 
 Unit = Literal["word", "character", "subword"]
 

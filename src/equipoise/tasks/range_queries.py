@@ -24,7 +24,7 @@ from equipoise.privacy import (
     Tally,
     assign_rounds,
 )
-from equipoise.privacy.collection.packing import count_bits
+from equipoise.privacy.collection.open_round import count_bits
 from equipoise.privacy.collection.saved_state import read_rounds
 from equipoise.privacy.oracles.randomizer import Counts
 from equipoise.report.page import Picture

@@ -10,8 +10,7 @@ from torchmetrics import MeanMetric
 
 from equipoise.tasks.objective import MakeOptimizer
 from equipoise.tasks.schedules import Schedule
-from equipoise.tasks.token_metrics import ExactMatch
-from equipoise.tasks.token_prediction import TokenPrediction
+from equipoise.tasks.token_prediction import ExactMatch, TokenPrediction
 
 
 class SequenceRecall(TokenPrediction):

@@ -336,7 +336,7 @@ def test_real_payloads_have_the_stated_probabilities(
 ) -> None:
     """The client's bits and the aggregator's simulation come from one distribution."""
     from equipoise.privacy import oracles
-    from equipoise.privacy.collection.packing import count_bits
+    from equipoise.privacy.collection.open_round import count_bits
 
     kinds = {
         "oue": oracles.OptimizedUnaryEncoding,

@@ -36,7 +36,7 @@ from equipoise.privacy import (
     simulate_reports,
 )
 from equipoise.privacy.client.wire import HEADER, encode_report
-from equipoise.privacy.collection.packing import count_bits, has_pad_bits, is_one_hot
+from equipoise.privacy.collection.open_round import count_bits, has_pad_bits, is_one_hot
 from equipoise.privacy.mechanisms.ahead import AheadMode
 from equipoise.privacy.oracles import OracleChoice
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from equipoise.privacy import PrivacyError
-from equipoise.privacy.collection.packing import count_bits
+from equipoise.privacy.collection.open_round import count_bits
 from equipoise.privacy.oracles import (
     FrequencyOracle,
     GeneralizedRandomizedResponse,

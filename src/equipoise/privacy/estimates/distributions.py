@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.privacy.oracles import SquareWave
-from equipoise.privacy.oracles.randomizer import Counts
+from equipoise.privacy.oracles.randomizer import Counts, Floats
 
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from equipoise.privacy.estimates.tree import Families, Tree
-
-Floats = NDArray[np.float64]
+from equipoise.privacy.oracles.randomizer import Floats
 
 
 class LinearInference(Protocol):

@@ -12,8 +12,8 @@ from equipoise.privacy.client.errors import PrivacyError
 from equipoise.privacy.client.round import Domain
 from equipoise.privacy.estimates.distributions import joint_probability
 from equipoise.privacy.estimates.range_estimate import RangeEstimate
+from equipoise.privacy.oracles.randomizer import Floats
 
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Pair = tuple[int, int]
 MOST_ATTRIBUTES = 12

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from equipoise.privacy.client.round import Domain
 from equipoise.privacy.estimates.values import check_ranges
+from equipoise.privacy.oracles.randomizer import Floats
 
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 

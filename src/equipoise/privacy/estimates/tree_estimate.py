@@ -19,8 +19,8 @@ from equipoise.privacy.estimates.linear_inference import (
 )
 from equipoise.privacy.estimates.range_estimate import RangeEstimate
 from equipoise.privacy.estimates.tree import Measurements, Tree
+from equipoise.privacy.oracles.randomizer import Floats
 
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 _ENTRIES_AT_ONCE = 1 << 23
 FEWEST_REPORTS = 5

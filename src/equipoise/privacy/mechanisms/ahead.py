@@ -18,8 +18,7 @@ from equipoise.privacy.estimates.tree_estimate import (
     published_bottom_up,
     released_bottom_up,
 )
-from equipoise.privacy.mechanisms.survey import Tally
-from equipoise.privacy.mechanisms.tree_survey import TreeSurvey, new_tree
+from equipoise.privacy.mechanisms.survey import Tally, TreeSurvey, new_tree
 from equipoise.privacy.oracles import OracleChoice
 
 AheadMode = Literal["gls", "paper", "released"]

@@ -9,8 +9,7 @@ from typing import ClassVar
 from equipoise.privacy.client.round import check_domain
 from equipoise.privacy.estimates.tree import Tree
 from equipoise.privacy.estimates.tree_estimate import TreeEstimate, consistent_non_negative
-from equipoise.privacy.mechanisms.survey import Tally
-from equipoise.privacy.mechanisms.tree_survey import TreeSurvey
+from equipoise.privacy.mechanisms.survey import Tally, TreeSurvey
 from equipoise.privacy.oracles import OracleChoice
 
 

@@ -22,8 +22,7 @@ from equipoise.privacy.mechanisms.survey import (
     whole_domain_question,
 )
 from equipoise.privacy.oracles import SquareWave
-
-Floats = NDArray[np.float64]
+from equipoise.privacy.oracles.randomizer import Floats
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""A published equilibrium trellis network as ours."""
+"""The published equilibrium trellis network: configuration, weights, model and recorded arrays.
+
+Source: 1909.01377 (code of 2020).
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from equipoise.equilibrium import Equilibrium, Exact, GradientEstimator, Solver
-from equipoise.interop.deq_trellisnet.configuration import architecture, solvers
-from equipoise.interop.deq_trellisnet.weights import primary, published_name
-from equipoise.interop.published_trellis import SPLIT_NAMES, with_split_softmax
-from equipoise.interop.published_weights import load
+from equipoise.interop.published_configuration import (
+    DoesNotFit,
+    PublishedConfiguration,
+    token_lines,
+)
+from equipoise.interop.published_solvers import (
+    SolverChoice,
+    exact_lines,
+    layer_lines,
+    solvers_of_2020,
+)
+from equipoise.interop.published_trellis import (
+    ENDS,
+    SPLIT_NAMES,
+    shared_arguments,
+    taps_in_a_row,
+    with_split_softmax,
+)
+from equipoise.interop.published_weights import WEIGHT_NORM_RULES, by_rules, load, primary_entries
 from equipoise.interop.recorded_arrays import (
     as_arrays,
     as_tensors,
@@ -26,6 +44,69 @@ from equipoise.interop.recorded_arrays import (
     widest,
 )
 from equipoise.models import DEQTrellisNet
+
+COPIES = ("trellisnet.func_copy.", "trellisnet.deq.func_copy.")
+"""Frozen copies of f, as it was in the forward before."""
+SECOND_NAME = ("trellisnet.deq.func.", "trellisnet.func.")
+RULES = [
+    (r"cell\.inward\.", r"trellisnet.inject_conv."),
+    (r"cell\.recurrent\.", r"trellisnet.func.full_conv."),
+]
+
+
+def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return every weight once; both taps of a kernel stand in one row, that of t - 1 first."""
+    return taps_in_a_row(primary_entries(checkpoint, SECOND_NAME, copies=COPIES))
+
+
+def published_name(name: str, weight_norm: bool = True) -> str:
+    """Return the published name of our parameter `name`, with or without weight norm.
+
+    Without weight norm the directions are the weights.
+    """
+    published = by_rules(name, [*RULES, *WEIGHT_NORM_RULES])
+    if not weight_norm and published.endswith(".weight_v"):
+        published = published.removesuffix("_v")
+    return ENDS.get(published, published)
+
+
+NAME = "DEQ-TrellisNet"
+THRESHOLD = 45
+
+
+def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments of our DEQTrellisNet, all but its equilibrium.
+
+    Raises DoesNotFit for a dilation: the published code dilates but one of its two convolutions.
+    """
+    published = PublishedConfiguration(config, NAME)
+    dilation = published.get("dilation", 1)
+    if dilation not in (1, [1], (1,)):
+        raise DoesNotFit(
+            f"dilation is {dilation}; the equilibrium trellis network has 1, since the published "
+            "code dilates the hidden units alone, neither the input nor the cells"
+        )
+    shared = shared_arguments(published, weights, "trellisnet.func.full_conv.bias")
+    return {
+        "vocabulary": published.get("n_token", len(weights["encoder.weight"])),
+        **shared,
+        "weight_norm": "trellisnet.func.full_conv.weight_g" in weights,
+    }
+
+
+def solvers(config: Mapping[str, Any]) -> tuple[SolverChoice, SolverChoice]:
+    """Return the forward and the backward solver, with the defaults of the published script."""
+    return solvers_of_2020(config, THRESHOLD)
+
+
+def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
+    """Return group choices and settings for task, model, solver and gradient."""
+    arguments = architecture(config, primary(state_dict))
+    forward, backward = solvers(config)
+    return [
+        *token_lines("deq_trellisnet", PublishedConfiguration(config, NAME), arguments),
+        *layer_lines(forward, exact_lines(backward)),
+    ]
 
 
 def from_reference(
