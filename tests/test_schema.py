@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from equipoise.compose import CONF, compose, plain
+from equipoise.config.about import keys_of_others
 from equipoise.errors import UserError
-from equipoise.schema import PLAIN_KEYS, check_signatures, locate, target_nodes
+from equipoise.schema import check_signatures, locate, target_nodes
 
 GIVEN_BY_RUN = {
     "equilibrium", "callbacks", "logger", "model", "make_optimizer", "schedule", "params",
@@ -58,15 +59,15 @@ def yaml_nodes() -> list:
     for file in sorted(CONF.rglob("*.yaml")):
         content = yaml.safe_load(file.read_text())
         nodes += [
-            pytest.param(node, id=f"{file.relative_to(CONF)}:{key}")
+            pytest.param(key or file.parent.name, node, id=f"{file.relative_to(CONF)}:{key}")
             for key, node in target_nodes(content or {})
             if "[" not in key  # an entry of a list is a value that this choice sets
         ]
     return nodes
 
 
-@pytest.mark.parametrize("node", yaml_nodes())
-def test_the_yaml_names_every_argument_with_the_default_of_the_signature(node):
+@pytest.mark.parametrize(("key", "node"), yaml_nodes())
+def test_the_yaml_names_every_argument_with_the_default_of_the_signature(key, node):
     target = locate("", node["_target_"])
     parameters = inspect.signature(target).parameters
     constructor = target.__init__ if inspect.isclass(target) else target
@@ -79,8 +80,8 @@ def test_the_yaml_names_every_argument_with_the_default_of_the_signature(node):
         plain_default = isinstance(default, bool | int | float | str | None)
         if ours and plain_default and not isinstance(node[name], str | dict):
             assert node[name] == default, f"{name} differs from the signature"
-    unknown = set(node) - set(parameters) - PLAIN_KEYS - {"_target_", "_partial_", "defaults"}
-    assert not unknown
+    unknown = set(node) - set(parameters) - {"_target_", "_partial_", "defaults"}
+    assert unknown <= keys_of_others(key, node)
 
 
 def test_conf_has_a_line_of_help_in_every_file():

@@ -11,7 +11,7 @@ import torch
 
 from equipoise.compose import compose, storable
 from equipoise.errors import UserError
-from equipoise.stored import finished_epochs, read_stored, stored_run
+from equipoise.stored import finished_epochs, in_present_form, read_stored, stored_run
 
 COMPOSITION = compose([])
 CONFIG = storable(COMPOSITION.config)
@@ -36,6 +36,11 @@ def without(key: str) -> dict[str, Any]:
     found = content()["config"]
     del found[key]
     return {"config": found}
+
+
+def told(**changed: Any) -> dict[str, Any]:
+    model = content()["config"]["model"]
+    return config(model=model | {"about": model["about"] | changed})
 
 
 def nested(depth: int) -> Any:
@@ -78,7 +83,10 @@ def test_what_a_run_writes_is_read() -> None:
         (config(model={}), "no model with a _target_"),
         (without("trainer"), "no trainer with a _target_"),
         (config(task={"_target_": "equipoise.data.Digits"}), r"no task\.objective"),
-        (config(model={"_target_": "equipoise.models.MDEQ"}), r"no model\.takes"),
+        (config(model={"_target_": "equipoise.models.MDEQ"}), r"model\.about\.takes is missing"),
+        (told(takes=3), r"model\.about\.takes is not of type str"),
+        (told(least={"attribute": "two"}), r"model\.about\.least is not of type dict\[str, int\]"),
+        (told(wieghts=False), r"model\.about\.wieghts is not known; did you mean weights\?"),
         (config(callbacks=[1]), r"config\.callbacks is no mapping"),
         (config(optimizer="adam"), r"config\.optimizer is no mapping"),
         (config(seed="one"), r"config\.seed is no whole number"),
@@ -115,3 +123,33 @@ def test_a_file_is_read_anew_once_it_has_changed(tmp_path: Path) -> None:
     assert read_stored(file) is first
     torch.save(content(global_step=41, more=torch.zeros(10)), file)
     assert read_stored(file).steps == 41
+
+
+def plain_before(node: dict[str, Any]) -> dict[str, Any]:
+    """A node as revisions before `about:` stored it."""
+    entries = {k: v for k, v in node["about"].items() if k not in ("settings", "data", "counts")}
+    for end in ("least", "most"):
+        if end in entries:
+            entries[f"{end}_attributes"] = entries.pop(end)["attribute"]
+    return {key: value for key, value in node.items() if key != "about"} | entries
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "task=digits model=mdeq gradient=shine",
+        "task=imagenet model=resnet",
+        "task=cityscapes gradient=jfb regularizer=correction",
+        "task=python_docs model=trellisnet",
+        "task=range_query model=hdg task.domain=[8,8]",
+        "task=range_query model=dht",
+    ],
+)
+def test_what_revisions_before_about_have_stored_is_brought_to_the_present_form(typed: str) -> None:
+    config = storable(compose(typed.split()).config)
+    before = copy.deepcopy(config)
+    for group in ("task", "model", "gradient", "regularizer"):
+        if "about" in (config[group] or {}):
+            before[group] = plain_before(config[group])
+    assert "about" not in before["task"]
+    assert in_present_form(before) == in_present_form(config) == config

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise import machine
+from equipoise.config.about import about
 from equipoise.errors import UserError
 from equipoise.monitored import check_monitored
 from equipoise.refusals import refusals
@@ -181,7 +182,7 @@ def check_padding(data: Any, model: Any) -> None:
 def build_task(config: dict[str, Any]) -> LightningModule:
     """The objective around the model; around a network also its optimiser and its schedule."""
     parts: dict[str, Any] = {"model": build_model(config)}
-    if config["model"].get("weights", True):
+    if about(config["model"], "weights", True):
         parts["make_optimizer"] = instantiate("optimizer", config["optimizer"])
         parts["schedule"] = instantiate("schedule", config["schedule"])
         check_optimizer(parts["make_optimizer"], parts["schedule"])
@@ -202,7 +203,7 @@ def check_optimizer(make_optimizer: Any, schedule: Any) -> None:
 def build_model(config: dict[str, Any]) -> nn.Module:
     """The network, with an equilibrium layer of the chosen solver and estimator if it has one."""
     parts: dict[str, Any] = {}
-    if config["model"].get("equilibrium", True):
+    if about(config["model"], "equilibrium", True):
         chosen = ("solver", "gradient", "eval_solver", "regularizer")
         layer = {key: instantiate(key, config[key]) for key in chosen if config.get(key)}
         parts["equilibrium"] = instantiate("equilibrium", config["equilibrium"], **layer)
@@ -222,7 +223,7 @@ def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
 
     from equipoise.schema import constructor_arguments
 
-    node = constructor_arguments(node)
+    node = constructor_arguments(key, node)
     with refusals(key):
         if not parts:
             return hydra_instantiate(node, _convert_="all")

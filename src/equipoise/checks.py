@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from equipoise.annotations import parameters
+from equipoise.config.about import OBLIGATORY, OPTIONAL, about, choice_files, written_choices
 from equipoise.errors import UserError
 from equipoise.quoting import how_to_quote
-from equipoise.value_types import accepts
+from equipoise.value_types import accepts, described
 
 MAY_BE_NULL = {"experiment", "sweep", "debug", "recipe", "solver@eval_solver"}
 TAKE_SEVERAL = {"logger", "callbacks", "experiment", "debug"}
@@ -37,7 +37,7 @@ class Menu:
         groups: dict[str, set[str]] = {}
         for root in roots:
             for folder in (path for path in sorted(root.rglob("*")) if path.is_dir()):
-                stems = {file.stem for file in folder.glob("*.yaml")}
+                stems = {file.stem for file in choice_files(folder)}
                 groups.setdefault(folder.relative_to(root).as_posix(), set()).update(stems)
         return cls({group: sorted(names) for group, names in groups.items()})
 
@@ -181,6 +181,39 @@ def check_type(key: str, value: Any, default: Any) -> None:
         raise UserError(f"{key}={as_text(value)} must be {described}; its default is {default}")
 
 
+def check_about(config: DictConfig) -> None:
+    """Raise where the file of a choice tells too little, or something wrong, under `about:`."""
+    wrong = wrong_about({group: config.get(group) for group in OPTIONAL})
+    if wrong:
+        raise UserError(f"{wrong}: mend the file of the choice")
+
+
+def wrong_about(config: Mapping[str, Any]) -> str | None:
+    """What is wrong with what the choices tell about themselves, None where nothing is."""
+    for group in OPTIONAL:
+        wrong = _wrong_entries(group, (config.get(group) or {}).get("about"))
+        if wrong:
+            return f"{group}.about{wrong}"
+    return None
+
+
+def _wrong_entries(group: str, node: Any) -> str | None:
+    entries = OmegaConf.to_container(node) if isinstance(node, DictConfig) else node or {}
+    if not isinstance(entries, Mapping):
+        return " is no mapping"
+    needed = OBLIGATORY.get(group, {})
+    kinds = {**needed, **OPTIONAL[group]}
+    missing = [key for key in needed if key not in entries]
+    if missing:
+        return f".{missing[0]} is missing"
+    for key, value in entries.items():
+        if key not in kinds:
+            return f".{key} is not known{nearest(str(key), kinds)}"
+        if not accepts(value, kinds[key]):
+            return f".{key} is not of type {described(kinds[key])}"
+    return None
+
+
 def check_model_and_task(
     config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]
 ) -> None:
@@ -188,69 +221,65 @@ def check_model_and_task(
     model, task = config.model, config.task
     if _fits(model, task):
         return
-    models = [name for name, node in _files("model", roots) if _fits(node, task)]
-    tasks = [name for name, node in _files("task", roots) if _fits(model, node)]
+    models = [name for name, node in written_choices("model", roots) if _fits(node, task)]
+    tasks = [name for name, node in written_choices("task", roots) if _fits(model, node)]
     raise UserError(
-        f"model={choices['model']} takes {model.takes} and gives {', '.join(model.gives)}, but "
-        f"task={choices['task']} gives {task.gives} and wants {task.wants}; models for this task: "
+        f"model={choices['model']} takes {about(model, 'takes')} and gives "
+        f"{', '.join(about(model, 'gives'))}, but task={choices['task']} gives "
+        f"{about(task, 'gives')} and wants {about(task, 'wants')}; models for this task: "
         f"{', '.join(models) or 'none'}; tasks for this model: {', '.join(tasks) or 'none'}"
     )
 
 
 def _fits(model: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
-    return model.get("takes") == task.get("gives") and task.get("wants") in model.get("gives", [])
+    given = about(task, "wants") in about(model, "gives", ())
+    return given and about(model, "takes") == about(task, "gives")
 
 
-def _files(group: str, roots: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
-    files = [file for root in roots for file in sorted((root / group).glob("*.yaml"))]
-    nodes: list[tuple[str, dict[str, Any]]] = []
-    for file in files:
-        content: dict[str, Any] = yaml.safe_load(file.read_text()) or {}
-        # a file that also overrides other groups stands in the global package, its node nested
-        nodes.append((file.stem, content.get(group, content)))
-    return nodes
+def check_counts(config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]) -> None:
+    """Raise where the model takes more or fewer of something, say attributes, than the task has."""
+    model, task = config.model, config.task
+    for noun, settings in about(task, "counts", {}).items():
+        lists = [task[name] for name in settings if isinstance(task.get(name), list | ListConfig)]
+        count = next((len(listed) for listed in lists if listed), 1)
+        if _takes_count(model, noun, count):
+            continue
+        fitting = [
+            name
+            for name, node in written_choices("model", roots)
+            if _fits(node, task) and _takes_count(node, noun, count)
+        ]
+        raise UserError(
+            f"model={choices['model']} takes {_counts(model, noun)}, but task={choices['task']} "
+            f"has {count} here ({' or '.join(f'task.{name}' for name in settings)}); models for "
+            f"{count}: {', '.join(fitting)}"
+        )
 
 
-def check_attributes(config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]) -> None:
-    """Raise where the model takes more or fewer attributes than the task has columns."""
-    task = config.task
-    listed = [node for node in (task.get("columns"), task.get("domain")) if _is_list(node)]
-    count = len(listed[0]) if listed else 1
-    if config.task.get("wants") != "range_estimate" or _takes_attributes(config.model, count):
-        return
-    fitting = [
-        name
-        for name, node in _files("model", roots)
-        if _fits(node, task) and _takes_attributes(node, count)
-    ]
-    least = config.model.get("least_attributes", 1)
-    taken = "one attribute" if least == 1 else f"{least} or more attributes"
-    raise UserError(
-        f"model={choices['model']} takes {taken}, but task={choices['task']} has {count} here "
-        f"(task.columns or task.domain); models for {count}: {', '.join(fitting)}"
-    )
+def _takes_count(model: Mapping[str, Any], noun: str, count: int) -> bool:
+    least, most = (about(model, end, {}).get(noun, count) for end in ("least", "most"))
+    return bool(least <= count <= most)
 
 
-def _is_list(node: Any) -> bool:
-    return isinstance(node, list | ListConfig) and len(node) > 0
-
-
-def _takes_attributes(model: Mapping[str, Any], count: int) -> bool:
-    return bool(model.get("least_attributes", 1) <= count <= model.get("most_attributes", count))
+def _counts(model: Mapping[str, Any], noun: str) -> str:
+    """How many of something a model takes, in words."""
+    least, most = (about(model, end, {}).get(noun) for end in ("least", "most"))
+    if most is None:
+        return f"{least} or more {noun}s"
+    return f"one {noun}" if most == 1 else f"{least or 1} to {most} {noun}s"
 
 
 def check_equilibrium(
-    config: DictConfig, choices: Mapping[str, str], typed: Sequence[Override]
+    config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]
 ) -> None:
     """Raise where a model without an equilibrium layer is given a solver, or one with it none."""
-    has_layer = config.model.get("equilibrium", True)
-    other = _alternative(config)
+    has_layer = about(config.model, "equilibrium", True)
     for group in ("solver", "gradient"):
         choice = choices[group]
         if not has_layer and choice != "none":
             raise UserError(
                 f"model={choices['model']} has no equilibrium layer, so {group}={choice} would do "
-                f"nothing; leave it out{other}"
+                f"nothing; leave it out{_alternative(config, roots)}"
             )
         if has_layer and choice == "none":
             raise UserError(
@@ -259,15 +288,17 @@ def check_equilibrium(
             )
 
 
-def _alternative(config: DictConfig) -> str:
+def _alternative(config: DictConfig, roots: Sequence[Path]) -> str:
     """A clause that names a model with an equilibrium layer, where one fits the task."""
-    surveyed = config.task.get("wants") == "range_estimate"
-    return "" if surveyed else ", or choose a model that has one, such as model=mdeq"
+    for name, node in written_choices("model", roots):
+        if about(node, "equilibrium", True) and _fits(node, config.task):
+            return f", or choose a model that has one, such as model={name}"
+    return ""
 
 
 def check_weights(config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise where a model without weights is given an optimiser, or one with weights none."""
-    has_weights = config.model.get("weights", True)
+    has_weights = about(config.model, "weights", True)
     for group in ("optimizer", "schedule"):
         choice = choices.get(group, "none")
         if not has_weights and choice != "none":
@@ -284,7 +315,7 @@ def check_weights(config: DictConfig, choices: Mapping[str, str]) -> None:
 
 def check_steps_without_weights(config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise where gradients are to be summed or clipped of a model that has none."""
-    if config.model.get("weights", True):
+    if about(config.model, "weights", True):
         return
     for name, idle in (("accumulate_grad_batches", 1), ("gradient_clip_val", None)):
         if config.trainer.get(name) not in (None, idle):
@@ -296,7 +327,7 @@ def check_steps_without_weights(config: DictConfig, choices: Mapping[str, str]) 
 
 def check_solver_and_gradient(config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise where the estimator cannot work with the solver."""
-    solvers = config.gradient.get("solvers") if config.gradient else None
+    solvers = about(config.gradient, "solvers")
     if solvers and choices["solver"] not in solvers:
         raise UserError(
             f"gradient={choices['gradient']} cannot work with solver={choices['solver']}; "
@@ -315,15 +346,17 @@ def check_outer_updates(config: DictConfig) -> None:
             )
 
 
-def check_regularizer(config: DictConfig, choices: Mapping[str, str]) -> None:
+def check_regularizer(
+    config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]
+) -> None:
     """Raise where the regulariser has nothing to act on, or cannot work with the estimator."""
     choice = choices.get("regularizer", "none")
-    if choice != "none" and not config.model.get("equilibrium", True):
+    if choice != "none" and not about(config.model, "equilibrium", True):
         raise UserError(
             f"model={choices['model']} has no equilibrium layer, so regularizer={choice} would do "
-            f"nothing; leave it out{_alternative(config)}"
+            f"nothing; leave it out{_alternative(config, roots)}"
         )
-    gradients = config.regularizer.get("gradients") if config.regularizer else None
+    gradients = about(config.regularizer, "gradients")
     if gradients and choices["gradient"] not in gradients:
         raise UserError(
             f"regularizer={choice} cannot work with gradient={choices['gradient']}; "
@@ -333,7 +366,7 @@ def check_regularizer(config: DictConfig, choices: Mapping[str, str]) -> None:
 
 def check_curve_on_model(config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise where an anytime curve is asked for of a model whose solves have no budget."""
-    if config.get("anytime") and not config.model.get("equilibrium", True):
+    if config.get("anytime") and not about(config.model, "equilibrium", True):
         raise UserError(
             f"model={choices['model']} has no equilibrium layer whose budget could be varied; "
             "leave anytime out"

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from equipoise import checks, machine
 from equipoise.checks import Menu, full_key
+from equipoise.config.about import about
 from equipoise.errors import UserError
 from equipoise.hydra_composition import (
     CONF,
@@ -34,7 +35,7 @@ from equipoise.values import check_description, check_values
 RUN_DIRECTORY = "<folder of the run>"
 OPEN = ("callbacks", "logger")
 """Mappings that take entries of the user's own: +callbacks.mine={_target_: my_package.Mine}."""
-DESCRIBING = ("_target_", "_partial_", "objective", "takes", "gives", "wants", "monitor")
+DESCRIBING = ("_target_", "_partial_", "about", "objective", "monitor")
 
 
 @dataclass
@@ -121,11 +122,12 @@ def compose(typed: Sequence[str]) -> Composition:
 
 def check_choices(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
     """Raise UserError where two choices cannot go together."""
+    checks.check_about(config)
     checks.check_model_and_task(config, choices, words.roots)
-    checks.check_equilibrium(config, choices, words.groups)
+    checks.check_equilibrium(config, choices, words.roots)
     checks.check_weights(config, choices)
     checks.check_solver_and_gradient(config, choices)
-    checks.check_regularizer(config, choices)
+    checks.check_regularizer(config, choices, words.roots)
 
 
 def check_value(override: Override, config: DictConfig, choices: Mapping[str, str]) -> None:
@@ -141,8 +143,8 @@ def check_value(override: Override, config: DictConfig, choices: Mapping[str, st
     adds = (override.is_add() or override.is_force_add()) and not override.is_sweep_override()
     if adds and override.key_or_group.partition(".")[0] in OPEN:
         return
-    checks.check_value(override, config, choices)
     check_description(override.key_or_group, config)
+    checks.check_value(override, config, choices)
 
 
 def finish(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
@@ -151,7 +153,7 @@ def finish(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
     expand_phases(config, choices, words.menu, words.searched)
     _let_typed_steps_rule(config, words.keys)
     checks.check_steps_without_weights(config, choices)
-    checks.check_attributes(config, choices, words.roots)
+    checks.check_counts(config, choices, words.roots)
     machine.check_processes(config, words.keys)
     check_values(config, words.keys)
 
@@ -233,7 +235,7 @@ def _wanted(
     """Choices asked for by the recipe (of groups that are in play) and by the estimator."""
     uses = {**(config.recipe.get("use") or {}), **preferred}
     wanted = {str(group): str(choice) for group, choice in uses.items() if group in choices}
-    solvers = (config.get("gradient") or {}).get("solvers")
+    solvers = about(config.get("gradient"), "solvers")
     if solvers and wanted.get("solver", choices["solver"]) not in solvers:
         wanted["solver"] = solvers[0]
     return wanted

@@ -55,7 +55,7 @@ def _phase(
         checks.check_name("gradient", name, menu)
         in_force = name == choices["gradient"]
         node = plain(config.gradient) if in_force else _estimator(name, searched)
-        node.pop("solvers", None)
+        node.pop("about", None)
         for key, value in flatten(phase.get("settings") or {}):
             checks.check_key(key, node, f"the phase with gradient={name}")
             node = plain(OmegaConf.merge(node, _nested(key, value)))

@@ -26,6 +26,7 @@ from equipoise.compose import (
     finish,
     with_implied_choices,
 )
+from equipoise.config.about import about, shared_data
 from equipoise.errors import UserError
 from equipoise.hydra_composition import flatten, plain
 from equipoise.phases import KEY as PHASES
@@ -35,7 +36,6 @@ from equipoise.trust import as_packages
 Purpose = Literal["train", "evaluate"]
 OF_A_WHOLE_RUN = ("experiment", "recipe")
 LASTING = (*OF_A_WHOLE_RUN, "debug")
-KIND_OF_TASK = ("gives", "wants", "classes", "mask_classes", "image_channels")
 NOTHING = "None"  # as an override of null reads
 OF_TRAINING = frozenset(
     f"trainer.{name}"
@@ -136,10 +136,14 @@ def _check_value_can_change(
 
 def _check_kind_of_task(stored: Stored, config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise UserError where another task than the checkpoint's has other samples or answers."""
-    before = stored.config["task"]
-    for key in KIND_OF_TASK:
-        old, new = before.get(key), config.task.get(key)
-        if choices["task"] != stored.choices["task"] and None not in (old, new) and old != new:
+    if choices["task"] == stored.choices["task"]:
+        return
+    before, model = stored.config["task"], stored.config["model"]
+    pairs = {key: (about(before, key), about(config.task, key)) for key in ("gives", "wants")}
+    made_for = [key for key in shared_data(model, before) if key in model]
+    pairs |= {key: (before.get(key), config.task.get(key)) for key in made_for}
+    for key, (old, new) in pairs.items():
+        if None not in (old, new) and old != new:
             raise UserError(
                 f"task={choices['task']}: the checkpoint {stored.path} is of "
                 f"task={stored.choices['task']} with {key}={old}, not {key}={new}; leave "

@@ -16,10 +16,9 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
 
 from equipoise.checks import nearest
+from equipoise.config.about import keys_of_others
 from equipoise.errors import UserError
-from equipoise.values import PLAIN_KEYS, refused, target_nodes
-
-__all__ = ["PLAIN_KEYS", "check_signatures", "constructor_arguments", "locate", "target_nodes"]
+from equipoise.values import refused, target_nodes
 
 
 def check_signatures(config: Mapping[str, Any]) -> None:
@@ -28,8 +27,9 @@ def check_signatures(config: Mapping[str, Any]) -> None:
         target = locate(key, str(node["_target_"]))
         parameters = inspect.signature(target).parameters
         hints = type_hints(target)
+        extra = {"_target_", "_partial_"} | (keys_of_others(key, node) - set(parameters))
         for name, value in node.items():
-            if name in ("_target_", "_partial_") or (name in PLAIN_KEYS and name not in parameters):
+            if name in extra:
                 continue
             if name not in parameters:
                 hint = nearest(name, parameters)
@@ -48,17 +48,18 @@ def locate(key: str, target: str) -> Callable[..., Any]:
     return found
 
 
-def constructor_arguments(node: Any) -> Any:
-    """The node, and all nodes in it, without the plain keys that their classes do not take."""
+def constructor_arguments(key: str, node: Any) -> Any:
+    """The node at a key, and all nodes in it, without what their classes do not take."""
     if isinstance(node, list):
-        return [constructor_arguments(value) for value in node]
+        return [constructor_arguments(f"{key}[{i}]", value) for i, value in enumerate(node)]
     if not isinstance(node, Mapping):
         return node
-    inner = {key: constructor_arguments(value) for key, value in node.items()}
-    if "_target_" not in inner:
-        return inner
-    parameters = inspect.signature(locate("", str(inner["_target_"]))).parameters
-    return {k: v for k, v in inner.items() if k not in PLAIN_KEYS or k in parameters}
+    extra: set[str] = set()
+    if "_target_" in node:
+        target = locate(key, str(node["_target_"]))
+        extra = keys_of_others(key, node) - set(inspect.signature(target).parameters)
+    kept = {name: value for name, value in node.items() if name not in extra}
+    return {name: constructor_arguments(f"{key}.{name}", value) for name, value in kept.items()}
 
 
 def type_hints(target: Callable[..., Any]) -> dict[str, Any]:

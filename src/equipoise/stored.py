@@ -8,7 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from equipoise.annotations import parameters
 from equipoise.checkpoints import existing_checkpoint, read_checkpoint
+from equipoise.checks import wrong_about
 from equipoise.errors import UserError
 
 DEEPEST = 32
@@ -18,8 +20,17 @@ RUN_DIRECTORY = "${run_dir}"
 NODES = ("task", "model", "trainer")
 MAPPINGS = ("callbacks", "logger", "solver", "gradient", "regularizer", "optimizer", "schedule",
             "equilibrium", "eval_solver", "anytime", "recipe")  # fmt: skip
-DESCRIBED = (("task", "gives", str), ("task", "wants", str), ("task", "monitor", str),
-             ("model", "takes", str), ("model", "gives", list))  # fmt: skip
+BEFORE_ABOUT = {
+    "task": {name: name for name in ("gives", "wants", "without_path", "from_hub")},
+    "model": {name: name for name in ("takes", "gives", "equilibrium", "weights")}
+    | {"least_attributes": "least", "most_attributes": "most"},
+    "gradient": {"solvers": "solvers"},
+    "regularizer": {"gradients": "gradients"},
+}
+"""What revisions without `about:` kept among the arguments of a class, and its name in there."""
+ENDS = {"least", "most"}
+SETTINGS = ("classes", "mask_classes", "vocabulary", "epsilon", "repeats", "reports")
+DATA = ("classes", "mask_classes", "image_channels", "image_size", "vocabulary", "domain", "users")
 COUNTS = ("epoch", "global_step")
 
 
@@ -67,7 +78,7 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
     shapes = {n: tuple(v.shape) for n, v in content["state_dict"].items() if hasattr(v, "shape")}
     return Stored(
         path=Path(path),
-        config=content["config"],
+        config=in_present_form(content["config"]),
         choices=content["choices"],
         epochs=finished_epochs(content),
         steps=content.get("global_step", 0),
@@ -119,7 +130,7 @@ def _fault(content: Mapping[str, Any]) -> str | None:
         count = content.get(key, 0)
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:
             return f"its {key} is no whole number from 0 on"
-    return _fault_of_values(config) or _fault_of_parts(config)
+    return _fault_of_values(config) or _fault_of_parts(in_present_form(config))
 
 
 def _is_named(value: Any) -> bool:
@@ -154,12 +165,13 @@ def _fault_of_parts(config: dict[str, Any]) -> str | None:
             return f"its config has no {key} with a _target_"
     if not isinstance(config["task"].get("objective"), dict):
         return "its config has no task.objective"
-    for part, key, kind in DESCRIBED:
-        if not isinstance(config[part].get(key), kind):
-            return f"its config has no {part}.{key}"
+    if not isinstance(config["task"].get("monitor"), str):
+        return "its config has no task.monitor"
     for key in MAPPINGS:
         if not isinstance(config.get(key), dict | None):
             return f"its config.{key} is no mapping"
+    if wrong := wrong_about(config):
+        return f"its config.{wrong}"
     seed = config.get("seed")
     if isinstance(seed, bool) or not isinstance(seed, int):
         return "its config.seed is no whole number"
@@ -168,3 +180,31 @@ def _fault_of_parts(config: dict[str, Any]) -> str | None:
 
 def _target(node: dict[str, Any]) -> bool:
     return isinstance(node.get("_target_"), str)
+
+
+def in_present_form(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration as `conf/` is written now: what only describes a choice, in `about`.
+
+    The one place that knows how earlier revisions kept it; a configuration of this one stays.
+    """
+    nodes = {group: _with_about(group, config[group]) for group in BEFORE_ABOUT if group in config}
+    return {**config, **nodes}
+
+
+def _with_about(group: str, node: Any) -> Any:
+    if not isinstance(node, dict) or "about" in node:
+        return node
+    taken = parameters(str(node.get("_target_")))
+    moved = {name: new for name, new in BEFORE_ABOUT[group].items() if name in node}
+    entries = {new: node[name] for name, new in moved.items()}
+    for end in ENDS & set(entries):
+        entries[end] = {"attribute": entries[end]}
+    if group in ("task", "model"):
+        entries["data"] = [key for key in DATA if key in node]
+    if group == "task":
+        entries["settings"] = [key for key in SETTINGS if key in node and key not in taken]
+        surveyed = entries.get("wants") == "range_estimate"
+        entries["counts"] = {"attribute": ["columns", "domain"]} if surveyed else {}
+    kept = {name: value for name, value in node.items() if name not in moved or name in taken}
+    entries = {key: value for key, value in entries.items() if value not in ([], {})}
+    return {**kept, "about": entries} if entries else node

@@ -12,7 +12,7 @@ from torch import nn
 from equipoise.compose import compose
 from equipoise.models import MDEQ
 
-NOT_OF_THE_NETWORK = {"_target_", "takes", "gives"}
+NOT_OF_THE_NETWORK = {"_target_", "about"}
 
 
 class Column(NamedTuple):

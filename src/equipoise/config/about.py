@@ -1,0 +1,85 @@
+"""What a yaml file tells about its choice under `about:`, which its class is not given.
+
+    about:
+      gives: image                     # of a task: the samples, which a model takes
+      wants: logits                    # and the output that it needs, one that a model gives
+      settings: [classes]              # keys of the task that only other groups read
+      data: [classes, image_channels]  # keys on which model, objective and task have to agree
+
+A model tells what it `takes` and `gives`, an estimator the `solvers` that serve it, and so on: the
+checks ask here, and know no kind of task or model themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+OF_EVERY_TASK = ("objective", "monitor", "monitor_mode")
+OBLIGATORY: dict[str, dict[str, Any]] = {
+    "task": {"gives": str, "wants": str},
+    "model": {"takes": str, "gives": list[str]},
+}
+OPTIONAL: dict[str, dict[str, Any]] = {
+    "task": {
+        "settings": list[str], "data": list[str], "counts": dict[str, list[str]],
+        "from_hub": bool, "without_path": str,
+    },
+    "model": {
+        "data": list[str], "equilibrium": bool, "weights": bool,
+        "least": dict[str, int], "most": dict[str, int],
+    },
+    "gradient": {"solvers": list[str]},
+    "regularizer": {"gradients": list[str]},
+}  # fmt: skip
+
+
+def about(node: Any, key: str, default: Any = None) -> Any:
+    """What the node of a choice tells about itself; the default where it does not."""
+    entries = (node or {}).get("about") or {}
+    value = entries.get(key)
+    return default if value is None else value
+
+
+def keys_of_others(place: str, node: Mapping[str, Any]) -> set[str]:
+    """The keys of a node that its class may lack: other groups and the checks read them."""
+    shared = {"about", *about(node, "settings", ()), *about(node, "data", ())}
+    return shared.union(OF_EVERY_TASK) if place == "task" else shared
+
+
+def shared_data(model: Any, task: Any) -> list[str]:
+    """The keys on which model, objective and task have to agree."""
+    return list(dict.fromkeys([*about(task, "data", ()), *about(model, "data", ())]))
+
+
+def is_told(name: str, node: Any) -> bool:
+    """Whether a key tells what the choice is, rather than setting anything."""
+    entries = (node or {}).get("about") or {}
+    facts = {"about", *entries, *about(node, "data", ())}
+    return name.partition(".")[0] in facts - set(about(node, "settings", ()))
+
+
+def choice_files(folder: Path) -> list[Path]:
+    """The files of a group's choices; `_common.yaml` holds what several of them share."""
+    return [file for file in sorted(folder.glob("*.yaml")) if not file.stem.startswith("_")]
+
+
+def written_choices(group: str, roots: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
+    """Name and node of every choice of a group as the files have it, nothing resolved."""
+    files = [file for root in roots for file in choice_files(root / group)]
+    return [(file.stem, _written(file, group)) for file in files]
+
+
+def _written(file: Path, group: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(file.read_text()) or {}
+    listed = [entry for entry in content.pop("defaults", []) if isinstance(entry, str)]
+    shared = [file.with_name(f"{entry}.yaml") for entry in listed if entry != "_self_"]
+    # a file that also overrides other groups stands in the global package, its node nested
+    nodes = [_written(other, group) for other in shared if other.is_file()]
+    merged = OmegaConf.to_container(OmegaConf.merge(*nodes, content.get(group, content)))
+    assert isinstance(merged, dict)
+    return {str(key): value for key, value in merged.items()}
