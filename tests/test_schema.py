@@ -4,10 +4,9 @@ import inspect
 from pathlib import Path
 
 import pytest
-import yaml
 
 from equipoise.compose import CONF, compose, plain
-from equipoise.config.about import keys_of_others
+from equipoise.config.about import keys_of_others, written
 from equipoise.errors import UserError
 from equipoise.schema import check_signatures, locate, target_nodes
 
@@ -57,10 +56,9 @@ def test_a_class_that_cannot_be_imported_is_named_with_the_cause():
 def yaml_nodes() -> list:
     nodes = []
     for file in sorted(CONF.rglob("*.yaml")):
-        content = yaml.safe_load(file.read_text())
         nodes += [
             pytest.param(key or file.parent.name, node, id=f"{file.relative_to(CONF)}:{key}")
-            for key, node in target_nodes(content or {})
+            for key, node in target_nodes(written(file))
             if "[" not in key  # an entry of a list is a value that this choice sets
         ]
     return nodes
@@ -80,7 +78,7 @@ def test_the_yaml_names_every_argument_with_the_default_of_the_signature(key, no
         plain_default = isinstance(default, bool | int | float | str | None)
         if ours and plain_default and not isinstance(node[name], str | dict):
             assert node[name] == default, f"{name} differs from the signature"
-    unknown = set(node) - set(parameters) - {"_target_", "_partial_", "defaults"}
+    unknown = set(node) - set(parameters) - {"_target_", "_partial_"}
     assert unknown <= keys_of_others(key, node)
 
 
@@ -93,3 +91,10 @@ def test_conf_has_a_line_of_help_in_every_file():
 
 def test_conf_is_found_beside_the_sources():
     assert (Path(CONF) / "train.yaml").is_file()
+
+
+def test_what_choices_share_is_no_choice_in_the_help():
+    from equipoise.help_page import text
+
+    assert (CONF / "solver" / "_common.yaml").is_file()
+    assert " _" not in text()

@@ -69,17 +69,19 @@ def choice_files(folder: Path) -> list[Path]:
 
 
 def written_choices(group: str, roots: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
-    """Name and node of every choice of a group as the files have it, nothing resolved."""
+    """Name and node of every choice of a group, as its file and those it builds on write it."""
     files = [file for root in roots for file in choice_files(root / group)]
-    return [(file.stem, _written(file, group)) for file in files]
+    return [(file.stem, written(file)) for file in files]
 
 
-def _written(file: Path, group: str) -> dict[str, Any]:
+def written(file: Path) -> dict[str, Any]:
+    """The node of a file's group, over what it takes from files such as `_common`."""
     content: dict[str, Any] = yaml.safe_load(file.read_text()) or {}
-    listed = [entry for entry in content.pop("defaults", []) if isinstance(entry, str)]
-    shared = [file.with_name(f"{entry}.yaml") for entry in listed if entry != "_self_"]
+    parts = [f"{entry}.yaml" for entry in content.pop("defaults", []) if str(entry).startswith("_")]
+    shared = [part for part in map(file.with_name, parts) if part.is_file()]
     # a file that also overrides other groups stands in the global package, its node nested
-    nodes = [_written(other, group) for other in shared if other.is_file()]
-    merged = OmegaConf.to_container(OmegaConf.merge(*nodes, content.get(group, content)))
+    nested = content.get(file.parent.name)
+    node = nested if isinstance(nested, dict) else content
+    merged = OmegaConf.to_container(OmegaConf.merge(*map(written, shared), node))
     assert isinstance(merged, dict)
     return {str(key): value for key, value in merged.items()}
