@@ -32,7 +32,7 @@ class Definition:
     """What a name stands for: a statement or an expression of a module, or an object of `LIGHT`."""
 
     module: str
-    found: Any
+    value: Any
 
 
 @cache
@@ -47,7 +47,7 @@ def parameters(target: str) -> dict[str, Any]:
 
 
 def _arguments(definition: Definition) -> dict[str, Any]:
-    node = definition.found
+    node = definition.value
     if isinstance(node, ast.FunctionDef):
         return _of_function(node, definition.module, first=0)
     if not isinstance(node, ast.ClassDef):
@@ -58,7 +58,7 @@ def _arguments(definition: Definition) -> dict[str, Any]:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             return _of_function(statement, definition.module, first=1)
     inherited = (_arguments(base) for base in _bases(node, definition.module))
-    return next((found for found in inherited if found), {})
+    return next((arguments for arguments in inherited if arguments), {})
 
 
 def _of_function(node: ast.FunctionDef, module: str, first: int) -> dict[str, Any]:
@@ -70,8 +70,8 @@ def _fields(node: ast.ClassDef, module: str) -> dict[str, Any]:
     """The fields of a dataclass, those of its bases first."""
     fields: dict[str, Any] = {}
     for base in _bases(node, module):
-        if isinstance(base.found, ast.ClassDef) and _is_dataclass(base.found):
-            fields |= _fields(base.found, base.module)
+        if isinstance(base.value, ast.ClassDef) and _is_dataclass(base.value):
+            fields |= _fields(base.value, base.module)
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and _is_given(statement):
             fields[ast.unparse(statement.target)] = _hint(statement.annotation, module)
@@ -135,14 +135,14 @@ def _statements(module: str) -> list[ast.stmt]:
     file = _file(module)
     if file is None:
         return []
-    found: list[ast.stmt] = []
+    statements: list[ast.stmt] = []
     left: list[ast.stmt] = [*ast.parse(file.read_text(encoding="utf-8")).body]
     while left:
         statement = left.pop(0)
-        found.append(statement)
+        statements.append(statement)
         if isinstance(statement, ast.If | ast.Try):
             left += [*statement.body, *statement.orelse]
-    return found
+    return statements
 
 
 @cache
@@ -155,10 +155,10 @@ def _file(module: str) -> Path | None:
     place = Path(spec.origin)
     for part in inner:
         candidates = (place.parent / part / "__init__.py", place.parent / f"{part}.py")
-        found = next((file for file in candidates if file.is_file()), None)
-        if place.name != "__init__.py" or found is None:
+        below = next((file for file in candidates if file.is_file()), None)
+        if place.name != "__init__.py" or below is None:
             return None
-        place = found
+        place = below
     return place if place.suffix == ".py" else None
 
 
@@ -180,13 +180,13 @@ def _named(name: str, module: str) -> Any:
     if name in BUILTIN:
         return BUILTIN[name]
     definition = _lookup(module, name)
-    if definition is not None and isinstance(definition.found, ast.ClassDef):
+    if definition is not None and isinstance(definition.value, ast.ClassDef):
         return Built
-    if definition is None or isinstance(definition.found, ast.stmt):
+    if definition is None or isinstance(definition.value, ast.stmt):
         return Any
-    if isinstance(definition.found, ast.expr):
-        return _hint(definition.found, definition.module)
-    return definition.found
+    if isinstance(definition.value, ast.expr):
+        return _hint(definition.value, definition.module)
+    return definition.value
 
 
 def _subscripted(expression: ast.Subscript, module: str) -> Any:

@@ -232,8 +232,8 @@ def check_model_and_task(
 
 
 def _fits(model: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
-    given = about(task, "wants") in about(model, "gives", ())
-    return given and about(model, "takes") == about(task, "gives")
+    samples = about(model, "takes") == about(task, "gives")
+    return samples and about(task, "wants") in about(model, "gives", ())
 
 
 def check_counts(config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]) -> None:

@@ -42,10 +42,10 @@ def locate(key: str, target: str) -> Callable[..., Any]:
     """The class that a dotted path names. Raises UserError, with the cause, if there is none."""
     module, _, name = target.rpartition(".")
     try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        target_class: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{key}: cannot import {target}: {error}") from error
-    return found
+    return target_class
 
 
 def constructor_arguments(key: str, node: Any) -> Any:

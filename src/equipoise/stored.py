@@ -95,9 +95,9 @@ def finished_epochs(content: Mapping[str, Any]) -> int:
     too where its last batch has been trained on: best.ckpt is written by the validation at an
     epoch's end.
     """
-    told = _count(_mapping(content, "training_position"), "epoch")
-    if told is not None:
-        return told
+    epoch = _count(_mapping(content, "training_position"), "epoch")
+    if epoch is not None:
+        return epoch
     going_on = int(content.get("epoch", 0))
     loop = _mapping(_mapping(content, "loops"), "fit_loop")
     ended = _mapping(loop, "epoch_loop.batch_progress").get("is_last_batch") is True

@@ -1,7 +1,7 @@
 """Whose code a stored configuration may run: classes of known packages, and of those one names.
 
 A checkpoint comes from anywhere, and what it names is built. So nothing of it is imported, not even
-to read a signature, before its package is known to be trusted; and what is found has to be a class
+to read a signature, before its package is known to be trusted; and what it names has to be a class
 that fits the place it stands in: a function could do anything at once.
 """
 
@@ -65,27 +65,27 @@ def _check(key: str, target: str, trusted: Sequence[str]) -> None:
             f"{key}: the checkpoint names {target}, code that is not ours; if you trust it, type "
             f"trust=[{package}]"
         )
-    found = locate(key, target)
-    home = str(getattr(found, "__module__", None) or "").partition(".")[0]
-    if home in trusted and callable(found):
+    candidate = locate(key, target)
+    home = str(getattr(candidate, "__module__", None) or "").partition(".")[0]
+    if home in trusted and callable(candidate):
         return
-    if not inspect.isclass(found) or home not in KNOWN or not _fits(key, found, home):
+    if not inspect.isclass(candidate) or home not in KNOWN or not _fits(key, candidate, home):
         raise UserError(f"{key}: the checkpoint names {target}, which does not belong there")
 
 
-def _fits(key: str, found: type, home: str) -> bool:
+def _fits(key: str, candidate: type, home: str) -> bool:
     """Whether a class is of the kind that its place takes."""
     for place, bases in PLACES.items():
         if re.fullmatch(place, key):
-            return _is_one_of(found, bases)
-    return home == "equipoise" or _is_one_of(found, INNER)
+            return _is_one_of(candidate, bases)
+    return home == "equipoise" or _is_one_of(candidate, INNER)
 
 
-def _is_one_of(found: type, bases: Sequence[str]) -> bool:
-    return issubclass(found, tuple(_class(name) for name in bases))
+def _is_one_of(candidate: type, bases: Sequence[str]) -> bool:
+    return issubclass(candidate, tuple(_class(name) for name in bases))
 
 
 def _class(name: str) -> type:
     module, _, attribute = name.rpartition(".")
-    found: type = getattr(importlib.import_module(module), attribute)
-    return found
+    named: type = getattr(importlib.import_module(module), attribute)
+    return named

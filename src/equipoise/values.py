@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from equipoise.annotations import parameters
 from equipoise.checks import nearest
-from equipoise.config.about import is_told, shared_data
+from equipoise.config.about import is_description, shared_data
 from equipoise.errors import UserError
 from equipoise.limits import SEED, Limit, limit_of
 from equipoise.value_types import accepts, described, literals
@@ -65,9 +65,9 @@ def check_description(key: str, config: DictConfig) -> None:
     """Raise where a typed key only describes what its choice is, which typing cannot change."""
     group, _, name = key.partition(".")
     node = config.get(group)
-    if not isinstance(node, DictConfig) or not is_told(name, node):
+    if not isinstance(node, DictConfig) or not is_description(name, node):
         return
-    if name not in parameters(str(node.get("_target_"))):
+    if name.partition(".")[0] not in parameters(str(node.get("_target_"))):
         raise UserError(f"{key} describes the {group} and cannot be set: leave it out")
 
 
@@ -97,8 +97,8 @@ def _is_judged_there(key: str, value: Any, config: Mapping[str, Any]) -> bool:
     """
     group, _, name = key.partition(".")
     node = config.get(group)
-    own = parameters(str(node["_target_"])) if isinstance(node, Mapping) and name else {}
-    return value is None or name in own
+    arguments = parameters(str(node["_target_"])) if isinstance(node, Mapping) and name else {}
+    return value is None or name in arguments
 
 
 def _interpolated(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -155,12 +155,12 @@ def _check_agreement(config: Mapping[str, Any], typed: Collection[str]) -> None:
     task = config["task"]
     for key, node in (("model", config["model"]), ("task.objective", task["objective"])):
         for name in shared_data(config["model"], task):
-            made_for, given = node.get(name), task.get(name)
-            known = given is not None or f"{key}.{name}" in typed
-            if known and made_for is not None and made_for != given:
+            made_for, of_task = node.get(name), task.get(name)
+            known = of_task is not None or f"{key}.{name}" in typed
+            if known and made_for is not None and made_for != of_task:
                 raise UserError(
                     f"{key}.{name}={made_for} would not fit the data, of which task.{name} says "
-                    f"{given}: leave {key}.{name} out"
+                    f"{of_task}: leave {key}.{name} out"
                 )
 
 

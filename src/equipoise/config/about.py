@@ -56,7 +56,7 @@ def shared_data(model: Any, task: Any) -> list[str]:
     return list(dict.fromkeys([*about(task, "data", ()), *about(model, "data", ())]))
 
 
-def is_told(name: str, node: Any) -> bool:
+def is_description(name: str, node: Any) -> bool:
     """Whether a key tells what the choice is, rather than setting anything."""
     entries = (node or {}).get("about") or {}
     facts = {"about", *entries, *about(node, "data", ())}
