@@ -8,8 +8,8 @@ import pytest
 
 from equipoise import launch
 from equipoise.anytime import AnytimeCurve
-from equipoise.checks import check_curve_on_model
 from equipoise.compose import compose
+from equipoise.config.checks import check_curve_on_model
 from equipoise.errors import UserError
 from equipoise.run import execute, instantiate_curve
 

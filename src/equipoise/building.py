@@ -34,7 +34,7 @@ def settle_data(config: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from equipoise.compose import plain
-    from equipoise.schema import check_signatures, locate
+    from equipoise.config.signatures import check_signatures, locate
 
     task = plain(config, resolve=True)["task"]
     node = {key: value for key, value in task.items() if key != "objective"}
@@ -221,7 +221,7 @@ def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
     """
     from hydra.utils import instantiate as hydra_instantiate
 
-    from equipoise.schema import constructor_arguments
+    from equipoise.config.signatures import constructor_arguments
 
     node = constructor_arguments(key, node)
     with refusals(key):

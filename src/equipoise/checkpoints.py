@@ -6,9 +6,11 @@ import pickle
 import struct
 import zipfile
 import zlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from equipoise.config.stored import Stored, stored_run
 from equipoise.errors import UserError
 
 UNREADABLE = (
@@ -72,3 +74,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"the checkpoint {file} was not written by a run of ours: it has no {min(missing)}"
         )
     return dict(content)
+
+
+def read_stored(path: str | Path) -> Stored:
+    """What the checkpoint at a path says. Raises UserError where it cannot be used.
+
+    A command asks several times, and a large file is read once.
+    """
+    file = existing_checkpoint(path)
+    status = file.stat()
+    return _read(file, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read(file: Path, modified: int, size: int) -> Stored:
+    return stored_run(read_checkpoint(file), file)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from equipoise import __version__, help_page, launch, showing
+from equipoise import __version__, launch, showing
 from equipoise import flags as known_flags
 from equipoise.compose import parse, with_grid
+from equipoise.config import help_page
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.interrupts import STATUS, Stopped, end_at_next, leave, stoppable
 from equipoise.run import composed, evaluate, evaluation_of, execute

@@ -16,9 +16,20 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from equipoise import checks, machine
-from equipoise.checks import Menu, full_key
-from equipoise.config.about import about
+from equipoise import machine
+from equipoise.config import checks
+from equipoise.config.about import about, check_about
+from equipoise.config.overrides import (
+    MAY_BE_NULL,
+    Menu,
+    check_choice,
+    check_recipe_key,
+    check_setting,
+    full_key,
+    is_of_hydra,
+)
+from equipoise.config.phases import expand_phases
+from equipoise.config.values import check_description, check_values
 from equipoise.errors import UserError
 from equipoise.hydra_composition import (
     CONF,
@@ -29,8 +40,6 @@ from equipoise.hydra_composition import (
     plain,
     search_path,
 )
-from equipoise.phases import expand_phases
-from equipoise.values import check_description, check_values
 
 RUN_DIRECTORY = "<folder of the run>"
 OPEN = ("callbacks", "logger")
@@ -67,14 +76,14 @@ class Typed:
         roots = [CONF, *search_path(overrides)]
         sorted_out = cls(overrides, roots, Menu.of(roots))
         for override in overrides:
-            checks.check_choice(override, sorted_out.menu)
+            check_choice(override, sorted_out.menu)
             _check_deletion(override)
         return sorted_out
 
     @property
     def groups(self) -> list[Override]:
         """Choices of groups, and overrides of Hydra's own settings."""
-        return [o for o in self.overrides if self.menu.offers(o) or checks.is_of_hydra(o)]
+        return [o for o in self.overrides if self.menu.offers(o) or is_of_hydra(o)]
 
     @property
     def values(self) -> list[Override]:
@@ -122,7 +131,7 @@ def compose(typed: Sequence[str]) -> Composition:
 
 def check_choices(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
     """Raise UserError where two choices cannot go together."""
-    checks.check_about(config)
+    check_about(config)
     checks.check_model_and_task(config, choices, words.roots)
     checks.check_equilibrium(config, choices, words.roots)
     checks.check_weights(config, choices)
@@ -144,7 +153,7 @@ def check_value(override: Override, config: DictConfig, choices: Mapping[str, st
     if adds and override.key_or_group.partition(".")[0] in OPEN:
         return
     check_description(override.key_or_group, config)
-    checks.check_value(override, config, choices)
+    check_setting(override, config, choices)
 
 
 def finish(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
@@ -167,10 +176,10 @@ def _let_typed_steps_rule(config: DictConfig, typed: Collection[str]) -> None:
 
 def _check_deletion(override: Override) -> None:
     """Raise UserError where something is to be left out that no run can do without."""
-    if not override.is_delete() or checks.is_of_hydra(override):
+    if not override.is_delete() or is_of_hydra(override):
         return
     key = full_key(override)
-    needed = "." not in key and key not in checks.MAY_BE_NULL
+    needed = "." not in key and key not in MAY_BE_NULL
     if needed or key.rpartition(".")[2] in DESCRIBING:
         raise UserError(
             f"~{key} leaves out what every run needs: only a setting or an entry, such as "
@@ -187,7 +196,7 @@ def with_grid(typed: Sequence[str]) -> list[str]:
     menu = Menu.of([CONF, *search_path(overrides)])
     chosen = [o for o in overrides if o.key_or_group == "sweep" and o.value()]
     for override in chosen:
-        checks.check_choice(override, menu)
+        check_choice(override, menu)
     if not chosen:
         return list(typed)
     lines = [o.input_line or "" for o in overrides if o.key_or_group in ("sweep", SEARCH_PATH)]
@@ -253,7 +262,7 @@ def apply_recipe(config: DictConfig, choices: dict[str, str], typed: Collection[
         values = by_choice if free else by_choice.get(choices.get(group))
         for key, value in flatten(values or {}, prefix="" if free else f"{group}."):
             if not any(key == name or key.startswith(f"{name}.") for name in typed):
-                checks.check_recipe_key(key, config)
+                check_recipe_key(key, config)
                 OmegaConf.update(config, key, value, force_add=False)
 
 

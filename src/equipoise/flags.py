@@ -6,8 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from equipoise.checks import nearest
-from equipoise.errors import UserError
+from equipoise.errors import UserError, nearest
 from equipoise.quoting import quoted
 
 LONG = {

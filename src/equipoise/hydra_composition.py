@@ -17,9 +17,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from equipoise import checks
 from equipoise.errors import UserError
-from equipoise.quoting import how_to_quote
+from equipoise.quoting import as_text, how_to_quote
 
 CONF = next(
     folder
@@ -64,7 +63,7 @@ def _folders(value: Any, line: str | None) -> Iterator[Path]:
     if not isinstance(value, list):
         raise UserError(f"{line} must be a list: '{SEARCH_PATH}=[file://<folder>]'")
     for entry in value:
-        kind, separator, place = checks.as_text(entry).rpartition("://")
+        kind, separator, place = as_text(entry).rpartition("://")
         if separator and kind not in ("file", "pkg"):
             raise UserError(f"{line}: {kind}:// cannot be read; give file://<folder>")
         folder = _folder_of_package(place) if kind == "pkg" else Path(place)

@@ -16,8 +16,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from equipoise import folders, machine
-from equipoise.checks import Menu, check_curve_in_training, check_single_run
 from equipoise.compose import CONF, SEARCH_PATH, parse, plain, search_path
+from equipoise.config.checks import check_curve_in_training, check_single_run
+from equipoise.config.overrides import Menu
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.flags import is_multirun
 from equipoise.hydra_settings import hydra_setting

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from equipoise.checks import nearest
-from equipoise.errors import UserError
+from equipoise.errors import UserError, nearest
 
 OURS = ("equipoise", "lightning")
 BEST = "equipoise.callbacks.BestCheckpoint"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
+
+from hydra.core.override_parser.types import QuotedString
 
 WORD = re.compile(r"(?P<key>[+~]*[\w./@-]+)=(?P<value>.*)", re.ASCII | re.DOTALL)
 FUNCTION = re.compile(r"(bool|choice|float|glob|int|interval|range|shuffle|sort|str|tag)\(")
@@ -33,3 +36,8 @@ def how_to_quote(line: str) -> str:
 def for_the_shell(word: str) -> str:
     """A word in the shell's double quotes."""
     return '"' + re.sub(r'([\\"$`])', r"\\\1", word) + '"'
+
+
+def as_text(value: Any) -> str:
+    """A typed value as the user sees it, without quotes."""
+    return value.text if isinstance(value, QuotedString) else str(value)

@@ -6,8 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from equipoise.checks import nearest
-from equipoise.errors import UserError
+from equipoise.errors import UserError, nearest
 
 CONDITION = re.compile(
     r"\s*(.+?)\s+in\s*([\[(])\s*([^,\[\]()]+?)\s*,\s*([^,\[\]()]+?)\s*([\])])\s*"

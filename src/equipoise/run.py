@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from equipoise.anytime import AnytimeCurve
     from equipoise.compose import Composition
-    from equipoise.stored import Stored
+    from equipoise.config.stored import Stored
     from equipoise.training import Run
 
 
@@ -70,8 +70,8 @@ def composed(typed: Sequence[str]) -> Composition:
         path = composition.config.ckpt_path
         if not path:
             return composition
-    from equipoise.recompose import recompose
-    from equipoise.stored import read_stored
+    from equipoise.checkpoints import read_stored
+    from equipoise.config.recompose import recompose
 
     return recompose(read_stored(str(path)), typed, "train")
 
@@ -85,7 +85,7 @@ def build(*overrides: str) -> nn.Module:
     import torch
 
     from equipoise.compose import plain
-    from equipoise.schema import check_signatures
+    from equipoise.config.signatures import check_signatures
 
     composition = composed(overrides)
     config = composition.config
@@ -119,15 +119,15 @@ def evaluate(*overrides: str, directory: Path | None = None) -> dict[str, Any]:
 
 def evaluation_of(overrides: Sequence[str]) -> Composition:
     """The configuration of an evaluation: the checkpoint's with `overrides` on top."""
-    from equipoise import checks
     from equipoise.compose import Typed
+    from equipoise.config import checks
 
     words = Typed.of(overrides)
     path = words.value("ckpt_path")
     if not path:
         raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
-    from equipoise.recompose import recompose
-    from equipoise.stored import read_stored
+    from equipoise.checkpoints import read_stored
+    from equipoise.config.recompose import recompose
 
     composition = recompose(read_stored(str(path)), overrides, "evaluate")
     if not any(o.key_or_group.partition(".")[0] == "logger" for o in words.overrides):
@@ -138,8 +138,8 @@ def evaluation_of(overrides: Sequence[str]) -> Composition:
 
 def execute_evaluation(composition: Composition, directory: Path) -> dict[str, Any]:
     """Test a checkpoint by one composition in `directory`."""
+    from equipoise.checkpoints import read_stored
     from equipoise.compose import parse
-    from equipoise.stored import read_stored
 
     path = composition.config.ckpt_path
     built = prepared(composition, directory, read_stored(path))
@@ -176,7 +176,7 @@ def instantiate_curve(composition: Composition) -> AnytimeCurve | None:
 
 def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     """Train and test one composition in `directory`, which gets everything that a run leaves."""
-    from equipoise import checks
+    from equipoise.config import checks
 
     checks.check_curve_in_training(composition.config, composition.choices)
     resume_from = composition.config.ckpt_path
@@ -265,7 +265,7 @@ def rehearse(composition: Composition) -> None:
 
 def resumed_from(composition: Composition) -> Stored | None:
     """The run behind the checkpoint that a composition goes on from, None where it begins anew."""
-    from equipoise.stored import read_stored
+    from equipoise.checkpoints import read_stored
 
     return None if composition.trusted is None else read_stored(composition.config.ckpt_path)
 
@@ -311,7 +311,7 @@ def check_no_folder_of_hydra(overrides: Sequence[str]) -> None:
 def _prepare(composition: Composition, directory: Path) -> None:
     """Settle the folder, let the dataset be looked at, and check types by the signatures."""
     from equipoise.compose import plain
-    from equipoise.schema import check_signatures
+    from equipoise.config.signatures import check_signatures
 
     composition.config.run_dir = str(directory)
     check_trust(composition)
@@ -324,7 +324,7 @@ def _prepare(composition: Composition, directory: Path) -> None:
 def check_trust(composition: Composition) -> None:
     """Let a configuration out of a checkpoint name no other code than what is trusted."""
     from equipoise.compose import plain
-    from equipoise.trust import check_targets
+    from equipoise.config.signatures import check_targets
 
     if composition.trusted is not None:
         check_targets(plain(composition.config), composition.trusted)

@@ -10,9 +10,9 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from equipoise.checks import keys, nearest
 from equipoise.compose import CONF
-from equipoise.errors import UserError
+from equipoise.config.overrides import keys
+from equipoise.errors import UserError, nearest
 from equipoise.flags import value_of
 from equipoise.hydra_settings import hydra_config
 from equipoise.run import composed, rehearse

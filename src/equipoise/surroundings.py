@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from equipoise.config.about import about
+from equipoise.config.limits import MOST_TOKENS, PRODUCTS, SEQUENCES
 from equipoise.errors import UserError
-from equipoise.limits import MOST_TOKENS, PRODUCTS, SEQUENCES
 from equipoise.memory import GIB, free_memory
 
 WANDB_HOST = "https://api.wandb.ai"

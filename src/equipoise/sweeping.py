@@ -11,8 +11,8 @@ from typing import Any
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
-from equipoise.checks import Menu
 from equipoise.compose import CONF, parse, search_path
+from equipoise.config.overrides import Menu
 from equipoise.errors import UserError
 
 MOST_JOBS = 10_000

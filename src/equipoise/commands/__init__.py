@@ -14,8 +14,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from equipoise import __version__
-from equipoise.checks import nearest
-from equipoise.errors import UserError
+from equipoise.errors import UserError, nearest
 
 HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).
 

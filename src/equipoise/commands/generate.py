@@ -10,10 +10,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from equipoise.checkpoints import read_checkpoint
-from equipoise.checks import nearest
-from equipoise.errors import UserError
-from equipoise.stored import stored_run
-from equipoise.trust import as_packages, check_targets
+from equipoise.config.signatures import as_packages, check_targets
+from equipoise.config.stored import stored_run
+from equipoise.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from equipoise.data.vocabulary import Vocabulary

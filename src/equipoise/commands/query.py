@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from equipoise.checkpoints import read_checkpoint
 from equipoise.commands import Parser
+from equipoise.config.signatures import as_packages, check_targets
+from equipoise.config.stored import stored_run
 from equipoise.errors import UserError
-from equipoise.stored import stored_run
-from equipoise.trust import as_packages, check_targets
 
 if TYPE_CHECKING:
     from equipoise.privacy import Answer, RangeEstimate

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+
+from equipoise.config.annotations import accepts, described
+from equipoise.errors import UserError, nearest
 
 OF_EVERY_TASK = ("objective", "monitor", "monitor_mode")
 OBLIGATORY: dict[str, dict[str, Any]] = {
@@ -85,3 +88,36 @@ def written(file: Path) -> dict[str, Any]:
     merged = OmegaConf.to_container(OmegaConf.merge(*map(written, shared), node))
     assert isinstance(merged, dict)
     return {str(key): value for key, value in merged.items()}
+
+
+def check_about(config: DictConfig) -> None:
+    """Raise where the file of a choice tells too little, or something wrong, under `about:`."""
+    wrong = wrong_about({group: config.get(group) for group in OPTIONAL})
+    if wrong:
+        raise UserError(f"{wrong}: mend the file of the choice")
+
+
+def wrong_about(config: Mapping[str, Any]) -> str | None:
+    """What is wrong with what the choices tell about themselves, None where nothing is."""
+    for group in OPTIONAL:
+        wrong = _wrong_entries(group, (config.get(group) or {}).get("about"))
+        if wrong:
+            return f"{group}.about{wrong}"
+    return None
+
+
+def _wrong_entries(group: str, node: Any) -> str | None:
+    entries: Any = OmegaConf.to_container(node) if isinstance(node, DictConfig) else node or {}
+    if not isinstance(entries, Mapping):
+        return " is no mapping"
+    needed = OBLIGATORY.get(group, {})
+    kinds = {**needed, **OPTIONAL[group]}
+    missing = [key for key in needed if key not in entries]
+    if missing:
+        return f".{missing[0]} is missing"
+    for key, value in entries.items():
+        if key not in kinds:
+            return f".{key} is not known{nearest(str(key), kinds)}"
+        if not accepts(value, kinds[key]):
+            return f".{key} is not of type {described(kinds[key])}"
+    return None

@@ -13,12 +13,10 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from equipoise.annotations import parameters
-from equipoise.checks import nearest
 from equipoise.config.about import is_description, shared_data
-from equipoise.errors import UserError
-from equipoise.limits import SEED, Limit, limit_of
-from equipoise.value_types import accepts, described, literals
+from equipoise.config.annotations import accepts, described, literals, parameters
+from equipoise.config.limits import SEED, Limit, limit_of
+from equipoise.errors import UserError, nearest
 
 SETTING = re.compile(r"\$\{[\w.\[\]]+\}")
 """A value that is taken whole from another setting; ${oc.env:HOME} is none."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from equipoise.compose import compose, storable
+from equipoise.config.stored import finished_epochs, in_present_form, stored_run
 from equipoise.errors import UserError
-from equipoise.stored import finished_epochs, in_present_form, read_stored, stored_run
 
 COMPOSITION = compose([])
 CONFIG = storable(COMPOSITION.config)
@@ -114,15 +113,6 @@ def test_an_epoch_is_finished_with_its_last_batch(is_last: bool | None, finished
     assert finished_epochs({"epoch": 14, "loops": loops}) == finished
     assert finished_epochs({"epoch": 14}) == 14
     assert finished_epochs({"epoch": 14, "loops": "many"}) == 14
-
-
-def test_a_file_is_read_anew_once_it_has_changed(tmp_path: Path) -> None:
-    file = tmp_path / "last.ckpt"
-    torch.save(content(), file)
-    first = read_stored(file)
-    assert read_stored(file) is first
-    torch.save(content(global_step=41, more=torch.zeros(10)), file)
-    assert read_stored(file).steps == 41
 
 
 def plain_before(node: dict[str, Any]) -> dict[str, Any]:

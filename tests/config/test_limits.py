@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 import pytest
 
-from equipoise.annotations import parameters
 from equipoise.compose import CONF
 from equipoise.config.about import written
+from equipoise.config.annotations import parameters
+from equipoise.config.limits import LIMITS, Limit, limit_of
+from equipoise.config.values import check_limit, target_nodes
 from equipoise.errors import UserError
-from equipoise.limits import LIMITS, Limit, limit_of
-from equipoise.values import check_limit, target_nodes
 
 
 def numbers_of_conf() -> Iterator[Any]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from equipoise.annotations import parameters
-from equipoise.checkpoints import existing_checkpoint, read_checkpoint
-from equipoise.checks import wrong_about
+from equipoise.config.about import wrong_about
+from equipoise.config.annotations import parameters
 from equipoise.errors import UserError
 
 DEEPEST = 32
@@ -50,21 +48,6 @@ class Stored:
     shapes: dict[str, tuple[int, ...]]
     rows: int | None = None
     whole: bool = True
-
-
-def read_stored(path: str | Path) -> Stored:
-    """What the checkpoint at a path says. Raises UserError where it cannot be used.
-
-    A command asks several times, and a large file is read once.
-    """
-    file = existing_checkpoint(path)
-    status = file.stat()
-    return _read(file, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=8)
-def _read(file: Path, modified: int, size: int) -> Stored:
-    return stored_run(read_checkpoint(file), file)
 
 
 def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:

@@ -14,8 +14,6 @@ import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from equipoise import checks
-from equipoise.checks import full_key
 from equipoise.compose import (
     OPEN,
     Composition,
@@ -27,11 +25,13 @@ from equipoise.compose import (
     with_implied_choices,
 )
 from equipoise.config.about import about, shared_data
+from equipoise.config.overrides import check_key, full_key, is_of_hydra
+from equipoise.config.phases import KEY as PHASES
+from equipoise.config.signatures import as_packages
+from equipoise.config.stored import MAPPINGS, Stored
 from equipoise.errors import UserError
 from equipoise.hydra_composition import flatten, plain
-from equipoise.phases import KEY as PHASES
-from equipoise.stored import MAPPINGS, Stored
-from equipoise.trust import as_packages
+from equipoise.quoting import as_text
 
 Purpose = Literal["train", "evaluate"]
 OF_A_WHOLE_RUN = ("experiment", "recipe")
@@ -84,7 +84,7 @@ def _check_changes(stored: Stored, words: Typed, purpose: Purpose) -> None:
     """Raise UserError where something was typed that a checkpoint has settled."""
     for override in words.groups:
         group = full_key(override)
-        choice = NOTHING if override.is_delete() else checks.as_text(override.value())
+        choice = NOTHING if override.is_delete() else as_text(override.value())
         if choice == stored.choices.get(group, NOTHING):
             continue
         if group == "model" or (group == "task" and purpose == "train"):
@@ -200,7 +200,7 @@ def _changed(words: Typed, fresh: Mapping[str, str], choices: Mapping[str, str])
 
     An estimator may have brought the solver that it needs.
     """
-    typed = {full_key(o): o for o in words.groups if not checks.is_of_hydra(o)}
+    typed = {full_key(o): o for o in words.groups if not is_of_hydra(o)}
     if "gradient" in typed and fresh.get("solver") != choices.get("solver"):
         typed.setdefault("solver", typed["gradient"])
     listed = [g for g in typed if g in OPEN]
@@ -229,7 +229,7 @@ def _lay(
     place = package or name
     if elsewhere:
         for key, value in _settings(name, choice, elsewhere, words):
-            checks.check_key(key, config, f"{group}={choice}")
+            check_key(key, config, f"{group}={choice}")
             OmegaConf.update(config, key, value)
     else:
         node = OmegaConf.select(fresh, place)

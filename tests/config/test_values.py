@@ -13,7 +13,7 @@ from equipoise import launch
 from equipoise.compose import compose
 from equipoise.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = "task=python_docs"
 SURVEY = "task=range_query"
 REFUSED = {
