@@ -29,7 +29,7 @@ from equipoise.config.overrides import (
     is_of_hydra,
 )
 from equipoise.config.phases import expand_phases
-from equipoise.config.values import check_description, check_values
+from equipoise.config.values import check_values
 from equipoise.errors import UserError
 from equipoise.hydra_composition import (
     CONF,
@@ -152,7 +152,6 @@ def check_value(override: Override, config: DictConfig, choices: Mapping[str, st
     adds = (override.is_add() or override.is_force_add()) and not override.is_sweep_override()
     if adds and override.key_or_group.partition(".")[0] in OPEN:
         return
-    check_description(override.key_or_group, config)
     check_setting(override, config, choices)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from equipoise.config.about import choice_files
+from equipoise.config.about import choice_files, is_description
 from equipoise.config.annotations import accepts, parameters
 from equipoise.errors import UserError, nearest
 from equipoise.quoting import as_text, how_to_quote
@@ -89,6 +89,7 @@ def check_choice(override: Override, menu: Menu) -> None:
 def check_setting(override: Override, config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise where a key does not exist, or its value is not of the kind of the yaml's default."""
     key = override.key_or_group
+    check_description(key, config)
     if override.is_sweep_override():
         raise UserError(
             f"{override.input_line}: several values at once need a multirun, add -m"
@@ -101,7 +102,7 @@ def check_setting(override: Override, config: DictConfig, choices: Mapping[str, 
         raise UserError(f"{key}: model={choices['model']} trains no weights; leave it out")
     check_key(key, config, _place(key, choices))
     if not override.is_delete() and not _fits_class(key, override.value(), config):
-        check_type(key, override.value(), OmegaConf.select(config, key, throw_on_missing=False))
+        check_kind(key, override.value(), OmegaConf.select(config, key, throw_on_missing=False))
 
 
 def _fits_class(key: str, value: Any, config: DictConfig) -> bool:
@@ -123,8 +124,9 @@ def check_key(key: str, config: Any, place: str) -> None:
     if key in known:
         return
     parent = key.rpartition(".")[0]
-    siblings = [name for name in known if name.rpartition(".")[0] == parent]
-    hint = nearest(key, siblings) or nearest(key, known)
+    settings = [name for name in known if "about" not in name.split(".")]
+    siblings = [name for name in settings if name.rpartition(".")[0] == parent]
+    hint = nearest(key, siblings) or nearest(key, settings)
     if parent and parent in known and not siblings:
         hint = hint or f"; {place} has no settings"
     raise UserError(f"no setting '{key}' in {place}{hint or '; see --cfg job for all settings'}")
@@ -155,7 +157,7 @@ KINDS: dict[type, tuple[tuple[type, ...], str]] = {
 }
 
 
-def check_type(key: str, value: Any, default: Any) -> None:
+def check_kind(key: str, value: Any, default: Any) -> None:
     """Raise where `value` is not of the kind that the default in the yaml shows.
 
     null, interpolations and settings whose default is null or a word are left to the signature.
@@ -167,3 +169,13 @@ def check_type(key: str, value: Any, default: Any) -> None:
     wrong_bool = isinstance(value, bool) and bool not in accepted
     if wrong_bool or not isinstance(value, accepted):
         raise UserError(f"{key}={as_text(value)} must be {described}; its default is {default}")
+
+
+def check_description(key: str, config: DictConfig) -> None:
+    """Raise where a typed key only describes what its choice is, which typing cannot change."""
+    group, _, name = key.partition(".")
+    node = config.get(group)
+    if not isinstance(node, DictConfig) or not is_description(name, node):
+        return
+    if name.partition(".")[0] not in parameters(str(node.get("_target_"))):
+        raise UserError(f"{key} describes the {group} and cannot be set: leave it out")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from equipoise.config.about import is_description, shared_data
+from equipoise.config.about import shared_data
 from equipoise.config.annotations import accepts, described, literals, parameters
 from equipoise.config.limits import SEED, Limit, limit_of
 from equipoise.errors import UserError, nearest
@@ -57,16 +57,6 @@ def check_values(config: DictConfig, typed: Collection[str] = ()) -> None:
             "give one such as val/loss"
         )
     _check_agreement(resolved, typed)
-
-
-def check_description(key: str, config: DictConfig) -> None:
-    """Raise where a typed key only describes what its choice is, which typing cannot change."""
-    group, _, name = key.partition(".")
-    node = config.get(group)
-    if not isinstance(node, DictConfig) or not is_description(name, node):
-        return
-    if name.partition(".")[0] not in parameters(str(node.get("_target_"))):
-        raise UserError(f"{key} describes the {group} and cannot be set: leave it out")
 
 
 def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
