@@ -185,7 +185,7 @@ def _with_about(group: str, node: Any) -> Any:
     if group in ("task", "model"):
         entries["data"] = [key for key in DATA if key in node]
     if group == "task":
-        entries["settings"] = [key for key in SETTINGS if key in node and key not in taken]
+        entries["settings"] = [key for key in SETTINGS if key in node]
         surveyed = entries.get("wants") == "range_estimate"
         entries["counts"] = {"attribute": ["columns", "domain"]} if surveyed else {}
     kept = {name: value for name, value in node.items() if name not in moved or name in taken}
