@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sys
 
 if __name__ == "__main__":
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         # Importing takes a moment, in which nothing can be lost.
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    from equipoise.command_line import train_main
+    from equipoise.commands import exit_status, train
+    from equipoise.interrupts import leave
 
-    train_main()
+    leave(exit_status(train.main, sys.argv[1:]))

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from equipoise.building import build_run
 from equipoise.compose import compose
 from equipoise.equilibrium import Equilibrium
-from equipoise.run import build, quiet_lightning
+from equipoise.running.api import build
+from equipoise.running.build import build_run
+from equipoise.running.messages import quiet_lightning
 
 ESTIMATORS = {
     "exact": ["gradient=exact", "gradient.solver.max_steps=20", "gradient.solver.tol=0.0"],

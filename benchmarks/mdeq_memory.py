@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.memory import peak_bytes
-from equipoise.run import build
+from equipoise.running.api import build
 
 BUDGETS = (10, 20, 40, 80)
 NETWORK = ["model=mdeq", "task=cifar10", "model.size=tiny"]

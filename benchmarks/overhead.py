@@ -18,9 +18,9 @@ import torch
 from lightning.pytorch import Callback
 from torch.nn import functional
 
-from equipoise.building import build_run
 from equipoise.compose import compose
-from equipoise.run import quiet_lightning
+from equipoise.running.build import build_run
+from equipoise.running.messages import quiet_lightning
 
 STEPS = 162
 ROUNDS = 7

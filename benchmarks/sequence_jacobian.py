@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from equipoise.data import PythonDocs
 from equipoise.equilibrium import Anderson, Broyden, Equilibrium, Exact, Unrolled
-from equipoise.run import build
+from equipoise.running.api import build
 
 BUDGETS = (12, 14)
 BUDGET = BUDGETS[-1]

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from equipoise import launch
 from equipoise.anytime import AnytimeCurve
 from equipoise.compose import compose
 from equipoise.config.checks import check_curve_on_model
 from equipoise.errors import UserError
-from equipoise.run import execute, instantiate_curve
+from equipoise.running.api import checked, execute, instantiate_curve
 
 
 def test_the_choice_builds_the_default_curve_and_typed_values_change_it() -> None:
@@ -50,7 +49,7 @@ def test_wrong_values_are_refused_with_what_is_right() -> None:
 
 def test_training_refuses_it_before_anything_is_started(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"evaluate\.py ckpt_path="):
-        launch.check(["anytime=curve"], multirun=False)
+        checked(["anytime=curve"])
     with pytest.raises(UserError, match=r"evaluate\.py ckpt_path="):
         execute(compose(["anytime=curve"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import pytest
 
-from equipoise import launch
+from equipoise.commands import multirun
+from equipoise.commands.arguments import configured
 from equipoise.compose import compose
-from equipoise.flags import split
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -28,9 +28,9 @@ EXAMPLE = re.compile(
 )
 TRAIN_AND_TEST = """
 import sys, pytest
-from equipoise.command_line import train
+from equipoise.commands import train
 choices = ["task=bars", "model=perceptron", "solver=heavy_ball", "gradient=rayleigh"]
-assert train([*choices, "debug=smoke", "run_dir=run"]) == 0
+assert train.main([*choices, "debug=smoke", "run_dir=run"]) == 0
 sys.exit(pytest.main(["-p", "no:cacheprovider", "tests"]))
 """
 PLACEHOLDERS = {"<run>": "runs/run", "<task>": "digits", "<folder>": "tests/conf"}
@@ -93,10 +93,14 @@ def test_the_pages_hold_what_the_other_tests_look_for() -> None:
 def test_a_command_composes(page: str, arguments: str, examples_conf: Path) -> None:
     for placeholder, value in PLACEHOLDERS.items():
         arguments = arguments.replace(placeholder, value)
-    flags, overrides = split(shlex.split(arguments, comments=True))
+    words = shlex.split(arguments, comments=True)
+    if "--help" in words:
+        return
+    typed = configured("train.py", str, words)
+    overrides = typed.overrides
     if not any(line.startswith("hydra.searchpath=") for line in overrides):
         overrides = [f"hydra.searchpath=[file://{examples_conf}]", *overrides]
-    jobs = launch.jobs(overrides) if launch.is_multirun(flags) else [overrides]
+    jobs = multirun.jobs(overrides) if typed.multirun else [overrides]
     for job in jobs:
         config = compose(job).config
         assert {"model", "task", "trainer"} <= set(config)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.command_line import answered
+from equipoise.commands import exit_status
 from equipoise.interrupts import Stopped, stoppable
 from tests.end_to_end.conftest import ROOT, SMALL, environment, heed_interrupts
 
@@ -48,7 +48,7 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
 def test_every_command_answers_a_signal_in_a_sentence(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert answered(lambda: send(number)) == 130
+    assert exit_status(send, number) == 130
     assert capsys.readouterr().err == "Interrupted before there was anything to keep\n"
 
 

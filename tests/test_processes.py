@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import equipoise
-from equipoise.command_line import train
+from equipoise.commands import train
 from equipoise.processes import ADDRESSES, global_batch
 
 SMALL = [
@@ -71,7 +71,7 @@ def test_jobs_of_a_multirun_have_two_processes_each(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train.py"])
-    assert train(["-m", "seed=1,2", "strategy=ddp_cpu", *SMALL]) == 0
+    assert train.main(["-m", "seed=1,2", "strategy=ddp_cpu", *SMALL]) == 0
     (sweep,) = (tmp_path / "multirun").iterdir()
     jobs = [path for path in sweep.iterdir() if path.is_dir()]
     assert {json.loads((job / "metrics.json").read_text())["steps"] for job in jobs} == {2}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -49,7 +51,7 @@ def test_extras_that_are_named_exist_and_all_are_in_the_readme() -> None:
 def test_python_m_equipoise_trains_and_evaluates(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert commands.run(words) == 0
+    assert commands.exit_status(commands.run, words) == 0
     assert said in capsys.readouterr().out
 
 
@@ -58,3 +60,14 @@ def test_the_readme_links_every_page_on_solvers_and_gradients() -> None:
     for folder in ("solvers", "gradients"):
         pages = [page.relative_to(ROOT).as_posix() for page in (ROOT / "docs" / folder).iterdir()]
         assert [page for page in pages if f"]({page})" not in readme] == []
+
+
+def test_what_needs_hydra_is_imported_when_it_is_asked_for() -> None:
+    lines = [
+        "import sys, equipoise",
+        "assert not {'hydra', 'omegaconf', 'torch'} & set(sys.modules)",
+        "assert {'run', 'build', 'evaluate'} <= set(equipoise.__all__)",
+        "assert all(callable(getattr(equipoise, name)) for name in ('run', 'build', 'evaluate'))",
+        "assert 'torch' not in sys.modules",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)

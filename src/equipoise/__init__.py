@@ -1,10 +1,21 @@
 """Equipoise: train models whose output is an equilibrium z* = f(z*, x)."""
 
-# The function `run` shares its name with the module that holds it: importing it here, where the
-# package is made, lets `equipoise.run(...)` be the function from then on. Both modules are light.
+from typing import TYPE_CHECKING, Any
+
 from equipoise import interop
-from equipoise.run import build, run
+
+if TYPE_CHECKING:
+    from equipoise.running.api import build, evaluate, run
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "build", "interop", "run"]
+__all__ = ["__version__", "build", "evaluate", "interop", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs Hydra when it is asked for: the layers and solvers do without."""
+    if name not in ("build", "evaluate", "run"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from equipoise.running import api
+
+    return getattr(api, name)

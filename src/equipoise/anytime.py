@@ -14,7 +14,6 @@ import torch
 
 from equipoise import results
 from equipoise.callbacks import ConvergenceMonitor
-from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.first_solutions import FirstSolutions, agreement
 from equipoise.equilibrium import (
     Equilibrium,
@@ -23,6 +22,7 @@ from equipoise.equilibrium import (
     with_budget,
     zero_start,
 )
+from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.errors import UserError
 
 Start = Literal["zero", "random", "model"]

@@ -16,8 +16,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from equipoise import machine
-from equipoise.config import checks
+from equipoise.config import checks, machine
 from equipoise.config.about import about, check_about
 from equipoise.config.overrides import (
     MAY_BE_NULL,
@@ -114,19 +113,45 @@ def compose(typed: Sequence[str]) -> Composition:
     """
     words = Typed.of(typed)
     size = words.value("model.size")
-    skeleton, choices, added = with_implied_choices(words.groups, size)
-    check_choices(skeleton, choices, words)
-    apply_recipe(skeleton, choices)
+    config, choices = with_implied_choices(words.groups, size)
+    check_choices(config, choices, words)
+    defaults = copy.deepcopy(config)
+    apply_recipe(defaults, choices)
     for override in words.values:
-        check_value(override, skeleton, choices)
-    config = skeleton
-    if words.values:
-        lines = [override.input_line or "" for override in words.overrides]
-        config, choices = composed_by_hydra([*lines, *added])
-        _fit_recipe_to_size(config, size)
+        check_value(override, defaults, choices)
+        set_value(config, override)
     apply_recipe(config, choices, typed=words.keys)
     finish(config, choices, words)
     return Composition(config, choices, list(typed))
+
+
+def set_value(config: DictConfig, override: Override) -> None:
+    """Change, add or leave out one setting, as Hydra does."""
+    key, value = override.key_or_group, override.value()
+    parent, _, name = key.rpartition(".")
+    adds = override.is_add() or override.is_force_add()
+    if override.is_delete():
+        _check_deleted(override, config)
+        with open_dict(config):
+            del (OmegaConf.select(config, parent) if parent else config)[name]
+    elif override.is_add() and not isinstance(value, dict | list) and _is_there(config, key):
+        raise UserError(f"{override.input_line}: {key} is there already; type it without the +")
+    else:
+        OmegaConf.update(config, key, value, merge=True, force_add=adds)
+
+
+def _check_deleted(override: Override, config: DictConfig) -> None:
+    """Raise UserError where ~key=value names another value than is there."""
+    there = OmegaConf.select(config, override.key_or_group, throw_on_missing=False)
+    if override.value() is not None and override.value() != there:
+        raise UserError(
+            f"{override.input_line}: {override.key_or_group} is {there}; to leave it out type "
+            f"~{override.key_or_group} alone"
+        )
+
+
+def _is_there(config: DictConfig, key: str) -> bool:
+    return OmegaConf.select(config, key, throw_on_missing=False) is not None
 
 
 def check_choices(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
@@ -207,7 +232,7 @@ def with_grid(typed: Sequence[str]) -> list[str]:
 
 def with_implied_choices(
     groups: Sequence[Override], size: Any, preferred: Mapping[str, str] | None = None
-) -> tuple[DictConfig, dict[str, str], list[str]]:
+) -> tuple[DictConfig, dict[str, str]]:
     """Compose with the choices that a recipe makes and the solver that an estimator needs.
 
     Each is added only where none was typed. Adding one may reveal the next (an estimator with a
@@ -224,7 +249,7 @@ def with_implied_choices(
         wanted = _wanted(config, choices, preferred or {})
         new = {g: c for g, c in wanted.items() if g not in typed}
         if all(added.get(group) == choice for group, choice in new.items()):
-            return config, choices, extra
+            return config, choices
         added.update(new)
 
 

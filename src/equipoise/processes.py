@@ -22,7 +22,7 @@ from equipoise.config.about import about
 
 START = (
     "import json, sys; told = json.load(sys.stdin); sys.path[:] = told['path']; "
-    "from equipoise.command_line import told_main; told_main(told)"
+    "from equipoise.commands import join; join(told)"
 )
 GRACE = 30.0
 """Seconds in which the others may end by themselves, and the first notice that one has failed."""
@@ -36,7 +36,7 @@ class ToldProcesses(_SubprocessScriptLauncher):
     Lightning would start the command line, or the user's program, once more in each of them: a
     multirun would begin anew, and a new folder would be chosen.
 
-    told: what `command_line.told_main` needs, as plain containers.
+    told: what `commands.join` needs, as plain containers.
     """
 
     def __init__(self, replaced: _SubprocessScriptLauncher, told: dict[str, Any]) -> None:

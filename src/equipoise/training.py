@@ -25,12 +25,12 @@ from equipoise.callbacks import (
     RunReport,
     TrainingCurve,
 )
-from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.observers import every_callback
 from equipoise.callbacks.training_position import position
 from equipoise.checkpoints import read_checkpoint
 from equipoise.config.stored import finished_epochs
 from equipoise.equilibrium import NotConvergedError
+from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.interrupts import Stopped, stoppable
 

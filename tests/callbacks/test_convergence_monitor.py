@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from equipoise.callbacks import ConvergenceMonitor, TrainingCurve
 from equipoise.equilibrium import Equilibrium, FixedPoint, JacobianFree
-from equipoise.run import quiet_lightning
+from equipoise.running.messages import quiet_lightning
 
 Run = Callable[..., Any]
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 
-from equipoise.building import instantiate
 from equipoise.callbacks import CurveLogger, TrainingCurve
 from equipoise.compose import compose, plain
+from equipoise.running.build import instantiate
 
 
 def chosen_logger(folder: Path) -> CurveLogger:

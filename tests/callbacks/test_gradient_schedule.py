@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from equipoise.callbacks import ConvergenceMonitor, GradientSchedule, Phase, TrainingCurve
-from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.equilibrium import (
     Exact,
     GradientEstimator,
@@ -21,6 +20,7 @@ from equipoise.equilibrium import (
     Unrolled,
     with_budget,
 )
+from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.errors import UserError
 
 Run = Callable[..., Any]

@@ -22,11 +22,11 @@ def test_the_list_names_every_command_with_a_line(
 ) -> None:
     assert commands.run(words) == 0
     lines = capsys.readouterr().out.splitlines()
-    for name in commands.names():
+    for name in commands.NAMES:
         (line,) = [line for line in lines if line.startswith(f"  {name} ")]
         assert len(line.removeprefix(f"  {name}").strip()) > 10
         assert len(line) <= 100
-    assert "import-weights" in commands.names()
+    assert "import-weights" in commands.NAMES
 
 
 def test_an_unknown_command_is_answered_with_the_nearest() -> None:

@@ -10,7 +10,7 @@ import torch
 from equipoise import commands
 from equipoise.commands.generate import context_of, parse, summary
 from equipoise.errors import UserError
-from equipoise.run import run
+from equipoise.running.api import run
 
 TEXT = "the cat sat on the mat. the dog sat on the log.\n" * 60
 
@@ -115,7 +115,7 @@ def test_the_summary_compares_the_end_with_the_beginning() -> None:
 
 
 def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    assert generate("--help") == 0
+    assert commands.exit_status(generate, "--help") == 0
     shown = capsys.readouterr().out
     for setting in ("prompt", "length", "temperature", "top_p", "greedy", "seed", "device"):
         assert f"  {setting}" in shown

@@ -18,7 +18,7 @@ from equipoise import commands
 from equipoise.checkpoints import read_checkpoint
 from equipoise.errors import UserError
 from equipoise.models import MDEQ
-from equipoise.run import evaluate
+from equipoise.running.api import evaluate
 from tests.interop.published_mdeq import SMALL, configuration, published, small_network
 
 

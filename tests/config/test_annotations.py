@@ -81,6 +81,19 @@ class Part(Base):
 class Plain(Base):
     pass
 
+class Between(Part):
+    third = 1
+
+@dataclass(kw_only=True)
+class Settled(Between, Base):
+    first: int = field(default=1, init=False)
+    size: int = 2
+    fourth: bool = True
+
+@dataclass
+class Written(Base):
+    def __init__(self, other: str) -> None: ...
+
 def function(a: "int | None", *, b: list[int], **rest: str): ...
 """
 
@@ -95,6 +108,9 @@ def test_dataclasses_functions_and_names_of_other_modules(tmp_path: Path, monkey
     assert list(parameters("package_of_a_user.Part")) == ["first", "second", "size"]
     assert parameters("package_of_a_user.Part")["second"] == float | None
     assert parameters("package_of_a_user.parts.Plain") == {"first": int}
+    settled = {"second": float | None, "size": int, "fourth": bool}
+    assert parameters("package_of_a_user.parts.Settled") == settled
+    assert parameters("package_of_a_user.parts.Written") == {"other": str}
     assert parameters("package_of_a_user.function") == {"a": int | None, "b": list[int]}
     assert "package_of_a_user" not in sys.modules
 

@@ -157,7 +157,7 @@ def test_nor_anywhere_else(target: str) -> None:
 @pytest.mark.parametrize(
     "target",
     ["mkdir", "", "torch..x", "torch.nn.Linear()", "torch._C.PyTorchFileWriter", 7, "torch.é",
-     "equipoise.run.sys.exit", "torch.utils.cpp_extension.subprocess.Popen"],
+     "equipoise.running.api.sys.exit", "torch.utils.cpp_extension.subprocess.Popen"],
 )  # fmt: skip
 def test_a_name_that_is_no_class_is_refused(target: Any) -> None:
     node = {"_target_": target}

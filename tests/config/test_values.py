@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from equipoise import launch
 from equipoise.compose import compose
 from equipoise.errors import UserError
+from equipoise.running.api import checked
 
 ROOT = Path(__file__).parents[2]
 DOCS = "task=python_docs"
@@ -114,9 +114,9 @@ def test_an_empty_list_of_a_group_is_none_of_it(group):
 
 LIGHT = """
 import sys
-from equipoise import command_line
+from equipoise.commands import exit_status, train
 for line in sys.argv[1:]:
-    assert command_line.answered(lambda: command_line.train(line.split())) == 2, line
+    assert exit_status(train.main, line.split()) == 2, line
 heavy = {"torch", "lightning", "numpy", "pydantic"} & set(sys.modules)
 assert not heavy, heavy
 """
@@ -161,5 +161,5 @@ def test_a_refusal_that_needs_no_torch_takes_little_time(typed: str, tmp_path: P
 
 def test_the_configuration_can_be_shown_without_the_data():
     with pytest.raises(UserError, match="has to be fetched"):
-        launch.check(["task=cityscapes"], multirun=False)
-    launch.check(["task=cityscapes"], multirun=False, surroundings=False)
+        checked(["task=cityscapes"])
+    checked(["task=cityscapes"], surroundings=False)

@@ -13,10 +13,10 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from equipoise import training
-from equipoise.building import build_run
 from equipoise.compose import compose
 from equipoise.errors import RunInterrupted
-from equipoise.run import _prepare, run
+from equipoise.running.api import _prepare, run
+from equipoise.running.build import build_run
 
 NETWORK = ("model.channels=[8,8]", "model.head_channels=[2,4]", "model.final_channels=16",
            "model.groups=4", "solver.max_steps=4", "model.dropout=0.2")  # fmt: skip

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from equipoise.run import run
+from equipoise.running.api import run
 from tests.end_to_end.resuming import (
     BATCHES,
     TASKS,

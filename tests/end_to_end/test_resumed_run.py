@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +16,11 @@ import torch
 from lightning.pytorch import Callback
 
 from equipoise import training
-from equipoise.building import build_run
 from equipoise.compose import compose
 from equipoise.errors import RunFailed, RunInterrupted, UserError
-from equipoise.resuming import settle_wandb_run
-from equipoise.run import _prepare, evaluate, run
+from equipoise.running.api import _prepare, evaluate, run
+from equipoise.running.build import build_run
+from equipoise.running.resuming import settle_wandb_run
 from tests.end_to_end.resuming import TASKS, checkpoint, curve, resumed
 
 pytestmark = [
@@ -272,8 +271,7 @@ def test_an_interrupted_evaluation_keeps_what_was_reached(
         built.trainer.callbacks.insert(0, SignalIn(signal.SIGINT, "on_test_batch_start"))
         return built
 
-    # the package has a function of the module's name
-    monkeypatch.setattr(sys.modules["equipoise.run"], "build_run", with_signal)
+    monkeypatch.setattr("equipoise.running.build.build_run", with_signal)
 
     def test() -> None:
         with pytest.raises(RunInterrupted, match="Interrupted; what was measured is in"):

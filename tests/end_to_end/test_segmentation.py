@@ -11,8 +11,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 
-from segmentation_files import blocks, noise, plain_folder, street_folder, write
-
+from tests.data.images.segmentation_files import blocks, noise, plain_folder, street_folder, write
 from tests.end_to_end.conftest import SMALL
 
 pytestmark = pytest.mark.end_to_end

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.run import run
+from equipoise.running.api import run
 
 QUIET = ("logger=none", "strategy=cpu")
 

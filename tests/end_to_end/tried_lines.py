@@ -48,10 +48,10 @@ def prepare() -> None:
     import matplotlib.pyplot  # noqa: F401
     import torch
 
-    import equipoise.building
     import equipoise.callbacks
     import equipoise.data
     import equipoise.interop
+    import equipoise.running.build
     import equipoise.tasks
     import equipoise.training  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""The adaptive softmax: a distribution, the same losses by both ways, ties, ignored targets."""
+"""Adaptive softmax and embedding: one distribution, its losses, ties, and look-ups written out."""
 
 from __future__ import annotations
 
@@ -110,3 +110,64 @@ def test_losses_stay_in_float32_under_autocast() -> None:
     assert losses.dtype == torch.float32
     expected = softmax.token_losses(hidden.float(), targets)
     torch.testing.assert_close(losses, expected, rtol=2e-2, atol=2e-2)
+
+
+def test_clusters_cover_the_vocabulary() -> None:
+    clusters = VocabularyClusters(200, [40, 80, 160])
+    assert (clusters.first, clusters.end) == ((0, 40, 80, 160), (40, 80, 160, 200))
+    assert clusters.sizes == [40, 40, 80, 40]
+    assert clusters.widths(64, 4) == [64, 16, 4, 1]
+
+
+@pytest.mark.parametrize("vocabulary", [30, 40])
+def test_cutoffs_beyond_the_vocabulary_are_dropped(vocabulary: int) -> None:
+    assert len(VocabularyClusters(vocabulary, [40, 80])) == 1
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "cutoffs", "said"),
+    [(0, [], "at least one symbol"), (9, [3, 3], "must rise"), (9, [0, 3], "must rise")],
+)
+def test_nonsense_is_refused(vocabulary: int, cutoffs: list[int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        VocabularyClusters(vocabulary, cutoffs)
+
+
+def test_an_embedding_that_vanishes_is_refused() -> None:
+    with pytest.raises(ValueError, match="leaves nothing for cluster 3"):
+        VocabularyClusters(9, [2, 4]).widths(8, 4)
+    with pytest.raises(ValueError, match="divisor must be at least 1"):
+        VocabularyClusters(9, [2, 4]).widths(8, 0)
+
+
+FEW = VocabularyClusters(20, [4, 11])
+TOKENS = torch.arange(20).view(4, 5)
+
+
+def test_each_token_is_embedded_by_its_cluster() -> None:
+    embedding = AdaptiveEmbedding(FEW, 8, embedding_width=12, divisor=2)
+    expected = [
+        table @ projection.T
+        for table, projection in zip(embedding.tables, embedding.projections, strict=True)
+    ]
+    torch.testing.assert_close(embedding(TOKENS).flatten(0, 1), torch.cat(expected) * 8**0.5)
+    assert [tuple(table.shape) for table in embedding.tables] == [(4, 12), (7, 6), (9, 3)]
+
+
+@pytest.mark.parametrize(("width", "projections"), [(8, 0), (12, 1)])
+def test_divisor_one_is_one_table(width: int, projections: int) -> None:
+    embedding = AdaptiveEmbedding(FEW, width, embedding_width=8)
+    assert (len(embedding.tables), len(embedding.projections)) == (1, projections)
+    assert embedding(TOKENS).shape == (4, 5, width)
+
+
+def test_the_scale_can_be_given() -> None:
+    embedding = AdaptiveEmbedding(FEW, 8, scale=1.0)
+    torch.testing.assert_close(embedding(TOKENS).flatten(0, 1), embedding.tables[0])
+
+
+def test_gradients_reach_the_rows_that_occur_alone() -> None:
+    embedding = AdaptiveEmbedding(FEW, 8, divisor=2)
+    embedding(torch.tensor([[2, 13]])).sum().backward()
+    touched = [t.grad.abs().sum(dim=1).nonzero().flatten().tolist() for t in embedding.tables]
+    assert touched == [[2], [], [2]]

@@ -1,7 +1,8 @@
-"""Relative attention against the same written out with loops, and its derivatives."""
+"""Relative attention against the same written out with loops; derivatives; positions."""
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import pytest
@@ -117,3 +118,17 @@ def test_it_runs_under_autocast() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="3 heads do not divide a width of 8"):
         RelativeAttention(8, 3)
+
+
+def test_rows_run_from_the_farthest_to_distance_zero() -> None:
+    rows = SinusoidalPositions(6).double()(4)
+    for row, distance in zip(rows, (3, 2, 1, 0), strict=True):
+        angles = [distance * 10000 ** (-2 * i / 6) for i in range(3)]
+        expected = [*map(math.sin, angles), *map(math.cos, angles)]
+        torch.testing.assert_close(row.tolist(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [0, 7])
+def test_an_odd_width_is_refused(width: int) -> None:
+    with pytest.raises(ValueError, match="even width"):
+        SinusoidalPositions(width)

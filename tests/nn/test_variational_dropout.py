@@ -1,11 +1,11 @@
-"""Variational dropout: whole channels, unit mean, absent when there is none."""
+"""Variational dropout: whole channels and shared time steps, unit mean, absent when not wanted."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from equipoise.nn import apply_mask, channel_mask
+from equipoise.nn import apply_mask, channel_mask, sequence_mask
 
 
 def test_mask_drops_whole_channels_of_a_sample_with_unit_mean() -> None:
@@ -36,3 +36,17 @@ def test_without_mask_features_are_untouched() -> None:
 def test_impossible_probability(probability: float) -> None:
     with pytest.raises(ValueError, match="probability"):
         channel_mask(torch.zeros(1, 1), 1, probability)
+
+
+def test_a_mask_has_mean_one_and_two_values() -> None:
+    torch.manual_seed(0)
+    mask = sequence_mask(torch.zeros(1, dtype=torch.float64), (50, 1, 400), 0.2)
+    assert mask.dtype == torch.float64
+    assert set(mask.unique().tolist()) == {0.0, 1.25}
+    assert mask.mean().item() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.0])
+def test_a_probability_outside_its_range_is_refused(probability: float) -> None:
+    with pytest.raises(ValueError, match=r"lies in \[0, 1\)"):
+        sequence_mask(torch.zeros(1), (1,), probability)

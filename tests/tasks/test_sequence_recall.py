@@ -11,7 +11,7 @@ from recurrent import Recurrent
 from test_token_prediction import trainer
 from torch import Tensor, nn
 
-from equipoise.data.copy_memory import CopyMemory
+from equipoise.data.text.copy_memory import CopyMemory
 from equipoise.tasks import SequenceRecall
 from equipoise.tasks.schedules import Constant
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from equipoise.command_line import answered, train
+from equipoise.commands import exit_status, train
 from equipoise.compose import compose
 from equipoise.errors import UserError
-from equipoise.run import evaluate, run
+from equipoise.running.api import evaluate, run
 from equipoise.summary import number, print_result
 
 TEXT = "the cat sat on the mat. the dog sat on the log.\n" * 60
@@ -131,7 +131,7 @@ def test_bad_text_is_one_sentence_and_status_2(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])
     typed = ["task=text_folder", f"task.path={tmp_path}", "run_dir=run"]
-    assert answered(lambda: train(typed)) == 2
+    assert exit_status(train.main, typed) == 2
     written = capsys.readouterr()
     assert said in written.err
     assert written.err.count("\n") == 1

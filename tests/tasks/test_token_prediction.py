@@ -12,9 +12,8 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from recurrent import Recurrent
 from torch import Tensor
 
-from equipoise.data.corpus import Corpus, encode
-from equipoise.data.text_data_module import TextDataModule
-from equipoise.data.vocabulary import Characters
+from equipoise.data.text.module import Corpus, TextDataModule, encode
+from equipoise.data.text.vocabulary import Characters
 from equipoise.errors import UserError
 from equipoise.tasks import LanguageModelling
 from equipoise.tasks.schedules import Constant

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from equipoise.callbacks.accumulator import Accumulator
 from equipoise.callbacks.curve_source import CurveSource, Row, write_row
-from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.solve_statistics import SolveStatistics, number
 from equipoise.equilibrium import Equilibrium, SolveReport
+from equipoise.equilibrium.layer import equilibrium_layers
 
 
 class LayerStatistics(Accumulator):

@@ -6,8 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 
-from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.observers import Observer
+from equipoise.equilibrium.layer import equilibrium_layers
 
 KEY = "gradient_estimators"
 

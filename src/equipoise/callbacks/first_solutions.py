@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.observers import Observer
+from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.equilibrium.state import Layout, State
 
 

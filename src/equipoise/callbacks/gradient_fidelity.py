@@ -14,7 +14,6 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch import Tensor, nn
 
 from equipoise.callbacks.curve_source import CurveSource, Row
-from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.finite_mean import FiniteMean
 from equipoise.callbacks.first_samples import first_samples
 from equipoise.callbacks.preserved_state import preserved
@@ -28,7 +27,8 @@ from equipoise.equilibrium import (
     SolveReport,
     gradient_fidelity,
 )
-from equipoise.equilibrium.gradients.leaves import leaf_tensors
+from equipoise.equilibrium.backward_graph import leaf_tensors
+from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.errors import UserError
 
 NAMES = ("cosine", "norm_ratio", "reference_residual")

@@ -11,10 +11,10 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from equipoise.callbacks.curve_source import write_row
-from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.observers import Observer
 from equipoise.equilibrium import Equilibrium
 from equipoise.equilibrium.gradients import GradientEstimator, with_budget
+from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.equilibrium.solvers import Solver
 from equipoise.errors import UserError
 

@@ -1,50 +1,30 @@
 """`python -m equipoise <command>`: one module a command, named as it is typed.
 
 A module's docstring is what the list of commands shows; its function `main(arguments)` runs the
-command and returns the exit status. A new module in this folder is a new command.
+command and returns the exit status. What the commands share is in `arguments`, `showing` and
+`multirun`.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from pkgutil import iter_modules
 from types import ModuleType
-from typing import NoReturn
+from typing import Any
 
 from equipoise import __version__
-from equipoise.errors import UserError, nearest
+from equipoise.errors import RunFailed, RunInterrupted, UserError, nearest
+from equipoise.interrupts import STATUS, Stopped, end_at_next, leave, stoppable
 
+NAMES = ("evaluate", "generate", "import-weights", "query", "train")
 HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).
 
 usage: python -m equipoise <command> [arguments]     (python -m equipoise <command> --help)
 """
 FOOT = "In a clone train.py and evaluate.py are the first two: python train.py --help"
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser of a command's arguments that reports what is wrong as all the rest does."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UserError with argparse's sentence, which the command line prints."""
-        raise UserError(f"{message}; see {self.prog} --help")
-
-
-def names() -> list[str]:
-    """The commands, as they are typed."""
-    return [module.name.replace("_", "-") for module in iter_modules(__path__)]
-
-
-def summary(name: str) -> str:
-    """The line of the list on one command."""
-    documentation = _module(name).__doc__ or ""
-    return documentation.strip().splitlines()[0]
-
-
-def page() -> str:
-    """The list of all commands."""
-    return "\n".join([HEAD, *(f"  {name:<18} {summary(name)}" for name in names()), "", FOOT])
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -56,14 +36,65 @@ def run(arguments: Sequence[str]) -> int:
         print(page())
         return 0
     if arguments[0] == "--version":
-        print(f"equipoise {__version__}")
+        print(version())
         return 0
     name, *rest = arguments
-    if name not in names():
-        hint = nearest(name, names()) or f"; commands: {', '.join(names())}"
+    if name not in NAMES:
+        hint = nearest(name, NAMES) or f"; commands: {', '.join(NAMES)}"
         raise UserError(f"there is no command '{name}'{hint}")
     status: int = _module(name).main(rest)
     return status
+
+
+def page() -> str:
+    """The list of all commands."""
+    return "\n".join([HEAD, *(f"  {name:<18} {summary(name)}" for name in NAMES), "", FOOT])
+
+
+def summary(name: str) -> str:
+    """The line of the list on one command."""
+    documentation = _module(name).__doc__ or ""
+    return documentation.strip().splitlines()[0]
+
+
+def version() -> str:
+    """The line of --version."""
+    return f"equipoise {__version__}"
+
+
+def exit_status(command: Callable[..., int], *arguments: Any) -> int:
+    """The exit status of a command: 2 with one sentence for the user's errors, 1 if a run fails."""
+    try:
+        with stoppable():
+            return command(*arguments)
+    except Stopped:
+        end_at_next()
+        print("Interrupted before there was anything to keep", file=sys.stderr)
+        return STATUS
+    except UserError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") or "debug=smoke" in sys.argv:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunInterrupted as stop:
+        end_at_next()
+        print(stop, file=sys.stderr)
+        return STATUS
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - closed by the end of the process
+        return 0
+    except RunFailed as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    except SystemExit as end:  # argparse's way to end after a page of help
+        return int(end.code or 0)
+
+
+def join(job: Mapping[str, Any]) -> None:
+    """One of a run's other processes: do the first one's job with it, and end in silence."""
+    from equipoise.running.api import take_part
+
+    leave(exit_status(take_part, job))
 
 
 def _module(name: str) -> ModuleType:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from equipoise import command_line
+from equipoise.commands.arguments import check_evaluation, configured
+from equipoise.commands.showing import show
+from equipoise.config import help_page
+from equipoise.running.api import evaluate, evaluation_of
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run `evaluate.py` with the arguments; returns the exit status."""
-    return command_line.evaluation(arguments)
+def main(words: Sequence[str]) -> int:
+    """Evaluate a checkpoint, or show its settings; returns 0. Raises UserError."""
+    arguments = configured("evaluate.py", lambda: help_page.EVALUATE, words)
+    check_evaluation(arguments)
+    if arguments.cfg:
+        config = evaluation_of(arguments.overrides).config
+        return show(config, arguments.package, arguments.resolve)
+    evaluate(*arguments.overrides)
+    return 0

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from equipoise.checkpoints import read_checkpoint
+from equipoise.commands.arguments import Parser
 from equipoise.config.signatures import as_packages, check_targets
 from equipoise.config.stored import stored_run
 from equipoise.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from equipoise.data.vocabulary import Vocabulary
+    from equipoise.data.text.vocabulary import Vocabulary
     from equipoise.tasks.generation import Generator
 
-HELP = """Continue a text with a trained language model, token by token.
-
-usage: python -m equipoise generate ckpt_path=<run>/checkpoints/best.ckpt [setting=value ...]
-
+USAGE = """%(prog)s ckpt_path=<run>/checkpoints/best.ckpt [setting=value ...]"""
+SETTINGS = """the settings, whose values are taken exactly as they stand:
+  ckpt_path=<file>     a checkpoint of a language-modelling run
   prompt="Once upon"   the text to continue, exactly as typed; nothing: begin anew
   length=256           how many tokens (characters, words or parts of words) to add
   temperature=1.0      below 1 keeps to what is likely, above 1 departs from it
@@ -52,18 +53,15 @@ class Request:
     trust: tuple[str, ...] = ()
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(words: Sequence[str]) -> int:
     """Write the text to the terminal as it comes; returns 0. Raises UserError."""
-    if {"--help", "-h"} & set(arguments):
-        print(HELP)
-        return 0
-    request = parse(arguments)
+    request = parse(words)
     generator, vocabulary = restore(request)
     write(request, generator, vocabulary)
     return 0
 
 
-def parse(arguments: Sequence[str]) -> Request:
+def parse(words: Sequence[str]) -> Request:
     """Read key=value words, whose values are taken as they stand.
 
     Raises UserError for an unknown key, a value of the wrong kind, or without a checkpoint.
@@ -72,7 +70,7 @@ def parse(arguments: Sequence[str]) -> Request:
                              "top_p": float, "greedy": truth, "trust": packages}  # fmt: skip
     known = [field.name for field in fields(Request)]
     request = Request()
-    for argument in arguments:
+    for argument in _parser().parsed(words).settings:
         key, equals, value = argument.partition("=")
         if key not in known or not (equals or key == "greedy"):
             hint = nearest(key, known) or "; see python -m equipoise generate --help"
@@ -83,6 +81,15 @@ def parse(arguments: Sequence[str]) -> Request:
             raise UserError(f"generate: {key}={value} is not of the kind of the default") from error
     check(request)
     return request
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "python -m equipoise generate", __doc__, usage=USAGE, epilog=SETTINGS,
+        formatter_class=RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("settings", nargs="*", metavar="setting=value", help="see below")
+    return parser
 
 
 def truth(value: str) -> bool:
@@ -127,9 +134,9 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
             f"the checkpoint {request.ckpt_path} of task={checkpoint['choices'].get('task')} has "
             "no vocabulary: generate needs one of a language-modelling task"
         )
-    from equipoise.building import restored_model
-    from equipoise.data.vocabulary import vocabulary_from_state
-    from equipoise.run import quiet_lightning
+    from equipoise.data.text.vocabulary import vocabulary_from_state
+    from equipoise.running.build import restored_model
+    from equipoise.running.messages import quiet_lightning
     from equipoise.tasks.generation import Generator, Sampling
 
     quiet_lightning()
@@ -150,7 +157,7 @@ def context_of(task: dict[str, Any]) -> int:
 
 def write(request: Request, generator: Generator, vocabulary: Vocabulary) -> None:
     """Print prompt and continuation as they come, then on stderr how long each token took."""
-    from equipoise.data.text_stream import TextStream
+    from equipoise.data.text.vocabulary import TextStream
 
     prompt = encoded_prompt(request.prompt, vocabulary)
     stream = TextStream(vocabulary)

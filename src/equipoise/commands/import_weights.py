@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from equipoise import interop
-from equipoise.commands import Parser
+from equipoise.commands.arguments import Parser
 from equipoise.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from equipoise.compose import Composition
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(words: Sequence[str]) -> int:
     """Read, convert, write; returns 0. Raises UserError where one of the files does not serve."""
-    given = _parser().parse_args(arguments)
-    weights_file, target = Path(given.weights), Path(given.out)
-    family = interop.family_module(given.family)
+    arguments = _parser().parsed(words)
+    weights_file, target = Path(arguments.weights), Path(arguments.out)
+    family = interop.family_module(arguments.family)
     if target.exists():
         raise UserError(f"{target} exists already; name a new file")
-    config = read_configuration(Path(given.configuration))
+    config = read_configuration(Path(arguments.configuration))
     weights = read_weights(weights_file)
     try:
         model = family.from_reference(config, weights)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{weights_file} and {given.configuration}: {error}") from error
+        raise UserError(f"{weights_file} and {arguments.configuration}: {error}") from error
     from equipoise.compose import compose
 
     composition = compose(family.overrides(config, weights))
@@ -98,8 +98,8 @@ def checkpoint(composition: Composition, model: nn.Module) -> dict[str, Any]:
     """
     import lightning
 
-    from equipoise.building import build_task
     from equipoise.compose import plain, storable
+    from equipoise.running.build import build_task
 
     config = plain(composition.config, resolve=True)
     task = build_task(config)

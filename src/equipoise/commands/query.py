@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.checkpoints import read_checkpoint
-from equipoise.commands import Parser
+from equipoise.commands.arguments import Parser
 from equipoise.config.signatures import as_packages, check_targets
-from equipoise.config.stored import stored_run
-from equipoise.errors import UserError
+from equipoise.config.stored import Stored, stored_run
+from equipoise.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from equipoise.privacy import Answer, RangeEstimate
@@ -18,27 +20,26 @@ if TYPE_CHECKING:
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(words: Sequence[str]) -> int:
     """Print the answer; returns 0. Raises UserError."""
-    given = _parser().parse_args(arguments)
-    file = checkpoint_of(Path(given.run))
+    arguments = _parser().parsed(words)
+    file = checkpoint_of(Path(arguments.run))
     checkpoint = read_checkpoint(file)
-    check_targets(stored_run(checkpoint, file).config, as_packages(given.trust))
-    task = checkpoint["config"]["task"]
-    if checkpoint["choices"].get("task") != "range_query" and not task.get("epsilon"):
+    stored = stored_run(checkpoint, file)
+    check_targets(stored.config, as_packages(arguments.trust))
+    task = stored.config["task"]
+    if stored.choices.get("task") != "range_query" and not task.get("epsilon"):
         raise UserError(
-            f"{given.run} is a run of task={checkpoint['choices'].get('task')}; queries are "
+            f"{arguments.run} is a run of task={stored.choices.get('task')}; queries are "
             "answered by a run of task=range_query"
         )
-    from equipoise.range_conditions import Attribute, read_ranges, written
-
     ends = task.get("limits") or [None] * len(task["domain"])
     attributes = [
         Attribute(name, size, end)
         for name, size, end in zip(task["columns"], task["domain"], ends, strict=True)
     ]
-    ranges = read_ranges(given.query, attributes)
-    answer = estimate_of(checkpoint).query(*ranges)
+    ranges = read_ranges(arguments.query, attributes)
+    answer = estimate_of(stored, checkpoint["state_dict"]).query(*ranges)
     print(told(answer, written(ranges, attributes), int(task["users"])))
     return 0
 
@@ -79,22 +80,22 @@ def checkpoint_of(run: Path) -> Path:
         if not run.exists():
             raise UserError(f"there is no run at {run}; give runs/range_query/<model>/<time>")
         return run
-    found = [run / "checkpoints" / name for name in CHECKPOINTS]
-    known = next((file for file in found if file.is_file()), None)
-    if known is None:
+    files = [run / "checkpoints" / name for name in CHECKPOINTS]
+    existing = next((file for file in files if file.is_file()), None)
+    if existing is None:
         raise UserError(f"the folder {run} holds no checkpoint of a finished survey")
-    return known
+    return existing
 
 
-def estimate_of(checkpoint: dict[str, Any]) -> RangeEstimate:
+def estimate_of(stored: Stored, state: Mapping[str, Any]) -> RangeEstimate:
     """The answers of the first survey of a checkpoint. Raises UserError where it is unfinished."""
-    from equipoise.building import build_task
     from equipoise.privacy import RoundError
-    from equipoise.run import quiet_lightning
+    from equipoise.running.build import build_task
+    from equipoise.running.messages import quiet_lightning
 
     quiet_lightning()
-    task: Any = build_task(checkpoint["config"])
-    task.load_state_dict(checkpoint["state_dict"])
+    task: Any = build_task(stored.config)
+    task.load_state_dict(state)
     try:
         estimate: RangeEstimate = task.surveys[0].estimate()
     except RoundError as error:
@@ -102,3 +103,95 @@ def estimate_of(checkpoint: dict[str, Any]) -> RangeEstimate:
             f"the survey is not finished: {error} Resume it with ckpt_path=<this checkpoint>"
         ) from error
     return estimate
+
+
+CONDITION = re.compile(
+    r"\s*(.+?)\s+in\s*([\[(])\s*([^,\[\]()]+?)\s*,\s*([^,\[\]()]+?)\s*([\])])\s*"
+)
+LARGEST = 2**53
+FORM = "a condition looks like {} in [10, 200)"
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A column of a survey: its name, its number of cells, and, where it was binned, its limits."""
+
+    name: str
+    size: int
+    limits: Sequence[float] | None = None
+
+    @property
+    def width(self) -> float:
+        """Of a cell, in the column's own unit."""
+        return 1.0 if self.limits is None else (self.limits[1] - self.limits[0]) / self.size
+
+    @property
+    def origin(self) -> float:
+        """Where the first cell begins."""
+        return 0.0 if self.limits is None else self.limits[0]
+
+
+def read_ranges(text: str, attributes: Sequence[Attribute]) -> list[tuple[int, int]]:
+    """A half-open range of cells for each attribute; the whole domain where none is named.
+
+    [a, b) holds a but not b, and so on. Ends in a binned column are taken to the nearest edge of a
+    cell. Raises UserError where the text cannot be read, or a range leaves the domain.
+    """
+    ranges = {attribute.name: (0, attribute.size) for attribute in attributes}
+    named: list[str] = []
+    for part in re.split(r"\s+and\s+", text.strip(), flags=re.IGNORECASE):
+        found = CONDITION.fullmatch(part)
+        if found is None:
+            raise UserError(f"cannot read '{part}': {FORM.format(attributes[0].name)}")
+        name = found[1]
+        if name not in ranges:
+            known = ", ".join(ranges)
+            raise UserError(
+                f"the survey has no attribute '{name}'{nearest(name, ranges) or ';'} it has {known}"
+            )
+        if name in named:
+            raise UserError(f"'{name}' has two conditions: give one range for each attribute")
+        named.append(name)
+        attribute = next(a for a in attributes if a.name == name)
+        ranges[name] = _cells(attribute, found[2], found[3], found[4], found[5])
+    return list(ranges.values())
+
+
+def written(ranges: Sequence[tuple[int, int]], attributes: Sequence[Attribute]) -> str:
+    """The ranges as they were understood, without those that are the whole domain."""
+    parts = [
+        f"{a.name} in [{a.origin + low * a.width:.6g}, {a.origin + high * a.width:.6g})"
+        for (low, high), a in zip(ranges, attributes, strict=True)
+        if (low, high) != (0, a.size)
+    ]
+    return " and ".join(parts) or "everybody"
+
+
+def _cells(
+    attribute: Attribute, opening: str, first: str, second: str, closing: str
+) -> tuple[int, int]:
+    low, high = (_edge(attribute, end) for end in (first, second))
+    if attribute.limits is None:  # between integers it matters whether an end is meant itself
+        low += opening == "("
+        high += closing == "]"
+    if not 0 <= low < high <= attribute.size:
+        least, most = attribute.origin, attribute.origin + attribute.size * attribute.width
+        raise UserError(
+            f"{attribute.name} in {opening}{first}, {second}{closing} must hold something and lie "
+            f"within [{least:g}, {most:g})"
+        )
+    return low, high
+
+
+def _edge(attribute: Attribute, text: str) -> int:
+    """The cell that begins at a number; of a binned column the nearest."""
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise UserError(f"'{text}' is no number; {FORM.format(attribute.name)}") from error
+    position = (number - attribute.origin) / attribute.width
+    if not abs(position) < LARGEST:
+        raise UserError(f"'{text}' lies outside the domain of {attribute.name}")
+    if attribute.limits is None and position != int(position):
+        raise UserError(f"{attribute.name} counts in integers, and {text} is none")
+    return round(position)

@@ -2,11 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
-from equipoise import command_line
+from equipoise.commands import multirun, showing
+from equipoise.commands.arguments import check_flags, configured
+from equipoise.compose import Composition, parse
+from equipoise.config import help_page, machine
+from equipoise.config.checks import check_single_run
+from equipoise.errors import UserError
+from equipoise.hydra_settings import hydra_config, hydra_setting, job_of_hydra
+from equipoise.running import folders
+from equipoise.running.api import checked, execute
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run `train.py` with the arguments; returns the exit status."""
-    return command_line.train(arguments)
+def main(words: Sequence[str]) -> int:
+    """Check what was typed, then run one job, or the jobs of a multirun; returns the exit status.
+
+    Raises UserError before anything is started, RunFailed and RunInterrupted.
+    """
+    arguments = configured("train.py", help_page.text, words)
+    if showing.is_of_hydra(arguments):
+        return showing.show_of_hydra(arguments)
+    overrides = arguments.overrides
+    arguments.multirun |= is_multirun(overrides)
+    check_flags(arguments)
+    if arguments.multirun:
+        return multirun.start(overrides)
+    check_single(overrides)
+    composition = checked(overrides, surroundings=arguments.cfg is None)
+    if arguments.cfg:
+        return showing.show_training(composition, arguments)
+    with job(composition) as directory:
+        execute(composition, directory)
+    return 0
+
+
+def is_multirun(overrides: Sequence[str]) -> bool:
+    """Whether `hydra.mode=MULTIRUN` was typed, which stands for -m."""
+    modes = [str(o.value()) for o in parse(overrides) if o.key_or_group == "hydra.mode"]
+    return modes[-1:] == ["MULTIRUN"]
+
+
+def check_single(overrides: Sequence[str]) -> None:
+    """Raise UserError for what only a multirun does, and for a folder that is named twice."""
+    typed = parse(overrides)
+    check_single_run(typed)
+    keys = {override.key_or_group for override in typed}
+    for name in sorted(keys & {"hydra.sweep.dir", "hydra.sweep.subdir"}):
+        raise UserError(f"{name} belongs to a multirun: add -m, or type run_dir=<folder>")
+    if {"run_dir", "hydra.run.dir"} <= keys:
+        raise UserError("run_dir and hydra.run.dir name the same folder: type one of them")
+    for override in typed:
+        if override.key_or_group.replace("/", ".").startswith("hydra.callbacks"):
+            raise UserError(
+                f"{override.input_line}: Hydra calls them in a multirun alone; a run takes "
+                "callbacks of Lightning, such as +callbacks.mine={_target_: my_package.Mine}"
+            )
+        if override.key_or_group == "hydra.job.chdir" and override.value():
+            raise UserError(
+                f"{override.input_line}: a run stays in the folder where it was started, from "
+                "which all paths are read; leave it out"
+            )
+
+
+@contextmanager
+def job(composition: Composition) -> Iterator[Path]:
+    """The folder of a single run while it is at work, with what Hydra would do around it.
+
+    A process that takes part in the run of another leaves all that to it. Raises UserError where
+    the folder cannot be taken.
+    """
+    settings = hydra_config(composition.typed)
+    typed = any(o.key_or_group == "hydra.run.dir" for o in parse(composition.typed))
+    of_hydra = hydra_setting(settings, "hydra.run.dir") if typed else None
+    directory = folders.run_directory(composition, "train", of_hydra)
+    if not machine.decides(composition.config.trainer):
+        yield directory
+        return
+    record = {hydra_setting(settings, "hydra.output_subdir") or "",
+              f"{hydra_setting(settings, 'hydra.job.name')}.log"}  # fmt: skip
+    with (
+        folders.held(directory, record),
+        job_of_hydra(settings, composition.config, directory),
+    ):
+        yield directory

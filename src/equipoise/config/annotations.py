@@ -53,11 +53,11 @@ def _arguments(definition: Definition) -> dict[str, Any]:
         return _of_function(node, definition.module, first=0)
     if not isinstance(node, ast.ClassDef):
         return {}
-    if _is_dataclass(node):
-        return _fields(node, definition.module)
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             return _of_function(statement, definition.module, first=1)
+    if _is_dataclass(node):
+        return _fields(node, definition.module)
     inherited = (_arguments(base) for base in _bases(node, definition.module))
     return next((arguments for arguments in inherited if arguments), {})
 
@@ -68,14 +68,20 @@ def _of_function(node: ast.FunctionDef, module: str, first: int) -> dict[str, An
 
 
 def _fields(node: ast.ClassDef, module: str) -> dict[str, Any]:
-    """The fields of a dataclass, those of its bases first."""
+    """The fields of a dataclass, those of its bases first, through bases that have none."""
     fields: dict[str, Any] = {}
-    for base in _bases(node, module):
-        if isinstance(base.value, ast.ClassDef) and _is_dataclass(base.value):
+    for base in reversed([*_bases(node, module)]):
+        if isinstance(base.value, ast.ClassDef):
             fields |= _fields(base.value, base.module)
+    if not _is_dataclass(node):
+        return fields
     for statement in node.body:
-        if isinstance(statement, ast.AnnAssign) and _is_given(statement):
-            fields[ast.unparse(statement.target)] = _hint(statement.annotation, module)
+        if isinstance(statement, ast.AnnAssign):
+            name = ast.unparse(statement.target)
+            if _is_given(statement):
+                fields[name] = _hint(statement.annotation, module)
+            else:  # a field that a base takes may be settled here
+                fields.pop(name, None)
     return fields
 
 
@@ -150,7 +156,10 @@ def _statements(module: str) -> list[ast.stmt]:
 def _file(module: str) -> Path | None:
     """The file of a module; only the package at its top is looked for by Python's own rules."""
     top, *inner = module.split(".")
-    spec = importlib.util.find_spec(top) if top else None
+    try:
+        spec = importlib.util.find_spec(top) if top else None
+    except ValueError:  # the module that runs may have none
+        return None
     if spec is None or spec.origin is None:
         return None
     place = Path(spec.origin)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from equipoise.machine import cores
+from equipoise.config.machine import cores
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from equipoise.compose import (
     check_choices,
     check_value,
     finish,
+    set_value,
     with_implied_choices,
 )
 from equipoise.config.about import about, shared_data
@@ -73,7 +74,7 @@ def recompose(stored: Stored, typed: Sequence[str], purpose: Purpose) -> Composi
     reference = _reference(config, fresh)
     for override in words.values:
         check_value(override, reference, choices)
-        _set(config, override)
+        set_value(config, override)
     config.ckpt_path = str(stored.path)
     finish(config, choices, words)
     trusted = as_packages(words.value("trust") or [])
@@ -185,7 +186,7 @@ def _fresh(stored: Stored, words: Typed) -> tuple[DictConfig | None, dict[str, s
     typed = {full_key(override) for override in words.groups}
     groups = [o for o in kept if full_key(o) not in typed] + words.groups
     size = words.value("model.size") or stored.config["model"].get("size")
-    fresh, choices, _ = with_implied_choices(_unique(groups), size, preferred)
+    fresh, choices = with_implied_choices(_unique(groups), size, preferred)
     apply_recipe(fresh, choices)
     return fresh, choices
 
@@ -284,32 +285,3 @@ def _reference(config: DictConfig, fresh: DictConfig | None) -> DictConfig:
         default = value if isinstance(value, dict) else defaults.get(key)
         OmegaConf.update(reference, key, default, force_add=True)
     return reference
-
-
-def _set(config: DictConfig, override: Override) -> None:
-    """Change, add or leave out one setting, as Hydra does."""
-    key, value = override.key_or_group, override.value()
-    parent, _, name = key.rpartition(".")
-    adds = override.is_add() or override.is_force_add()
-    if override.is_delete():
-        _check_deleted(override, config)
-        with open_dict(config):
-            del (OmegaConf.select(config, parent) if parent else config)[name]
-    elif override.is_add() and not isinstance(value, dict | list) and _is_there(config, key):
-        raise UserError(f"{override.input_line}: {key} is there already; type it without the +")
-    else:
-        OmegaConf.update(config, key, value, merge=True, force_add=adds)
-
-
-def _check_deleted(override: Override, config: DictConfig) -> None:
-    """Raise UserError where ~key=value names another value than is there."""
-    there = OmegaConf.select(config, override.key_or_group, throw_on_missing=False)
-    if override.value() is not None and override.value() != there:
-        raise UserError(
-            f"{override.input_line}: {override.key_or_group} is {there}; to leave it out type "
-            f"~{override.key_or_group} alone"
-        )
-
-
-def _is_there(config: DictConfig, key: str) -> bool:
-    return OmegaConf.select(config, key, throw_on_missing=False) is not None

@@ -1,18 +1,17 @@
 """One LightningDataModule a dataset, and the parsing that it needs."""
 
-from equipoise.data.cifar10 import Cifar10
-from equipoise.data.cityscapes import Cityscapes
-from equipoise.data.copy_memory import CopyMemory
-from equipoise.data.digit_scenes import DigitScenes
-from equipoise.data.digits import Digits
-from equipoise.data.digits_and_scenes import DigitsAndScenes
-from equipoise.data.imagenet import ImageNet
-from equipoise.data.penn_treebank import PennTreebank, PennTreebankCharacters
-from equipoise.data.python_docs import PythonDocs
-from equipoise.data.range_query import RangeQuery
-from equipoise.data.segmentation_folder import SegmentationFolder
-from equipoise.data.text_folder import TextFolder
-from equipoise.data.wikitext import WikiText
+from equipoise.data.images.cifar10 import Cifar10
+from equipoise.data.images.cityscapes import Cityscapes
+from equipoise.data.images.digit_scenes import DigitsAndScenes, DigitScenes
+from equipoise.data.images.digits import Digits
+from equipoise.data.images.imagenet import ImageNet
+from equipoise.data.images.segmentation_folder import SegmentationFolder
+from equipoise.data.surveys.range_query import RangeQuery
+from equipoise.data.text.copy_memory import CopyMemory
+from equipoise.data.text.penn_treebank import PennTreebank, PennTreebankCharacters
+from equipoise.data.text.python_docs import PythonDocs
+from equipoise.data.text.text_folder import TextFolder
+from equipoise.data.text.wikitext import WikiText
 
 __all__ = [
     "Cifar10",

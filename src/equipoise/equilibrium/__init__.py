@@ -1,6 +1,11 @@
 """The implicit layer: solvers, gradient estimators, and the layer that joins them. Plain torch."""
 
-from equipoise.equilibrium.fidelity import Fidelity, compare_gradients, gradient_fidelity
+from equipoise.equilibrium.backward_graph import Fidelity, compare_gradients
+from equipoise.equilibrium.diagnostics import (
+    gradient_fidelity,
+    jacobian_spectral_norm,
+    spectral_radius,
+)
 from equipoise.equilibrium.gradients import (
     Auto,
     Exact,
@@ -13,13 +18,12 @@ from equipoise.equilibrium.gradients import (
     Unrolled,
     with_budget,
 )
-from equipoise.equilibrium.initial import MixedStart, StartRule, mixed_start, zero_start
-from equipoise.equilibrium.layer import Equilibrium
+from equipoise.equilibrium.layer import Equilibrium, attach_states
+from equipoise.equilibrium.randomness import MixedStart, StartRule, mixed_start, zero_start
 from equipoise.equilibrium.regularizers import (
     FixedPointCorrection,
     JacobianRegularizer,
     Regularizer,
-    attach_states,
     jacobian_norm,
 )
 from equipoise.equilibrium.solution import NotConvergedError, Solution, SolveReport, Status
@@ -32,7 +36,6 @@ from equipoise.equilibrium.solvers import (
     NewtonKrylov,
     Solver,
 )
-from equipoise.equilibrium.spectrum import jacobian_spectral_norm, spectral_radius
 from equipoise.equilibrium.state import Function, State
 
 __all__ = [

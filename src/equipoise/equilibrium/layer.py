@@ -9,18 +9,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from equipoise.equilibrium.budget_jitter import BudgetJitter
-from equipoise.equilibrium.choices import checked_estimator, checked_solver
-from equipoise.equilibrium.draws import recomputing
-from equipoise.equilibrium.failure import describe_failure, with_fallback
 from equipoise.equilibrium.gradients import GradientEstimator
-from equipoise.equilibrium.gradients.last_evaluation import last_evaluation
-from equipoise.equilibrium.initial import MixedStart, StartRule
-from equipoise.equilibrium.pending import Pending
-from equipoise.equilibrium.regularizers import Regularizer, attach_states
-from equipoise.equilibrium.solution import NotConvergedError, Solution, SolveReport
-from equipoise.equilibrium.solvers import Solver
-from equipoise.equilibrium.solvers.stopping import StoppingRule, resolution
+from equipoise.equilibrium.gradients.estimator import last_evaluation_origin
+from equipoise.equilibrium.randomness import BudgetJitter, MixedStart, StartRule, recomputing
+from equipoise.equilibrium.regularizers import Pending, Regularizer
+from equipoise.equilibrium.solution import (
+    NotConvergedError,
+    Solution,
+    SolveReport,
+    Status,
+    StoppingRule,
+    resolution,
+)
+from equipoise.equilibrium.solvers import FixedPoint, Solver
 from equipoise.equilibrium.state import Function, Layout, State, as_state
 
 OnFailure = Literal["raise", "warn", "fallback"]
@@ -31,21 +32,21 @@ class Equilibrium(nn.Module):
 
     solver, gradient, eval_solver (for evaluation mode, None = solver) are plain attributes.
     on_failure: what to do when samples end without convergence. "raise" raises NotConvergedError;
-    "warn" warns, once a layer; "fallback" solves diverged and non-finite samples anew by damped
+    "warn" warns, once per layer; "fallback" solves diverged and non-finite samples anew by damped
     iteration and keeps the better result. With tol = 0 there is no such test. An estimator's own
     iteration takes the steps that it was told to take: it is judged by `tol` and `stop` of the
-    solver in the report, and only "raise" acts on it. jitter: each solve in
-    training gives up a random number of steps, 0 to jitter. regularizer: what a forward in training
-    leaves for the loss, in `pop_penalty` and `pop_states`. random_start: the part of the samples
-    that start from noise in training (`mixed_start`). start: None, or a rule that replaces the
-    start that the model gives, in training and in evaluation.
+    solver in the report, and only "raise" acts on it. jitter: each solve in training gives up a
+    random number of steps, 0 to jitter. regularizer: what a forward in training leaves for the
+    loss, in `pop_penalty` and `pop_states`. random_start: the fraction of samples started from
+    noise in training (`mixed_start`). start: None, or a rule that replaces the start that the model
+    gives, in training and in evaluation.
 
-    What a forward leaves goes with the next one (`Pending`), so the layer can be copied and pickled
-    at any time. Inside activation checkpointing what is evaluated again draws the same numbers and
-    leaves nothing.
+    What a forward leaves is dropped by the next one (`Pending`), so the layer can be copied and
+    pickled at any time. Inside activation checkpointing, a repeated evaluation draws the same
+    numbers and leaves nothing.
 
     Where a solve in training has spent its budget, the gradient begins with its last evaluation if
-    that is the solution's; finding that out reads the device once (`last_evaluation`).
+    that is the solution's; finding that out costs one host-device sync.
 
     Ranks of a distributed run may stop at different evaluations: as long as f talks to no other
     rank, no rank waits for another in here. An f that does (synchronised batch norm, sharded
@@ -88,10 +89,26 @@ class Equilibrium(nn.Module):
         or state, and for an f that returns no state of z0's shapes or writes into the one it gets.
         """
         if not recomputing():
-            self._pending.drop_what_is_over()
-        checked_solver(self.active_solver)
-        checked_estimator(self.gradient)
-        state = self._equilibrium(f, as_state(z0, "z0"), inputs)
+            self._pending.drop_stale()
+        solver, estimator = checked_solver(self.active_solver), checked_estimator(self.gradient)
+        solver = self._keeping_states(self._budgeted(solver))
+        start = self._started(as_state(z0, "z0"))
+        if estimator.own_iteration:
+            rule = StoppingRule(solver.stop, solver.tol, resolution(start, Layout.of(start)))
+            solution = Solution.unsolved(start, rule)
+            state = estimator.attach(f, solution, start, *inputs)
+            self._raise_where_wanted(solution.report, solver)
+        else:
+            origin = last_evaluation_origin(estimator, solver)
+            with torch.no_grad():
+                solution = solver.solve(f, start, *inputs, origin=origin)
+                solution = self._handled(solution, solver, f, start, inputs)
+            state = solution.z
+            if torch.is_grad_enabled():
+                state = estimator.attach(f, solution, start, *inputs)
+        self.report = solution.report
+        if self._regularized:
+            self._regularize(state, solution, f, start, inputs)
         return list(state) if isinstance(z0, list) else state
 
     def extra_repr(self) -> str:
@@ -123,34 +140,6 @@ class Equilibrium(nn.Module):
     def active_solver(self) -> Solver:
         """The solver of the present mode, training or evaluation."""
         return self.solver if self.training or self.eval_solver is None else self.eval_solver
-
-    def _equilibrium(self, f: Function, z0: State, inputs: tuple[Tensor, ...]) -> State:
-        """The solution with its gradient, and what else a forward leaves."""
-        solver = self._keeping_states(self._budgeted(self.active_solver))
-        z0 = self._started(z0)
-        if self.gradient.own_iteration:
-            rule = StoppingRule(solver.stop, solver.tol, resolution(z0, Layout.of(z0)))
-            solution = Solution.unsolved(z0, rule)
-            state = self.gradient.attach(f, solution, z0, *inputs)
-            self._raise_where_wanted(solution.report, solver)
-        else:
-            solution = self._solve(solver, f, z0, inputs)
-            state = self.gradient.attach(f, solution, z0, *inputs)
-        self.report = solution.report
-        if self._regularized:
-            self._regularize(state, solution, f, z0, inputs)
-        return state
-
-    def _solve(
-        self, solver: Solver, f: Function, z0: State, inputs: tuple[Tensor, ...]
-    ) -> Solution:
-        """The solution, with the evaluation that the solve leaves to the estimator."""
-        last = last_evaluation(f, solver, self.gradient)
-        with torch.no_grad():
-            solution = solver.solve(last or f, z0, *inputs)
-            solution = self._handled(solution, solver, f, z0, inputs)
-        solution.evaluation = None if last is None else last.take(solution.z)
-        return solution
 
     def _started(self, z0: State) -> State:
         """Where the solve starts."""
@@ -195,21 +184,87 @@ class Equilibrium(nn.Module):
     def _handled(
         self, solution: Solution, solver: Solver, f: Function, z0: State, inputs: tuple[Tensor, ...]
     ) -> Solution:
-        """Apply `on_failure`; reads the device once, and not at all after the first warning."""
-        settled = self.on_failure == "warn" and self._warned
-        if settled or solver.tol == 0 or bool(solution.converged.all()):
+        """Apply `on_failure`; costs one host-device sync, and none after the first warning."""
+        warned = self.on_failure == "warn" and self._warned
+        if warned or solver.tol == 0 or bool(solution.converged.all()):
             return solution
         if self.on_failure == "fallback":
             return with_fallback(solution, solver, f, z0, inputs)
         self._raise_where_wanted(solution.report, solver)
-        message = describe_failure(solution.report, solver)
-        warnings.warn(f"{message}; this warning comes once a layer", stacklevel=5)
+        message = solution.report.failure(solver.tol)
+        warnings.warn(f"{message}; shown once per layer", stacklevel=5)
         self._warned = True
         return solution
 
     def _raise_where_wanted(self, report: SolveReport, solver: Solver) -> None:
-        """Raise NotConvergedError where the policy says so; reads the device only there."""
+        """Raise NotConvergedError where the policy says so, at a host-device sync only there."""
         if self.on_failure != "raise" or solver.tol == 0 or report.converged is None:
             return
         if not bool(report.converged.all()):
-            raise NotConvergedError(describe_failure(report, solver))
+            raise NotConvergedError(report.failure(solver.tol))
+
+
+def equilibrium_layers(module: nn.Module) -> dict[str, Equilibrium]:
+    """Every `Equilibrium` layer inside `module`, by its dotted name and in its order."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, Equilibrium)}
+
+
+def attach_states(
+    estimator: GradientEstimator, f: Function, solution: Solution, z0: State, *inputs: Tensor
+) -> tuple[State, ...]:
+    """The states that the solver has kept, each with a gradient, for a loss along the trajectory.
+
+    `estimator` has to be one that needs no fixed point: jfb or phantom. Raises ValueError for an
+    estimator that brings its own iteration, which passes no states.
+    """
+    if estimator.own_iteration:
+        raise ValueError(f"{estimator.name} keeps no states of a solve; use jfb or phantom")
+    return tuple(
+        estimator.attach(f, replace(solution, z=state), z0, *inputs) for state in solution.states
+    )
+
+
+def with_fallback(
+    solution: Solution, solver: Solver, f: Function, z0: State, inputs: tuple[Tensor, ...]
+) -> Solution:
+    """Where `solution` diverged or is non-finite, the damped iteration's result if it is better."""
+    damped = FixedPoint(
+        damping=0.5, max_steps=solver.max_steps, tol=solver.tol, stop=solver.stop,
+        check_every=solver.check_every, dtype=solver.dtype,
+    ).solve(f, z0, *inputs)  # fmt: skip
+    broken = (solution.status == Status.DIVERGED) | (solution.status == Status.NON_FINITE)
+    better = broken & (damped.residual < solution.residual)
+    layout = Layout.of(solution.z)
+    z = torch.where(better.unsqueeze(1), layout.flatten(damped.z), layout.flatten(solution.z))
+    merged = replace(
+        solution,
+        z=layout.restore(z),
+        residual=torch.where(better, damped.residual, solution.residual),
+        steps=torch.where(better, damped.steps, solution.steps),
+        status=torch.where(better, damped.status, solution.status),
+        nfe=solution.nfe + damped.nfe,
+    )
+    merged.report.fallback = better
+    return merged
+
+
+def checked_solver(value: Solver, role: str = "solver") -> Solver:
+    """The solver; raises TypeError for anything else, such as the name of one."""
+    if isinstance(value, Solver):
+        return value
+    raise TypeError(f"{role} must be a solver such as Anderson() or Broyden(), {_got(value)}")
+
+
+def checked_estimator(value: GradientEstimator) -> GradientEstimator:
+    """The estimator; raises TypeError for anything else, such as the name of one."""
+    if not isinstance(value, type) and hasattr(value, "attach") and hasattr(value, "own_iteration"):
+        return value
+    raise TypeError(f"gradient must be an estimator such as Exact() or Phantom(), {_got(value)}")
+
+
+def _got(value: object) -> str:
+    if isinstance(value, str):
+        return f"not the string {value!r}"
+    if isinstance(value, type):
+        return f"not the class {value.__name__}: write {value.__name__}()"
+    return f"not {'None' if value is None else f'a value of type {type(value).__name__}'}"

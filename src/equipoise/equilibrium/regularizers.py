@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from equipoise.equilibrium.draws import Draws
-from equipoise.equilibrium.function import evaluate
-from equipoise.equilibrium.gradients import GradientEstimator
-from equipoise.equilibrium.solution import Solution
+from equipoise.equilibrium.flat_function import evaluate
+from equipoise.equilibrium.randomness import CountedDraws
 from equipoise.equilibrium.state import Function, State, detached, parts
 
 Weighting = Literal["exponential", "linear", "constant"]
@@ -46,10 +44,10 @@ def _squared_product(z: State, fz: State, generator: torch.Generator | None) -> 
     """|v^T J|^2 for one Gaussian v, summed over the batch."""
     outputs = [part for part in parts(fz) if part.requires_grad]
     probe = [_gaussian(part, generator) for part in outputs]
-    found = torch.autograd.grad(
+    products = torch.autograd.grad(
         outputs, parts(z), probe, create_graph=True, allow_unused=True, materialize_grads=True
     )
-    real = [torch.view_as_real(part) if part.is_complex() else part for part in found]
+    real = [torch.view_as_real(part) if part.is_complex() else part for part in products]
     wide = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in real]
     return torch.stack([part.square().sum() for part in wide]).sum()
 
@@ -89,14 +87,13 @@ class Regularizer(nn.Module):
         return losses[-1]
 
 
-class JacobianRegularizer(Regularizer):
-    """weight times `jacobian_norm`, in a random part of the training steps.
+class JacobianRegularizer(CountedDraws, Regularizer):
+    """weight times `jacobian_norm`, in a random fraction of the training steps.
 
     weight: from `warmup` on; `increment` is added to it each time that another `increment_every` of
-    the run has passed since. warmup, warmup_weight: the part of the run that another weight is for,
+    the run has passed since. warmup, warmup_weight: the fraction of the run with another weight,
     such as the unrolled phase. probability: of a step to be regularised. stop: the fraction of the
-    run from which on it is off. The random numbers follow from the seed and the count of calls
-    alone, so that ranks agree on the steps; the count is part of the state dict.
+    run from which on it is off. Ranks agree on the steps.
     Source: Bai et al. 2021 (arXiv 2106.14342).
     """
 
@@ -112,7 +109,7 @@ class JacobianRegularizer(Regularizer):
         stop: float = 1.0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(seed)
         if min(weight, warmup_weight) < 0 or probes < 1 or not 0 <= probability <= 1:
             raise ValueError("weights, probes and probability must be >= 0, >= 1 and in [0, 1]")
         if increment_every <= 0 or not (0 <= stop <= 1 and 0 <= warmup <= 1):
@@ -125,8 +122,6 @@ class JacobianRegularizer(Regularizer):
         self.warmup = warmup
         self.warmup_weight = warmup_weight
         self.stop = stop
-        self.seed = seed
-        self.draws = Draws(seed)
 
     @property
     def current_weight(self) -> float:
@@ -149,14 +144,6 @@ class JacobianRegularizer(Regularizer):
         probes = torch.Generator(parts(z)[0].device)
         probes.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         return weight * jacobian_norm(f, z, self.probes, *inputs, generator=probes)
-
-    def get_extra_state(self) -> Tensor:
-        """The count of calls."""
-        return torch.tensor(self.draws.count)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Go on after so many calls."""
-        self.draws.count = int(state)
 
 
 class FixedPointCorrection(Regularizer):
@@ -202,16 +189,55 @@ class FixedPointCorrection(Regularizer):
         return torch.stack([w * loss for w, loss in zip(weights, losses, strict=True)]).sum()
 
 
-def attach_states(
-    estimator: GradientEstimator, f: Function, solution: Solution, z0: State, *inputs: Tensor
-) -> tuple[State, ...]:
-    """The states that the solver has kept, each with a gradient, for a loss along the trajectory.
+class Pending:
+    """Penalties and states with their graphs, until they are taken or the next forward comes.
 
-    `estimator` has to be one that needs no fixed point: jfb or phantom. Raises ValueError for an
-    estimator that brings its own iteration, which passes no states.
+    A penalty stays as long as the graph of its forward's state does, so that a step of several
+    forwards finds all of them, and is dropped by the next forward once that graph is gone. Copies
+    of a layer, by copy or pickle, start with nothing.
     """
-    if estimator.own_iteration:
-        raise ValueError(f"{estimator.name} keeps no states of a solve; use jfb or phantom")
-    return tuple(
-        estimator.attach(f, replace(solution, z=state), z0, *inputs) for state in solution.states
-    )
+
+    def __init__(self) -> None:
+        self.states: tuple[State, ...] = ()
+        self._penalties: list[tuple[weakref.ref[_Life], Tensor]] = []
+
+    def __reduce__(self) -> tuple[type[Pending], tuple[()]]:
+        return Pending, ()
+
+    @property
+    def penalty(self) -> Tensor | None:
+        """The sum of the penalties."""
+        total: Tensor | None = None
+        for _, penalty in self._penalties:
+            total = penalty if total is None else total + penalty
+        return total
+
+    def add(self, penalty: Tensor, state: State) -> None:
+        """Keep a penalty for as long as the graph that leads to `state`."""
+        life = _Life()
+        first = next((part for part in parts(state) if part.requires_grad), None)
+        if first is not None:
+            first.register_hook(life)
+        self._penalties.append((weakref.ref(life), penalty))
+
+    def drop_stale(self) -> None:
+        """As a forward begins, drop the latest states, and penalties of discarded forwards."""
+        self.states = ()
+        self._penalties = [entry for entry in self._penalties if entry[0]() is not None]
+
+    def pop_penalty(self) -> Tensor | None:
+        """The sum of the penalties, which are then gone."""
+        penalty, self._penalties = self.penalty, []
+        return penalty
+
+    def pop_states(self) -> tuple[State, ...]:
+        """The states, which are then gone."""
+        states, self.states = self.states, ()
+        return states
+
+
+class _Life:
+    """A hook that changes nothing, and lives as long as the graph it is on."""
+
+    def __call__(self, gradient: Tensor) -> None:
+        """Let the gradient pass."""

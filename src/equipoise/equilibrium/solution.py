@@ -1,21 +1,65 @@
-"""What a solve returns: the solution, and a report that can be kept after the state is gone."""
+"""What a solve returns: how an iterate is judged, the solution, and a report without its state."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.function import evaluate
-from equipoise.equilibrium.state import Function, State, parts
+from equipoise.equilibrium.flat_function import Evaluation, Origin, evaluate
+from equipoise.equilibrium.low_rank import LowRankInverse
+from equipoise.equilibrium.state import Function, Layout, State, parts
 
-if TYPE_CHECKING:
-    from equipoise.equilibrium.solvers.inverse import LowRankInverse
-    from equipoise.equilibrium.solvers.stopping import StoppingRule
+Stop = Literal["relative", "absolute", "mixed"]
+TINY = 1e-9
+
+
+@dataclass(frozen=True)
+class StoppingRule:
+    """Residual of a sample by one of three rules, and the least value the arithmetic resolves.
+
+    relative: |f(z) - z| / (|f(z)| + 1e-9); absolute: |f(z) - z|; mixed: |f(z) - z| / (1 + |f(z)|);
+    2-norms over the sample's whole state. units: (B,), the lengths that stand for 1 in them, where
+    the samples are of different scale.
+    """
+
+    stop: Stop
+    tol: float
+    resolution: float
+    units: Tensor | float = 1.0
+
+    def __call__(self, gap: Tensor, size: Tensor) -> Tensor:
+        """gap = |f(z) - z| (B,), size = |f(z)| (B,) -> residual (B,)."""
+        if self.stop == "absolute":
+            return gap if isinstance(self.units, float) else gap / self.units
+        return gap / (size + self.added)
+
+    def reached(self, residual: Tensor, size: Tensor) -> Tensor:
+        """(B,) bool: the tolerance, or the last digit that the arithmetic resolves, is reached."""
+        if self.stop == "relative":  # the last digit is the same whatever the size
+            return residual <= max(self.tol, self.resolution)
+        floor = self(self.resolution * size, size)
+        return residual <= floor.clamp(min=self.tol)
+
+    @cached_property
+    def added(self) -> Tensor | float:
+        """What keeps the residual of a vanishing sample finite."""
+        return (TINY if self.stop == "relative" else 1.0) * self.units
+
+
+def resolution(z0: State, layout: Layout) -> float:
+    """Unit round-off of f: of its autocast dtype where autocast is on, else of the state's.
+
+    Asking for less than this residual would spend the whole budget on rounding noise.
+    """
+    device = layout.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.finfo(torch.get_autocast_dtype(device)).eps
+    return max(torch.finfo(part.dtype).eps for part in parts(z0))
 
 
 class Status(IntEnum):
@@ -58,23 +102,21 @@ class SolveReport:
         return None if self.status is None else self.status == Status.CONVERGED
 
     def counts(self) -> dict[str, int]:
-        """How many samples ended with each status; reads the device once."""
+        """How many samples ended with each status; costs one host-device sync."""
         if self.status is None:
             return {}
         numbers = torch.bincount(self.status.long(), minlength=len(Status)).tolist()
         return {status.name.lower(): numbers[status] for status in Status if numbers[status]}
 
-
-Origin = Callable[[State], State]
-"""Of a state, the tensors at which a graph begins: constants, or leaves that require gradients."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """z and f(z), with a graph from the one to the other."""
-
-    z: State
-    fz: State
+    def failure(self, tol: float) -> str:
+        """How many samples did not reach the tolerance, and in which way."""
+        counts = self.counts()
+        failed = {status: count for status, count in counts.items() if status != "converged"}
+        kinds = ", ".join(f"{count} {status}" for status, count in failed.items())
+        return (
+            f"{sum(failed.values())} of {sum(counts.values())} samples did not reach the tolerance "
+            f"{tol:g} in {self.nfe} evaluations ({kinds})"
+        )
 
 
 @dataclass
@@ -83,7 +125,7 @@ class Solution:
 
     z is, per sample, the iterate of lowest residual; `states` are the iterates of the evaluations
     chosen by `keep_states`; `inverse` is the quasi-Newton estimate of (J_f - I)^-1 where the solver
-    kept one. evaluation: that of f at z, where it was made with a graph, for one estimator to use.
+    kept one. evaluation: the last one of a spent budget, with its graph, where it was asked for.
     rule: how an estimator that brings its own iteration is to judge where that has ended.
     """
 
@@ -116,10 +158,14 @@ class Solution:
         return self.status == Status.CONVERGED
 
     def evaluate(self, f: Function, origin: Origin, *inputs: Tensor) -> Evaluation:
-        """f at the solution with a graph from origin(z): the solve's own, once, or a new one."""
+        """f at the solution with a graph from origin(z): the solve's own, once, or a new one.
+
+        Whether the solve's own is at exactly this z costs one host-device sync.
+        """
         kept, self.evaluation = self.evaluation, None
-        if kept is not None:
+        if kept is not None and _equal(kept.z, self.z):
             return kept
+        del kept  # its graph, before another one is built
         z = origin(self.z)
         return Evaluation(z, evaluate(f, z, *inputs))
 
@@ -136,3 +182,7 @@ class Solution:
             nfe=0,
             rule=rule,
         )
+
+
+def _equal(a: State, b: State) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(parts(a), parts(b), strict=True))

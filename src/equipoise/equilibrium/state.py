@@ -142,8 +142,8 @@ class Layout:
 def other_shapes(wanted: tuple[torch.Size, ...], got: tuple[Tensor, ...]) -> str:
     """What to tell an f that returns other shapes than it takes."""
     want = ", ".join(str(tuple(shape)) for shape in wanted)
-    found = ", ".join(str(tuple(part.shape)) for part in got)
-    return f"f must return a state of the shape that it takes: {want}, got {found}"
+    have = ", ".join(str(tuple(part.shape)) for part in got)
+    return f"f must return a state of the shape that it takes: {want}, got {have}"
 
 
 def _real(part: Tensor) -> Tensor:
@@ -153,3 +153,38 @@ def _real(part: Tensor) -> Tensor:
 def _complex(columns: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     real, imaginary = columns.reshape(*shape, 2).unbind(-1)
     return torch.complex(real, imaginary).to(dtype)
+
+
+def constant(state: State) -> State:
+    """The same values, cut from any graph."""
+    if isinstance(state, Tensor):
+        return state.detach()
+    return tuple(part.detach() for part in state)
+
+
+def finite_or_kept(state: State, kept: State) -> State:
+    """`state`, with the values of `kept` in the samples of which something is not finite.
+
+    Told by a sum, which is not finite wherever one of its terms is not; costs no host-device sync.
+    """
+    sums = [_row_sums(part.detach()) for part in parts(state)]
+    finite = torch.isfinite(sum(sums[1:], sums[0]))
+    chosen = tuple(
+        torch.where(finite.view(-1, *(1 for _ in a.shape[1:])), a, b.detach().to(a.dtype))
+        for a, b in zip(parts(state), parts(kept), strict=True)
+    )
+    return chosen[0] if isinstance(state, Tensor) else chosen
+
+
+def _row_sums(part: Tensor) -> Tensor:
+    rows = part.reshape(part.shape[0], part.shape[1:].numel())
+    return rows.sum(dim=1, dtype=torch.promote_types(part.dtype, torch.float32))
+
+
+def damped(z: State, fz: State, damping: float) -> State:
+    """(1 - damping) z + damping f(z), part by part."""
+    if damping == 1.0:
+        return fz
+    pairs = zip(parts(z), parts(fz), strict=True)
+    mixed = tuple(torch.lerp(a, b.to(a.dtype), damping) for a, b in pairs)
+    return mixed if isinstance(z, tuple) else mixed[0]

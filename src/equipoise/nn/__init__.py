@@ -1,16 +1,20 @@
 """Building blocks that several models share."""
 
-from equipoise.nn.adaptive_embedding import AdaptiveEmbedding
-from equipoise.nn.adaptive_softmax import AdaptiveSoftmax
-from equipoise.nn.computed_weight import ComputedWeight, weights_computed_once
-from equipoise.nn.linear import INITIAL_STD, linear
-from equipoise.nn.positions import SinusoidalPositions
-from equipoise.nn.relative_attention import AttentionScene, RelativeAttention
-from equipoise.nn.sequence_mask import sequence_mask
-from equipoise.nn.spectral_norm import SpectralConv2d, SpectralLinear, SpectralWeight
-from equipoise.nn.variational_dropout import apply_mask, channel_mask
-from equipoise.nn.vocabulary_clusters import VocabularyClusters
-from equipoise.nn.weight_norm import NormalisedConv2d, NormalisedLinear, NormalisedWeight
+from equipoise.nn.adaptive_softmax import AdaptiveEmbedding, AdaptiveSoftmax, VocabularyClusters
+from equipoise.nn.computed_weight import (
+    INITIAL_STD,
+    ComputedWeight,
+    NormalisedConv2d,
+    NormalisedLinear,
+    NormalisedWeight,
+    SpectralConv2d,
+    SpectralLinear,
+    SpectralWeight,
+    linear,
+    weights_computed_once,
+)
+from equipoise.nn.relative_attention import AttentionScene, RelativeAttention, SinusoidalPositions
+from equipoise.nn.variational_dropout import apply_mask, channel_mask, sequence_mask
 
 __all__ = [
     "INITIAL_STD",

@@ -1,4 +1,4 @@
-"""A softmax over a large vocabulary that computes rare symbols only where they are needed."""
+"""Softmax and embeddings of a large vocabulary, cut into clusters of falling frequency."""
 
 from __future__ import annotations
 
@@ -8,9 +8,117 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from equipoise.nn.adaptive_embedding import AdaptiveEmbedding, drawn_parameters
-from equipoise.nn.linear import INITIAL_STD
-from equipoise.nn.vocabulary_clusters import VocabularyClusters
+from equipoise.nn.computed_weight import INITIAL_STD
+
+
+class AdaptiveEmbedding(nn.Module):
+    """Tokens (B, T) -> (B, T, width), times `scale`, which is sqrt(width) where none is given.
+
+    With divisor 1 there is one table (vocabulary, embedding_width), and a projection (width,
+    embedding_width) only where the widths differ. With a larger divisor cluster i has its own table
+    of width embedding_width // divisor^i, and always a projection.
+
+    Source: Baevski and Auli 2019 (arXiv 1809.10853), section 3; the scale is that of Transformer-XL
+    (arXiv 1901.02860).
+    """
+
+    def __init__(
+        self,
+        clusters: VocabularyClusters,
+        width: int,
+        *,
+        embedding_width: int | None = None,
+        divisor: int = 1,
+        scale: float | None = None,
+        std: float = INITIAL_STD,
+    ) -> None:
+        """Draw tables and projections from N(0, std); `embedding_width` None means `width`."""
+        super().__init__()
+        self.clusters = clusters
+        self.width = width
+        self.embedding_width = embedding_width or width
+        self.divisor = divisor
+        self.scale = width**0.5 if scale is None else scale
+        widths = clusters.widths(self.embedding_width, divisor)
+        if divisor == 1:
+            shapes, widths = [(clusters.vocabulary, self.embedding_width)], widths[:1]
+        else:
+            shapes = list(zip(clusters.sizes, widths, strict=True))
+        projected = divisor > 1 or self.embedding_width != width
+        self.tables = drawn_parameters(shapes, std)
+        shapes = [(width, w) for w in widths] if projected else []
+        self.projections = drawn_parameters(shapes, std)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T) -> (B, T, width)."""
+        if len(self.tables) == 1:
+            embedded = self._embedded(0, tokens)
+        else:
+            parts = [self._cluster(index, tokens) for index in range(len(self.tables))]
+            embedded = torch.stack(parts).sum(dim=0)
+        return embedded * self.scale
+
+    def _cluster(self, index: int, tokens: Tensor) -> Tensor:
+        """The embedding of one cluster's tokens, zero for all others."""
+        first, end = self.clusters.first[index], self.clusters.end[index]
+        inside = (tokens >= first) & (tokens < end)
+        # Embedding every token is cheaper than picking the right ones, which stops a GPU.
+        embedded = self._embedded(index, torch.where(inside, tokens - first, 0))
+        return torch.where(inside.unsqueeze(-1), embedded, 0.0)
+
+    def _embedded(self, index: int, rows: Tensor) -> Tensor:
+        embedded = functional.embedding(rows, self.tables[index])
+        if len(self.projections) == 0:
+            return embedded
+        return functional.linear(embedded, self.projections[index])
+
+
+def drawn_parameters(shapes: list[tuple[int, int]], std: float) -> nn.ParameterList:
+    """Return one parameter a shape, drawn from N(0, std)."""
+    return nn.ParameterList([torch.empty(shape).normal_(std=std) for shape in shapes])
+
+
+class VocabularyClusters:
+    """The symbols 0 .. vocabulary - 1, the most frequent first, cut at `cutoffs`.
+
+    Cluster i holds the symbols from `first[i]` up to, not including, `end[i]`. Cut-offs at or
+    beyond the vocabulary are dropped, so that one list serves every vocabulary.
+    """
+
+    def __init__(self, vocabulary: int, cutoffs: Sequence[int] = ()) -> None:
+        """Cut; raises ValueError where the vocabulary is empty or the cut-offs do not rise."""
+        if vocabulary < 1:
+            raise ValueError(f"a vocabulary has at least one symbol, not {vocabulary}")
+        if any(a >= b for a, b in zip([0, *cutoffs], cutoffs, strict=False)):
+            raise ValueError(f"cutoffs must rise from 1 or more, got {list(cutoffs)}")
+        self.vocabulary = vocabulary
+        self.cutoffs = tuple(cutoff for cutoff in cutoffs if cutoff < vocabulary)
+        self.first = (0, *self.cutoffs)
+        self.end = (*self.cutoffs, vocabulary)
+
+    def __len__(self) -> int:
+        return len(self.end)
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of symbols of each cluster."""
+        return [end - first for first, end in zip(self.first, self.end, strict=True)]
+
+    def widths(self, width: int, divisor: int) -> list[int]:
+        """The embedding width of each cluster, width // divisor^i.
+
+        Raises ValueError where nothing is left of it.
+        """
+        if divisor < 1:
+            raise ValueError(f"divisor must be at least 1, it is {divisor}")
+        widths = [width // divisor**index for index in range(len(self))]
+        if widths[-1] < 1:
+            raise ValueError(
+                f"an embedding of width {width} divided by {divisor} for each further cluster "
+                f"leaves nothing for cluster {len(self)}: use fewer cutoffs or a smaller divisor"
+            )
+        return widths
+
 
 IGNORED = -100
 """A target that does not count."""
@@ -65,8 +173,8 @@ class AdaptiveSoftmax(nn.Module):
         self.cluster_weight = nn.Parameter(drawn) if further else None
         self.cluster_bias = nn.Parameter(torch.zeros(further)) if further else None
         projected = divisor > 1 or embedding_width != width
-        own = [(width, w) for w in widths] if projected else []
-        self.projections = drawn_parameters(own, std)
+        inner_shapes = [(width, w) for w in widths] if projected else []
+        self.projections = drawn_parameters(inner_shapes, std)
         for index, tied in enumerate(tied_projections):
             if projected and tied and tied_to is not None:
                 self.projections[index] = tied_to.projections[index if divisor > 1 else 0]

@@ -1,4 +1,4 @@
-"""Variational dropout: one mask a forward, the same for every evaluation of the cell."""
+"""Variational dropout: one mask per forward, the same for every evaluation of the cell."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import torch
 from torch import Tensor
 
 
-def channel_mask(like: Tensor, channels: int, probability: float) -> Tensor:
-    """Draw a mask (B, channels, 1, 1) of Bernoulli(1 - probability) / (1 - probability).
+def sequence_mask(like: Tensor, shape: tuple[int, ...], probability: float) -> Tensor:
+    """Draw a mask of Bernoulli(1 - probability) / (1 - probability) on the device of `like`.
 
-    It drops whole channels, on the device and in the dtype of `like` (B, ...), and its mean is 1.
-    Draw it once a forward and hand it to the equilibrium layer as an input of f: the map then
-    stays the same from the first evaluation to the backward.
+    It has the dtype of `like` and the mean 1; a dimension of size 1, as the time in (B, 1, C),
+    shares its entries. Draw it once per forward and hand it to the equilibrium layer as an input of
+    f: the map then stays the same from the first evaluation to the backward.
 
     Source: Gal and Ghahramani 2016, "A theoretically grounded application of dropout in recurrent
-    neural networks"; in equilibrium models 1909.01377.
+    neural networks" (arXiv 1512.05287); in equilibrium models 1909.01377.
     Raises ValueError when the probability lies outside [0, 1).
     """
     if not 0 <= probability < 1:
         raise ValueError(f"A dropout probability lies in [0, 1), it is {probability}.")
     kept = 1 - probability
-    ones = like.new_full((like.shape[0], channels, 1, 1), kept)
-    return torch.bernoulli(ones).div_(kept)
+    return torch.bernoulli(like.new_full(shape, kept)).div_(kept)
+
+
+def channel_mask(like: Tensor, channels: int, probability: float) -> Tensor:
+    """Draw a mask (B, channels, 1, 1) for `like` (B, ...): it drops whole channels."""
+    return sequence_mask(like, (like.shape[0], channels, 1, 1), probability)
 
 
 def apply_mask(features: Tensor, mask: Tensor | None) -> Tensor:

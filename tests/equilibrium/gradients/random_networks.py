@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.gradients.attached_graph import AttachedGraph, Rule
+from equipoise.equilibrium.backward_graph import AttachedGraph, Rule
 from equipoise.equilibrium.state import Layout, detached, parts
 
 WIDTH = 128

@@ -20,7 +20,7 @@ from equipoise.equilibrium import (
     Shine,
     Solution,
 )
-from equipoise.equilibrium.gradients.attached_graph import Rule
+from equipoise.equilibrium.backward_graph import Rule
 from equipoise.equilibrium.solvers import LowRankInverse
 from tests.equilibrium.gradients.random_networks import RandomNetwork, draw
 from tests.equilibrium.systems import SYSTEMS, cosine, dense, dense_gradient, loss, relative_error

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from equipoise.building import build_model
 from equipoise.compose import compose, plain
 from equipoise.interop import DoesNotFit
 from equipoise.interop.mdeq.overrides import overrides
+from equipoise.running.build import build_model
 from tests.interop.published_mdeq import SMALL, configuration, published, small_network
 
 

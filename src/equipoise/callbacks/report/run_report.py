@@ -9,7 +9,6 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger
 
-from equipoise.callbacks.equilibrium_layers import equilibrium_layers
 from equipoise.callbacks.observers import Observer
 from equipoise.callbacks.report.convergence import NAME, Trace, TraceRecorder, draw_trace
 from equipoise.callbacks.report.curve_file import CurveFile
@@ -19,6 +18,7 @@ from equipoise.callbacks.report.overlays import MaskPredictor, draw_overlays
 from equipoise.callbacks.report.page import Picture, page
 from equipoise.callbacks.report.plot import Plot
 from equipoise.callbacks.report.ranges import RangeAnswerer, draw_ranges
+from equipoise.equilibrium.layer import equilibrium_layers
 
 
 class RunReport(Observer):

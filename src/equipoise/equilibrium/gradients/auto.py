@@ -11,14 +11,18 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, distributed
 
-from equipoise.equilibrium.fidelity import Fidelity, compare_gradients
-from equipoise.equilibrium.gradients.attached_graph import AttachedGraph, Graph, Rule
-from equipoise.equilibrium.gradients.cotangent import attach_rule
-from equipoise.equilibrium.gradients.estimator import GradientEstimator
+from equipoise.equilibrium.backward_graph import (
+    AttachedGraph,
+    Fidelity,
+    Graph,
+    Rule,
+    attach_rule,
+    compare_gradients,
+    leaf_tensors,
+)
+from equipoise.equilibrium.gradients.estimator import GradientEstimator, StartsAtSolution
 from equipoise.equilibrium.gradients.exact import Exact
 from equipoise.equilibrium.gradients.jacobian_free import JacobianFree
-from equipoise.equilibrium.gradients.last_evaluation import StartsAtSolution
-from equipoise.equilibrium.gradients.leaves import leaf_tensors
 from equipoise.equilibrium.gradients.neumann import Neumann
 from equipoise.equilibrium.solution import Solution, SolveReport
 from equipoise.equilibrium.state import Function, State, detached
@@ -55,8 +59,8 @@ class Auto:
     cotangent: their gradients towards f's parameters and inputs against that of the last
     candidate, which is taken for exact. A candidate qualifies while each of its latest `patience`
     cosines is at least min_cosine. A probe costs the exact solve and
-    a backward pass for each candidate, on the one graph of f that every candidate uses; it reads
-    the device once.
+    a backward pass for each candidate, on the one graph of f that every candidate uses, and one
+    host-device sync.
 
     candidates: from the cheapest to the exact one. measurements: the latest probes, in order.
     Processes of torch.distributed's default group take the mean of what they measure, each on its
@@ -93,7 +97,7 @@ class Auto:
         return f"auto:{label(self.active)}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values from which `load_state_dict` goes on with the same choices."""
+        """Plain values from which `load_state_dict` resumes with the same choices."""
         return {
             "candidates": [label(candidate) for candidate in self.candidates],
             "chosen": self.chosen,
@@ -102,7 +106,7 @@ class Auto:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state; one of other candidates says nothing about these and is left."""
+        """Resume from a state; that of other candidates says nothing about these and is ignored."""
         if state["candidates"] != [label(candidate) for candidate in self.candidates]:
             return
         self.chosen, self.calls = state["chosen"], state["calls"]
@@ -114,8 +118,6 @@ class Auto:
 
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
         """What the candidate in force gives; at a probe its backward measures all of them."""
-        if not torch.is_grad_enabled():
-            return solution.z
         if not self._probing:
             state = self.active.attach(f, solution, z0, *inputs)
         else:
@@ -145,7 +147,7 @@ class Auto:
         towards = (*leaf_tensors(graph.fz, (*graph.z, *wanted)), *wanted)
         if towards:
             gradients = [graph.gradients(w, towards) for w, _ in answers]
-            self._choose([compare_gradients(found, gradients[-1]) for found in gradients])
+            self._choose([compare_gradients(gradient, gradients[-1]) for gradient in gradients])
         return answers[self.chosen]
 
     def _choose(self, fidelities: list[Fidelity]) -> None:

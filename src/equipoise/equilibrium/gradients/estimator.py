@@ -1,14 +1,18 @@
-"""What every gradient estimator offers, and what the explicit ones share."""
+"""The contract of gradient estimators: what each offers, where it starts, and what some share."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from abc import ABC, abstractmethod
+from typing import ClassVar, Protocol, cast, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
-from equipoise.equilibrium.solution import Solution, SolveReport
-from equipoise.equilibrium.state import Function, State, parts
+from equipoise.equilibrium.backward_graph import Rule, attach_rule
+from equipoise.equilibrium.flat_function import Origin, transformed
+from equipoise.equilibrium.solution import Solution, SolveReport, Status, StoppingRule
+from equipoise.equilibrium.solvers import Solver
+from equipoise.equilibrium.state import Function, State, detached, parts
 
 
 class GradientEstimator(Protocol):
@@ -28,21 +32,104 @@ class GradientEstimator(Protocol):
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
         """A state with the values of `solution.z`, up to the steps that the estimator takes itself.
 
-        Where gradients are disabled it is `solution.z`. Once a backward pass has reached the state,
-        `solution.report.backward` tells what it cost.
+        The layer calls it where gradients are enabled, and an own iteration everywhere. Once a
+        backward pass has reached the state, `solution.report.backward` tells what it cost.
         """
         ...
 
 
-def constant(state: State) -> State:
-    """The same values, cut from any graph."""
-    if isinstance(state, Tensor):
-        return state.detach()
-    return tuple(part.detach() for part in state)
+class CotangentRule(ABC):
+    """An estimator that gives a rule from the cotangent c to w, which stands for (I - J)^-T c.
+
+    One graph of f, at the solution, serves every product of the rule and the last one.
+    """
+
+    name: ClassVar[str]
+    own_iteration: ClassVar[bool] = False
+    origin = staticmethod(detached)
+
+    def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
+        """f(z*) whose backward applies the rule first."""
+        return attach_rule(f, solution, inputs, self.rule(solution))
+
+    @abstractmethod
+    def rule(self, solution: Solution) -> Rule:
+        """What the estimator makes of the cotangent at this solution."""
+
+
+@runtime_checkable
+class StartsAtSolution(Protocol):
+    """An estimator that evaluates f at the solution first, by `Solution.evaluate`."""
+
+    def origin(self, z: State) -> State:
+        """Where that graph begins: at constants, or at leaves if it takes products with J^T."""
+        ...
+
+
+def last_evaluation_origin(estimator: GradientEstimator, solver: Solver) -> Origin | None:
+    """Where the graph of a solve's last evaluation begins, if the estimator can start with it.
+
+    With tol = 0 f may talk to other processes (see `Equilibrium`), which then all have to evaluate
+    it equally often, whatever each of them finds; so among several no graph is kept there. Nor is
+    it while a CUDA graph is captured, where the host can't wait for the device.
+    """
+    if not torch.is_grad_enabled() or not isinstance(estimator, StartsAtSolution):
+        return None
+    if transformed() or _captured() or (solver.tol == 0 and _several_processes()):
+        return None
+    return estimator.origin
+
+
+def _captured() -> bool:
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
+def _several_processes() -> bool:
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return False
+    return distributed.get_world_size() > 1
+
+
+class OwnIteration(GradientEstimator, Protocol):
+    """An estimator that starts at z0 and brings its own iteration."""
+
+    def with_budget(self, evaluations: int) -> GradientEstimator:
+        """The same with as many steps as that many evaluations of f pay for, one at least."""
+        ...
+
+
+def with_budget(estimator: GradientEstimator, evaluations: int) -> GradientEstimator:
+    """The estimator, whose own iteration, if it brings one, spends at most this many evaluations.
+
+    Where it brings none, the budget is the solver's `max_steps`.
+    """
+    if not estimator.own_iteration:
+        return estimator
+    return cast(OwnIteration, estimator).with_budget(evaluations)
+
+
+def rule_of(solution: Solution) -> StoppingRule:
+    """How the layer's solver judges an iterate; by the relative residual if it does not say."""
+    return solution.rule or StoppingRule("relative", 0.0, 0.0)
+
+
+@torch.no_grad()
+def report_iteration(
+    report: SolveReport, rule: StoppingRule, z: Tensor, fz: Tensor, evaluations: int
+) -> None:
+    """Note where the iteration has ended: z and f(z) (B, D) are those of its last evaluation."""
+    size = torch.linalg.vector_norm(fz, dim=1)
+    residual = rule(torch.linalg.vector_norm(fz - z, dim=1), size)
+    status = torch.full_like(residual, Status.BUDGET, dtype=torch.int8)
+    status.masked_fill_(rule.reached(residual, size), int(Status.CONVERGED))
+    report.status = status.masked_fill_(~torch.isfinite(residual), int(Status.NON_FINITE))
+    report.residual = residual
+    report.steps = torch.full_like(residual, evaluations, dtype=torch.long)
+    report.nfe = evaluations
 
 
 def report_products(state: State, report: SolveReport, products: int) -> None:
-    """Note, when the backward pass arrives at `state`, that it will take so many products with J^T.
+    """Note, when the backward pass arrives at `state`, the number of products with J^T it takes.
 
     For estimators whose backward is an explicit graph: they solve nothing, so there is no residual.
     """
@@ -54,31 +141,3 @@ def report_products(state: State, report: SolveReport, products: int) -> None:
         report.backward = SolveReport(nfe=products)
 
     first.register_hook(note)
-
-
-def finite_or_kept(state: State, kept: State) -> State:
-    """`state`, with the values of `kept` in the samples of which something is not finite.
-
-    A sum tells it, which is not finite wherever one of its terms is not; the device is not read.
-    """
-    sums = [_row_sums(part.detach()) for part in parts(state)]
-    finite = torch.isfinite(sum(sums[1:], sums[0]))
-    chosen = tuple(
-        torch.where(finite.view(-1, *(1 for _ in a.shape[1:])), a, b.detach().to(a.dtype))
-        for a, b in zip(parts(state), parts(kept), strict=True)
-    )
-    return chosen[0] if isinstance(state, Tensor) else chosen
-
-
-def _row_sums(part: Tensor) -> Tensor:
-    rows = part.reshape(part.shape[0], part.shape[1:].numel())
-    return rows.sum(dim=1, dtype=torch.promote_types(part.dtype, torch.float32))
-
-
-def damped(z: State, fz: State, damping: float) -> State:
-    """(1 - damping) z + damping f(z), part by part."""
-    if damping == 1.0:
-        return fz
-    pairs = zip(parts(z), parts(fz), strict=True)
-    mixed = tuple(torch.lerp(a, b.to(a.dtype), damping) for a, b in pairs)
-    return mixed if isinstance(z, tuple) else mixed[0]

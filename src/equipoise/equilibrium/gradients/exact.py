@@ -8,36 +8,27 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.gradients.attached_graph import Graph, Rule
-from equipoise.equilibrium.gradients.cotangent import attach_rule
+from equipoise.equilibrium.backward_graph import Graph, Rule
+from equipoise.equilibrium.gradients.estimator import CotangentRule
 from equipoise.equilibrium.solution import Solution, SolveReport
 from equipoise.equilibrium.solvers import Anderson, Solver
-from equipoise.equilibrium.state import Function, State, detached
 
 
 @dataclass(frozen=True)
-class Exact:
+class Exact(CotangentRule):
     """w = J^T w + c for the cotangent c, by a solver, then one product of w with df/d(theta, x).
 
     c is scaled by one number before the solve, so the gradient does not depend on the scale of the
     loss, and is right where f couples the samples of a batch. The residual of each sample is
     measured in units of its own c. One graph of f, at the solution, serves every product of the
-    solve and the last one. Cost: one f, often the solve's own last (`LastEvaluation`), and as many
+    solve and the last one. Cost: one f, often the last one of the solve, and as many
     products with J^T as `solver` takes.
     Source: Bai et al. 2019 (arXiv 1909.01377), theorem 1.
     """
 
     name: ClassVar[str] = "exact"
-    own_iteration: ClassVar[bool] = False
-    origin = staticmethod(detached)
 
     solver: Solver = field(default_factory=lambda: Anderson(max_steps=20))
-
-    def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
-        """f(z*) whose backward solves the adjoint system first."""
-        if not torch.is_grad_enabled():
-            return solution.z
-        return attach_rule(f, solution, inputs, self.rule(solution))
 
     def rule(self, solution: Solution) -> Rule:
         """The solve of the adjoint system."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from equipoise.equilibrium.gradients.attached_graph import Graph, Rule
-from equipoise.equilibrium.gradients.estimator import constant, finite_or_kept, report_products
+from equipoise.equilibrium.backward_graph import Graph, Rule
+from equipoise.equilibrium.gradients.estimator import report_products
 from equipoise.equilibrium.solution import Solution, SolveReport
-from equipoise.equilibrium.state import Function, State
+from equipoise.equilibrium.state import Function, State, constant, finite_or_kept
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,6 @@ class JacobianFree:
 
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
         """f(z*) with z* constant; z* where that is not finite."""
-        if not torch.is_grad_enabled():
-            return solution.z
         state = finite_or_kept(solution.evaluate(f, self.origin, *inputs).fz, solution.z)
         report_products(state, solution.report, 1)
         return state

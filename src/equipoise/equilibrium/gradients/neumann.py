@@ -8,14 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.gradients.attached_graph import Graph, Rule
-from equipoise.equilibrium.gradients.cotangent import attach_rule
+from equipoise.equilibrium.backward_graph import Graph, Rule
+from equipoise.equilibrium.gradients.estimator import CotangentRule
 from equipoise.equilibrium.solution import Solution, SolveReport
-from equipoise.equilibrium.state import Function, State, detached
 
 
 @dataclass(frozen=True)
-class Neumann:
+class Neumann(CotangentRule):
     """(I - J)^-1 is taken as damping (I + P + ... + P^(steps-1)), P = damping J + (1 - damping) I.
 
     One graph of f, at the solution, serves all products. Cost: one f, `steps` - 1 products with J^T
@@ -24,8 +23,6 @@ class Neumann:
     """
 
     name: ClassVar[str] = "neumann"
-    own_iteration: ClassVar[bool] = False
-    origin = staticmethod(detached)
 
     steps: int = 10
     damping: float = 1.0
@@ -33,12 +30,6 @@ class Neumann:
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 < self.damping <= 1:
             raise ValueError("neumann needs at least one step and a damping in (0, 1]")
-
-    def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
-        """f(z*) whose backward sums the series first."""
-        if not torch.is_grad_enabled():
-            return solution.z
-        return attach_rule(f, solution, inputs, self.rule(solution))
 
     def rule(self, solution: Solution) -> Rule:
         """The sum of the series."""

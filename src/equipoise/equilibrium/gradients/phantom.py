@@ -5,18 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from equipoise.equilibrium.function import evaluate
-from equipoise.equilibrium.gradients.estimator import (
-    constant,
-    damped,
-    finite_or_kept,
-    report_products,
-)
+from equipoise.equilibrium.flat_function import evaluate
+from equipoise.equilibrium.gradients.estimator import report_products
 from equipoise.equilibrium.solution import Solution
-from equipoise.equilibrium.state import Function, State
+from equipoise.equilibrium.state import Function, State, constant, damped, finite_or_kept
 
 
 @dataclass(frozen=True)
@@ -40,8 +34,6 @@ class Phantom:
 
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
         """The state after the damped steps; the solution, in samples that these make non-finite."""
-        if not torch.is_grad_enabled():
-            return solution.z
         first = solution.evaluate(f, self.origin, *inputs)
         state = damped(first.z, first.fz, self.damping)
         for _ in range(self.steps - 1):

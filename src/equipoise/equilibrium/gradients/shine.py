@@ -9,16 +9,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.gradients.attached_graph import Graph, Rule
-from equipoise.equilibrium.gradients.cotangent import attach_rule
+from equipoise.equilibrium.backward_graph import Graph, Rule
+from equipoise.equilibrium.gradients.estimator import CotangentRule
 from equipoise.equilibrium.gradients.exact import norms, solve_adjoint
 from equipoise.equilibrium.solution import Solution, SolveReport
 from equipoise.equilibrium.solvers import Broyden, LowRankInverse
-from equipoise.equilibrium.state import Function, State, detached
 
 
 @dataclass(frozen=True)
-class Shine:
+class Shine(CotangentRule):
     """w = -H^T c, with H the forward solver's estimate of (J - I)^-1: no product with J^T at all.
 
     Where |w| > fallback_ratio |c| the estimate is not trusted and that sample takes w = c, the
@@ -30,8 +29,6 @@ class Shine:
     """
 
     name: ClassVar[str] = "shine"
-    own_iteration: ClassVar[bool] = False
-    origin = staticmethod(detached)
 
     fallback_ratio: float = 1.3
     refine_steps: int = 0
@@ -39,12 +36,6 @@ class Shine:
     def __post_init__(self) -> None:
         if self.fallback_ratio <= 0 or self.refine_steps < 0:
             raise ValueError("shine needs a positive fallback_ratio and no negative refine_steps")
-
-    def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
-        """f(z*) whose backward applies the inverse first."""
-        if not torch.is_grad_enabled():
-            return solution.z
-        return attach_rule(f, solution, inputs, self.rule(solution))
 
     def rule(self, solution: Solution) -> Rule:
         """The product with the inverse of this solution, and the refinement."""
@@ -77,9 +68,9 @@ class Shine:
         start: Tensor,
     ) -> tuple[Tensor, SolveReport]:
         """The adjoint solve from `start`; where the estimate is not trusted, from H = -I."""
-        given, kept = inverse.transposed(), trusted.unsqueeze(2)
+        shared, mask = inverse.transposed(), trusted.unsqueeze(2)
         known = LowRankInverse(
-            torch.where(kept, given.u, 0.0), torch.where(kept, given.v, 0.0), given.oldest
+            torch.where(mask, shared.u, 0.0), torch.where(mask, shared.v, 0.0), shared.oldest
         )
         solver = Broyden(
             max_steps=self.refine_steps + 1,

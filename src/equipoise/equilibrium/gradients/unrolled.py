@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from equipoise.equilibrium.function import evaluate
-from equipoise.equilibrium.gradients.estimator import report_products
-from equipoise.equilibrium.gradients.own_iteration import report_iteration, rule_of
+from equipoise.equilibrium.flat_function import evaluate
+from equipoise.equilibrium.gradients.estimator import report_iteration, report_products, rule_of
 from equipoise.equilibrium.solution import Solution
 from equipoise.equilibrium.state import Function, Layout, State
 

@@ -9,12 +9,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from equipoise.equilibrium.flat_function import FlatFunction, transformed
+from equipoise.equilibrium.iteration import Iteration
+from equipoise.equilibrium.low_rank import (
+    LowRankInverse,
+    PairMemory,
+    combine_minus,
+    inner,
+    reciprocal,
+    row_products,
+)
 from equipoise.equilibrium.solvers.broyden import BroydenIteration, Storage
-from equipoise.equilibrium.solvers.flat_function import FlatFunction
-from equipoise.equilibrium.solvers.inverse import LowRankInverse, combine_minus, row_products
-from equipoise.equilibrium.solvers.pair_memory import PairMemory, inner, reciprocal
-from equipoise.equilibrium.solvers.solver import Iteration, Solver
-from equipoise.equilibrium.state import State
+from equipoise.equilibrium.solvers.solver import Solver
+from equipoise.equilibrium.state import State, detached
 
 Direction = Callable[[State], State]
 """State -> gradient of the loss there, per sample."""
@@ -39,7 +46,7 @@ class AdjointBroydenIteration(Iteration):
         self.direction = direction
         self.opa_every = opa_every
         self.steps = 0
-        function.keeps_graph = True
+        function.origin = detached
 
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
         """z - H g, after H was made right along g, and now and then for the loss's gradient."""
@@ -81,9 +88,9 @@ class AdjointBroydenIteration(Iteration):
             weights = self.pairs.without_oldest(weights)
         return combine_minus(left[:, :count], weights, x)
 
-    def narrow(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """The pairs of these samples."""
-        self.pairs.narrow(rows)
+        self.pairs.keep_rows(rows)
 
     def inverse(self) -> LowRankInverse:
         """The pairs that are in memory."""
@@ -94,7 +101,7 @@ class AdjointBroydenIteration(Iteration):
 class AdjointBroyden(Solver):
     """z <- z - H g(z), g = f - id, where H is made right along g itself by a product with J_f^T.
 
-    memory: pairs kept (two states each). opa_every: every so many steps an update along the
+    memory: pairs kept (two states each). opa_every: steps between updates along the
     direction that the gradient of the loss needs (outer-problem awareness, for `Shine`); it takes
     `direction`, which maps a state to the gradient of the loss there. initial_inverse: as for
     `Broyden`. max_steps counts evaluations, each of which keeps its graph and serves one product
@@ -127,10 +134,10 @@ class AdjointBroyden(Solver):
         torch.func transforms, which keep the graph that the products need to themselves.
         """
         storage = getattr(torch, self.storage_dtype) if self.storage_dtype else z0.dtype
-        pairs = PairMemory(z0, self._room(), storage, self.initial_inverse)
+        pairs = PairMemory(z0, self._pairs_to_fill(), storage, self.initial_inverse)
         if torch.is_inference_mode_enabled():
             return BroydenIteration(pairs)
-        if torch._C._are_functorch_transforms_active():
+        if transformed():
             raise ValueError(
                 "adjoint_broyden does not work inside torch.func transforms; use broyden"
             )
@@ -141,8 +148,8 @@ class AdjointBroyden(Solver):
             )
         return AdjointBroydenIteration(pairs, function, self.direction, self.opa_every)
 
-    def _room(self) -> int:
+    def _pairs_to_fill(self) -> int:
         """Pairs that the budget can fill, up to `memory`."""
-        given = self.initial_inverse
+        initial = self.initial_inverse
         outer = self.max_steps // self.opa_every if self.opa_every else 0
-        return min(self.memory, self.max_steps + outer + (given.u.shape[1] if given else 0))
+        return min(self.memory, self.max_steps + outer + (initial.u.shape[1] if initial else 0))

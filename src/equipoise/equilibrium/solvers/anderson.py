@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.solvers.flat_function import FlatFunction
-from equipoise.equilibrium.solvers.inverse import combine, row_products
-from equipoise.equilibrium.solvers.solver import Iteration, Solver
+from equipoise.equilibrium.flat_function import FlatFunction
+from equipoise.equilibrium.iteration import Iteration
+from equipoise.equilibrium.low_rank import combine, row_products
+from equipoise.equilibrium.solvers.solver import Solver
 
 
 class AndersonIteration(Iteration):
@@ -41,11 +42,11 @@ class AndersonIteration(Iteration):
             mixed.sub_(combine(self.g[:, :kept], weights), alpha=1.0 - self.mixing)
         return mixed
 
-    def room(self, spare: Tensor) -> Tensor:
+    def residual_buffer(self, default: Tensor) -> Tensor:
         """The row of the oldest g."""
         return self.g[:, self.seen % self.memory]
 
-    def narrow(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """All that is kept of these samples."""
         self.f, self.g = self.f[rows], self.g[rows]
         self.cosines, self.inverse_norm = self.cosines[rows], self.inverse_norm[rows]

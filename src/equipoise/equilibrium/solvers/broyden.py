@@ -8,10 +8,17 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.solvers.flat_function import FlatFunction
-from equipoise.equilibrium.solvers.inverse import LowRankInverse, combine_minus, row_products
-from equipoise.equilibrium.solvers.pair_memory import PairMemory, inner, reciprocal
-from equipoise.equilibrium.solvers.solver import Iteration, Solver
+from equipoise.equilibrium.flat_function import FlatFunction
+from equipoise.equilibrium.iteration import Iteration
+from equipoise.equilibrium.low_rank import (
+    LowRankInverse,
+    PairMemory,
+    combine_minus,
+    inner,
+    reciprocal,
+    row_products,
+)
+from equipoise.equilibrium.solvers.solver import Solver
 
 Storage = Literal["float32", "float64", "bfloat16"]
 
@@ -71,9 +78,9 @@ class BroydenIteration(Iteration):
         oldest, slot = self.pairs.u[:, self.pairs.slot], self.pairs.slot
         return hg + oldest.to(hg.dtype) * self.g_products[:, slot, None]
 
-    def narrow(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """The pairs of these samples, and their latest step."""
-        self.pairs.narrow(rows)
+        self.pairs.keep_rows(rows)
         self.step = None if self.step is None else self.step[rows]
         self.g_products = None if self.g_products is None else self.g_products[rows]
 
@@ -114,6 +121,6 @@ class Broyden(Solver):
     def start(self, z0: Tensor, function: FlatFunction) -> BroydenIteration:
         """Room for the pairs, never more than the budget can fill."""
         storage = getattr(torch, self.storage_dtype) if self.storage_dtype else z0.dtype
-        given = self.initial_inverse
-        needed = self.max_steps + (given.u.shape[1] if given else 0)
-        return BroydenIteration(PairMemory(z0, min(self.memory, needed), storage, given))
+        initial = self.initial_inverse
+        needed = self.max_steps + (initial.u.shape[1] if initial else 0)
+        return BroydenIteration(PairMemory(z0, min(self.memory, needed), storage, initial))

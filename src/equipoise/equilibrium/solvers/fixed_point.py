@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from equipoise.equilibrium.solvers.flat_function import FlatFunction
-from equipoise.equilibrium.solvers.solver import Iteration, Solver
+from equipoise.equilibrium.flat_function import FlatFunction
+from equipoise.equilibrium.iteration import Iteration
+from equipoise.equilibrium.solvers.solver import Solver
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class PicardIteration(Iteration):
         """The damped step; undamped, the evaluation itself."""
         return fz if self.damping == 1.0 else z.add(g, alpha=self.damping)
 
-    def narrow(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """Nothing is remembered between steps."""
 
 

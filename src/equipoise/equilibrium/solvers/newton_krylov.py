@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from equipoise.equilibrium.solvers.arnoldi import ArnoldiBasis
-from equipoise.equilibrium.solvers.flat_function import FlatFunction
-from equipoise.equilibrium.solvers.solver import Iteration, Solver
+from equipoise.equilibrium.flat_function import FlatFunction
+from equipoise.equilibrium.iteration import Iteration
+from equipoise.equilibrium.krylov import ArnoldiBasis
+from equipoise.equilibrium.solvers.solver import Solver
 
 
 class NewtonKrylovIteration(Iteration):
@@ -34,7 +35,7 @@ class NewtonKrylovIteration(Iteration):
             basis.append(self.function.product(z, fz, v).sub_(v))
         return z + basis.least_squares()
 
-    def narrow(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """Nothing is remembered between steps."""
 
 

@@ -9,61 +9,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.solution import Solution
-from equipoise.equilibrium.solvers.compaction import Compaction, check_rows
-from equipoise.equilibrium.solvers.coupled_search import CoupledSearch
-from equipoise.equilibrium.solvers.flat_function import FlatFunction
-from equipoise.equilibrium.solvers.inverse import LowRankInverse
-from equipoise.equilibrium.solvers.search import Search
-from equipoise.equilibrium.solvers.stopping import Stop, StoppingRule, resolution
-from equipoise.equilibrium.solvers.trajectory import Trajectory
+from equipoise.equilibrium.compaction import Compaction, check_rows
+from equipoise.equilibrium.flat_function import FlatFunction, Origin
+from equipoise.equilibrium.iteration import Iteration
+from equipoise.equilibrium.search import CoupledSearch, Search, Trajectory
+from equipoise.equilibrium.solution import Solution, Stop, StoppingRule, resolution
 from equipoise.equilibrium.state import Function, Layout, State
 
 Precision = Literal["float32", "float64"]
-
-
-class Iteration(ABC):
-    """One method's memory during one solve; everything in it is a matrix with a row per sample."""
-
-    @abstractmethod
-    def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
-        """The next iterate from z, f(z) and g = f(z) - z, each (B, D).
-
-        They belong to the solve: none is written into, and g is overwritten by the next evaluation.
-        frozen (B,) bool tells the samples that have ended; None where none has. What is returned
-        for them does not matter, but an inverse that the method offers keeps theirs as it is.
-        """
-
-    def room(self, spare: Tensor) -> Tensor:
-        """Where the solve shall write the next g (B, D): a method that keeps g spares a copy."""
-        return spare
-
-    @abstractmethod
-    def narrow(self, rows: Tensor) -> None:
-        """Remember only these rows (b,) of all that is kept: the other samples are not evaluated.
-
-        It comes between `advance` and the evaluation of what that has returned.
-        """
-
-    def inverse(self) -> LowRankInverse | None:
-        """The estimate of (J_f - I)^-1 that the method has built, if it builds one."""
-        return None
-
-
-class _Finished(Iteration):
-    """What is left of a method that takes no further step, once its memory is free."""
-
-    def __init__(self, inverse: LowRankInverse | None) -> None:
-        self.estimate = inverse
-
-    def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
-        raise RuntimeError("the budget is spent")
-
-    def narrow(self, rows: Tensor) -> None:
-        raise RuntimeError("the budget is spent")
-
-    def inverse(self) -> LowRankInverse | None:
-        return self.estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +24,14 @@ class Solver(ABC):
     """Finds z with z = f(z, *inputs); a record of settings without state of its own.
 
     max_steps: evaluations of f at most. tol: residual at which a sample is done; 0 spends the whole
-    budget. stop: how the residual is measured (`StoppingRule`). check_every: the host reads the
-    device at most once in so many evaluations, and samples are frozen only then. patience: a sample
-    whose best residual is so many evaluations old has stagnated. trace: keep every residual.
-    keep_states: evaluations, counted from 1 and increasing, whose iterate is kept in
-    `Solution.states`. compact_at: once so large a part of the rows that f sees has ended, f sees
-    the others only, which needs an f that treats each row by itself and gets all that has a row a
-    sample in `inputs`; an f without inputs always sees all rows. None: all rows, always. dtype: of
-    the state and all algebra on it; None is the state's own, float32 at least.
+    budget. stop: how the residual is measured (`StoppingRule`). check_every: evaluations between
+    two host-device syncs, at which samples are frozen. patience: evaluations without improvement
+    before a sample counts as stagnated. trace: keep every residual. keep_states: evaluations,
+    counted from 1 and increasing, whose iterate is kept in `Solution.states`. compact_at: drop
+    finished samples from the batch once this fraction of its rows is done, which needs an f that
+    treats each row by itself and gets everything with a row per sample in `inputs`; an f without
+    inputs always sees all rows. None: never. dtype: of the state and all algebra on it; None is the
+    state's own, float32 at least.
     """
 
     name: ClassVar[str]
@@ -113,13 +66,20 @@ class Solver(ABC):
 
     @torch.no_grad()
     def solve(
-        self, f: Function, z0: State, *inputs: Tensor, coupled_units: Tensor | None = None
+        self,
+        f: Function,
+        z0: State,
+        *inputs: Tensor,
+        coupled_units: Tensor | None = None,
+        origin: Origin | None = None,
     ) -> Solution:
         """Iterate from z0 until every sample has ended or the budget is spent.
 
-        f(z, *inputs) -> state of z's shape, evaluated as it is, under the caller's autocast. No
-        graph is kept: gradients are the estimators' business. coupled_units (B,): for an f whose
-        samples depend on each other (`CoupledSearch`), what a residual of 1 means for each of them.
+        f(z, *inputs) -> state of z's shape, evaluated as it is, under the caller's autocast.
+        Gradients are the estimators' business: no graph is kept but, where `origin` says where it
+        begins, that of a spent budget's last evaluation (`Solution.evaluation`). coupled_units
+        (B,): for an f whose samples depend on each other (`CoupledSearch`), what a residual of 1
+        means for each of them.
         """
         layout = Layout.of(z0, getattr(torch, self.dtype) if self.dtype else None)
         function = FlatFunction(f, layout, inputs, resolution(z0, layout))
@@ -128,32 +88,38 @@ class Solver(ABC):
         trajectory = Trajectory(self.keep_states)
         iteration = self.start(z, function)
         compaction = self._compaction(layout, inputs if coupled_units is None else ())
-        spare = torch.empty_like(z)
+        buffer = torch.empty_like(z)
         checked = 0
-        while True:
+        while function.evaluations < self.max_steps - 1:
             fz = function(z)
-            g = torch.sub(fz, z, out=iteration.room(spare))
+            g = torch.sub(fz, z, out=iteration.residual_buffer(buffer))
             spent = function.evaluations
             search.observe(z, fz, g, spent)
             if trajectory.due(spent):
                 trajectory.keep(spent, compaction.whole_state(search, search.usable(z)))
-            if spent >= self.max_steps:
-                break
             if self.tol > 0 and spent - checked >= self.check_every:
                 checked = spent
                 if search.check():
+                    inverse = iteration.inverse()
                     break
             z = iteration.advance(z, fz, g, search.frozen)
-            del fz  # or f would get other memory at each evaluation, which is in no cache
+            del fz, g  # so that f finds the same memory, still in the cache, at each evaluation
             if search.frozen is not None and compaction.due(search):
                 staying = compaction.drop(search, iteration)
-                function.narrow(staying)
+                function.keep_rows(staying)
                 z = z[staying]
-                spare = torch.empty_like(z)
-            if function.evaluations + 1 >= self.max_steps:
-                # Mostly that of the solution, which may keep its graph (gradients/last_evaluation).
-                z = search.with_results(z)
-                iteration = _Finished(iteration.inverse())
+                buffer = torch.empty_like(z)
+        else:
+            # The budget's last evaluation, mostly that of the solution, which may keep its graph.
+            inverse = iteration.inverse()
+            del iteration  # its memory makes room for the graph
+            function.origin = origin
+            z = search.with_results(z)
+            fz = function(z)
+            spent = function.evaluations
+            search.observe(z, fz, torch.sub(fz, z, out=buffer), spent)
+            if trajectory.due(spent):
+                trajectory.keep(spent, compaction.whole_state(search, search.usable(z)))
         search.finish()
         outcome = compaction.whole(search)
         return Solution(
@@ -165,7 +131,8 @@ class Solver(ABC):
             products=function.products,
             trace=torch.stack(search.trace) if search.trace is not None else None,
             states=tuple(layout.restore(state) for state in trajectory.finish(outcome.z)),
-            inverse=compaction.whole_inverse(search, iteration.inverse()),
+            inverse=compaction.whole_inverse(search, inverse),
+            evaluation=function.latest if function.origin == origin else None,
         )
 
     def _search(self, z: Tensor, resolution: float, coupled_units: Tensor | None) -> Search:

@@ -1,0 +1,291 @@
+"""A multirun: what is swept, written out value by value, and its jobs, which Hydra starts."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from equipoise.compose import CONF, SEARCH_PATH, parse, plain, search_path, with_grid
+from equipoise.config import machine
+from equipoise.config.overrides import Menu
+from equipoise.errors import RunFailed, RunInterrupted, UserError
+from equipoise.hydra_settings import hydra_config, hydra_setting
+from equipoise.interrupts import STATUS
+from equipoise.quoting import quoted
+from equipoise.running import folders
+from equipoise.running.api import checked, composed, execute
+
+MOST_JOBS = 10_000
+MOST_CHECKED = 64
+MOST_NAMED = 4  # swept keys in a folder's name, which a file system limits to 255 bytes
+
+
+def start(typed: Sequence[str]) -> int:
+    """All jobs of a multirun, and the summary of those that there are, however it ends.
+
+    Returns the exit status. Raises UserError before anything is started.
+    """
+    from equipoise.sweep_summary import print_sweep
+
+    overrides = written_out(with_grid(typed))
+    check(overrides)
+    first = jobs(overrides)[0]
+    check_one_process(first)
+    with folders.held(sweep_folder(overrides), {"multirun.yaml"}) as directory:
+        named = [f"hydra.sweep.dir={quoted(str(directory))}"]
+        if not is_typed(overrides, "hydra.sweep.subdir"):
+            named.append(f"hydra.sweep.subdir='{subdirectory(overrides)}'")
+        else:
+            check_subdirectories(overrides)
+        status = 1
+        try:
+            hand_over(named, overrides)
+        finally:
+            status = print_sweep(directory)
+        show_table(first, directory)
+        return status
+
+
+def check(overrides: Sequence[str]) -> None:
+    """Compose the jobs that were asked for (the first ones of many), and drop the result.
+
+    A sweep begins where of each combination of choices at least one job can run: the others will be
+    named in its summary. Raises UserError.
+    """
+    check_folders(overrides)
+    accepted: set[tuple[str, ...]] = set()
+    refused: dict[tuple[str, ...], UserError] = {}
+    for job in itertools.islice(jobs(overrides), MOST_CHECKED):
+        chosen = choices_of(job)
+        try:
+            checked(job)
+            accepted.add(chosen)
+        except UserError as error:
+            refused.setdefault(chosen, error)
+    for chosen, refusal in refused.items():
+        if chosen not in accepted:
+            raise refusal
+
+
+def check_folders(overrides: Sequence[str]) -> None:
+    """Raise where a folder is named by a setting that a multirun does not heed."""
+    typed = {override.key_or_group for override in parse(overrides)}
+    for name in sorted(typed & {"run_dir", "hydra.run.dir"}):
+        raise UserError(f"{name} is the folder of one run: with -m type hydra.sweep.dir=<folder>")
+    if "hydra.output_subdir" in typed:
+        raise UserError(
+            "hydra.output_subdir stays .hydra in a multirun: its summary reads from there"
+        )
+
+
+def choices_of(job: Sequence[str]) -> tuple[str, ...]:
+    """Those of a job's overrides that choose from a group."""
+    overrides = parse(job)
+    menu = Menu.of([CONF, *search_path(overrides)])
+    return tuple(o.input_line or "" for o in overrides if menu.offers(o))
+
+
+def check_one_process(job: Sequence[str]) -> None:
+    """Raise where a multirun of jobs with several processes was started in several itself."""
+    outside = {"RANK", "LOCAL_RANK"} & set(os.environ) or machine.rank()
+    if outside and machine.several_processes(composed(job).config.trainer):
+        raise UserError(
+            "a multirun starts the processes of its jobs itself: start it once, without torchrun "
+            "or srun, or start each of its jobs by them"
+        )
+
+
+def sweep_folder(overrides: Sequence[str]) -> Path:
+    """Make the folder of a multirun: that of `hydra.sweep.dir`, or multirun/<time>."""
+    if is_typed(overrides, "hydra.sweep.dir"):
+        path = Path(str(hydra_setting(hydra_config(jobs(overrides)[0]), "hydra.sweep.dir")))
+        return folders.claim(folders.shortened(path), name="hydra.sweep.dir")
+    return folders.claim_new(Path("multirun"), datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+
+
+def is_typed(overrides: Sequence[str], key: str) -> bool:
+    """Whether a setting of Hydra was typed."""
+    return any(override.key_or_group == key for override in parse(overrides))
+
+
+def check_subdirectories(overrides: Sequence[str]) -> None:
+    """Raise where two jobs would share a folder by the typed `hydra.sweep.subdir`."""
+    seen: set[str | None] = set()
+    for number, job in enumerate(itertools.islice(jobs(overrides), MOST_CHECKED)):
+        numbered = [*job, f"hydra.job.num={number}", f"hydra.job.id='{number}'"]
+        name = hydra_setting(hydra_config(numbered), "hydra.sweep.subdir")
+        if name in seen:
+            raise UserError(
+                f"hydra.sweep.subdir puts two jobs into {name}: type it in quotes, with what tells "
+                "them apart, such as 'hydra.sweep.subdir=${hydra.job.num}_${seed}'"
+            )
+        seen.add(name)
+
+
+def hand_over(named: Sequence[str], overrides: Sequence[str]) -> None:
+    """Let Hydra call `run_job` for each job; `named` are the overrides that name the folders."""
+    settled = {line.partition("=")[0] for line in named}
+    rest = [line for line in overrides if line.partition("=")[0] not in settled]
+    sys.argv = [sys.argv[0], "--multirun", "hydra.job.name=train", *rest, *named]
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(run_job)()
+
+
+def run_job(config: DictConfig) -> float | None:
+    """Compose one of several jobs with our rules and run it; gives a sweeper its monitored value.
+
+    Whatever ends it is told and kept in its folder, and the others go on.
+    """
+    from equipoise.sweep_summary import ERROR_LOG
+
+    settings = HydraConfig.get()
+    directory = folders.shortened(Path(settings.runtime.output_dir))
+    record = {str(settings.output_subdir), f"{settings.job.name}.log"}
+    try:
+        folders.claim(directory, name="hydra.sweep.subdir", record=record)
+        with folders.held(directory, record=()):
+            metrics = execute(composed(overrides_of_job()), directory)
+    except RunInterrupted as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(STATUS) from error
+    except Exception as error:
+        (directory / ERROR_LOG).write_text(f"{sentence(error)}\n\n{traceback.format_exc()}")
+        print(f"error: {directory.name}: {sentence(error)}", file=sys.stderr)
+        return None
+    monitor = OmegaConf.select(config, "task.monitor", default="").removeprefix("val/")
+    value = metrics["val"].get(monitor)
+    return None if value is None else float(value)
+
+
+def overrides_of_job() -> list[str]:
+    """What was typed for the job at hand; Hydra lists the search path among its own overrides."""
+    overrides = HydraConfig.get().overrides
+    return [*(line for line in overrides.hydra if SEARCH_PATH in line), *overrides.task]
+
+
+def sentence(error: Exception) -> str:
+    """What is said of an error in one line; of one that is not ours also what it is."""
+    said = (str(error).strip() or "no message").splitlines()[0]
+    ours = isinstance(error, UserError | RunFailed)
+    return said if ours else f"{type(error).__name__}: {said}"
+
+
+def show_table(job: Sequence[str], directory: Path) -> None:
+    """The table that the chosen sweep ends in."""
+    sweep = composed(job).config.get("sweep")
+    if sweep:
+        from equipoise.sweep_table import show_sweep_table
+
+        show_sweep_table(directory, plain(sweep)["table"])
+
+
+def written_out(typed: Sequence[str]) -> list[str]:
+    """What was typed, with a list of values in place of every range, glob and shuffled choice.
+
+    So the checks, the names of the folders and the jobs all see the same values in the same order.
+    A sweeper that draws values itself gets what was typed. Raises UserError for what cannot be
+    listed, and for too many jobs.
+    """
+    overrides = parse(typed)
+    if draws_values(overrides):
+        return list(typed)
+    menu = Menu.of([CONF, *search_path(overrides)])
+    swept = {number: values(o, menu) for number, o in enumerate(overrides) if o.is_sweep_override()}
+    count = math.prod(len(listed) for listed in swept.values())
+    if count > MOST_JOBS:
+        raise UserError(
+            f"these are {count} jobs, more than the {MOST_JOBS} that one sweep may have"
+        )
+    return [
+        f"{override.get_key_element()}={','.join(swept[number])}" if number in swept else line
+        for number, (override, line) in enumerate(zip(overrides, typed, strict=True))
+    ]
+
+
+def jobs(typed: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job of a grid sweep, as Hydra's basic sweeper makes them.
+
+    Where the sweeper draws values itself: one job without them.
+    """
+    overrides = parse(typed)
+    if draws_values(overrides):
+        return [[o.input_line or "" for o in overrides if not o.is_sweep_override()]]
+    choices = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        if o.is_sweep_override()
+        else [o.input_line or ""]
+        for o in overrides
+    ]
+    return [list(job) for job in itertools.product(*choices)]
+
+
+def draws_values(overrides: Sequence[Override]) -> bool:
+    """Whether another sweeper than Hydra's grid was chosen."""
+    chosen = [o.value() for o in overrides if o.key_or_group == "hydra/sweeper"]
+    return bool(chosen) and chosen[-1] != "basic"
+
+
+def values(override: Override, menu: Menu) -> list[str]:
+    """The values of a sweep as they are typed."""
+    line = override.input_line
+    if override.is_interval_sweep():
+        raise UserError(
+            f"{line}: a grid needs values, not an interval: type some, such as "
+            f"{override.key_or_group}=1e-3,1e-2, or choose a sweeper that draws them "
+            "(hydra/sweeper)"
+        )
+    if isinstance(override.value(), Glob):
+        listed = _matching(override, menu)
+    else:
+        try:
+            listed = list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+        except (HydraException, ValueError) as error:
+            raise UserError(f"{line}: {str(error).splitlines()[0]}") from error
+    if not listed:
+        raise UserError(f"{line} lists no values")
+    return listed
+
+
+def _matching(override: Override, menu: Menu) -> list[str]:
+    if not menu.offers(override):
+        raise UserError(
+            f"{override.input_line}: glob lists the choices of a group, and "
+            f"{override.key_or_group} is a setting"
+        )
+    glob: Any = override.value()
+    return [str(name) for name in glob.filter(menu.groups[override.key_or_group])]
+
+
+def subdirectory(typed: Sequence[str]) -> str:
+    """<n>_<key-value of what is swept>, without = and comma, for Hydra to fill in."""
+    named = [o for o in parse(typed) if o.is_sweep_override() and readable(o)]
+    parts = [f"{o.key_or_group.rpartition('.')[2]}-{reference(o)}" for o in named]
+    return "_".join(["${hydra.job.num}", *parts[:MOST_NAMED]])
+
+
+def readable(override: Override) -> bool:
+    """Whether all swept values are known, short, and can stand in a folder's name."""
+    if not override.is_discrete_sweep():
+        return False
+    return all(re.fullmatch(r"[\w.+-]{1,30}", v) for v in override.sweep_string_iterator())
+
+
+def reference(override: Override) -> str:
+    """An interpolation of the job's value: of a group its choice, else the setting."""
+    group = override.key_or_group
+    if (CONF / group).is_dir():
+        return "${hydra:runtime.choices." + group + "}"
+    return "${" + group + "}"

@@ -1,0 +1,88 @@
+"""What the command line shows without running anything: --cfg, --info, shell completion."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from equipoise.compose import CONF, Composition
+from equipoise.config.overrides import keys
+from equipoise.errors import UserError, nearest
+from equipoise.hydra_settings import hydra_config
+from equipoise.running.api import rehearse
+
+SHELLS = ("bash", "fish", "zsh")
+
+
+def show_training(composition: Composition, arguments: Namespace) -> int:
+    """`--cfg`: print what would run, with what recipes and estimators add; `-p` one package.
+
+    All that a run checks is checked. `--cfg hydra` prints Hydra's own settings, `--cfg all` both.
+    Raises UserError where there is no such package.
+    """
+    config: Any = {}
+    if arguments.cfg != "hydra":
+        rehearse(composition)
+        config = composition.config
+    if arguments.cfg != "job":
+        settings = hydra_config(composition.typed).hydra
+        config = OmegaConf.merge({"hydra": settings}, config)
+    return show(config, arguments.package, arguments.resolve)
+
+
+def show(config: Any, package: str | None, resolve: bool) -> int:
+    """Print a configuration, or one package of it, as yaml."""
+    if package not in (None, "_global_"):
+        shown = OmegaConf.select(config, package, throw_on_missing=False)
+        if shown is None and package not in set(keys(config)):
+            raise UserError(f"no package '{package}'{nearest(package, keys(config))}")
+    else:
+        shown = config
+    if not OmegaConf.is_config(shown):
+        print(shown)
+        return 0
+    try:
+        print(OmegaConf.to_yaml(shown, resolve=resolve))
+    except OmegaConfBaseException as error:
+        raise UserError(f"--resolve: {str(error).splitlines()[0]}") from error
+    return 0
+
+
+def is_of_hydra(arguments: Namespace) -> bool:
+    """Whether the answer to the flags is Hydra's."""
+    return bool(arguments.info or arguments.hydra_help or arguments.shell_completion)
+
+
+def show_of_hydra(arguments: Namespace) -> int:
+    """`--info`, `--hydra-help` and `--shell-completion`, which are Hydra's own answers."""
+    if arguments.shell_completion:
+        check_completion(arguments.overrides)
+    flags = ["--info", arguments.info] if arguments.info else []
+    flags += ["--hydra-help"] * arguments.hydra_help
+    flags += ["--shell-completion"] * arguments.shell_completion
+    sys.argv = [sys.argv[0], *flags, *arguments.overrides]
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_nothing)()
+    except SystemExit as end:  # Hydra's way to end after its help
+        return int(end.code or 0)
+    return 0
+
+
+def check_completion(words: Sequence[str]) -> None:
+    """Raise where it is not said for which shell."""
+    name, _, shell = words[0].partition("=") if len(words) == 1 else ("", "", "")
+    if name not in ("install", "uninstall", "query") or shell not in SHELLS:
+        raise UserError(
+            "--shell-completion takes install, uninstall or query of one shell: "
+            'eval "$(python train.py -sc install=bash)", or fish or zsh'
+        )
+
+
+def _nothing(config: DictConfig) -> None:
+    """Hydra asks for a function to run, and runs none of these flags with it."""

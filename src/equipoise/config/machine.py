@@ -1,0 +1,159 @@
+"""What this machine and its surroundings allow: processes, and their place among others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from equipoise.errors import UserError
+
+OF_A_CLUSTER = (
+    "MASTER_ADDR",
+    "SLURM_NNODES",
+    "LSB_JOBID",
+    "OMPI_COMM_WORLD_SIZE",
+    "KUBERNETES_PORT",
+)
+ON_GPUS = ("gpu", "cuda")
+
+
+def cores() -> int:
+    """The processor cores of this machine."""
+    return os.cpu_count() or 1
+
+
+def check_processes(config: MutableMapping[str, Any], typed: Collection[str]) -> None:
+    """Raise where more processes are asked for than the machine has cores; torch is not needed.
+
+    A number of workers that was not typed is lowered to the number of cores. How many GPUs there
+    are only torch can tell: see `check_devices`.
+    """
+    trainer = config["trainer"]
+    if trainer.get("accelerator") == "cpu":
+        check_devices(trainer)
+    check_nodes(trainer.get("num_nodes", 1))
+    workers = config["task"].get("num_workers")
+    if not isinstance(workers, int) or workers <= cores():
+        return
+    if "task.num_workers" not in typed:
+        config["task"]["num_workers"] = cores()
+    else:
+        raise UserError(
+            f"task.num_workers={workers} is too many: this machine has {counted(cores(), 'core')}"
+        )
+
+
+def check_devices(trainer: Mapping[str, Any]) -> None:
+    """Raise where the trainer asks for more devices than the machine has."""
+    accelerator, devices = trainer.get("accelerator"), trainer.get("devices")
+    wanted = number_of(devices)
+    if wanted is None or accelerator not in ("auto", "cpu", *ON_GPUS):
+        return
+    if wanted < 1:
+        raise UserError(f"trainer.devices={devices} must be 1 or more, or auto")
+    unit, there = available(str(accelerator))
+    if wanted > there:
+        instead = "" if there else ": choose strategy=auto or strategy=cpu"
+        raise UserError(
+            f"trainer.devices={devices} is too many: this machine has {counted(there, unit)}"
+            f"{instead}"
+        )
+
+
+def available(accelerator: str) -> tuple[str, int]:
+    """The kind of device that an accelerator runs on here, and how many there are."""
+    if accelerator == "cpu":
+        return "core", cores()
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if gpus or accelerator in ON_GPUS:
+        return "GPU", gpus
+    return ("GPU", 1) if torch.backends.mps.is_available() else ("core", cores())
+
+
+def check_nodes(nodes: Any) -> None:
+    """Raise where processes on other machines would be waited for that nothing starts."""
+    if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes == 1:
+        return
+    if nodes < 1:
+        raise UserError(f"trainer.num_nodes={nodes} must be 1 or more")
+    if not any(name in os.environ for name in OF_A_CLUSTER):
+        raise UserError(
+            f"trainer.num_nodes={nodes} needs processes on other machines: start the command by "
+            "srun or torchrun, or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each of them"
+        )
+    there = os.environ.get("SLURM_NNODES", "")
+    if there.isdigit() and nodes > int(there):
+        raise UserError(f"trainer.num_nodes={nodes} is more than the {there} of this Slurm job")
+
+
+def number_of(devices: Any) -> int | None:
+    """How many devices are asked for; None where all are, or where it is no number or list."""
+    if isinstance(devices, str) and devices.strip("-").isdigit():
+        devices = int(devices)
+    if isinstance(devices, int) and not isinstance(devices, bool):
+        return None if devices == -1 else devices
+    if isinstance(devices, str) and "," in devices:
+        return len([part for part in devices.split(",") if part.strip()])
+    return None if isinstance(devices, str | bool | None) else len(devices)
+
+
+def counted(number: int, unit: str) -> str:
+    """ "1 core", "2 cores", "no GPU"."""
+    return f"{number or 'no'} {unit}{'s' if number > 1 else ''}"
+
+
+def several_processes(trainer: Mapping[str, Any]) -> bool:
+    """Whether the trainer's settings may make more than one process."""
+    one = number_of(trainer.get("devices")) == 1 and trainer.get("num_nodes", 1) == 1
+    return not one or trainer.get("strategy") not in ("auto", None)
+
+
+def rank() -> int:
+    """The number of this process among those that a launcher has started together, from 0."""
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"])
+    node = int(os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", 0)))
+    if "LOCAL_RANK" in os.environ or node:
+        return node or int(os.environ.get("LOCAL_RANK", 0))
+    return int(os.environ.get("SLURM_PROCID", 0))
+
+
+def decides(trainer: Mapping[str, Any]) -> bool:
+    """Whether this process chooses the folder, makes it and speaks to the user.
+
+    Of those that share a run only the first one does; single runs started side by side each do.
+    """
+    return rank() == 0 or not several_processes(trainer)
+
+
+GIB = 2**30
+
+
+def free_memory() -> int:
+    """Bytes that this process can still get: of the machine, or of its container's share."""
+    free = [_available()]
+    share = Path("/sys/fs/cgroup")
+    limit, used = (_number(share / name) for name in ("memory.max", "memory.current"))
+    if limit is not None and used is not None:
+        free.append(limit - used + _reclaimable(share / "memory.stat"))
+    return max(0, min(free))
+
+
+def _available() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+def _number(file: Path) -> int | None:
+    text = file.read_text().strip() if file.is_file() else "max"
+    return int(text) if text.isdigit() else None
+
+
+def _reclaimable(file: Path) -> int:
+    """The cache of files, which the system gives back when memory is short."""
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))

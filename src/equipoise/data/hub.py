@@ -1,0 +1,211 @@
+"""Opening a dataset of the Hugging Face hub, or a local folder in the same layout."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub
+from datasets.data_files import DataFilesDict
+from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import HfHubHTTPError
+
+from equipoise.data.folders import folders_in, holds_parquet, is_local, local_folder
+from equipoise.errors import UserError
+
+REACH_SECONDS = 5.0
+LOADING_ERRORS = (DatasetsError, OSError, ValueError)
+LOG = logging.getLogger(__name__)
+
+
+class PublishedSplits(Mapping[str, datasets.Dataset]):
+    """The splits of a dataset by name; one that is not asked for is never fetched.
+
+    builders: for each split what `datasets` knows of it. Raises UserError, with the sentence
+    `refusal`, where a split that was asked for cannot be had.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        configuration: str | None,
+        builders: Mapping[str, datasets.DatasetBuilder],
+        refusal: str,
+    ) -> None:
+        self.path = path
+        self.configuration = configuration
+        self.builders = builders
+        self.refusal = refusal
+        self.loaded: dict[str, datasets.Dataset] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the names of the splits."""
+        return iter(self.builders)
+
+    def __len__(self) -> int:
+        """Return the number of splits."""
+        return len(self.builders)
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is such a split, without fetching it."""
+        return name in self.builders
+
+    def __getitem__(self, name: str) -> datasets.Dataset:
+        """Return a split, fetched when it is first asked for."""
+        if name not in self.loaded:
+            builder = self.builders[name]
+            try:
+                if _data_files(builder) and not Path(builder.cache_dir).is_dir():
+                    builder = self._alone(name)
+                builder.download_and_prepare()
+                self.loaded[name] = builder.as_dataset(split=name)
+            except LOADING_ERRORS as error:
+                raise _refused(self.refusal, error) from error
+        return self.loaded[name]
+
+    def _alone(self, name: str) -> datasets.DatasetBuilder:
+        """A builder of this split, which is kept apart from copies of the whole dataset.
+
+        `datasets` fetches and keeps all splits of a builder together, whichever is asked for.
+        """
+        builder = datasets.load_dataset_builder(
+            self.path, self.configuration, cache_dir=str(_single_splits() / name)
+        )
+        files = {split: paths for split, paths in _data_files(builder).items() if split == name}
+        builder.config.data_files = DataFilesDict(files)
+        expected = builder.info.splits or {}
+        for split in [split for split in expected if split != name]:
+            del expected[split]
+        builder.info.download_size = builder.info.dataset_size = None  # those of the whole
+        return builder
+
+
+def open_splits(path: str) -> PublishedSplits:
+    """Return the splits of a hub dataset or of a folder of parquet files, by name.
+
+    Nothing but the list of the files is fetched before a split is asked for. Without a network the
+    copy that an earlier download left is used. Raises UserError, within seconds, when there is
+    none, when the folder is missing or when it cannot be read.
+    """
+    if is_local(path):
+        return _open_folder(path)
+    return open_from_hub(
+        path,
+        None,
+        f"The Hugging Face hub does not hand out {path} ({{}}): accept its licence and log in (hf "
+        "auth login), or fetch it and set task.path=<folder>.",
+    )
+
+
+def load_configuration(name: str, configuration: str) -> PublishedSplits:
+    """Return the splits of the configuration of a hub dataset, by name.
+
+    Without a network the copy that an earlier download left is used. Raises UserError, within
+    seconds, when there is none.
+    """
+    return open_from_hub(
+        name,
+        configuration,
+        f"The dataset {name} ({configuration}) is no folder on this machine and the Hugging Face "
+        f"hub does not hand it out ({{}}): fetch huggingface.co/datasets/{name} elsewhere and set "
+        "task.path=<folder>.",
+    )
+
+
+def open_from_hub(name: str, configuration: str | None, refusal: str) -> PublishedSplits:
+    """Return the splits of a dataset of the hub, or of earlier downloads of it.
+
+    Raises UserError with the sentence `refusal`, the cause in place of its {}.
+    """
+    if not _hub_answers(name):
+        return PublishedSplits(name, configuration, _downloads(name, configuration), refusal)
+    try:
+        builder = datasets.load_dataset_builder(name, configuration)
+    except LOADING_ERRORS as error:
+        raise _refused(refusal, error) from error
+    return PublishedSplits(name, configuration, _by_split(builder), refusal)
+
+
+def _open_folder(path: str) -> PublishedSplits:
+    folder = local_folder(path)
+    if not holds_parquet(folder):
+        raise UserError(
+            f"The folder {path} holds no parquet files: "
+            "set task.path to a folder with train-*.parquet in it, or to a dataset of the hub."
+        )
+    refusal = f"The parquet files in {path} cannot be read ({{}}): fetch them again."
+    try:
+        builder = datasets.load_dataset_builder(str(folder))
+    except LOADING_ERRORS as error:
+        raise _refused(refusal, error) from error
+    return PublishedSplits(str(folder), None, _by_split(builder), refusal)
+
+
+def _downloads(name: str, configuration: str | None) -> dict[str, datasets.DatasetBuilder]:
+    """The splits of earlier downloads, of whole datasets first; raises UserError without any."""
+    builders: dict[str, datasets.DatasetBuilder] = {}
+    alone = _single_splits()
+    places = [
+        None,
+        *(str(alone / split) for split in (folders_in(alone) if alone.is_dir() else ())),
+    ]
+    for place in places:
+        try:
+            with _offline():
+                builder = datasets.load_dataset_builder(name, configuration, cache_dir=place)
+        except LOADING_ERRORS as error:
+            LOG.info("No earlier download of %s in %s: %s", name, place or "the cache", error)
+            continue
+        builders = {**_by_split(builder), **builders}
+    if not builders:
+        raise UserError(
+            f"The dataset {name} is no folder on this machine and the Hugging Face hub cannot be "
+            f"reached: fetch huggingface.co/datasets/{name} elsewhere and set task.path=<folder>."
+        )
+    return builders
+
+
+def _by_split(builder: datasets.DatasetBuilder) -> dict[str, datasets.DatasetBuilder]:
+    """The builder under the name of each split that it has files or a copy of."""
+    return {str(name): builder for name in _data_files(builder) or builder.info.splits or {}}
+
+
+def _data_files(builder: datasets.DatasetBuilder) -> Mapping[str, Any]:
+    """The files of each split; none for a copy without a network."""
+    return {str(name): files for name, files in (builder.config.data_files or {}).items()}
+
+
+def _single_splits() -> Path:
+    """The folder of the cache for splits that were fetched without the others."""
+    return Path(datasets.config.HF_DATASETS_CACHE).expanduser() / "single_splits"
+
+
+def _hub_answers(name: str) -> bool:
+    """Ask once for the dataset, because `datasets` itself retries for half a minute."""
+    try:
+        huggingface_hub.HfApi().dataset_info(name, timeout=REACH_SECONDS)
+    except HfHubHTTPError:
+        return True  # A refusal is an answer, and loading tells what it says.
+    except Exception as error:  # The errors of the transport are not the hub client's own.
+        LOG.info("The Hugging Face hub does not answer: %s", error)
+        return False
+    return True
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    previous = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = previous
+
+
+def _refused(refusal: str, error: BaseException) -> UserError:
+    cause = str(error.__cause__ or error).strip().split("\n", 1)[0].rstrip(".")
+    return UserError(refusal.replace("{}", cause))

@@ -1,0 +1,92 @@
+"""CIFAR-10: 32 by 32 pixel photographs of ten classes, from the hub or from parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import datasets
+import torch
+from torch import Tensor
+
+from equipoise.data.hub import open_splits
+from equipoise.data.images.labelled import ImageTable
+from equipoise.data.images.module import ImageDataModule, stratified_split
+from equipoise.data.images.splits import MemoryImages, decode_rows
+from equipoise.data.images.transforms import CIFAR10, CropAndFlip
+from equipoise.data.module import SplitName, check_fraction
+from equipoise.data.sampling import stream
+from equipoise.errors import UserError
+
+SIZE = 32
+
+
+@dataclass(kw_only=True, eq=False)
+class Cifar10(ImageDataModule):
+    """Images (3, 32, 32), decoded once into memory, normalised by the published mean and std.
+
+    `path` is a name on the Hugging Face hub or a folder of parquet files in its layout.
+    `val_fraction` of the training images, drawn by `seed` with the same mixture of classes, is
+    the validation split; with 0 it is the test split. Without a test split, test is validation.
+    `train_size` of the other images, drawn likewise, are trained on; None takes all of them.
+    `augment` crops (padding 4) and flips the training images, as published. The labels must be
+    those of `classes` classes, as many as the network has outputs.
+    """
+
+    path: str = "uoft-cs/cifar10"
+    batch_size: int = 128
+    val_fraction: float = 0.02
+    train_size: int | None = None
+    augment: bool = True
+    classes: int = 10
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__post_init__()
+        check_fraction("val_fraction", self.val_fraction)
+        self._published: Mapping[str, datasets.Dataset] = {}
+
+    def read_split(self, name: SplitName) -> MemoryImages:
+        """Decode one split; raises UserError when it cannot be had or has no images."""
+        self._published = self._published or open_splits(self.path)
+        published, rows = self._rows(name)
+        self.class_names = published.classes
+        labels = published.labels[rows]
+        if len(labels) == 0:
+            raise UserError(f"{self.path} has no images left for {name}: change task.val_fraction.")
+        images = decode_rows(published, rows, SIZE)
+        augmentation = CropAndFlip(len(rows), self.seed)
+        return MemoryImages(
+            images, labels, CIFAR10, augmentation if self.augment and name == "train" else None
+        )
+
+    def _rows(self, name: SplitName) -> tuple[ImageTable, Tensor]:
+        from_test = name == "test" or (name == "val" and self.val_fraction == 0)
+        if from_test and "test" in self._published:
+            table = self._table("test")
+            return table, torch.arange(len(table.labels))
+        table = self._table("train")
+        train, val = stratified_split(table.labels, self.val_fraction, stream(self.seed))
+        return table, self._chosen(train, table.labels) if name == "train" else val
+
+    def _chosen(self, train: Tensor, labels: Tensor) -> Tensor:
+        """The rows to train on; raises UserError where there are fewer than were asked for."""
+        if self.train_size is None:
+            return train
+        if not 1 <= self.train_size <= len(train):
+            raise UserError(
+                f"task.train_size is {self.train_size}: choose 1 to {len(train)}, the training "
+                "images that there are, or null for all of them."
+            )
+        fraction = self.train_size / len(train)
+        return train[stratified_split(labels[train], fraction, stream(self.seed))[1]]
+
+    def _table(self, name: str) -> ImageTable:
+        if name not in self._published:
+            raise UserError(
+                f"{self.path} has no split '{name}', only {', '.join(self._published)}: "
+                "set task.path to a dataset that has one."
+            )
+        table = ImageTable(self._published[name], f"the split '{name}' of {self.path}")
+        table.refuse_other_classes(self.classes, whole=name == "train")
+        return table

@@ -1,0 +1,106 @@
+"""ImageNet (ILSVRC 2012) from its published folders, or as a table from the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from equipoise.data.folders import holds_parquet, is_local, local_folder, required_path
+from equipoise.data.hub import open_splits
+from equipoise.data.images.encoded import EncodedImages
+from equipoise.data.images.labelled import ImageFolder, ImageTable, class_folders
+from equipoise.data.images.module import ImageDataModule, refuse_other_classes
+from equipoise.data.images.splits import DecodedImages
+from equipoise.data.images.transforms import IMAGENET, evaluation_transform, training_transform
+from equipoise.data.module import SplitName
+from equipoise.errors import UserError
+
+VALIDATION_NAMES = ("validation", "val")
+WITHOUT_PATH = (
+    "ImageNet has to be fetched: accept the licence of ILSVRC/imagenet-1k on the Hugging "
+    "Face hub, log in and set task.path=ILSVRC/imagenet-1k, or set task.path to a folder "
+    "with train/<synset>/*.JPEG and val/<synset>/*.JPEG."
+)
+
+
+@dataclass(kw_only=True, eq=False)
+class ImageNet(ImageDataModule):
+    """Photographs as (3, image_size, image_size), decoded anew for each batch.
+
+    `path` is a folder with train/<synset>/*.JPEG and val/<synset>/*.JPEG, a folder of parquet
+    files, or a name on the Hugging Face hub. Classes are the sorted synsets, or the table's own;
+    there must be `classes` of them, as many as the network has outputs. Test is the validation
+    split: the labels of the test images were never published. `augment` draws crops of random area
+    and shape, and flips; otherwise training images are cropped in the centre like the others.
+    """
+
+    path: str | None = None
+    batch_size: int = 128
+    num_workers: int = 4
+    augment: bool = True
+    classes: int = 1000
+    image_size: int = 224
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__post_init__()
+        self._published: Mapping[str, datasets.Dataset] = {}
+
+    def inspect(self) -> dict[str, Any]:
+        """Count the class folders before a run begins; tells no settings.
+
+        Raises UserError where there are no images, or of another number of classes. A table is
+        looked at when it is read, since that may have to fetch it.
+        """
+        path = required_path(self.path, WITHOUT_PATH)
+        if _is_folder(path):
+            self._class_folders(local_folder(path))
+        return {}
+
+    def read_split(self, name: SplitName) -> DecodedImages:
+        """Find the images of one split; raises UserError when it cannot be had."""
+        source = self._source(name, required_path(self.path, WITHOUT_PATH))
+        self.class_names = source.classes
+        augmented = self.augment and name == "train"
+        transform = (training_transform if augmented else evaluation_transform)(self.image_size)
+        return DecodedImages(source, transform, IMAGENET, self.seed)
+
+    def _source(self, name: SplitName, path: str) -> EncodedImages:
+        if _is_folder(path):
+            return self._folder(name, local_folder(path))
+        self._published = self._published or open_splits(path)
+        table = self._table(name, path)
+        table.refuse_other_classes(self.classes, whole=name == "train")
+        return table
+
+    def _folder(self, name: SplitName, root: Path) -> ImageFolder:
+        classes = self._class_folders(root)
+        if name != "train":
+            return ImageFolder(root / "val", classes)
+        images = ImageFolder(root / "train", classes)
+        images.refuse_empty_classes()
+        return images
+
+    def _class_folders(self, root: Path) -> list[str]:
+        classes = class_folders(root / "train")
+        refuse_other_classes(f"The folder {root / 'train'}", len(classes), self.classes)
+        return classes
+
+    def _table(self, name: SplitName, path: str) -> ImageTable:
+        wanted = ("train",) if name == "train" else VALIDATION_NAMES
+        for split in wanted:
+            if split in self._published:
+                return ImageTable(self._published[split], f"the split '{split}' of {path}")
+        raise UserError(
+            f"{path} has no split '{wanted[0]}', only {', '.join(self._published)}: "
+            "set task.path to a dataset that has one."
+        )
+
+
+def _is_folder(path: str) -> bool:
+    """Whether these are folders of images, not tables."""
+    return is_local(path) and not holds_parquet(local_folder(path))

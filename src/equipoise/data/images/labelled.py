@@ -1,0 +1,166 @@
+"""Labelled images that are still compressed: one folder a class, or a table of the hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+
+from equipoise.data.folders import IMAGE_ENDINGS, files_in, folders_in
+from equipoise.data.images.module import refuse_other_classes
+from equipoise.errors import UserError
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMN = "label"
+
+
+class ImageFolder:
+    """One split: `folder/<class>/<image>`, endings .jpg, .png and the like in any case.
+
+    `classes` are the names that the labels count. Raises UserError when the folder is missing,
+    holds no images, or has a class that is not among `classes`.
+    """
+
+    def __init__(self, folder: Path, classes: list[str]) -> None:
+        folders = class_folders(folder)
+        _refuse_unknown(folder, folders, classes)
+        self.folder = folder
+        self.classes = classes
+        self.files = [
+            os.path.join(name, file)
+            for name in folders
+            for file in files_in(folder / name, IMAGE_ENDINGS)
+        ]
+        if not self.files:
+            raise UserError(
+                f"The folder {folder} has no images: put them in {folder}{os.sep}<class>."
+            )
+        label_of = {name: label for label, name in enumerate(classes)}
+        self.labels = torch.tensor([label_of[os.path.dirname(file)] for file in self.files])
+
+    def encoded(self, row: int) -> bytes:
+        """Return the file contents of the image in a row."""
+        return (self.folder / self.files[row]).read_bytes()
+
+    def describe(self, row: int) -> str:
+        """Return the path of the image in a row."""
+        return str(self.folder / self.files[row])
+
+    def refuse_empty_classes(self) -> None:
+        """Raise UserError, which names the folder, where a class has no image to learn it from."""
+        counts = torch.bincount(self.labels, minlength=len(self.classes))
+        for name, count in zip(self.classes, counts.tolist(), strict=True):
+            if count == 0:
+                raise UserError(
+                    f"The class folder {self.folder / name} has no images: put some there, or "
+                    "remove it."
+                )
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Return the sorted names of the class folders; raises UserError without the folder.
+
+    Folders that tools leave behind, hidden ones among them, are no classes.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"The folder {folder} is missing: task.path must hold train/<class>/ and val/<class>/."
+        )
+    return folders_in(folder)
+
+
+def _refuse_unknown(folder: Path, names: list[str], classes: list[str]) -> None:
+    unknown = sorted(set(names) - set(classes))
+    if unknown:
+        raise UserError(
+            f"{folder} has the class {unknown[0]}, which the training images have not: "
+            "give both the same class folders."
+        )
+
+
+class ImageTable:
+    """One split of a hub dataset: a column `image` or `img`, and a column `label`.
+
+    Where the labels have no names, `classes` are their numbers up to the largest that occurs.
+    Raises UserError when a column is missing or of another kind, the split is empty, or a label is
+    negative (which is how the hub marks a split whose labels are withheld).
+    """
+
+    def __init__(self, split: datasets.Dataset, name: str) -> None:
+        self.name = name
+        self.image_column = _image_column(split, name)
+        self.rows = _undecoded(split, self.image_column, name)
+        self.labels = _labels(split, name)
+        self.classes = _class_names(split, self.labels)
+        self.named = isinstance(split.features[LABEL_COLUMN], datasets.ClassLabel)
+
+    def encoded(self, row: int) -> bytes:
+        """Return the file contents of the image in a row."""
+        image = self.rows[row][self.image_column]
+        if image is None:
+            raise ValueError("the cell is empty")
+        contents = image["bytes"]
+        return Path(image["path"]).read_bytes() if contents is None else bytes(contents)
+
+    def refuse_other_classes(self, classes: int, whole: bool) -> None:
+        """Raise UserError unless the labels are those of so many classes.
+
+        Of labels without names only a whole training split (`whole`) has to show them all.
+        """
+        if self.named or whole or len(self.classes) > classes:
+            refuse_other_classes(self.name, len(self.classes), classes)
+
+    def describe(self, row: int) -> str:
+        """Return the row's number in its split."""
+        return f"in row {row} of {self.name}"
+
+
+def _image_column(split: datasets.Dataset, name: str) -> str:
+    for column in IMAGE_COLUMNS:
+        if column in split.column_names:
+            return column
+    raise UserError(
+        f"{name} has no column 'image' or 'img', only {', '.join(split.column_names)}: "
+        "set task.path to a dataset of images with labels."
+    )
+
+
+def _undecoded(split: datasets.Dataset, column: str, name: str) -> datasets.Dataset:
+    try:
+        return split.cast_column(column, datasets.Image(decode=False))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise UserError(
+            f"{name} has no images in its column '{column}' ({type(error).__name__}): set "
+            "task.path to a dataset of images with labels."
+        ) from error
+
+
+def _labels(split: datasets.Dataset, name: str) -> Tensor:
+    if LABEL_COLUMN not in split.column_names:
+        raise UserError(
+            f"{name} has no column 'label', only {', '.join(split.column_names)}: "
+            "set task.path to a dataset of images with labels."
+        )
+    column = split.select_columns([LABEL_COLUMN]).with_format("numpy")[:][LABEL_COLUMN]
+    if len(column) == 0:
+        raise UserError(f"{name} has no rows: fetch the whole dataset.")
+    if np.asarray(column).dtype.kind not in "iu" or np.asarray(column).ndim != 1:
+        raise UserError(
+            f"{name} has labels that are no whole numbers, or rows without one: give each image "
+            "the number of its class in the column 'label'."
+        )
+    labels = torch.tensor(column, dtype=torch.int64)
+    if labels.min() < 0:
+        raise UserError(f"{name} has rows without a label (label -1): use a split with labels.")
+    return labels
+
+
+def _class_names(split: datasets.Dataset, labels: Tensor) -> list[str]:
+    feature = split.features[LABEL_COLUMN]
+    if isinstance(feature, datasets.ClassLabel):
+        return list(feature.names)
+    return [str(label) for label in range(int(labels.max()) + 1)]

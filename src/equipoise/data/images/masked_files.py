@@ -1,0 +1,247 @@
+"""Images and their masks as they lie on the disk, and which number in a mask is which class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from equipoise.data.images.encoded import (
+    DECODING_ERRORS,
+    ON_ITS_SIDE,
+    decode_rgb,
+    image_size,
+    orientation,
+    reason,
+    upright,
+)
+from equipoise.errors import UserError
+
+IGNORED = 255
+BLACK_AND_WHITE = (0, IGNORED)
+SOFT_VALUES = 32
+SOFT_SHARE = 0.9
+PROGRESS_AFTER_SECONDS = 2.0
+
+ToClasses = Callable[[Tensor, Path], Tensor]
+"""From the ids of a mask (H, W) to its classes; the path is for the error message."""
+
+
+class ImageAndMask(NamedTuple):
+    """The files of one sample."""
+
+    image: Path
+    mask: Path
+
+
+@dataclass(eq=False)
+class MaskedFiles:
+    """The pairs of one split, decoded one by one; `to_classes` translates the masks' ids."""
+
+    pairs: Sequence[ImageAndMask]
+    to_classes: ToClasses
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.pairs)
+
+    def encoded(self, row: int) -> bytes:
+        """Return the file contents of the image in a row."""
+        return self.pairs[row].image.read_bytes()
+
+    def describe(self, row: int) -> str:
+        """Return the path of the image in a row."""
+        return str(self.pairs[row].image)
+
+    def read(self, row: int) -> tuple[Tensor, Tensor]:
+        """Decode a pair: image uint8 (3, H, W), mask uint8 (H, W) of classes, 255 ignored.
+
+        Raises UserError, which names the file, for one that is damaged, for a mask of another size
+        than its image and for an id that is no class.
+        """
+        image, file = decode_rgb(self, row), self.pairs[row].mask
+        mask = self.to_classes(decode_mask(file), file)
+        refuse_other_size(self.pairs[row], (image.shape[-1], image.shape[-2]), mask.shape[::-1])
+        return image, mask.to(torch.uint8)
+
+    def check_sizes(self) -> None:
+        """Raise UserError at the first mask of another size than its image; reads headers only."""
+        for pair in progress(self.pairs, "Checking masks"):
+            refuse_other_size(pair, image_size(pair.image), image_size(pair.mask))
+
+
+def decode_mask(file: Path) -> Tensor:
+    """Decode a mask, upright, to its ids, int64 (H, W): grey values, or the numbers of a palette.
+
+    Raises UserError, which names the file, when it is missing, damaged, in colour or of numbers
+    that are no whole ones.
+    """
+    try:
+        with Image.open(file) as image:
+            _refuse_shortened(image)
+            ids = np.asarray(upright(image))
+    except DECODING_ERRORS as error:
+        raise UserError(
+            f"The mask {file} cannot be decoded ({reason(error)}): replace it."
+        ) from error
+    if image.mode in ("LA", "PA") or (
+        image.mode in ("RGB", "RGBA") and (ids[..., :3] == ids[..., :1]).all()
+    ):
+        ids = ids[..., 0]
+    if ids.ndim != 2:
+        raise UserError(
+            f"The mask {file} is in colour: a mask holds one class number a pixel, "
+            "as a grey or palette image."
+        )
+    if image.mode == "F" and not (np.isfinite(ids) & (ids == np.trunc(ids))).all():
+        raise UserError(f"The mask {file} has numbers that are no whole ones: save class numbers.")
+    return torch.from_numpy(ids.astype(np.int64))
+
+
+def _refuse_shortened(image: Image.Image) -> None:
+    """Raise ValueError where Pillow would drop the lower eight of a number's sixteen bits."""
+    if image.mode in ("LA", "RGB", "RGBA") and ";16" in str(getattr(image, "tile", "")):
+        raise ValueError("it has several channels of 16 bits; save one channel of class numbers")
+
+
+def refuse_other_size(pair: ImageAndMask, image: Sequence[int], mask: Sequence[int]) -> None:
+    """Raise UserError unless both sizes (width, height) are the same."""
+    if tuple(image) != tuple(mask):
+        raise UserError(
+            f"The mask {pair.mask} is {mask[0]} pixels wide and {mask[1]} high, its image "
+            f"{pair.image.name} is {image[0]} wide and {image[1]} high{_turned(pair.image)}: give "
+            "both the same size."
+        )
+
+
+def _turned(file: Path) -> str:
+    with Image.open(file) as image:
+        on_its_side = orientation(image) in ON_ITS_SIDE
+    return " when it is turned upright, as its EXIF orientation says" if on_its_side else ""
+
+
+def progress(pairs: Sequence[ImageAndMask], title: str) -> tqdm[ImageAndMask]:
+    """Show how far a walk over all files is when it takes long."""
+    return tqdm(pairs, title, delay=PROGRESS_AFTER_SECONDS, leave=False)
+
+
+class MaskValues:
+    """How often each number from 0 to 255 occurs in some masks. counts: int64 (256,)."""
+
+    def __init__(self) -> None:
+        self.counts = torch.zeros(IGNORED + 1, dtype=torch.int64)
+
+    def add(self, file: Path) -> None:
+        """Count a mask; raises UserError, which names it, for a number below 0 or above 255."""
+        ids = decode_mask(file)
+        if ids.min() < 0 or ids.max() > IGNORED:
+            wrong = ids.min() if ids.min() < 0 else ids.max()
+            raise UserError(
+                f"The mask {file} has the class number {int(wrong)}: they are 0 to {IGNORED - 1}, "
+                f"and {IGNORED} for pixels that do not count."
+            )
+        self.counts += torch.bincount(ids.flatten(), minlength=IGNORED + 1)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers that occur, ascending."""
+        return self.counts.nonzero().flatten().tolist()
+
+    @property
+    def black_and_white(self) -> bool:
+        """Whether nothing but 0 and 255 occurs, both of them: background and object, no class."""
+        return tuple(self.numbers) == BLACK_AND_WHITE
+
+    def classes(self, folder: Path) -> int:
+        """Return one more than the largest class number.
+
+        Raises UserError where the numbers can hardly be those of classes, and says how to name
+        them.
+        """
+        used = [number for number in self.numbers if number != IGNORED]
+        if len(used) < 2:
+            raise UserError(
+                f"The masks of {folder} hold no number of a class but {shown(used) or 'none'}, so "
+                "that there is nothing to learn: two classes are needed, numbered from 0."
+            )
+        count = used[-1] + 1
+        if 2 * len(used) < count:
+            raise UserError(
+                f"The masks of {folder} hold the numbers {shown(self.numbers)}, which are not "
+                "numbered as classes 0, 1, … are: name that of each class as task.mask_values="
+                f"[{listed(self.numbers)}]{self._without_ignored(used)}, or set "
+                f"task.mask_classes={count} if most of the classes are to have no pixel."
+            )
+        if (
+            len(used) > SOFT_VALUES
+            and self.counts[[0, IGNORED]].sum() > SOFT_SHARE * self.counts.sum()
+        ):
+            raise UserError(
+                f"The masks of {folder} are black and white with soft edges, of {len(used)} "
+                "different greys: save them without smoothing, as 0 and 255, or set "
+                f"task.mask_classes={count} if they are class numbers all the same."
+            )
+        return count
+
+    def _without_ignored(self, used: Sequence[int]) -> str:
+        if self.counts[IGNORED] == 0:
+            return ""
+        return f" (or [{listed(used)}] if {IGNORED} marks pixels that do not count)"
+
+
+def only_black_and_white(masks: Iterable[Path]) -> bool:
+    """Tell whether masks hold 0 and 255 alone; the first one with another number ends the walk."""
+    values = MaskValues()
+    for file in masks:
+        values.add(file)
+        if set(values.numbers) - set(BLACK_AND_WHITE):
+            return False
+    return values.black_and_white
+
+
+def check_mask_values(values: Sequence[int], mask_classes: int | None) -> None:
+    """Raise UserError unless each class has a number of its own."""
+    if not 2 <= len(set(values)) == len(values) <= IGNORED or min(values) < 0:
+        raise UserError(
+            f"task.mask_values is {list(values)}: set it to the number of each class in the masks, "
+            f"2 to {IGNORED} of them and each once."
+        )
+    if mask_classes not in (None, len(values)):
+        raise UserError(
+            f"task.mask_values names {len(values)} numbers, but task.mask_classes is "
+            f"{mask_classes}: leave one of them out, or let them agree."
+        )
+
+
+def translate(ids: Tensor, values: Sequence[int], file: Path) -> Tensor:
+    """Return the class of each pixel, its place in `values`, and 255 where it does not count.
+
+    Raises UserError, which names the mask, for a number that is neither one of `values` nor 255.
+    """
+    classes = torch.full_like(ids, -1)
+    classes[ids == IGNORED] = IGNORED
+    for place, value in enumerate(values):
+        classes[ids == value] = place
+    if (classes < 0).any():
+        raise UserError(
+            f"The mask {file} has the number {int(ids[classes < 0][0])}, but those of "
+            f"task.mask_values are {shown(values)}: correct the mask, or name the number there."
+        )
+    return classes
+
+
+def shown(numbers: Sequence[int], most: int = 8) -> str:
+    """[0, 128, 255] -> "0, 128, 255"; of many the first ones."""
+    return ", ".join(map(str, numbers[:most])) + (", …" if len(numbers) > most else "")
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """[0, 128] -> "0,128", as it is typed."""
+    return ",".join(map(str, numbers))

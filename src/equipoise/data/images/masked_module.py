@@ -1,0 +1,128 @@
+"""What the data modules of photographs with masks share: crops, whole images, checks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from equipoise.data.images.masked_files import MaskedFiles
+from equipoise.data.images.module import ImageDataModule
+from equipoise.data.images.transforms import IMAGENET, Normalization, ScaleCropAndFlip, pad
+from equipoise.data.loading import Batch
+from equipoise.data.module import SPLITS, SplitName, refuse_below
+from equipoise.data.sampling import BatchIndex
+from equipoise.errors import UserError
+
+
+@dataclass(eq=False)
+class MaskedImages:
+    """Decode, augment if asked for, and normalise the images of a batch with their masks.
+
+    Without augmentation images are whole: padded below and on the right to one size, that of the
+    largest of the batch rounded up to `multiple`; the padding is black before normalisation and
+    does not count (class 255). With `passes` above 1 an epoch holds each image so many times, each
+    time with another crop.
+    """
+
+    source: MaskedFiles
+    normalization: Normalization
+    augmentation: ScaleCropAndFlip | None
+    multiple: int
+    passes: int = 1
+
+    def __len__(self) -> int:
+        """Return the number of samples of an epoch."""
+        return self.passes * len(self.source)
+
+    def __getitem__(self, index: BatchIndex) -> Batch:
+        """Return {"image", "mask" int64 (B, H, W), "index"} of the rows in `index`."""
+        pairs = [self._read(row, index.epoch) for row in index.rows.tolist()]
+        sizes = torch.tensor([mask.shape for _, mask in pairs])
+        height, width = self._whole(sizes) if self.augmentation is None else sizes[0].tolist()
+        padded = [pad(image, mask, height, width) for image, mask in pairs]
+        return {
+            "image": self.normalization(torch.stack([image for image, _ in padded])),
+            "mask": torch.stack([mask for _, mask in padded]).long(),
+            "index": index.rows,
+        }
+
+    def _read(self, sample: int, epoch: int) -> tuple[Tensor, Tensor]:
+        earlier_passes, row = divmod(sample, len(self.source))
+        pair = self.source.read(row)
+        if self.augmentation is None:
+            return pair
+        return self.augmentation(*pair, epoch * self.passes + earlier_passes, row)
+
+    def _whole(self, sizes: Tensor) -> list[int]:
+        largest = sizes.max(dim=0).values
+        whole: list[int] = (-(-largest // self.multiple) * self.multiple).tolist()
+        return whole
+
+
+@dataclass(kw_only=True, eq=False)
+class MaskedDataModule(ImageDataModule):
+    """Random crops (3, *crop) of scaled images for training, whole images for validation and test.
+
+    A batch is {"image" float32 (B, 3, H, W) normalised, "mask" int64 (B, H, W) with 255 for pixels
+    that do not count, "index" (B,)}. An epoch goes through the training images as often as it takes
+    to have `min_crops_per_epoch` crops, once at least. Without `augment` training images are whole
+    as well, and each comes once. Whole images are padded to multiples of `pad_multiple`.
+    """
+
+    counted_by: ClassVar[str] = "mask_classes"
+
+    path: str | None = None
+    eval_batch_size: int | None = 1
+    crop: Sequence[int]
+    scales: Sequence[float]
+    augment: bool = True
+    min_crops_per_epoch: int = 1
+    pad_multiple: int = 32
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__post_init__()
+        if len(self.crop) != 2 or min(self.crop) < 1:
+            raise UserError(f"task.crop is {list(self.crop)}: set it to [height,width] in pixels.")
+        if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1]:
+            raise UserError(f"task.scales is {list(self.scales)}: set it to [least,most] above 0.")
+        refuse_below(self, 1, "pad_multiple", "min_crops_per_epoch")
+
+    def check_model(self, model: object) -> None:
+        """Raise UserError where whole images are padded to sizes that the network cannot divide.
+
+        `model.image_multiple` is what it asks for; where it asks for nothing, everything fits.
+        """
+        multiple = getattr(model, "image_multiple", 1)
+        if self.pad_multiple % multiple:
+            raise UserError(
+                f"task.pad_multiple={self.pad_multiple} leaves whole images with sides that the "
+                f"model's branches cannot divide: set it to a multiple of {multiple}"
+            )
+
+    @abstractmethod
+    def find_files(self, name: SplitName) -> MaskedFiles:
+        """Find the pairs of a split; raises UserError when there are none or one is incomplete."""
+
+    def inspect(self) -> dict[str, Any]:
+        """Find all files and compare their sizes, before a run begins; tells no settings.
+
+        Raises UserError, which names the file that is missing or does not fit.
+        """
+        for name in SPLITS:
+            self.find_files(name).check_sizes()
+        return {}
+
+    def read_split(self, name: SplitName) -> MaskedImages:
+        """Find the images of one split; raises UserError when it cannot be had."""
+        files = self.find_files(name)
+        if name != "train" or not self.augment:
+            return MaskedImages(files, IMAGENET, None, self.pad_multiple)
+        augmentation = ScaleCropAndFlip(self.crop, self.scales, self.seed)
+        passes = -(-self.min_crops_per_epoch // len(files))
+        return MaskedImages(files, IMAGENET, augmentation, self.pad_multiple, passes)

@@ -1,0 +1,66 @@
+"""What the image data modules share: names of classes, and splits of the same mixture of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from equipoise.data.module import SplitDataModule
+from equipoise.errors import UserError
+
+
+@dataclass(kw_only=True, eq=False)
+class ImageDataModule(SplitDataModule):
+    """Images with labels or masks, of classes that have names.
+
+    A batch is {"image": float32 (B, C, H, W) normalised, "label": int64 (B,), "index": int64 (B,)
+    the sample's row in its split}. `read_split` sets `class_names`. A field `classes`, or
+    `mask_classes` for masks, says how many outputs the network has for them.
+    """
+
+    counted_by: ClassVar[str] = "classes"
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__post_init__()
+        self.class_names: list[str] = []
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the splits of a stage; raises UserError where a class would have no output."""
+        super().setup(stage)
+        outputs, names = getattr(self, self.counted_by, None), self.class_names
+        if isinstance(outputs, int) and len(names) > outputs:
+            raise UserError(
+                f"task.{self.counted_by}={outputs} is too few: the data has {len(names)} classes, "
+                f"from {names[0]} to {names[-1]}"
+            )
+
+
+def refuse_other_classes(place: str, count: int, classes: int) -> None:
+    """Raise UserError unless `place`, a folder or a table, has as many classes as the model."""
+    if count != classes:
+        raise UserError(
+            f"{place} has {count} classes, but task.classes is {classes}: set task.classes={count} "
+            "to train on it, or set task.path to the dataset that the model is for."
+        )
+
+
+def stratified_split(
+    labels: Tensor, fraction: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Divide the rows of `labels` (N,) into the rest and a held-out `fraction`, both ascending.
+
+    The rows, shuffled and then sorted by class, are sampled at equal distances, so each class is
+    held out in proportion to within one row. round(fraction * N) rows are held out.
+    """
+    shuffled = torch.randperm(len(labels), generator=generator)
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    held_count = round(fraction * len(labels))
+    distance = len(labels) / max(held_count, 1)
+    positions = ((torch.arange(held_count, dtype=torch.float64) + 0.5) * distance).long()
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    held[by_class[positions]] = True
+    return (~held).nonzero().flatten(), held.nonzero().flatten()

@@ -1,0 +1,148 @@
+"""From stored pixels to what a network takes: the published augmentations, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms import v2
+
+from equipoise.data.images.masked_files import IGNORED
+from equipoise.data.sampling import BatchIndex, stream
+
+STEP = 0.1
+
+
+class Draw(NamedTuple):
+    """The random choices for one sample: scale, place of the crop in 0 to 1, and the flip."""
+
+    scale: float
+    top: float
+    left: float
+    flip: bool
+
+
+class ScaleCropAndFlip:
+    """Resize by a random scale, cut out `crop` = (height, width), flip half of the samples.
+
+    The scale is that of the image's own size, from scales[0] to scales[1] in steps of 0.1; what is
+    smaller than the crop is padded below and on the right, the image with 0 (black), the mask with
+    255. The image is interpolated bilinearly, the mask takes the nearest pixel. The draws are a
+    pure function of (seed, epoch, row).
+
+    Source: the published Cityscapes training of MDEQ, with scales from 0.5 to 2.1 relative to a
+    long side of 2048, that of every image in Cityscapes.
+    """
+
+    def __init__(self, crop: Sequence[int], scales: Sequence[float], seed: int) -> None:
+        self.height, self.width = crop
+        self.least, most = scales
+        self.count = round((most - self.least) / STEP) + 1
+        self.seed = seed
+
+    def __call__(self, image: Tensor, mask: Tensor, epoch: int, row: int) -> tuple[Tensor, Tensor]:
+        """Return the crops (3, height, width) and (height, width) of a uint8 image and its mask."""
+        drawn = self.draw(epoch, row)
+        image, mask = resize(image, mask, drawn.scale)
+        image, mask = pad(image, mask, self.height, self.width)
+        top = int(drawn.top * (mask.shape[0] - self.height + 1))
+        left = int(drawn.left * (mask.shape[1] - self.width + 1))
+        rows, columns = slice(top, top + self.height), slice(left, left + self.width)
+        image, mask = image[:, rows, columns], mask[rows, columns]
+        return (image.flip(-1), mask.flip(-1)) if drawn.flip else (image, mask)
+
+    def draw(self, epoch: int, row: int) -> Draw:
+        """Return the choices for a row in an epoch."""
+        generator = stream(self.seed, epoch, row, 3)
+        scale, top, left, flip = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+        return Draw(self.least + STEP * int(scale * self.count), top, left, flip < 0.5)
+
+
+def resize(image: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Resize so that the longer side becomes int(scale * side + 0.5), the other in proportion."""
+    longer = max(mask.shape)
+    factor = int(longer * scale + 0.5) / longer
+    size = [int(side * factor + 0.5) for side in mask.shape]
+    pixels = functional.interpolate(image[None].float(), size, mode="bilinear")[0]
+    classes = functional.interpolate(mask[None, None].float(), size, mode="nearest")[0, 0]
+    return pixels.round().to(torch.uint8), classes.to(torch.uint8)
+
+
+def pad(image: Tensor, mask: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Pad below and on the right to at least (height, width), with black and ignored pixels."""
+    below, right = max(height - mask.shape[0], 0), max(width - mask.shape[1], 0)
+    margins = (0, right, 0, below)
+    return functional.pad(image, margins), functional.pad(mask, margins, value=IGNORED)
+
+
+class CropAndFlip:
+    """Per sample a random crop of the padded image, and a horizontal flip for half of them.
+
+    The same images as torchvision's `v2.RandomCrop(size, padding=4)` followed by
+    `v2.RandomHorizontalFlip()` with independent draws for each sample (He et al. 2016,
+    section 4.2). The draws are a pure function of (seed, epoch, row): each epoch draws one table
+    with a row for every sample of the split.
+    """
+
+    def __init__(self, samples: int, seed: int, padding: int = 4) -> None:
+        self.samples = samples
+        self.seed = seed
+        self.padding = padding
+        self._epoch = -1
+        self._draws = torch.empty(0)
+
+    def __call__(self, images: Tensor, index: BatchIndex) -> Tensor:
+        """Return new images (B, C, H, W) for the rows and the epoch of `index`."""
+        top, left, flip = self.draws(index)
+        height, width = images.shape[-2:]
+        padded = functional.pad(images, [self.padding] * 4)
+        # A view of every possible crop: (B, C, tops, lefts, H, W).
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+        cropped = windows[torch.arange(len(images)), :, top, left]
+        cropped[flip] = cropped[flip].flip(-1)
+        return cropped
+
+    def draws(self, index: BatchIndex) -> tuple[Tensor, Tensor, Tensor]:
+        """Return top, left (int64, 0 to 2 * padding) and flip (bool), each (B,)."""
+        if index.epoch != self._epoch:
+            generator = stream(self.seed, index.epoch, 1)
+            self._draws = torch.rand(self.samples, 3, generator=generator)
+            self._epoch = index.epoch
+        top, left, flip = self._draws[index.rows].unbind(1)
+        positions = 2 * self.padding + 1
+        return (top * positions).long(), (left * positions).long(), flip < 0.5
+
+
+class Normalization:
+    """Turn pixels p of 0 to `white` into (p / white - mean) / std, channel by channel.
+
+    Takes uint8 images (B, C, H, W) and returns float32 images of the same shape.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], white: int = 255) -> None:
+        self.mean = torch.tensor(mean).view(-1, 1, 1) * white
+        self.std = torch.tensor(std).view(-1, 1, 1) * white
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the normalised images."""
+        return images.float().sub_(self.mean).div_(self.std)
+
+
+IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+CIFAR10 = Normalization(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
+
+
+def training_transform(size: int) -> v2.Transform:
+    """Return a crop of random area and shape, resized to `size`, and a flip for half of them.
+
+    The augmentation of Szegedy et al. 2015, section 6, with torchvision's default ranges.
+    """
+    return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()])
+
+
+def evaluation_transform(size: int) -> v2.Transform:
+    """Return the central `size` pixels after resizing the shorter side to 256/224 of it."""
+    return v2.Compose([v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size)])

@@ -1,0 +1,256 @@
+"""Loading whole batches, with a position that a checkpoint keeps and restores exactly."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import shutil
+import signal
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakSet
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from equipoise.data.sampling import BatchIndex, EpochIndices, stream
+from equipoise.errors import UserError
+
+SHARED_MEMORY = Path("/dev/shm")
+
+Batch = dict[str, Tensor]
+
+
+class BatchDataset(Protocol):
+    """A split that is read a whole batch at a time."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def __getitem__(self, index: BatchIndex) -> Batch:
+        """Return the samples that `index` asks for."""
+        ...
+
+
+class Position(NamedTuple):
+    """How many batches of which epoch have been handed out."""
+
+    epoch: int
+    batch: int
+
+
+class ResumableBatches(Sampler[BatchIndex]):
+    """The requests for the batches of an epoch, from the batch that `start` names, once.
+
+    `sampler` is named as in torch's BatchSampler: Lightning looks there for `set_epoch`.
+    """
+
+    def __init__(self, sampler: EpochIndices) -> None:
+        self.sampler = sampler
+        self.start = Position(0, 0)
+
+    def first(self) -> Position:
+        """Return where the next iteration begins: a start within another epoch does not count."""
+        epoch = self.sampler.epoch
+        return self.start if self.start.epoch == epoch else Position(epoch, 0)
+
+    def __len__(self) -> int:
+        """Return the number of batches of a whole epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[BatchIndex]:
+        """Yield the requests that are left of the current epoch."""
+        epoch, skipped = self.first()
+        self.start = Position(epoch, 0)
+        for rows in self.sampler.batches()[skipped:]:
+            yield BatchIndex(epoch, rows)
+
+
+class BatchLoader:
+    """An iterable of batches that Lightning recognises as stateful: it resumes within an epoch.
+
+    It wraps a DataLoader instead of being one, so that Lightning never rebuilds it around
+    another sampler. Iterating draws from a generator of its own, never from torch's global
+    one. A UserError is raised as it was written, also out of a worker process.
+    """
+
+    def __init__(
+        self,
+        dataset: BatchDataset,
+        sampler: EpochIndices,
+        *,
+        seed: int,
+        num_workers: int,
+    ) -> None:
+        self.batch_sampler = ResumableBatches(sampler)
+        self.position = Position(0, 0)
+        num_workers = usable_workers(num_workers)
+        self._loader: DataLoader[Batch | PickledBatch | UserError] = DataLoader(
+            _ErrorsAsValues(dataset),
+            batch_size=None,
+            sampler=self.batch_sampler,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_signals_to_the_main_process,
+            pin_memory=torch.cuda.is_available(),
+            generator=stream(seed),
+        )
+        _loaders.add(self)
+
+    def __len__(self) -> int:
+        """Return the number of batches of a whole epoch."""
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches that are left of the current epoch.
+
+        Nothing happens before the first batch is asked for: Lightning creates the iterator first
+        and sets the epoch afterwards.
+        """
+        self.position = self.batch_sampler.first()
+        for batch in self._loader:
+            if isinstance(batch, UserError):
+                self.shut_down()
+                raise batch
+            self.position = Position(self.position.epoch, self.position.batch + 1)
+            yield received(batch)
+
+    def shut_down(self) -> None:
+        """End the worker processes; the next iteration starts new ones.
+
+        Left to the garbage collector, each worker would be waited for until its next timeout.
+        """
+        if isinstance(self._iterator, _MultiProcessingDataLoaderIter):
+            self._iterator._shutdown_workers()
+        self._iterator = None
+
+    @property
+    def _iterator(self) -> object:
+        """The iterator that owns the workers, under the name by which Lightning ends them."""
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: _MultiProcessingDataLoaderIter | None) -> None:
+        self._loader._iterator = iterator
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch and how many of its batches have been handed out."""
+        epoch = self.batch_sampler.sampler.epoch
+        current = self.position if self.position.epoch == epoch else Position(epoch, 0)
+        return current._asdict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the next iteration of that epoch begin after the batches that were handed out."""
+        self.go_to(state_dict["epoch"], state_dict["batch"])
+
+    def go_to(self, epoch: int, batch: int) -> None:
+        """Let the next iteration of that epoch begin after so many of its batches."""
+        self.position = Position(epoch, batch)
+        self.batch_sampler.start = self.position
+        self.batch_sampler.sampler.epoch = epoch
+
+
+_loaders: WeakSet[BatchLoader] = WeakSet()
+
+
+@atexit.register
+def _shut_down_all() -> None:
+    """End the workers that are left when the program ends.
+
+    Python would send them the signal that they ignore, and wait. This runs before that, and while
+    torch still can end them, because it was registered after both.
+    """
+    for loader in tuple(_loaders):
+        loader.shut_down()
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """Ignore what a terminal or a scheduler sends to the whole group of processes.
+
+    The main process still needs batches to finish its step; it ends its workers itself, and one
+    that has lost it ends within seconds.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class _ErrorsAsValues(Dataset["Batch | PickledBatch | UserError"]):
+    """Return a UserError as a value: what a worker raises would arrive with a traceback in it."""
+
+    def __init__(self, dataset: BatchDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: BatchIndex) -> Batch | PickledBatch | UserError:
+        try:
+            return handed_over(self.dataset[index])
+        except UserError as error:
+            return error
+
+
+# How a batch gets from a worker process to the main one, also where shared memory is small.
+#
+# torch moves the tensors of a batch into shared memory, which lies in /dev/shm. Containers often
+# have 64 MB of it. What does not fit is lost there in a thread of the worker, and the main process
+# waits for the batch for ever. So the worker moves them itself, and where that fails the batch
+# takes the way of every other object: pickled, through a pipe.
+
+
+@dataclass
+class PickledBatch:
+    """A batch as arrays, which pickle as they are; tensors would go through shared memory."""
+
+    arrays: dict[str, np.ndarray[Any, Any]]
+
+
+def usable_workers(wanted: int) -> int:
+    """Return `wanted`, or 0, with a warning, where processes cannot talk to each other at all."""
+    if wanted == 0:
+        return 0
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        warnings.warn(
+            f"{SHARED_MEMORY} cannot be used ({error.strerror}), so that batches are loaded "
+            "without workers, which is slower: give this machine shared memory, or set "
+            "task.num_workers=0",
+            stacklevel=2,
+        )
+        return 0
+    return wanted
+
+
+def handed_over(batch: Batch) -> Batch | PickledBatch:
+    """Return the batch in shared memory where this is a worker and it fits, else as arrays."""
+    if get_worker_info() is None:
+        return batch
+    try:
+        return {name: tensor.share_memory_() for name, tensor in batch.items()}
+    except RuntimeError:  # received() tells the main process
+        return PickledBatch({name: tensor.numpy() for name, tensor in batch.items()})
+
+
+def received(batch: Batch | PickledBatch) -> Batch:
+    """Return the tensors of a batch; warns, once a process, where they did not fit."""
+    if not isinstance(batch, PickledBatch):
+        return batch
+    warnings.warn(
+        f"{SHARED_MEMORY}{_size()} is too small for the batches of the worker processes, which go "
+        "through pipes instead, and slower: enlarge it (docker run --shm-size=8g), or set "
+        "task.num_workers=0",
+        stacklevel=2,
+    )
+    return {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
+
+
+def _size() -> str:
+    try:
+        return f", of {shutil.disk_usage(SHARED_MEMORY).total / 2**20:.0f} MB,"
+    except OSError:
+        return ""

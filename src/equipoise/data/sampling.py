@@ -1,0 +1,127 @@
+"""Which samples an epoch visits, in which order, and which of them belong to this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def stream_seed(*key: int) -> int:
+    """Return a 64-bit seed that is a pure function of `key`, integers of at least 0.
+
+    Keys that differ, even by one bit, give unrelated seeds (NumPy's `SeedSequence` hash, to which
+    (1,) and (1, 0) are the same, hence the length in front).
+    """
+    return int(np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)[0])
+
+
+def stream(*key: int) -> torch.Generator:
+    """Return a generator on the CPU that is a pure function of `key`."""
+    return torch.Generator().manual_seed(stream_seed(*key))
+
+
+class Shard(NamedTuple):
+    """The part of each epoch that one process of a distributed run takes."""
+
+    rank: int = 0
+    world_size: int = 1
+
+
+class BatchIndex(NamedTuple):
+    """The request for one batch: the rows (B,) of a split, and the epoch that asks for them.
+
+    The epoch travels with the request because a worker process outlives it.
+
+    The rows travel to a worker as plain numbers. A tensor would be moved into shared memory by a
+    thread of the main process, under a lock of torch's that a worker forked in that moment (as
+    the validation's are, beside the training's) inherits locked, and it would wait forever.
+    """
+
+    epoch: int
+    rows: Tensor
+
+    def __reduce__(self) -> tuple[Callable[[int, list[int]], BatchIndex], tuple[int, list[int]]]:
+        """Return how a worker rebuilds the request."""
+        return _from_numbers, (self.epoch, self.rows.tolist())
+
+
+def _from_numbers(epoch: int, rows: list[int]) -> BatchIndex:
+    return BatchIndex(epoch, torch.tensor(rows, dtype=torch.int64))
+
+
+class EpochIndices(Protocol):
+    """The rows that this process visits in the current epoch, already cut into batches."""
+
+    epoch: int
+
+    def __len__(self) -> int:
+        """Return the number of batches, the same in every epoch and on every rank."""
+        ...
+
+    def batches(self) -> tuple[Tensor, ...]:
+        """Return the rows of each batch."""
+        ...
+
+
+class ShuffledIndices:
+    """A new order in each epoch, a pure function of (seed, epoch), divided among the ranks.
+
+    Every rank gets the same number of samples: where `size` does not divide by the number of
+    ranks, the first samples of the order are repeated. The last batch may be smaller.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, shard: Shard) -> None:
+        self.size = size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shard = shard
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next; Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Return the number of batches on this rank."""
+        return -(-self._shard_size() // self.batch_size)
+
+    def batches(self) -> tuple[Tensor, ...]:
+        """Return the rows of each batch of the current epoch."""
+        order = torch.randperm(self.size, generator=stream(self.seed, self.epoch))
+        padded = order[torch.arange(self._shard_size() * self.shard.world_size) % self.size]
+        return padded[self.shard.rank :: self.shard.world_size].split(self.batch_size)
+
+    def _shard_size(self) -> int:
+        return -(-self.size // self.shard.world_size)
+
+
+class OrderedIndices:
+    """The samples in their stored order in each epoch, divided among the ranks without repeats.
+
+    Every rank gets the same number of batches, since a rank that ends early would leave the
+    others waiting in a collective operation: a shard that is one sample short is cut into as
+    many, slightly smaller batches. Only a shard with fewer samples than batches repeats some.
+    """
+
+    def __init__(self, size: int, batch_size: int, shard: Shard) -> None:
+        self.size = size
+        self.batch_size = batch_size
+        self.shard = shard
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches on this rank."""
+        longest_shard = -(-self.size // self.shard.world_size)
+        return -(-longest_shard // self.batch_size)
+
+    def batches(self) -> tuple[Tensor, ...]:
+        """Return the rows of each batch."""
+        rows = torch.arange(self.size)[self.shard.rank :: self.shard.world_size]
+        missing = max(len(self) - len(rows), 0)
+        rows = torch.cat([rows, torch.arange(missing) % self.size])
+        whole = rows.split(self.batch_size)
+        return whole if len(whole) == len(self) else rows.tensor_split(len(self))

@@ -1,0 +1,1 @@
+"""People whose values a survey asks for, and the queries about them."""

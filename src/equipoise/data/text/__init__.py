@@ -1,0 +1,1 @@
+"""Running text by words, characters or subwords, and generated sequences."""

@@ -1,0 +1,107 @@
+"""Leaving samples that have ended out of the evaluations, and putting the batch together again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equipoise.equilibrium.iteration import Iteration
+from equipoise.equilibrium.low_rank import LowRankInverse
+from equipoise.equilibrium.search import Outcome, Search
+from equipoise.equilibrium.state import Layout
+
+
+@dataclass
+class _Departed:
+    """Samples that have left together: their rows of the whole batch, and what they leave with."""
+
+    rows: Tensor
+    outcome: Outcome
+    inverse: LowRankInverse | None
+
+
+class Compaction:
+    """Once a part `share` of the rows that f sees has ended, f sees only the others.
+
+    It costs no host-device sync: the check that froze the others has counted those that stay.
+    """
+
+    def __init__(self, share: float, batch: int) -> None:
+        self.share = share
+        self.batch = batch
+        self.departed: list[_Departed] = []
+
+    def due(self, search: Search) -> bool:
+        """Whether enough samples have ended, and some have not."""
+        present = len(search.status)
+        return 0 < search.active <= present - max(self.share * present, 1)
+
+    def drop(self, search: Search, iteration: Iteration) -> Tensor:
+        """Let the ended samples go; returns which of the present rows stay, (search.active,)."""
+        order = search.ended.argsort(stable=True)
+        staying, leaving = order[: search.active], order[search.active :]
+        inverse = iteration.inverse()
+        self.departed.append(
+            _Departed(
+                search.rows[leaving],
+                search.outcome().select(leaving),
+                None if inverse is None else inverse.select(leaving),
+            )
+        )
+        search.keep_rows(staying)
+        iteration.keep_rows(staying)
+        return staying
+
+    def whole(self, search: Search) -> Outcome:
+        """The outcome of every sample of the batch."""
+        outcome = search.outcome()
+        if not self.departed:
+            return outcome
+        groups = [(search.rows, outcome)] + [(gone.rows, gone.outcome) for gone in self.departed]
+        rows = torch.cat([rows for rows, _ in groups])
+        return Outcome(
+            *(
+                _scattered(rows, torch.cat(fields))
+                for fields in zip(*(outcome.fields() for _, outcome in groups), strict=True)
+            )
+        )
+
+    def whole_state(self, search: Search, z: Tensor) -> Tensor:
+        """z of the present samples with the results of those that have left: (B, D)."""
+        if not self.departed:
+            return z
+        rows = torch.cat([search.rows, *(gone.rows for gone in self.departed)])
+        return _scattered(rows, torch.cat([z, *(gone.outcome.z for gone in self.departed)]))
+
+    def whole_inverse(
+        self, search: Search, inverse: LowRankInverse | None
+    ) -> LowRankInverse | None:
+        """The inverse of every sample; those that have left keep the pairs that they left with."""
+        if inverse is None or not self.departed:
+            return inverse
+        _, pairs, width = inverse.u.shape
+        u = inverse.u.new_zeros(self.batch, pairs, width)
+        v = torch.zeros_like(u)
+        groups = [(search.rows, inverse)] + [(gone.rows, gone.inverse) for gone in self.departed]
+        for rows, part in groups:
+            assert part is not None
+            u[rows, : part.u.shape[1]] = part.u
+            v[rows, : part.v.shape[1]] = part.v
+        return LowRankInverse(u, v, inverse.oldest)
+
+
+def check_rows(layout: Layout, inputs: tuple[Tensor, ...]) -> None:
+    """Raise ValueError where an input lacks one row per sample, which dropping rows needs."""
+    for tensor in inputs:
+        if tensor.ndim == 0 or tensor.shape[0] != layout.batch:
+            raise ValueError(
+                f"compact_at drops rows of f's inputs, so all of them need the {layout.batch} rows "
+                f"of the state; one has the shape {tuple(tensor.shape)}: read it by closure"
+            )
+
+
+def _scattered(rows: Tensor, values: Tensor) -> Tensor:
+    """values (B, ...), put where `rows` (B,) says."""
+    return torch.empty_like(values).index_copy_(0, rows, values)

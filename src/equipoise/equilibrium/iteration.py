@@ -1,0 +1,37 @@
+"""What a solver's method remembers during a solve, and how it proposes the next iterate."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from equipoise.equilibrium.low_rank import LowRankInverse
+
+
+class Iteration(ABC):
+    """One method's memory during one solve; everything in it is a matrix with a row per sample."""
+
+    @abstractmethod
+    def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
+        """The next iterate from z, f(z) and g = f(z) - z, each (B, D).
+
+        They belong to the solve: none is written into, and g is overwritten by the next evaluation.
+        frozen (B,) bool tells the samples that have ended; None where none has. What is returned
+        for them does not matter, but an inverse that the method offers keeps theirs as it is.
+        """
+
+    def residual_buffer(self, default: Tensor) -> Tensor:
+        """Where the solve writes the next g (B, D): a method that keeps g saves a copy."""
+        return default
+
+    @abstractmethod
+    def keep_rows(self, rows: Tensor) -> None:
+        """Remember only these rows (b,) of all that is kept: the other samples are not evaluated.
+
+        Called after `advance`, before f is evaluated on its result.
+        """
+
+    def inverse(self) -> LowRankInverse | None:
+        """The estimate of (J_f - I)^-1 that the method has built, if it builds one."""
+        return None

@@ -1,0 +1,158 @@
+"""The low-rank quasi-Newton estimate of the inverse Jacobian, and products with its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def row_products(rows: Tensor, x: Tensor) -> Tensor:
+    """<rows_i, x> for every memory row: (B, m, D), (B, D) -> (B, m), in x's dtype.
+
+    The vector stands on the left because the batched product with a transposed matrix streams the
+    rows once; the other order is ten times slower in common CPU libraries.
+    """
+    return torch.bmm(x.to(rows.dtype).unsqueeze(1), rows.transpose(1, 2)).squeeze(1).to(x.dtype)
+
+
+def combine(rows: Tensor, weights: Tensor) -> Tensor:
+    """sum_i weights_i rows_i: (B, m, D), (B, m) -> (B, D), in the weights' dtype.
+
+    Linear solvers return their solution column by column; the batched product would then take one
+    sample after the other.
+    """
+    left = weights.to(rows.dtype).contiguous().unsqueeze(1)
+    return torch.bmm(left, rows).squeeze(1).to(weights.dtype)
+
+
+def combine_minus(rows: Tensor, weights: Tensor, subtracted: Tensor) -> Tensor:
+    """sum_i weights_i rows_i - subtracted: (B, m, D), (B, m), (B, D) -> (B, D)."""
+    if rows.dtype != subtracted.dtype:
+        return combine(rows, weights).sub_(subtracted)
+    added = subtracted.unsqueeze(1)
+    return torch.baddbmm(added, weights.unsqueeze(1), rows, beta=-1.0).squeeze(1)
+
+
+@dataclass(frozen=True)
+class LowRankInverse:
+    """H = -I + sum_i u_i v_i^T, an estimate of (J_f - I)^-1, per sample.
+
+    u, v: (B, m, D), the stored pairs (rows that were not filled are zero). oldest: the row of the
+    pair that was stored first; the others follow it cyclically.
+    """
+
+    u: Tensor
+    v: Tensor
+    oldest: int = 0
+
+    def apply(self, x: Tensor) -> Tensor:
+        """H x: (B, D) -> (B, D)."""
+        return combine_minus(self.u, row_products(self.v, x), x)
+
+    def apply_transposed(self, x: Tensor) -> Tensor:
+        """H^T x: (B, D) -> (B, D), the product that a cotangent needs."""
+        return combine_minus(self.v, row_products(self.u, x), x)
+
+    def transposed(self) -> LowRankInverse:
+        """H^T, the estimate of (J_f^T - I)^-1, without a copy."""
+        return LowRankInverse(self.v, self.u, self.oldest)
+
+    def select(self, rows: Tensor) -> LowRankInverse:
+        """H of some samples (b,), a copy."""
+        return LowRankInverse(self.u[rows], self.v[rows], self.oldest)
+
+    def newest(self, count: int) -> LowRankInverse:
+        """The latest `count` pairs at most, oldest first."""
+        if self.oldest:
+            u, v = (rows.roll(-self.oldest, dims=1) for rows in (self.u, self.v))
+            return LowRankInverse(u, v).newest(count)
+        first = max(self.u.shape[1] - count, 0)
+        return LowRankInverse(self.u[:, first:], self.v[:, first:])
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b> per sample: (B, D), (B, D) -> (B, 1)."""
+    return torch.linalg.vecdot(a, b).unsqueeze(1)
+
+
+def reciprocal(curvature: Tensor) -> Tensor:
+    """1 / curvature, and 0 where it vanishes: such a pair carries no information, H stays as is."""
+    usable = curvature.abs() > torch.finfo(curvature.dtype).tiny
+    return torch.where(usable, 1.0 / curvature, 0.0)
+
+
+class PairMemory:
+    """The pairs of H = -I + sum_i u_i v_i^T in two preallocated buffers (B, size, D).
+
+    slot: the row that the next pair takes; once the memory is full it is that of the oldest pair.
+    """
+
+    def __init__(
+        self, z0: Tensor, size: int, storage: torch.dtype, initial: LowRankInverse | None = None
+    ) -> None:
+        """Buffers in the dtype `storage`; they start with the newest pairs of `initial`.
+
+        Raises ValueError where `initial` is not of z0's batch and width.
+        """
+        batch, width = z0.shape
+        self.size = size
+        self.stored = 0
+        self.u = torch.empty(batch, size, width, dtype=storage, device=z0.device)
+        self.v = torch.empty_like(self.u)
+        if initial is not None:
+            self._take(initial.newest(size))
+
+    @property
+    def slot(self) -> int:
+        """The row that the next pair takes."""
+        return self.stored % self.size
+
+    @property
+    def full(self) -> bool:
+        """Whether the next pair replaces one."""
+        return self.stored >= self.size
+
+    def kept(self) -> tuple[Tensor, Tensor]:
+        """u and v, (B, m, D) each, views of the rows that are filled."""
+        count = min(self.stored, self.size)
+        return self.u[:, :count], self.v[:, :count]
+
+    def without_oldest(self, weights: Tensor) -> Tensor:
+        """weights (B, m) of the kept rows, zero for the pair that the next one replaces."""
+        if self.full:
+            weights[:, self.slot] = 0.0
+        return weights
+
+    def store(self, u: Tensor, scale: Tensor, v: Tensor, frozen: Tensor | None) -> None:
+        """Put scale (B, 1) times u (B, D), and v, into `slot`; frozen samples keep their H."""
+        if frozen is None:
+            torch.mul(u, scale, out=self.u[:, self.slot])
+            self.v[:, self.slot] = v
+        else:
+            self.u[:, self.slot] = self._unless(frozen, u * scale, self.u)
+            self.v[:, self.slot] = self._unless(frozen, v, self.v)
+        self.stored += 1
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Keep the pairs of these samples (b,)."""
+        self.u, self.v = self.u[rows], self.v[rows]
+
+    def inverse(self) -> LowRankInverse:
+        """The H that the pairs make up; shares memory with the buffers."""
+        return LowRankInverse(*self.kept(), oldest=self.slot if self.full else 0)
+
+    def _unless(self, frozen: Tensor, new: Tensor, rows: Tensor) -> Tensor:
+        old = rows[:, self.slot].to(new.dtype) if self.full else torch.zeros_like(new)
+        return torch.where(frozen.unsqueeze(1), old, new)
+
+    def _take(self, initial: LowRankInverse) -> None:
+        count = initial.u.shape[1]
+        wanted = (self.u.shape[0], self.u.shape[2])
+        if (initial.u.shape[0], initial.u.shape[2]) != wanted:
+            got = tuple(initial.u.shape[::2])
+            raise ValueError(f"the initial inverse is for states {got}, this one is {wanted}")
+        self.u[:, :count] = initial.u
+        self.v[:, :count] = initial.v
+        self.stored = count

@@ -1,0 +1,1 @@
+"""Running one composed configuration: training, test, results, checkpoints, processes."""

@@ -1,0 +1,293 @@
+"""Run one composed configuration: from the command line, from a checkpoint, or from Python.
+
+Nothing heavy is imported before the configuration has been checked, so that a misspelt word is
+answered at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from equipoise.checkpoints import read_checkpoint, read_stored
+from equipoise.compose import Composition, Typed, compose, parse, plain
+from equipoise.config import checks
+from equipoise.config.stored import Stored
+from equipoise.errors import RunInterrupted, UserError
+from equipoise.running import folders
+from equipoise.running.folders import check_no_folder_of_hydra, run_directory
+from equipoise.running.messages import (
+    failed_after_a_step,
+    quiet_lightning,
+    refusals_of_run,
+)
+from equipoise.running.resuming import (
+    check_resumable,
+    goes_on_in,
+    keep_earlier_curve,
+    settle_wandb_run,
+)
+from equipoise.running.surroundings import check_surroundings, data_is_there
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from equipoise.anytime import AnytimeCurve
+    from equipoise.training import Run
+
+
+def run(*overrides: str) -> dict[str, Any]:
+    """Do what `python train.py <overrides>` does; returns the dictionary of metrics.json.
+
+    Raises UserError, RunFailed or RunInterrupted with one sentence.
+    """
+    composition = composed(overrides)
+    check_no_folder_of_hydra(overrides)
+    with folders.held(run_directory(composition, "train")) as directory:
+        return execute(composition, directory)
+
+
+def checked(typed: Sequence[str], surroundings: bool = True) -> Composition:
+    """The configuration of a training, after every check that needs nothing heavy.
+
+    surroundings: whether the data and accounts of a run that begins anew have to be there. Raises
+    UserError.
+    """
+    composition = composed(typed)
+    checks.check_curve_in_training(composition.config, composition.choices)
+    if surroundings and not composition.config.ckpt_path:
+        check_surroundings(composition.config)
+    return composition
+
+
+def composed(typed: Sequence[str]) -> Composition:
+    """What train.py makes of `typed`: of a checkpoint's configuration where `ckpt_path` names one.
+
+    Raises UserError.
+    """
+    path = Typed.of(typed).value("ckpt_path")
+    if not isinstance(path, str | int):  # of a sweep's list composing says what is wrong
+        composition = compose(typed)
+        path = composition.config.ckpt_path
+        if not path:
+            return composition
+    from equipoise.config.recompose import recompose
+
+    return recompose(read_stored(str(path)), typed, "train")
+
+
+def build(*overrides: str) -> nn.Module:
+    """The network that `overrides` describe, with the weights that a run of their seed starts from.
+
+    With `ckpt_path` it is the checkpoint's network with its weights, and `overrides` on top. The
+    program's own random numbers are left as they are. Raises UserError.
+    """
+    composition = composed(overrides)
+    config = composition.config
+    check_trust(composition)
+    import torch
+
+    from equipoise.config.signatures import check_signatures
+    from equipoise.running.build import build_model, restored_model, settle_data
+
+    if not (config.task.get("classes") or config.task.get("mask_classes")):
+        settle_data(config)
+    parts = plain(config, resolve=True)
+    layer = ("model", "solver", "gradient", "eval_solver", "regularizer", "equilibrium")
+    check_signatures({part: parts[part] for part in layer if parts.get(part)})
+    with torch.random.fork_rng():
+        torch.manual_seed(parts["seed"])
+        if not config.ckpt_path:
+            return build_model(parts)
+        path = Path(config.ckpt_path)
+        return restored_model(parts, read_checkpoint(path)["state_dict"], path)
+
+
+def evaluate(*overrides: str, directory: Path | None = None) -> dict[str, Any]:
+    """Do what `python evaluate.py <overrides>` does; returns the dictionary of metrics.json.
+
+    The configuration is the checkpoint's, with `overrides` on top. directory: where another
+    process has decided to leave the results. Raises UserError.
+    """
+    composition = evaluation_of(overrides)
+    check_no_folder_of_hydra(overrides)
+    if directory is not None:
+        return execute_evaluation(composition, directory)
+    with folders.held(run_directory(composition, "evaluate")) as directory:
+        return execute_evaluation(composition, directory)
+
+
+def evaluation_of(overrides: Sequence[str]) -> Composition:
+    """The configuration of an evaluation: the checkpoint's with `overrides` on top."""
+    words = Typed.of(overrides)
+    path = words.value("ckpt_path")
+    if not path:
+        raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
+    from equipoise.config.recompose import recompose
+
+    composition = recompose(read_stored(str(path)), overrides, "evaluate")
+    if not any(o.key_or_group.partition(".")[0] == "logger" for o in words.overrides):
+        composition.config.logger = {}  # the training's loggers belong to the training
+    checks.check_curve_on_model(composition.config, composition.choices)
+    return composition
+
+
+def execute_evaluation(composition: Composition, directory: Path) -> dict[str, Any]:
+    """Test a checkpoint by one composition in `directory`."""
+    path = composition.config.ckpt_path
+    built = prepared(composition, directory, read_stored(path))
+    curve = instantiate_curve(composition)
+    checkpoint = read_checkpoint(path)
+    from equipoise import training
+    from equipoise.running.build import open_folder
+
+    open_folder(composition.config, built)
+    if {o.key_or_group.split(".")[0] for o in parse(composition.typed)} & {"solver", "gradient"}:
+        checkpoint.pop("gradient_phase", None)  # what was typed outranks the schedule
+    training.restore(built, checkpoint)
+    with at_work(built, "evaluate", composition.typed):
+        metrics = training.evaluate(built, checkpoint, curve)
+    show_result(built, metrics)
+    return metrics
+
+
+def instantiate_curve(composition: Composition) -> AnytimeCurve | None:
+    """The anytime curve that was asked for."""
+    node = composition.config.get("anytime")
+    if not node:
+        return None
+    from equipoise.running.build import instantiate
+
+    curve: AnytimeCurve = instantiate("anytime", plain(node, resolve=True))
+    return curve
+
+
+def execute(composition: Composition, directory: Path) -> dict[str, Any]:
+    """Train and test one composition in `directory`, which gets everything that a run leaves."""
+    config = composition.config
+    checks.check_curve_in_training(config, composition.choices)
+    stored = resumed_from(composition)
+    if stored is not None:
+        check_resumable(stored, config.trainer)
+    settle_wandb_run(config, composition.typed, goes_on_in(directory, config.ckpt_path))
+    built = prepared(composition, directory, stored)
+    from equipoise import processes, training
+    from equipoise.running.build import open_folder
+
+    open_folder(config, built)
+    if stored is not None:
+        keep_earlier_curve(built.trainer.loggers, stored, directory)
+    if built.trainer.is_global_zero:
+        processes.say_global_batch(config, built.trainer)
+    resumed_at = None if stored is None else stored.steps
+    begun_at = resumed_at or 0
+    with failed_after_a_step(built, begun_at), at_work(built, "train", composition.typed):
+        metrics = training.fit_and_test(built, config.ckpt_path, resumed_at)
+    show_result(built, metrics)
+    return metrics
+
+
+@contextmanager
+def at_work(built: Run, purpose: str, typed: Sequence[str]) -> Iterator[None]:
+    """While a run is at work: its other processes, its refusals, and at its end its W&B run."""
+    from equipoise import processes
+
+    exit_code = 1
+    try:
+        with (
+            refusals_of_run(built),
+            processes.telling(built.trainer, purpose, typed, built.directory),
+        ):
+            yield
+        exit_code = 0
+    finally:
+        close_wandb(exit_code)
+
+
+def take_part(job: Mapping[str, Any]) -> int:
+    """The part of one process in a run that another process has decided on; returns status 0.
+
+    job: purpose, typed and directory, as `processes.telling` hands them over. An interruption is
+    the end that all processes have agreed on: the first one tells of it.
+    """
+    directory = Path(job["directory"])
+    try:
+        if job["purpose"] == "evaluate":
+            evaluate(*job["typed"], directory=directory)
+        else:
+            execute(composed(job["typed"]), directory)
+    except RunInterrupted:
+        return 0
+    return 0
+
+
+def rehearse(composition: Composition) -> None:
+    """Check all that a run checks before it starts, down to building every part, and start nothing.
+
+    What the dataset's files tell is filled into the configuration; of a dataset that is not on this
+    machine nothing can be built, and the configuration alone is checked. Raises UserError.
+    """
+    if not data_is_there(composition.config.task):
+        return
+    typed = composition.config.run_dir
+    prepared(composition, Path(typed or "runs"), resumed_from(composition))
+    composition.config.run_dir = typed
+
+
+def resumed_from(composition: Composition) -> Stored | None:
+    """The run behind the checkpoint that a composition goes on from, None where it begins anew."""
+    return None if composition.trusted is None else read_stored(composition.config.ckpt_path)
+
+
+def prepared(composition: Composition, directory: Path, stored: Stored | None) -> Run:
+    """The parts of a run, after every check that a run makes before it writes anything.
+
+    Raises UserError.
+    """
+    _prepare(composition, directory)
+    from equipoise.running.build import build_run, check_weights
+
+    built = build_run(composition, directory)
+    if stored is not None:
+        check_weights(built.task, stored.shapes, stored.path)
+    return built
+
+
+def _prepare(composition: Composition, directory: Path) -> None:
+    """Settle the folder, let the dataset be looked at, and check types by the signatures."""
+    from equipoise.config.signatures import check_signatures
+
+    composition.config.run_dir = str(directory)
+    check_trust(composition)
+    check_surroundings(composition.config)
+    from equipoise.running.build import settle_data
+
+    settle_data(composition.config)
+    check_signatures(plain(composition.config, resolve=True))
+    quiet_lightning()
+
+
+def check_trust(composition: Composition) -> None:
+    """Let a configuration out of a checkpoint name no other code than what is trusted."""
+    if composition.trusted is not None:
+        from equipoise.config.signatures import check_targets
+
+        check_targets(plain(composition.config), composition.trusted)
+
+
+def close_wandb(exit_code: int) -> None:
+    """End a W&B run, so that the next job of a multirun does not write into it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=exit_code)
+
+
+def show_result(built: Run, metrics: dict[str, Any]) -> None:
+    """Print what a run has reached, in the process that speaks to the user."""
+    if built.trainer.is_global_zero:
+        from equipoise.summary import print_result
+
+        print_result(metrics, built.directory)

@@ -1,0 +1,274 @@
+"""Build what a composed configuration describes, every part by its `_target_`.
+
+Importing it takes torch, which nothing needs that only checks a configuration.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
+from hydra.utils import instantiate as hydra_instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from equipoise.compose import plain, storable
+from equipoise.config import machine
+from equipoise.config.about import about
+from equipoise.config.machine import GIB, free_memory
+from equipoise.config.signatures import check_signatures, constructor_arguments, locate
+from equipoise.errors import UserError, nearest
+from equipoise.running.messages import refusals
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+
+    from equipoise.compose import Composition
+    from equipoise.training import Run
+
+
+OURS = ("equipoise", "lightning")
+BEST = "equipoise.callbacks.BestCheckpoint"
+COPIES = 3  # weights, their gradients, and at least as much for the optimiser
+MADE = {
+    torch.ops.aten.empty.memory_format,
+    torch.ops.aten.zeros.default,
+    torch.ops.aten.ones.default,
+    torch.ops.aten.full.default,
+    torch.ops.aten.rand.default,
+    torch.ops.aten.randn.default,
+}
+
+
+def settle_data(config: DictConfig) -> None:
+    """Fill in what only the files of the dataset tell, such as its number of classes.
+
+    A data module that has a method `inspect` looks at its files, and returns such settings of the
+    task. Raises UserError, before anything is written, where they cannot be used.
+    """
+    task = plain(config, resolve=True)["task"]
+    node = {key: value for key, value in task.items() if key != "objective"}
+    if not hasattr(locate("task", str(node["_target_"])), "inspect"):
+        return
+    check_signatures({"task": node})
+    for key, value in instantiate("task", node).inspect().items():
+        OmegaConf.update(config, f"task.{key}", value)
+
+
+def open_folder(config: DictConfig, built: Run) -> None:
+    """Put config.yaml into the run's folder, once everything could be built."""
+    from lightning.pytorch.loggers import CSVLogger
+
+    if machine.decides(config.trainer):
+        built.directory.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, built.directory / "config.yaml", resolve=True)
+        print(f"run folder: {built.directory}")
+    for logger in built.trainer.loggers:
+        if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv
+            logger.log_hyperparams(plain(config, resolve=True))
+
+
+def build_run(composition: Composition, directory: Path) -> Run:
+    """Build data, network, task, callbacks, loggers and trainer, all by `_target_`.
+
+    Nothing is written, and no data is read.
+    """
+    import lightning.pytorch as pl
+
+    from equipoise.callbacks.curve_state import CurveState
+    from equipoise.callbacks.estimator_state import EstimatorState
+    from equipoise.callbacks.observers import behind_one
+    from equipoise.callbacks.resumed_optimizer import ResumedOptimizer
+    from equipoise.callbacks.run_state import RandomState
+    from equipoise.callbacks.training_begun import TrainingBegun
+    from equipoise.callbacks.training_position import TrainingPosition
+    from equipoise.callbacks.unprofiled import Unprofiled
+    from equipoise.processes_without_gradients import strategy_for
+    from equipoise.training import Run
+
+    config = plain(composition.config, resolve=True)
+    machine.check_devices(config["trainer"])
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    data = instantiate("task", config["task"])
+    task = build_task(config)
+    if hasattr(data, "check_model"):
+        data.check_model(task.model)
+    check_monitored(task, config)
+    callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
+    loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
+    stored = storable(composition.config)
+    callbacks += [RandomState(), TrainingBegun()]
+    callbacks += [ResumedOptimizer(stored.get("optimizer") or {}, stored.get("schedule") or {})]
+    callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
+    callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
+    around: dict[str, Any] = {"callbacks": behind_one(callbacks), "logger": loggers or False}
+    if config["trainer"]["profiler"] is None:
+        around["profiler"] = Unprofiled()
+    around |= strategy_for(task, config["trainer"])
+    around["plugins"] = checkpoint_plugins(
+        config["trainer"]["plugins"], {"config": stored, "choices": composition.choices}
+    )
+    trainer = instantiate("trainer", config["trainer"], **around)
+    return Run(data, task, trainer, directory, composition.choices, config["seed"], stored)
+
+
+def checkpoint_plugins(configured: Any, always: dict[str, Any]) -> list[Any]:
+    """The trainer's plugins, with ours for checkpoint files unless one was configured.
+
+    always: what every checkpoint carries: evaluate.py needs nothing else to rebuild the model.
+    """
+    from lightning.fabric.plugins import CheckpointIO
+
+    from equipoise.checkpoint_file import CheckpointFile
+
+    listed = configured if isinstance(configured, list) else [configured]
+    plugins = [plugin for plugin in listed if plugin is not None]
+    if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        plugins.append(CheckpointFile(always))
+    return plugins
+
+
+def check_weights(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Raise UserError where the network has other weights than the checkpoint at `path`.
+
+    Counters of random numbers (`_extra_state`) are no weights.
+    """
+    here = {n: tuple(v.shape) for n, v in network.state_dict().items() if hasattr(v, "shape")}
+    there = {name: shape for name, shape in shapes.items() if not name.endswith("_extra_state")}
+    for name in sorted({*here, *there} - {n for n in here if n.endswith("_extra_state")}):
+        if here.get(name) != there.get(name):
+            raise UserError(
+                f"the checkpoint {path} does not fit the network: {name} is "
+                f"{_described(there.get(name))} there and {_described(here.get(name))} here; leave "
+                "out what changes the network, such as model.size=large"
+            )
+
+
+def _described(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else f"of shape {list(shape)}"
+
+
+def restored_model(config: dict[str, Any], state: Mapping[str, Any], path: Path) -> nn.Module:
+    """The network of a stored configuration with the weights of its checkpoint.
+
+    Raises UserError where they do not fit.
+    """
+    model = build_model(config)
+    weights = {n.removeprefix("model."): v for n, v in state.items() if n.startswith("model.")}
+    check_weights(
+        model, {n: tuple(v.shape) for n, v in weights.items() if hasattr(v, "shape")}, path
+    )
+    model.load_state_dict(weights, strict=False)
+    return model
+
+
+def build_task(config: dict[str, Any]) -> LightningModule:
+    """The objective around the model; around a network also its optimiser and its schedule."""
+    parts: dict[str, Any] = {"model": build_model(config)}
+    if about(config["model"], "weights", True):
+        parts["make_optimizer"] = instantiate("optimizer", config["optimizer"])
+        parts["schedule"] = instantiate("schedule", config["schedule"])
+        check_optimizer(parts["make_optimizer"], parts["schedule"])
+    task: LightningModule = instantiate("task.objective", config["task"]["objective"], **parts)
+    return task
+
+
+def check_optimizer(make_optimizer: Any, schedule: Any) -> None:
+    """Raise UserError where they refuse their values, which they tell only about parameters."""
+    with refusals("optimizer"):
+        optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))])
+    with refusals("schedule"):
+        schedule(optimizer, 1)
+
+
+class MemoryLimit(TorchDispatchMode):
+    """Within it, all tensors that are made must fit in the memory that is free, three times.
+
+    The system would grant far more than there is and kill the process once it is used. Raises
+    UserError that names `part`.
+    """
+
+    def __init__(self, part: str) -> None:
+        super().__init__()
+        self.part = part
+        self.free = free_memory()
+        self.asked = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Count what a factory is about to ask for; everything else passes."""
+        if func in MADE:
+            dtype = (kwargs or {}).get("dtype") or torch.get_default_dtype()
+            self.asked += COPIES * dtype.itemsize * math.prod(args[0])
+            if self.asked > self.free:
+                raise UserError(
+                    f"{self.part} would need {self.asked / GIB:,.0f} GiB of memory to train, and "
+                    f"{self.free / GIB:,.0f} are free: choose smaller sizes"
+                )
+        return func(*args, **(kwargs or {}))
+
+
+def build_model(config: dict[str, Any]) -> nn.Module:
+    """The network, with an equilibrium layer of the chosen solver and estimator if it has one."""
+    parts: dict[str, Any] = {}
+    if about(config["model"], "equilibrium", True):
+        chosen = ("solver", "gradient", "eval_solver", "regularizer")
+        layer = {key: instantiate(key, config[key]) for key in chosen if config.get(key)}
+        parts["equilibrium"] = instantiate("equilibrium", config["equilibrium"], **layer)
+    with MemoryLimit("model"):
+        model: nn.Module = instantiate("model", config["model"], **parts)
+    return model
+
+
+def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
+    """Build the object of a node. The one place that does.
+
+    Raises UserError with the cause where its class refuses the values.
+    """
+    node = constructor_arguments(key, node)
+    with refusals(key):
+        if not parts:
+            return hydra_instantiate(node, _convert_="all")
+        # as call-site arguments Hydra would turn solvers, which are dataclasses, into mappings
+        return hydra_instantiate(node, _convert_="all", _partial_=True)(**parts)
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """A task that tells under which names it logs its metrics."""
+
+    def logged(self, stage: str) -> set[str]:
+        """The names of "val" or "test", such as val/loss."""
+        ...
+
+
+def check_monitored(task: Any, config: Mapping[str, Any]) -> None:
+    """Raise UserError where a setting monitors what the task does not log in its validation.
+
+    A task that does not tell, and callbacks of other packages, may log anything.
+    """
+    nodes = {key: node for key, node in config["callbacks"].items() if node}
+    foreign = [n for n in nodes.values() if str(n["_target_"]).partition(".")[0] not in OURS]
+    if foreign or not isinstance(task, Measuring):
+        return
+    known = sorted(task.logged("val"))
+    for key, monitor in _settings(config["task"]["monitor"], nodes):
+        if monitor not in known:
+            hint = nearest(str(monitor), known)
+            raise UserError(
+                f"{key}={'null' if monitor is None else monitor} is not measured in the "
+                f"validation{hint or ';'} this task measures {', '.join(known)}"
+            )
+
+
+def _settings(of_task: str, nodes: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """Every setting that names a metric; only the best weights need one in any case."""
+    yield "task.monitor", of_task
+    for key, node in nodes.items():
+        if node.get("monitor") is not None or node["_target_"] == BEST:
+            yield f"callbacks.{key}.monitor", node.get("monitor")

@@ -1,0 +1,218 @@
+"""The folders of runs: each belongs to one run at a time, and a run that never began leaves none.
+
+A new folder is made by one process only. While a run is at work in its folder it holds a lock on
+the file LOCK there, which ends with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from equipoise.config import machine
+from equipoise.errors import UserError
+
+if TYPE_CHECKING:
+    from equipoise.compose import Composition
+
+
+LOCK = ".lock"
+RECORD = frozenset({".hydra", "train.log"})
+"""What Hydra puts into a folder before the run begins."""
+
+
+@dataclass
+class Claim:
+    """What this process has made for a folder (the innermost first), and its lock.
+
+    empty: whether it found nothing in the folder; refused: whether the run was, before it began.
+    """
+
+    made: list[Path] = field(default_factory=list)
+    lock: int | None = None
+    empty: bool = False
+    refused: bool = False
+
+
+claims: dict[Path, Claim] = {}
+"""The folders that this process holds."""
+
+
+def claim(
+    path: Path,
+    checkpoint: str | Path | None = None,
+    name: str = "run_dir",
+    record: Collection[str] = (),
+) -> Path:
+    """Take a folder that was named for one run: a new or empty one, or that of its `checkpoint`.
+
+    name: the setting that named it; record: what may stand in it already.
+    Raises UserError where it holds other results, is in use or cannot be written.
+    """
+    if path.resolve() in claims:
+        raise UserError(_in_use(path, name))
+    try:
+        made = _make(path)
+        empty = {entry.name for entry in path.iterdir()} <= {LOCK}
+        if not made:
+            _check_contents(path, checkpoint, name, record)
+        lock = _locked(path, name)
+    except NotADirectoryError as error:
+        raise UserError(f"{name}={path} is no folder, or lies below a file") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"cannot write into {name}={path}: {reason}") from error
+    claims[path.resolve()] = Claim(made, lock, empty)
+    return path
+
+
+def claim_new(parent: Path, name: str) -> Path:
+    """Make and take `parent/name`, or the first free one of `parent/name_2`, `parent/name_3`, …
+
+    Raises UserError where it cannot be written.
+    """
+    number = 1
+    while True:
+        path = parent / (name if number == 1 else f"{name}_{number}")
+        try:
+            made = _make(path)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {path}: {error.strerror}") from error
+        if made:
+            claims[path.resolve()] = Claim(made, _locked(path, "run_dir"), empty=True)
+            return path
+        number += 1
+
+
+@contextmanager
+def held(path: Path, record: Collection[str] = RECORD) -> Iterator[Path]:
+    """Give a folder back at the end; remove it where nothing but `record` came into it."""
+    try:
+        yield path
+    finally:
+        taken = claims.pop(path.resolve(), None)
+        if taken is not None:
+            _give_back(path, taken, {*record, LOCK})
+
+
+def refuse(path: Path) -> None:
+    """Let nothing be left of a run that was refused before it began, in a folder that was empty."""
+    taken = claims.get(path.resolve())
+    if taken is not None:
+        taken.refused = taken.empty
+
+
+def is_held(path: Path) -> bool:
+    """Whether this process has taken the folder."""
+    return path.resolve() in claims
+
+
+def _make(path: Path) -> list[Path]:
+    """Make a folder and those above it; returns what was made, nothing where it was there."""
+    made: list[Path] = []
+    for parent in (parent for parent in reversed(path.parents) if not parent.is_dir()):
+        with suppress(FileExistsError):
+            parent.mkdir()
+            made.insert(0, parent)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return []
+    return [path, *made]
+
+
+def _check_contents(
+    path: Path, checkpoint: str | Path | None, name: str, record: Collection[str]
+) -> None:
+    inside = checkpoint is not None and path.resolve() in Path(checkpoint).resolve().parents
+    if not inside and {entry.name for entry in path.iterdir()} - {LOCK, *record}:
+        raise UserError(f"{name}={path} is not empty; name a new folder, such as {name}={path}_2")
+
+
+def _locked(path: Path, name: str) -> int | None:
+    """Lock the folder; None on a file system that has no locks."""
+    while True:
+        file = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            os.close(file)
+            raise UserError(_in_use(path, name)) from error
+        except OSError:
+            os.close(file)
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), os.stat(path / LOCK)):
+                return file
+        os.close(file)  # its last holder has removed it in between: try again
+
+
+def _in_use(path: Path, name: str) -> str:
+    return f"another run is at work in {name}={path}; name another folder"
+
+
+def _give_back(path: Path, taken: Claim, record: Collection[str]) -> None:
+    """Unlock, after removing a folder without results and what this process has made around it."""
+    left = {entry.name for entry in path.iterdir()} if path.is_dir() else None
+    if left is not None and (taken.refused or left <= set(record)):
+        for entry in path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != LOCK:
+                entry.unlink()
+        _unlock(path, taken)
+        for folder in taken.made:
+            if any(folder.iterdir()):
+                return
+            with suppress(OSError):  # another run has begun in it at this moment
+                folder.rmdir()
+    _unlock(path, taken)
+
+
+def _unlock(path: Path, taken: Claim) -> None:
+    (path / LOCK).unlink(missing_ok=True)
+    if taken.lock is not None:
+        os.close(taken.lock)
+        taken.lock = None
+
+
+def run_directory(composition: Composition, purpose: str, of_hydra: str | None = None) -> Path:
+    """Make the folder of the run: `run_dir` where it was typed, else runs/<task>/<model>/<time>.
+
+    of_hydra: what `hydra.run.dir` says where that was typed. A process that takes part in the run
+    of another makes none. Raises UserError where a named folder holds other results, or another run
+    is at work in it: only a training may go on in the folder of the run that its checkpoint
+    belongs to.
+    """
+    config, choices = composition.config, composition.choices
+    decides = machine.decides(config.trainer)
+    run_dir = any(line.startswith("run_dir=") for line in composition.typed) and config.run_dir
+    if of_hydra or run_dir:
+        path = shortened(Path(of_hydra)) if of_hydra else Path(run_dir)
+        resumed = config.ckpt_path if purpose == "train" else None
+        name = "hydra.run.dir" if of_hydra else "run_dir"
+        return claim(path, resumed, name) if decides else path
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    parent = Path("runs") / choices["task"] / choices["model"]
+    name = stamp if purpose == "train" else f"{stamp}_{purpose}"
+    return claim_new(parent, name) if decides else parent / name
+
+
+def shortened(path: Path) -> Path:
+    """The path from the working directory where it lies below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def check_no_folder_of_hydra(overrides: Sequence[str]) -> None:
+    """Raise where Hydra, which runs nothing here, is told a folder."""
+    for line in overrides:
+        if line.startswith(("hydra.run.", "hydra.sweep.", "hydra.mode=")):
+            raise UserError(f"{line}: Hydra runs nothing here; the folder is named by run_dir")

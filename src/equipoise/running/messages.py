@@ -1,0 +1,139 @@
+"""What the user reads of a run: a sentence for what is refused, warnings without adverts."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from hydra.errors import InstantiationException
+
+from equipoise.errors import RunFailed, RunInterrupted, UserError
+from equipoise.running import folders
+
+if TYPE_CHECKING:
+    from equipoise.training import Run
+
+
+LONGEST = 300
+ADVICE = {
+    "backend found": "choose strategy=auto or strategy=cpu",
+    "`enable_progress_bar=False`": "add callbacks.progress=null",
+    "`enable_checkpointing=False`": "add callbacks.checkpoint_best=null "
+    "callbacks.checkpoint_last=null",
+    "out of memory": "choose smaller sizes, or another device",
+    "can't allocate memory": "choose smaller sizes",
+}
+"""What to do about messages of other libraries that do not say so."""
+
+
+@contextmanager
+def refusals(key: str) -> Iterator[None]:
+    """Turn whatever is raised while a part is built into a UserError that names its key.
+
+    Every class has exceptions of its own for values that it does not take: Lightning its
+    MisconfigurationException, torch RuntimeError, W&B UsageError. All of them mean that what was
+    typed cannot be built; HYDRA_FULL_ERROR=1 shows where.
+    """
+    try:
+        yield
+    except (RunFailed, RunInterrupted):
+        raise
+    except InstantiationException as error:
+        raise _refused(key, error.__cause__ or error) from error
+    except Exception as error:
+        raise _refused(key, error) from error
+
+
+def _refused(key: str, error: BaseException) -> UserError:
+    said = sentence(error)
+    return UserError(said if said.startswith(key) else f"{key}: {said}")
+
+
+def sentence(error: BaseException) -> str:
+    """The first sentence or two of what an exception says, on one line."""
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory ({str(error).strip() or 'as much as was asked for'})"
+    words = " ".join(str(error).split())
+    if not words or isinstance(error, KeyError):
+        words = f"{type(error).__name__} {words}".strip()
+    if len(words) > LONGEST:
+        words = words[:LONGEST].rsplit(" ", 1)[0] + " …"
+    advice = next((advice for part, advice in ADVICE.items() if part in words), "")
+    return f"{words.rstrip('!.')}: {advice}" if advice else words
+
+
+@contextmanager
+def refusals_of_run(built: Run) -> Iterator[None]:
+    """Tell what cannot be set up, or does not fit in memory, in a sentence.
+
+    Anything else that a step raises is an error of the program and keeps its traceback. A run that
+    is refused before its first step leaves nothing.
+    """
+    import torch
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from equipoise.callbacks.training_begun import TrainingBegun
+
+    observer = built.find(TrainingBegun)
+    try:
+        yield
+    except (RunFailed, RunInterrupted):
+        raise
+    except Exception as error:
+        begun = observer is not None and observer.begun
+        outside = built.trainer.state.fn == "fit" and not begun
+        refused = (UserError, MisconfigurationException, MemoryError, torch.OutOfMemoryError)
+        refusal = outside or isinstance(error, refused) or "can't allocate memory" in str(error)
+        if refusal and not begun:
+            folders.refuse(built.directory)
+        if refusal and not isinstance(error, UserError):
+            raise UserError(f"the run cannot go on: {sentence(error)}") from error
+        raise
+
+
+@contextmanager
+def failed_after_a_step(built: Run, steps: int) -> Iterator[None]:
+    """What is refused after a step, as in the test, has cost a training: that run has failed.
+
+    What it had reached is kept. steps: those of the checkpoint that it goes on from.
+    """
+    try:
+        yield
+    except UserError as error:
+        if built.trainer.global_step > steps:
+            raise RunFailed(str(error)) from error
+        raise
+
+
+def quiet_lightning() -> None:
+    """Leave out Lightning's adverts and the advice about workers that our loaders do not need."""
+    adverts = ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda")
+    for name in (*adverts, "fabric.utilities.distributed"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    warnings.formatwarning = lambda message, *_, **__: on_whole_words(f"warning: {message}")
+    # at the first step nothing is learnt yet; the convergence monitor warns where it matters
+    warnings.filterwarnings("ignore", ".*did not reach the tolerance.*once per layer")
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None..*")
+    warnings.filterwarnings("ignore", ".*recommended to use .self.log.*sync_dist=True.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    # of a checkpoint that an earlier revision has written; our own classes keep the score
+    warnings.filterwarnings("ignore", "The dirpath has changed from")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty.*")
+
+
+def on_whole_words(sentence: str) -> str:
+    """A line for stderr, on a terminal broken between words."""
+    if not sys.stderr.isatty():
+        return f"{sentence}\n"
+    width = shutil.get_terminal_size().columns
+    lines = textwrap.wrap(sentence, width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,126 @@
+"""Whether what a run needs from outside is there: found out before anything heavy is imported."""
+
+from __future__ import annotations
+
+import math
+import netrc
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from equipoise.config.about import about
+from equipoise.config.limits import MOST_TOKENS, PRODUCTS, SEQUENCES
+from equipoise.config.machine import GIB, free_memory
+from equipoise.errors import UserError
+
+WANDB_HOST = "https://api.wandb.ai"
+
+
+def check_surroundings(config: Mapping[str, Any]) -> None:
+    """Raise UserError where the data of the task or the account of a logger is missing."""
+    check_data(config["task"])
+    check_tokens(config["task"])
+    check_memory(config["task"])
+    check_attention(config["task"], config["model"])
+    for node in config["logger"].values():
+        if node and str(node.get("_target_")).endswith(".WandbLogger"):
+            check_account(node)
+
+
+def check_data(task: Mapping[str, Any]) -> None:
+    """Raise UserError where a dataset has to be named, or is a file or folder that is not there.
+
+    `without_path` of a task says what to do where it needs a path, `from_hub` that the path may
+    also name a dataset of the hub.
+    """
+    path = task.get("path")
+    if path is None and about(task, "without_path"):
+        raise UserError(str(about(task, "without_path")))
+    if not isinstance(path, str) or (about(task, "from_hub") and not _is_local(path)):
+        return
+    if not Path(path).expanduser().exists():
+        raise UserError(f"There is no file or folder {path}: set task.path to the data.")
+
+
+def data_is_there(task: Mapping[str, Any]) -> bool:
+    """Whether the dataset, where it has to lie on this machine, does."""
+    try:
+        check_data(task)
+    except UserError:
+        return False
+    return True
+
+
+def _is_local(path: str) -> bool:
+    """Whether it is written as a place on this machine, and not as a dataset `owner/name`."""
+    return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path
+
+
+def check_tokens(task: Mapping[str, Any]) -> None:
+    """Raise UserError where generated sequences are so many and so long that none could train."""
+    for name in SEQUENCES:
+        count, length = task.get(name), task.get("length")
+        if count and length and count * length > MOST_TOKENS:
+            raise UserError(
+                f"task.{name}={count} and task.length={length} make {count * length:,} tokens, but "
+                f"at most {MOST_TOKENS:,} can be gone through: choose smaller sizes"
+            )
+
+
+def check_memory(task: Mapping[str, Any]) -> None:
+    """Raise UserError where sizes that are each possible ask together for more than there is."""
+    free = free_memory()
+    for names, each in PRODUCTS:
+        sizes = [task.get(name) for name in names]
+        if None in sizes:
+            continue
+        asked = each * math.prod(_product(size) for size in sizes)
+        if asked > free:
+            listed = " and ".join(f"task.{name}={task[name]}" for name in dict.fromkeys(names))
+            raise UserError(
+                f"{listed} need {asked / GIB:,.0f} GiB of memory at least, and {free / GIB:,.0f} "
+                "are free: choose smaller sizes"
+            )
+
+
+def check_attention(task: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    """Raise UserError where a model that attends, every step to every other, could not hold that.
+
+    Its scores alone are (batch, length, length) numbers of 4 bytes, of one head.
+    """
+    length, batch, free = task.get("length"), task.get("batch_size"), free_memory()
+    asked = 4 * (batch or 0) * (length or 0) ** 2
+    if "window" in model and asked > free:
+        raise UserError(
+            f"task.batch_size={batch} and task.length={length} need {asked / GIB:,.0f} GiB of "
+            f"memory at least for attention, and {free / GIB:,.0f} are free: choose smaller sizes"
+        )
+
+
+def _product(size: Any) -> int:
+    return math.prod(size) if isinstance(size, Iterable) else int(size)
+
+
+def check_account(logger: Mapping[str, Any]) -> None:
+    """Raise UserError where W&B would ask for an account, naming the way without one."""
+    mode = os.environ.get("WANDB_MODE", "online")
+    known = {"WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"} & set(os.environ)
+    if not (logger.get("offline") or mode != "online" or known or _has_login()):
+        raise UserError(
+            "logger=wandb needs an account: run `wandb login`, or write a local run with "
+            "logger.wandb.offline=true or WANDB_MODE=offline"
+        )
+
+
+def _has_login() -> bool:
+    """Whether `wandb login` has left an entry for the host; a file that cannot be read counts."""
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", WANDB_HOST)).hostname or ""
+    home = Path.home()
+    file = Path(os.environ.get("NETRC") or home / ".netrc")
+    file = file if file.is_file() else home / "_netrc"
+    try:
+        return file.is_file() and netrc.netrc(file).authenticators(host) is not None
+    except (netrc.NetrcParseError, OSError):
+        return True

@@ -1,0 +1,73 @@
+"""The bookkeeping of a solve, its stopping rule and the best iterate."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from equipoise.equilibrium import Status
+from equipoise.equilibrium.search import BestIterate, Search
+from equipoise.equilibrium.solution import StoppingRule, resolution
+from equipoise.equilibrium.state import Layout
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=8))
+def test_the_best_iterate_is_the_latest_that_improved(history: list[list[bool]]) -> None:
+    z0 = torch.zeros(3, 2)
+    best, expected = BestIterate(z0), z0.clone()
+    for step, improved in enumerate(history, start=1):
+        z = torch.full((3, 2), float(step))
+        best.offer(z, torch.tensor(improved))
+        expected[torch.tensor(improved)] = float(step)
+        z.fill_(torch.nan)  # the iterate may be written to afterwards
+    assert torch.equal(best.get(), expected)
+
+
+def test_a_better_iterate_after_the_end_is_ignored() -> None:
+    z = torch.ones(2, 1)
+    search = Search(z, StoppingRule("absolute", 0.5, 1e-7), patience=9, keep_trace=False)
+    search.observe(z, z, torch.tensor([[0.4], [3.0]]), 1)
+    assert not search.check()
+    search.observe(2 * z, z, torch.tensor([[0.1], [0.2]]), 2)
+    assert search.check()
+    search.finish()
+    assert search.steps.tolist() == [1, 2]
+    torch.testing.assert_close(search.best_residual, torch.tensor([0.4, 0.2]))
+    assert torch.equal(search.best.get(), torch.tensor([[1.0], [2.0]]))
+
+
+def test_a_sample_that_had_converged_keeps_that_status_when_it_breaks_later() -> None:
+    z = torch.ones(1, 1)
+    search = Search(z, StoppingRule("absolute", 0.5, 1e-7), patience=9, keep_trace=False)
+    search.observe(z, z, torch.tensor([[0.4]]), 1)
+    search.observe(z, torch.tensor([[torch.inf]]), torch.tensor([[torch.inf]]), 2)
+    search.finish()
+    assert search.status.tolist() == [Status.CONVERGED]
+
+
+def test_a_huge_value_does_not_count_as_converged() -> None:
+    z = torch.ones(1, 1)
+    search = Search(z, StoppingRule("absolute", 1e-3, 1e-7), patience=9, keep_trace=False)
+    search.observe(z, z, torch.tensor([[1.0]]), 1)
+    search.observe(z, torch.tensor([[1e12]]), torch.tensor([[1e12]]), 2)
+    search.finish()
+    assert search.status.tolist() == [Status.DIVERGED]
+
+
+def test_the_tolerance_has_a_floor_in_every_rule() -> None:
+    size = torch.tensor([10.0])
+    for stop, reached in (("relative", 0.009), ("absolute", 0.09), ("mixed", 0.009)):
+        rule = StoppingRule(stop, 1e-9, 0.01)  # type: ignore[arg-type]
+        assert rule.reached(torch.tensor([reached]), size)
+        assert not rule.reached(torch.tensor([2 * reached]), size)
+
+
+def test_the_resolution_is_that_of_the_coarsest_precision_in_use() -> None:
+    z = torch.zeros(2, 3, dtype=torch.float64)
+    assert resolution(z, Layout.of(z)) == torch.finfo(torch.float64).eps
+    mixed = (z, z.to(torch.bfloat16))
+    assert resolution(mixed, Layout.of(mixed)) == torch.finfo(torch.bfloat16).eps
+    with torch.autocast("cpu", torch.bfloat16):
+        assert resolution(z, Layout.of(z)) == torch.finfo(torch.bfloat16).eps
