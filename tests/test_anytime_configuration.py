@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from equipoise.anytime import AnytimeCurve
-from equipoise.compose import compose
 from equipoise.config.checks import check_curve_on_model
+from equipoise.config.compose import compose
 from equipoise.errors import UserError
 from equipoise.running.api import checked, execute, instantiate_curve
 

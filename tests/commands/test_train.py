@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from equipoise.checkpoints import read_checkpoint
 from equipoise.commands import exit_status, train
 from equipoise.commands.train import job
-from equipoise.compose import CONF
+from equipoise.config.compose import CONF
 from equipoise.running.api import checked, composed
 from equipoise.running.folders import run_directory
 

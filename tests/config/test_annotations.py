@@ -14,8 +14,8 @@ from typing import Any, Literal, Optional, Union
 import pytest
 import yaml
 
-from equipoise.compose import CONF
 from equipoise.config.annotations import Built, accepts, described, literals, parameters
+from equipoise.config.compose import CONF
 from equipoise.config.signatures import locate, target_nodes, type_hints
 
 

@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import pytest
 
-from equipoise.compose import CONF
 from equipoise.config.about import written
 from equipoise.config.annotations import parameters
+from equipoise.config.compose import CONF
 from equipoise.config.limits import LIMITS, Limit, limit_of
 from equipoise.config.values import check_limit, target_nodes
 from equipoise.errors import UserError

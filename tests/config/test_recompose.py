@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from equipoise.compose import Composition, compose, plain, storable
+from equipoise.config.compose import Composition, compose, plain, storable
 from equipoise.config.recompose import Purpose, recompose
 from equipoise.config.stored import Stored, stored_run
 from equipoise.errors import UserError

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from equipoise.compose import CONF, compose, plain
 from equipoise.config.about import keys_of_others, written
+from equipoise.config.compose import CONF, compose, plain
 from equipoise.config.signatures import (
     as_packages,
     check_signatures,

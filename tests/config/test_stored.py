@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from equipoise.compose import compose, storable
+from equipoise.config.compose import compose, storable
 from equipoise.config.stored import finished_epochs, in_present_form, stored_run
 from equipoise.errors import UserError
 

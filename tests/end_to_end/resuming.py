@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from equipoise import training
-from equipoise.compose import compose
+from equipoise.config.compose import compose
 from equipoise.errors import RunInterrupted
 from equipoise.running.api import _prepare, run
 from equipoise.running.build import build_run

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import equipoise
-from equipoise.compose import CONF, compose
 from equipoise.config.about import choice_files
+from equipoise.config.compose import CONF, compose
 from equipoise.errors import UserError
 from tests.end_to_end.conftest import SMALL
 

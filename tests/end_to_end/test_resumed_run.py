@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Callback
 
 from equipoise import training
-from equipoise.compose import compose
+from equipoise.config.compose import compose
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.running.api import _prepare, evaluate, run
 from equipoise.running.build import build_run

@@ -20,7 +20,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from equipoise.compose import CONF, parse
+from equipoise.config.compose import CONF, parse
 from equipoise.config.overrides import Menu
 from tests.end_to_end.conftest import ROOT, environment
 from tests.end_to_end.mutated_lines import CommandLine

@@ -11,7 +11,7 @@ import torch
 
 import equipoise
 from equipoise.checkpoints import read_checkpoint
-from equipoise.compose import compose
+from equipoise.config.compose import compose
 from equipoise.errors import UserError
 from equipoise.running import folders
 from equipoise.running.api import composed, evaluate

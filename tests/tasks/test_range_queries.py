@@ -13,8 +13,8 @@ import torch
 
 import equipoise
 from equipoise.commands import query
-from equipoise.compose import CONF, compose
 from equipoise.config.about import written_choices
+from equipoise.config.compose import CONF, compose
 from equipoise.errors import UserError
 from equipoise.privacy import Ahead, Flat, Tally, Uniform, simulate_counts
 from equipoise.tasks import RangeQueries

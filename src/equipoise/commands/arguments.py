@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from equipoise import __version__
+from equipoise.config.hydra import quoted
 from equipoise.errors import UserError, nearest
-from equipoise.quoting import quoted
 
 CHOICES = {
     "cfg": ("job", "hydra", "all"),

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from equipoise.commands import multirun, showing
 from equipoise.commands.arguments import check_flags, configured
-from equipoise.compose import Composition, parse
 from equipoise.config import help_page, machine
 from equipoise.config.checks import check_single_run
+from equipoise.config.compose import Composition, parse
+from equipoise.config.hydra import hydra_config, hydra_setting, job_of_hydra
 from equipoise.errors import UserError
-from equipoise.hydra_settings import hydra_config, hydra_setting, job_of_hydra
 from equipoise.running import folders
 from equipoise.running.api import checked, execute
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from equipoise.compose import CONF
 from equipoise.config.about import choice_files
+from equipoise.config.compose import CONF
 
 HEAD = """Train models whose output is an equilibrium z* = f(z*, x).
 

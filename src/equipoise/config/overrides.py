@@ -12,16 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from equipoise.config.about import choice_files, is_description
 from equipoise.config.annotations import accepts, parameters
+from equipoise.config.hydra import (
+    CONF,
+    SEARCH_PATH,
+    as_text,
+    how_to_quote,
+    parse,
+    search_path,
+)
 from equipoise.errors import UserError, nearest
-from equipoise.quoting import as_text, how_to_quote
 
+ESSENTIAL = ("_target_", "_partial_", "about", "objective", "monitor")
+"""Keys of a node that no run can do without."""
 MAY_BE_NULL = {"experiment", "sweep", "debug", "recipe", "solver@eval_solver"}
 TAKE_SEVERAL = {"logger", "callbacks", "experiment", "debug"}
 """Groups of which several choices go together, as in logger=[csv,wandb]."""
+OPEN = ("callbacks", "logger")
+"""Mappings that take entries of the user's own: +callbacks.mine={_target_: my_package.Mine}."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ def check_choice(override: Override, menu: Menu) -> None:
         check_name(key, as_text(name), menu)
 
 
-def check_setting(override: Override, config: DictConfig, choices: Mapping[str, str]) -> None:
+def _check_setting(override: Override, config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise where a key does not exist, or its value is not of the kind of the yaml's default."""
     key = override.key_or_group
     check_description(key, config)
@@ -179,3 +190,107 @@ def check_description(key: str, config: DictConfig) -> None:
         return
     if name.partition(".")[0] not in parameters(str(node.get("_target_"))):
         raise UserError(f"{key} describes the {group} and cannot be set: leave it out")
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What was typed, sorted: choices of groups (and what is Hydra's own), and single values."""
+
+    overrides: list[Override]
+    roots: list[Path]
+    menu: Menu
+
+    @classmethod
+    def of(cls, typed: Sequence[str]) -> Typed:
+        """Read and check the words. Raises UserError where a choice is misspelt."""
+        overrides = parse(typed)
+        roots = [CONF, *search_path(overrides)]
+        sorted_out = cls(overrides, roots, Menu.of(roots))
+        for override in overrides:
+            check_choice(override, sorted_out.menu)
+            _check_deletion(override)
+        return sorted_out
+
+    @property
+    def groups(self) -> list[Override]:
+        """Choices of groups, and overrides of Hydra's own settings."""
+        return [o for o in self.overrides if self.menu.offers(o) or is_of_hydra(o)]
+
+    @property
+    def values(self) -> list[Override]:
+        """Settings."""
+        groups = self.groups
+        return [override for override in self.overrides if override not in groups]
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of all settings."""
+        return {override.key_or_group for override in self.values}
+
+    @property
+    def searched(self) -> list[str]:
+        """The words that tell Hydra where to find files."""
+        return [o.input_line or "" for o in self.overrides if o.key_or_group == SEARCH_PATH]
+
+    def value(self, key: str) -> Any:
+        """The value that was typed last for a key; None where none was."""
+        typed = [o.value() for o in self.values if o.key_or_group == key and not o.is_delete()]
+        return typed[-1] if typed else None
+
+
+def _check_deletion(override: Override) -> None:
+    """Raise UserError where something is to be left out that no run can do without."""
+    if not override.is_delete() or is_of_hydra(override):
+        return
+    key = full_key(override)
+    needed = "." not in key and key not in MAY_BE_NULL
+    if needed or key.rpartition(".")[2] in ESSENTIAL:
+        raise UserError(
+            f"~{key} leaves out what every run needs: only a setting or an entry, such as "
+            "~callbacks.report, can be left out"
+        )
+
+
+def set_value(config: DictConfig, override: Override) -> None:
+    """Change, add or leave out one setting, as Hydra does."""
+    key, value = override.key_or_group, override.value()
+    parent, _, name = key.rpartition(".")
+    adds = override.is_add() or override.is_force_add()
+    if override.is_delete():
+        _check_deleted(override, config)
+        with open_dict(config):
+            del (OmegaConf.select(config, parent) if parent else config)[name]
+    elif override.is_add() and not isinstance(value, dict | list) and _is_there(config, key):
+        raise UserError(f"{override.input_line}: {key} is there already; type it without the +")
+    else:
+        OmegaConf.update(config, key, value, merge=True, force_add=adds)
+
+
+def _check_deleted(override: Override, config: DictConfig) -> None:
+    """Raise UserError where ~key=value names another value than is there."""
+    there = OmegaConf.select(config, override.key_or_group, throw_on_missing=False)
+    if override.value() is not None and override.value() != there:
+        raise UserError(
+            f"{override.input_line}: {override.key_or_group} is {there}; to leave it out type "
+            f"~{override.key_or_group} alone"
+        )
+
+
+def _is_there(config: DictConfig, key: str) -> bool:
+    return OmegaConf.select(config, key, throw_on_missing=False) is not None
+
+
+def check_value(override: Override, config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise UserError where there is no such setting, or the value is of another kind.
+
+    What is added to a mapping that takes entries of the user's own is left to its class.
+    """
+    if override.key_or_group.startswith("recipe."):
+        raise UserError(
+            f"{override.input_line}: a recipe holds values for several choices; type the setting "
+            "itself, such as optimizer.lr or solver.tol"
+        )
+    adds = (override.is_add() or override.is_force_add()) and not override.is_sweep_override()
+    if adds and override.key_or_group.partition(".")[0] in OPEN:
+        return
+    _check_setting(override, config, choices)

@@ -7,16 +7,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from equipoise.config.hydra import CONF, composed_by_hydra, flatten, parse, plain, search_path
 from equipoise.config.overrides import Menu, check_key, check_name
 from equipoise.errors import UserError, nearest
-from equipoise.hydra_composition import (
-    CONF,
-    composed_by_hydra,
-    flatten,
-    parse,
-    plain,
-    search_path,
-)
 
 PHASE = "equipoise.callbacks.Phase"
 KEY = "callbacks.gradient_schedule.phases"

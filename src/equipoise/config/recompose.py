@@ -14,25 +14,28 @@ import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from equipoise.compose import (
-    OPEN,
+from equipoise.config.about import about, shared_data
+from equipoise.config.compose import (
     Composition,
-    Typed,
     apply_recipe,
     check_choices,
-    check_value,
     finish,
-    set_value,
     with_implied_choices,
 )
-from equipoise.config.about import about, shared_data
-from equipoise.config.overrides import check_key, full_key, is_of_hydra
+from equipoise.config.hydra import as_text, flatten, plain
+from equipoise.config.overrides import (
+    OPEN,
+    Typed,
+    check_key,
+    check_value,
+    full_key,
+    is_of_hydra,
+    set_value,
+)
 from equipoise.config.phases import KEY as PHASES
 from equipoise.config.signatures import as_packages
 from equipoise.config.stored import MAPPINGS, Stored
 from equipoise.errors import UserError
-from equipoise.hydra_composition import flatten, plain
-from equipoise.quoting import as_text
 
 Purpose = Literal["train", "evaluate"]
 OF_A_WHOLE_RUN = ("experiment", "recipe")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.checkpoints import read_checkpoint, read_stored
-from equipoise.compose import Composition, Typed, compose, parse, plain
 from equipoise.config import checks
+from equipoise.config.compose import Composition, compose, parse, plain
+from equipoise.config.overrides import Typed
 from equipoise.config.stored import Stored
 from equipoise.errors import RunInterrupted, UserError
 from equipoise.running import folders

@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from equipoise.compose import plain, storable
 from equipoise.config import machine
 from equipoise.config.about import about
+from equipoise.config.compose import plain, storable
 from equipoise.config.machine import GIB, free_memory
 from equipoise.config.signatures import check_signatures, constructor_arguments, locate
 from equipoise.errors import UserError, nearest
@@ -27,7 +27,7 @@ from equipoise.running.messages import refusals
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
-    from equipoise.compose import Composition
+    from equipoise.config.compose import Composition
     from equipoise.training import Run
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from equipoise.compose import compose, plain
+from equipoise.config.compose import compose, plain
 from equipoise.interop import DoesNotFit
 from equipoise.interop.mdeq.overrides import overrides
 from equipoise.running.build import build_model

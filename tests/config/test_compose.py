@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.compose import CONF, compose, with_grid
 from equipoise.config.about import choice_files, written_choices
+from equipoise.config.compose import CONF, compose, with_grid
 from equipoise.errors import UserError
 
 MODELS = written_choices("model", [CONF])
 SURVEYS = {name for name, node in MODELS if "range_estimate" in node["about"]["gives"]}
 SEVERAL = {"model=ahead_pairs", "model=hdg"}
-TEST_CONF = f"hydra.searchpath=[file://{Path(__file__).parent / 'conf'}]"
+TEST_CONF = f"hydra.searchpath=[file://{Path(__file__).parents[1] / 'conf'}]"
 
 
 def error(*typed: str) -> str:
@@ -208,7 +208,7 @@ def test_an_entry_is_left_out_or_added():
 
 
 def test_folders_of_ones_own_add_choices_also_from_a_package():
-    for place in (f"file://{Path(__file__).parent / 'conf'}", "pkg://tests.conf"):
+    for place in (f"file://{Path(__file__).parents[1] / 'conf'}", "pkg://tests.conf"):
         found = [f"hydra.searchpath=[{place}]", "task=tokens_for_tests", "model=deq_transformer"]
         with pytest.raises(UserError, match="task=tokens_for_tests gives tokens and wants logits"):
             compose(found)
