@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch import Callback
 from torch.nn import functional
 
-from equipoise.compose import compose
+from equipoise.config.compose import compose
 from equipoise.running.build import build_run
 from equipoise.running.messages import quiet_lightning
 

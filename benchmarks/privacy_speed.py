@@ -20,8 +20,8 @@ from multi_freq_ldpy.pure_frequency_oracles.UE import UE_Aggregator_MI, UE_Clien
 from benchmarks.range_queries.populations import population
 from benchmarks.timing import in_turn, keep_freed_memory
 from equipoise.privacy import Aggregator, Ahead, Flat, simulate_counts
-from equipoise.privacy.randomizers import randomize
-from equipoise.privacy.wire import IDENTIFIER_BYTES, encode_report
+from equipoise.privacy.client.randomizers import randomize
+from equipoise.privacy.client.wire import IDENTIFIER_BYTES, encode_report
 
 USERS, SIZE, EPSILON = 100_000, 1024, 1.0
 FEW = 2_000  # for the sides that take each person by itself

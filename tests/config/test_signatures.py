@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from equipoise.config.about import keys_of_others, written
+from equipoise.config.about import choice_files, keys_of_others, written
 from equipoise.config.compose import CONF, compose, plain
 from equipoise.config.signatures import (
     as_packages,
@@ -64,7 +64,7 @@ def test_a_class_that_cannot_be_imported_is_named_with_the_cause():
 
 def yaml_nodes() -> list:
     nodes = []
-    for file in sorted(CONF.rglob("*.yaml")):
+    for file in [file for folder in CONF.rglob("") for file in choice_files(folder)]:
         nodes += [
             pytest.param(key or file.parent.name, node, id=f"{file.relative_to(CONF)}:{key}")
             for key, node in target_nodes(written(file))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
 
-from equipoise.equilibrium import Solution, SolveReport, Status
+import torch
+from torch import Tensor
+
+from equipoise.equilibrium import FixedPoint, Solution, SolveReport, Status
+from equipoise.equilibrium.state import detached, parts
 
 
 def test_the_report_tells_what_the_solution_tells() -> None:
@@ -37,3 +41,21 @@ def test_nothing_solved_is_out_of_budget() -> None:
     assert solution.nfe == 0
     assert (solution.status == Status.BUDGET).all()
     assert torch.isinf(solution.residual).all()
+
+
+def test_the_last_evaluation_serves_once_and_at_its_own_state_alone() -> None:
+    calls: list[None] = []
+
+    def f(z: Tensor) -> Tensor:
+        calls.append(None)
+        return 2 * z
+
+    solution = FixedPoint(max_steps=1, tol=0).solve(f, torch.ones(2, 3), origin=detached)
+    moved = replace(solution, z=solution.z + 1)
+    assert torch.equal(parts(moved.evaluate(f, detached).fz)[0], torch.full((2, 3), 4.0))
+    assert len(calls) == 2
+    kept = solution.evaluation
+    assert solution.evaluate(f, detached) is kept
+    assert len(calls) == 2
+    solution.evaluate(f, detached)
+    assert len(calls) == 3

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equipoise.interop.mdeq.names import published_name
+from equipoise.interop.mdeq.weights import published_name
 from equipoise.models import MDEQ
 
 SMALL: dict[str, Any] = {

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.range_queries.populations import population, random_ranges
-from equipoise.commands.query import told
+from equipoise.commands.query import described
 from equipoise.privacy import (
     Ahead,
     AheadPairs,
@@ -176,9 +176,9 @@ def test_a_leaf_that_a_range_cuts_counts_for_where_its_people_may_be() -> None:
 
 
 def test_an_answer_without_a_standard_error_says_so() -> None:
-    assert told(Answer(0.25, 0.01), "age in [3, 5)", 2000) == (
+    assert described(Answer(0.25, 0.01), "age in [3, 5)", 2000) == (
         "age in [3, 5): 0.2500 ± 0.0100 of the people\nabout 500 ± 20 of 2,000"
     )
-    assert told(Answer(0.25, None), "age in [3, 5)", 2000) == (
+    assert described(Answer(0.25, None), "age in [3, 5)", 2000) == (
         "age in [3, 5): 0.2500 of the people (no standard error)\nabout 500 of 2,000"
     )

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.range_queries.populations import population
 from equipoise.privacy import Aggregator, Ahead, Flat, simulate_counts
-from equipoise.privacy.wire import IDENTIFIER_BYTES, encode_report
+from equipoise.privacy.client.wire import IDENTIFIER_BYTES, encode_report
 
 USERS, SIZE = 100_000, 1024
 

@@ -18,7 +18,7 @@ from equipoise.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from equipoise.data.text.vocabulary import Vocabulary
-    from equipoise.tasks.generation import Generator
+    from equipoise.models.generation import Generator
 
 USAGE = """%(prog)s ckpt_path=<run>/checkpoints/best.ckpt [setting=value ...]"""
 SETTINGS = """the settings, whose values are taken exactly as they stand:
@@ -39,7 +39,7 @@ TIMED = 32
 
 @dataclass
 class Request:
-    """What was typed."""
+    """The settings of a continuation."""
 
     ckpt_path: str = ""
     prompt: str = ""
@@ -128,16 +128,16 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
     """
     checkpoint = read_checkpoint(request.ckpt_path)
     stored = stored_run(checkpoint, request.ckpt_path)
-    told = checkpoint["state_dict"].get("_extra_state") or {}
-    if not told.get("vocabulary"):
+    state = checkpoint["state_dict"].get("_extra_state") or {}
+    if not state.get("vocabulary"):
         raise UserError(
             f"the checkpoint {request.ckpt_path} of task={checkpoint['choices'].get('task')} has "
             "no vocabulary: generate needs one of a language-modelling task"
         )
     from equipoise.data.text.vocabulary import vocabulary_from_state
+    from equipoise.models.generation import Generator, Sampling
     from equipoise.running.build import restored_model
     from equipoise.running.messages import quiet_lightning
-    from equipoise.tasks.generation import Generator, Sampling
 
     quiet_lightning()
     config = stored.config
@@ -145,8 +145,11 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
     model = restored_model(config, checkpoint["state_dict"], stored.path)
     sampling = Sampling(request.temperature, request.top_p, request.greedy, request.seed)
     context = request.context or context_of(config["task"])
-    generator = Generator(model, sampling, context=context, device=request.device)
-    return generator, vocabulary_from_state(told["vocabulary"])
+    try:
+        generator = Generator(model, sampling, context=context, device=request.device)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return generator, vocabulary_from_state(state["vocabulary"])
 
 
 def context_of(task: dict[str, Any]) -> int:

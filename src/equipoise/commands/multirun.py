@@ -146,7 +146,7 @@ def hand_over(named: Sequence[str], overrides: Sequence[str]) -> None:
 def run_job(config: DictConfig) -> float | None:
     """Compose one of several jobs with our rules and run it; gives a sweeper its monitored value.
 
-    Whatever ends it is told and kept in its folder, and the others go on.
+    Whatever ends it is printed and kept in its folder, and the other jobs run all the same.
     """
     from equipoise.sweep_summary import ERROR_LOG
 
@@ -170,7 +170,7 @@ def run_job(config: DictConfig) -> float | None:
 
 
 def overrides_of_job() -> list[str]:
-    """What was typed for the job at hand; Hydra lists the search path among its own overrides."""
+    """The overrides of the job at hand; Hydra lists the search path among its own overrides."""
     overrides = HydraConfig.get().overrides
     return [*(line for line in overrides.hydra if SEARCH_PATH in line), *overrides.task]
 
@@ -192,10 +192,10 @@ def show_table(job: Sequence[str], directory: Path) -> None:
 
 
 def written_out(typed: Sequence[str]) -> list[str]:
-    """What was typed, with a list of values in place of every range, glob and shuffled choice.
+    """The overrides, with a list of values in place of every range, glob and shuffled choice.
 
     So the checks, the names of the folders and the jobs all see the same values in the same order.
-    A sweeper that draws values itself gets what was typed. Raises UserError for what cannot be
+    A sweeper that draws values itself gets them as they are. Raises UserError for what cannot be
     listed, and for too many jobs.
     """
     overrides = parse(typed)

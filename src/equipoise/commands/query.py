@@ -40,11 +40,11 @@ def main(words: Sequence[str]) -> int:
     ]
     ranges = read_ranges(arguments.query, attributes)
     answer = estimate_of(stored, checkpoint["state_dict"]).query(*ranges)
-    print(told(answer, written(ranges, attributes), int(task["users"])))
+    print(described(answer, written(ranges, attributes), int(task["users"])))
     return 0
 
 
-def told(answer: Answer, condition: str, people: int) -> str:
+def described(answer: Answer, condition: str, people: int) -> str:
     """The answer in two lines, as a fraction and as a number of people."""
     value, error = answer
     if error is None:
@@ -140,10 +140,10 @@ def read_ranges(text: str, attributes: Sequence[Attribute]) -> list[tuple[int, i
     ranges = {attribute.name: (0, attribute.size) for attribute in attributes}
     named: list[str] = []
     for part in re.split(r"\s+and\s+", text.strip(), flags=re.IGNORECASE):
-        found = CONDITION.fullmatch(part)
-        if found is None:
+        match = CONDITION.fullmatch(part)
+        if match is None:
             raise UserError(f"cannot read '{part}': {FORM.format(attributes[0].name)}")
-        name = found[1]
+        name = match[1]
         if name not in ranges:
             known = ", ".join(ranges)
             raise UserError(
@@ -153,7 +153,7 @@ def read_ranges(text: str, attributes: Sequence[Attribute]) -> list[tuple[int, i
             raise UserError(f"'{name}' has two conditions: give one range for each attribute")
         named.append(name)
         attribute = next(a for a in attributes if a.name == name)
-        ranges[name] = _cells(attribute, found[2], found[3], found[4], found[5])
+        ranges[name] = _cells(attribute, match[2], match[3], match[4], match[5])
     return list(ranges.values())
 
 

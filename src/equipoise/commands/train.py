@@ -18,7 +18,7 @@ from equipoise.running.api import checked, execute
 
 
 def main(words: Sequence[str]) -> int:
-    """Check what was typed, then run one job, or the jobs of a multirun; returns the exit status.
+    """Check the arguments, then run one job, or the jobs of a multirun; returns the exit status.
 
     Raises UserError before anything is started, RunFailed and RunInterrupted.
     """

@@ -234,7 +234,7 @@ def job_of_hydra(settings: DictConfig, config: DictConfig, directory: Path) -> I
 
 
 def write_record(config: DictConfig, folder: Path) -> None:
-    """Hydra's three files: the configuration, its own settings, and what was typed."""
+    """Hydra's three files: the configuration, its own settings, and the overrides."""
     settings: Any = HydraConfig.instance().cfg
     parts = {"config": config, "hydra": settings, "overrides": settings.hydra.overrides.task}
     folder.mkdir(parents=True, exist_ok=True)

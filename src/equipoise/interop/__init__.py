@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from equipoise.interop.errors import DoesNotFit
+from equipoise.interop.published_configuration import DoesNotFit
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -41,12 +41,12 @@ class Family(Protocol):
         ...
 
     def overrides(self, config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
-        """Return what one would type to compose a run of this model."""
+        """Return the command-line overrides that compose a run of this model."""
         ...
 
 
 def family_module(family: str) -> Family:
-    """Return the module of a family. Raises DoesNotFit, a ValueError, where there is no such."""
+    """Return the module of a family. Raises DoesNotFit, a ValueError, for an unknown one."""
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise DoesNotFit(f"there is no family '{family}' of published models: {known}")

@@ -1,47 +1,80 @@
-"""Published weights of the sequence models: one name and one form for each, and loading them."""
+"""Published weights: one name and one form for each, and loading them."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from equipoise.interop.errors import DoesNotFit
+from equipoise.interop.published_configuration import DoesNotFit
 
 WRAPPERS = re.compile(r"^((module|model)\.)+")
 MOST_NAMED = 6
 LAYER = "equilibrium."
 """What an equilibrium layer may keep for itself is no weight."""
+COUNTER = ".num_batches_tracked"
+"""It counts batches, which nothing reads: old versions of torch did not save it."""
+WEIGHT_NORM_RULES = [
+    (r"(.*)\.weight\.length$", r"\1.weight_g"),
+    (r"(.*)\.weight\.direction$", r"\1.weight_v"),
+]
 
 
-def bare_entries(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+def by_rules(name: str, rules: Sequence[tuple[str, str]]) -> str:
+    """Return the name after every rule, a pattern for its beginning and a replacement."""
+    for pattern, replacement in rules:
+        name = re.sub(f"^{pattern}", replacement, name)
+    return name
+
+
+def primary_entries(
+    checkpoint: Mapping[str, Any],
+    second: tuple[str, str],
+    *,
+    copies: tuple[str, ...] = (),
+    renamed: Callable[[str], str] = str,
+) -> dict[str, Tensor]:
+    """Return every weight once, by its first name, which is given by `renamed`.
+
+    `second`: the prefix of second names, and that of the first names of the same weights; where
+    both are there and differ, a warning names them. `copies`: prefixes of what is no weight, such
+    as frozen copies of f. Raises DoesNotFit as `bare_entries` does.
+    """
+    weights: dict[str, Tensor] = {}
+    duplicates: dict[str, Tensor] = {}
+    prefix, first = second
+    for key, tensor in bare_entries(checkpoint, copies).items():
+        name = renamed(key)
+        if name.startswith(prefix):
+            _add(duplicates, first + name.removeprefix(prefix), tensor)
+        else:
+            _add(weights, name, tensor)
+    _warn_of_differences(weights, duplicates, second)
+    return {**duplicates, **weights}
+
+
+def bare_entries(checkpoint: Mapping[str, Any], copies: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """Return the tensors of a state dict, or of a checkpoint's entry `state_dict`.
 
-    Wrappers' prefixes (`module.`, `model.`) are dropped, the new names of a weight norm are turned
-    into the old ones, and kernels of width 1 lose it: (out, in, 1) -> (out, in). Raises DoesNotFit
-    where an entry is no tensor.
+    Wrappers' prefixes (`module.`, `model.`) are dropped, and then what begins as one of `copies`;
+    the new names of a weight norm are turned into the old ones, and kernels of width 1 lose it:
+    (out, in, 1) -> (out, in). Raises DoesNotFit where an entry is no tensor, or two that differ
+    claim one name.
     """
     if not isinstance(checkpoint, Mapping):
         raise DoesNotFit("published weights are a state dict: names and tensors")
     nested = checkpoint.get("state_dict")
     entries = nested if isinstance(nested, Mapping) else checkpoint
-    return {_bare(str(key)): _tensor(str(key), value) for key, value in entries.items()}
-
-
-def merged(weights: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return `weights`, and of `second` what they lack; differing duplicates are named."""
-    both = [name for name in second if name in weights]
-    differing = sorted(name for name in both if not same(weights[name], second[name]))
-    if differing:
-        warnings.warn(
-            f"duplicates differ from what they duplicate, which is used: {listed(differing)}",
-            stacklevel=3,
-        )
-    return {**second, **weights}
+    weights: dict[str, Tensor] = {}
+    for key, value in entries.items():
+        name = _bare(str(key))
+        if not name.startswith(copies):
+            _add(weights, name, _tensor(str(key), value))
+    return weights
 
 
 def same(a: Tensor, b: Tensor) -> bool:
@@ -52,59 +85,78 @@ def same(a: Tensor, b: Tensor) -> bool:
 def load(model: nn.Module, weights: Mapping[str, Tensor], published: Callable[[str], str]) -> None:
     """Copy weights under published names into the model; `published` turns ours into those.
 
-    Tied parameters have several names: where one is missing, another serves. Raises DoesNotFit that
-    names what is missing, what is unknown and what has another shape.
+    The model is in float64 from then on where a weight is. Tied parameters have several names:
+    where one is missing, another serves. Raises DoesNotFit that names what is missing, what is
+    unknown and what has another shape.
     """
-    own = _own_weights(model)
-    names = {published(name): name for name in own}
-    given = _with_ties(own, names, weights)
-    wrong = [
-        f"{name} of shape {list(tensor.shape)} instead of {list(own[names[name]].shape)}"
-        for name, tensor in given.items()
-        if name in names and tensor.shape != own[names[name]].shape
+    if any(tensor.dtype == torch.float64 for tensor in weights.values()):
+        model.double()
+    parameters = _loadable(model)
+    names = {published(name): name for name in parameters}
+    entries = _with_ties(parameters, names, weights)
+    misshapen = [
+        f"{name} of shape {list(tensor.shape)} instead of {list(parameters[names[name]].shape)}"
+        for name, tensor in entries.items()
+        if name in names and tensor.shape != parameters[names[name]].shape
     ]
+    missing = set(names) - set(entries)
     problems = {
-        "missing": sorted(set(names) - set(given)),
-        "unknown": sorted(set(given) - set(names)),
-        "of another shape": wrong,
+        "missing": sorted(name for name in missing if not name.endswith(COUNTER)),
+        "unknown": sorted(set(entries) - set(names)),
+        "of another shape": misshapen,
     }
     if any(problems.values()):
         text = "; ".join(f"{kind}: {listed(them)}" for kind, them in problems.items() if them)
         raise DoesNotFit(f"the weights do not fit the configuration; {text}")
-    model.load_state_dict({names[n]: tensor for n, tensor in given.items()}, strict=False)
+    model.load_state_dict({names[n]: tensor for n, tensor in entries.items()}, strict=False)
 
 
-def listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Return the first names, and how many more there are."""
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(names[:MOST_NAMED]) + more
 
 
-def in_widest(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Return the model in float64 where a weight is, in float32 otherwise."""
-    wide = any(tensor.dtype == torch.float64 for tensor in weights.values())
-    return model.double() if wide else model
-
-
-def _own_weights(model: nn.Module) -> dict[str, Tensor]:
+def _loadable(model: nn.Module) -> dict[str, Tensor]:
     """What has to be loaded: not what the equilibrium layer keeps, nor what has no entries."""
     entries = model.state_dict().items()
     return {n: t for n, t in entries if t.numel() and not n.startswith(LAYER)}
 
 
 def _with_ties(
-    own: Mapping[str, Tensor], names: Mapping[str, str], weights: Mapping[str, Tensor]
+    parameters: Mapping[str, Tensor], names: Mapping[str, str], weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The weights, with what is known of a tied parameter under all of its names."""
     places: dict[int, list[str]] = {}
     for published_name, name in names.items():
-        places.setdefault(own[name].data_ptr(), []).append(published_name)
+        places.setdefault(parameters[name].data_ptr(), []).append(published_name)
     full = dict(weights)
     for tied in places.values():
-        found = [name for name in tied if name in weights]
-        if len(tied) > 1 and found:
-            full |= {name: weights[found[0]] for name in tied if name not in weights}
+        known = [name for name in tied if name in weights]
+        if len(tied) > 1 and known:
+            full |= {name: weights[known[0]] for name in tied if name not in weights}
     return full
+
+
+def _add(weights: dict[str, Tensor], name: str, tensor: Tensor) -> None:
+    if name in weights and not same(weights[name], tensor):
+        raise DoesNotFit(f"several entries are the weight '{name}', and differ")
+    weights[name] = tensor
+
+
+def _warn_of_differences(
+    weights: Mapping[str, Tensor], duplicates: Mapping[str, Tensor], second: tuple[str, str]
+) -> None:
+    both = [name for name in duplicates if name in weights]
+    differing = sorted(name for name in both if not same(weights[name], duplicates[name]))
+    if differing:
+        prefix, first = second
+        pairs = [f"{prefix}{name.removeprefix(first)} of {name}" for name in differing]
+        warnings.warn(
+            f"{len(differing)} duplicates differ from what they duplicate, which is used: "
+            f"{listed(pairs)}",
+            stacklevel=4,
+        )
 
 
 def _bare(key: str) -> str:

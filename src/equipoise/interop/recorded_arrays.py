@@ -1,8 +1,9 @@
-"""Recorded arrays in and out of a model."""
+"""Recorded arrays in and out of a model, and the fixed points that they are compared with."""
 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from functools import reduce
 from typing import Any, TypeVar
@@ -11,10 +12,13 @@ import torch
 from numpy import ndarray
 from torch import Tensor, nn
 
+from equipoise.equilibrium import Broyden, FixedPoint, Solution
 from equipoise.equilibrium.state import Function, State
-from equipoise.interop.errors import DoesNotFit
+from equipoise.interop.published_configuration import DoesNotFit
 
 Network = TypeVar("Network", bound=nn.Module)
+RESOLVED = 50
+"""A tight solve ends at this many times the round-off of the dtype, relative to the state."""
 
 
 def as_tensors(arrays: Mapping[str, Any], network: nn.Module) -> dict[str, Tensor]:
@@ -30,7 +34,7 @@ def as_tensors(arrays: Mapping[str, Any], network: nn.Module) -> dict[str, Tenso
 
 
 def widest(tensors: Mapping[str, Tensor]) -> torch.dtype:
-    """The widest floating dtype; float64 where there is none, since nothing asks for less."""
+    """The widest floating dtype; float64 if no array is floating."""
     floating = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
     return reduce(torch.promote_types, floating) if floating else torch.float64
 
@@ -45,16 +49,16 @@ def evaluation_copy(model: Network, dtype: torch.dtype) -> Network:
     return copy.deepcopy(model, memo).to(dtype).eval()
 
 
-def as_arrays(found: Mapping[str, Tensor]) -> dict[str, ndarray]:
+def as_arrays(outputs: Mapping[str, Tensor]) -> dict[str, ndarray]:
     """Tensors as numpy arrays."""
-    return {name: tensor.detach().cpu().numpy() for name, tensor in found.items()}
+    return {name: tensor.detach().cpu().numpy() for name, tensor in outputs.items()}
 
 
-def needed(given: Mapping[str, Tensor], name: str, what: str) -> Tensor:
+def required(inputs: Mapping[str, Tensor], name: str, what: str) -> Tensor:
     """The array `name`. Raises DoesNotFit, saying `what` it is, where it is missing."""
-    if name not in given:
+    if name not in inputs:
         raise DoesNotFit(f"the arrays need '{name}', {what}")
-    return given[name]
+    return inputs[name]
 
 
 def repeated(f: Function, z0: Tensor, inputs: tuple[Tensor, ...], times: int) -> Tensor:
@@ -68,3 +72,26 @@ def repeated(f: Function, z0: Tensor, inputs: tuple[Tensor, ...], times: int) ->
 
 def _kind(array: Any) -> str:
     return str(getattr(getattr(array, "dtype", None), "kind", "f"))
+
+
+def tight_solve(f: Function, z0: Tensor, *inputs: Tensor) -> Tensor:
+    """Return z = f(z, *inputs): by plain iteration, and what that leaves by Broyden's method.
+
+    Plain iteration comes first: the recorded points were found so, and f may have others.
+    Samples that neither solves to round-off are counted in a warning.
+    """
+    tolerance = RESOLVED * torch.finfo(z0.dtype).eps
+    plain = FixedPoint(max_steps=1500, tol=tolerance, patience=100).solve(f, z0, *inputs)
+    if bool(plain.converged.all()):
+        return _state(plain)
+    rest = Broyden(max_steps=300, tol=tolerance, memory=100, patience=300).solve(f, z0, *inputs)
+    failed = int((~(plain.converged | rest.converged)).sum())
+    if failed:
+        warnings.warn(f"{failed} of {len(z0)} samples did not reach {tolerance:.0e}", stacklevel=3)
+    chosen = plain.converged | (plain.residual < rest.residual)
+    return torch.where(chosen.view(-1, 1, 1), _state(plain), _state(rest))
+
+
+def _state(solution: Solution) -> Tensor:
+    assert isinstance(solution.z, Tensor)
+    return solution.z

@@ -1,9 +1,8 @@
 """The networks: one family a file or folder, each an nn.Module from batch inputs to outputs."""
 
-from equipoise.models.deq_transformer import DEQTransformer
 from equipoise.models.mdeq import MDEQ
 from equipoise.models.resnet import ResNet
-from equipoise.models.transformer import Transformer
+from equipoise.models.transformer import DEQTransformer, Transformer
 from equipoise.models.trellisnet import DEQTrellisNet, TrellisNet
 
 __all__ = ["MDEQ", "DEQTransformer", "DEQTrellisNet", "ResNet", "Transformer", "TrellisNet"]

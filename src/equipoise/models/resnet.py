@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from equipoise.models.image_size import Family, SizeName, image_family, named_size
+from equipoise.models.sizes import Family, SizeName, image_family, size_for_images
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ResNet(nn.Module):
     ) -> None:
         """Build the network of `size`; raises ValueError when there is no such size."""
         super().__init__()
-        stages = named_size(size, image_size, SIZES)
+        stages = size_for_images(size, image_size, SIZES)
         photograph = image_family(image_size) == "photograph"
         self.stem = (_large_stem if photograph else _small_stem)(image_channels, stages.widths[0])
         sources = (stages.widths[0], *stages.widths)

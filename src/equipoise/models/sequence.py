@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-Shape = TypeVar("Shape")
-
-LARGEST_CHARACTERS = 1000
-LARGEST_SMALL = 100_000
-PUBLISHED = "wikitext103"
 
 
 class SequenceOutput(NamedTuple):
@@ -32,26 +24,6 @@ class SequenceOutput(NamedTuple):
 def latest_steps(sequence: Tensor, length: int) -> Tensor:
     """Return the last `length` steps of (B, T, C), all where there are fewer, without a graph."""
     return sequence[:, max(sequence.shape[1] - length, 0) :].detach()
-
-
-def size_for_vocabulary(name: str, vocabulary: int, sizes: Mapping[str, Shape]) -> Shape:
-    """Return the entry `name` of `sizes`; `auto` goes by the size of the vocabulary.
-
-    `auto` is tiny for up to 1,000 symbols (characters), small for up to 100,000 and the published
-    size of WikiText-103 above. Raises ValueError when there is no such name.
-    """
-    if name == "auto":
-        limits = {"tiny": LARGEST_CHARACTERS, "small": LARGEST_SMALL}
-        name = next((n for n, largest in limits.items() if vocabulary <= largest), PUBLISHED)
-    if name not in sizes:
-        raise ValueError(f"there is no size {name!r}; choose auto, {', '.join(sizes)}")
-    return sizes[name]
-
-
-def adapted_size(size: Shape, **given: Any) -> Shape:
-    """Return a size, a dataclass, with those fields replaced that are given and not None."""
-    changes = {name: value for name, value in given.items() if value is not None}
-    return replace(size, **changes)  # type: ignore[type-var]
 
 
 def memory_or_nothing(

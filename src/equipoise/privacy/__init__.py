@@ -3,11 +3,23 @@
 Independent of the rest of the package, and of torch: numpy, and for the client nothing at all.
 """
 
-from equipoise.privacy.aggregator import Aggregator
-from equipoise.privacy.client import Client
-from equipoise.privacy.describe import describe
-from equipoise.privacy.errors import AlreadySpent, MergeError, PrivacyError, RoundError
-from equipoise.privacy.ledger import Ledger
+from equipoise.privacy.client.client import Client
+from equipoise.privacy.client.errors import AlreadySpent, MergeError, PrivacyError, RoundError
+from equipoise.privacy.client.ledger import Ledger
+from equipoise.privacy.client.round import RoundDescription
+from equipoise.privacy.collection.aggregator import Aggregator, describe
+from equipoise.privacy.collection.open_round import Receipt, Refusal
+from equipoise.privacy.collection.simulation import (
+    add_simulated_reports,
+    assign_rounds,
+    simulate_counts,
+    simulate_histogram,
+    simulate_reports,
+)
+from equipoise.privacy.estimates.range_estimate import Answer, RangeEstimate
+from equipoise.privacy.estimates.tree import Tree
+from equipoise.privacy.estimates.tree_estimate import TreeEstimate
+from equipoise.privacy.estimates.values import check_ranges, check_values
 from equipoise.privacy.mechanisms import (
     Ahead,
     AheadPairs,
@@ -20,21 +32,7 @@ from equipoise.privacy.mechanisms import (
     Uniform,
     split_threshold,
 )
-from equipoise.privacy.question import Question
-from equipoise.privacy.range_estimate import Answer, RangeEstimate
-from equipoise.privacy.refusal import Receipt, Refusal
-from equipoise.privacy.round import RoundDescription
-from equipoise.privacy.simulation import (
-    add_simulated_reports,
-    assign_rounds,
-    simulate_counts,
-    simulate_histogram,
-    simulate_reports,
-)
-from equipoise.privacy.survey import Mechanism, Survey, Tally
-from equipoise.privacy.tree import Tree
-from equipoise.privacy.tree_estimate import TreeEstimate
-from equipoise.privacy.values import check_ranges, check_values
+from equipoise.privacy.mechanisms.survey import Mechanism, Question, Survey, Tally
 
 __all__ = [
     "Aggregator",

@@ -27,8 +27,8 @@ from equipoise.running.messages import (
 )
 from equipoise.running.resuming import (
     check_resumable,
-    goes_on_in,
     keep_earlier_curve,
+    resumes_in_place,
     settle_wandb_run,
 )
 from equipoise.running.surroundings import check_surroundings, data_is_there
@@ -147,7 +147,7 @@ def execute_evaluation(composition: Composition, directory: Path) -> dict[str, A
 
     open_folder(composition.config, built)
     if {o.key_or_group.split(".")[0] for o in parse(composition.typed)} & {"solver", "gradient"}:
-        checkpoint.pop("gradient_phase", None)  # what was typed outranks the schedule
+        checkpoint.pop("gradient_phase", None)  # the command line takes precedence
     training.restore(built, checkpoint)
     with at_work(built, "evaluate", composition.typed):
         metrics = training.evaluate(built, checkpoint, curve)
@@ -173,7 +173,7 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     stored = resumed_from(composition)
     if stored is not None:
         check_resumable(stored, config.trainer)
-    settle_wandb_run(config, composition.typed, goes_on_in(directory, config.ckpt_path))
+    settle_wandb_run(config, composition.typed, resumes_in_place(directory, config.ckpt_path))
     built = prepared(composition, directory, stored)
     from equipoise import processes, training
     from equipoise.running.build import open_folder
@@ -239,7 +239,7 @@ def rehearse(composition: Composition) -> None:
 
 
 def resumed_from(composition: Composition) -> Stored | None:
-    """The run behind the checkpoint that a composition goes on from, None where it begins anew."""
+    """The run behind the checkpoint that a composition resumes; None for a new run."""
     return None if composition.trusted is None else read_stored(composition.config.ckpt_path)
 
 

@@ -188,14 +188,14 @@ def run_directory(composition: Composition, purpose: str, of_hydra: str | None =
 
     of_hydra: what `hydra.run.dir` says where that was typed. A process that takes part in the run
     of another makes none. Raises UserError where a named folder holds other results, or another run
-    is at work in it: only a training may go on in the folder of the run that its checkpoint
+    is at work in it: only a training may resume in the folder of the run that its checkpoint
     belongs to.
     """
     config, choices = composition.config, composition.choices
     decides = machine.decides(config.trainer)
-    run_dir = any(line.startswith("run_dir=") for line in composition.typed) and config.run_dir
-    if of_hydra or run_dir:
-        path = shortened(Path(of_hydra)) if of_hydra else Path(run_dir)
+    typed = any(line.startswith("run_dir=") for line in composition.typed)
+    if of_hydra or (typed and config.run_dir):
+        path = shortened(Path(of_hydra)) if of_hydra else Path(config.run_dir)
         resumed = config.ckpt_path if purpose == "train" else None
         name = "hydra.run.dir" if of_hydra else "run_dir"
         return claim(path, resumed, name) if decides else path

@@ -101,7 +101,7 @@ def refusals_of_run(built: Run) -> Iterator[None]:
 def failed_after_a_step(built: Run, steps: int) -> Iterator[None]:
     """What is refused after a step, as in the test, has cost a training: that run has failed.
 
-    What it had reached is kept. steps: those of the checkpoint that it goes on from.
+    What it had reached is kept. steps: those of the checkpoint that it resumed.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Going on with a run: what must fit before anything starts, and what lies in its folder."""
+"""Resuming a run: what must fit before anything starts, and what lies in its folder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 WANDB = "WandbLogger"
 
 
-def goes_on_in(directory: Path, resume_from: str | None) -> bool:
-    """Whether a run goes on in its own folder: the one that the checkpoint lies in."""
+def resumes_in_place(directory: Path, resume_from: str | None) -> bool:
+    """Whether a run resumes in its own folder: the one that the checkpoint lies in."""
     return bool(resume_from) and directory.resolve() in Path(str(resume_from)).resolve().parents
 
 
 def check_resumable(stored: Stored, trainer: DictConfig) -> None:
-    """Raise UserError where the checkpoint cannot be gone on with for as long as is asked for."""
+    """Raise UserError where the checkpoint cannot be resumed for the length that was asked for."""
     if not stored.whole:
         raise UserError(
             f"the checkpoint {stored.path} holds the weights alone (save_weights_only=true): it "
@@ -45,12 +45,12 @@ def _refuse_shorter(key: str, limit: Any, reached: int, what: str) -> None:
 def keep_earlier_curve(loggers: Sequence[Any], stored: Stored, directory: Path) -> None:
     """Hand the rows of a broken run's metrics.csv to the logger that would replace the file.
 
-    Only where the run goes on in its own folder, and only the rows up to the checkpoint: those
+    Only where the run resumes in its own folder, and only the rows up to the checkpoint: those
     after it are written anew.
     """
     from lightning.pytorch.loggers import CSVLogger
 
-    if not goes_on_in(directory, str(stored.path)):
+    if not resumes_in_place(directory, str(stored.path)):
         return
     for logger in loggers:
         file = Path(logger.log_dir) / "metrics.csv" if isinstance(logger, CSVLogger) else None
@@ -71,12 +71,12 @@ def _up_to(stored: Stored, rows: list[dict[str, str]]) -> list[dict[str, str]]:
 def settle_wandb_run(config: DictConfig, typed: Sequence[str], same_run: bool) -> None:
     """Give a W&B run its id beforehand: it is stored with the configuration.
 
-    A run that goes on in its own folder goes on in its W&B run; in another folder it is a new one.
+    A run that resumes in its own folder resumes its W&B run; in another folder it is a new one.
     """
     for name, node in (config.get("logger") or {}).items():
         if not node or not str(node.get("_target_", "")).endswith(WANDB):
             continue
-        own = (f"logger.{name}.id=", f"logger.{name}.version=")
-        named_by_user = any(line.startswith(own) for line in typed)
+        keys = (f"logger.{name}.id=", f"logger.{name}.version=")
+        named_by_user = any(line.startswith(keys) for line in typed)
         if not named_by_user and not (same_run and node.get("id")):
             node.id = secrets.token_hex(4)

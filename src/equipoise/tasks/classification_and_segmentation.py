@@ -13,8 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from equipoise.equilibrium.state import State
 from equipoise.errors import UserError
-from equipoise.tasks.mask_loss import MaskCrossEntropy
-from equipoise.tasks.mean_iou import MeanIoU
+from equipoise.tasks.mask_loss import MaskCrossEntropy, MeanIoU
 from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 from equipoise.tasks.segmentation import (

@@ -58,7 +58,7 @@ class LanguageModelling(TokenPrediction):
             self.unigram.update(batch["targets"])
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics of the whole split, and keep what stands beside them."""
+        """Log the metrics of the whole split, and keep the baseline and the text's facts."""
         loss = self.stage_metrics("test")["loss"].compute()
         self.latest = self._baseline(self.unigram.compute()) | self._facts(loss)
         self.unigram.reset()

@@ -1,4 +1,4 @@
-"""Losses of a segmentation: cross-entropy over all pixels, or over the hardest of them."""
+"""Masks against predictions: cross-entropy over all pixels or the hardest, mean IoU of a split."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 IGNORED = 255
 """The class number of pixels that count neither for the loss nor for the metrics."""
@@ -79,3 +80,27 @@ class HardPixelCrossEntropy(nn.Module):
 
 def _as_tensor(class_weights: Sequence[float] | None) -> Tensor | None:
     return None if class_weights is None else torch.tensor(class_weights)
+
+
+class MeanIoU(MulticlassConfusionMatrix):
+    """The mean over the classes that occur of intersection over union, from one confusion matrix.
+
+    Of class k: pixels that are k and called k, over pixels that are k or called k, both counted
+    over the whole split and all processes. A class occurs when the masks hold a pixel of it: one
+    that is only wrongly predicted costs the others their union and has no value of its own. NaN
+    without masks. `per_class` (K,) holds the values of the latest `compute`, NaN for a class that
+    does not occur.
+    """
+
+    def __init__(self, classes: int) -> None:
+        # Validation would cost a host–device sync per batch.
+        super().__init__(classes, ignore_index=IGNORED, validate_args=False)
+        self.per_class = torch.empty(0)
+
+    def compute(self) -> Tensor:
+        """Return the mean, a scalar in 0 to 1."""
+        counts: Tensor = super().compute().double()  # rows: true classes, columns: predicted ones
+        intersection, occurring, called = counts.diag(), counts.sum(1), counts.sum(0)
+        ratio = intersection / (occurring + called - intersection)
+        self.per_class = ratio.masked_fill(occurring == 0, torch.nan)
+        return self.per_class.nanmean().float()

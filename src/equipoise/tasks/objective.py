@@ -58,10 +58,10 @@ class Objective(pl.LightningModule):
         regulariser, which a resumed run or an evaluation may have been given or spared. Raises
         UserError where the weights are another network's.
         """
-        own = _counters(self.state_dict())
-        weights = {k: v for k, v in state_dict.items() if k in own or not _is_counter(k)}
+        counters = _counters(self.state_dict())
+        weights = {k: v for k, v in state_dict.items() if k in counters or not _is_counter(k)}
         try:
-            return super().load_state_dict({**own, **weights}, strict=strict, assign=assign)
+            return super().load_state_dict({**counters, **weights}, strict=strict, assign=assign)
         except RuntimeError as error:
             causes = str(error).splitlines()[1:] or [str(error)]
             raise UserError(

@@ -23,10 +23,10 @@ from equipoise.privacy import (
     Tally,
     assign_rounds,
 )
-from equipoise.privacy.packing import Counts, count_bits
-from equipoise.privacy.saved_state import read_rounds
-from equipoise.tasks.range_errors import RangeErrors
-from equipoise.tasks.range_samples import range_samples
+from equipoise.privacy.collection.packing import count_bits
+from equipoise.privacy.collection.saved_state import read_rounds
+from equipoise.privacy.oracles.randomizer import Counts
+from equipoise.tasks.range_errors import RangeErrors, range_samples
 
 Reports = Literal["packed", "counts"]
 GROUPS, NOISE = 0, 1  # what a stream of random numbers is for
@@ -49,9 +49,9 @@ class RangeQueries(pl.LightningModule):
     An epoch is a round: every person of the round's group sends one report. training_step simulates
     the clients of its block and counts their bits; the last block of a round adds the counts of all
     processes (int64) and closes the round. There is nothing to optimise. A survey's state is the
-    tallies of its closed rounds, so a checkpoint stands for the last of them: a round is never gone
-    on with in its middle. Reports are functions of (seed, repetition, round, block) alone, whatever
-    the number of processes. They simulate clients: the randomness is not a secure one.
+    tallies of its closed rounds, so a checkpoint stands for the last of them: no round is resumed
+    in its middle. Reports are functions of (seed, repetition, round, block) alone, whatever the
+    number of processes. They simulate clients: the randomness is not a secure one.
 
     reports: `packed` makes every report and counts its bits; `counts` draws the sums of a block,
     which have the same distribution. Metrics: mse, mae over ranges with random ends.
@@ -203,7 +203,7 @@ class RangeQueries(pl.LightningModule):
                 for index, tally in read_rounds(_listed(saved)).items():
                     survey.close(index, tally)
         except PrivacyError as error:
-            raise UserError(f"the checkpoint's survey cannot be gone on with: {error}") from error
+            raise UserError(f"the checkpoint's survey cannot be resumed: {error}") from error
         self.surveys, self.answers = surveys, []
         self.answered = np.zeros(len(surveys), dtype=np.int64)
 
@@ -212,7 +212,7 @@ class RangeQueries(pl.LightningModule):
             if saved.get(key) != value:
                 raise UserError(
                     f"the checkpoint holds a survey with {key} {saved.get(key)}, which "
-                    f"cannot be gone on with as {value}"
+                    f"cannot be resumed as {value}"
                 )
 
     def _count(self, batch: dict[str, Tensor]) -> None:
@@ -255,8 +255,8 @@ class RangeQueries(pl.LightningModule):
 
     def _tallies(self) -> list[Tally]:
         """The open round's counts of each survey, added over all processes without rounding."""
-        own = torch.from_numpy(np.concatenate([*self.counts, self.answered])).to(self.device)
-        total = self.trainer.strategy.reduce(own, reduce_op="sum").cpu()
+        local = torch.from_numpy(np.concatenate([*self.counts, self.answered])).to(self.device)
+        total = self.trainer.strategy.reduce(local, reduce_op="sum").cpu()
         ends = np.cumsum([len(counts) for counts in self.counts])
         *counts, answered = np.split(total.numpy(), ends)
         return [Tally(c, int(n)) for c, n in zip(counts, answered, strict=True)]
@@ -298,14 +298,14 @@ class RangeQueries(pl.LightningModule):
 
 def _entry(state: object, name: str, kind: type) -> Any:
     """An entry of a checkpoint's state; raises UserError where it is not there."""
-    found = state.get(name) if isinstance(state, dict) else None
-    if not isinstance(found, kind):
+    entry = state.get(name) if isinstance(state, dict) else None
+    if not isinstance(entry, kind):
         raise UserError("the checkpoint holds no survey: take an earlier one")
-    return found
+    return entry
 
 
 def _listed(rounds: object) -> object:
-    """The rounds with their counts as lists; what is none of these is left to be refused."""
+    """The rounds with their counts as lists; anything else is left as it is, to be refused."""
     if not isinstance(rounds, list):
         return rounds
     return [

@@ -13,8 +13,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from equipoise.errors import UserError
-from equipoise.tasks.mask_loss import IGNORED, HardPixelCrossEntropy, MaskCrossEntropy
-from equipoise.tasks.mean_iou import MeanIoU
+from equipoise.tasks.mask_loss import IGNORED, HardPixelCrossEntropy, MaskCrossEntropy, MeanIoU
 from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 
@@ -151,15 +150,15 @@ def pixel_accuracy(logits: Tensor, mask: Tensor) -> Tensor:
     return ((logits.detach().argmax(dim=1) == mask) & counted).sum() / counted.sum()
 
 
-def keep_pictures(kept: dict[str, Tensor], image: Tensor, mask: Tensor, logits: Tensor) -> None:
-    """Add samples to `kept`, on the host, until it holds four; of one size, that of the first."""
-    missing = PICTURED - len(kept["mask"]) if kept else PICTURED
-    if missing <= 0 or (kept and kept["mask"].shape[1:] != mask.shape[1:]):
+def keep_pictures(samples: dict[str, Tensor], image: Tensor, mask: Tensor, logits: Tensor) -> None:
+    """Add to `samples`, on the host, until there are four; of one size, that of the first."""
+    missing = PICTURED - len(samples["mask"]) if samples else PICTURED
+    if missing <= 0 or (samples and samples["mask"].shape[1:] != mask.shape[1:]):
         return
     new = {"image": image.float(), "mask": mask, "prediction": logits.argmax(dim=1)}
     for name, values in new.items():
-        parts = [kept[name]] if name in kept else []
-        kept[name] = torch.cat([*parts, values[:missing].cpu()])
+        parts = [samples[name]] if name in samples else []
+        samples[name] = torch.cat([*parts, values[:missing].cpu()])
 
 
 def iou_by_name(metrics: Any, names: Sequence[str]) -> dict[str, float | None]:

@@ -38,9 +38,9 @@ class SequenceRecall(TokenPrediction):
     ) -> None:
         """Add a batch."""
         super().update_metrics(stage, hidden, losses, batch)
-        metrics, asked = self.stage_metrics(stage), batch["targets"][:, -self.recalled :]
+        metrics, targets = self.stage_metrics(stage), batch["targets"][:, -self.recalled :]
         predict: Any = self.model.log_probabilities
-        correct = predict(hidden[:, -self.recalled :]).argmax(dim=-1) == asked
+        correct = predict(hidden[:, -self.recalled :]).argmax(dim=-1) == targets
         metrics["accuracy"].update(correct.to(torch.float32))
         metrics["exact_match"].update(correct)
 

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from equipoise.errors import UserError
-from equipoise.tasks.carried_memory import Carried, SequenceOutput, carried_into, memory_length
 from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 from equipoise.tasks.token_metrics import IGNORED
 
 MEMORY = "carried_memory"
+
+
+class SequenceOutput(Protocol):
+    """What a model of token sequences returns; see `LanguageModelling`."""
+
+    @property
+    def hidden(self) -> Tensor:
+        """The states (B, T, D) that the softmax reads."""
+        ...
+
+    @property
+    def memory(self) -> tuple[Tensor, ...]:
+        """What the next segment is to be given."""
+        ...
+
+    @property
+    def auxiliary(self) -> tuple[Tensor, ...]:
+        """Further states that get a loss in training."""
+        ...
+
+
+class Carried(NamedTuple):
+    """The memory of `streams` pieces of text, in the layout of the model."""
+
+    streams: int
+    memory: tuple[Tensor, ...]
 
 
 class TokenPrediction(Objective):
@@ -29,7 +54,7 @@ class TokenPrediction(Objective):
     the model's `token_losses(hidden, targets)`. A subclass adds metrics in `update_metrics`.
 
     The memory of training is part of a checkpoint, of every process: a resumed run repeats the same
-    bits; with another number of processes it goes on without memory. The vocabulary is part of the
+    bits; with another number of processes it resumes without memory. The vocabulary is part of the
     state dict, and a checkpoint is refused for a text with another one.
     """
 
@@ -41,7 +66,7 @@ class TokenPrediction(Objective):
         self.loaded_vocabulary: dict[str, Any] = {}
 
     def setup(self, stage: str) -> None:
-        """Take the vocabulary from the data module, if it tells."""
+        """Take the vocabulary from the data module, if it has one."""
         tell = getattr(getattr(self.trainer, "datamodule", None), "vocabulary_state", None)
         self.vocabulary_state = {} if tell is None else tell()
 
@@ -108,8 +133,8 @@ class TokenPrediction(Objective):
         self._refuse_other_vocabulary()
         loaded, self.loaded_memory = self.loaded_memory, {}
         if loaded and loaded["processes"] == self.trainer.world_size:
-            own = tuple(part[self.global_rank].to(self.device) for part in loaded["memory"])
-            self.carried["train"] = Carried(loaded["streams"], own)
+            memory = tuple(part[self.global_rank].to(self.device) for part in loaded["memory"])
+            self.carried["train"] = Carried(loaded["streams"], memory)
 
     def on_validation_start(self) -> None:
         """Refuse a checkpoint with another vocabulary."""
@@ -149,12 +174,12 @@ class TokenPrediction(Objective):
         return gathered
 
     def _refuse_other_vocabulary(self) -> None:
-        loaded, own = self.loaded_vocabulary, self.vocabulary_state
-        if loaded and own and loaded != own:
+        loaded, present = self.loaded_vocabulary, self.vocabulary_state
+        if loaded and present and loaded != present:
             raise UserError(
                 f"the checkpoint was trained with another vocabulary ({_described(loaded)}) than "
-                f"that of this text ({_described(own)}): give the text that it was trained on, or "
-                "train anew"
+                f"that of this text ({_described(present)}): give the text that it was trained on, "
+                "or train anew"
             )
 
     def _evaluate(self, stage: str, batch: dict[str, Tensor]) -> None:
@@ -167,6 +192,35 @@ class TokenPrediction(Objective):
     def _close(self, stage: str) -> None:
         self.carried.pop(stage, None)
         super()._close(stage)
+
+
+def carried_into(
+    memories: Mapping[str, Carried], stage: str, batch: Mapping[str, Tensor]
+) -> tuple[Tensor, ...] | None:
+    """Return the memory that a batch continues.
+
+    None where its streams begin, or where the batch has other streams, such as the part of a batch
+    that a measurement takes. `start` is on the host: nothing waits for the device.
+    """
+    carried = memories.get(stage)
+    if carried is None or bool(batch["start"]) or len(batch["tokens"]) != carried.streams:
+        return None
+    return carried.memory
+
+
+@contextmanager
+def memory_length(model: nn.Module, length: int | None) -> Iterator[None]:
+    """Give the model another memory length in the `with` block; None or a model without: as is."""
+    if length is None or not hasattr(model, "memory_length"):
+        yield
+        return
+    network = cast(Any, model)
+    usual = network.memory_length
+    network.memory_length = length
+    try:
+        yield
+    finally:
+        network.memory_length = usual
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from equipoise.equilibrium import Equilibrium, FixedPoint, JacobianFree
-from equipoise.interop.deq_transformer.names import published_name
+from equipoise.interop.deq_transformer.weights import published_name
 from equipoise.models import DEQTransformer
 
 CONFIG: dict[str, Any] = {

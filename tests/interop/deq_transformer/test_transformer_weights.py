@@ -10,8 +10,8 @@ import torch
 
 from equipoise.equilibrium import Anderson, Broyden, Exact
 from equipoise.interop.deq_transformer import from_reference, overrides, reference_forward
-from equipoise.interop.deq_transformer.state_dict import primary
-from equipoise.interop.errors import DoesNotFit
+from equipoise.interop.deq_transformer.weights import primary
+from equipoise.interop.published_configuration import DoesNotFit
 from tests.interop.deq_transformer.published_transformer import CONFIG, of_2020, published
 
 RECORDED = Path(__file__).parents[2] / "parity" / "deq_lm"

@@ -7,8 +7,18 @@ from typing import Any
 import pytest
 import torch
 
+from equipoise.config.compose import compose, plain
+from equipoise.equilibrium import Anderson, Broyden, FixedPoint
 from equipoise.interop import DoesNotFit
-from equipoise.interop.mdeq.configuration import Published, architecture
+from equipoise.interop.mdeq.configuration import (
+    MDEQConfiguration,
+    architecture,
+    backward_solver,
+    forward_solver,
+    overrides,
+    phantom_steps,
+)
+from equipoise.running.build import build_model
 from tests.interop.published_mdeq import SMALL, configuration, published, small_network
 
 FLAT: dict[str, Any] = {
@@ -36,7 +46,7 @@ def test_nested_flat_and_dotted_mean_the_same(config: dict[str, Any]) -> None:
         "block_affine": True, "fusion_affine": True, "post_affine": False,
         "weight_norm": "published", "dropout": 0.1,
     }  # fmt: skip
-    assert Published(config).get("DEQ.F_THRES", 0) == 8
+    assert MDEQConfiguration(config).get("DEQ.F_THRES", 0) == 8
 
 
 @pytest.mark.parametrize("weight_norm", ["none", "blocks", "published", "all"])
@@ -77,3 +87,79 @@ def test_what_is_missing_is_named(config: Any, message: str) -> None:
 def test_weights_without_a_head_are_refused() -> None:
     with pytest.raises(DoesNotFit, match="have no head"):
         architecture(SMALL, {"fc.weight": torch.ones(2)})
+
+
+def test_a_threshold_is_the_budget() -> None:
+    published = MDEQConfiguration(SMALL)
+    assert forward_solver(published).build() == Broyden(
+        max_steps=8, tol=1e-3, stop="relative", memory=8
+    )
+    assert backward_solver(published).build() == Anderson(
+        max_steps=7, tol=1e-3, stop="relative", memory=6
+    )
+
+
+def test_the_code_of_2020_solves_backward_with_the_forward_threshold() -> None:
+    published = MDEQConfiguration({"MODEL": {"F_THRES": 22, "B_THRES": 24}})
+    assert forward_solver(published).settings["max_steps"] == 22
+    assert backward_solver(published).settings["max_steps"] == 22
+    assert backward_solver(published).settings["stop"] == "absolute"
+
+
+def test_plain_iteration_has_no_memory() -> None:
+    solver = forward_solver(
+        MDEQConfiguration({"DEQ": {"F_SOLVER": "fixed_point_iter", "F_THRES": 26}})
+    )
+    assert solver.build() == FixedPoint(max_steps=26, tol=1e-3, stop="absolute")
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [({}, None), ({"PG_STEPS": 0}, (5, 0.5)), ({"PG_STEPS": 3, "TAU": 0.6}, (3, 0.6))],
+)
+def test_phantom_steps(train: dict[str, Any], expected: tuple[int, float] | None) -> None:
+    assert phantom_steps(MDEQConfiguration({"TRAIN": train})) == expected
+
+
+@pytest.mark.parametrize(
+    ("deq", "message"),
+    [({"F_SOLVER": "newton"}, "F_SOLVER is newton"), ({"STOP_MODE": "x"}, "STOP_MODE is x")],
+)
+def test_unknown_words_are_answered_with_the_known(deq: dict[str, Any], message: str) -> None:
+    with pytest.raises(DoesNotFit, match=message):
+        forward_solver(MDEQConfiguration({"DEQ": deq}))
+
+
+def test_the_composed_network_has_the_same_weights() -> None:
+    theirs = small_network()
+    composition = compose(overrides(SMALL, published(theirs)))
+    assert composition.choices["task"] == "cifar10"
+    ours = build_model(plain(composition.config, resolve=True))
+    ours.load_state_dict(theirs.state_dict())
+    layer: Any = ours.equilibrium
+    assert (layer.solver.name, layer.solver.max_steps, layer.solver.memory) == ("broyden", 8, 8)
+    assert (layer.gradient.name, layer.gradient.solver.name) == ("exact", "anderson")
+    assert composition.config.callbacks.gradient_schedule.phases == []
+
+
+def test_a_phantom_gradient_is_chosen_with_its_steps() -> None:
+    config = {**SMALL, "TRAIN": {"PG_STEPS": 3, "TAU": 0.6}}
+    composed = compose(overrides(config, published(small_network()))).config
+    assert (composed.gradient.steps, composed.gradient.damping) == (3, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes", "task"),
+    [("imagenet", 20, "imagenet"), ("", 10, "cifar10"), ("", 1000, "imagenet")],
+)
+def test_task(dataset: str, classes: int, task: str) -> None:
+    config = {**configuration(NUM_CLASSES=classes), "DATASET": {"DATASET": dataset}}
+    lines = overrides(config, published(small_network(classes=classes)))
+    assert lines[0] == f"task={task}"
+    assert f"task.classes={classes}" in lines
+
+
+def test_without_a_task_the_key_to_set_is_named() -> None:
+    config = {**configuration(NUM_CLASSES=7), "DATASET": {}}
+    with pytest.raises(DoesNotFit, match=r"set DATASET\.DATASET to cifar10"):
+        overrides(config, published(small_network(classes=7)))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from equipoise.equilibrium import Broyden
 from equipoise.interop import deq_trellisnet, trellisnet
-from equipoise.interop.errors import DoesNotFit
+from equipoise.interop.published_configuration import DoesNotFit
 
 RECORDED = Path(__file__).parents[2] / "parity" / "deq_lm"
 CONFIGURATIONS: dict[str, dict[str, Any]] = json.loads(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from equipoise.equilibrium import Broyden, Exact, GradientEstimator
 from equipoise.interop import deq_transformer, deq_trellisnet, trellisnet
-from equipoise.interop.deq_transformer.names import published_name
+from equipoise.interop.deq_transformer.weights import published_name
 from equipoise.interop.published_weights import bare_entries
 from equipoise.models import DEQTransformer, DEQTrellisNet, TrellisNet
 

@@ -17,8 +17,8 @@ from sequence_recordings import (
 )
 
 from equipoise.interop import deq_trellisnet, trellisnet
-from equipoise.interop.deq_trellisnet.names import published_name
-from equipoise.interop.trellis_weights import taps_in_a_row
+from equipoise.interop.deq_trellisnet.weights import published_name
+from equipoise.interop.published_trellis import taps_in_a_row
 
 IN = ("data", "target", "z0", "z_in", "h0", "c0")
 

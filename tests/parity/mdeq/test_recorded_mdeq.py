@@ -8,8 +8,7 @@ from mdeq_recordings import HERE, Arrays, assert_same, network, read, states, wh
 from torch.nn import functional
 
 from equipoise.interop import reference_forward
-from equipoise.models.mdeq.head import ClassificationHead
-from equipoise.models.mdeq.segmentation_head import SegmentationHead
+from equipoise.models.mdeq.stem_and_heads import ClassificationHead, SegmentationHead
 
 
 def check_parts(variant: str, arrays: Arrays, every: int = 1) -> None:

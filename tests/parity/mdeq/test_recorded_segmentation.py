@@ -7,8 +7,7 @@ import torch
 from mdeq_recordings import HERE, read, whole
 from torch import Tensor
 
-from equipoise.tasks.mask_loss import HardPixelCrossEntropy, MaskCrossEntropy
-from equipoise.tasks.mean_iou import MeanIoU
+from equipoise.tasks.mask_loss import HardPixelCrossEntropy, MaskCrossEntropy, MeanIoU
 from equipoise.tasks.segmentation import upsample
 
 RECORDED = read(HERE / "segmentation_D.npz")

@@ -30,9 +30,9 @@ from equipoise.equilibrium import (
     Unrolled,
     jacobian_norm,
 )
-from equipoise.interop.mdeq.names import published_name
+from equipoise.interop.mdeq.weights import published_name
 from equipoise.models import MDEQ
-from equipoise.models.mdeq.stem import zero_state
+from equipoise.models.mdeq.stem_and_heads import zero_state
 
 SGD_LOSSES = {
     "tight": [2.4952467097, 2.3966781039, 2.2628118393, 2.1032651176, 1.9280963857],

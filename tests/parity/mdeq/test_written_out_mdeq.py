@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from equipoise.interop import from_reference, reference_forward
-from equipoise.interop.mdeq.names import published_name
+from equipoise.interop.mdeq.weights import published_name
 from equipoise.models import MDEQ
-from equipoise.models.mdeq.convolution import WeightNorm
+from equipoise.models.mdeq.cell import WeightNorm
 from tests.interop.published_mdeq import published, small_network
 
 GROUPS = 4

@@ -32,7 +32,7 @@ class RangeAnswerer(Protocol):
 
 
 def draw_ranges(samples: Mapping[str, Any], folder: Path) -> list[Picture]:
-    """Write the pictures of `samples` (as `equipoise.tasks.range_samples` makes them)."""
+    """Write the pictures of `samples` (as `equipoise.tasks.range_errors` makes them)."""
     drawn = [_draw_distribution(samples, folder / "distribution.png")]
     drawn += [_draw_answers(samples, folder / "answers.png")]
     return [*drawn, _draw_errors(samples, folder / "error_by_length.png")]

@@ -8,12 +8,23 @@ from typing import Any
 
 from torch import Tensor
 
-from equipoise.interop.errors import DoesNotFit
+from equipoise.interop.deq_transformer.weights import is_of_2020, primary
+from equipoise.interop.published_configuration import (
+    DoesNotFit,
+    PublishedConfiguration,
+    token_lines,
+)
+from equipoise.interop.published_solvers import (
+    SolverChoice,
+    exact_lines,
+    layer_lines,
+    sequence_solver,
+    solvers_of_2020,
+)
 from equipoise.interop.published_weights import same
-from equipoise.interop.sequence_configuration import PublishedArguments
 
 NAME = "DEQ-Transformer"
-NEEDED = ("word_emb.emb_layers.0.weight", "inject_conv.weight", "func.dec_attn.r_w_bias")
+TELLING = ("word_emb.emb_layers.0.weight", "inject_conv.weight", "func.dec_attn.r_w_bias")
 UNLIMITED_WINDOW = 1000
 """What the published code makes of a local_size of 0."""
 
@@ -25,8 +36,8 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
     weights alone. Raises DoesNotFit where the weights are no such model's, or ties that the
     configuration asks for do not hold.
     """
-    published = PublishedArguments(config)
-    for name in NEEDED:
+    published = PublishedConfiguration(config, NAME)
+    for name in TELLING:
         if name not in weights:
             raise DoesNotFit(f"the weights have no '{name}', so they are not a published {NAME}'s")
     tables = _numbered(weights, "word_emb.emb_layers")
@@ -53,6 +64,25 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
     }
 
 
+def solvers(config: Mapping[str, Any], *, of_2020: bool) -> tuple[SolverChoice, SolverChoice]:
+    """Return the forward and the backward solver; the defaults are those of the year's script."""
+    if of_2020:
+        return solvers_of_2020(config, 30)
+    published = PublishedConfiguration(config, NAME)
+    forward = sequence_solver(published, "f", "anderson", 30)
+    return forward, sequence_solver(published, "b", "broyden", 35)
+
+
+def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
+    """Return group choices and settings for task, model, solver and gradient."""
+    arguments = architecture(config, primary(state_dict))
+    forward, backward = solvers(config, of_2020=is_of_2020(state_dict))
+    return [
+        *token_lines("deq_transformer", PublishedConfiguration(config, NAME), arguments),
+        *layer_lines(forward, exact_lines(backward)),
+    ]
+
+
 def _numbered(weights: Mapping[str, Tensor], prefix: str) -> list[Tensor]:
     count = sum(name.startswith(f"{prefix}.") and name.endswith(".weight") for name in weights)
     names = [f"{prefix}.{index}.weight" for index in range(count)]
@@ -61,7 +91,7 @@ def _numbered(weights: Mapping[str, Tensor], prefix: str) -> list[Tensor]:
     return [weights[name] for name in names]
 
 
-def _check_heads(published: PublishedArguments, heads: int, width: int) -> None:
+def _check_heads(published: PublishedConfiguration, heads: int, width: int) -> None:
     head_width = published.get("d_head", width // heads)
     if heads * head_width != width:
         raise DoesNotFit(
@@ -81,39 +111,39 @@ def _inner_width(weights: Mapping[str, Tensor]) -> int:
     return len(bias)
 
 
-def _embedding_width(published: PublishedArguments, tables: list[Tensor], width: int) -> int:
+def _embedding_width(published: PublishedConfiguration, tables: list[Tensor], width: int) -> int:
     stated: int = published.get("d_embed", tables[0].shape[1])
     # The published scripts write -1 for "as wide as the model".
     return stated if stated > 0 else width
 
 
 def _cutoffs(
-    published: PublishedArguments, tables: list[Tensor], weights: Mapping[str, Tensor]
+    published: PublishedConfiguration, tables: list[Tensor], weights: Mapping[str, Tensor]
 ) -> list[int]:
     if "cutoffs" in published:
         return [int(cutoff) for cutoff in published.get("cutoffs", [])]
     if len(tables) == 1 and "crit.cluster_weight" in weights:
-        return list(published.need("cutoffs", NAME))
+        return list(published.need("cutoffs"))
     return list(accumulate(len(table) for table in tables[:-1]))
 
 
 def _tied_tables(
-    published: PublishedArguments, tables: list[Tensor], weights: Mapping[str, Tensor]
+    published: PublishedConfiguration, tables: list[Tensor], weights: Mapping[str, Tensor]
 ) -> bool:
     pairs = [(t, weights.get(f"crit.out_layers.{i}.weight")) for i, t in enumerate(tables)]
-    tied = all(theirs is None or same(table, theirs) for table, theirs in pairs)
-    asked = published.get("tied", not published.get("not_tied", False))
-    if "tied" in published and asked and not tied:
+    equal = all(theirs is None or same(table, theirs) for table, theirs in pairs)
+    ties = published.get("tied", not published.get("not_tied", False))
+    if "tied" in published and ties and not equal:
         raise DoesNotFit("tied is set, but crit.out_layers.* differ from word_emb.emb_layers.*")
-    return tied and bool(asked)
+    return equal and bool(ties)
 
 
 def _tied_projections(divisor: int, weights: Mapping[str, Tensor]) -> list[bool]:
     """Which projections the softmax shares with the embedding: those that are equal, or missing."""
     clusters = 1 + len(weights.get("crit.cluster_weight", ()))
-    tied = []
+    ties = []
     for index in range(clusters):
         ours = weights.get(f"word_emb.emb_projs.{index if divisor > 1 else 0}.weight")
         theirs = weights.get(f"crit.out_projs.{index}.weight")
-        tied.append(ours is not None and (theirs is None or same(ours, theirs)))
-    return tied
+        ties.append(ours is not None and (theirs is None or same(ours, theirs)))
+    return ties

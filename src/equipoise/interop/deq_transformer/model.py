@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from numpy import ndarray
+from torch import Tensor
+
 from equipoise.equilibrium import Equilibrium, Exact, GradientEstimator, Solver
-from equipoise.interop.deq_transformer.configuration import architecture
-from equipoise.interop.deq_transformer.names import published_name
-from equipoise.interop.deq_transformer.state_dict import is_of_2020, primary
-from equipoise.interop.mdeq.training import SolverChoice
-from equipoise.interop.published_weights import in_widest, load
-from equipoise.interop.sequence_configuration import (
-    PublishedArguments,
-    lines,
-    solver_choice,
-    solver_lines,
-    solvers_of_2020,
-    task_of,
+from equipoise.interop.deq_transformer.configuration import architecture, solvers
+from equipoise.interop.deq_transformer.weights import is_of_2020, primary, published_name
+from equipoise.interop.published_configuration import DoesNotFit
+from equipoise.interop.published_weights import load
+from equipoise.interop.recorded_arrays import (
+    as_arrays,
+    as_tensors,
+    evaluation_copy,
+    repeated,
+    required,
+    tight_solve,
+    widest,
 )
 from equipoise.models import DEQTransformer
+from equipoise.models.transformer.cell import layer_norm
+from equipoise.models.transformer.deq_transformer import Segment
 
 
 def from_reference(
@@ -34,34 +40,81 @@ def from_reference(
     Projections that the published code calls tied are one parameter here. Raises DoesNotFit, a
     ValueError, where configuration and weights do not fit each other.
     """
-    forward, backward = solvers(PublishedArguments(config), of_2020=is_of_2020(state_dict))
+    forward, backward = solvers(config, of_2020=is_of_2020(state_dict))
     weights = primary(state_dict)
     layer = Equilibrium(solver or forward.build(), gradient or Exact(backward.build()))
     model = DEQTransformer(layer, **architecture(config, weights))
-    in_widest(model, weights)
     load(model, weights, published_name)
     return model
 
 
-def solvers(published: PublishedArguments, *, of_2020: bool) -> tuple[SolverChoice, SolverChoice]:
-    """Return the forward and the backward solver; the defaults are those of the year's script."""
-    if of_2020:
-        return solvers_of_2020(published, 30)
-    forward = solver_choice(published, "f", "anderson", 30)
-    return forward, solver_choice(published, "b", "broyden", 35)
+@torch.no_grad()
+def reference_forward(model: DEQTransformer, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
+    """Return z_star, new_mem_z, new_mem_u, and of a target nll_token_order and loss.
+
+    Takes data and target (T, B), the memory mem_z and mem_u (steps, B, channels) where there is
+    one, and z_in (B, width, T) for attn_block_out and f_z_in, f applied once. Beside these there
+    are the official order of the losses, by cluster, and us, word_emb. Raises DoesNotFit where
+    there is no data, or half a memory.
+    """
+    inputs = as_tensors(arrays, model)
+    network = evaluation_copy(model, widest(inputs))
+    tokens = required(inputs, "data", "the tokens (time, batch)").T
+    memory = _memory(inputs)
+    segment = network.segment(tokens, memory)
+    z = tight_solve(segment.f, segment.z0, *segment.inputs)
+    states, injections = network.next_memory(segment, z)
+    outputs = {
+        "word_emb": network.embedding(tokens),
+        "us": _channels_first(segment.injections),
+        "z_star": _channels_first(z),
+        "unroll2": _channels_first(repeated(segment.f, segment.z0, segment.inputs, 2)),
+        "new_mem_z": states.transpose(0, 1),
+        "new_mem_u": injections.transpose(0, 1),
+        **_losses(network, network.readout(z), inputs),
+        **_one_evaluation(network, segment, inputs),
+    }
+    return as_arrays(outputs)
 
 
-def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
-    """Return group choices and settings for task, model, solver and gradient."""
-    published = PublishedArguments(config)
-    arguments = architecture(config, primary(state_dict))
-    vocabulary = arguments.pop("vocabulary")
-    forward, backward = solvers(published, of_2020=is_of_2020(state_dict))
-    return [
-        *lines(task_of(published, vocabulary), "deq_transformer", vocabulary, arguments),
-        *solver_lines("solver", "solver", forward),
-        "gradient=exact",
-        *solver_lines("solver@gradient.solver", "gradient.solver", backward),
-        # The weights are trained: no phase of the recipe is left.
-        "callbacks.gradient_schedule.phases=[]",
-    ]
+def _memory(inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...] | None:
+    names = [name for name in ("mem_z", "mem_u") if name in inputs]
+    if len(names) == 1:
+        raise DoesNotFit(f"'{names[0]}' alone is no memory: give mem_z and mem_u, or neither")
+    return tuple(inputs[name].transpose(0, 1) for name in names) or None
+
+
+def _losses(
+    network: DEQTransformer, hidden: Tensor, inputs: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    if "target" not in inputs:
+        return {}
+    losses = network.token_losses(hidden, inputs["target"].T).T
+    clusters = network.softmax.clusters
+    limits = torch.tensor(clusters.cutoffs, device=losses.device, dtype=torch.int64)
+    of_cluster = torch.bucketize(inputs["target"].reshape(-1), limits, right=True)
+    return {
+        "nll_token_order": losses,
+        "nll_official_order": losses.reshape(-1)[of_cluster.argsort(stable=True)],
+        "loss": losses.mean(),
+    }
+
+
+def _one_evaluation(
+    network: DEQTransformer, segment: Segment, inputs: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    if "z_in" not in inputs:
+        return {}
+    z = inputs["z_in"].transpose(1, 2)
+    reach = segment.injections.shape[1]
+    scene = network.cell.attention.scene(network.positions(reach), z.shape[1], network.window)
+    attended = network.cell.attend(scene, z, *segment.inputs)
+    if network.cell.norm == "post":
+        attended = layer_norm(attended)  # the published block ends with its norm, or begins with it
+    evaluated = segment.f(z, *segment.inputs)
+    assert isinstance(evaluated, Tensor)
+    return {"attn_block_out": _channels_first(attended), "f_z_in": _channels_first(evaluated)}
+
+
+def _channels_first(sequence: Tensor) -> Tensor:
+    return sequence.transpose(1, 2)

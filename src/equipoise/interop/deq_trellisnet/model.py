@@ -6,24 +6,26 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import torch
+from numpy import ndarray
 from torch import Tensor
+from torch.nn import functional
 
 from equipoise.equilibrium import Equilibrium, Exact, GradientEstimator, Solver
-from equipoise.interop.deq_trellisnet.names import published_name
-from equipoise.interop.deq_trellisnet.state_dict import primary
-from equipoise.interop.errors import DoesNotFit
-from equipoise.interop.published_weights import in_widest, load
-from equipoise.interop.sequence_configuration import (
-    PublishedArguments,
-    lines,
-    solver_lines,
-    solvers_of_2020,
-    task_of,
+from equipoise.interop.deq_trellisnet.configuration import architecture, solvers
+from equipoise.interop.deq_trellisnet.weights import primary, published_name
+from equipoise.interop.published_trellis import SPLIT_NAMES, with_split_softmax
+from equipoise.interop.published_weights import load
+from equipoise.interop.recorded_arrays import (
+    as_arrays,
+    as_tensors,
+    evaluation_copy,
+    repeated,
+    required,
+    tight_solve,
+    widest,
 )
-from equipoise.interop.trellis_weights import tied, widths, with_split_softmax
 from equipoise.models import DEQTrellisNet
-
-THRESHOLD = 45
 
 
 def from_reference(
@@ -39,57 +41,65 @@ def from_reference(
     unless the state dict has them. Raises DoesNotFit, a ValueError, where configuration and weights
     do not fit each other.
     """
-    published = PublishedArguments(config)
-    forward, backward = solvers_of_2020(published, THRESHOLD)
+    forward, backward = solvers(config)
     layer = Equilibrium(solver or forward.build(), gradient or Exact(backward.build()))
     weights = primary(state_dict)
-    arguments = architecture(published, weights)
+    arguments = architecture(config, weights)
     model = DEQTrellisNet(layer, **arguments)
-    in_widest(model, weights)
     full = with_split_softmax(weights, len(model.ends.softmax.clusters) - 1)
     load(model, full, partial(published_name, weight_norm=arguments["weight_norm"]))
     return model
 
 
-def architecture(published: PublishedArguments, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of our DEQTrellisNet, all but its equilibrium.
+@torch.no_grad()
+def reference_forward(model: DEQTrellisNet, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
+    """Return emb, us, z_star, unroll12, hidden_out, and of a target loss_split and loss_full.
 
-    Raises DoesNotFit for a dilation: the published code dilates but one of its two convolutions.
+    Takes data and target (T, B), z0 (B, channels, 1), the state of the step before, where there is
+    one, and z_in (B, channels, T) for f_z_in, f applied once; tail_vectors and tail_bias, with or
+    without `crit/`, replace those of the model. Raises DoesNotFit where there is no data.
     """
-    dilation = published.get("dilation", 1)
-    if dilation not in (1, [1], (1,)):
-        raise DoesNotFit(
-            f"dilation is {dilation}; the equilibrium trellis network has 1, since the published "
-            "code dilates the hidden units alone, neither the input nor the cells"
-        )
-    stated = {key: published.get(key, None) for key in ("nhid", "ninp", "nout")}
-    hidden, embedding, output = widths(weights, stated, "trellisnet.func.full_conv.bias")
-    return {
-        "vocabulary": published.get("n_token", len(weights["encoder.weight"])),
-        "hidden_width": hidden,
-        "embedding_width": embedding,
-        "output_width": output,
-        "divisor": 1,
-        "cutoffs": list(published.get("splits", [])),
-        "weight_norm": "trellisnet.func.full_conv.weight_g" in weights,
-        "input_dropout": published.get("dropouti", 0.0),
-        "hidden_dropout": published.get("dropouth", 0.0),
-        "output_dropout": published.get("dropout", 0.0),
-        "tie_weights": tied(weights),
+    inputs = as_tensors(arrays, model)
+    network = evaluation_copy(model, widest(inputs))
+    _take_split_softmax(network, inputs)
+    tokens = required(inputs, "data", "the tokens (time, batch)").T
+    memory = (inputs["z0"].transpose(1, 2),) if "z0" in inputs else None
+    segment = network.segment(tokens, memory)
+    z = tight_solve(segment.f, segment.z0, *segment.inputs)
+    hidden = network.readout(z)
+    outputs = {
+        "emb": network.ends.embed(tokens).transpose(1, 2),
+        "us": segment.inputs[0].transpose(1, 2),
+        "z_star": z.transpose(1, 2),
+        "unroll12": repeated(segment.f, segment.z0, segment.inputs, 12).transpose(1, 2),
+        "hidden_out": hidden.transpose(0, 1),
+        **_losses(network, hidden, inputs),
     }
+    if "z_in" in inputs:
+        evaluated = segment.f(inputs["z_in"].transpose(1, 2), *segment.inputs)
+        assert isinstance(evaluated, Tensor)
+        outputs["f_z_in"] = evaluated.transpose(1, 2)
+    return as_arrays(outputs)
 
 
-def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
-    """Return group choices and settings for task, model, solver and gradient."""
-    published = PublishedArguments(config)
-    arguments = architecture(published, primary(state_dict))
-    vocabulary = arguments.pop("vocabulary")
-    forward, backward = solvers_of_2020(published, THRESHOLD)
-    return [
-        *lines(task_of(published, vocabulary), "deq_trellisnet", vocabulary, arguments),
-        *solver_lines("solver", "solver", forward),
-        "gradient=exact",
-        *solver_lines("solver@gradient.solver", "gradient.solver", backward),
-        # The weights are trained: no phase of the recipe is left.
-        "callbacks.gradient_schedule.phases=[]",
-    ]
+def _take_split_softmax(network: DEQTrellisNet, inputs: Mapping[str, Tensor]) -> None:
+    softmax = network.ends.softmax
+    owned = dict(zip(SPLIT_NAMES, (softmax.cluster_weight, softmax.cluster_bias), strict=True))
+    for name, array in inputs.items():
+        parameter = owned.get(name.replace("/", ".").rpartition(".")[2])
+        if parameter is not None:
+            parameter.copy_(array)
+
+
+def _losses(
+    network: DEQTrellisNet, hidden: Tensor, inputs: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    if "target" not in inputs:
+        return {}
+    targets = inputs["target"].T
+    softmax = network.ends.softmax
+    logits = functional.linear(hidden, softmax.tables[0], softmax.biases[0])
+    return {
+        "loss_split": network.token_losses(hidden, targets).mean(),
+        "loss_full": functional.cross_entropy(logits.flatten(0, 1), targets.flatten()),
+    }

@@ -4,8 +4,7 @@ Source: 2006.08656 (code of 2020), 2106.14342 (code of 2021), 2111.05177 (phanto
 two networks of torchdeq's zoo, 2310.18605.
 """
 
-from equipoise.interop.mdeq.forward import reference_forward
-from equipoise.interop.mdeq.model import from_reference
-from equipoise.interop.mdeq.overrides import overrides
+from equipoise.interop.mdeq.configuration import overrides
+from equipoise.interop.mdeq.model import from_reference, reference_forward
 
 __all__ = ["from_reference", "overrides", "reference_forward"]

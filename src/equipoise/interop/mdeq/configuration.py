@@ -3,52 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
-from equipoise.interop.errors import DoesNotFit
+from equipoise.interop.mdeq.weights import primary
+from equipoise.interop.published_configuration import (
+    DoesNotFit,
+    PublishedConfiguration,
+    setting_lines,
+)
+from equipoise.interop.published_solvers import (
+    SOLVERS,
+    STOPS,
+    SolverChoice,
+    exact_lines,
+    layer_lines,
+    solver_choice,
+    translated,
+)
 
 SECTIONS = ("MODEL.", "EXTRA.", "FULL_STAGE.")
 """Sections of the published files whose keys have one meaning, so that they may stand alone."""
+TASKS = ("cifar10", "imagenet", "cityscapes")
+TASK_OF_CLASSES = {10: "cifar10", 1000: "imagenet"}
 
 
-class Published:
-    """A published configuration, read by its own keys, however deep they lie.
+class MDEQConfiguration(PublishedConfiguration):
+    """A published configuration of MDEQ, read by its own keys, however deep they lie.
 
     Nested as the published file, flat, or with dotted keys; MODEL.EXTRA.FULL_STAGE.NUM_CHANNELS may
     be called NUM_CHANNELS, keys of the other sections keep them: TRAIN.PRETRAIN_STEPS.
     """
 
+    example = "NUM_CHANNELS"
+
     def __init__(self, config: Mapping[str, Any]) -> None:
         """Read `config`; raises DoesNotFit where it is no mapping."""
-        if not isinstance(config, Mapping):
-            raise DoesNotFit("a published configuration is a mapping of keys such as NUM_CHANNELS")
-        self.values = dict(_flat(config))
+        super().__init__(config, "MDEQ")
 
-    def __contains__(self, key: str) -> bool:
-        return self.values.get(key) is not None
-
-    def get(self, key: str, default: Any) -> Any:
-        """Return the value of `key`, or the default of the published code."""
-        return self.values[key] if key in self else default
-
-    def need(self, key: str) -> Any:
-        """Return the value of `key`; raises DoesNotFit where there is none."""
-        if key not in self:
-            raise DoesNotFit(f"the configuration of a published MDEQ needs {key}, and has none")
-        return self.values[key]
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
-            continue
-        for section in SECTIONS:
-            name = name.removeprefix(section)
-        yield name, value
+    def leaves(self, node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """Yield every value under its key, with the sections that the key needs."""
+        for key, value in node.items():
+            name = f"{prefix}{key}"
+            if isinstance(value, Mapping):
+                yield from self.leaves(value, f"{name}.")
+                continue
+            for section in SECTIONS:
+                name = name.removeprefix(section)
+            yield name, value
 
 
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -58,7 +61,7 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
     there is, which convolutions are normalised, and that the norms of 2020 are always affine.
     Raises DoesNotFit where an entry that is needed is missing, or branches are miscounted.
     """
-    published = Published(config)
+    published = MDEQConfiguration(config)
     channels = list(published.need("NUM_CHANNELS"))
     branches = len(channels)
     if published.get("NUM_BRANCHES", branches) != branches:
@@ -81,7 +84,7 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
     }
 
 
-def _heads(published: Published, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def _heads(published: MDEQConfiguration, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     if _any(weights, "classifier.") or _any(weights, "final_layer."):
         arguments["classes"] = published.get("NUM_CLASSES", 1000)
@@ -101,13 +104,15 @@ def _heads(published: Published, weights: Mapping[str, Tensor]) -> dict[str, Any
     return arguments
 
 
-def _affine(part: str, published: Published, weights: Mapping[str, Tensor], *names: str) -> bool:
+def _affine(
+    part: str, published: MDEQConfiguration, weights: Mapping[str, Tensor], *names: str
+) -> bool:
     """Whether the norms are affine: where the configuration says so, or the weights are there."""
     stated: bool = published.get(f"{part}_GN_AFFINE", False)
     return stated or _any(weights, *names)
 
 
-def _weight_norm(published: Published, weights: Mapping[str, Tensor]) -> str:
+def _weight_norm(published: MDEQConfiguration, weights: Mapping[str, Tensor]) -> str:
     if _any(weights, ".fuse_layers.", "weight_g"):
         return "all"
     if _any(weights, ".post_fuse_layers.", "weight_g"):
@@ -120,3 +125,77 @@ def _weight_norm(published: Published, weights: Mapping[str, Tensor]) -> str:
 
 def _any(weights: Mapping[str, Tensor], *parts: str) -> bool:
     return any(all(part in name for part in parts) for name in weights)
+
+
+def forward_solver(config: MDEQConfiguration) -> SolverChoice:
+    """Return the solver of f: F_SOLVER with the budget F_THRES, stopped by STOP_MODE."""
+    return _choice(config, "F", config.get("DEQ.F_THRES", config.get("F_THRES", 30)))
+
+
+def backward_solver(config: MDEQConfiguration) -> SolverChoice:
+    """Return the solver of the adjoint system: B_SOLVER with the budget B_THRES.
+
+    The code of 2020 takes the forward's threshold, whatever its B_THRES says.
+    """
+    return _choice(config, "B", config.get("DEQ.B_THRES", config.get("F_THRES", 40)))
+
+
+def phantom_steps(config: MDEQConfiguration) -> tuple[int, float] | None:
+    """Return steps and damping of the phantom gradient, where the configuration asks for it."""
+    if "TRAIN.PG_STEPS" not in config:
+        return None
+    # The published script turns 0 into 5.
+    return config.need("TRAIN.PG_STEPS") or 5, config.get("TRAIN.TAU", 0.5)
+
+
+def _choice(
+    config: MDEQConfiguration, direction: Literal["F", "B"], threshold: int
+) -> SolverChoice:
+    key = f"{direction}_SOLVER"
+    return solver_choice(
+        translated(key, config.get(f"DEQ.{key}", "broyden"), SOLVERS),
+        translated("STOP_MODE", config.get("DEQ.STOP_MODE", "abs"), STOPS),
+        threshold,
+    )
+
+
+def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
+    """Return group choices and settings for task, model, solver and gradient.
+
+    The task is the configuration's dataset, or follows from the head. Raises DoesNotFit if no task
+    fits.
+    """
+    published = MDEQConfiguration(config)
+    arguments = architecture(config, primary(state_dict))
+    counts = {name: arguments.pop(name, None) for name in ("classes", "mask_classes")}
+    return [
+        f"task={_task(published, counts)}",
+        "model=mdeq",
+        *setting_lines("task", {name: n for name, n in counts.items() if n is not None}),
+        *setting_lines("model", arguments),
+        *layer_lines(forward_solver(published), _gradient_lines(published)),
+    ]
+
+
+def _task(published: MDEQConfiguration, counts: Mapping[str, int | None]) -> str:
+    dataset = str(published.get("DATASET.DATASET", "")).lower()
+    if dataset in TASKS:
+        return dataset
+    if counts["mask_classes"] is not None:
+        return "cityscapes"
+    if counts["classes"] in TASK_OF_CLASSES:
+        return TASK_OF_CLASSES[counts["classes"]]
+    raise DoesNotFit(
+        f"no task fits {counts['classes']} classes: set DATASET.DATASET to {', '.join(TASKS)}"
+    )
+
+
+def _gradient_lines(published: MDEQConfiguration) -> list[str]:
+    phantom = phantom_steps(published)
+    if phantom:
+        steps, damping = phantom
+        return [
+            "gradient=phantom",
+            *setting_lines("gradient", {"steps": steps, "damping": damping}),
+        ]
+    return exact_lines(backward_solver(published))

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from itertools import count, takewhile
+from typing import Any, cast
 
 import torch
+from numpy import ndarray
 from torch import Tensor
 
-from equipoise.equilibrium import Equilibrium, Exact, GradientEstimator, Phantom, Solver
-from equipoise.interop.errors import DoesNotFit
-from equipoise.interop.mdeq.configuration import Published, architecture
-from equipoise.interop.mdeq.names import published_name
-from equipoise.interop.mdeq.state_dict import primary
-from equipoise.interop.mdeq.training import backward_solver, forward_solver, phantom_steps
+from equipoise.equilibrium import (
+    Anderson,
+    Broyden,
+    Equilibrium,
+    Exact,
+    GradientEstimator,
+    JacobianFree,
+    Phantom,
+    Solver,
+)
+from equipoise.equilibrium.state import Function
+from equipoise.interop.mdeq.configuration import (
+    MDEQConfiguration,
+    architecture,
+    backward_solver,
+    forward_solver,
+    phantom_steps,
+)
+from equipoise.interop.mdeq.weights import primary, published_name
+from equipoise.interop.published_weights import load
+from equipoise.interop.recorded_arrays import (
+    RESOLVED,
+    as_arrays,
+    as_tensors,
+    evaluation_copy,
+    required,
+)
 from equipoise.models import MDEQ
-
-MOST_NAMED = 6
-LAYER = "equilibrium."
-"""What the equilibrium layer may keep for itself is no weight."""
+from equipoise.models.mdeq.stem_and_heads import zero_state
+from equipoise.nn import weights_computed_once
 
 
 def from_reference(
@@ -32,7 +53,7 @@ def from_reference(
 
     Raises DoesNotFit, a ValueError, where configuration and weights do not fit each other.
     """
-    published = Published(config)
+    published = MDEQConfiguration(config)
     weights = primary(state_dict)
     layer = Equilibrium(
         solver or forward_solver(published).build(), gradient or published_gradient(published)
@@ -41,45 +62,15 @@ def from_reference(
     # Any size that fits would do: the shapes are all given, and every image is checked.
     side = arguments["stem_stride"] * 2 ** (len(arguments["channels"]) - 1)
     model = MDEQ(layer, image_size=side, **arguments)
-    if any(tensor.dtype == torch.float64 for tensor in weights.values()):
-        model = model.double()
-    load(model, weights)
+    used = {name: tensor for name, tensor in weights.items() if not _unused(name, model)}
+    load(model, used, published_name)
     return model
 
 
-def published_gradient(published: Published) -> GradientEstimator:
+def published_gradient(published: MDEQConfiguration) -> GradientEstimator:
     """Return the phantom gradient where the configuration has one, else the exact one."""
     phantom = phantom_steps(published)
     return Phantom(*phantom) if phantom else Exact(backward_solver(published).build())
-
-
-def load(model: MDEQ, weights: Mapping[str, Tensor]) -> None:
-    """Copy weights under published names into the model.
-
-    Raises DoesNotFit that names what is missing, what is unknown and what has another shape.
-    """
-    own = {name: t for name, t in model.state_dict().items() if not name.startswith(LAYER)}
-    names = {published_name(name): name for name in own}
-    given = {name: tensor for name, tensor in weights.items() if not _unused(name, model)}
-    wrong = [
-        f"{name} of shape {list(tensor.shape)} instead of {list(own[names[name]].shape)}"
-        for name, tensor in given.items()
-        if name in names and tensor.shape != own[names[name]].shape
-    ]
-    problems = {
-        "missing": sorted(name for name in set(names) - set(given) if not _is_counter(name)),
-        "unknown": sorted(set(given) - set(names)),
-        "of another shape": wrong,
-    }
-    if any(problems.values()):
-        listed = "; ".join(f"{kind}: {_listed(them)}" for kind, them in problems.items() if them)
-        raise DoesNotFit(f"the weights do not fit the configuration; {listed}")
-    model.load_state_dict({names[n]: tensor for n, tensor in given.items()}, strict=False)
-
-
-def _is_counter(name: str) -> bool:
-    """Whether it counts batches, which nothing reads: old versions of torch did not save it."""
-    return name.endswith(".num_batches_tracked")
 
 
 def _unused(name: str, model: MDEQ) -> bool:
@@ -87,6 +78,43 @@ def _unused(name: str, model: MDEQ) -> bool:
     return len(model.size.channels) == 1 and name.startswith("fullstage.post_fuse_layers.")
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+@torch.no_grad()
+def reference_forward(model: MDEQ, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
+    """Return inj/0, zstar_tight/i and logits_tight for the images x (B, C, H, W).
+
+    Where z/0, z/1, ... are given, f/i and head_of_z are f and the head applied once to them. A
+    model of two heads answers with the classification's. All is computed in the widest dtype of the
+    arrays and the model's weights. Raises DoesNotFit where there is no x, and ValueError where the
+    branches cannot halve the images.
+    """
+    inputs = as_tensors(arrays, model)
+    image = required(inputs, "x", "the images (batch, channels, H, W)")
+    # Recorded images may be exact in float32 though all else about them is float64.
+    dtype = torch.promote_types(image.dtype, next(model.parameters()).dtype)
+    image, network = image.to(dtype), evaluation_copy(model, dtype)
+    output = cast(Any, next(iter(network.heads)))
+    network.size.check_image(image.shape[-2], image.shape[-1])
+    injection = network.stem(image)
+    f = weights_computed_once(network.cell)
+    outputs = {"inj/0": injection}
+    z = tuple(inputs[f"z/{i}"].to(dtype) for i in takewhile(lambda i: f"z/{i}" in inputs, count()))
+    if z:
+        outputs |= {f"f/{i}": value for i, value in enumerate(f(z, injection))}
+        outputs["head_of_z"] = network.readout(z, output)
+    state = _tight(f, zero_state(injection, network.size.channels), injection)
+    outputs |= {f"zstar_tight/{i}": value for i, value in enumerate(state)}
+    outputs["logits_tight"] = network.readout(state, output)
+    return as_arrays(outputs)
+
+
+def _tight(f: Function, z0: tuple[Tensor, ...], injection: Tensor) -> tuple[Tensor, ...]:
+    """The fixed point to round-off: by Anderson's method, and what that leaves by Broyden's.
+
+    The layer warns of samples that end above the tolerance.
+    """
+    tolerance = RESOLVED * torch.finfo(z0[0].dtype).eps
+    first = Anderson(max_steps=200, tol=tolerance, memory=8).solve(f, z0, injection)
+    if bool(first.converged.all()):
+        return cast(tuple[Tensor, ...], first.z)
+    rest = Broyden(max_steps=200, tol=tolerance, memory=60)
+    return cast(tuple[Tensor, ...], Equilibrium(rest, JacobianFree())(f, first.z, injection))

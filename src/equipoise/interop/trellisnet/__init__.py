@@ -3,7 +3,7 @@
 Source: 1810.06682.
 """
 
-from equipoise.interop.trellisnet.forward import reference_forward
-from equipoise.interop.trellisnet.model import from_reference, overrides
+from equipoise.interop.trellisnet.configuration import overrides
+from equipoise.interop.trellisnet.model import from_reference, reference_forward
 
 __all__ = ["from_reference", "overrides", "reference_forward"]

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from torch import Tensor
+import torch
+from numpy import ndarray
+from torch.nn import functional
 
 from equipoise.equilibrium import GradientEstimator, Solver
-from equipoise.interop.errors import DoesNotFit
-from equipoise.interop.published_weights import in_widest, load
-from equipoise.interop.sequence_configuration import PublishedArguments, lines, task_of
-from equipoise.interop.trellis_weights import tied, widths, with_split_softmax
-from equipoise.interop.trellisnet.names import PREFIX, published_name
-from equipoise.interop.trellisnet.state_dict import primary
+from equipoise.interop.published_configuration import DoesNotFit
+from equipoise.interop.published_trellis import with_split_softmax
+from equipoise.interop.published_weights import load
+from equipoise.interop.recorded_arrays import (
+    as_arrays,
+    as_tensors,
+    evaluation_copy,
+    required,
+    widest,
+)
+from equipoise.interop.trellisnet.configuration import architecture
+from equipoise.interop.trellisnet.weights import primary, published_name
 from equipoise.models import TrellisNet
 
 
@@ -32,55 +40,37 @@ def from_reference(
     """
     if solver is not None or gradient is not None:
         raise DoesNotFit("the explicit trellis network has neither a solver nor an estimator")
-    published = PublishedArguments(config)
     weights = primary(state_dict)
-    arguments = architecture(published, weights)
+    arguments = architecture(config, weights)
     model = TrellisNet(**arguments)
-    in_widest(model, weights)
     full = with_split_softmax(weights, len(model.ends.softmax.clusters) - 1)
     load(model, full, partial(published_name, weight_norm=arguments["weight_norm"]))
     return model
 
 
-def architecture(published: PublishedArguments, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of our TrellisNet.
+@torch.no_grad()
+def reference_forward(model: TrellisNet, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
+    """Return raw_out, logits, h1, c1, and of auxiliary outputs aux_logits.
 
-    Raises DoesNotFit where the number of levels is missing, which no weight tells.
+    Takes data (B, T), and h0 and c0 (B, width, 1), the state of the step before, where there is
+    one. Raises DoesNotFit where there is no data, or half a state.
     """
-    words = {"nhid": ("nhid",), "ninp": ("ninp", "emsize"), "nout": ("nout",)}
-    stated = {key: _first(published, names) for key, names in words.items()}
-    hidden, embedding, output = widths(weights, stated, f"{PREFIX}.bias2")
-    dilation = published.get("dilation", [1])
-    auxiliary = _first(published, ("aux_frequency", "aux_freq"))
-    return {
-        "vocabulary": _first(published, ("ntoken", "n_token")) or len(weights["encoder.weight"]),
-        "hidden_width": hidden,
-        "embedding_width": embedding,
-        "output_width": output,
-        "levels": _first(published, ("nlevels", "levels"))
-        or published.need("nlevels", "TrellisNet"),
-        "divisor": 1,
-        "cutoffs": list(published.get("splits", [])),
-        "dilations": list(dilation) if isinstance(dilation, Sequence) else [dilation],
-        "auxiliary_every": auxiliary,
-        "auxiliary_weight": float(published.get("aux", 0.0)),
-        "weight_norm": f"{PREFIX}.weight1_g" in weights,
-        "weight_drop": published.get("wdrop", 0.0),
-        "input_dropout": published.get("dropouti", 0.0),
-        "hidden_dropout": published.get("dropouth", 0.0),
-        "output_dropout": published.get("dropout", 0.0),
-        "tie_weights": tied(weights),
+    inputs = as_tensors(arrays, model)
+    network = evaluation_copy(model, widest(inputs))
+    names = [name for name in ("h0", "c0") if name in inputs]
+    if len(names) == 1:
+        raise DoesNotFit(f"'{names[0]}' alone is no state: give h0 and c0, or neither")
+    earlier = [inputs[name].transpose(1, 2) for name in names]
+    memory = (torch.cat(earlier, dim=2),) if earlier else None
+    output = network(required(inputs, "data", "the tokens (batch, time)"), memory)
+    softmax = network.ends.softmax
+    read = (functional.linear(h, softmax.tables[0], softmax.biases[0]) for h in output.auxiliary)
+    auxiliary = list(read)
+    h, c = output.memory[0].transpose(1, 2).chunk(2, dim=1)
+    outputs = {
+        "raw_out": output.hidden,
+        "logits": functional.linear(output.hidden, softmax.tables[0], softmax.biases[0]),
+        "h1": h,
+        "c1": c,
     }
-
-
-def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
-    """Return group choices and settings for task and model."""
-    published = PublishedArguments(config)
-    arguments = architecture(published, primary(state_dict))
-    vocabulary = arguments.pop("vocabulary")
-    return lines(task_of(published, vocabulary), "trellisnet", vocabulary, arguments)
-
-
-def _first(published: PublishedArguments, keys: Sequence[str]) -> int | None:
-    """The value of the first of several words that different versions have for one thing."""
-    return next((published.get(key, None) for key in keys if key in published), None)
+    return as_arrays(outputs | ({"aux_logits": torch.stack(auxiliary, dim=1)} if auxiliary else {}))

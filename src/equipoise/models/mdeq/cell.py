@@ -1,16 +1,26 @@
-"""The map f of MDEQ, whose equilibrium is the network's state."""
+"""The map f of MDEQ, whose equilibrium is the network's state: blocks, then multiscale fusion."""
 
 from __future__ import annotations
 
-from itertools import repeat
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from itertools import pairwise, repeat
+from operator import add
+from typing import Literal, cast
 
 from torch import Tensor, nn
+from torch.nn import functional
 
-from equipoise.models.mdeq.block import Branch
-from equipoise.models.mdeq.convolution import WeightNorm
-from equipoise.models.mdeq.fusion import Fusion, post_fusion
 from equipoise.models.mdeq.sizes import Size
-from equipoise.nn import channel_mask
+from equipoise.nn import NormalisedConv2d, apply_mask, channel_mask
+
+WeightNorm = Literal["none", "blocks", "published", "all"]
+"""Which convolutions of f have a normalised weight.
+
+published: those of the blocks and behind the fusion, as in the papers' code; blocks, all (the
+fusion's too): as in the two networks of torchdeq's zoo.
+"""
 
 NORMALISED: dict[WeightNorm, tuple[str, ...]] = {
     "none": (),
@@ -18,6 +28,202 @@ NORMALISED: dict[WeightNorm, tuple[str, ...]] = {
     "published": ("blocks", "post_fusion"),
     "all": ("blocks", "post_fusion", "fusion"),
 }
+
+
+def convolution(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False
+) -> nn.Conv2d:
+    """Return a convolution of odd kernel with padding (kernel - 1) / 2: stride 1 keeps the size."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias=bias)
+
+
+def normalised_convolution(
+    inputs: int, outputs: int, kernel: int, stride: int = 1
+) -> NormalisedConv2d:
+    """Return a convolution without bias whose weight is normalised."""
+    return NormalisedConv2d(convolution(inputs, outputs, kernel, stride))
+
+
+def convolution_norm_relu(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False
+) -> nn.Sequential:
+    """Return convolution, batch normalisation and ReLU, named `conv`, `norm` and `relu`."""
+    return nn.Sequential(
+        OrderedDict(
+            conv=convolution(inputs, outputs, kernel, stride, bias),
+            norm=nn.BatchNorm2d(outputs),
+            relu=nn.ReLU(),
+        )
+    )
+
+
+class ResidualBlock(nn.Module):
+    """Residual block with group normalisation, which takes the injection in its middle.
+
+    o = ReLU(GN1(conv1 h)); o = GN2(mask * conv2 o + injection) + h; output GN3(ReLU(o)). The first
+    convolution widens the channels `expansion` times, the second brings them back.
+
+    Source: 2006.08656.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        expansion: float,
+        groups: int,
+        big_kernels: int,
+        affine: bool,
+        weight_norm: bool,
+    ) -> None:
+        """Build the block; `big_kernels` (0, 1, 2) of its convolutions are 5x5, the rest 3x3."""
+        super().__init__()
+        wide = int(expansion * channels)
+        make = normalised_convolution if weight_norm else convolution
+        self.conv1 = make(channels, wide, 5 if big_kernels >= 1 else 3)
+        self.conv2 = make(wide, channels, 5 if big_kernels >= 2 else 3)
+        self.norm1 = nn.GroupNorm(groups, wide, affine=affine)
+        self.norm2 = nn.GroupNorm(groups, channels, affine=affine)
+        self.norm3 = nn.GroupNorm(groups, channels, affine=affine)
+
+    def forward(self, h: Tensor, injection: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Return the block's output (B, C, H, W); injection and mask may be absent."""
+        o = functional.relu(self.norm1(self.conv1(h)))
+        o = apply_mask(self.conv2(o), mask)
+        if injection is not None:
+            o = o + injection
+        o = self.norm2(o) + h
+        output: Tensor = self.norm3(functional.relu(o))
+        return output
+
+
+class Branch(nn.Module):
+    """One resolution: a chain of residual blocks, of which the first takes the injection."""
+
+    def __init__(
+        self,
+        channels: int,
+        blocks: int,
+        expansion: float,
+        groups: int,
+        big_kernels: int,
+        affine: bool,
+        weight_norm: bool,
+    ) -> None:
+        """Build `blocks` residual blocks of equal shape; the rest is as in `ResidualBlock`."""
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            ResidualBlock(channels, expansion, groups, big_kernels, affine, weight_norm)
+            for _ in range(blocks)
+        )
+
+    def forward(
+        self, h: Tensor, injection: Tensor | None, masks: Iterator[Tensor | None]
+    ) -> Tensor:
+        """Return the branch's output; each block takes the next of `masks`."""
+        for block in self.blocks:
+            h = block(h, injection, next(masks))
+            injection = None
+        return h
+
+
+def convolution_and_norm(
+    source: int,
+    target: int,
+    kernel: int,
+    *,
+    groups: int,
+    affine: bool,
+    weight_norm: bool,
+    stride: int = 1,
+) -> OrderedDict[str, nn.Module]:
+    """Return a convolution without bias and a group norm, named `conv` and `norm`."""
+    make = normalised_convolution if weight_norm else convolution
+    return OrderedDict(
+        conv=make(source, target, kernel, stride),
+        norm=nn.GroupNorm(groups, target, affine=affine),
+    )
+
+
+def upward_path(
+    source: int, target: int, doublings: int, groups: int, affine: bool, weight_norm: bool
+) -> nn.Sequential:
+    """Return the way to a higher resolution: 1x1 convolution, group norm, nearest upsampling.
+
+    `source` and `target` are channels; the size grows by 2^doublings.
+    """
+    layers = convolution_and_norm(
+        source, target, 1, groups=groups, affine=affine, weight_norm=weight_norm
+    )
+    layers["upsample"] = nn.Upsample(scale_factor=2**doublings, mode="nearest")
+    return nn.Sequential(layers)
+
+
+def downward_path(
+    source: int, target: int, halvings: int, groups: int, affine: bool, weight_norm: bool
+) -> nn.Sequential:
+    """Return the way to a lower resolution: one 3x3 convolution of stride 2 for each halving.
+
+    Only the last changes the channels, and only the last has no ReLU behind its group norm.
+    """
+    widths = [*[source] * halvings, target]
+    stages = [
+        nn.Sequential(
+            convolution_and_norm(
+                wide, next_wide, 3, groups=groups, affine=affine, weight_norm=weight_norm, stride=2
+            )
+        )
+        for wide, next_wide in pairwise(widths)
+    ]
+    for stage in stages[:-1]:
+        stage.append(nn.ReLU())
+    return nn.Sequential(*stages)
+
+
+class Fusion(nn.Module):
+    """Sum over the branches: y_i = b_i + sum of up(b_j), j > i, + sum of down(b_j), j < i.
+
+    Source: 2006.08656 (multi-resolution fusion).
+    """
+
+    def __init__(
+        self, channels: Sequence[int], groups: int, affine: bool, weight_norm: bool = False
+    ) -> None:
+        """Build the paths between all pairs of branches; `paths[i][str(j)]` leads from j to i."""
+        super().__init__()
+        self.paths = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    str(j): (upward_path if j > i else downward_path)(
+                        source, target, abs(i - j), groups, affine, weight_norm
+                    )
+                    for j, source in enumerate(channels)
+                    if j != i
+                }
+            )
+            for i, target in enumerate(channels)
+        )
+
+    def forward(self, branches: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the fused branches, each of the shape of its own branch."""
+        return tuple(self._fuse(i, branches) for i in range(len(branches)))
+
+    def _fuse(self, target: int, branches: tuple[Tensor, ...]) -> Tensor:
+        paths = cast(nn.ModuleDict, self.paths[target])
+        return reduce(
+            add,
+            (b if source == target else paths[str(source)](b) for source, b in enumerate(branches)),
+        )
+
+
+def post_fusion(channels: int, groups: int, affine: bool, weight_norm: bool) -> nn.Sequential:
+    """Return ReLU, 1x1 convolution and group norm, the last step of f in a branch.
+
+    Its norm has half of the groups of all the others, as in the published code.
+    """
+    layers = convolution_and_norm(
+        channels, channels, 1, groups=groups // 2, affine=affine, weight_norm=weight_norm
+    )
+    return nn.Sequential(OrderedDict(relu=nn.ReLU(), **layers))
 
 
 class Cell(nn.Module):

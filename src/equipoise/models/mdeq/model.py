@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from equipoise.models.image_size import SizeName, named_size
-from equipoise.models.mdeq.backbone import load_backbone
-from equipoise.models.mdeq.cell import Cell
-from equipoise.models.mdeq.convolution import WeightNorm
-from equipoise.models.mdeq.head import ClassificationHead
-from equipoise.models.mdeq.initialisation import initialise, set_batch_norm_momentum
-from equipoise.models.mdeq.segmentation_head import Kernel, SegmentationHead
+from equipoise.models.mdeq.cell import Cell, WeightNorm
 from equipoise.models.mdeq.sizes import SIZES, Size
-from equipoise.models.mdeq.stem import Stem, zero_state
+from equipoise.models.mdeq.stem_and_heads import (
+    ClassificationHead,
+    Kernel,
+    SegmentationHead,
+    Stem,
+    initialise,
+    set_batch_norm_momentum,
+    zero_state,
+)
+from equipoise.models.sizes import SizeName, adapted_size, size_for_images
 from equipoise.nn import weights_computed_once
 
 Output = Literal["logits", "mask_logits"]
+BACKBONE = ("stem.", "cell.")
+"""The parts that a head stands on."""
 
 
 class MDEQ(nn.Module):
@@ -70,7 +76,7 @@ class MDEQ(nn.Module):
         super().__init__()
         height, width = _height_and_width(image_size)
         self.size = _adapted_size(
-            named_size(size, max(height, width), SIZES),
+            size_for_images(size, max(height, width), SIZES),
             channels=channels,
             head_channels=head_channels,
             final_channels=final_channels,
@@ -165,15 +171,63 @@ def _height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def _adapted_size(size: Size, **given: Sequence[int] | float | None) -> Size:
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if "channels" in changes:
-        branches = len(changes["channels"])
-        followers = {"head_channels": _follow(size.head_channels, branches)}
-        changes = {**followers, "blocks": (), "big_kernels": (), **changes}
-    return replace(size, **changes)
+def _adapted_size(
+    size: Size, *, channels: Sequence[int] | None, **fields: Sequence[int] | float | None
+) -> Size:
+    """Where the number of branches may change, what has one entry a branch follows it."""
+    if channels is not None:
+        followers = {
+            "head_channels": _follow(size.head_channels, len(channels)),
+            "blocks": (),
+            "big_kernels": (),
+        }
+        fields = followers | {name: value for name, value in fields.items() if value is not None}
+    return adapted_size(size, channels=channels, **fields)
 
 
 def _follow(widths: Sequence[int], branches: int) -> tuple[int, ...]:
     longer = [*widths, *(widths[-1] * 2**extra for extra in range(1, branches))]
     return tuple(longer[:branches])
+
+
+def load_backbone(network: nn.Module, checkpoint: str | Path) -> None:
+    """Copy stem and cell of an MDEQ from a checkpoint into `network`, in place; heads stay.
+
+    The checkpoint holds a `state_dict` whose names start with "model."; it is read without
+    unpickling any code. Raises ValueError where it cannot be read, or does not fit.
+    """
+    weights = _backbone_of(checkpoint)
+    shapes = {
+        name: tensor.shape
+        for name, tensor in network.state_dict().items()
+        if name.startswith(BACKBONE)
+    }
+    lacking = sorted(set(shapes) ^ set(weights))
+    differing = [n for n in shapes if n in weights and shapes[n] != weights[n].shape]
+    if lacking or differing:
+        name = (lacking or differing)[0]
+        raise ValueError(
+            f"the backbone of {checkpoint} has other shapes than this model, first at {name}: give "
+            "model.size and the other shapes of the run that wrote it"
+        )
+    network.load_state_dict(weights, strict=False)
+
+
+def _backbone_of(checkpoint: str | Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no checkpoint at {checkpoint}") from error
+    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{checkpoint} is not a checkpoint of ours, or it is truncated; a published one is "
+            "converted by `python -m equipoise import-weights`"
+        ) from error
+    weights = content.get("state_dict") if isinstance(content, dict) else None
+    network = {name.removeprefix("model."): tensor for name, tensor in (weights or {}).items()}
+    backbone = {name: tensor for name, tensor in network.items() if name.startswith(BACKBONE)}
+    if not backbone:
+        raise ValueError(
+            f"{checkpoint} holds no stem and cell of an MDEQ: give a checkpoint of model=mdeq"
+        )
+    return backbone

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from equipoise.models.image_size import Family
+from equipoise.models.sizes import Family
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,18 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from equipoise.privacy.errors import PrivacyError
-from equipoise.privacy.measurements import Measurements
-from equipoise.privacy.norm_sub import norm_sub, norm_sub_once
-from equipoise.privacy.oracles import OracleChoice
-from equipoise.privacy.postprocessing import (
+from equipoise.privacy.client.errors import PrivacyError
+from equipoise.privacy.estimates.distributions import norm_sub, norm_sub_once
+from equipoise.privacy.estimates.tree import Measurements
+from equipoise.privacy.estimates.tree_estimate import (
+    TreeEstimate,
     consistent_non_negative,
     published_bottom_up,
     released_bottom_up,
 )
-from equipoise.privacy.survey import Tally
-from equipoise.privacy.tree_estimate import TreeEstimate
-from equipoise.privacy.tree_survey import TreeSurvey, new_tree
+from equipoise.privacy.mechanisms.survey import Tally
+from equipoise.privacy.mechanisms.tree_survey import TreeSurvey, new_tree
+from equipoise.privacy.oracles import OracleChoice
 
 AheadMode = Literal["gls", "paper", "released"]
 
@@ -97,12 +97,12 @@ class AheadSurvey(TreeSurvey):
 
     def _normalised(self, tallies: Mapping[int, Tally]) -> Measurements:
         """Norm-Sub in each round, then plain means over the rounds."""
-        measured = Measurements.none(len(self.tree))
+        measurements = Measurements.none(len(self.tree))
         for index, (counts, reports) in sorted(tallies.items()):
             oracle = self.oracle_of(index)
             estimate = self._norm_sub(oracle.estimate(counts, reports))
-            measured.add(self.tree.partition(index + 1), estimate, 1.0, oracle, reports)
-        return measured
+            measurements.add(self.tree.partition(index + 1), estimate, 1.0, oracle, reports)
+        return measurements
 
     def _norm_sub(self, frequencies: np.ndarray) -> np.ndarray:
         once = self.settings.mode == "released"

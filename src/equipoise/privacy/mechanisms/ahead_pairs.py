@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from equipoise.privacy.domain import check_domain
-from equipoise.privacy.errors import PrivacyError
+from equipoise.privacy.client.errors import PrivacyError
+from equipoise.privacy.client.round import check_domain
+from equipoise.privacy.estimates.pair_estimate import PairEstimate, check_has_pairs, pairs_of
 from equipoise.privacy.mechanisms.ahead import Ahead, AheadSurvey
-from equipoise.privacy.pair_estimate import PairEstimate, check_has_pairs, pairs_of
-from equipoise.privacy.question import Question
-from equipoise.privacy.survey import Survey, Tally, equal_shares
+from equipoise.privacy.mechanisms.survey import Question, Survey, Tally, equal_shares
 
 
 @dataclass(frozen=True, kw_only=True)

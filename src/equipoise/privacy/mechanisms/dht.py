@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.privacy.domain import Domain, check_domain, levels_of
-from equipoise.privacy.errors import PrivacyError
+from equipoise.privacy.client.errors import PrivacyError
+from equipoise.privacy.client.round import Domain, check_domain
+from equipoise.privacy.estimates.range_estimate import RangeEstimate
+from equipoise.privacy.estimates.tree import levels_of
+from equipoise.privacy.mechanisms.survey import Question, Survey, Tally, equal_shares
 from equipoise.privacy.oracles import HaarHadamard
-from equipoise.privacy.question import Question
-from equipoise.privacy.range_estimate import RangeEstimate
-from equipoise.privacy.survey import Survey, Tally, equal_shares
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

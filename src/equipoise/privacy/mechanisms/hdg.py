@@ -10,14 +10,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.privacy.domain import Domain, check_domain
-from equipoise.privacy.grids import Grid, box_edges, cell_width, reconcile
-from equipoise.privacy.maximum_entropy import fit_matrix
+from equipoise.privacy.client.round import Domain, check_domain
+from equipoise.privacy.estimates.distributions import fit_matrix
+from equipoise.privacy.estimates.grids import Grid, box_edges, cell_width, reconcile
+from equipoise.privacy.estimates.pair_estimate import PairEstimate, check_has_pairs, pairs_of
+from equipoise.privacy.estimates.range_estimate import RangeEstimate
+from equipoise.privacy.mechanisms.survey import Question, Survey, Tally, equal_shares
 from equipoise.privacy.oracles import OracleChoice, frequency_oracle
-from equipoise.privacy.pair_estimate import PairEstimate, check_has_pairs, pairs_of
-from equipoise.privacy.question import Question
-from equipoise.privacy.range_estimate import RangeEstimate
-from equipoise.privacy.survey import Survey, Tally, equal_shares
 
 Floats = NDArray[np.float64]
 _FITTING_PASSES = 100
@@ -67,8 +66,10 @@ class GridSurvey(Survey):
         self.oracle = settings.oracle
         fine, coarse = settings.grid_sizes(self.epsilon, users / self.rounds)
         self.widths = [
-            tuple(cell_width(domain[a], fine if len(asked) == 1 else coarse) for a in asked)
-            for asked in self.members
+            tuple(
+                cell_width(domain[a], fine if len(attributes) == 1 else coarse) for a in attributes
+            )
+            for attributes in self.members
         ]
 
     def estimate_from(self, tallies: Mapping[int, Tally]) -> PairEstimate:
@@ -83,16 +84,18 @@ class GridSurvey(Survey):
         return PairEstimate(self.domain, pairs)
 
     def _question(self, index: int) -> Question:
-        asked = self.members[index]
-        low, high = box_edges(tuple(self.domain[a] for a in asked), self.widths[index])
-        return Question(asked, low, high, frequency_oracle(self.oracle, len(low), self.epsilon))
+        attributes = self.members[index]
+        low, high = box_edges(tuple(self.domain[a] for a in attributes), self.widths[index])
+        return Question(
+            attributes, low, high, frequency_oracle(self.oracle, len(low), self.epsilon)
+        )
 
     def _grid(self, index: int, tally: Tally) -> Grid:
-        asked, widths = self.members[index], self.widths[index]
-        shape = [-(-self.domain[a] // width) for a, width in zip(asked, widths, strict=True)]
+        attributes, widths = self.members[index], self.widths[index]
+        shape = [-(-self.domain[a] // width) for a, width in zip(attributes, widths, strict=True)]
         oracle = frequency_oracle(self.oracle, math.prod(shape), self.epsilon)
         frequencies = oracle.estimate(tally.counts, tally.reports).reshape(shape)
-        return Grid(asked, widths, frequencies)
+        return Grid(attributes, widths, frequencies)
 
 
 @dataclass

@@ -10,13 +10,18 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.privacy.domain import Domain, check_domain
-from equipoise.privacy.errors import PrivacyError
-from equipoise.privacy.expectation_maximization import expectation_maximization
+from equipoise.privacy.client.errors import PrivacyError
+from equipoise.privacy.client.round import Domain, check_domain
+from equipoise.privacy.estimates.distributions import expectation_maximization
+from equipoise.privacy.estimates.range_estimate import RangeEstimate
+from equipoise.privacy.mechanisms.survey import (
+    Question,
+    Survey,
+    Tally,
+    equal_shares,
+    whole_domain_question,
+)
 from equipoise.privacy.oracles import SquareWave
-from equipoise.privacy.question import Question, whole_domain_question
-from equipoise.privacy.range_estimate import RangeEstimate
-from equipoise.privacy.survey import Survey, Tally, equal_shares
 
 Floats = NDArray[np.float64]
 

@@ -9,11 +9,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.privacy.domain import Domain
-from equipoise.privacy.errors import RoundError
-from equipoise.privacy.question import Question
-from equipoise.privacy.range_estimate import RangeEstimate
-from equipoise.privacy.survey import Survey, Tally
+from equipoise.privacy.client.errors import RoundError
+from equipoise.privacy.client.round import Domain
+from equipoise.privacy.estimates.range_estimate import RangeEstimate
+from equipoise.privacy.mechanisms.survey import Question, Survey, Tally
 
 
 @dataclass(frozen=True)
@@ -49,4 +48,4 @@ class UniformEstimate(RangeEstimate):
         return ((boxes[..., 1] - boxes[..., 0]) / np.array(self.domain)).prod(axis=1)
 
     def deviations(self, boxes: NDArray[np.int64]) -> None:
-        """None: nobody is asked, so nothing tells how far the guess is off."""
+        """None: without reports the error of the guess is unknown."""

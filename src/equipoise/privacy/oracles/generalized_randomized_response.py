@@ -7,16 +7,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from equipoise.privacy.oracles.frequency_oracle import FrequencyOracle
+from equipoise.privacy.client.round import RandomizerName
 from equipoise.privacy.oracles.randomizer import (
+    Counts,
     Floats,
+    FrequencyOracle,
     Generator,
     Integers,
     OneHotRandomizer,
     unlikely_probability,
 )
-from equipoise.privacy.packing import Counts
-from equipoise.privacy.round import RandomizerName
 
 
 @dataclass(frozen=True)

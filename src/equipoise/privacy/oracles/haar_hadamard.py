@@ -8,16 +8,15 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.privacy.domain import levels_of
+from equipoise.privacy.client.round import RandomizerName
 from equipoise.privacy.oracles.randomizer import (
+    Counts,
     Floats,
     Generator,
     Integers,
     OneHotRandomizer,
     unlikely_probability,
 )
-from equipoise.privacy.packing import Counts
-from equipoise.privacy.round import RandomizerName
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class HaarHadamard(OneHotRandomizer):
     @property
     def nodes(self) -> int:
         """Number of coefficients, a power of 2."""
-        return 1 << levels_of((self.cells + 1) // 2, 2)
+        return 1 << ((self.cells + 1) // 2 - 1).bit_length()
 
     @property
     def outputs(self) -> int:

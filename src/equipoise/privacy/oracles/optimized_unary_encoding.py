@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from equipoise.privacy.oracles.frequency_oracle import FrequencyOracle
-from equipoise.privacy.oracles.randomizer import Generator, Integers, unlikely_probability
-from equipoise.privacy.packing import Bytes, Counts, pack_bits
-from equipoise.privacy.round import RandomizerName
-from equipoise.privacy.wire import payload_bytes
+from equipoise.privacy.client.round import RandomizerName
+from equipoise.privacy.client.wire import payload_bytes
+from equipoise.privacy.oracles.randomizer import (
+    Bytes,
+    Counts,
+    FrequencyOracle,
+    Generator,
+    Integers,
+    unlikely_probability,
+)
 
 _DRAWS_AT_ONCE = 1 << 22
 _SIMULATION_BITS = 32
@@ -19,7 +25,7 @@ _SIMULATION_BITS = 32
 
 @dataclass(frozen=True)
 class OptimizedUnaryEncoding(FrequencyOracle):
-    """OUE: every bit is drawn by itself, p = 1/2, q = 1 / (e^epsilon + 1).
+    """OUE: every bit is drawn independently, p = 1/2, q = 1 / (e^epsilon + 1).
 
     The variance of a cell of frequency f is 4 e^eps / (n (e^eps - 1)^2) + f / n.
     Source: Wang et al. 2017 (USENIX Security), section 4.3.
@@ -62,3 +68,8 @@ class OptimizedUnaryEncoding(FrequencyOracle):
         rows = np.arange(len(cells))
         bits[rows, cells] = draws[rows, cells] < np.uint32(1 << (_SIMULATION_BITS - 1))
         return bits
+
+
+def pack_bits(bits: NDArray[np.bool_]) -> Bytes:
+    """Rows of booleans (n, width) as rows of bytes; pad bits are zero."""
+    return np.packbits(bits, axis=1, bitorder="little")

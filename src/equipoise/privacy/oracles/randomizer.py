@@ -1,4 +1,7 @@
-"""What every randomizer offers: reports of single users, and counts of many at once."""
+"""What every randomizer offers: reports of single users, and counts of many at once.
+
+Frequency oracles are those whose counts give unbiased frequencies of the cells.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,14 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.privacy.budget import SCALE, check_epsilon, probability_threshold
-from equipoise.privacy.errors import PrivacyError
-from equipoise.privacy.packing import Bytes, Counts, pack_one_hot
-from equipoise.privacy.round import RandomizerName
+from equipoise.privacy.client.errors import PrivacyError
+from equipoise.privacy.client.randomizers import SCALE, probability_threshold
+from equipoise.privacy.client.round import RandomizerName, check_epsilon
+from equipoise.privacy.client.wire import payload_bytes
 
 Generator = np.random.Generator
+Bytes = NDArray[np.uint8]  # packed reports: bit i of a row is bit i % 8 of byte i // 8
+Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -24,7 +29,7 @@ class Randomizer(ABC):
     """A client's cell, one of `cells`, becomes a report of `outputs` bits.
 
     Everything that draws here simulates clients with a pseudo-random generator, for studies and
-    tests; a deployed client uses `equipoise.privacy.client` alone.
+    tests; a deployed client uses `equipoise.privacy.client.client` alone.
     """
 
     name: ClassVar[RandomizerName]
@@ -75,6 +80,47 @@ class OneHotRandomizer(Randomizer):
     def perturb(self, cells: Integers, generator: Generator) -> Bytes:
         """One bit a row."""
         return pack_one_hot(self.draw(cells, generator), self.outputs)
+
+
+class FrequencyOracle(Randomizer):
+    """A bit is set with probability `p` for the user's own cell and `q` for any other.
+
+    Source: Wang et al. 2017 (USENIX Security), the "pure" protocols.
+    """
+
+    @property
+    @abstractmethod
+    def p(self) -> float:
+        """Probability of the bit of the user's own cell."""
+
+    @property
+    @abstractmethod
+    def q(self) -> float:
+        """Probability of any other bit."""
+
+    @property
+    def outputs(self) -> int:
+        """One bit for each cell."""
+        return self.cells
+
+    def estimate(self, counts: Counts, reports: int) -> Floats:
+        """Unbiased frequencies (cells,): (counts / reports - q) / (p - q)."""
+        return (counts / reports - self.q) / (self.p - self.q)
+
+    def variance(self, reports: int) -> float:
+        """Variance of the estimate of an empty cell: q (1 - q) / (reports (p - q)^2)."""
+        return self.q * (1 - self.q) / (reports * (self.p - self.q) ** 2)
+
+    def variance_slope(self, reports: int) -> float:
+        """What a cell of frequency f adds, over f: (1 - p - q) / (reports (p - q))."""
+        return (1 - self.p - self.q) / (reports * (self.p - self.q))
+
+
+def pack_one_hot(outputs: Integers, width: int) -> Bytes:
+    """Rows with the single bit outputs[row]."""
+    payloads = np.zeros((len(outputs), payload_bytes(width)), dtype=np.uint8)
+    payloads[np.arange(len(outputs)), outputs >> 3] = 1 << (outputs & 7)
+    return payloads
 
 
 def unlikely_probability(epsilon: float, favoured: int, others: int) -> float:

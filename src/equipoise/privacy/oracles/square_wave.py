@@ -7,6 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from equipoise.privacy.client.randomizers import square_wave_radius
+from equipoise.privacy.client.round import RandomizerName
 from equipoise.privacy.oracles.randomizer import (
     Floats,
     Generator,
@@ -14,8 +16,6 @@ from equipoise.privacy.oracles.randomizer import (
     OneHotRandomizer,
     unlikely_probability,
 )
-from equipoise.privacy.randomizers import square_wave_radius
-from equipoise.privacy.round import RandomizerName
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class SquareWave(OneHotRandomizer):
         """With probability (p - q)(2b + 1) uniform in the window, else uniform in all outputs."""
         near = cells + generator.integers(0, self.window, len(cells))
         anywhere = generator.integers(0, self.outputs, len(cells))
-        kept = generator.random(len(cells)) < (self.p - self.q) * self.window
-        return np.where(kept, near, anywhere)
+        truthful = generator.random(len(cells)) < (self.p - self.q) * self.window
+        return np.where(truthful, near, anywhere)
 
     def probabilities(self) -> Floats:
         """p in the band of `window` outputs that starts at the cell, q elsewhere."""

@@ -1,0 +1,90 @@
+"""Published configurations, read by their own keys, and turned into command-line overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from equipoise.errors import UserError
+
+DATASETS = {"wt103": "wikitext103", "wt2": "wikitext2", "ptb": "ptb", "char-ptb": "ptb_char"}
+VOCABULARIES = {267735: "wikitext103", 33278: "wikitext2", 10000: "ptb"}
+
+
+class DoesNotFit(UserError, ValueError):
+    """A configuration or weights that cannot be what they are said to be; the message names why."""
+
+
+class PublishedConfiguration:
+    """The arguments of a published training script, by their names, however deep they lie."""
+
+    example = "d_model"
+
+    def __init__(self, config: Mapping[str, Any], model: str) -> None:
+        """Read the `config` of a `model`; raises DoesNotFit where it is no mapping."""
+        if not isinstance(config, Mapping):
+            raise DoesNotFit(
+                f"a published configuration is a mapping of keys such as {self.example}"
+            )
+        self.model = model
+        self.values = dict(self.leaves(config))
+
+    def __contains__(self, key: str) -> bool:
+        return self.values.get(key) is not None
+
+    def leaves(self, node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Yield every value under its own key, without those of the mappings around it."""
+        for key, value in node.items():
+            if isinstance(value, Mapping):
+                yield from self.leaves(value)
+            else:
+                yield str(key).removeprefix("--"), value
+
+    def get(self, key: str, default: Any) -> Any:
+        """Return the value of `key`, or `default` where it is missing or null."""
+        return self.values[key] if key in self else default
+
+    def first(self, keys: Sequence[str]) -> Any:
+        """Return the value of the first of several words for one thing; None where it has none."""
+        return next((self.values[key] for key in keys if key in self), None)
+
+    def need(self, key: str) -> Any:
+        """Return the value of `key`; raises DoesNotFit where there is none."""
+        if key not in self:
+            raise DoesNotFit(
+                f"the configuration of a published {self.model} needs {key}, and has none"
+            )
+        return self.values[key]
+
+
+def token_lines(
+    model: str, published: PublishedConfiguration, arguments: Mapping[str, Any]
+) -> list[str]:
+    """Return the overrides for a model of tokens with these arguments, and for its task.
+
+    The task is that of the configuration's dataset, else that of the vocabulary's size.
+    """
+    settings = dict(arguments)
+    vocabulary = settings.pop("vocabulary")
+    dataset = str(published.get("dataset", "")).lower()
+    task = DATASETS.get(dataset, VOCABULARIES.get(vocabulary, "text_folder"))
+    return [
+        f"task={task}",
+        f"model={model}",
+        f"task.vocabulary={vocabulary}",
+        *setting_lines("model", settings),
+    ]
+
+
+def setting_lines(place: str, settings: Mapping[str, Any]) -> list[str]:
+    """Return the overrides for settings below the key `place`."""
+    return [f"{place}.{name}={as_typed(value)}" for name, value in settings.items()]
+
+
+def as_typed(value: Any) -> str:
+    """Return a value in the command line's grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool | list):
+        return str(value).lower().replace(" ", "")
+    return str(value)

@@ -1,0 +1,1 @@
+"""What runs at the collector: rounds that are opened, counted, closed and saved; simulations."""
