@@ -74,18 +74,20 @@ def choice_files(folder: Path) -> list[Path]:
 def written_choices(group: str, roots: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
     """Name and node of every choice of a group, as its file and those it builds on write it."""
     files = [file for root in roots for file in choice_files(root / group)]
-    return [(file.stem, written(file)) for file in files]
+    return [(file.stem, written(file, roots)) for file in files]
 
 
-def written(file: Path) -> dict[str, Any]:
-    """The node of a file's group, over what it takes from files such as `_common`."""
+def written(file: Path, roots: Sequence[Path] = ()) -> dict[str, Any]:
+    """The node of a file's group, over what it takes from files such as `_common` in any root."""
     content: dict[str, Any] = yaml.safe_load(file.read_text()) or {}
     parts = [f"{entry}.yaml" for entry in content.pop("defaults", []) if str(entry).startswith("_")]
-    shared = [part for part in map(file.with_name, parts) if part.is_file()]
+    folders = [root / file.parent.name for root in roots] or [file.parent]
+    shared = [folder / part for part in parts for folder in folders if (folder / part).is_file()]
     # a file that also overrides other groups stands in the global package, its node nested
     nested = content.get(file.parent.name)
     node = nested if isinstance(nested, dict) else content
-    merged = OmegaConf.to_container(OmegaConf.merge(*map(written, shared), node))
+    below = [written(part, roots) for part in shared]
+    merged = OmegaConf.to_container(OmegaConf.merge(*below, node))
     assert isinstance(merged, dict)
     return {str(key): value for key, value in merged.items()}
 
