@@ -9,6 +9,6 @@ if __name__ == "__main__":
         # Importing takes a moment, in which nothing can be lost.
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     from equipoise.commands import evaluate, exit_status
-    from equipoise.interrupts import leave
+    from equipoise.running.interrupts import leave
 
     leave(exit_status(evaluate.main, sys.argv[1:]))

@@ -1,14 +1,16 @@
 """What the framework adds to an optimiser step, over a bare loop on the same model and batches.
 
-    python -m benchmarks.overhead
+    python -m benchmarks.overhead [--without observers|hooks|profiler|names]
 
 Both sides train the same small MDEQ on the digits, with the same loader, in one process, in turn,
 on one thread; a round is the mean processor time of a step, the figure the median over the rounds.
-What happens once an epoch (two checkpoints, a line of progress) is shown apart.
+What happens once an epoch (two checkpoints, a line of progress) is shown apart. --without leaves
+one of the remedies of `equipoise.callbacks.lightning_overhead` out.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import tempfile
 import time
@@ -16,8 +18,10 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.profilers import PassThroughProfiler
 from torch.nn import functional
 
+from equipoise.callbacks import lightning_overhead
 from equipoise.config.compose import compose
 from equipoise.running.build import build_run
 from equipoise.running.messages import quiet_lightning
@@ -85,7 +89,23 @@ def fresh(folder: Path):
     return build_run(compose([*SMALL, f"run_dir={folder}"]), folder)
 
 
+def leave_out(remedy: str) -> None:
+    """Let Lightning cost what it costs without a remedy."""
+    module = lightning_overhead
+    if remedy == "observers":
+        module.Observer = type("Nobody", (), {})  # so that `grouped` finds none
+    elif remedy == "hooks":
+        module._drop_inherited_hooks = lambda callback: None
+    elif remedy == "profiler":
+        module.Unprofiled = PassThroughProfiler
+    elif remedy == "names":
+        module.note_hooks_directly = lambda task: None
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--without", choices=("observers", "hooks", "profiler", "names"))
+    leave_out(parser.parse_args().without)
     torch.set_num_threads(1)
     quiet_lightning()
     bases, added, ends = [], [], []

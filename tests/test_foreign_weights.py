@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from equipoise.errors import UserError
-from equipoise.training import load_weights
+from equipoise.running.checkpoints import load_weights
 
 
 class Task(LightningModule):

@@ -6,7 +6,7 @@
 import sys
 
 from equipoise import commands
-from equipoise.interrupts import leave
+from equipoise.running.interrupts import leave
 
 
 def main(*command: str) -> None:

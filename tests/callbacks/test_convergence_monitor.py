@@ -48,11 +48,11 @@ def test_explicit_estimators_have_no_backward_residual(
 def test_each_stage_is_summed_up(toy: Run, loader: Any, make_trainer: Run) -> None:
     monitor, task = ConvergenceMonitor(), toy(exact=True)
     trainer = make_trainer([monitor])
-    assert monitor.summary("test") is None
+    assert monitor.solver_stats("test") is None
     trainer.fit(task, loader, loader)
     trainer.test(task, loader, verbose=False)
     for stage in ("train", "val", "test"):
-        summary = monitor.summary(stage)
+        summary = monitor.solver_stats(stage)
         assert summary is not None
         assert set(summary) == {
             "nfe_mean",
@@ -77,7 +77,7 @@ def test_the_test_summary_agrees_with_the_reports(toy: Run, loader: Any, make_tr
             task.model(x)
             residuals.append(task.model.equilibrium.report.residual)
             evaluations.append(task.model.equilibrium.report.nfe)
-    summary = monitor.summary("test")
+    summary = monitor.solver_stats("test")
     assert summary is not None
     assert summary["nfe_mean"] == sum(evaluations) / len(evaluations)
     assert summary["residual_median"] == pytest.approx(torch.cat(residuals).quantile(0.5).item())
@@ -88,7 +88,7 @@ def test_a_budget_that_is_too_small_shows(toy: Run, loader: Any, make_trainer: R
     task.model.equilibrium.solver = FixedPoint(max_steps=2, tol=1e-6)
     with pytest.warns(UserWarning, match="did not reach the tolerance"):
         make_trainer([monitor]).test(task, loader, verbose=False)
-    summary = monitor.summary("test")
+    summary = monitor.solver_stats("test")
     assert summary is not None
     assert (summary["nfe_mean"], summary["converged_fraction"]) == (2.0, 0.0)
     assert summary["nfe_per_sample"] == 2.0
@@ -138,7 +138,7 @@ def test_several_layers_are_merged_and_listed(toy: Run, loader: Any, make_traine
     monitor, task = ConvergenceMonitor(), toy()
     task.model = Two(task.model)
     make_trainer([monitor], max_epochs=1).fit(task, loader)
-    summary = monitor.summary("train")
+    summary = monitor.solver_stats("train")
     assert summary is not None
     details = summary["details"]
     assert set(details) == {"model.first.equilibrium", "model.second"}
@@ -167,5 +167,5 @@ def test_models_without_equilibrium_have_nothing_to_report(
     trainer.fit(task, loader, loader)
     trainer.test(task, loader, verbose=False)
     assert monitor.gradient_stats() is None
-    assert [monitor.summary(stage) for stage in ("train", "val", "test")] == [None] * 3
+    assert [monitor.solver_stats(stage) for stage in ("train", "val", "test")] == [None] * 3
     assert not any(name.startswith(("solver", "gradient")) for name in rows()[0])

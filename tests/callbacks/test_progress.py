@@ -12,8 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from rich.console import Console
 
 from equipoise.callbacks import ConvergenceMonitor, Progress, TrainingCurve
-from equipoise.callbacks.ending import early_end
-from equipoise.callbacks.epoch_line import number
+from equipoise.callbacks.progress import early_end, number
 
 Run = Callable[..., Any]
 
@@ -165,3 +164,13 @@ def test_a_terminal_shows_the_lines_above_a_bar_of_80_columns(
     bars = [line for line in shown if "6/6" in line and "residual:" in line]
     assert bars
     assert {line.partition("/")[0] for line in bars} == {"epoch 1", "epoch 2"}
+
+
+def test_a_task_has_notes_of_its_own_in_the_line(
+    toy: Run, loader: Any, make_trainer: Run, capsys: Any
+) -> None:
+    task = toy()
+    task.epoch_notes = lambda: ["cells 64", "reports 5000"]
+    callbacks = [TrainingCurve(), Progress()]
+    make_trainer(callbacks, max_epochs=1, enable_progress_bar=True).fit(task, loader)
+    assert "  cells 64  reports 5000  " in capsys.readouterr().out

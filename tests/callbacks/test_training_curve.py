@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch import Callback
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from torch.utils.data import DataLoader
 
-from equipoise.callbacks import ConvergenceMonitor, TrainingCurve
+from equipoise.callbacks import ConvergenceMonitor, LearningRate, TrainingCurve
 
 Run = Callable[..., Any]
 
@@ -120,3 +123,29 @@ def test_a_run_without_logger_still_knows_its_epoch(
     curve = TrainingCurve()
     make_trainer([curve], logger=False, max_epochs=1).fit(toy(), loader)
     assert set(curve.latest) == {"loss", "accuracy"}
+
+
+class Line(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch, _):
+        return {"loss": self.layer(batch).square().mean()}
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        halved = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": halved, "interval": "step"}}
+
+
+def test_a_row_shows_the_rate_that_its_step_used(tmp_path):
+    logger = CSVLogger(tmp_path, name="", version="")
+    Trainer(
+        max_epochs=1, logger=logger, log_every_n_steps=1, enable_progress_bar=False,
+        enable_checkpointing=False, enable_model_summary=False, accelerator="cpu",
+        callbacks=[TrainingCurve(), LearningRate()],
+    ).fit(Line(), DataLoader(torch.ones(3, 1)))  # fmt: skip
+    with (tmp_path / "metrics.csv").open() as file:
+        rates = [float(row["lr-SGD"]) for row in csv.DictReader(file)]
+    assert rates == [0.1, 0.05, 0.025]

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from equipoise import commands
-from equipoise.checkpoints import read_checkpoint
+from equipoise.config.stored import read_checkpoint
 from equipoise.errors import UserError
 from equipoise.models import MDEQ
 from equipoise.running.api import evaluate

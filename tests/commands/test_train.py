@@ -13,10 +13,10 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 
-from equipoise.checkpoints import read_checkpoint
 from equipoise.commands import exit_status, train
 from equipoise.commands.train import job
 from equipoise.config.compose import CONF
+from equipoise.config.stored import read_checkpoint
 from equipoise.running.api import checked, composed
 from equipoise.running.folders import run_directory
 

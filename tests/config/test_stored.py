@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from equipoise.config.compose import compose, storable
-from equipoise.config.stored import finished_epochs, in_present_form, stored_run
+from equipoise.config.recompose import recompose
+from equipoise.config.stored import (
+    finished_epochs,
+    in_present_form,
+    read_checkpoint,
+    read_stored,
+    stored_run,
+)
 from equipoise.errors import UserError
+from equipoise.running.anytime import AnytimeCurve
+from equipoise.running.api import check_trust, instantiate_curve
 
 COMPOSITION = compose([])
 CONFIG = storable(COMPOSITION.config)
@@ -143,3 +153,45 @@ def test_what_revisions_before_about_have_stored_is_brought_to_the_present_form(
             before[group] = plain_before(config[group])
     assert "about" not in before["task"]
     assert in_present_form(before) == in_present_form(config) == config
+
+
+def test_a_class_that_has_moved_is_found_under_its_old_name(tmp_path: Path) -> None:
+    old = {"_target_": "equipoise.anytime.AnytimeCurve", "budgets": [2], "starts": ["zero"]}
+    torch.save(content(**config(anytime=old)), tmp_path / "last.ckpt")
+    composition = recompose(read_stored(tmp_path / "last.ckpt"), [], "evaluate")
+    check_trust(composition)
+    assert instantiate_curve(composition) == AnytimeCurve([2], ["zero"])
+
+
+def test_a_file_is_read_anew_once_it_has_changed(tmp_path: Path) -> None:
+    file = tmp_path / "last.ckpt"
+    torch.save(content(), file)
+    first = read_stored(file)
+    assert read_stored(file) is first
+    torch.save(content(global_step=41, more=torch.zeros(10)), file)
+    assert read_stored(file).steps == 41
+
+
+def test_a_missing_file_is_answered_with_one_that_lies_there(tmp_path):
+    torch.save({}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"no checkpoint at .*; did you mean .*last\.ckpt"):
+        read_checkpoint(tmp_path / "lost.ckpt")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a file", b"words"])
+def test_a_broken_file_is_called_a_checkpoint_that_cannot_be_read(tmp_path, content):
+    (tmp_path / "last.ckpt").write_bytes(content)
+    with pytest.raises(UserError, match=r"the checkpoint .* cannot be read"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_a_foreign_file_is_refused(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="not written by a run of ours"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_what_was_saved_comes_back(tmp_path):
+    saved = {"state_dict": {"w": torch.ones(2)}, "config": {"seed": 0}, "choices": {"task": "x"}}
+    torch.save(saved, tmp_path / "last.ckpt")
+    assert read_checkpoint(tmp_path / "last.ckpt")["config"] == {"seed": 0}

@@ -12,9 +12,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from equipoise import training
 from equipoise.config.compose import compose
 from equipoise.errors import RunInterrupted
+from equipoise.running import run as training
 from equipoise.running.api import _prepare, run
 from equipoise.running.build import build_run
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from equipoise import training
 from equipoise.config.compose import compose
 from equipoise.errors import RunFailed, RunInterrupted, UserError
+from equipoise.running import run as training
 from equipoise.running.api import _prepare, evaluate, run
 from equipoise.running.build import build_run
 from equipoise.running.resuming import settle_wandb_run

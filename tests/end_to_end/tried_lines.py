@@ -48,13 +48,6 @@ def prepare() -> None:
     import matplotlib.pyplot  # noqa: F401
     import torch
 
-    import equipoise.callbacks
-    import equipoise.data
-    import equipoise.interop
-    import equipoise.running.build
-    import equipoise.tasks
-    import equipoise.training  # noqa: F401
-
     torch.set_num_threads(1)
 
 

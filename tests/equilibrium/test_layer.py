@@ -61,6 +61,21 @@ def test_f_is_called_once_more_for_the_gradient_where_the_solve_ended_early() ->
         assert counted.calls == layer.report.nfe + more
 
 
+@pytest.mark.parametrize("gradient", [Phantom(steps=2), Exact(FixedPoint(max_steps=50))])
+def test_a_solver_may_bring_a_solve_of_its_own(gradient: Phantom | Exact) -> None:
+    class Halving(FixedPoint):
+        """Starts at half of z0."""
+
+        def solve(self, f, z0, *inputs):  # type: ignore[override,no-untyped-def]
+            return super().solve(f, z0 / 2, *inputs)
+
+    weight = torch.tensor(0.4, requires_grad=True)
+    layer = Equilibrium(Halving(max_steps=3, tol=0), gradient, on_failure="warn")
+    layer(lambda z: weight * z + 1, torch.ones(2, 3)).sum().backward()
+    assert weight.grad is not None
+    assert layer.report.nfe == 3
+
+
 def test_a_failure_can_raise() -> None:
     f, z0, x = dense(gain=0.95)
     layer = Equilibrium(FixedPoint(max_steps=3, tol=1e-6), JacobianFree(), on_failure="raise")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import equipoise
-from equipoise.checkpoints import read_checkpoint
 from equipoise.config.compose import compose
+from equipoise.config.stored import read_checkpoint
 from equipoise.errors import UserError
 from equipoise.running import folders
 from equipoise.running.api import composed, evaluate

@@ -33,7 +33,7 @@ def test_it_learns_both(parts: Any, batches: Any, tmp_path: Any) -> None:
     assert tested["test/score"] == pytest.approx(score, rel=1e-5)
     assert validated == pytest.approx(score, rel=1e-5)
     assert list(task.details()["iou_per_class"]) == ["0", "1", "2", "3"]
-    assert torch.equal(task.mask_samples()["mask"], batches[0]["mask"])
+    assert torch.equal(task.pictured["mask"], batches[0]["mask"])
 
 
 def test_the_loss_is_the_weighted_sum(parts: Any, batches: Any) -> None:

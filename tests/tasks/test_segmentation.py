@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 from two_heads import MASK_CLASSES, loader, trainer
 
+from equipoise.config.compose import compose, plain
 from equipoise.equilibrium.regularizers import FixedPointCorrection, JacobianRegularizer
 from equipoise.errors import UserError
+from equipoise.running.build import instantiate
 from equipoise.tasks import Segmentation
 from equipoise.tasks.mask_loss import IGNORED, HardPixelCrossEntropy, MaskCrossEntropy
-from equipoise.tasks.segmentation import pixel_accuracy, upsample
+from equipoise.tasks.segmentation import named_classes, pixel_accuracy, upsample
 
 
 def as_scenes(batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -108,13 +111,13 @@ def test_a_few_predictions_are_kept(parts: Any, batches: Any, tmp_path: Any) -> 
     task, scenes = task_of(parts), as_scenes(batches)
     singles = [{n: v[:1] for n, v in scenes[0].items()}, *scenes[1:]]
     trainer(tmp_path).test(task, loader(singles), verbose=False)
-    samples = task.mask_samples()
+    samples = task.pictured
     assert {name: tuple(values.shape) for name, values in samples.items()} == {
         "image": (4, 1, 12, 16), "mask": (4, 12, 16), "prediction": (4, 12, 16),
     }  # fmt: skip
     assert torch.equal(samples["mask"][1:], scenes[1]["mask"][:3])
     trainer(tmp_path).test(task, loader(scenes), verbose=False)
-    assert torch.equal(task.mask_samples()["mask"], scenes[0]["mask"])
+    assert torch.equal(task.pictured["mask"], scenes[0]["mask"])
 
 
 def test_a_class_that_does_not_occur_is_none(parts: Any, batches: Any, tmp_path: Any) -> None:
@@ -138,3 +141,11 @@ def test_regularisers_join_the_loss(parts: Any, batches: Any, regularizer: Any, 
     assert term in result
     result["loss"].backward()
     assert all(p.grad is not None for p in task.model.recur.parameters())
+
+
+def test_classes_have_the_names_that_the_data_tells() -> None:
+    config = plain(compose(["task=digit_scenes", "task.train_scenes=8"]).config, resolve=True)
+    data = instantiate("task", config["task"])
+    data.setup("test")
+    names = named_classes(SimpleNamespace(trainer=SimpleNamespace(datamodule=data)))
+    assert names[:2] == ["background", "digit 0"]

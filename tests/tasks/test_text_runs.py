@@ -12,8 +12,8 @@ import torch
 from equipoise.commands import exit_status, train
 from equipoise.config.compose import compose
 from equipoise.errors import UserError
+from equipoise.report.summary import number, print_result
 from equipoise.running.api import evaluate, run
-from equipoise.summary import number, print_result
 
 TEXT = "the cat sat on the mat. the dog sat on the log.\n" * 60
 OTHER = TEXT.upper()  # as many symbols, but others

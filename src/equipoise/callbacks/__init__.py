@@ -1,18 +1,16 @@
 """What happens around the training loop: curves, schedules, guards, progress, the report."""
 
-from equipoise.callbacks.best_checkpoint import BestCheckpoint
+from equipoise.callbacks.checkpointing import BestCheckpoint, RunCheckpoint
 from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
-from equipoise.callbacks.curve_logger import CurveLogger
+from equipoise.callbacks.curve_rows import CurveLogger
 from equipoise.callbacks.divergence_guard import DivergenceGuard, TrainingDiverged
 from equipoise.callbacks.graceful_interrupt import GracefulInterrupt
 from equipoise.callbacks.gradient_fidelity import GradientFidelity
 from equipoise.callbacks.gradient_schedule import GradientSchedule, Phase
-from equipoise.callbacks.learning_rate import LearningRate
 from equipoise.callbacks.normalization_warmup import NormalizationWarmup
 from equipoise.callbacks.progress import Progress
-from equipoise.callbacks.report import RunReport
-from equipoise.callbacks.run_checkpoint import RunCheckpoint
-from equipoise.callbacks.training_curve import TrainingCurve
+from equipoise.callbacks.run_report import RunReport
+from equipoise.callbacks.training_curve import LearningRate, TrainingCurve
 
 __all__ = [
     "BestCheckpoint",

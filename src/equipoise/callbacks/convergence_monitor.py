@@ -9,9 +9,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from equipoise.callbacks.accumulator import Accumulator
-from equipoise.callbacks.curve_source import CurveSource, Row, write_row
-from equipoise.callbacks.solve_statistics import SolveStatistics, number
+from equipoise.callbacks.curve_rows import CurveSource, Row, write_row
+from equipoise.callbacks.statistics import Accumulator, SolveStatistics, number
 from equipoise.equilibrium import Equilibrium, SolveReport
 from equipoise.equilibrium.layer import equilibrium_layers
 
@@ -78,7 +77,7 @@ class ConvergenceMonitor(CurveSource):
         }
 
     def go_on_from(self, state: dict[str, Any]) -> None:
-        """Go on with the statistics of a checkpoint."""
+        """Continue with the statistics of a checkpoint."""
         self.since_row, self.epoch = _statistics(state["since_row"]), _statistics(state["epoch"])
         if state["train"]:
             self.stages["train"] = _statistics(state["train"])
@@ -133,12 +132,23 @@ class ConvergenceMonitor(CurveSource):
         if self.warned or not trainer.is_global_zero:
             return
         for name, layer in self.layers.items():
-            found = self.stages["test"].get(name)
-            if found is not None and (message := _unconverged(layer, found.forward)):
+            statistics = self.stages["test"].get(name)
+            if statistics and (message := _unconverged(layer, statistics.forward)):
                 self.warned = True
                 warnings.warn(message, stacklevel=2)
 
-    def summary(self, stage: str) -> dict[str, Any] | None:
+    def summary(self) -> dict[str, Any]:
+        """Return both statistics for metrics.json, the forward ones of the latest stage.
+
+        Where nothing was tested they are those of the validation, or else of the training.
+        """
+        if "test" in self.stages:
+            solver = self.solver_stats("test")
+        else:
+            solver = self.solver_stats("val") or self.solver_stats("train")
+        return {"solver_stats": solver, "gradient_stats": self.gradient_stats()}
+
+    def solver_stats(self, stage: str) -> dict[str, Any] | None:
         """Return `solver_stats` of the latest epoch of a stage: "train", "val" or "test".
 
         The keys are nfe_mean, nfe_per_sample, residual_median, residual_p95 and converged_fraction,
@@ -150,7 +160,7 @@ class ConvergenceMonitor(CurveSource):
     def gradient_stats(self) -> dict[str, Any] | None:
         """Return nfe_mean, residual_median and fallback_fraction of the last training epoch.
 
-        Merged and listed as in `summary`; None where no backward has run.
+        Merged and listed as in `solver_stats`; None where no backward has run.
         """
         directions = {name: layer.backward for name, layer in self.stages.get("train", {}).items()}
         return _summary(directions, SolveStatistics.backward_summary)
@@ -163,9 +173,9 @@ class ConvergenceMonitor(CurveSource):
         return "+".join(dict.fromkeys(layer.gradient.name for layer in self.layers.values()))
 
     def current(self) -> tuple[float | None, float, float | None] | None:
-        """Return a sample's and the batch's NFE, and the median residual, of the latest batch.
+        """Return NFE per sample and per batch, and the median residual, of the latest batch.
 
-        This waits for the device.
+        This costs one host-device synchronisation.
         """
         statistics = LayerStatistics()
         for report in self.seen.values():
@@ -187,10 +197,9 @@ class ConvergenceMonitor(CurveSource):
             if report is None or report is self.seen.get(name):
                 continue
             self.seen[name] = report
-            kept = statistics.get(name)
-            if kept is None:
-                kept = statistics[name] = LayerStatistics()
-            kept.add(report)
+            if name not in statistics:
+                statistics[name] = LayerStatistics()
+            statistics[name].add(report)
 
 
 def _states(statistics: Statistics) -> dict[str, Any]:

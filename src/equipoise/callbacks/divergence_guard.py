@@ -1,4 +1,4 @@
-"""Skipping the steps whose loss or gradient is not finite, and stopping when they go on."""
+"""Skipping the steps whose loss or gradient is not finite, and stopping where they persist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from equipoise.callbacks.curve_source import CurveSource, Row
+from equipoise.callbacks.curve_rows import CurveSource, Row
 from equipoise.errors import RunFailed
 
 
@@ -24,9 +24,10 @@ class DivergenceGuard(CurveSource):
 
     A skipped step leaves weights, momenta and the running statistics of normalisations as they
     were; it is counted in `skipped_steps` and in the column `train/skipped_steps`. The loss and the
-    gradient are folded into one number, so the host waits for the device once a step; with several
-    processes that number is summed over all, and so all of them decide alike. Under a gradient
-    scaler (float16) overflowing gradients are the scaler's own business and only the loss counts.
+    gradient are folded into one number, which costs one host-device synchronisation per step; with
+    several processes that number is summed over all, and so all of them decide alike. Under a
+    gradient scaler (float16) overflowing gradients are the scaler's own business and only the loss
+    counts.
 
     Raises TrainingDiverged when `patience` steps in a row had to be skipped.
     """
@@ -145,12 +146,12 @@ def _found_not_finite(gradients: list[Tensor]) -> list[Tensor]:
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for gradient in gradients:
         kinds.setdefault((gradient.device, gradient.dtype), []).append(gradient)
-    found = []
+    flags = []
     for (device, _), alike in kinds.items():
-        sign, scale = torch.zeros((), device=device), torch.ones((), device=device)
-        torch._amp_foreach_non_finite_check_and_unscale_(alike, sign, scale)
-        found.append(sign)
-    return found
+        flag, scale = torch.zeros((), device=device), torch.ones((), device=device)
+        torch._amp_foreach_non_finite_check_and_unscale_(alike, flag, scale)
+        flags.append(flag)
+    return flags
 
 
 def _local(gradient: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class GracefulInterrupt(Checkpoint):
     """
 
     def __init__(self, dirpath: str | Path) -> None:
-        self.path = Path(dirpath) / "last.ckpt"
+        self.last_checkpoint = Path(dirpath) / "last.ckpt"
         self.signalled = False
         self.previous: dict[signal.Signals, Any] = {}
 
@@ -90,9 +90,10 @@ class GracefulInterrupt(Checkpoint):
             signalled = trainer.strategy.reduce_boolean_decision(signalled, all=False)
         if not signalled:
             return
-        trainer.save_checkpoint(self.path, weights_only=False)
+        trainer.save_checkpoint(self.last_checkpoint, weights_only=False)
         raise RunInterrupted(
-            f"Interrupted after step {trainer.global_step}; continue with ckpt_path={self.path}"
+            f"Interrupted after step {trainer.global_step}; "
+            f"continue with ckpt_path={self.last_checkpoint}"
         )
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -101,7 +102,7 @@ class GracefulInterrupt(Checkpoint):
         # A handler may run in the middle of a print, whose buffer must not be entered twice.
         errors = sys.__stderr__.fileno() if sys.__stderr__ else 2
         below = "\n" if os.isatty(errors) else ""  # the bar, and the terminal's ^C behind it
-        message = f"{below}interrupt: finishing this step and saving {self.path}\n"
+        message = f"{below}interrupt: finishing this step and saving {self.last_checkpoint}\n"
         os.write(errors, message.encode())
 
     def _restore(self) -> None:

@@ -13,10 +13,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
-from equipoise.callbacks.curve_source import CurveSource, Row
-from equipoise.callbacks.finite_mean import FiniteMean
-from equipoise.callbacks.first_samples import first_samples
-from equipoise.callbacks.preserved_state import preserved
+from equipoise.callbacks.curve_rows import CurveSource, Row
+from equipoise.callbacks.measurement import first_samples, preserved
+from equipoise.callbacks.statistics import FiniteMean
 from equipoise.equilibrium import (
     Anderson,
     Auto,
@@ -48,7 +47,7 @@ class GradientFidelity(CurveSource):
 
     Columns `fidelity/cosine`, `fidelity/norm_ratio` and `fidelity/reference_residual`: the larger
     of the reference's two median residuals, forward and adjoint, which has to be small for the
-    others to mean something. Training goes on as if nothing had been measured: buffers, counters,
+    others to mean something. Training continues as if nothing had been measured: buffers, counters,
     reports and random numbers are put back. Without equilibrium layers nothing is done. With
     several processes the numbers are those of the first one's share of the data.
 
@@ -108,9 +107,9 @@ class GradientFidelity(CurveSource):
             self.latest = {name: mean.mean().item() for name, mean in self.epoch.items()}
         self.epoch = {}
 
-    def summary(self) -> dict[str, float] | None:
-        """Return the means of the last epoch in which something was measured."""
-        return self.latest
+    def summary(self) -> dict[str, Any]:
+        """Return the means of the last epoch in which something was measured for metrics.json."""
+        return {"gradient_fidelity": self.latest} if self.latest else {}
 
     def _measure(self, loss: Callable[[], Tensor], module: LightningModule) -> None:
         if self.parameters is None:
@@ -124,10 +123,10 @@ class GradientFidelity(CurveSource):
             reports[:] = [layer.report for layer in self.layers if layer.report is not None]
             return value
 
-        found = gradient_fidelity(
+        fidelity = gradient_fidelity(
             self.layers, noted, self.parameters, self.exact, tighten=self._tightened
         )
-        values = (found.cosine, found.norm_ratio, _largest_median(reports))
+        values = (fidelity.cosine, fidelity.norm_ratio, _largest_median(reports))
         for name, value in zip(NAMES, values, strict=True):
             self.since_row.setdefault(name, FiniteMean()).add(value)
 

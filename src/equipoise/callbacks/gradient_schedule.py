@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from equipoise.callbacks.curve_source import write_row
-from equipoise.callbacks.observers import Observer
+from equipoise.callbacks.curve_rows import write_row
+from equipoise.callbacks.lightning_overhead import Observer
 from equipoise.equilibrium import Equilibrium
 from equipoise.equilibrium.gradients import GradientEstimator, with_budget
 from equipoise.equilibrium.layer import equilibrium_layers
@@ -108,12 +108,21 @@ class GradientSchedule(Observer):
         """Write the index of the phase in force as "gradient_phase", None before the first."""
         checkpoint["gradient_phase"] = self.active
 
-    def restore(self, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def restore(
+        self,
+        module: LightningModule,
+        checkpoint: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         """Put the layers into the phase that the checkpoint was saved in.
 
-        Raises UserError where this schedule has no such phase.
+        config: of the present run. Where its phases are others than those of the checkpoint, as
+        they may be after a run was resumed with a schedule of its own, the phase of the
+        checkpoint's step is meant. Raises UserError where this schedule has no such phase.
         """
         index = checkpoint.get("gradient_phase")
+        if config is not None and _phases_of(config) != _phases_of(checkpoint["config"]):
+            index = self.phase_at(checkpoint["global_step"], self.total)
         if index is not None and index >= len(self.phases):
             raise UserError(
                 f"The checkpoint was saved in phase {index + 1} of a gradient schedule, but this "
@@ -127,14 +136,19 @@ class GradientSchedule(Observer):
 
     def _apply(self, module: LightningModule, index: int | None) -> None:
         for layer in equilibrium_layers(module).values():
-            own = self.configured.setdefault(layer, Configured(layer.gradient, layer.solver))
+            configured = self.configured.setdefault(layer, Configured(layer.gradient, layer.solver))
             phase = Phase(0) if index is None else self.phases[index]
-            gradient = own.gradient if phase.gradient is None else phase.gradient
-            layer.gradient, layer.solver = gradient, own.solver
+            gradient = configured.gradient if phase.gradient is None else phase.gradient
+            layer.gradient, layer.solver = gradient, configured.solver
             if phase.max_steps is not None:
                 layer.gradient = with_budget(gradient, phase.max_steps)
-                layer.solver = replace(own.solver, max_steps=phase.max_steps)
+                layer.solver = replace(configured.solver, max_steps=phase.max_steps)
         self.active = index
+
+
+def _phases_of(config: Mapping[str, Any]) -> Any:
+    """The configured phases of a run."""
+    return (config["callbacks"].get("gradient_schedule") or {}).get("phases") or []
 
 
 def _check_start(phase: Phase) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from equipoise.callbacks.observers import Observer
+from equipoise.callbacks.lightning_overhead import Observer
 
 
 class NormalizationWarmup(Observer):

@@ -1,20 +1,140 @@
-"""The progress bar on a terminal, and one line an epoch everywhere."""
+"""The progress bar on a terminal, one line per epoch everywhere, and why a training has ended."""
 
 from __future__ import annotations
 
+import math
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar, Timer
 from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn
 from rich.progress import TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
-from equipoise.callbacks.ending import sentence
-from equipoise.callbacks.epoch_line import epoch_line, epoch_of, evaluations, find
+from equipoise.callbacks.lightning_overhead import every_callback, find_callback
 from equipoise.callbacks.training_curve import TrainingCurve
+
+WIDTH = 79
+"""Columns of a line: a terminal of 80 wraps a full one."""
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A task that has more to show of an epoch than its validation metrics."""
+
+    def epoch_notes(self) -> Sequence[str]:
+        """Each note in a few words, such as "reports 5000"."""
+        ...
+
+
+def epoch_line(trainer: Trainer, seconds: float) -> str:
+    """Return loss, validation metrics, solves and seconds of the epoch that ends.
+
+    The monitored metric comes first; of the others those are left out that do not fit.
+    """
+    before = [epoch_of(trainer), *_loss(trainer)]
+    after = [*(_solves(trainer) or _learning_rate(trainer)), f"{seconds:.0f} s"]
+    shown: list[str] = []
+    for metric in _metrics(trainer):
+        if not shown or len("  ".join([*before, *shown, metric, *after])) <= WIDTH:
+            shown.append(metric)
+    return "  ".join([*before, *shown, *after])
+
+
+def epoch_of(trainer: Trainer) -> str:
+    """Return "epoch 3/15", counted from 1; a run that has no end, or ends by time, shows no 15."""
+    planned = _planned_epochs(trainer)
+    return f"epoch {trainer.current_epoch + 1}{'' if planned is None else f'/{planned}'}"
+
+
+def _planned_epochs(trainer: Trainer) -> int | None:
+    """The epochs that `max_epochs` and `max_steps` leave, the last of them perhaps in part."""
+    limits: list[int] = []
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        limits.append(trainer.max_epochs)
+    batches = trainer.num_training_batches
+    if trainer.max_steps > 0 and math.isfinite(batches) and batches:
+        steps = math.ceil(batches / trainer.accumulate_grad_batches)
+        limits.append(math.ceil(trainer.max_steps / steps))
+    return max(min(limits), trainer.current_epoch + 1) if limits else None
+
+
+def _loss(trainer: Trainer) -> list[str]:
+    curve = find_callback(trainer, TrainingCurve)
+    return [f"loss {curve.latest['loss']:.3f}"] if curve and "loss" in curve.latest else []
+
+
+def _metrics(trainer: Trainer) -> list[str]:
+    """The latest validation's, the monitored one first, and the task's own notes."""
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    monitored = [getattr(callback, "monitor", None) for callback in trainer.checkpoint_callbacks]
+    ordered = sorted(values.items(), key=lambda metric: metric[0] not in monitored)
+    validation = [
+        f"{name.replace('/', ' ')} {number(value)}"
+        for name, value in ordered
+        if name.startswith("val/") and name != "val/loss" and math.isfinite(value)
+    ]
+    task = trainer.lightning_module
+    return [*validation, *(task.epoch_notes() if isinstance(task, Noting) else ())]
+
+
+def number(value: float) -> str:
+    """Three decimals, or as many digits where that says nothing of a small or a large number."""
+    return f"{value:.3f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.3g}"
+
+
+def _solves(trainer: Trainer) -> list[str]:
+    """Evaluations per sample and per batch, and how many samples converged."""
+    monitor = find_callback(trainer, ConvergenceMonitor)
+    solver: dict[str, Any] | None = None if monitor is None else monitor.solver_stats("train")
+    if solver is None:
+        return []
+    parts = [f"nfe {evaluations(solver['nfe_per_sample'], solver['nfe_mean'])}"]
+    if solver["converged_fraction"] is not None:
+        parts.append(f"converged {100 * solver['converged_fraction']:.0f} %")
+    return parts
+
+
+def evaluations(sample: float | None, batch: float) -> str:
+    """Return "17.3/30": the mean that a sample needed, and what was spent on the batch."""
+    spent = f"{batch:.1f}".removesuffix(".0")
+    return spent if sample is None else f"{sample:.1f}/{spent}"
+
+
+def _learning_rate(trainer: Trainer) -> list[str]:
+    if not (trainer.optimizers and trainer.optimizers[0].param_groups):
+        return []
+    return [f"lr {trainer.optimizers[0].param_groups[0]['lr']:.1e}"]
+
+
+def early_end(trainer: Trainer) -> str | None:
+    """Return "max_time" or "early_stopping"; None where the run went as far as was planned."""
+    if not trainer.should_stop:
+        return None
+    timers = (c for c in every_callback(trainer) if isinstance(c, Timer))
+    if any(left is not None and left <= 0 for left in (t.time_remaining() for t in timers)):
+        return "max_time"
+    return None if find_callback(trainer, EarlyStopping) is None else "early_stopping"
+
+
+def ending_sentence(trainer: Trainer) -> str | None:
+    """Return what to say of an early end; None where there was none."""
+    where = f"after step {trainer.global_step}, in epoch {trainer.current_epoch}"
+    reason = early_end(trainer)
+    if reason == "max_time":
+        return f"stopped {where}: the time of trainer.max_time is over"
+    if reason == "early_stopping":
+        stopping = find_callback(trainer, EarlyStopping)
+        assert stopping is not None
+        return (
+            f"stopped early {where}: {stopping.monitor} has not become better "
+            f"for {stopping.wait_count} validations"
+        )
+    return None
+
 
 BAR_WIDTH = 8
 
@@ -22,7 +142,7 @@ BAR_WIDTH = 8
 class Progress(RichProgressBar):
     """Print a line for each epoch, and below the lines a bar on a terminal.
 
-    The bar fits 80 columns and shows loss, NFE (a sample's mean / the batch's) and residual of the
+    The bar fits 80 columns and shows loss, NFE (per sample / per batch) and residual of the
     latest batch, read only when it is refreshed. refresh_rate: batches between two refreshes. The
     numbers come from `TrainingCurve` and `ConvergenceMonitor`, which must stand before this
     callback in the list; what is missing is not shown. The bar goes when its stage ends.
@@ -79,8 +199,8 @@ class Progress(RichProgressBar):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what has ended the training early."""
         super().on_train_end(trainer, pl_module)
-        if self.speaks and (said := sentence(trainer)):
-            print(said, flush=True)
+        if self.speaks and (sentence := ending_sentence(trainer)):
+            print(sentence, flush=True)
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
@@ -88,7 +208,8 @@ class Progress(RichProgressBar):
         """Return what stands behind the bar; this waits for the device."""
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
-        curve, monitor = find(trainer, TrainingCurve), find(trainer, ConvergenceMonitor)
+        curve = find_callback(trainer, TrainingCurve)
+        monitor = find_callback(trainer, ConvergenceMonitor)
         if curve is not None and (loss := curve.current_loss()) is not None:
             shown["loss"] = f"{loss:.3f}"
         if monitor is not None and (current := monitor.current()) is not None:

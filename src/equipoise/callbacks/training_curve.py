@@ -1,4 +1,4 @@
-"""Training loss and metrics as a curve, at no cost a step."""
+"""Training loss, metrics and learning rate as columns of the curve, without a synchronisation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from equipoise.callbacks.curve_source import CurveSource, Row
-from equipoise.callbacks.finite_mean import FiniteMean
+from equipoise.callbacks.curve_rows import CurveSource, Row
+from equipoise.callbacks.statistics import FiniteMean
 
 
 class TrainingCurve(CurveSource):
@@ -40,9 +40,9 @@ class TrainingCurve(CurveSource):
         }
 
     def go_on_from(self, state: dict[str, Any]) -> None:
-        """Go on with the sums of a checkpoint."""
-        self.since_row = {name: _mean(kept) for name, kept in state["since_row"].items()}
-        self.epoch = {name: _mean(kept) for name, kept in state["epoch"].items()}
+        """Continue with the sums of a checkpoint."""
+        self.since_row = {name: _mean(sums) for name, sums in state["since_row"].items()}
+        self.epoch = {name: _mean(sums) for name, sums in state["epoch"].items()}
         self.latest, self.row_step = state["latest"], state["row_step"]
 
     def observe(self, trainer: Trainer, outputs: Any) -> None:
@@ -70,8 +70,12 @@ class TrainingCurve(CurveSource):
             self.latest = {name: mean.mean().item() for name, mean in self.epoch.items()}
         self.epoch = {}
 
+    def summary(self) -> dict[str, Any]:
+        """Return the means of the last epoch for metrics.json."""
+        return {"train": dict(self.latest)}
+
     def current_loss(self) -> float | None:
-        """Return the loss of the latest batch; this waits for the device."""
+        """Return the loss of the latest batch; this costs one host-device sync."""
         loss = _scalars(self.last_outputs).get("loss")
         return None if loss is None else float(loss)
 
@@ -92,3 +96,41 @@ def _scalars(outputs: Any) -> dict[str, Tensor | float]:
 
 def _is_scalar(value: Any) -> bool:
     return value.ndim == 0 if isinstance(value, Tensor) else isinstance(value, int | float)
+
+
+class LearningRate(CurveSource):
+    """Write the rate of each parameter group as `lr-<optimizer>` into the rows of the curve.
+
+    Lightning's LearningRateMonitor writes rows of its own, under another step number.
+    """
+
+    def __init__(self) -> None:
+        self.rates: Row = {}
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Note the rates that the coming step uses; after it the schedule has moved on."""
+        for optimizer in trainer.optimizers:
+            name = f"lr-{type(optimizer).__name__}"
+            groups = optimizer.param_groups
+            for number, group in enumerate(groups, start=1):
+                self.rates[name if len(groups) == 1 else f"{name}/{number}"] = group["lr"]
+
+    def observe(self, trainer: Trainer, outputs: Any) -> None:
+        """Nothing more: the rates were noted when the batch started."""
+
+    def row(self, trainer: Trainer) -> Row:
+        """The rates of the latest step; several groups of one optimiser are numbered."""
+        rates: Row = {name: float(rate) for name, rate in self.rates.items()}
+        self.rates = {}
+        return rates
+
+    def summed_up(self) -> dict[str, Any]:
+        """Return the rates of a step whose row is not written yet."""
+        return dict(self.rates)
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Continue with the rates of a checkpoint."""
+        self.rates = state
+
+    def close_epoch(self) -> None:
+        """Nothing is kept."""

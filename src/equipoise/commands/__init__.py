@@ -17,7 +17,7 @@ from typing import Any
 
 from equipoise import __version__
 from equipoise.errors import RunFailed, RunInterrupted, UserError, nearest
-from equipoise.interrupts import STATUS, Stopped, end_at_next, leave, stoppable
+from equipoise.running.interrupts import STATUS, Stopped, end_at_next, leave, stoppable
 
 NAMES = ("evaluate", "generate", "import-weights", "query", "train")
 HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).

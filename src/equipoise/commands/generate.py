@@ -10,10 +10,9 @@ from dataclasses import dataclass, fields
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from equipoise.checkpoints import read_checkpoint
 from equipoise.commands.arguments import Parser
 from equipoise.config.signatures import as_packages, check_targets
-from equipoise.config.stored import stored_run
+from equipoise.config.stored import read_checkpoint, stored_run
 from equipoise.errors import UserError, nearest
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from equipoise.config.compose import CONF, SEARCH_PATH, parse, plain, search_pat
 from equipoise.config.hydra import hydra_config, hydra_setting, quoted
 from equipoise.config.overrides import Menu
 from equipoise.errors import RunFailed, RunInterrupted, UserError
-from equipoise.interrupts import STATUS
 from equipoise.running import folders
 from equipoise.running.api import checked, composed, execute
+from equipoise.running.interrupts import STATUS
 
 MOST_JOBS = 10_000
 MOST_CHECKED = 64
@@ -38,7 +38,7 @@ def start(typed: Sequence[str]) -> int:
 
     Returns the exit status. Raises UserError before anything is started.
     """
-    from equipoise.sweep_summary import print_sweep
+    from equipoise.report.sweep_summary import print_sweep
 
     overrides = written_out(with_grid(typed))
     check(overrides)
@@ -148,7 +148,7 @@ def run_job(config: DictConfig) -> float | None:
 
     Whatever ends it is printed and kept in its folder, and the other jobs run all the same.
     """
-    from equipoise.sweep_summary import ERROR_LOG
+    from equipoise.report.sweep_summary import ERROR_LOG
 
     settings = HydraConfig.get()
     directory = folders.shortened(Path(settings.runtime.output_dir))
@@ -186,7 +186,7 @@ def show_table(job: Sequence[str], directory: Path) -> None:
     """The table that the chosen sweep ends in."""
     sweep = composed(job).config.get("sweep")
     if sweep:
-        from equipoise.sweep_table import show_sweep_table
+        from equipoise.report.sweep_table import show_sweep_table
 
         show_sweep_table(directory, plain(sweep)["table"])
 

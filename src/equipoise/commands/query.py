@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equipoise.checkpoints import read_checkpoint
 from equipoise.commands.arguments import Parser
 from equipoise.config.signatures import as_packages, check_targets
-from equipoise.config.stored import Stored, stored_run
+from equipoise.config.stored import read_checkpoint, stored_run
 from equipoise.errors import UserError, nearest
 
 if TYPE_CHECKING:

@@ -1,15 +1,83 @@
-"""What a checkpoint says about the run that wrote it, checked before anything relies on it."""
+"""Reading checkpoints, and what they say about their run, checked before anything relies on it."""
 
 from __future__ import annotations
 
+import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from equipoise.config.about import wrong_about
 from equipoise.config.annotations import parameters
 from equipoise.errors import UserError
+
+UNREADABLE = (
+    OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
+    OverflowError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
+"""What a file that is no checkpoint, or a damaged one, makes its readers raise."""
+
+
+def existing_checkpoint(path: str | Path) -> Path:
+    """The path, if there is such a file; nothing heavy is imported to find that out.
+
+    Raises UserError where there is none.
+    """
+    file = Path(path)
+    if not file.is_file():
+        near = sorted(file.parent.glob("*.ckpt")) if file.parent.is_dir() else []
+        hint = f"did you mean {near[0]}?" if near else "give runs/<...>/checkpoints/last.ckpt"
+        raise UserError(f"there is no checkpoint at {file}; {hint}")
+    return file
+
+
+def read_content(file: Path) -> Any:
+    """What a checkpoint file holds, on the CPU, once its checksums are found right.
+
+    Raises UserError where it cannot be read.
+    """
+    import torch
+
+    try:
+        if (damaged := _damaged_entry(file)) is not None:
+            raise UserError(
+                f"the checkpoint {file} is damaged: the checksum of its entry {damaged} is wrong; "
+                "use another one, such as last.ckpt or best.ckpt of the same run"
+            )
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise UserError(
+            f"the checkpoint {file} cannot be read (truncated, or not written by a run of ours): "
+            f"use another one, such as last.ckpt or best.ckpt of the same run"
+        ) from error
+
+
+def _damaged_entry(file: Path) -> str | None:
+    """The first entry of the archive whose content does not have its checksum; torch reads on."""
+    with zipfile.ZipFile(file) as archive:
+        return archive.testzip()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint of ours, on the CPU.
+
+    Raises UserError where there is no such file, it is truncated or holds something else.
+    """
+    file = existing_checkpoint(path)
+    content = read_content(file)
+    entries = set(content) if isinstance(content, dict) else set()
+    missing = {"state_dict", "config", "choices"} - entries
+    if missing:
+        raise UserError(
+            f"the checkpoint {file} was not written by a run of ours: it has no {min(missing)}"
+        )
+    return dict(content)
+
 
 DEEPEST = 32
 MOST_VALUES = 100_000
@@ -30,6 +98,8 @@ ENDS = {"least", "most"}
 SETTINGS = ("classes", "mask_classes", "vocabulary", "epsilon", "repeats", "reports")
 DATA = ("classes", "mask_classes", "image_channels", "image_size", "vocabulary", "domain", "users")
 COUNTS = ("epoch", "global_step")
+RENAMED = {"equipoise.running.anytime.AnytimeCurve": "equipoise.running.anytime.AnytimeCurve"}
+"""What an earlier revision has stored as a `_target_`, and where that class is now."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +118,21 @@ class Stored:
     shapes: dict[str, tuple[int, ...]]
     rows: int | None = None
     whole: bool = True
+
+
+def read_stored(path: str | Path) -> Stored:
+    """What the checkpoint at a path says. Raises UserError where it cannot be used.
+
+    A command asks several times, and a large file is read once.
+    """
+    file = existing_checkpoint(path)
+    status = file.stat()
+    return _read(file, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read(file: Path, modified: int, size: int) -> Stored:
+    return stored_run(read_checkpoint(file), file)
 
 
 def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
@@ -69,6 +154,18 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
         rows=_count(_mapping(content, "curve"), "rows"),
         whole={"optimizer_states", "loops"} <= set(content),
     )
+
+
+def with_present_targets(value: Any) -> Any:
+    """The same configuration, in which every renamed class has its present name."""
+    if isinstance(value, list):
+        return [with_present_targets(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    config = {key: with_present_targets(inner) for key, inner in value.items()}
+    if isinstance(target := config.get("_target_"), str):
+        config["_target_"] = RENAMED.get(target, target)
+    return config
 
 
 def finished_epochs(content: Mapping[str, Any]) -> int:
@@ -170,8 +267,9 @@ def in_present_form(config: Mapping[str, Any]) -> dict[str, Any]:
 
     The one place that knows how earlier revisions kept it; a configuration of this one stays.
     """
-    nodes = {group: _with_about(group, config[group]) for group in BEFORE_ABOUT if group in config}
-    return {**config, **nodes}
+    present: dict[str, Any] = with_present_targets(config)
+    nodes = {group: _with_about(group, present.get(group)) for group in BEFORE_ABOUT}
+    return present | {group: node for group, node in nodes.items() if group in present}
 
 
 def _with_about(group: str, node: Any) -> Any:

@@ -151,7 +151,7 @@ class BatchLoader:
         self.go_to(state_dict["epoch"], state_dict["batch"])
 
     def go_to(self, epoch: int, batch: int) -> None:
-        """Let the next iteration of that epoch begin after so many of its batches."""
+        """Let the next iteration of epoch `epoch` begin after its first `batch` batches."""
         self.position = Position(epoch, batch)
         self.batch_sampler.start = self.position
         self.batch_sampler.sampler.epoch = epoch
@@ -198,8 +198,8 @@ class _ErrorsAsValues(Dataset["Batch | PickledBatch | UserError"]):
 #
 # torch moves the tensors of a batch into shared memory, which lies in /dev/shm. Containers often
 # have 64 MB of it. What does not fit is lost there in a thread of the worker, and the main process
-# waits for the batch for ever. So the worker moves them itself, and where that fails the batch
-# takes the way of every other object: pickled, through a pipe.
+# waits for the batch forever. So the worker moves them itself, and where that fails the batch
+# is sent as every other object: pickled, through a pipe.
 
 
 @dataclass
@@ -237,7 +237,7 @@ def handed_over(batch: Batch) -> Batch | PickledBatch:
 
 
 def received(batch: Batch | PickledBatch) -> Batch:
-    """Return the tensors of a batch; warns, once a process, where they did not fit."""
+    """Return the tensors of a batch; warns, once per process, where they did not fit."""
     if not isinstance(batch, PickledBatch):
         return batch
     warnings.warn(

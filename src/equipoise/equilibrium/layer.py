@@ -101,7 +101,10 @@ class Equilibrium(nn.Module):
         else:
             origin = last_evaluation_origin(estimator, solver)
             with torch.no_grad():
-                solution = solver.solve(f, start, *inputs, origin=origin)
+                if origin is None:
+                    solution = solver.solve(f, start, *inputs)
+                else:
+                    solution = solver.solve(f, start, *inputs, origin=origin)
                 solution = self._handled(solution, solver, f, start, inputs)
             state = solution.z
             if torch.is_grad_enabled():

@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equipoise.checkpoints import read_checkpoint, read_stored
 from equipoise.config import checks
 from equipoise.config.compose import Composition, compose, parse, plain
 from equipoise.config.overrides import Typed
-from equipoise.config.stored import Stored
+from equipoise.config.stored import Stored, read_checkpoint, read_stored
 from equipoise.errors import RunInterrupted, UserError
 from equipoise.running import folders
 from equipoise.running.folders import check_no_folder_of_hydra, run_directory
@@ -36,8 +35,8 @@ from equipoise.running.surroundings import check_surroundings, data_is_there
 if TYPE_CHECKING:
     from torch import nn
 
-    from equipoise.anytime import AnytimeCurve
-    from equipoise.training import Run
+    from equipoise.running.anytime import AnytimeCurve
+    from equipoise.running.parts import Run
 
 
 def run(*overrides: str) -> dict[str, Any]:
@@ -142,7 +141,7 @@ def execute_evaluation(composition: Composition, directory: Path) -> dict[str, A
     built = prepared(composition, directory, read_stored(path))
     curve = instantiate_curve(composition)
     checkpoint = read_checkpoint(path)
-    from equipoise import training
+    from equipoise.running import run as training
     from equipoise.running.build import open_folder
 
     open_folder(composition.config, built)
@@ -175,7 +174,8 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
         check_resumable(stored, config.trainer)
     settle_wandb_run(config, composition.typed, resumes_in_place(directory, config.ckpt_path))
     built = prepared(composition, directory, stored)
-    from equipoise import processes, training
+    from equipoise.running import processes
+    from equipoise.running import run as training
     from equipoise.running.build import open_folder
 
     open_folder(config, built)
@@ -194,7 +194,7 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
 @contextmanager
 def at_work(built: Run, purpose: str, typed: Sequence[str]) -> Iterator[None]:
     """While a run is at work: its other processes, its refusals, and at its end its W&B run."""
-    from equipoise import processes
+    from equipoise.running import processes
 
     exit_code = 1
     try:
@@ -289,6 +289,6 @@ def close_wandb(exit_code: int) -> None:
 def show_result(built: Run, metrics: dict[str, Any]) -> None:
     """Print what a run has reached, in the process that speaks to the user."""
     if built.trainer.is_global_zero:
-        from equipoise.summary import print_result
+        from equipoise.report.summary import print_result
 
         print_result(metrics, built.directory)

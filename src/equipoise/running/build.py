@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
     from equipoise.config.compose import Composition
-    from equipoise.training import Run
+    from equipoise.running.parts import Run
 
 
 OURS = ("equipoise", "lightning")
@@ -79,16 +79,17 @@ def build_run(composition: Composition, directory: Path) -> Run:
     """
     import lightning.pytorch as pl
 
-    from equipoise.callbacks.curve_state import CurveState
-    from equipoise.callbacks.estimator_state import EstimatorState
-    from equipoise.callbacks.observers import behind_one
-    from equipoise.callbacks.resumed_optimizer import ResumedOptimizer
-    from equipoise.callbacks.run_state import RandomState
-    from equipoise.callbacks.training_begun import TrainingBegun
-    from equipoise.callbacks.training_position import TrainingPosition
-    from equipoise.callbacks.unprofiled import Unprofiled
-    from equipoise.processes_without_gradients import strategy_for
-    from equipoise.training import Run
+    from equipoise.callbacks.checkpointing import EstimatorState, RandomState
+    from equipoise.callbacks.curve_rows import CurveState
+    from equipoise.callbacks.first_step import TrainingBegun
+    from equipoise.callbacks.lightning_overhead import (
+        Unprofiled,
+        grouped,
+        note_hooks_directly,
+    )
+    from equipoise.callbacks.resumption import ResumedOptimizer, TrainingPosition
+    from equipoise.running.parts import Run
+    from equipoise.running.processes import strategy_for
 
     config = plain(composition.config, resolve=True)
     machine.check_devices(config["trainer"])
@@ -98,6 +99,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     if hasattr(data, "check_model"):
         data.check_model(task.model)
     check_monitored(task, config)
+    note_hooks_directly(task)
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
@@ -105,7 +107,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     callbacks += [ResumedOptimizer(stored.get("optimizer") or {}, stored.get("schedule") or {})]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
     callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
-    around: dict[str, Any] = {"callbacks": behind_one(callbacks), "logger": loggers or False}
+    around: dict[str, Any] = {"callbacks": grouped(callbacks), "logger": loggers or False}
     if config["trainer"]["profiler"] is None:
         around["profiler"] = Unprofiled()
     around |= strategy_for(task, config["trainer"])
@@ -123,7 +125,7 @@ def checkpoint_plugins(configured: Any, always: dict[str, Any]) -> list[Any]:
     """
     from lightning.fabric.plugins import CheckpointIO
 
-    from equipoise.checkpoint_file import CheckpointFile
+    from equipoise.running.checkpoints import CheckpointFile
 
     listed = configured if isinstance(configured, list) else [configured]
     plugins = [plugin for plugin in listed if plugin is not None]

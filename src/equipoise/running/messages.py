@@ -17,7 +17,7 @@ from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.running import folders
 
 if TYPE_CHECKING:
-    from equipoise.training import Run
+    from equipoise.running.parts import Run
 
 
 LONGEST = 300
@@ -78,7 +78,7 @@ def refusals_of_run(built: Run) -> Iterator[None]:
     import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from equipoise.callbacks.training_begun import TrainingBegun
+    from equipoise.callbacks.first_step import TrainingBegun
 
     observer = built.find(TrainingBegun)
     try:

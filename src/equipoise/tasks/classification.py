@@ -39,7 +39,7 @@ class Classification(Objective):
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
         """The loss, and the accuracy of the batch beside it."""
-        logits = self(batch["image"])
+        logits = self.model(batch["image"])
         label = batch["label"]
         loss, terms = self.with_regularization(
             self._loss(logits, label), lambda z: self._loss(self.readout(z), label)
@@ -66,7 +66,7 @@ class Classification(Objective):
         return functional.cross_entropy(logits, label, label_smoothing=self.label_smoothing)
 
     def _evaluate(self, stage: str, batch: dict[str, Tensor]) -> Tensor:
-        logits: Tensor = self(batch["image"])
+        logits: Tensor = self.model(batch["image"])
         label = batch["label"]
         losses = functional.cross_entropy(logits, label, reduction="none")
         metrics = self.stage_metrics(stage)

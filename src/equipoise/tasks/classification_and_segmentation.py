@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from equipoise.equilibrium.state import State
 from equipoise.errors import UserError
+from equipoise.report.masks import mask_pictures
+from equipoise.report.page import Picture
 from equipoise.tasks.mask_loss import MaskCrossEntropy, MeanIoU
 from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
@@ -102,9 +105,9 @@ class ClassificationAndSegmentation(Objective):
         """Intersection over union of each class in the last test, for metrics.json."""
         return {"iou_per_class": self.per_class} if self.per_class else {}
 
-    def mask_samples(self) -> dict[str, Tensor]:
-        """A few test scenes as "image" (N, C, H, W) with "mask" and "prediction" (N, H, W)."""
-        return self.pictured
+    def pictures(self, folder: Path) -> list[Picture]:
+        """Draw a few test scenes with their true and predicted masks; none without a test."""
+        return mask_pictures(self.pictured, self.class_names(), folder)
 
     def class_names(self) -> list[str]:
         """The names of the masks' classes that the data tells."""

@@ -35,13 +35,6 @@ class Objective(pl.LightningModule):
         self.equilibria = [part for part in model.modules() if isinstance(part, Equilibrium)]
         self.regularized = [layer for layer in self.equilibria if layer.regularizer is not None]
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Lightning notes the hook it is in, some forty times a step; a module's way takes 4 us."""
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Tell the regularisers how far the run is; their weights follow it."""
         for layer in self.regularized:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import lightning.pytorch as pl
@@ -26,6 +27,8 @@ from equipoise.privacy import (
 from equipoise.privacy.collection.packing import count_bits
 from equipoise.privacy.collection.saved_state import read_rounds
 from equipoise.privacy.oracles.randomizer import Counts
+from equipoise.report.page import Picture
+from equipoise.report.ranges import draw_ranges
 from equipoise.tasks.range_errors import RangeErrors, range_samples
 
 Reports = Literal["packed", "counts"]
@@ -83,6 +86,7 @@ class RangeQueries(pl.LightningModule):
         self.counts: list[Counts] = []
         self.answered = np.zeros(repeats, dtype=np.int64)
         self.answers: list[RangeEstimate] = []
+        self.round_sizes: dict[str, float] = {}
         self.errors = RangeErrors()
 
     def new_survey(self) -> Survey:
@@ -172,9 +176,14 @@ class RangeQueries(pl.LightningModule):
         }
         return {**self.errors.details(), "survey": survey}
 
-    def range_samples(self) -> dict[str, Any]:
-        """What the report draws of the last test (see `range_samples.py`)."""
-        return range_samples(self.estimates()[0], self.errors, self._respondents().people)
+    def pictures(self, folder: Path) -> list[Picture]:
+        """Draw the first survey's tree and answers, and the errors of all surveys."""
+        people = self._respondents().people
+        return draw_ranges(range_samples(self.estimates()[0], self.errors, people), folder)
+
+    def epoch_notes(self) -> list[str]:
+        """The size of the round that has just been closed, for the epoch's line on the screen."""
+        return [f"{name} {mean:.0f}" for name, mean in self.round_sizes.items()]
 
     def get_extra_state(self) -> dict[str, Any]:
         """What the closed rounds have counted, and whose counts they are."""
@@ -235,9 +244,9 @@ class RangeQueries(pl.LightningModule):
             except RoundError as error:
                 raise UserError(str(error)) from error
         self.questions = []
-        told = {"cells": [len(t.counts) for t in tallies], "reports": [t.reports for t in tallies]}
-        for name, numbers in told.items():
-            mean = float(np.mean(numbers))
+        sizes = {"cells": [len(t.counts) for t in tallies], "reports": [t.reports for t in tallies]}
+        self.round_sizes = {name: float(np.mean(numbers)) for name, numbers in sizes.items()}
+        for name, mean in self.round_sizes.items():
             self.log(
                 f"round/{name}", mean, on_step=False, on_epoch=True, batch_size=1,
                 logger=bool(self.trainer.loggers),

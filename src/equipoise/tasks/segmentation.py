@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,8 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from equipoise.errors import UserError
+from equipoise.report.masks import mask_pictures
+from equipoise.report.page import Picture
 from equipoise.tasks.mask_loss import IGNORED, HardPixelCrossEntropy, MaskCrossEntropy, MeanIoU
 from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
@@ -97,9 +100,9 @@ class Segmentation(Objective):
         """Intersection over union of each class in the last test, for metrics.json."""
         return {"iou_per_class": self.per_class} if self.per_class else {}
 
-    def mask_samples(self) -> dict[str, Tensor]:
-        """A few test images (N, C, H, W) with their "mask" and "prediction" (N, H, W)."""
-        return self.pictured
+    def pictures(self, folder: Path) -> list[Picture]:
+        """Draw a few test images with their true and predicted masks; none without a test."""
+        return mask_pictures(self.pictured, self.class_names(), folder)
 
     def class_names(self) -> list[str]:
         """The names of the classes that the data tells; numbers where it tells none."""
@@ -171,4 +174,4 @@ def iou_by_name(metrics: Any, names: Sequence[str]) -> dict[str, float | None]:
 def named_classes(task: Objective) -> list[str]:
     """The names of the classes that the data module of the task's trainer knows."""
     data = getattr(task.trainer, "datamodule", None)
-    return list(getattr(data, "classes", []))
+    return list(getattr(data, "class_names", []))

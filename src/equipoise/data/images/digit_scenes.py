@@ -39,7 +39,7 @@ class DigitScenes(ImageDataModule):
     """Grey images (1, canvas, canvas) of one to three digits, and masks: digit + 1, background 0.
 
     The scenes of a split are drawn from that split of the bundled digits, so that no digit occurs
-    in two of them: `train_scenes` of them for training, one a digit for validation and test. All
+    in two of them: `train_scenes` of them for training, one per digit for validation and test. All
     is a pure function of `seed`. A batch is {"image" (B, 1, canvas, canvas), "mask" int64
     (B, canvas, canvas), "index" (B,)}. `mask_classes` is how many outputs the network has for them.
     """

@@ -1,4 +1,4 @@
-"""Labelled images that are still compressed: one folder a class, or a table of the hub."""
+"""Labelled images that are still compressed: one folder per class, or a table of the hub."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class ImageTable:
         return Path(image["path"]).read_bytes() if contents is None else bytes(contents)
 
     def refuse_other_classes(self, classes: int, whole: bool) -> None:
-        """Raise UserError unless the labels are those of so many classes.
+        """Raise UserError unless the labels are those of `classes` classes.
 
         Of labels without names only a whole training split (`whole`) has to show them all.
         """

@@ -25,8 +25,8 @@ class MaskedImages:
 
     Without augmentation images are whole: padded below and on the right to one size, that of the
     largest of the batch rounded up to `multiple`; the padding is black before normalisation and
-    does not count (class 255). With `passes` above 1 an epoch holds each image so many times, each
-    time with another crop.
+    does not count (class 255). An epoch holds each image `passes` times, each time with another
+    crop.
     """
 
     source: MaskedFiles

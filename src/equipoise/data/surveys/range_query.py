@@ -37,12 +37,12 @@ PEOPLE, QUERIES = 0, 1  # what a stream of random numbers is for
 class RangeQuery(LightningDataModule):
     """People with one or several integer attributes, and range queries with their true answers.
 
-    path: a csv or parquet file, a row a person, or None for `users` (None: 100,000) draws from
-    `distribution`. encoding: of a csv file, None for what its byte order mark says, else UTF-8.
-    columns: the attributes. domain: how many values each has, or all have; None:
-    1024 where values are drawn or binned, else one more than the greatest. limits: [low, high] for
-    each column that is to be binned, None for the others. users of a file: so many rows of it,
-    drawn by the seed. queries: so many ranges with random ends, and as many of each of `volumes`.
+    path: a csv or parquet file with one row per person, or None for `users` (None: 100,000) draws
+    from `distribution`. encoding: of a csv file; None: by its byte order mark, else UTF-8.
+    columns: the attributes. domain: how many values each has, or all have; None: 1024 where values
+    are drawn or binned, else one more than the greatest. limits: [low, high] for each column that
+    is to be binned, None for the others. users: how many people; of a file's, drawn by the seed.
+    queries: how many ranges with random ends, and how many of each of `volumes`.
 
     A training batch is a block of the people who answer in the current round (`SurveyGroups`),
     batch_size of each repetition; the task says with `divide` who answers when. Nobody is in two
@@ -107,7 +107,7 @@ class RangeQuery(LightningDataModule):
         self.groups = SurveyGroups(self.people.values, groups, rounds, self.batch_size)
 
     def train_dataloader(self) -> BatchLoader:
-        """Return the blocks of people, a round an epoch."""
+        """Return the blocks of people, one round per epoch."""
         if self.groups is None:
             raise RuntimeError("divide tells first who answers in which round")
         indices = BlockIndices(len(self.groups), shard_of(self))

@@ -56,7 +56,7 @@ class CopySequences:
 class CopyMemory(SequenceDataModule, SplitDataModule):
     """Sequences with a delay of `length`, drawn by the seed, each whole in one segment.
 
-    Without a memory of the symbols the best loss is 10 ln 8 / (length + 20) nats a token.
+    Without a memory of the symbols the best loss is 10 ln 8 / (length + 20) nats per token.
     """
 
     length: int = 100
@@ -79,7 +79,7 @@ class CopyMemory(SequenceDataModule, SplitDataModule):
 
     @property
     def memoryless_loss(self) -> float:
-        """The loss, in nats a token, of a model that knows everything but the symbols."""
+        """The loss, in nats per token, of a model that knows everything but the symbols."""
         return REMEMBERED * math.log(SYMBOLS) / (self.length + 2 * REMEMBERED)
 
     def inspect(self) -> dict[str, Any]:

@@ -37,8 +37,8 @@ class TextFolder(TextDataModule):
     Without train.txt the files, in the order of their names, are one text, whose last parts are
     `val_fraction` and `test_fraction` of the characters. Without a test.txt test is validation,
     without a valid.txt the end of the training text is held out. unit: what a token is.
-    word_limit: keep so many of the most frequent words (None: all). subwords: how many parts byte-
-    pair encoding learns.
+    word_limit: how many of the most frequent words are kept (None: all). subwords: how many parts
+    byte-pair encoding learns.
     """
 
     path: str | None = None

@@ -78,7 +78,7 @@ class Words:
 
     @classmethod
     def of(cls, text: str, limit: int | None = None) -> Words:
-        """The vocabulary of a training text; `limit` keeps so many of the most frequent words."""
+        """The vocabulary of a training text: its `limit` most frequent words, or all."""
         counts: Counter[str] = Counter()
         for line in lines(text):
             counts.update(line.split())

@@ -30,7 +30,7 @@ HUB_SPLITS: dict[SplitName, str] = {"train": "train", "val": "validation", "test
 
 @dataclass(kw_only=True, eq=False)
 class WikiText(TextDataModule):
-    """Articles of Wikipedia, tokenised as published, a word or the end of a line a token.
+    """Articles of Wikipedia, tokenised as published: each word and each end of a line is a token.
 
     path: a dataset of the hub, a folder with wiki.{train,valid,test}.tokens, or a folder of its
     parquet files. configuration: which one the hub shall give, "wikitext-103-v1" or
@@ -66,7 +66,7 @@ def words_of_files(files: SplitFiles, _stamp: Stamp) -> Corpus:
 
 @lru_cache(maxsize=1)
 def hub_corpus(path: str, configuration: str | None) -> Corpus:
-    """Return the corpus of a dataset with a column text, a row a line; the latest one is kept."""
+    """Return the corpus of a dataset with one line of text per row; the latest one is kept."""
     tables = load_configuration(path, configuration) if configuration else open_splits(path)
     texts = {name: _text(tables, HUB_SPLITS[name], path) for name in SPLITS}
     places = tuple(Path(path) / HUB_SPLITS[name] for name in SPLITS)

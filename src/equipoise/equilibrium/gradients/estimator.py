@@ -71,8 +71,11 @@ def last_evaluation_origin(estimator: GradientEstimator, solver: Solver) -> Orig
 
     With tol = 0 f may talk to other processes (see `Equilibrium`), which then all have to evaluate
     it equally often, whatever each of them finds; so among several no graph is kept there. Nor is
-    it while a CUDA graph is captured, where the host can't wait for the device.
+    it while a CUDA graph is captured, where the host can't wait for the device, nor by a solver
+    with a `solve(f, z0, *inputs)` of its own.
     """
+    if type(solver).solve is not Solver.solve:
+        return None
     if not torch.is_grad_enabled() or not isinstance(estimator, StartsAtSolution):
         return None
     if transformed() or _captured() or (solver.tol == 0 and _several_processes()):

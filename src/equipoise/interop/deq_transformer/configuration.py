@@ -24,7 +24,7 @@ from equipoise.interop.published_solvers import (
 from equipoise.interop.published_weights import same
 
 NAME = "DEQ-Transformer"
-TELLING = ("word_emb.emb_layers.0.weight", "inject_conv.weight", "func.dec_attn.r_w_bias")
+DISTINCTIVE = ("word_emb.emb_layers.0.weight", "inject_conv.weight", "func.dec_attn.r_w_bias")
 UNLIMITED_WINDOW = 1000
 """What the published code makes of a local_size of 0."""
 
@@ -37,7 +37,7 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
     configuration asks for do not hold.
     """
     published = PublishedConfiguration(config, NAME)
-    for name in TELLING:
+    for name in DISTINCTIVE:
         if name not in weights:
             raise DoesNotFit(f"the weights have no '{name}', so they are not a published {NAME}'s")
     tables = _numbered(weights, "word_emb.emb_layers")

@@ -1,0 +1,212 @@
+"""The checkpoint files of a run, and what they hold beside weights and optimiser.
+
+Files: the last one and the best. Contents: torch's random state and what a gradient estimator has
+learnt.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from equipoise.callbacks.gradient_schedule import GradientSchedule
+from equipoise.callbacks.lightning_overhead import Observer, every_callback
+from equipoise.equilibrium.layer import equilibrium_layers
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, which forgets the best score where the folder has another name.
+
+    Here it is kept, with the file: that of the new folder where the old one was moved there, else a
+    copy of the one beside the checkpoint that is resumed. Without such a file the score counts no
+    more, with a warning. A checkpoint of the weights alone (`save_weights_only`) also tells the
+    phase of the gradient schedule, which its evaluation needs.
+    """
+
+    resumed_beside: Path | None = None
+    first_process: bool = True
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note where the checkpoint lies."""
+        if trainer.ckpt_path is not None:
+            self.resumed_beside = Path(trainer.ckpt_path).parent
+        self.first_process = trainer.is_global_zero
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the scores, under the names that their files have in the present folder."""
+        moved = {**state_dict, "dirpath": self.dirpath}
+        scores = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
+        for path in state_dict["best_k_models"]:
+            self._bring(path)
+        moved["best_k_models"] = scores
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            moved[name] = self._here(state_dict[name])
+        if self.monitor is not None and not all(Path(path).is_file() for path in scores):
+            warnings.warn(
+                f"the best checkpoint of the resumed run is not in {self.dirpath} any more: the "
+                "best of what is trained from now on is kept",
+                stacklevel=2,
+            )
+            return
+        super().load_state_dict(moved)
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        if not self.save_weights_only:
+            super()._save_checkpoint(trainer, filepath)
+            return
+        module = trainer.lightning_module
+        added = [c for c in every_callback(trainer) if isinstance(c, GradientSchedule)]
+        saved_by_module = module.on_save_checkpoint
+
+        def with_phase(checkpoint: dict[str, Any]) -> None:
+            saved_by_module(checkpoint)
+            for schedule in added:
+                schedule.on_save_checkpoint(trainer, module, checkpoint)
+
+        # Lightning asks no callback for such a file.
+        module.on_save_checkpoint = with_phase  # type: ignore[method-assign]
+        try:
+            super()._save_checkpoint(trainer, filepath)
+        finally:
+            del module.on_save_checkpoint
+
+    def _here(self, path: str) -> str:
+        """The path of the same file name in the present folder."""
+        return str(Path(str(self.dirpath)) / Path(path).name) if path else ""
+
+    def _bring(self, path: str) -> None:
+        """Copy a file that only the earlier folder has; several processes share what one copies."""
+        target = Path(self._here(path))
+        beside = (self.resumed_beside or target.parent) / target.name
+        source = next((file for file in (Path(path), beside) if file.is_file()), None)
+        if target.is_file() or source is None or not self.first_process:
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.partial")
+        shutil.copyfile(source, partial)
+        os.replace(partial, target)
+
+
+class BestCheckpoint(RunCheckpoint):
+    """A RunCheckpoint with save_top_k=1, whose file an equally good epoch replaces too.
+
+    A small validation split gives many epochs the same accuracy, and the first of them, which
+    Lightning would keep, has been trained least. Where an epoch was cut short before its
+    validation, the metric of the one before says nothing of the present weights and is passed over.
+    """
+
+    validated_step: int | None = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note of which weights the metric is, then do as always."""
+        if not trainer.sanity_checking:
+            self.validated_step = trainer.global_step
+        super().on_validation_end(trainer, pl_module)
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Whether the monitored value is the best so far, or equals it."""
+        if super().check_monitor_top_k(trainer, current):
+            return True
+        return current is not None and bool(current == self.best_model_score)
+
+    def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Any]) -> None:
+        of_validation = str(self.monitor).startswith("val/") and trainer.enable_validation
+        if not of_validation or self.validated_step == trainer.global_step:
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+
+
+class RandomState(Observer):
+    """Saves torch's random state, and restores it when training resumes.
+
+    Data order and augmentation are functions of (seed, epoch, sample); what is left to the global
+    generator is what the model draws, so a resumed run on one device repeats the same bits. With
+    several processes each gets a stream of its own from the saved one.
+    """
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The CPU generator's state, and that of every CUDA device."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until training starts; building the loops may still draw numbers."""
+        self.loaded = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the generators back where the checkpoint left them."""
+        if self.loaded is None:
+            return
+        torch.set_rng_state(self.loaded["cpu"].cpu())
+        if trainer.global_rank > 0:
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
+        elif len(self.loaded["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([state.cpu() for state in self.loaded["cuda"]])
+        self.loaded = None
+
+
+KEY = "gradient_estimators"
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """An estimator with a state, such as `Auto`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        ...
+
+
+class EstimatorState(Observer):
+    """Saves the states of the estimators in force, and restores them when training resumes.
+
+    Estimators are no modules, so that they can be replaced on a live layer, and the weights'
+    state dict does not hold them. One that is not in force when the checkpoint is saved, in another
+    phase of a gradient schedule, starts afresh.
+    """
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, dict[str, Any]] = {}
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the state of every layer's estimator that has one."""
+        states = {name: e.state_dict() for name, e in _remembering(pl_module).items()}
+        if states:
+            checkpoint[KEY] = states
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the states until the schedule has put its estimators in force."""
+        self.loaded = checkpoint.get(KEY, {})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand each estimator its state."""
+        for name, estimator in _remembering(pl_module).items():
+            if name in self.loaded:
+                estimator.load_state_dict(self.loaded[name])
+        self.loaded = {}
+
+
+def _remembering(module: LightningModule) -> dict[str, Remembering]:
+    """The estimators with a state by the names of their layers."""
+    named = {name: layer.gradient for name, layer in equilibrium_layers(module).items()}
+    return {name: e for name, e in named.items() if isinstance(e, Remembering)}

@@ -1,0 +1,174 @@
+"""The callback that draws the report of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from equipoise.callbacks.lightning_overhead import Observer
+from equipoise.equilibrium.layer import equilibrium_layers
+from equipoise.report.convergence import NAME, Trace, TraceRecorder, draw_trace
+from equipoise.report.curves import CurveFile, plots
+from equipoise.report.page import Picture, page
+from equipoise.report.plot import Plot
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A task that draws its last test itself."""
+
+    def pictures(self, folder: Path) -> Sequence[Picture]:
+        """Write PNG files into the folder and say what they show; nothing without a test."""
+        ...
+
+
+class RunReport(Observer):
+    """Write pictures of the curve and an `index.html` that shows them into `dirpath`.
+
+    The curves are read from the metrics.csv of the run's CSVLogger. The residual against the
+    iteration is that of the first test batch, whose solves are told to keep their trace. A task
+    that is `Pictured` adds pictures of its own. The report is written at the end of fit and test
+    from what the trainer knows; `write` then does it with the whole metrics.json dictionary. A
+    picture whose data has not changed is not drawn again.
+    """
+
+    def __init__(self, dirpath: str | Path) -> None:
+        self.dirpath = Path(dirpath)
+        self.curve_path: Path | None = None
+        self.elsewhere: list[str] = []
+        self.tolerance: float | None = None
+        self.stop = ""
+        self.recorder: TraceRecorder | None = None
+        self.traces: list[Trace] = []
+        self.of_task: list[Picture] = []
+        self.added: list[Picture] = []
+        self.drawn: dict[str, Plot | Trace] = {}
+        self.is_first_process = True
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find out where the curve is kept and which tolerance the solvers have."""
+        self.is_first_process = trainer.is_global_zero
+        self.elsewhere = [_place(logger) for logger in trainer.loggers]
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger):
+                self.curve_path = Path(logger.log_dir) / "metrics.csv"
+        for layer in equilibrium_layers(pl_module).values():
+            self.tolerance, self.stop = layer.solver.tol, layer.solver.stop
+
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Have the solves of the first batch recorded."""
+        if batch_idx == 0 and dataloader_idx == 0:
+            self.recorder = TraceRecorder(equilibrium_layers(pl_module))
+            self.recorder.start()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take the recording and put the solvers back."""
+        if self.recorder is not None:
+            self.traces = self.recorder.stop()
+            self.recorder = None
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Put the solvers back where a recording was cut short."""
+        if self.recorder is not None:
+            self.recorder.restore()
+            self.recorder = None
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the report of the training."""
+        self.write(_known(trainer, pl_module))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the report with the test."""
+        if self.is_first_process and isinstance(pl_module, Pictured):
+            self.of_task = list(pl_module.pictures(self.dirpath))
+        self.write(_known(trainer, pl_module))
+
+    def write(self, metrics: Mapping[str, Any]) -> None:
+        """Write the report; `metrics` is the dictionary of metrics.json or a part of it.
+
+        Only the first process writes. Runs without equilibrium layers have no pictures of solves;
+        without a CSVLogger the page says where the curves are.
+        """
+        if not self.is_first_process:
+            return
+        self.dirpath.mkdir(parents=True, exist_ok=True)
+        pictures = [*self.added, *self.of_task, *self._draw_curves(), *self._draw_traces()]
+        html = page(metrics, pictures, self.dirpath, self._note())
+        (self.dirpath / "index.html").write_text(html, encoding="utf-8")
+
+    def add(self, picture: Picture) -> None:
+        """Have the page show a file that someone else has drawn into the folder."""
+        if picture not in self.added:
+            self.added.append(picture)
+
+    def _draw_curves(self) -> list[Picture]:
+        pictures = []
+        for plot in plots(CurveFile(self.curve_path), self.tolerance, self.stop):
+            if self.drawn.get(plot.name) != plot:
+                plot.draw(self.dirpath)
+                self.drawn[plot.name] = plot
+            pictures.append(Picture(f"{plot.name}.png", plot.caption))
+        return pictures
+
+    def _draw_traces(self) -> list[Picture]:
+        pictures = []
+        for number, trace in enumerate(self.traces):
+            name = NAME if number == 0 else f"{NAME}_{number + 1}"
+            if self.drawn.get(name) is not trace:
+                draw_trace(trace, self.dirpath / f"{name}.png")
+                self.drawn[name] = trace
+            caption = f"Residual after each evaluation, first test samples, layer {trace.layer}."
+            pictures.append(Picture(f"{name}.png", caption))
+        return pictures
+
+    def _note(self) -> str:
+        if self.curve_path is not None:
+            return ""
+        if not self.elsewhere:
+            return "No logger was active, so no curve of this run was kept."
+        return f"The curves of this run are kept by {', '.join(self.elsewhere)}."
+
+
+def _place(logger: Logger) -> str:
+    """Name a logger and where it writes."""
+    where = logger.log_dir or logger.save_dir
+    name = type(logger).__name__
+    return f"{name} in {where}" if where else name
+
+
+def _known(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+    """Return what the trainer alone knows of metrics.json."""
+    known: dict[str, Any] = {
+        "model": type(getattr(module, "model", module)).__name__,
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+    }
+    for stage in ("test", "val"):
+        known[stage] = {
+            name.removeprefix(f"{stage}/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(f"{stage}/")
+        }
+    return known

@@ -1,0 +1,122 @@
+"""How a run writes, reads and loads its checkpoint files: whole or not at all, never in silence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from torch import nn
+
+from equipoise.config.stored import read_content
+from equipoise.errors import RunFailed, UserError
+
+
+class CheckpointNotSaved(RunFailed):
+    """A checkpoint could not be written; the one that was there before is as it was."""
+
+
+class CheckpointFile(CheckpointIO):
+    """Writes a file beside the target, syncs it, and renames it over the target.
+
+    So there is the old checkpoint or the new one at every moment, also when the process is killed
+    or the machine stops. `always` is added to every checkpoint, also to one of the weights alone.
+    The file that is not finished is called like the target with ".partial" behind.
+
+    Raises CheckpointNotSaved with the cause where that fails.
+    """
+
+    def __init__(self, always: dict[str, Any] | None = None) -> None:
+        self.always = always or {}
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write the checkpoint."""
+        target = Path(path)
+        partial = target.with_name(f"{target.name}.partial")
+        content = {**checkpoint, **self.always}
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(partial, target, lambda file: torch.save(content, file))
+        except (OSError, RuntimeError) as error:
+            raise CheckpointNotSaved(
+                f"the checkpoint {target} could not be saved: {_cause(error)}; make room or "
+                "write permission there, or name another folder with run_dir="
+            ) from error
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read plain data onto the CPU; raises UserError where the file is damaged."""
+        content: dict[str, Any] = read_content(Path(path))
+        return content
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove the file, if it is there."""
+        Path(path).unlink(missing_ok=True)
+
+
+def write_whole(partial: Path, target: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Let `write` fill the partial file, and rename it once it is on the disk."""
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    except BaseException:
+        if partial.is_file():
+            partial.unlink()
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name itself written, where the system can open a folder."""
+    if os.name != "posix":
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _cause(error: BaseException) -> str:
+    """What the system says, such as "No space left on device"; torch hides it behind its own."""
+    while error.__context__ is not None and not isinstance(error, OSError):
+        error = error.__context__
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.strip().splitlines()[0].rstrip(".")
+
+
+def load_weights(task: nn.Module, state: Mapping[str, Any]) -> None:
+    """Load all weights and buffers; what only training draws from may differ.
+
+    Counters of random numbers (`_extra_state`) belong to the jitter and the regulariser, which an
+    evaluation may have been given or spared. Raises UserError where the weights are those of
+    another network.
+    """
+    ours = task.state_dict()
+    resized = [n for n, w in ours.items() if n in state and _shape(w) != _shape(state[n])]
+    if resized:
+        raise UserError(
+            f"the weights of the checkpoint do not fit this network, first at {resized[0]} "
+            f"({_shape(state[resized[0]])} there, {_shape(ours[resized[0]])} here): leave out the "
+            "task, model and sizes that were typed, or give those of the run that wrote it"
+        )
+    keys = task.load_state_dict(state, strict=False)
+    unfit = [*keys.missing_keys, *keys.unexpected_keys]
+    if wrong := [name for name in unfit if not name.endswith("_extra_state")]:
+        raise UserError(
+            f"the checkpoint is one of another network, which differs at {', '.join(wrong[:3])}: "
+            "leave out the task and model that were typed, or give those of the run that wrote it"
+        )
+
+
+def _shape(value: Any) -> list[int] | None:
+    return list(value.shape) if hasattr(value, "shape") else None

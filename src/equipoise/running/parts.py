@@ -1,0 +1,94 @@
+"""A built run, and what its task and its callbacks may offer to it.
+
+Nothing that carries out a run knows one kind of task or of callback: it asks every one of them for
+these, and takes what it gets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import lightning.pytorch as pl
+
+from equipoise.callbacks.lightning_overhead import every_callback, find_callback
+from equipoise.report.page import Picture
+
+CallbackType = TypeVar("CallbackType", bound=pl.Callback)
+
+
+@dataclass
+class Run:
+    """One run: its parts, its folder, and the names that metrics.json shall show."""
+
+    data: pl.LightningDataModule
+    task: pl.LightningModule
+    trainer: pl.Trainer
+    directory: Path
+    choices: dict[str, str]
+    seed: int
+    config: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def callbacks(self) -> list[pl.Callback]:
+        """All callbacks of the trainer, in their order."""
+        return every_callback(self.trainer)
+
+    def find(self, kind: type[CallbackType]) -> CallbackType | None:
+        """The first callback of a class."""
+        return find_callback(self.trainer, kind)
+
+
+@runtime_checkable
+class Detailed(Protocol):
+    """A task that has more to tell about its last test than its logged metrics."""
+
+    def details(self) -> dict[str, Any]:
+        """Per-class values and the like, for `details` in metrics.json."""
+        ...
+
+
+@runtime_checkable
+class Summarizing(Protocol):
+    """A callback that adds to metrics.json."""
+
+    def summary(self) -> Mapping[str, Any]:
+        """Entries by key: `train`, `solver_stats` or `gradient_stats`, others below `details`."""
+        ...
+
+
+@runtime_checkable
+class Restoring(Protocol):
+    """A callback that changes the layers, and can change them back for the weights of a file."""
+
+    def restore(
+        self, module: pl.LightningModule, checkpoint: Mapping[str, Any], config: Mapping[str, Any]
+    ) -> None:
+        """Put the module into the state that the checkpoint was saved in; config: the run's."""
+        ...
+
+
+@runtime_checkable
+class Saving(Protocol):
+    """A callback that saves the run where it is interrupted."""
+
+    last_checkpoint: Path
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A callback that shows the run on a page."""
+
+    dirpath: Path
+
+    def add(self, picture: Picture) -> None:
+        """Have the page show a file that someone else has drawn into the folder."""
+        ...
+
+    def write(self, metrics: Mapping[str, Any]) -> None:
+        """Write the page with the dictionary of metrics.json."""
+        ...

@@ -1,0 +1,202 @@
+"""The processes of one run: the first one decides, the others are told and decide nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+from equipoise.config.about import about
+
+START = (
+    "import json, sys; told = json.load(sys.stdin); sys.path[:] = told['path']; "
+    "from equipoise.commands import join; join(told)"
+)
+GRACE = 30.0
+"""Seconds in which the others may end by themselves, and the first notice that one has failed."""
+LOOK_EVERY = 1.0
+ADDRESSES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+
+
+class ToldProcesses(_SubprocessScriptLauncher):
+    """Lightning's launcher, whose processes are told the very job and folder of the first one.
+
+    Lightning would start the command line, or the user's program, once more in each of them: a
+    multirun would begin anew, and a new folder would be chosen.
+
+    told: what `commands.join` needs, as plain containers.
+    """
+
+    def __init__(self, replaced: _SubprocessScriptLauncher, told: dict[str, Any]) -> None:
+        super().__init__(replaced.cluster_environment, replaced.num_processes, replaced.num_nodes)
+        self.told = told
+        self.ended = threading.Event()
+
+    def launch(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        trainer: Trainer | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Start the other processes, once, and call the function."""
+        environment = self.cluster_environment
+        environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if not environment.creates_processes_externally:
+            self._call_children_scripts()
+            threading.Thread(target=self._watch, name="process-watch", daemon=True).start()
+        _set_num_threads_if_needed(self.num_processes)
+        return function(*args, **kwargs)
+
+    def _call_children_scripts(self) -> None:
+        self._check_can_spawn_children()
+        environment = self.cluster_environment
+        os.environ.update(
+            MASTER_ADDR=environment.main_address,
+            MASTER_PORT=str(environment.main_port),
+            NODE_RANK=str(environment.node_rank()),
+            LOCAL_RANK=str(environment.local_rank()),
+            WORLD_SIZE=str(self.num_processes * self.num_nodes),
+        )
+        self.procs = [self._start(rank) for rank in range(1, self.num_processes)]
+
+    def _start(self, local_rank: int) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", START],
+            env={**os.environ, "LOCAL_RANK": str(local_rank), "PYTHONPATH": path_of_python()},
+            stdin=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdin is not None
+        with process.stdin:
+            json.dump(self.told, process.stdin)
+        return process
+
+    def _watch(self) -> None:
+        """End all where one has failed and the first, waiting for it, does not notice."""
+        while not self.ended.wait(LOOK_EVERY):
+            if any(process.poll() for process in self.procs):
+                if not self.ended.wait(GRACE):
+                    self.kill(signal.SIGKILL)
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return
+
+    def close(self) -> None:
+        """Wait for the others, which end with their part; what still runs then is killed."""
+        self.ended.set()
+        for process in self.procs:
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def telling(
+    trainer: Trainer, purpose: str, typed: Sequence[str], directory: Path
+) -> Iterator[None]:
+    """While a run is at work: its other processes get its overrides and its folder, in words.
+
+    purpose: train or evaluate. Afterwards nothing of the process group is left, so that the next
+    job of a multirun can make its own.
+    """
+    before = {name: os.environ.get(name) for name in ADDRESSES}
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        told = {"purpose": purpose, "typed": list(typed), "directory": str(directory)}
+        trainer.strategy._launcher = ToldProcesses(launcher, {**told, "path": sys.path})
+    try:
+        yield
+    finally:
+        close(trainer.strategy.launcher)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({} if value is None else {name: value})
+
+
+def close(launcher: Any) -> None:
+    """Leave the process group, and wait for the processes that were started."""
+    if not isinstance(launcher, ToldProcesses):
+        return
+    if launcher.procs and sys.exc_info()[0] is not None:
+        launcher.kill(signal.SIGTERM)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    launcher.close()
+
+
+def path_of_python() -> str:
+    """The folders that this process imports from."""
+    return os.pathsep.join(entry for entry in sys.path if entry)
+
+
+def say_global_batch(config: Mapping[str, Any], trainer: Trainer) -> None:
+    """Print of how many samples an optimiser step consists, where it is not `task.batch_size`.
+
+    Where the recipe says for how many processes its batch was published, that is named too.
+    """
+    size, parts = config["task"].get("batch_size"), trainer.accumulate_grad_batches
+    if size is None or not about(config["model"], "weights", True):
+        return
+    published = (config.get("recipe") or {}).get("published") or {}
+    line = global_batch(int(size), trainer.world_size, int(parts), published)
+    if line:
+        print(line)
+
+
+def global_batch(size: int, processes: int, parts: int, published: Mapping[str, int]) -> str:
+    """The line of `say_global_batch`; empty where there is nothing to say.
+
+    published: `batch_size`, of all processes together, and `processes`.
+    """
+    if processes * parts == 1:
+        return ""
+    factors = [f"task.batch_size={size}"]
+    factors += [f"{processes} processes"] if processes > 1 else []
+    factors += [f"{parts} accumulated batches"] if parts > 1 else []
+    total = size * processes * parts
+    line = f"global batch: {' x '.join(factors)} = {total} samples a step"
+    meant = published.get("batch_size")
+    if not meant:
+        return line
+    line += f"; the recipe was published with {meant}"
+    if published.get("processes"):
+        line += f" on {published['processes']} processes"
+    fitting = meant % (processes * parts) == 0 and total != meant
+    return line + (
+        f", which is task.batch_size={meant // (processes * parts)} here" if fitting else ""
+    )
+
+
+class ProcessesWithoutGradients(DDPStrategy):
+    """The process group and the launcher of DDP, without the wrapper that averages gradients.
+
+    torch's DistributedDataParallel refuses a module that has no parameter with a gradient.
+    """
+
+    def configure_ddp(self) -> None:
+        """Leave the module as it is."""
+
+
+def strategy_for(task: LightningModule, trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """The strategy to put in place of a trainer's DDP, where the task has nothing to average."""
+    if any(parameter.requires_grad for parameter in task.parameters()):
+        return {}
+    typed, devices = trainer.get("strategy"), trainer.get("devices")
+    several = (isinstance(devices, int) and devices > 1) or trainer.get("num_nodes", 1) > 1
+    replaced = typed == "ddp" or (typed == "auto" and several)
+    return {"strategy": ProcessesWithoutGradients()} if replaced else {}

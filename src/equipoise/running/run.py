@@ -1,0 +1,135 @@
+"""Run the built parts: fit, test with the best weights, and collect what was reached.
+
+Everything here works on objects; where they come from is the affair of `api.py`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from equipoise.callbacks.progress import early_end
+from equipoise.config.stored import finished_epochs, read_checkpoint
+from equipoise.equilibrium import NotConvergedError
+from equipoise.errors import RunFailed, RunInterrupted
+from equipoise.running.anytime import AnytimeCurve, trace_anytime
+from equipoise.running.checkpoints import load_weights
+from equipoise.running.interrupts import Stopped, stoppable
+from equipoise.running.parts import Restoring, Run, Saving
+from equipoise.running.results import Results, write_results
+
+
+def fit_and_test(
+    run: Run, resume_from: str | None, resumed_at: int | None = None
+) -> dict[str, Any]:
+    """Train (from a checkpoint where one is given), test the best weights, write metrics.json.
+
+    resumed_at: the step of that checkpoint, which a run in its own folder soon replaces. Raises
+    what stopped the run.
+    """
+    results = Results()
+    with recorded(run, results, lambda: interruption(run, results)) as metrics:
+        try:
+            run.trainer.fit(run.task, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
+            results.details["ended_by"] = ended_by(run.trainer)
+        finally:
+            results.note_training(run)
+        if results.steps == resumed_at:
+            warnings.warn(
+                f"nothing was left to train after step {results.steps}: to go on for longer, "
+                "type a larger trainer.max_epochs or trainer.max_steps",
+                stacklevel=2,
+            )
+        if (best := best_checkpoint(run.trainer)) is not None:
+            restore(run, read_checkpoint(best))
+            results.details["tested_checkpoint"] = best.name
+        test(run, results)
+    return metrics
+
+
+def evaluate(
+    run: Run, checkpoint: dict[str, Any], curve: AnytimeCurve | None = None
+) -> dict[str, Any]:
+    """Test the weights of a checkpoint, then every budget of the curve, and write metrics.json.
+
+    Raises RunInterrupted on Ctrl-C; what was measured before it is kept.
+    """
+    results = Results(epochs=finished_epochs(checkpoint), steps=int(checkpoint["global_step"]))
+    sentence = f"Interrupted; what was measured is in {run.directory}"
+    with recorded(run, results, lambda: sentence) as metrics:
+        test(run, results)
+        if curve is not None:
+            trace_anytime(run, curve, results)
+    return metrics
+
+
+@contextmanager
+def recorded(
+    run: Run, results: Results, interruption: Callable[[], str]
+) -> Iterator[dict[str, Any]]:
+    """Write metrics.json however the block ends; what is yielded is its dictionary afterwards.
+
+    Its status is completed, interrupted or failed. interruption: what to say of a block that a
+    signal has ended. Raises what stopped the block.
+    """
+    status, metrics = "failed", dict[str, Any]()
+    try:
+        with stoppable():
+            yield metrics
+        status = "completed"
+    except RunInterrupted:
+        status = "interrupted"
+        raise
+    except (Stopped, SystemExit) as stop:  # the latter is Lightning's answer to KeyboardInterrupt
+        status = "interrupted"
+        raise RunInterrupted(interruption()) from stop
+    except NotConvergedError as error:
+        raise RunFailed(f"{error}; equilibrium.on_failure=warn goes on all the same") from error
+    finally:
+        metrics |= results.as_metrics(run, status)
+        if run.trainer.is_global_zero:
+            write_results(run, metrics)
+
+
+def ended_by(trainer: pl.Trainer) -> str:
+    """What ended a training that went to its end: max_time, early_stopping, steps or epochs."""
+    if trainer.should_stop:
+        return early_end(trainer) or "a callback"
+    return "steps" if 0 <= trainer.max_steps <= trainer.global_step else "epochs"
+
+
+def interruption(run: Run, results: Results) -> str:
+    """The sentence of a run that was stopped at once, with a checkpoint only where there is one."""
+    saved = next((c.last_checkpoint for c in run.callbacks if isinstance(c, Saving)), None)
+    if "ended_by" in results.details:
+        where = f"Interrupted in the test, after all {results.steps} steps of the training"
+        advice = "test it with evaluate.py ckpt_path="
+    else:
+        where = f"Interrupted at once, after step {results.steps}"
+        advice = "continue from the last one that was saved with ckpt_path="
+    return f"{where}; {advice}{saved}" if saved and saved.is_file() else f"{where}; none was saved"
+
+
+def test(run: Run, results: Results) -> None:
+    """One pass over the test split."""
+    run.trainer.test(run.task, datamodule=run.data, verbose=False)
+    results.note_test(run)
+
+
+def restore(run: Run, checkpoint: Mapping[str, Any]) -> None:
+    """Load the weights of a checkpoint, and put the layers into the state they were trained in."""
+    load_weights(run.task, checkpoint["state_dict"])
+    for callback in run.callbacks:
+        if isinstance(callback, Restoring):
+            callback.restore(run.task, checkpoint, run.config)
+
+
+def best_checkpoint(trainer: pl.Trainer) -> Path | None:
+    """best.ckpt where this run wrote one; a resumed run that ended at once has not."""
+    paths = [Path(str(getattr(c, "best_model_path", ""))) for c in trainer.checkpoint_callbacks]
+    return next((path for path in paths if path.name == "best.ckpt" and path.is_file()), None)

@@ -1,0 +1,127 @@
+"""Checkpoint files are whole or not there, and whatever goes wrong is said."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from equipoise.config.stored import read_content
+from equipoise.errors import UserError
+from equipoise.running.checkpoints import CheckpointFile, CheckpointNotSaved
+
+CONTENT = {"state_dict": {"w": torch.arange(40.0)}, "epoch": 3}
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """The system refuses to write more: as on a full disk, an OSError in the middle of a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_was_saved_is_read_and_carries_what_every_checkpoint_carries(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    files = CheckpointFile({"config": {"seed": 1}})
+    files.save_checkpoint(CONTENT, path)
+    read = files.load_checkpoint(path)
+    assert torch.equal(read["state_dict"]["w"], CONTENT["state_dict"]["w"])
+    assert (read["epoch"], read["config"]) == (3, {"seed": 1})
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_failed_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(CheckpointNotSaved, match=r"could not be saved: (Not a directory|File exi)"):
+        CheckpointFile().save_checkpoint(CONTENT, tmp_path / "file" / "last.ckpt")
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    CheckpointFile().save_checkpoint(CONTENT, path)
+    before = path.read_bytes()
+    large = {"state_dict": {"w": torch.zeros(100_000)}}
+    with (
+        files_no_larger_than(50_000),
+        pytest.raises(CheckpointNotSaved, match=r"could not be saved: File too large; make room"),
+    ):
+        CheckpointFile().save_checkpoint(large, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_refused_rename_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(CheckpointNotSaved, match=r"last\.ckpt could not be saved: Permission den"):
+        CheckpointFile().save_checkpoint(CONTENT, tmp_path / "last.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bit_that_flips_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    CheckpointFile().save_checkpoint(CONTENT, path)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 7):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            read = read_content(path)
+        except UserError:
+            refused += 1
+        else:
+            assert torch.equal(read["state_dict"]["w"], CONTENT["state_dict"]["w"])
+            assert read["epoch"] == 3
+    assert refused > 100
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused(tmp_path: Path, part: float) -> None:
+    path = tmp_path / "last.ckpt"
+    CheckpointFile().save_checkpoint(CONTENT, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(UserError, match=r"cannot be read \(truncated"):
+        read_content(path)
+
+
+SAVES = """
+import sys, torch
+from pathlib import Path
+from equipoise.running.checkpoints import CheckpointFile
+for number in range(10**6):
+    content = {"state_dict": {"w": torch.full((2_000_000,), float(number))}, "epoch": number}
+    CheckpointFile().save_checkpoint(content, Path(sys.argv[1]))
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    for attempt in range(20):
+        program = [sys.executable, "-c", SAVES, str(path)]
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.003 * attempt)
+            process.send_signal(signal.SIGKILL)
+        content = read_content(path)
+        assert (content["state_dict"]["w"] == content["epoch"]).all()
