@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from equipoise.commands.arguments import Parser
 from equipoise.config.signatures import as_packages, check_targets
-from equipoise.config.stored import read_checkpoint, stored_run
+from equipoise.config.stored import Stored, read_checkpoint, stored_run
 from equipoise.errors import UserError, nearest
 
 if TYPE_CHECKING:

@@ -98,7 +98,7 @@ ENDS = {"least", "most"}
 SETTINGS = ("classes", "mask_classes", "vocabulary", "epsilon", "repeats", "reports")
 DATA = ("classes", "mask_classes", "image_channels", "image_size", "vocabulary", "domain", "users")
 COUNTS = ("epoch", "global_step")
-RENAMED = {"equipoise.running.anytime.AnytimeCurve": "equipoise.running.anytime.AnytimeCurve"}
+RENAMED = {"equipoise.anytime.AnytimeCurve": "equipoise.running.anytime.AnytimeCurve"}
 """What an earlier revision has stored as a `_target_`, and where that class is now."""
 
 
