@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from equipoise.compose import compose
+from equipoise.config.compose import compose
 from equipoise.equilibrium import Equilibrium
 from equipoise.running.api import build
 from equipoise.running.build import build_run

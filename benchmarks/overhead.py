@@ -22,7 +22,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from torch.nn import functional
 
 from equipoise.callbacks import lightning_overhead
-from equipoise.compose import compose
+from equipoise.config.compose import compose
 from equipoise.running.build import build_run
 from equipoise.running.messages import quiet_lightning
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.checks import check_curve_on_model
-from equipoise.compose import compose
+from equipoise.config.checks import check_curve_on_model
+from equipoise.config.compose import compose
 from equipoise.errors import UserError
 from equipoise.running.anytime import AnytimeCurve
 from equipoise.running.api import checked, execute, instantiate_curve

@@ -15,7 +15,7 @@ import pytest
 
 from equipoise.commands import multirun
 from equipoise.commands.arguments import configured
-from equipoise.compose import compose
+from equipoise.config.compose import compose
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

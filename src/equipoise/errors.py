@@ -1,5 +1,8 @@
 """The ways in which a run can end early, each told to the user in one sentence."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Something that the user typed or provided cannot work; the message says what to do.
@@ -14,3 +17,9 @@ class RunFailed(Exception):
 
 class RunInterrupted(Exception):
     """The user stopped the run; the state after the last whole step has been saved."""
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """A clause that names the nearest of `words`, or nothing where none is near."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 
 from equipoise.callbacks import CurveLogger, TrainingCurve
-from equipoise.compose import compose, plain
+from equipoise.config.compose import compose, plain
 from equipoise.running.build import instantiate
 
 

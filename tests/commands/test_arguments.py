@@ -12,7 +12,7 @@ import torch
 
 from equipoise import __version__
 from equipoise.commands import evaluate, exit_status, train
-from equipoise.compose import compose, storable
+from equipoise.config.compose import compose, storable
 
 Command = Callable[[Sequence[str]], int]
 

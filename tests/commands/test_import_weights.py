@@ -15,10 +15,10 @@ from PIL import Image
 from torch import nn
 
 from equipoise import commands
+from equipoise.config.stored import read_checkpoint
 from equipoise.errors import UserError
 from equipoise.models import MDEQ
 from equipoise.running.api import evaluate
-from equipoise.stored import read_checkpoint
 from tests.interop.published_mdeq import SMALL, configuration, published, small_network
 
 

@@ -15,10 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 
 from equipoise.commands import exit_status, train
 from equipoise.commands.train import job
-from equipoise.compose import CONF
+from equipoise.config.compose import CONF
+from equipoise.config.stored import read_checkpoint
 from equipoise.running.api import checked, composed
 from equipoise.running.folders import run_directory
-from equipoise.stored import read_checkpoint
 
 SMALL = [
     "model.channels=[4,4]", "model.head_channels=[2,2]", "model.final_channels=8",

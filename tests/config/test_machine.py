@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from equipoise.compose import compose
 from equipoise.config import machine
+from equipoise.config.compose import compose
 from equipoise.config.machine import check_devices, decides, number_of
 from equipoise.errors import UserError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from omegaconf import DictConfig, OmegaConf
 
-from equipoise.compose import compose, flatten
+from equipoise.config.compose import compose, flatten
 from equipoise.errors import UserError
 from tests.end_to_end.conftest import SMALL
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from equipoise.compose import compose
+from equipoise.config.compose import compose
 from equipoise.errors import RunInterrupted
 from equipoise.running import run as training
 from equipoise.running.api import _prepare, run

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 import equipoise
-from equipoise.compose import CONF, compose
+from equipoise.config.about import choice_files
+from equipoise.config.compose import CONF, compose
 from equipoise.errors import UserError
 from tests.end_to_end.conftest import SMALL
 
-SOLVERS = sorted(file.stem for file in (CONF / "solver").glob("*.yaml") if file.stem != "none")
-GRADIENTS = sorted(file.stem for file in (CONF / "gradient").glob("*.yaml") if file.stem != "none")
+SOLVERS = [file.stem for file in choice_files(CONF / "solver") if file.stem != "none"]
+GRADIENTS = [file.stem for file in choice_files(CONF / "gradient") if file.stem != "none"]
 NEEDS = {
     "shine": ("broyden", "adjoint_broyden"),
     "unrolled": ("fixed_point",),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import equipoise
-from equipoise.compose import CONF
+from equipoise.config.compose import CONF
 
 ESTIMATORS = sorted(f.stem for f in (CONF / "gradient").glob("*.yaml") if f.stem != "none")
 QUIET = ["callbacks.report=null", "callbacks.progress=null", "trainer.enable_progress_bar=false"]

@@ -15,7 +15,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from equipoise.compose import compose
+from equipoise.config.compose import compose
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.running import run as training
 from equipoise.running.api import _prepare, evaluate, run

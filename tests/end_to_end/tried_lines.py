@@ -20,8 +20,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from equipoise.checks import Menu
-from equipoise.compose import CONF, parse
+from equipoise.config.compose import CONF, parse
+from equipoise.config.overrides import Menu
 from tests.end_to_end.conftest import ROOT, environment
 from tests.end_to_end.mutated_lines import CommandLine
 

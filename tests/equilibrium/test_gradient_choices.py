@@ -26,8 +26,7 @@ def content(choice: Path) -> dict[str, Any]:
         composed = compose(overrides=[f"+{choice.parent}={choice.name}", "+seed=0"])
     node = OmegaConf.to_container(composed[str(choice.parent)], resolve=True)
     assert isinstance(node, dict)
-    for key in ("solvers", "gradients"):
-        node.pop(key, None)
+    node.pop("about", None)
     return node  # type: ignore[return-value]
 
 

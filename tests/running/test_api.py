@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import equipoise
-from equipoise.compose import compose
+from equipoise.config.compose import compose
+from equipoise.config.stored import read_checkpoint
 from equipoise.errors import UserError
 from equipoise.running import folders
 from equipoise.running.api import composed, evaluate
 from equipoise.running.build import build_run
 from equipoise.running.folders import run_directory
-from equipoise.stored import read_checkpoint
 from tests.end_to_end.conftest import SMALL
 
 SHORT = [*SMALL, "trainer.max_epochs=2", "trainer.limit_train_batches=3", "task.batch_size=32",

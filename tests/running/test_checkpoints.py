@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from equipoise.config.stored import read_content
 from equipoise.errors import UserError
 from equipoise.running.checkpoints import CheckpointFile, CheckpointNotSaved
-from equipoise.stored import read_content
 
 CONTENT = {"state_dict": {"w": torch.arange(40.0)}, "epoch": 3}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.compose import compose
+from equipoise.config.compose import compose
 from equipoise.errors import UserError
 from equipoise.running import folders
 from equipoise.running.folders import LOCK, claim, claim_new, held, run_directory

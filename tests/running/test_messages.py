@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from equipoise.compose import compose
+from equipoise.config.compose import compose
 from equipoise.running.messages import on_whole_words, quiet_lightning
 
 
@@ -16,7 +16,7 @@ def test_no_log_file_is_made_and_no_handler_of_hydra_speaks_for_libraries() -> N
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    from equipoise.compose import CONF
+    from equipoise.config.compose import CONF
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         settings = hydra_compose("train", return_hydra_config=True).hydra

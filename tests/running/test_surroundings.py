@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.compose import CONF, compose
+from equipoise.config.compose import CONF, compose
 from equipoise.errors import UserError
 from equipoise.running.surroundings import check_surroundings
 
@@ -32,7 +32,7 @@ def check(*typed: str) -> None:
     "task", ["cityscapes", "imagenet", "ptb", "ptb_char", "segmentation_folder", "text_folder"]
 )
 def test_a_task_without_data_says_what_its_data_module_says(task):
-    from equipoise.compose import plain
+    from equipoise.config.compose import plain
     from equipoise.running.build import instantiate
 
     config = compose([f"task={task}"]).config

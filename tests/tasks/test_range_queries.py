@@ -13,7 +13,8 @@ import torch
 
 import equipoise
 from equipoise.commands import query
-from equipoise.compose import CONF, compose
+from equipoise.config.about import written_choices
+from equipoise.config.compose import CONF, compose
 from equipoise.errors import UserError
 from equipoise.privacy import Ahead, Flat, Tally, Uniform, simulate_counts
 from equipoise.tasks import RangeQueries
@@ -169,7 +170,8 @@ def test_pairs_that_cannot_work_are_refused_with_those_that_can(
 
 
 def test_every_mechanism_has_a_file() -> None:
-    named = {f.stem for f in (CONF / "model").glob("*.yaml") if "privacy" in f.read_text()}
+    nodes = dict(written_choices("model", [CONF]))
+    named = {name for name, node in nodes.items() if ".privacy." in node["_target_"]}
     assert named == set(MODELS)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from two_heads import MASK_CLASSES, loader, trainer
 
-from equipoise.compose import compose, plain
+from equipoise.config.compose import compose, plain
 from equipoise.equilibrium.regularizers import FixedPointCorrection, JacobianRegularizer
 from equipoise.errors import UserError
 from equipoise.running.build import instantiate

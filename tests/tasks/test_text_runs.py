@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from equipoise.commands import exit_status, train
-from equipoise.compose import compose
+from equipoise.config.compose import compose
 from equipoise.errors import UserError
 from equipoise.report.summary import number, print_result
 from equipoise.running.api import evaluate, run

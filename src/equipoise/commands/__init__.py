@@ -16,8 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from equipoise import __version__
-from equipoise.checks import nearest
-from equipoise.errors import RunFailed, RunInterrupted, UserError
+from equipoise.errors import RunFailed, RunInterrupted, UserError, nearest
 from equipoise.running.interrupts import STATUS, Stopped, end_at_next, leave, stoppable
 
 NAMES = ("evaluate", "generate", "import-weights", "query", "train")

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from equipoise import __version__
-from equipoise.checks import nearest
-from equipoise.errors import UserError
-from equipoise.quoting import quoted
+from equipoise.config.hydra import quoted
+from equipoise.errors import UserError, nearest
 
 CHOICES = {
     "cfg": ("job", "hydra", "all"),

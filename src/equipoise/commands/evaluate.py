@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from equipoise import help_page
 from equipoise.commands.arguments import check_evaluation, configured
 from equipoise.commands.showing import show
+from equipoise.config import help_page
 from equipoise.running.api import evaluate, evaluation_of
 
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass, fields
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from equipoise.checks import nearest
 from equipoise.commands.arguments import Parser
-from equipoise.errors import UserError
-from equipoise.stored import read_checkpoint, stored_run
-from equipoise.trust import as_packages, check_targets
+from equipoise.config.signatures import as_packages, check_targets
+from equipoise.config.stored import read_checkpoint, stored_run
+from equipoise.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from equipoise.data.text.vocabulary import Vocabulary

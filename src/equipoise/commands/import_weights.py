@@ -17,7 +17,7 @@ from equipoise.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-    from equipoise.compose import Composition
+    from equipoise.config.compose import Composition
 
 
 def main(words: Sequence[str]) -> int:
@@ -33,7 +33,7 @@ def main(words: Sequence[str]) -> int:
         model = family.from_reference(config, weights)
     except (ValueError, TypeError) as error:
         raise UserError(f"{weights_file} and {arguments.configuration}: {error}") from error
-    from equipoise.compose import compose
+    from equipoise.config.compose import compose
 
     composition = compose(family.overrides(config, weights))
     write(checkpoint(composition, model), target)
@@ -98,7 +98,7 @@ def checkpoint(composition: Composition, model: nn.Module) -> dict[str, Any]:
     """
     import lightning
 
-    from equipoise.compose import plain, storable
+    from equipoise.config.compose import plain, storable
     from equipoise.running.build import build_task
 
     config = plain(composition.config, resolve=True)

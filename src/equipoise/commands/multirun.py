@@ -19,12 +19,11 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from equipoise.checks import Menu
-from equipoise.compose import CONF, SEARCH_PATH, parse, plain, search_path, with_grid
 from equipoise.config import machine
+from equipoise.config.compose import CONF, SEARCH_PATH, parse, plain, search_path, with_grid
+from equipoise.config.hydra import hydra_config, hydra_setting, quoted
+from equipoise.config.overrides import Menu
 from equipoise.errors import RunFailed, RunInterrupted, UserError
-from equipoise.hydra_settings import hydra_config, hydra_setting
-from equipoise.quoting import quoted
 from equipoise.running import folders
 from equipoise.running.api import checked, composed, execute
 from equipoise.running.interrupts import STATUS

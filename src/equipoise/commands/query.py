@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equipoise.checks import nearest
 from equipoise.commands.arguments import Parser
-from equipoise.errors import UserError
-from equipoise.stored import read_checkpoint, stored_run
-from equipoise.trust import as_packages, check_targets
+from equipoise.config.signatures import as_packages, check_targets
+from equipoise.config.stored import Stored, read_checkpoint, stored_run
+from equipoise.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from equipoise.privacy import Answer, RangeEstimate
@@ -25,11 +24,12 @@ def main(words: Sequence[str]) -> int:
     arguments = _parser().parsed(words)
     file = checkpoint_of(Path(arguments.run))
     checkpoint = read_checkpoint(file)
-    check_targets(stored_run(checkpoint, file).config, as_packages(arguments.trust))
-    task = checkpoint["config"]["task"]
-    if checkpoint["choices"].get("task") != "range_query" and not task.get("epsilon"):
+    stored = stored_run(checkpoint, file)
+    check_targets(stored.config, as_packages(arguments.trust))
+    task = stored.config["task"]
+    if stored.choices.get("task") != "range_query" and not task.get("epsilon"):
         raise UserError(
-            f"{arguments.run} is a run of task={checkpoint['choices'].get('task')}; queries are "
+            f"{arguments.run} is a run of task={stored.choices.get('task')}; queries are "
             "answered by a run of task=range_query"
         )
     ends = task.get("limits") or [None] * len(task["domain"])
@@ -38,7 +38,7 @@ def main(words: Sequence[str]) -> int:
         for name, size, end in zip(task["columns"], task["domain"], ends, strict=True)
     ]
     ranges = read_ranges(arguments.query, attributes)
-    answer = estimate_of(checkpoint).query(*ranges)
+    answer = estimate_of(stored, checkpoint["state_dict"]).query(*ranges)
     print(described(answer, written(ranges, attributes), int(task["users"])))
     return 0
 
@@ -86,15 +86,15 @@ def checkpoint_of(run: Path) -> Path:
     return existing
 
 
-def estimate_of(checkpoint: dict[str, Any]) -> RangeEstimate:
+def estimate_of(stored: Stored, state: Mapping[str, Any]) -> RangeEstimate:
     """The answers of the first survey of a checkpoint. Raises UserError where it is unfinished."""
     from equipoise.privacy import RoundError
     from equipoise.running.build import build_task
     from equipoise.running.messages import quiet_lightning
 
     quiet_lightning()
-    task: Any = build_task(checkpoint["config"])
-    task.load_state_dict(checkpoint["state_dict"])
+    task: Any = build_task(stored.config)
+    task.load_state_dict(state)
     try:
         estimate: RangeEstimate = task.surveys[0].estimate()
     except RoundError as error:

@@ -11,10 +11,10 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from equipoise.checks import keys, nearest
-from equipoise.compose import CONF, Composition
-from equipoise.errors import UserError
-from equipoise.hydra_settings import hydra_config
+from equipoise.config.compose import CONF, Composition
+from equipoise.config.hydra import hydra_config
+from equipoise.config.overrides import keys
+from equipoise.errors import UserError, nearest
 from equipoise.running.api import rehearse
 
 SHELLS = ("bash", "fish", "zsh")

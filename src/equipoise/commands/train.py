@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from equipoise import help_page
-from equipoise.checks import check_single_run
 from equipoise.commands import multirun, showing
 from equipoise.commands.arguments import check_flags, configured
-from equipoise.compose import Composition, parse
-from equipoise.config import machine
+from equipoise.config import help_page, machine
+from equipoise.config.checks import check_single_run
+from equipoise.config.compose import Composition, parse
+from equipoise.config.hydra import hydra_config, hydra_setting, job_of_hydra
 from equipoise.errors import UserError
-from equipoise.hydra_settings import hydra_config, hydra_setting, job_of_hydra
 from equipoise.running import folders
 from equipoise.running.api import checked, execute
 

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equipoise import checks
-from equipoise.compose import Composition, Typed, compose, parse, plain
+from equipoise.config import checks
+from equipoise.config.compose import Composition, compose, parse, plain
+from equipoise.config.overrides import Typed
+from equipoise.config.stored import Stored, read_checkpoint, read_stored
 from equipoise.errors import RunInterrupted, UserError
 from equipoise.running import folders
 from equipoise.running.folders import check_no_folder_of_hydra, run_directory
@@ -29,7 +31,6 @@ from equipoise.running.resuming import (
     settle_wandb_run,
 )
 from equipoise.running.surroundings import check_surroundings, data_is_there
-from equipoise.stored import Stored, read_checkpoint, read_stored
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +74,7 @@ def composed(typed: Sequence[str]) -> Composition:
         path = composition.config.ckpt_path
         if not path:
             return composition
-    from equipoise.recompose import recompose
+    from equipoise.config.recompose import recompose
 
     return recompose(read_stored(str(path)), typed, "train")
 
@@ -89,8 +90,8 @@ def build(*overrides: str) -> nn.Module:
     check_trust(composition)
     import torch
 
+    from equipoise.config.signatures import check_signatures
     from equipoise.running.build import build_model, restored_model, settle_data
-    from equipoise.schema import check_signatures
 
     if not (config.task.get("classes") or config.task.get("mask_classes")):
         settle_data(config)
@@ -125,7 +126,7 @@ def evaluation_of(overrides: Sequence[str]) -> Composition:
     path = words.value("ckpt_path")
     if not path:
         raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
-    from equipoise.recompose import recompose
+    from equipoise.config.recompose import recompose
 
     composition = recompose(read_stored(str(path)), overrides, "evaluate")
     if not any(o.key_or_group.partition(".")[0] == "logger" for o in words.overrides):
@@ -258,7 +259,7 @@ def prepared(composition: Composition, directory: Path, stored: Stored | None) -
 
 def _prepare(composition: Composition, directory: Path) -> None:
     """Settle the folder, let the dataset be looked at, and check types by the signatures."""
-    from equipoise.schema import check_signatures
+    from equipoise.config.signatures import check_signatures
 
     composition.config.run_dir = str(directory)
     check_trust(composition)
@@ -273,7 +274,7 @@ def _prepare(composition: Composition, directory: Path) -> None:
 def check_trust(composition: Composition) -> None:
     """Let a configuration out of a checkpoint name no other code than what is trusted."""
     if composition.trusted is not None:
-        from equipoise.trust import check_targets
+        from equipoise.config.signatures import check_targets
 
         check_targets(plain(composition.config), composition.trusted)
 

@@ -16,18 +16,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from equipoise.checks import nearest
-from equipoise.compose import plain, storable
 from equipoise.config import machine
+from equipoise.config.about import about
+from equipoise.config.compose import plain, storable
 from equipoise.config.machine import GIB, free_memory
-from equipoise.errors import UserError
+from equipoise.config.signatures import check_signatures, constructor_arguments, locate
+from equipoise.errors import UserError, nearest
 from equipoise.running.messages import refusals
-from equipoise.schema import check_signatures, constructor_arguments, locate
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
-    from equipoise.compose import Composition
+    from equipoise.config.compose import Composition
     from equipoise.running.parts import Run
 
 
@@ -171,7 +171,7 @@ def restored_model(config: dict[str, Any], state: Mapping[str, Any], path: Path)
 def build_task(config: dict[str, Any]) -> LightningModule:
     """The objective around the model; around a network also its optimiser and its schedule."""
     parts: dict[str, Any] = {"model": build_model(config)}
-    if config["model"].get("weights", True):
+    if about(config["model"], "weights", True):
         parts["make_optimizer"] = instantiate("optimizer", config["optimizer"])
         parts["schedule"] = instantiate("schedule", config["schedule"])
         check_optimizer(parts["make_optimizer"], parts["schedule"])
@@ -218,7 +218,7 @@ class MemoryLimit(TorchDispatchMode):
 def build_model(config: dict[str, Any]) -> nn.Module:
     """The network, with an equilibrium layer of the chosen solver and estimator if it has one."""
     parts: dict[str, Any] = {}
-    if config["model"].get("equilibrium", True):
+    if about(config["model"], "equilibrium", True):
         chosen = ("solver", "gradient", "eval_solver", "regularizer")
         layer = {key: instantiate(key, config[key]) for key in chosen if config.get(key)}
         parts["equilibrium"] = instantiate("equilibrium", config["equilibrium"], **layer)
@@ -232,7 +232,7 @@ def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
 
     Raises UserError with the cause where its class refuses the values.
     """
-    node = constructor_arguments(node)
+    node = constructor_arguments(key, node)
     with refusals(key):
         if not parts:
             return hydra_instantiate(node, _convert_="all")

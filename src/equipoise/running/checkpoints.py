@@ -11,8 +11,8 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import nn
 
+from equipoise.config.stored import read_content
 from equipoise.errors import RunFailed, UserError
-from equipoise.stored import read_content
 
 
 class CheckpointNotSaved(RunFailed):

@@ -20,7 +20,7 @@ from equipoise.config import machine
 from equipoise.errors import UserError
 
 if TYPE_CHECKING:
-    from equipoise.compose import Composition
+    from equipoise.config.compose import Composition
 
 
 LOCK = ".lock"

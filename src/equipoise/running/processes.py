@@ -19,6 +19,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
+from equipoise.config.about import about
+
 START = (
     "import json, sys; told = json.load(sys.stdin); sys.path[:] = told['path']; "
     "from equipoise.commands import join; join(told)"
@@ -148,7 +150,7 @@ def say_global_batch(config: Mapping[str, Any], trainer: Trainer) -> None:
     Where the recipe says for how many processes its batch was published, that is named too.
     """
     size, parts = config["task"].get("batch_size"), trainer.accumulate_grad_batches
-    if size is None or not config["model"].get("weights", True):
+    if size is None or not about(config["model"], "weights", True):
         return
     published = (config.get("recipe") or {}).get("published") or {}
     line = global_batch(int(size), trainer.world_size, int(parts), published)

@@ -13,7 +13,7 @@ from equipoise.errors import UserError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from equipoise.stored import Stored
+    from equipoise.config.stored import Stored
 
 WANDB = "WandbLogger"
 

@@ -14,6 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from equipoise.callbacks.progress import early_end
+from equipoise.config.stored import finished_epochs, read_checkpoint
 from equipoise.equilibrium import NotConvergedError
 from equipoise.errors import RunFailed, RunInterrupted
 from equipoise.running.anytime import AnytimeCurve, trace_anytime
@@ -21,7 +22,6 @@ from equipoise.running.checkpoints import load_weights
 from equipoise.running.interrupts import Stopped, stoppable
 from equipoise.running.parts import Restoring, Run, Saving
 from equipoise.running.results import Results, write_results
-from equipoise.stored import finished_epochs, read_checkpoint
 
 
 def fit_and_test(

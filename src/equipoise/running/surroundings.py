@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from equipoise.config.about import about
+from equipoise.config.limits import MOST_TOKENS, PRODUCTS, SEQUENCES
 from equipoise.config.machine import GIB, free_memory
 from equipoise.errors import UserError
-from equipoise.limits import MOST_TOKENS, PRODUCTS, SEQUENCES
 
 WANDB_HOST = "https://api.wandb.ai"
 
@@ -35,9 +36,9 @@ def check_data(task: Mapping[str, Any]) -> None:
     also name a dataset of the hub.
     """
     path = task.get("path")
-    if path is None and task.get("without_path"):
-        raise UserError(str(task["without_path"]))
-    if not isinstance(path, str) or (task.get("from_hub") and not _is_local(path)):
+    if path is None and about(task, "without_path"):
+        raise UserError(str(about(task, "without_path")))
+    if not isinstance(path, str) or (about(task, "from_hub") and not _is_local(path)):
         return
     if not Path(path).expanduser().exists():
         raise UserError(f"There is no file or folder {path}: set task.path to the data.")

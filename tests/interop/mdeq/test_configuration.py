@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from equipoise.compose import compose, plain
+from equipoise.config.compose import compose, plain
 from equipoise.equilibrium import Anderson, Broyden, FixedPoint
 from equipoise.interop import DoesNotFit
 from equipoise.interop.mdeq.configuration import (

@@ -9,10 +9,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from equipoise.compose import compose
+from equipoise.config.compose import compose
 from equipoise.models import MDEQ
 
-NOT_OF_THE_NETWORK = {"_target_", "takes", "gives"}
+NOT_OF_THE_NETWORK = {"_target_", "about"}
 
 
 class Column(NamedTuple):

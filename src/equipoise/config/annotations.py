@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 BUILTIN: dict[str, Any] = {
     "int": int, "float": float, "bool": bool, "str": str, "list": list, "tuple": tuple,
@@ -32,7 +33,7 @@ class Definition:
     """What a name stands for: a statement or an expression of a module, or an object of `LIGHT`."""
 
     module: str
-    found: Any
+    value: Any
 
 
 @cache
@@ -47,7 +48,7 @@ def parameters(target: str) -> dict[str, Any]:
 
 
 def _arguments(definition: Definition) -> dict[str, Any]:
-    node = definition.found
+    node = definition.value
     if isinstance(node, ast.FunctionDef):
         return _of_function(node, definition.module, first=0)
     if not isinstance(node, ast.ClassDef):
@@ -58,7 +59,7 @@ def _arguments(definition: Definition) -> dict[str, Any]:
     if _is_dataclass(node):
         return _fields(node, definition.module)
     inherited = (_arguments(base) for base in _bases(node, definition.module))
-    return next((found for found in inherited if found), {})
+    return next((arguments for arguments in inherited if arguments), {})
 
 
 def _of_function(node: ast.FunctionDef, module: str, first: int) -> dict[str, Any]:
@@ -70,8 +71,8 @@ def _fields(node: ast.ClassDef, module: str) -> dict[str, Any]:
     """The fields of a dataclass, those of its bases first, through bases that have none."""
     fields: dict[str, Any] = {}
     for base in reversed([*_bases(node, module)]):
-        if isinstance(base.found, ast.ClassDef):
-            fields |= _fields(base.found, base.module)
+        if isinstance(base.value, ast.ClassDef):
+            fields |= _fields(base.value, base.module)
     if not _is_dataclass(node):
         return fields
     for statement in node.body:
@@ -141,30 +142,33 @@ def _statements(module: str) -> list[ast.stmt]:
     file = _file(module)
     if file is None:
         return []
-    found: list[ast.stmt] = []
+    statements: list[ast.stmt] = []
     left: list[ast.stmt] = [*ast.parse(file.read_text(encoding="utf-8")).body]
     while left:
         statement = left.pop(0)
-        found.append(statement)
+        statements.append(statement)
         if isinstance(statement, ast.If | ast.Try):
             left += [*statement.body, *statement.orelse]
-    return found
+    return statements
 
 
 @cache
 def _file(module: str) -> Path | None:
     """The file of a module; only the package at its top is looked for by Python's own rules."""
     top, *inner = module.split(".")
-    spec = importlib.util.find_spec(top) if top else None
+    try:
+        spec = importlib.util.find_spec(top) if top else None
+    except ValueError:  # the module that runs may have none
+        return None
     if spec is None or spec.origin is None:
         return None
     place = Path(spec.origin)
     for part in inner:
         candidates = (place.parent / part / "__init__.py", place.parent / f"{part}.py")
-        found = next((file for file in candidates if file.is_file()), None)
-        if place.name != "__init__.py" or found is None:
+        below = next((file for file in candidates if file.is_file()), None)
+        if place.name != "__init__.py" or below is None:
             return None
-        place = found
+        place = below
     return place if place.suffix == ".py" else None
 
 
@@ -186,13 +190,13 @@ def _named(name: str, module: str) -> Any:
     if name in BUILTIN:
         return BUILTIN[name]
     definition = _lookup(module, name)
-    if definition is not None and isinstance(definition.found, ast.ClassDef):
+    if definition is not None and isinstance(definition.value, ast.ClassDef):
         return Built
-    if definition is None or isinstance(definition.found, ast.stmt):
+    if definition is None or isinstance(definition.value, ast.stmt):
         return Any
-    if isinstance(definition.found, ast.expr):
-        return _hint(definition.found, definition.module)
-    return definition.found
+    if isinstance(definition.value, ast.expr):
+        return _hint(definition.value, definition.module)
+    return definition.value
 
 
 def _subscripted(expression: ast.Subscript, module: str) -> Any:
@@ -215,3 +219,60 @@ def _subscripted(expression: ast.Subscript, module: str) -> Any:
 
 def _union(alternatives: list[Any]) -> Any:
     return Any if Any in alternatives else Union[tuple(alternatives)]  # noqa: UP007 - of a list
+
+
+def accepts(value: Any, hint: Any) -> bool:
+    """Whether a value of a yaml file can be given for the annotated type.
+
+    A mapping with a `_target_` fits anywhere: what it builds is judged by its class.
+    """
+    if hint is Any or (isinstance(value, Mapping) and value.get("_target_")):
+        return True
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(accepts(value, alternative) for alternative in arguments)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in arguments)
+    if origin is None:
+        return _is_a(value, hint)
+    if issubclass(origin, Mapping):
+        inner = arguments[1]
+        return isinstance(value, Mapping) and all(accepts(v, inner) for v in value.values())
+    inner = arguments[:1] if origin is not tuple or ... in arguments else arguments
+    if not isinstance(value, list) or (len(inner) > 1 and len(inner) != len(value)):
+        return False
+    return all(accepts(entry, inner[i % len(inner)]) for i, entry in enumerate(value))
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is Path:  # the folder of the run is named later
+        return value is None or isinstance(value, str)
+    return isinstance(value, hint)
+
+
+def literals(hint: Any) -> list[Any]:
+    """All values that a Literal inside the annotation allows."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [choice for argument in get_args(hint) for choice in literals(argument)]
+
+
+def described(hint: Any) -> str:
+    """The annotation as one would write it; objects of classes cannot be written in a yaml file."""
+    if get_origin(hint) in (Union, UnionType):
+        written = [inner for inner in get_args(hint) if inner is not Built]
+        return " | ".join(described(inner) for inner in written)
+    if hint is Built:
+        return "a class, by a _target_"
+    if hint in (None, type(None), ...):
+        return "None" if hint is not ... else "..."
+    if get_args(hint) and get_origin(hint) is not Literal:
+        inner = ", ".join(described(argument) for argument in get_args(hint))
+        return f"{get_origin(hint).__name__}[{inner}]"
+    return str(getattr(hint, "__name__", hint)).replace("typing.", "")

@@ -14,29 +14,32 @@ import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from equipoise import checks
-from equipoise.checks import full_key
-from equipoise.compose import (
-    OPEN,
+from equipoise.config.about import about, shared_data
+from equipoise.config.compose import (
     Composition,
-    Typed,
     apply_recipe,
     check_choices,
-    check_value,
     finish,
-    set_value,
     with_implied_choices,
 )
+from equipoise.config.hydra import as_text, flatten, plain
+from equipoise.config.overrides import (
+    OPEN,
+    Typed,
+    check_key,
+    check_value,
+    full_key,
+    is_of_hydra,
+    set_value,
+)
+from equipoise.config.phases import KEY as PHASES
+from equipoise.config.signatures import as_packages
+from equipoise.config.stored import MAPPINGS, Stored
 from equipoise.errors import UserError
-from equipoise.hydra_composition import flatten, plain
-from equipoise.phases import KEY as PHASES
-from equipoise.stored import MAPPINGS, Stored
-from equipoise.trust import as_packages
 
 Purpose = Literal["train", "evaluate"]
 OF_A_WHOLE_RUN = ("experiment", "recipe")
 LASTING = (*OF_A_WHOLE_RUN, "debug")
-KIND_OF_TASK = ("gives", "wants", "classes", "mask_classes", "image_channels")
 NOTHING = "None"  # as an override of null reads
 OF_TRAINING = frozenset(
     f"trainer.{name}"
@@ -85,7 +88,7 @@ def _check_changes(stored: Stored, words: Typed, purpose: Purpose) -> None:
     """Raise UserError where something was typed that a checkpoint has settled."""
     for override in words.groups:
         group = full_key(override)
-        choice = NOTHING if override.is_delete() else checks.as_text(override.value())
+        choice = NOTHING if override.is_delete() else as_text(override.value())
         if choice == stored.choices.get(group, NOTHING):
             continue
         if group == "model" or (group == "task" and purpose == "train"):
@@ -137,10 +140,14 @@ def _check_value_can_change(
 
 def _check_kind_of_task(stored: Stored, config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise UserError where another task than the checkpoint's has other samples or answers."""
-    before = stored.config["task"]
-    for key in KIND_OF_TASK:
-        old, new = before.get(key), config.task.get(key)
-        if choices["task"] != stored.choices["task"] and None not in (old, new) and old != new:
+    if choices["task"] == stored.choices["task"]:
+        return
+    before, model = stored.config["task"], stored.config["model"]
+    pairs = {key: (about(before, key), about(config.task, key)) for key in ("gives", "wants")}
+    made_for = [key for key in shared_data(model, before) if key in model]
+    pairs |= {key: (before.get(key), config.task.get(key)) for key in made_for}
+    for key, (old, new) in pairs.items():
+        if None not in (old, new) and old != new:
             raise UserError(
                 f"task={choices['task']}: the checkpoint {stored.path} is of "
                 f"task={stored.choices['task']} with {key}={old}, not {key}={new}; leave "
@@ -197,7 +204,7 @@ def _changed(words: Typed, fresh: Mapping[str, str], choices: Mapping[str, str])
 
     An estimator may have brought the solver that it needs.
     """
-    typed = {full_key(o): o for o in words.groups if not checks.is_of_hydra(o)}
+    typed = {full_key(o): o for o in words.groups if not is_of_hydra(o)}
     if "gradient" in typed and fresh.get("solver") != choices.get("solver"):
         typed.setdefault("solver", typed["gradient"])
     listed = [g for g in typed if g in OPEN]
@@ -226,7 +233,7 @@ def _lay(
     place = package or name
     if elsewhere:
         for key, value in _settings(name, choice, elsewhere, words):
-            checks.check_key(key, config, f"{group}={choice}")
+            check_key(key, config, f"{group}={choice}")
             OmegaConf.update(config, key, value)
     else:
         node = OmegaConf.select(fresh, place)

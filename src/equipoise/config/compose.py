@@ -10,17 +10,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from equipoise import checks
-from equipoise.checks import Menu, full_key
-from equipoise.config import machine
-from equipoise.errors import UserError
-from equipoise.hydra_composition import (
+from equipoise.config import checks, machine
+from equipoise.config.about import about, check_about
+from equipoise.config.hydra import (
     CONF,
     SEARCH_PATH,
     composed_by_hydra,
@@ -29,13 +26,19 @@ from equipoise.hydra_composition import (
     plain,
     search_path,
 )
-from equipoise.phases import expand_phases
-from equipoise.values import check_description, check_values
+from equipoise.config.overrides import (
+    Menu,
+    Typed,
+    check_choice,
+    check_recipe_key,
+    check_value,
+    full_key,
+    set_value,
+)
+from equipoise.config.phases import expand_phases
+from equipoise.config.values import check_values
 
 RUN_DIRECTORY = "<folder of the run>"
-OPEN = ("callbacks", "logger")
-"""Mappings that take entries of the user's own: +callbacks.mine={_target_: my_package.Mine}."""
-DESCRIBING = ("_target_", "_partial_", "objective", "takes", "gives", "wants", "monitor")
 
 
 @dataclass
@@ -50,52 +53,6 @@ class Composition:
     choices: dict[str, str]
     typed: list[str]
     trusted: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Typed:
-    """What was typed, sorted: choices of groups (and what is Hydra's own), and single values."""
-
-    overrides: list[Override]
-    roots: list[Path]
-    menu: Menu
-
-    @classmethod
-    def of(cls, typed: Sequence[str]) -> Typed:
-        """Read and check the words. Raises UserError where a choice is misspelt."""
-        overrides = parse(typed)
-        roots = [CONF, *search_path(overrides)]
-        sorted_out = cls(overrides, roots, Menu.of(roots))
-        for override in overrides:
-            checks.check_choice(override, sorted_out.menu)
-            _check_deletion(override)
-        return sorted_out
-
-    @property
-    def groups(self) -> list[Override]:
-        """Choices of groups, and overrides of Hydra's own settings."""
-        return [o for o in self.overrides if self.menu.offers(o) or checks.is_of_hydra(o)]
-
-    @property
-    def values(self) -> list[Override]:
-        """Settings."""
-        groups = self.groups
-        return [override for override in self.overrides if override not in groups]
-
-    @property
-    def keys(self) -> set[str]:
-        """The keys of all settings."""
-        return {override.key_or_group for override in self.values}
-
-    @property
-    def searched(self) -> list[str]:
-        """The words that tell Hydra where to find files."""
-        return [o.input_line or "" for o in self.overrides if o.key_or_group == SEARCH_PATH]
-
-    def value(self, key: str) -> Any:
-        """The value that was typed last for a key; None where none was."""
-        typed = [o.value() for o in self.values if o.key_or_group == key and not o.is_delete()]
-        return typed[-1] if typed else None
 
 
 def compose(typed: Sequence[str]) -> Composition:
@@ -117,59 +74,14 @@ def compose(typed: Sequence[str]) -> Composition:
     return Composition(config, choices, list(typed))
 
 
-def set_value(config: DictConfig, override: Override) -> None:
-    """Change, add or leave out one setting, as Hydra does."""
-    key, value = override.key_or_group, override.value()
-    parent, _, name = key.rpartition(".")
-    adds = override.is_add() or override.is_force_add()
-    if override.is_delete():
-        _check_deleted(override, config)
-        with open_dict(config):
-            del (OmegaConf.select(config, parent) if parent else config)[name]
-    elif override.is_add() and not isinstance(value, dict | list) and _is_there(config, key):
-        raise UserError(f"{override.input_line}: {key} is there already; type it without the +")
-    else:
-        OmegaConf.update(config, key, value, merge=True, force_add=adds)
-
-
-def _check_deleted(override: Override, config: DictConfig) -> None:
-    """Raise UserError where ~key=value names another value than is there."""
-    there = OmegaConf.select(config, override.key_or_group, throw_on_missing=False)
-    if override.value() is not None and override.value() != there:
-        raise UserError(
-            f"{override.input_line}: {override.key_or_group} is {there}; to leave it out type "
-            f"~{override.key_or_group} alone"
-        )
-
-
-def _is_there(config: DictConfig, key: str) -> bool:
-    return OmegaConf.select(config, key, throw_on_missing=False) is not None
-
-
 def check_choices(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
     """Raise UserError where two choices cannot go together."""
+    check_about(config)
     checks.check_model_and_task(config, choices, words.roots)
-    checks.check_equilibrium(config, choices, words.groups)
+    checks.check_equilibrium(config, choices, words.roots)
     checks.check_weights(config, choices)
     checks.check_solver_and_gradient(config, choices)
-    checks.check_regularizer(config, choices)
-
-
-def check_value(override: Override, config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise UserError where there is no such setting, or the value is of another kind.
-
-    What is added to a mapping that takes entries of the user's own is left to its class.
-    """
-    if override.key_or_group.startswith("recipe."):
-        raise UserError(
-            f"{override.input_line}: a recipe holds values for several choices; type the setting "
-            "itself, such as optimizer.lr or solver.tol"
-        )
-    adds = (override.is_add() or override.is_force_add()) and not override.is_sweep_override()
-    if adds and override.key_or_group.partition(".")[0] in OPEN:
-        return
-    checks.check_value(override, config, choices)
-    check_description(override.key_or_group, config)
+    checks.check_regularizer(config, choices, words.roots)
 
 
 def finish(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
@@ -178,7 +90,7 @@ def finish(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
     expand_phases(config, choices, words.menu, words.searched)
     _let_typed_steps_rule(config, words.keys)
     checks.check_steps_without_weights(config, choices)
-    checks.check_attributes(config, choices, words.roots)
+    checks.check_counts(config, choices, words.roots)
     machine.check_processes(config, words.keys)
     check_values(config, words.keys)
 
@@ -190,19 +102,6 @@ def _let_typed_steps_rule(config: DictConfig, typed: Collection[str]) -> None:
         config.trainer.max_epochs = -1
 
 
-def _check_deletion(override: Override) -> None:
-    """Raise UserError where something is to be left out that no run can do without."""
-    if not override.is_delete() or checks.is_of_hydra(override):
-        return
-    key = full_key(override)
-    needed = "." not in key and key not in checks.MAY_BE_NULL
-    if needed or key.rpartition(".")[2] in DESCRIBING:
-        raise UserError(
-            f"~{key} leaves out what every run needs: only a setting or an entry, such as "
-            "~callbacks.report, can be left out"
-        )
-
-
 def with_grid(typed: Sequence[str]) -> list[str]:
     """What was typed, after the lists of the sweep that was chosen; of a key what was typed wins.
 
@@ -212,7 +111,7 @@ def with_grid(typed: Sequence[str]) -> list[str]:
     menu = Menu.of([CONF, *search_path(overrides)])
     chosen = [o for o in overrides if o.key_or_group == "sweep" and o.value()]
     for override in chosen:
-        checks.check_choice(override, menu)
+        check_choice(override, menu)
     if not chosen:
         return list(typed)
     lines = [o.input_line or "" for o in overrides if o.key_or_group in ("sweep", SEARCH_PATH)]
@@ -260,7 +159,7 @@ def _wanted(
     """Choices asked for by the recipe (of groups that are in play) and by the estimator."""
     uses = {**(config.recipe.get("use") or {}), **preferred}
     wanted = {str(group): str(choice) for group, choice in uses.items() if group in choices}
-    solvers = (config.get("gradient") or {}).get("solvers")
+    solvers = about(config.get("gradient"), "solvers")
     if solvers and wanted.get("solver", choices["solver"]) not in solvers:
         wanted["solver"] = solvers[0]
     return wanted
@@ -278,7 +177,7 @@ def apply_recipe(config: DictConfig, choices: dict[str, str], typed: Collection[
         values = by_choice if free else by_choice.get(choices.get(group))
         for key, value in flatten(values or {}, prefix="" if free else f"{group}."):
             if not any(key == name or key.startswith(f"{name}.") for name in typed):
-                checks.check_recipe_key(key, config)
+                check_recipe_key(key, config)
                 OmegaConf.update(config, key, value, force_add=False)
 
 

@@ -9,12 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from equipoise.compose import compose, storable
+from equipoise.config.compose import compose, storable
+from equipoise.config.recompose import recompose
+from equipoise.config.stored import (
+    finished_epochs,
+    in_present_form,
+    read_checkpoint,
+    read_stored,
+    stored_run,
+)
 from equipoise.errors import UserError
-from equipoise.recompose import recompose
 from equipoise.running.anytime import AnytimeCurve
 from equipoise.running.api import check_trust, instantiate_curve
-from equipoise.stored import finished_epochs, read_checkpoint, read_stored, stored_run
 
 COMPOSITION = compose([])
 CONFIG = storable(COMPOSITION.config)
@@ -39,6 +45,11 @@ def without(key: str) -> dict[str, Any]:
     found = content()["config"]
     del found[key]
     return {"config": found}
+
+
+def told(**changed: Any) -> dict[str, Any]:
+    model = content()["config"]["model"]
+    return config(model=model | {"about": model["about"] | changed})
 
 
 def nested(depth: int) -> Any:
@@ -81,7 +92,10 @@ def test_what_a_run_writes_is_read() -> None:
         (config(model={}), "no model with a _target_"),
         (without("trainer"), "no trainer with a _target_"),
         (config(task={"_target_": "equipoise.data.Digits"}), r"no task\.objective"),
-        (config(model={"_target_": "equipoise.models.MDEQ"}), r"no model\.takes"),
+        (config(model={"_target_": "equipoise.models.MDEQ"}), r"model\.about\.takes is missing"),
+        (told(takes=3), r"model\.about\.takes is not of type str"),
+        (told(least={"attribute": "two"}), r"model\.about\.least is not of type dict\[str, int\]"),
+        (told(wieghts=False), r"model\.about\.wieghts is not known; did you mean weights\?"),
         (config(callbacks=[1]), r"config\.callbacks is no mapping"),
         (config(optimizer="adam"), r"config\.optimizer is no mapping"),
         (config(seed="one"), r"config\.seed is no whole number"),
@@ -111,8 +125,38 @@ def test_an_epoch_is_finished_with_its_last_batch(is_last: bool | None, finished
     assert finished_epochs({"epoch": 14, "loops": "many"}) == 14
 
 
+def plain_before(node: dict[str, Any]) -> dict[str, Any]:
+    """A node as revisions before `about:` stored it."""
+    entries = {k: v for k, v in node["about"].items() if k not in ("settings", "data", "counts")}
+    for end in ("least", "most"):
+        if end in entries:
+            entries[f"{end}_attributes"] = entries.pop(end)["attribute"]
+    return {key: value for key, value in node.items() if key != "about"} | entries
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "task=digits model=mdeq gradient=shine",
+        "task=imagenet model=resnet",
+        "task=cityscapes gradient=jfb regularizer=correction",
+        "task=python_docs model=trellisnet",
+        "task=range_query model=hdg task.domain=[8,8]",
+        "task=range_query model=dht",
+    ],
+)
+def test_what_revisions_before_about_have_stored_is_brought_to_the_present_form(typed: str) -> None:
+    config = storable(compose(typed.split()).config)
+    before = copy.deepcopy(config)
+    for group in ("task", "model", "gradient", "regularizer"):
+        if "about" in (config[group] or {}):
+            before[group] = plain_before(config[group])
+    assert "about" not in before["task"]
+    assert in_present_form(before) == in_present_form(config) == config
+
+
 def test_a_class_that_has_moved_is_found_under_its_old_name(tmp_path: Path) -> None:
-    old = {"_target_": "equipoise.running.anytime.AnytimeCurve", "budgets": [2], "starts": ["zero"]}
+    old = {"_target_": "equipoise.anytime.AnytimeCurve", "budgets": [2], "starts": ["zero"]}
     torch.save(content(**config(anytime=old)), tmp_path / "last.ckpt")
     composition = recompose(read_stored(tmp_path / "last.ckpt"), [], "evaluate")
     check_trust(composition)

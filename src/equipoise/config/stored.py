@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from equipoise.config.about import wrong_about
+from equipoise.config.annotations import parameters
 from equipoise.errors import UserError
 
 UNREADABLE = (
@@ -84,8 +86,17 @@ RUN_DIRECTORY = "${run_dir}"
 NODES = ("task", "model", "trainer")
 MAPPINGS = ("callbacks", "logger", "solver", "gradient", "regularizer", "optimizer", "schedule",
             "equilibrium", "eval_solver", "anytime", "recipe")  # fmt: skip
-DESCRIBED = (("task", "gives", str), ("task", "wants", str), ("task", "monitor", str),
-             ("model", "takes", str), ("model", "gives", list))  # fmt: skip
+BEFORE_ABOUT = {
+    "task": {name: name for name in ("gives", "wants", "without_path", "from_hub")},
+    "model": {name: name for name in ("takes", "gives", "equilibrium", "weights")}
+    | {"least_attributes": "least", "most_attributes": "most"},
+    "gradient": {"solvers": "solvers"},
+    "regularizer": {"gradients": "gradients"},
+}
+"""What revisions without `about:` kept among the arguments of a class, and its name in there."""
+ENDS = {"least", "most"}
+SETTINGS = ("classes", "mask_classes", "vocabulary", "epsilon", "repeats", "reports")
+DATA = ("classes", "mask_classes", "image_channels", "image_size", "vocabulary", "domain", "users")
 COUNTS = ("epoch", "global_step")
 RENAMED = {"equipoise.anytime.AnytimeCurve": "equipoise.running.anytime.AnytimeCurve"}
 """What an earlier revision has stored as a `_target_`, and where that class is now."""
@@ -135,7 +146,7 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
     shapes = {n: tuple(v.shape) for n, v in content["state_dict"].items() if hasattr(v, "shape")}
     return Stored(
         path=Path(path),
-        config=with_present_targets(content["config"]),
+        config=in_present_form(content["config"]),
         choices=content["choices"],
         epochs=finished_epochs(content),
         steps=content.get("global_step", 0),
@@ -164,9 +175,9 @@ def finished_epochs(content: Mapping[str, Any]) -> int:
     too where its last batch has been trained on: best.ckpt is written by the validation at an
     epoch's end.
     """
-    told = _count(_mapping(content, "training_position"), "epoch")
-    if told is not None:
-        return told
+    epoch = _count(_mapping(content, "training_position"), "epoch")
+    if epoch is not None:
+        return epoch
     going_on = int(content.get("epoch", 0))
     loop = _mapping(_mapping(content, "loops"), "fit_loop")
     ended = _mapping(loop, "epoch_loop.batch_progress").get("is_last_batch") is True
@@ -199,7 +210,7 @@ def _fault(content: Mapping[str, Any]) -> str | None:
         count = content.get(key, 0)
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:
             return f"its {key} is no whole number from 0 on"
-    return _fault_of_values(config) or _fault_of_parts(config)
+    return _fault_of_values(config) or _fault_of_parts(in_present_form(config))
 
 
 def _is_named(value: Any) -> bool:
@@ -234,12 +245,13 @@ def _fault_of_parts(config: dict[str, Any]) -> str | None:
             return f"its config has no {key} with a _target_"
     if not isinstance(config["task"].get("objective"), dict):
         return "its config has no task.objective"
-    for part, key, kind in DESCRIBED:
-        if not isinstance(config[part].get(key), kind):
-            return f"its config has no {part}.{key}"
+    if not isinstance(config["task"].get("monitor"), str):
+        return "its config has no task.monitor"
     for key in MAPPINGS:
         if not isinstance(config.get(key), dict | None):
             return f"its config.{key} is no mapping"
+    if wrong := wrong_about(config):
+        return f"its config.{wrong}"
     seed = config.get("seed")
     if isinstance(seed, bool) or not isinstance(seed, int):
         return "its config.seed is no whole number"
@@ -248,3 +260,32 @@ def _fault_of_parts(config: dict[str, Any]) -> str | None:
 
 def _target(node: dict[str, Any]) -> bool:
     return isinstance(node.get("_target_"), str)
+
+
+def in_present_form(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration as `conf/` is written now: what only describes a choice, in `about`.
+
+    The one place that knows how earlier revisions kept it; a configuration of this one stays.
+    """
+    present: dict[str, Any] = with_present_targets(config)
+    nodes = {group: _with_about(group, present.get(group)) for group in BEFORE_ABOUT}
+    return present | {group: node for group, node in nodes.items() if group in present}
+
+
+def _with_about(group: str, node: Any) -> Any:
+    if not isinstance(node, dict) or "about" in node:
+        return node
+    taken = parameters(str(node.get("_target_")))
+    moved = {name: new for name, new in BEFORE_ABOUT[group].items() if name in node}
+    entries = {new: node[name] for name, new in moved.items()}
+    for end in ENDS & set(entries):
+        entries[end] = {"attribute": entries[end]}
+    if group in ("task", "model"):
+        entries["data"] = [key for key in DATA if key in node]
+    if group == "task":
+        entries["settings"] = [key for key in SETTINGS if key in node]
+        surveyed = entries.get("wants") == "range_estimate"
+        entries["counts"] = {"attribute": ["columns", "domain"]} if surveyed else {}
+    kept = {name: value for name, value in node.items() if name not in moved or name in taken}
+    entries = {key: value for key, value in entries.items() if value not in ([], {})}
+    return {**kept, "about": entries} if entries else node

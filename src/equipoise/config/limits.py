@@ -239,5 +239,5 @@ def limit_of(target: str, name: str) -> Limit:
     """
     if target.partition(".")[0] not in PACKAGES:
         return FINITE
-    own = f"{target.rpartition('.')[2]}.{name}"
-    return LIMITS.get(own) or LIMITS.get(name, FINITE)
+    qualified = f"{target.rpartition('.')[2]}.{name}"
+    return LIMITS.get(qualified) or LIMITS.get(name, FINITE)

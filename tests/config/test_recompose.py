@@ -10,10 +10,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from equipoise.compose import Composition, compose, plain, storable
+from equipoise.config.compose import Composition, compose, plain, storable
+from equipoise.config.recompose import Purpose, recompose
+from equipoise.config.stored import Stored, stored_run
 from equipoise.errors import UserError
-from equipoise.recompose import Purpose, recompose
-from equipoise.stored import Stored, stored_run
 
 PHASES = "callbacks.gradient_schedule.phases=[{start: 0, gradient: jfb}, {start: 0.5}]"
 SEGMENTATION = ("task=segmentation_folder", "task.path=before", "task.mask_classes=3")

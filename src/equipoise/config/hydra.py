@@ -1,7 +1,8 @@
-"""Hydra's part of composing: its grammar, its search path, and its composition of `conf/`."""
+"""Hydra's part of composing: its grammar, its search path, its settings, the reading of `conf/`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -11,22 +12,57 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.utils import configure_log, env_override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from equipoise import checks
 from equipoise.errors import UserError
-from equipoise.quoting import how_to_quote
 
 CONF = next(
     folder
-    for folder in (Path(__file__).parents[2] / "conf", Path(__file__).parent / "conf")
+    for folder in (Path(__file__).parents[3] / "conf", Path(__file__).parents[1] / "conf")
     if folder.is_dir()
 )
 SEARCH_PATH = "hydra.searchpath"
+WORD = re.compile(r"(?P<key>[+~]*[\w./@-]+)=(?P<value>.*)", re.ASCII | re.DOTALL)
+FUNCTION = re.compile(r"(bool|choice|float|glob|int|interval|range|shuffle|sort|str|tag)\(")
+UNREADABLE = re.compile(r"[^\w./:@%+*?|$\s-]|[^\x00-\x7f]")
+
+
+def quoted(text: str) -> str:
+    """The text in quotes, with nothing in it that the grammar or an interpolation would take."""
+    escaped = re.sub(r"(\\+)(?='|$|\$\{)", r"\1\1", text)
+    return "'" + escaped.replace("'", r"\'").replace("${", r"\${") + "'"
+
+
+def how_to_quote(line: str) -> str:
+    """A clause that tells how to type `key=text` with the text in quotes, where that may help."""
+    word = WORD.fullmatch(line)
+    if word is None:
+        return "; a setting has the form name=value"
+    key, value = word["key"], word["value"].strip("'\"")
+    if FUNCTION.match(value):
+        return ""
+    strange = sorted(set(UNREADABLE.findall(value)))
+    marks = " ".join(mark for mark in strange if not mark.isspace()) or "spaces"
+    if value.startswith(("[", "{")):
+        marks = f"{value[0]} (and no list or mapping is meant)"
+    return f"; a text with {marks} stands in quotes: {for_the_shell(f'{key}={quoted(value)}')}"
+
+
+def for_the_shell(word: str) -> str:
+    """A word in the shell's double quotes."""
+    return '"' + re.sub(r'([\\"$`])', r"\\\1", word) + '"'
+
+
+def as_text(value: Any) -> str:
+    """A typed value as the user sees it, without quotes."""
+    return value.text if isinstance(value, QuotedString) else str(value)
 
 
 def parse(typed: Sequence[str]) -> list[Override]:
@@ -64,7 +100,7 @@ def _folders(value: Any, line: str | None) -> Iterator[Path]:
     if not isinstance(value, list):
         raise UserError(f"{line} must be a list: '{SEARCH_PATH}=[file://<folder>]'")
     for entry in value:
-        kind, separator, place = checks.as_text(entry).rpartition("://")
+        kind, separator, place = as_text(entry).rpartition("://")
         if separator and kind not in ("file", "pkg"):
             raise UserError(f"{line}: {kind}:// cannot be read; give file://<folder>")
         folder = _folder_of_package(place) if kind == "pkg" else Path(place)
@@ -140,3 +176,67 @@ def plain(config: Any, resolve: bool = False) -> dict[str, Any]:
 def first_line(error: BaseException) -> str:
     """The first line of another library's message, without its full stop."""
     return str(error).strip().splitlines()[0].rstrip(".")
+
+
+def hydra_config(overrides: Sequence[str]) -> DictConfig:
+    """Hydra's composition of one job's overrides with its own settings under `hydra`.
+
+    What recipes and estimators add is not in it. Raises UserError where it cannot be composed.
+    """
+    try:
+        with hydra_of_our_own():
+            lines = ["hydra.job.name=train", *overrides]
+            return hydra_compose("train", lines, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"cannot compose the configuration: {first_line(error)}") from error
+
+
+def hydra_setting(settings: DictConfig, key: str) -> str | None:
+    """The value of one of Hydra's own settings in a composition of `hydra_config`.
+
+    Raises UserError where it cannot be resolved.
+    """
+    try:
+        with in_force(settings):
+            value = OmegaConf.select(settings, key, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{key} cannot be resolved: {first_line(error)}") from error
+    return None if value is None else str(value)
+
+
+@contextmanager
+def in_force(settings: DictConfig) -> Iterator[None]:
+    """Let `${hydra:...}` and HydraConfig.get() speak of these settings."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(settings)
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+@contextmanager
+def job_of_hydra(settings: DictConfig, config: DictConfig, directory: Path) -> Iterator[None]:
+    """What Hydra does around a single job in `directory`: its record, its logging, variables.
+
+    config: what runs, for the record.
+    """
+    with read_write(settings.hydra), open_dict(settings.hydra):
+        settings.hydra.mode = RunMode.RUN
+        settings.hydra.run.dir = str(directory)
+        settings.hydra.runtime.output_dir = str(directory.absolute())
+    with in_force(settings):
+        if settings.hydra.output_subdir is not None:
+            write_record(config, directory / settings.hydra.output_subdir)
+        configure_log(settings.hydra.job_logging, settings.hydra.verbose)
+        with env_override(dict(settings.hydra.job.env_set)):
+            yield
+
+
+def write_record(config: DictConfig, folder: Path) -> None:
+    """Hydra's three files: the configuration, its own settings, and the overrides."""
+    settings: Any = HydraConfig.instance().cfg
+    parts = {"config": config, "hydra": settings, "overrides": settings.hydra.overrides.task}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in parts.items():
+        (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(content), encoding="utf-8")

@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
-import yaml
 
-from equipoise.annotations import parameters
-from equipoise.compose import CONF
+from equipoise.config.about import written
+from equipoise.config.annotations import parameters
+from equipoise.config.compose import CONF
+from equipoise.config.limits import LIMITS, Limit, limit_of
+from equipoise.config.values import check_limit, target_nodes
 from equipoise.errors import UserError
-from equipoise.limits import LIMITS, Limit, limit_of
-from equipoise.values import check_limit, target_nodes
 
 
 def numbers_of_conf() -> Iterator[Any]:
     """Class, name and default of every argument in conf/ that is a number or a list of numbers."""
     seen = set()
     for file in sorted(CONF.rglob("*.yaml")):
-        for _, node in target_nodes(yaml.safe_load(file.read_text()) or {}):
+        for _, node in target_nodes(written(file)):
             target = str(node["_target_"])
             for name, hint in parameters(target).items():
                 if name in node and _is_number(hint) and (target, name) not in seen:

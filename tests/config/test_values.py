@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.compose import compose
+from equipoise.config.compose import compose
 from equipoise.errors import UserError
 from equipoise.running.api import checked
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = "task=python_docs"
 SURVEY = "task=range_query"
 REFUSED = {

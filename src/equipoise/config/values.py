@@ -13,37 +13,16 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from equipoise.annotations import parameters
-from equipoise.checks import nearest
-from equipoise.errors import UserError
-from equipoise.limits import SEED, Limit, limit_of
-from equipoise.value_types import accepts, described, literals
+from equipoise.config.about import shared_data
+from equipoise.config.annotations import accepts, described, literals, parameters
+from equipoise.config.limits import SEED, Limit, limit_of
+from equipoise.errors import UserError, nearest
 
-PLAIN_KEYS = {
-    "takes", "gives", "wants", "equilibrium", "weights", "solvers", "gradients",
-    "least_attributes", "most_attributes", "epsilon", "repeats", "reports",
-    "classes", "mask_classes", "image_size", "image_channels", "vocabulary", "monitor",
-    "monitor_mode", "objective", "without_path", "from_hub",
-}  # fmt: skip
-"""Keys that describe a choice to the checks and to the other groups, not to its class."""
 SETTING = re.compile(r"\$\{[\w.\[\]]+\}")
 """A value that is taken whole from another setting; ${oc.env:HOME} is none."""
 TOP: dict[str, Any] = {"seed": int, "ckpt_path": str | None, "run_dir": str | None,
                        "trust": list[str]}  # fmt: skip
 WATCHED: dict[str, Any] = {"monitor": str, "monitor_mode": Literal["min", "max"]}
-DESCRIPTIONS = PLAIN_KEYS - {
-    "epsilon", "repeats", "reports", "classes", "mask_classes", "vocabulary", "monitor",
-    "monitor_mode", "objective",
-}  # fmt: skip
-GIVEN_BY_TASK = (
-    "classes",
-    "mask_classes",
-    "image_size",
-    "image_channels",
-    "vocabulary",
-    "domain",
-    "users",
-)
 
 
 def check_values(config: DictConfig, typed: Collection[str] = ()) -> None:
@@ -77,16 +56,7 @@ def check_values(config: DictConfig, typed: Collection[str] = ()) -> None:
             f"task.monitor={resolved['task']['monitor']} is no metric of the validation: "
             "give one such as val/loss"
         )
-    _check_given_by_task(resolved, typed)
-
-
-def check_description(key: str, config: DictConfig) -> None:
-    """Raise where a typed key only describes what its choice is, which typing cannot change."""
-    group, _, name = key.partition(".")
-    if name not in DESCRIPTIONS or group not in ("task", "model", "gradient", "regularizer"):
-        return
-    if name not in parameters(str(config[group].get("_target_"))):
-        raise UserError(f"{key} describes the {group} and cannot be set: leave it out")
+    _check_agreement(resolved, typed)
 
 
 def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -115,8 +85,8 @@ def _is_judged_there(key: str, value: Any, config: Mapping[str, Any]) -> bool:
     """
     group, _, name = key.partition(".")
     node = config.get(group)
-    own = parameters(str(node["_target_"])) if isinstance(node, Mapping) and name else {}
-    return value is None or name in own
+    arguments = parameters(str(node["_target_"])) if isinstance(node, Mapping) and name else {}
+    return value is None or name in arguments
 
 
 def _interpolated(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -165,20 +135,20 @@ def refused(key: str, value: Any, hint: Any) -> UserError:
     return UserError(f"{key}={value} is not of type {described(hint)}")
 
 
-def _check_given_by_task(config: Mapping[str, Any], typed: Collection[str]) -> None:
+def _check_agreement(config: Mapping[str, Any], typed: Collection[str]) -> None:
     """Raise where network or objective are to be made for other data than the task has.
 
     What only the files of the data tell is not known yet, but it is not for typing.
     """
     task = config["task"]
     for key, node in (("model", config["model"]), ("task.objective", task["objective"])):
-        for name in GIVEN_BY_TASK:
-            made_for, given = node.get(name), task.get(name)
-            known = given is not None or f"{key}.{name}" in typed
-            if known and made_for is not None and made_for != given:
+        for name in shared_data(config["model"], task):
+            made_for, of_task = node.get(name), task.get(name)
+            known = of_task is not None or f"{key}.{name}" in typed
+            if known and made_for is not None and made_for != of_task:
                 raise UserError(
                     f"{key}.{name}={made_for} would not fit the data, of which task.{name} says "
-                    f"{given}: leave {key}.{name} out"
+                    f"{of_task}: leave {key}.{name} out"
                 )
 
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from equipoise import checks
-from equipoise.checks import Menu
-from equipoise.hydra_composition import (
-    CONF,
-    composed_by_hydra,
-    flatten,
-    parse,
-    plain,
-    search_path,
-)
+from equipoise.config.hydra import CONF, composed_by_hydra, flatten, parse, plain, search_path
+from equipoise.config.overrides import Menu, check_key, check_name
+from equipoise.errors import UserError, nearest
 
 PHASE = "equipoise.callbacks.Phase"
 KEY = "callbacks.gradient_schedule.phases"
@@ -33,7 +27,7 @@ def expand_phases(
     phases = OmegaConf.to_container(schedule.get("phases") or OmegaConf.create([]))
     if not phases or all(_is_expanded(phase) for phase in phases):
         return
-    typed = checks.as_phases(phases, choices)
+    typed = as_phases(phases, choices)
     expanded = [_phase(phase, config, choices, menu, searched) for phase in typed]
     OmegaConf.update(config, KEY, expanded)
 
@@ -52,12 +46,12 @@ def _phase(
     name = phase.get("gradient")
     node: dict[str, Any] | None = None
     if name is not None:
-        checks.check_name("gradient", name, menu)
+        check_name("gradient", name, menu)
         in_force = name == choices["gradient"]
         node = plain(config.gradient) if in_force else _estimator(name, searched)
-        node.pop("solvers", None)
+        node.pop("about", None)
         for key, value in flatten(phase.get("settings") or {}):
-            checks.check_key(key, node, f"the phase with gradient={name}")
+            check_key(key, node, f"the phase with gradient={name}")
             node = plain(OmegaConf.merge(node, _nested(key, value)))
     return {
         "_target_": PHASE,
@@ -86,3 +80,23 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     for parent in reversed(parents):
         nested = {parent: nested}
     return nested
+
+
+def as_phases(phases: Any, choices: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The typed phases of a gradient schedule, checked for form."""
+    if phases and choices.get("gradient") == "none":
+        raise UserError(
+            f"model={choices['model']} has no equilibrium layer, so a gradient schedule would do "
+            "nothing; leave callbacks.gradient_schedule.phases out"
+        )
+    form = "{start: 0.5, gradient: phantom, settings: {steps: 3}, max_steps: 12}"
+    for phase in phases:
+        if not isinstance(phase, dict) or "start" not in phase:
+            raise UserError(f"a phase of the gradient schedule looks like {form}, not {phase}")
+        if not isinstance(phase.get("settings") or {}, dict):
+            raise UserError(f"the settings of a phase are a mapping, as in {form}, not {phase}")
+        for key in phase:
+            known = ("start", "gradient", "settings", "max_steps")
+            if key not in known:
+                raise UserError(f"a phase has no '{key}'{nearest(key, known)} it looks like {form}")
+    return list(phases)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from equipoise.compose import CONF
+from equipoise.config.about import choice_files
+from equipoise.config.compose import CONF
 
 HEAD = """Train models whose output is an equilibrium z* = f(z*, x).
 
@@ -75,7 +76,7 @@ def group_lines(folder: Path, defaults: dict[str, str]) -> str:
     """A group's name and its choices."""
     note = f"  ({NOTES[folder.name]})" if folder.name in NOTES else ""
     lines = [f"{folder.name}={note}"]
-    for file in sorted(folder.glob("*.yaml")):
+    for file in choice_files(folder):
         mark = "*" if defaults.get(folder.name) == file.stem else " "
         lines.append(f" {mark} {file.stem:<22} {description(file)}")
     return "\n".join([*lines, ""])

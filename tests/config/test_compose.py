@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.compose import CONF, compose, with_grid
+from equipoise.config.about import choice_files, written_choices
+from equipoise.config.compose import CONF, compose, with_grid
 from equipoise.errors import UserError
 
-SURVEYS = {f.stem for f in (CONF / "model").glob("*.yaml") if "range_estimate" in f.read_text()}
+MODELS = written_choices("model", [CONF])
+SURVEYS = {name for name, node in MODELS if "range_estimate" in node["about"]["gives"]}
 SEVERAL = {"model=ahead_pairs", "model=hdg"}
-TEST_CONF = f"hydra.searchpath=[file://{Path(__file__).parent / 'conf'}]"
+TEST_CONF = f"hydra.searchpath=[file://{Path(__file__).parents[1] / 'conf'}]"
 
 
 def error(*typed: str) -> str:
@@ -134,6 +136,8 @@ def test_typed_steps_are_the_length_of_the_run():
         ("seed=1,2", "add -m"),
         ("solver=none", "needs a solver"),
         ("solver=null", "has no choice"),
+        ("solver=_common", "solver has no choice '_common'; choices: adjoint_broyden, anderson"),
+        ("model=_explict", "model has no choice '_explict'; choices: ahead, ahead_pairs"),
         ("foo", "cannot read the command line"),
         ("callbacks.gradient_schedule.phases=[{start: 0, gradient: unroled}]", "mean unrolled?"),
         ("callbacks.gradient_schedule.phases=[{begin: 0}]", "looks like"),
@@ -186,7 +190,7 @@ def test_every_pair_composes(task, model):
 @pytest.mark.parametrize(
     "typed",
     [f"{group.name}={file.stem}" for group in sorted(CONF.iterdir()) if group.is_dir()
-     for file in sorted(group.glob("*.yaml"))
+     for file in choice_files(group)
      if group.name not in ("recipe",) and file.stem != "none"],
 )  # fmt: skip
 def test_every_choice_composes(typed):
@@ -204,7 +208,7 @@ def test_an_entry_is_left_out_or_added():
 
 
 def test_folders_of_ones_own_add_choices_also_from_a_package():
-    for place in (f"file://{Path(__file__).parent / 'conf'}", "pkg://tests.conf"):
+    for place in (f"file://{Path(__file__).parents[1] / 'conf'}", "pkg://tests.conf"):
         found = [f"hydra.searchpath=[{place}]", "task=tokens_for_tests", "model=deq_transformer"]
         with pytest.raises(UserError, match="task=tokens_for_tests gives tokens and wants logits"):
             compose(found)

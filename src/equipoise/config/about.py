@@ -1,0 +1,125 @@
+"""What a yaml file tells about its choice under `about:`, which its class is not given.
+
+    about:
+      gives: image                     # of a task: the samples, which a model takes
+      wants: logits                    # and the output that it needs, one that a model gives
+      settings: [classes]              # keys of the task that only other groups read
+      data: [classes, image_channels]  # keys on which model, objective and task have to agree
+
+A model tells what it `takes` and `gives`, an estimator the `solvers` that serve it, and so on: the
+checks ask here, and know no kind of task or model themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from equipoise.config.annotations import accepts, described
+from equipoise.errors import UserError, nearest
+
+OF_EVERY_TASK = ("objective", "monitor", "monitor_mode")
+OBLIGATORY: dict[str, dict[str, Any]] = {
+    "task": {"gives": str, "wants": str},
+    "model": {"takes": str, "gives": list[str]},
+}
+OPTIONAL: dict[str, dict[str, Any]] = {
+    "task": {
+        "settings": list[str], "data": list[str], "counts": dict[str, list[str]],
+        "from_hub": bool, "without_path": str,
+    },
+    "model": {
+        "data": list[str], "equilibrium": bool, "weights": bool,
+        "least": dict[str, int], "most": dict[str, int],
+    },
+    "gradient": {"solvers": list[str]},
+    "regularizer": {"gradients": list[str]},
+}  # fmt: skip
+
+
+def about(node: Any, key: str, default: Any = None) -> Any:
+    """What the node of a choice tells about itself; the default where it does not."""
+    entries = (node or {}).get("about") or {}
+    value = entries.get(key)
+    return default if value is None else value
+
+
+def keys_of_others(place: str, node: Mapping[str, Any]) -> set[str]:
+    """The keys of a node that its class may lack: other groups and the checks read them."""
+    shared = {"about", *about(node, "settings", ()), *about(node, "data", ())}
+    return shared.union(OF_EVERY_TASK) if place == "task" else shared
+
+
+def shared_data(model: Any, task: Any) -> list[str]:
+    """The keys on which model, objective and task have to agree."""
+    return list(dict.fromkeys([*about(task, "data", ()), *about(model, "data", ())]))
+
+
+def is_description(name: str, node: Any) -> bool:
+    """Whether a key tells what the choice is, rather than setting anything."""
+    entries = (node or {}).get("about") or {}
+    facts = {"about", *entries, *about(node, "data", ())}
+    return name.partition(".")[0] in facts - set(about(node, "settings", ()))
+
+
+def choice_files(folder: Path) -> list[Path]:
+    """The files of a group's choices; `_common.yaml` holds what several of them share."""
+    return [file for file in sorted(folder.glob("*.yaml")) if not file.stem.startswith("_")]
+
+
+def written_choices(group: str, roots: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
+    """Name and node of every choice of a group, as its file and those it builds on write it."""
+    files = [file for root in roots for file in choice_files(root / group)]
+    return [(file.stem, written(file, roots)) for file in files]
+
+
+def written(file: Path, roots: Sequence[Path] = ()) -> dict[str, Any]:
+    """The node of a file's group, over what it takes from files such as `_common` in any root."""
+    content: dict[str, Any] = yaml.safe_load(file.read_text()) or {}
+    parts = [f"{entry}.yaml" for entry in content.pop("defaults", []) if str(entry).startswith("_")]
+    folders = [root / file.parent.name for root in roots] or [file.parent]
+    shared = [folder / part for part in parts for folder in folders if (folder / part).is_file()]
+    # a file that also overrides other groups stands in the global package, its node nested
+    nested = content.get(file.parent.name)
+    node = nested if isinstance(nested, dict) else content
+    below = [written(part, roots) for part in shared]
+    merged = OmegaConf.to_container(OmegaConf.merge(*below, node))
+    assert isinstance(merged, dict)
+    return {str(key): value for key, value in merged.items()}
+
+
+def check_about(config: DictConfig) -> None:
+    """Raise where the file of a choice tells too little, or something wrong, under `about:`."""
+    wrong = wrong_about({group: config.get(group) for group in OPTIONAL})
+    if wrong:
+        raise UserError(f"{wrong}: mend the file of the choice")
+
+
+def wrong_about(config: Mapping[str, Any]) -> str | None:
+    """What is wrong with what the choices tell about themselves, None where nothing is."""
+    for group in OPTIONAL:
+        wrong = _wrong_entries(group, (config.get(group) or {}).get("about"))
+        if wrong:
+            return f"{group}.about{wrong}"
+    return None
+
+
+def _wrong_entries(group: str, node: Any) -> str | None:
+    entries: Any = OmegaConf.to_container(node) if isinstance(node, DictConfig) else node or {}
+    if not isinstance(entries, Mapping):
+        return " is no mapping"
+    needed = OBLIGATORY.get(group, {})
+    kinds = {**needed, **OPTIONAL[group]}
+    missing = [key for key in needed if key not in entries]
+    if missing:
+        return f".{missing[0]} is missing"
+    for key, value in entries.items():
+        if key not in kinds:
+            return f".{key} is not known{nearest(str(key), kinds)}"
+        if not accepts(value, kinds[key]):
+            return f".{key} is not of type {described(kinds[key])}"
+    return None

@@ -1,0 +1,191 @@
+"""Which choices go together: each check raises UserError with a sentence that names those that do.
+
+They ask what the files of the choices tell under `about:`, and know no kind of task or model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, ListConfig
+
+from equipoise.config.about import about, written_choices
+from equipoise.errors import UserError
+
+
+def check_model_and_task(
+    config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]
+) -> None:
+    """Raise where the model does not take what the task gives, or not give what it wants."""
+    model, task = config.model, config.task
+    if _fits(model, task):
+        return
+    models = [name for name, node in written_choices("model", roots) if _fits(node, task)]
+    tasks = [name for name, node in written_choices("task", roots) if _fits(model, node)]
+    raise UserError(
+        f"model={choices['model']} takes {about(model, 'takes')} and gives "
+        f"{', '.join(about(model, 'gives'))}, but task={choices['task']} gives "
+        f"{about(task, 'gives')} and wants {about(task, 'wants')}; models for this task: "
+        f"{', '.join(models) or 'none'}; tasks for this model: {', '.join(tasks) or 'none'}"
+    )
+
+
+def _fits(model: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
+    samples = about(model, "takes") == about(task, "gives")
+    return samples and about(task, "wants") in about(model, "gives", ())
+
+
+def check_counts(config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]) -> None:
+    """Raise where the model takes more or fewer of something, say attributes, than the task has."""
+    model, task = config.model, config.task
+    for noun, settings in about(task, "counts", {}).items():
+        lists = [task[name] for name in settings if isinstance(task.get(name), list | ListConfig)]
+        count = next((len(listed) for listed in lists if listed), 1)
+        if _takes_count(model, noun, count):
+            continue
+        fitting = [
+            name
+            for name, node in written_choices("model", roots)
+            if _fits(node, task) and _takes_count(node, noun, count)
+        ]
+        raise UserError(
+            f"model={choices['model']} takes {_counts(model, noun)}, but task={choices['task']} "
+            f"has {count} here ({' or '.join(f'task.{name}' for name in settings)}); models for "
+            f"{count}: {', '.join(fitting)}"
+        )
+
+
+def _takes_count(model: Mapping[str, Any], noun: str, count: int) -> bool:
+    least, most = (about(model, end, {}).get(noun, count) for end in ("least", "most"))
+    return bool(least <= count <= most)
+
+
+def _counts(model: Mapping[str, Any], noun: str) -> str:
+    """How many of something a model takes, in words."""
+    least, most = (about(model, end, {}).get(noun) for end in ("least", "most"))
+    if most is None:
+        return f"{least} or more {noun}s"
+    return f"one {noun}" if most == 1 else f"{least or 1} to {most} {noun}s"
+
+
+def check_equilibrium(
+    config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]
+) -> None:
+    """Raise where a model without an equilibrium layer is given a solver, or one with it none."""
+    has_layer = about(config.model, "equilibrium", True)
+    for group in ("solver", "gradient"):
+        choice = choices[group]
+        if not has_layer and choice != "none":
+            raise UserError(
+                f"model={choices['model']} has no equilibrium layer, so {group}={choice} would do "
+                f"nothing; leave it out{_alternative(config, roots)}"
+            )
+        if has_layer and choice == "none":
+            raise UserError(
+                f"model={choices['model']} has an equilibrium layer and needs a {group}; "
+                f"leave {group}=none out"
+            )
+
+
+def _alternative(config: DictConfig, roots: Sequence[Path]) -> str:
+    """A clause that names a model with an equilibrium layer, where one fits the task."""
+    for name, node in written_choices("model", roots):
+        if about(node, "equilibrium", True) and _fits(node, config.task):
+            return f", or choose a model that has one, such as model={name}"
+    return ""
+
+
+def check_weights(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where a model without weights is given an optimiser, or one with weights none."""
+    has_weights = about(config.model, "weights", True)
+    for group in ("optimizer", "schedule"):
+        choice = choices.get(group, "none")
+        if not has_weights and choice != "none":
+            raise UserError(
+                f"model={choices['model']} trains no weights, so {group}={choice} would do "
+                "nothing; leave it out"
+            )
+        if has_weights and choice == "none":
+            raise UserError(
+                f"model={choices['model']} has weights to train and needs the group {group}; leave "
+                f"{group}=none out"
+            )
+
+
+def check_steps_without_weights(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where gradients are to be summed or clipped of a model that has none."""
+    if about(config.model, "weights", True):
+        return
+    for name, idle in (("accumulate_grad_batches", 1), ("gradient_clip_val", None)):
+        if config.trainer.get(name) not in (None, idle):
+            raise UserError(
+                f"model={choices['model']} trains no weights, so "
+                f"trainer.{name}={config.trainer[name]} would do nothing; leave it out"
+            )
+
+
+def check_solver_and_gradient(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where the estimator cannot work with the solver."""
+    solvers = about(config.gradient, "solvers")
+    if solvers and choices["solver"] not in solvers:
+        raise UserError(
+            f"gradient={choices['gradient']} cannot work with solver={choices['solver']}; "
+            f"choose solver={' or solver='.join(solvers)}"
+        )
+
+
+def check_outer_updates(config: DictConfig) -> None:
+    """Raise where a solver is to aim at the loss, whose gradient the command line cannot give."""
+    for group in ("solver", "eval_solver"):
+        node = config.get(group) or {}
+        if node.get("opa_every") and not node.get("direction"):
+            raise UserError(
+                f"{group}.opa_every needs {group}.direction, the gradient of the loss as a "
+                f"function, which only Python can give: leave {group}.opa_every out here"
+            )
+
+
+def check_regularizer(
+    config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]
+) -> None:
+    """Raise where the regulariser has nothing to act on, or cannot work with the estimator."""
+    choice = choices.get("regularizer", "none")
+    if choice != "none" and not about(config.model, "equilibrium", True):
+        raise UserError(
+            f"model={choices['model']} has no equilibrium layer, so regularizer={choice} would do "
+            f"nothing; leave it out{_alternative(config, roots)}"
+        )
+    gradients = about(config.regularizer, "gradients")
+    if gradients and choices["gradient"] not in gradients:
+        raise UserError(
+            f"regularizer={choice} cannot work with gradient={choices['gradient']}; "
+            f"choose gradient={' or gradient='.join(gradients)}"
+        )
+
+
+def check_curve_on_model(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where an anytime curve is asked for of a model whose solves have no budget."""
+    if config.get("anytime") and not about(config.model, "equilibrium", True):
+        raise UserError(
+            f"model={choices['model']} has no equilibrium layer whose budget could be varied; "
+            "leave anytime out"
+        )
+
+
+def check_single_run(typed: Sequence[Override]) -> None:
+    """Raise where a sweep was chosen without -m."""
+    for override in typed:
+        if override.key_or_group == "sweep" and override.value():
+            raise UserError(f"{override.input_line} makes several runs: add -m")
+
+
+def check_curve_in_training(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where train.py is given what is a setting of evaluate.py."""
+    if config.get("anytime"):
+        raise UserError(
+            f"anytime={choices['anytime']} belongs to an evaluation: "
+            "python evaluate.py ckpt_path=<run>/checkpoints/best.ckpt anytime=curve"
+        )
