@@ -57,9 +57,9 @@ def test_epochs_are_counted_as_they_are_planned(
 
 
 NEVER = {"patience": 1, "mode": "min", "min_delta": 2.0}
-OVER = r"stopped after step \d+, in epoch \d: the time of trainer.max_time is over"
+OVER = r"stopped after step \d+, in epoch \d: trainer.max_time was reached"
 NO_BETTER = (
-    "stopped early after step 12, in epoch 2: val/accuracy has not become better for 1 validations"
+    "stopped early after step 12, in epoch 2: val/accuracy has not improved for 1 validations"
 )
 
 

@@ -43,7 +43,7 @@ def test_nodes_are_waited_for_only_where_something_starts_them(
 ) -> None:
     for name in machine.OF_A_CLUSTER:
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match="start the command by srun or torchrun"):
+    with pytest.raises(UserError, match="start the command with srun or torchrun"):
         compose(["trainer.num_nodes=2"])
     monkeypatch.setenv("SLURM_NNODES", "2")
     compose(["trainer.num_nodes=2"])

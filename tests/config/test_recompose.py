@@ -141,10 +141,10 @@ def test_what_a_checkpoint_has_settled_is_refused(purpose: Purpose, typed: str, 
         ("gradient.solver.tol=1", "no setting"),
         ("gradient=unrolled solver=broyden", "choose solver=fixed_point"),
         ("~callbacks.rport", r"did you mean callbacks\.report"),
-        ("+solver.max_steps=3", "is there already"),
+        ("+solver.max_steps=3", "exists already"),
         ("solver.tol=1,2", "add -m"),
-        ("~solver.tol=3", "solver.tol is 0.001; to leave it out"),
-        ("recipe.optimizer.adam.lr=30", "type the setting itself"),
+        ("~solver.tol=3", "solver.tol is 0.001; to remove it"),
+        ("recipe.optimizer.adam.lr=30", "set the value itself"),
         ("trust=[os.path]", "must be a list of packages"),
     ],
 )
@@ -159,7 +159,7 @@ def test_what_cannot_be_used_is_refused(typed: str, said: str) -> None:
     ["optimizer.lr=1", "optimizer=sgd", "schedule.warmup=0.1", PHASES, "trainer.overfit_batches=2"],
 )
 def test_an_evaluation_refuses_what_only_a_training_uses(typed: str) -> None:
-    with pytest.raises(UserError, match="belongs to a training"):
+    with pytest.raises(UserError, match="is only for training"):
         again(typed, purpose="evaluate")
 
 
@@ -189,7 +189,7 @@ def test_a_task_of_ones_own_needs_its_folder_for_new_choices_alone() -> None:
     run = stored()
     foreign = Stored(run.path, run.config, {**run.choices, "task": "mine"}, 1, 9, {})
     assert again("solver.tol=1e-5", of=foreign).config.solver.tol == 1e-5
-    with pytest.raises(UserError, match=r"type the hydra\.searchpath"):
+    with pytest.raises(UserError, match=r"add the hydra\.searchpath"):
         again("optimizer=sgd", of=foreign)
 
 

@@ -76,18 +76,18 @@ def test_what_a_run_writes_is_read() -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"config": None}, "config is no mapping"),
-        ({"config": [1]}, "config is no mapping"),
-        ({"config": {1: 2}}, "config is no mapping"),
+        ({"config": None}, "config is not a mapping"),
+        ({"config": [1]}, "config is not a mapping"),
+        ({"config": {1: 2}}, "config is not a mapping"),
         ({"config": {}}, "no task"),
-        ({"choices": None}, "choices are no mapping"),
-        ({"choices": {"task": 1, "model": "mdeq"}}, "choices are no mapping"),
+        ({"choices": None}, "choices are not a mapping"),
+        ({"choices": {"task": 1, "model": "mdeq"}}, "choices are not a mapping"),
         ({"choices": {"task": "digits"}}, "no task and model"),
-        ({"state_dict": [1]}, "state_dict is no mapping"),
-        ({"epoch": "three"}, "epoch is no whole number"),
-        ({"epoch": True}, "epoch is no whole number"),
-        ({"global_step": -1}, "global_step is no whole number"),
-        ({"global_step": None}, "global_step is no whole number"),
+        ({"state_dict": [1]}, "state_dict is not a mapping"),
+        ({"epoch": "three"}, "epoch is not a whole number"),
+        ({"epoch": True}, "epoch is not a whole number"),
+        ({"global_step": -1}, "global_step is not a whole number"),
+        ({"global_step": None}, "global_step is not a whole number"),
         (config(task="digits"), "no task with a _target_"),
         (config(model={}), "no model with a _target_"),
         (without("trainer"), "no trainer with a _target_"),
@@ -96,15 +96,15 @@ def test_what_a_run_writes_is_read() -> None:
         (told(takes=3), r"model\.about\.takes is not of type str"),
         (told(least={"attribute": "two"}), r"model\.about\.least is not of type dict\[str, int\]"),
         (told(wieghts=False), r"model\.about\.wieghts is not known; did you mean weights\?"),
-        (config(callbacks=[1]), r"config\.callbacks is no mapping"),
-        (config(optimizer="adam"), r"config\.optimizer is no mapping"),
-        (config(seed="one"), r"config\.seed is no whole number"),
-        (without("seed"), r"config\.seed is no whole number"),
+        (config(callbacks=[1]), r"config\.callbacks is not a mapping"),
+        (config(optimizer="adam"), r"config\.optimizer is not a mapping"),
+        (config(seed="one"), r"config\.seed is not a whole number"),
+        (without("seed"), r"config\.seed is not a whole number"),
         (config(extra=nested(40)), "nested deeper than 32"),
         (config(extra=nested(100_000)), "nested deeper than 32"),
         (config(extra=wide()), "nested deeper than 32"),
         (config(extra=list(range(200_000))), "over 100,000 values"),
-        (config(extra={1: 2}), "a key that is no word"),
+        (config(extra={1: 2}), "a key that is not a text"),
         (config(extra=torch.zeros(2)), "holds a Tensor"),
         (config(extra="${oc.env:HOME}"), "which a stored configuration never does"),
     ],
@@ -187,7 +187,7 @@ def test_a_broken_file_is_called_a_checkpoint_that_cannot_be_read(tmp_path, cont
 
 def test_a_foreign_file_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match="not written by a run of ours"):
+    with pytest.raises(UserError, match="not written by Equipoise"):
         read_checkpoint(tmp_path / "last.ckpt")
 
 

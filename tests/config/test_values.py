@@ -57,7 +57,7 @@ REFUSED = {
     "ckpt_path=3": "not of type str",
     "run_dir=[]": "not of type str",
     "trainer.barebones=${oc.env:HOME}": "trainer.barebones=.* is not of type bool",
-    "recipe.optimizer.adam.lr=1": "type the setting itself",
+    "recipe.optimizer.adam.lr=1": "set the value itself",
     "task.path=${nowhere}": "cannot resolve|no setting",
 }
 REFUSED_TOGETHER = {
@@ -160,6 +160,6 @@ def test_a_refusal_that_needs_no_torch_takes_little_time(typed: str, tmp_path: P
 
 
 def test_the_configuration_can_be_shown_without_the_data():
-    with pytest.raises(UserError, match="has to be fetched"):
+    with pytest.raises(UserError, match="must be downloaded"):
         checked(["task=cityscapes"])
     checked(["task=cityscapes"], surroundings=False)

@@ -54,7 +54,7 @@ def test_what_is_measured_is_left_in_the_folders(command, trained, tmp_path):
     assert len((folder / "anytime.csv").read_text().splitlines()) == 5
     assert "anytime.png" in (folder / "report" / "index.html").read_text()
     assert "anytime 4/4  budget 6 from random" in done.stdout
-    assert "test at every budget" in done.stdout
+    assert "test results at every budget" in done.stdout
     assert metrics["test"] == metrics_of(trained)["test"]
 
 

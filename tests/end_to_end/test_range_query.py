@@ -119,7 +119,7 @@ def test_a_sweep_ends_in_a_table_and_a_picture(command, tmp_path):
     uniform, ahead = (float(line.split(",")[3]) for line in lines[1:])
     assert ahead < uniform / 10
     assert (sweep / "table.png").is_file()
-    assert "least of its row" in done.stdout
+    assert "lowest in its row" in done.stdout
     alone = command("train.py", "sweep=range_query_table")
     assert (alone.returncode, "add -m" in alone.stderr) == (2, True)
 

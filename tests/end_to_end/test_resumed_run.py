@@ -159,7 +159,7 @@ def test_checkpoints_of_the_weights_alone_are_evaluated_but_not_resumed(tmp_path
     assert again["test"] == metrics["test"]
     assert (again["epochs"], again["steps"]) == (1, 5)
     assert "optimizer_states" not in checkpoint(folder)
-    with pytest.raises(UserError, match=r"holds the weights alone .* cannot be resumed"):
+    with pytest.raises(UserError, match=r"holds only the weights .* but not resumed"):
         run(path, f"run_dir={tmp_path / 'more'}")
 
 
@@ -215,10 +215,18 @@ def in_the_foreground(test: Callable[[], None]) -> None:
 @pytest.mark.parametrize(
     ("hooks", "said", "steps"),
     [
-        (["setup"], "after step 0; none was saved", 0),
-        (["on_fit_start"], "after step 0; none was saved", 0),
-        (["on_train_batch_start", "on_before_zero_grad"], "at once, after step 0; none was", 0),
-        (["on_test_batch_start"], r"in the test, after all 1 steps .*best|last\.ckpt", 1),
+        (["setup"], "after step 0; nothing was saved", 0),
+        (["on_fit_start"], "after step 0; nothing was saved", 0),
+        (
+            ["on_train_batch_start", "on_before_zero_grad"],
+            "immediately, after step 0; nothing was",
+            0,
+        ),
+        (
+            ["on_test_batch_start"],
+            r"during the test, after all 1 training steps .*best|last\.ckpt",
+            1,
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -66,7 +66,7 @@ def test_classes_of_a_folder_are_counted_before_the_model_is_built(command, tmp_
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["task=cityscapes"], "Cityscapes has to be fetched"),
+        (["task=cityscapes"], "Cityscapes must be downloaded"),
         (["task=cityscapes", "task.path=own"], "has no images leftImg8bit"),
         (["task=segmentation_folder", "task.path=own", "task.crop=[31,32]"], "multiples of"),
         (

@@ -52,7 +52,7 @@ def through_a_view(z: Tensor, x: Tensor) -> Tensor:
 def test_an_f_that_writes_into_its_state_is_refused(
     name: str, f: Callable[..., Tensor], mode: str
 ) -> None:
-    with pytest.raises(ValueError, match=r"f writes into the state .* relu_ or mul_.* z\.clone"):
+    with pytest.raises(ValueError, match=r"f modifies the state .* relu_ or mul_.* z\.clone"):
         run(name, f, mode)
 
 
@@ -62,7 +62,7 @@ def test_a_part_that_is_written_into_is_found_among_several(name: str, mode: str
     def f(z: State, x: Tensor) -> State:
         return plain(z[0], x), z[1].sigmoid_()
 
-    with pytest.raises(ValueError, match="f writes into the state"):
+    with pytest.raises(ValueError, match="f modifies the state"):
         run(name, f, mode, (torch.zeros(4, 3), torch.zeros(4, 2)))
 
 

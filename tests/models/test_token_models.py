@@ -114,7 +114,7 @@ def test_it_runs_under_autocast(build: Build) -> None:
     "wrong", [torch.zeros(2, 3), torch.zeros(3).long(), torch.zeros(2, 0).long()]
 )
 def test_what_is_no_matrix_of_tokens_is_refused(build: Build, wrong: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="tokens are whole numbers"):
+    with pytest.raises(ValueError, match="tokens must be whole numbers"):
         seeded(build)(wrong)
 
 

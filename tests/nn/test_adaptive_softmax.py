@@ -126,7 +126,7 @@ def test_cutoffs_beyond_the_vocabulary_are_dropped(vocabulary: int) -> None:
 
 @pytest.mark.parametrize(
     ("vocabulary", "cutoffs", "said"),
-    [(0, [], "at least one symbol"), (9, [3, 3], "must rise"), (9, [0, 3], "must rise")],
+    [(0, [], "at least one symbol"), (9, [3, 3], "must increase"), (9, [0, 3], "must increase")],
 )
 def test_nonsense_is_refused(vocabulary: int, cutoffs: list[int], said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -48,5 +48,5 @@ def test_a_mask_has_mean_one_and_two_values() -> None:
 
 @pytest.mark.parametrize("probability", [-0.1, 1.0])
 def test_a_probability_outside_its_range_is_refused(probability: float) -> None:
-    with pytest.raises(ValueError, match=r"lies in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\)"):
         sequence_mask(torch.zeros(1), (1,), probability)

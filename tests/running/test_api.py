@@ -140,6 +140,6 @@ def test_a_checkpoint_makes_no_calls_of_its_own(
         inner = {"x": call} if place == "callbacks" else call
         stored = {**content["config"], place: {**content["config"][place], **inner}}
         torch.save({**content, "config": stored}, "evil.ckpt")
-        with pytest.raises(UserError, match=r"os\.mkdir, code that is not ours"):
+        with pytest.raises(UserError, match=r"os\.mkdir, which is not our code"):
             command("ckpt_path=evil.ckpt", "run_dir=victim")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["evil.ckpt"]

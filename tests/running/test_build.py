@@ -92,7 +92,7 @@ def test_a_class_within_hydra_gives_its_own_reason():
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("trainer.val_check_interval=100000", r"the run cannot go on: .*val_check_interval"),
+        ("trainer.val_check_interval=100000", r"the run cannot continue: .*val_check_interval"),
         ("task.classes=3", r"task\.classes=3 is too few: the data has 10 classes, from 0 to 9"),
     ],
 )
@@ -107,7 +107,7 @@ def test_what_cannot_be_set_up_for_the_first_step_is_a_sentence(
 
 def test_what_is_refused_after_the_training_has_failed_and_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunFailed, match=r"the run cannot go on: .*limit_test_batches"):
+    with pytest.raises(RunFailed, match=r"the run cannot continue: .*limit_test_batches"):
         equipoise.run(*SMALL, "trainer.limit_test_batches=1e-300", "run_dir=here")
     assert (tmp_path / "here" / "checkpoints" / "last.ckpt").is_file()
 

@@ -56,7 +56,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tmp_path: Path) -> No
     large = {"state_dict": {"w": torch.zeros(100_000)}}
     with (
         files_no_larger_than(50_000),
-        pytest.raises(CheckpointNotSaved, match=r"could not be saved: File too large; make room"),
+        pytest.raises(CheckpointNotSaved, match=r"could not be saved: File too large; free space"),
     ):
         CheckpointFile().save_checkpoint(large, path)
     assert path.read_bytes() == before

@@ -47,10 +47,10 @@ def test_of_two_runs_in_one_folder_one_is_refused(here: Path, existing: bool) ->
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
         assert one.stdout is not None
         assert one.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="another run is at work in run_dir=x"):
+        with pytest.raises(UserError, match="another run is active in run_dir=x"):
             claim(Path("x"))
         (here / "x" / "last.ckpt").touch()
-        with pytest.raises(UserError, match="another run is at work in run_dir=x"):
+        with pytest.raises(UserError, match="another run is active in run_dir=x"):
             claim(Path("x"), "x/last.ckpt")  # nor may two go on with one run
         one.kill()
     assert claim(Path("x"), "x/last.ckpt") == Path("x")  # a lock ends with its process
@@ -58,7 +58,7 @@ def test_of_two_runs_in_one_folder_one_is_refused(here: Path, existing: bool) ->
 
 def test_one_process_takes_a_folder_once() -> None:
     claim(Path("x"))
-    with pytest.raises(UserError, match="another run is at work"):
+    with pytest.raises(UserError, match="another run is active"):
         claim(Path("x"))
 
 
@@ -84,7 +84,7 @@ def test_an_evaluation_does_not_write_into_the_training_s_folder(here: Path) -> 
 @pytest.mark.parametrize("path", ["file", "file/below"])
 def test_a_file_is_no_folder(here: Path, path: str) -> None:
     (here / "file").touch()
-    with pytest.raises(UserError, match=f"run_dir={path} is no folder"):
+    with pytest.raises(UserError, match=f"run_dir={path} is not a folder"):
         claim(Path(path))
 
 

@@ -49,7 +49,7 @@ def test_every_command_answers_a_signal_in_a_sentence(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_status(send, number) == 130
-    assert capsys.readouterr().err == "Interrupted before there was anything to keep\n"
+    assert capsys.readouterr().err == "Interrupted before there was anything to save\n"
 
 
 SWALLOWS = """

@@ -25,16 +25,16 @@ SMALL = [
     ("processes", "parts", "published", "said"),
     [
         (1, 1, {"batch_size": 48, "processes": 4}, ""),
-        (4, 1, {}, "task.batch_size=12 x 4 processes = 48 samples a step"),
-        (1, 2, {}, "task.batch_size=12 x 2 accumulated batches = 24 samples a step"),
-        (2, 3, {}, "12 x 2 processes x 3 accumulated batches = 72 samples a step"),
+        (4, 1, {}, "task.batch_size=12 x 4 processes = 48 samples per step"),
+        (1, 2, {}, "task.batch_size=12 x 2 accumulated batches = 24 samples per step"),
+        (2, 3, {}, "12 x 2 processes x 3 accumulated batches = 72 samples per step"),
         (
             4, 1, {"batch_size": 12, "processes": 4},
-            "= 48 samples a step; the recipe was published with 12 on 4 processes, which is "
+            "= 48 samples per step; the recipe was published with 12 on 4 processes, which is "
             "task.batch_size=3 here",
         ),
-        (2, 1, {"batch_size": 24}, "= 24 samples a step; the recipe was published with 24"),
-        (5, 1, {"batch_size": 12}, "= 60 samples a step; the recipe was published with 12"),
+        (2, 1, {"batch_size": 24}, "= 24 samples per step; the recipe was published with 24"),
+        (5, 1, {"batch_size": 12}, "= 60 samples per step; the recipe was published with 12"),
     ],
 )  # fmt: skip
 def test_the_global_batch_is_said_where_it_is_another(
@@ -59,7 +59,7 @@ def test_a_run_from_python_tells_its_second_process(
     assert metrics["status"] == "completed"
     assert metrics["steps"] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["two é="]
-    assert "task.batch_size=64 x 2 processes = 128 samples a step" in capsys.readouterr().out
+    assert "task.batch_size=64 x 2 processes = 128 samples per step" in capsys.readouterr().out
     assert environment() == before
     assert not torch.distributed.is_initialized()
 

@@ -185,7 +185,7 @@ def test_a_run_tells_a_standard_error_or_that_there_is_none(
     capsys.readouterr()
     assert query.main([str(tmp_path / "run"), "attribute_0 in [10, 20)"]) == 0
     answer = capsys.readouterr().out
-    assert ("no standard error" in answer) == ("tells no standard error" in page) == (model == "sw")
+    assert ("no standard error" in answer) == ("gives no standard error" in page) == (model == "sw")
     assert ("±" in answer) == (model == "ahead")
 
 

@@ -54,7 +54,7 @@ class RunCheckpoint(ModelCheckpoint):
         if self.monitor is not None and not all(Path(path).is_file() for path in scores):
             warnings.warn(
                 f"the best checkpoint of the resumed run is not in {self.dirpath} any more: the "
-                "best of what is trained from now on is kept",
+                "best checkpoint from now on is kept",
                 stacklevel=2,
             )
             return

@@ -5,7 +5,7 @@ Four habits of the Trainer, each with its remedy here:
 - it calls every callback of its list at every hook, about 10 us each, whether or not the callback
   does something there: `Observers` stands for many and calls only those that have something to do;
 - it calls a hook that a callback only inherits: `grouped` sets such hooks to None;
-- it enters a context of the profiler about sixty times a step, and its default profiler makes a
+- it enters a context of the profiler about sixty times per step, and its default profiler makes a
   new generator each time: `Unprofiled`;
 - it writes the name of the current hook into the task some forty times a step, through the 4 us of
   `nn.Module.__setattr__`: `note_hooks_directly`.

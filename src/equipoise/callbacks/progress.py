@@ -125,12 +125,12 @@ def ending_sentence(trainer: Trainer) -> str | None:
     where = f"after step {trainer.global_step}, in epoch {trainer.current_epoch}"
     reason = early_end(trainer)
     if reason == "max_time":
-        return f"stopped {where}: the time of trainer.max_time is over"
+        return f"stopped {where}: trainer.max_time was reached"
     if reason == "early_stopping":
         stopping = find_callback(trainer, EarlyStopping)
         assert stopping is not None
         return (
-            f"stopped early {where}: {stopping.monitor} has not become better "
+            f"stopped early {where}: {stopping.monitor} has not improved "
             f"for {stopping.wait_count} validations"
         )
     return None

@@ -24,7 +24,7 @@ HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).
 
 usage: python -m equipoise <command> [arguments]     (python -m equipoise <command> --help)
 """
-FOOT = "In a clone train.py and evaluate.py are the first two: python train.py --help"
+FOOT = "In a clone, train.py and evaluate.py are the first two: python train.py --help"
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -69,7 +69,7 @@ def exit_status(command: Callable[..., int], *arguments: Any) -> int:
             return command(*arguments)
     except Stopped:
         end_at_next()
-        print("Interrupted before there was anything to keep", file=sys.stderr)
+        print("Interrupted before there was anything to save", file=sys.stderr)
         return STATUS
     except UserError as error:
         if os.environ.get("HYDRA_FULL_ERROR") or "debug=smoke" in sys.argv:

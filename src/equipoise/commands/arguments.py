@@ -23,9 +23,9 @@ REFUSED = {
     "--config-name": "train.py always starts from conf/train.yaml; a complete configuration of "
     "your own is a file experiment/<name>.yaml in a folder that --config-dir names",
     "--config-path": "train.py always starts from conf/train.yaml; a folder with choices of your "
-    "own is named by --config-dir",
-    "--experimental-rerun": "it would unpickle a file, and so run what somebody has put there; to "
-    "repeat a run type what .hydra/overrides.yaml in its folder lists",
+    "own is given with --config-dir",
+    "--experimental-rerun": "it would unpickle a file and run whatever code it holds; to "
+    "repeat a run, use the overrides in its .hydra/overrides.yaml",
 }
 OF_TRAINING = {
     "multirun": "--multirun", "info": "--info", "shell_completion": "--shell-completion",
@@ -128,19 +128,19 @@ def check_flags(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is None or value in choices:
             continue
-        hint = "; the configuration itself is shown by --cfg job" if name == "info" else ""
+        hint = "; --cfg job shows the configuration itself" if name == "info" else ""
         flag = f"--{name} {value}" if value and "=" not in value else f"--{name} alone"
         raise UserError(f"{flag} shows nothing: it takes {', '.join(choices)}{hint}")
     for name in ("package", "resolve"):
         if getattr(arguments, name) not in (None, False) and arguments.cfg is None:
-            raise UserError(f"--{name} belongs to --cfg job")
+            raise UserError(f"--{name} works only with --cfg job")
     for name in ("package", "config_dir"):
         if getattr(arguments, name) == "":
             raise UserError(f"--{name.replace('_', '-')} needs a value behind it")
     ways = [flag for name, flag in ALTERNATIVES.items()
             if name != "hydra_help" and getattr(arguments, name) not in (None, False)]  # fmt: skip
     if len(ways) > 1:
-        raise UserError(f"{ways[0]} and {ways[1]} cannot go together")
+        raise UserError(f"{ways[0]} and {ways[1]} cannot be combined")
 
 
 def check_evaluation(arguments: argparse.Namespace) -> None:
@@ -149,10 +149,10 @@ def check_evaluation(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) not in (None, False):
             raise UserError(f"{flag} is a flag of train.py; evaluate.py evaluates one checkpoint")
     if arguments.cfg not in (None, "job"):
-        raise UserError("evaluate.py shows --cfg job alone: Hydra does not run it")
+        raise UserError("evaluate.py shows only --cfg job: Hydra does not run it")
     for line in arguments.overrides:
         if line.lstrip("+~").startswith("hydra") and not line.startswith("hydra.searchpath="):
-            raise UserError(f"{line}: Hydra does not run evaluate.py; a folder is named by run_dir")
+            raise UserError(f"{line}: Hydra does not run evaluate.py; set the folder with run_dir")
 
 
 def with_config_dir(folder: str | None, overrides: Sequence[str]) -> list[str]:
@@ -165,5 +165,5 @@ def with_config_dir(folder: str | None, overrides: Sequence[str]) -> list[str]:
     if not Path(folder).is_dir():
         raise UserError(f"--config-dir: there is no folder {folder}")
     if any(line.startswith("hydra.searchpath=") for line in overrides):
-        raise UserError("--config-dir and hydra.searchpath name the same thing: type one of them")
+        raise UserError("--config-dir and hydra.searchpath mean the same thing: give one of them")
     return [f"hydra.searchpath=[{quoted(f'file://{Path(folder).absolute()}')}]", *overrides]

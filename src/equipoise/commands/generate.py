@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 USAGE = """%(prog)s ckpt_path=<run>/checkpoints/best.ckpt [setting=value ...]"""
 SETTINGS = """the settings, whose values are taken exactly as they stand:
   ckpt_path=<file>     a checkpoint of a language-modelling run
-  prompt="Once upon"   the text to continue, exactly as typed; nothing: begin anew
+  prompt="Once upon"   the text to continue, used verbatim; empty: start a new text
   length=256           how many tokens (characters, words or parts of words) to add
-  temperature=1.0      below 1 keeps to what is likely, above 1 departs from it
+  temperature=1.0      below 1 favours likely tokens, above 1 unlikely ones
   top_p=0.95           draw from the most likely tokens that together have this probability
   greedy               always take the most likely token
   seed=0               of the draws
-  context=<tokens>     how much of the text so far the model sees; without it, what the task's
+  context=<tokens>     how much of the text so far the model sees; default: what the task's
                        evaluation uses
-  device=cpu           where to compute; without it a GPU where there is one
+  device=cpu           where to compute; default: a GPU if available
   trust=[my_package]   packages of your own whose classes the checkpoint may name
 """
 TIMED = 32
@@ -77,7 +77,7 @@ def parse(words: Sequence[str]) -> Request:
         try:
             setattr(request, key, kinds.get(key, str)(value))
         except ValueError as error:
-            raise UserError(f"generate: {key}={value} is not of the kind of the default") from error
+            raise UserError(f"generate: {key}={value} is not of the default's type") from error
     check(request)
     return request
 
@@ -112,7 +112,7 @@ def check(request: Request) -> None:
     if request.temperature <= 0:
         raise UserError(
             f"generate: temperature={request.temperature} must be above 0; for the most likely "
-            "token type greedy"
+            "token, use greedy"
         )
     if not 0 < request.top_p <= 1:
         raise UserError(f"generate: top_p={request.top_p} must lie above 0, up to 1")
@@ -131,7 +131,7 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
     if not state.get("vocabulary"):
         raise UserError(
             f"the checkpoint {request.ckpt_path} of task={checkpoint['choices'].get('task')} has "
-            "no vocabulary: generate needs one of a language-modelling task"
+            "no vocabulary: generate needs a checkpoint of a language-modelling task"
         )
     from equipoise.data.text.vocabulary import vocabulary_from_state
     from equipoise.models.generation import Generator, Sampling

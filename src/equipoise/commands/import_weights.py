@@ -26,7 +26,7 @@ def main(words: Sequence[str]) -> int:
     weights_file, target = Path(arguments.weights), Path(arguments.out)
     family = interop.family_module(arguments.family)
     if target.exists():
-        raise UserError(f"{target} exists already; name a new file")
+        raise UserError(f"{target} already exists; choose a new file")
     config = read_configuration(Path(arguments.configuration))
     weights = read_weights(weights_file)
     try:
@@ -60,9 +60,9 @@ def read_configuration(file: Path) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(file.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"the configuration {file} is no yaml file: {_line(error)}") from error
+        raise UserError(f"the configuration {file} is not a yaml file: {_line(error)}") from error
     if not isinstance(content, Mapping):
-        raise UserError(f"the configuration {file} is no yaml mapping of keys and values")
+        raise UserError(f"the configuration {file} is not a yaml mapping of keys and values")
     return content
 
 
@@ -74,17 +74,17 @@ def read_weights(file: Path) -> Mapping[str, Any]:
     import torch
 
     if not file.is_file():
-        raise UserError(f"there is no file of weights at {file}")
+        raise UserError(f"there is no weights file at {file}")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{file} holds pickled objects, whose code would run when they are read, or it is no "
-            "file of weights: where it was written, save model.state_dict() alone"
+            f"{file} holds pickled objects, whose code would run on reading, or it is not a "
+            "weights file: where it was written, save only model.state_dict()"
         ) from error
     except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
         raise UserError(
-            f"the weights {file} cannot be read: truncated, or no file of weights"
+            f"the weights {file} cannot be read: truncated, or not a weights file"
         ) from error
     if not isinstance(content, Mapping):
         raise UserError(f"{file} holds a {type(content).__name__}, not the mapping of a state dict")

@@ -84,7 +84,7 @@ def check_folders(overrides: Sequence[str]) -> None:
     """Raise where a folder is named by a setting that a multirun does not heed."""
     typed = {override.key_or_group for override in parse(overrides)}
     for name in sorted(typed & {"run_dir", "hydra.run.dir"}):
-        raise UserError(f"{name} is the folder of one run: with -m type hydra.sweep.dir=<folder>")
+        raise UserError(f"{name} is the folder of one run: with -m, set hydra.sweep.dir=<folder>")
     if "hydra.output_subdir" in typed:
         raise UserError(
             "hydra.output_subdir stays .hydra in a multirun: its summary reads from there"
@@ -104,7 +104,7 @@ def check_one_process(job: Sequence[str]) -> None:
     if outside and machine.several_processes(composed(job).config.trainer):
         raise UserError(
             "a multirun starts the processes of its jobs itself: start it once, without torchrun "
-            "or srun, or start each of its jobs by them"
+            "or srun, or start each of its jobs with them"
         )
 
 
@@ -117,7 +117,7 @@ def sweep_folder(overrides: Sequence[str]) -> Path:
 
 
 def is_typed(overrides: Sequence[str], key: str) -> bool:
-    """Whether a setting of Hydra was typed."""
+    """Whether the command line sets this setting of Hydra."""
     return any(override.key_or_group == key for override in parse(overrides))
 
 
@@ -129,7 +129,7 @@ def check_subdirectories(overrides: Sequence[str]) -> None:
         name = hydra_setting(hydra_config(numbered), "hydra.sweep.subdir")
         if name in seen:
             raise UserError(
-                f"hydra.sweep.subdir puts two jobs into {name}: type it in quotes, with what tells "
+                f"hydra.sweep.subdir puts two jobs into {name}: quote it, with a key that tells "
                 "them apart, such as 'hydra.sweep.subdir=${hydra.job.num}_${seed}'"
             )
         seen.add(name)
@@ -242,7 +242,7 @@ def values(override: Override, menu: Menu) -> list[str]:
     line = override.input_line
     if override.is_interval_sweep():
         raise UserError(
-            f"{line}: a grid needs values, not an interval: type some, such as "
+            f"{line}: a grid needs values, not an interval: give some, such as "
             f"{override.key_or_group}=1e-3,1e-2, or choose a sweeper that draws them "
             "(hydra/sweeper)"
         )

@@ -60,7 +60,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m equipoise query",
         description="Answer a range query from a finished survey, with its standard error. The "
-        "answer is that of the survey's first repetition.",
+        "answer uses the survey's first repetition.",
     )
     parser.add_argument("run", help="the folder of a run of task=range_query, or its checkpoint")
     parser.add_argument(
@@ -176,7 +176,7 @@ def _cells(
     if not 0 <= low < high <= attribute.size:
         least, most = attribute.origin, attribute.origin + attribute.size * attribute.width
         raise UserError(
-            f"{attribute.name} in {opening}{first}, {second}{closing} must hold something and lie "
+            f"{attribute.name} in {opening}{first}, {second}{closing} must be non-empty and lie "
             f"within [{least:g}, {most:g})"
         )
     return low, high
@@ -187,10 +187,10 @@ def _edge(attribute: Attribute, text: str) -> int:
     try:
         number = float(text)
     except ValueError as error:
-        raise UserError(f"'{text}' is no number; {FORM.format(attribute.name)}") from error
+        raise UserError(f"'{text}' is not a number; {FORM.format(attribute.name)}") from error
     position = (number - attribute.origin) / attribute.width
     if not abs(position) < LARGEST:
         raise UserError(f"'{text}' lies outside the domain of {attribute.name}")
     if attribute.limits is None and position != int(position):
-        raise UserError(f"{attribute.name} counts in integers, and {text} is none")
+        raise UserError(f"{attribute.name} takes integers, and {text} is not one")
     return round(position)

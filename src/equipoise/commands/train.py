@@ -51,9 +51,9 @@ def check_single(overrides: Sequence[str]) -> None:
     check_single_run(typed)
     keys = {override.key_or_group for override in typed}
     for name in sorted(keys & {"hydra.sweep.dir", "hydra.sweep.subdir"}):
-        raise UserError(f"{name} belongs to a multirun: add -m, or type run_dir=<folder>")
+        raise UserError(f"{name} belongs to a multirun: add -m, or set run_dir=<folder>")
     if {"run_dir", "hydra.run.dir"} <= keys:
-        raise UserError("run_dir and hydra.run.dir name the same folder: type one of them")
+        raise UserError("run_dir and hydra.run.dir set the same folder: give one of them")
     for override in typed:
         if override.key_or_group.replace("/", ".").startswith("hydra.callbacks"):
             raise UserError(

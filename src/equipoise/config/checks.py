@@ -179,13 +179,13 @@ def check_single_run(typed: Sequence[Override]) -> None:
     """Raise where a sweep was chosen without -m."""
     for override in typed:
         if override.key_or_group == "sweep" and override.value():
-            raise UserError(f"{override.input_line} makes several runs: add -m")
+            raise UserError(f"{override.input_line} starts several runs: add -m")
 
 
 def check_curve_in_training(config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise where train.py is given what is a setting of evaluate.py."""
     if config.get("anytime"):
         raise UserError(
-            f"anytime={choices['anytime']} belongs to an evaluation: "
+            f"anytime={choices['anytime']} is for an evaluation: "
             "python evaluate.py ckpt_path=<run>/checkpoints/best.ckpt anytime=curve"
         )

@@ -1,8 +1,8 @@
-"""From what was typed to one complete, checked configuration. Needs Hydra, but not torch.
+"""From the overrides to one complete, checked configuration. Needs Hydra, but not torch.
 
 Hydra composes `conf/`; on top of that stand the rules that its defaults list cannot say: a recipe
 may choose solvers and optimisers, an estimator may need a solver, and values of a recipe hold only
-for the choice that they belong to. What was typed wins over all of it.
+for the choice that they belong to. The command line takes precedence over all of it.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _let_typed_steps_rule(config: DictConfig, typed: Collection[str]) -> None:
 
 
 def with_grid(typed: Sequence[str]) -> list[str]:
-    """What was typed, after the lists of the sweep that was chosen; of a key what was typed wins.
+    """The overrides, after the lists of the chosen sweep; overrides of a key take precedence.
 
     Raises UserError where there is no such sweep.
     """
@@ -126,8 +126,8 @@ def with_implied_choices(
 ) -> tuple[DictConfig, dict[str, str]]:
     """Compose with the choices that a recipe makes and the solver that an estimator needs.
 
-    Each is added only where none was typed. Adding one may reveal the next (an estimator with a
-    solver of its own), so this goes on until nothing is new. preferred: choices, such as those of
+    Each is added only if none was given. Adding one may reveal the next (an estimator with a
+    solver of its own), so this repeats until nothing is new. preferred: choices, such as those of
     a checkpoint, that go before the recipe's.
     """
     lines = [override.input_line or "" for override in groups]
@@ -166,7 +166,7 @@ def _wanted(
 
 
 def apply_recipe(config: DictConfig, choices: dict[str, str], typed: Collection[str] = ()) -> None:
-    """Merge `recipe.<group>.<choice>` for the choices in force; what was typed stays.
+    """Merge `recipe.<group>.<choice>` for the choices in force; overrides stay.
 
     `recipe.values` holds settings of the other groups, for a recipe's sizes.
     """

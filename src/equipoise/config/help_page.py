@@ -22,8 +22,8 @@ A few commands to start from:
   python evaluate.py ckpt_path=<run>/checkpoints/best.ckpt solver.max_steps=60
 
 See every setting with its default: python train.py --cfg job [-p solver]
-A text with = , # brackets or é: python train.py "run_dir='lr=0.1'"
-On all GPUs of this machine: strategy=ddp (task.batch_size is what one process takes)
+Quote a value with = , # brackets or é: python train.py "run_dir='lr=0.1'"
+On all GPUs of this machine: strategy=ddp (task.batch_size is the batch size per process)
 Choices marked * are the default.
 """
 
@@ -31,7 +31,7 @@ EVALUATE = """Evaluate a checkpoint on the test split of its task.
 
 usage: python evaluate.py ckpt_path=<run>/checkpoints/best.ckpt [setting=value ...]
 
-The configuration is the checkpoint's own; settings can be changed on top of it:
+The configuration is the checkpoint's; settings can be changed on top of it:
   solver.max_steps=60      another budget
   solver=broyden           another solver
   task=cifar10             another dataset with images of the same kind
@@ -44,8 +44,8 @@ See what would be evaluated: python evaluate.py ckpt_path=<checkpoint> --cfg job
 
 NOTES = {
     "anytime": "evaluate.py alone",
-    "recipe": "chosen by itself: <task>_<model> where that file exists",
-    "solver": "the forward solver; solver@eval_solver=<choice> another one for evaluation",
+    "recipe": "selected automatically: <task>_<model>, if that file exists",
+    "solver": "the forward solver; solver@eval_solver=<choice> sets another one for evaluation",
     "logger": "several at once: logger=[csv,wandb]",
 }
 

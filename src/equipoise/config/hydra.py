@@ -51,8 +51,8 @@ def how_to_quote(line: str) -> str:
     strange = sorted(set(UNREADABLE.findall(value)))
     marks = " ".join(mark for mark in strange if not mark.isspace()) or "spaces"
     if value.startswith(("[", "{")):
-        marks = f"{value[0]} (and no list or mapping is meant)"
-    return f"; a text with {marks} stands in quotes: {for_the_shell(f'{key}={quoted(value)}')}"
+        marks = f"{value[0]} (unless a list or mapping is meant)"
+    return f"; quote a value with {marks}: {for_the_shell(f'{key}={quoted(value)}')}"
 
 
 def for_the_shell(word: str) -> str:

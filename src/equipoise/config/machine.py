@@ -82,7 +82,7 @@ def check_nodes(nodes: Any) -> None:
         raise UserError(f"trainer.num_nodes={nodes} must be 1 or more")
     if not any(name in os.environ for name in OF_A_CLUSTER):
         raise UserError(
-            f"trainer.num_nodes={nodes} needs processes on other machines: start the command by "
+            f"trainer.num_nodes={nodes} needs processes on other machines: start the command with "
             "srun or torchrun, or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each of them"
         )
     there = os.environ.get("SLURM_NNODES", "")

@@ -87,7 +87,7 @@ def check_choice(override: Override, menu: Menu) -> None:
     value = override.value()
     if value is None:
         none = "none" in menu.groups[key] and full_key(override) not in MAY_BE_NULL
-        instead = f"type {key}=none" if none else "leave it out"
+        instead = f"set {key}=none" if none else "leave it out"
         raise UserError(f"{key} has no choice null: {instead}")
     if isinstance(value, dict) or (isinstance(value, list) and key not in TAKE_SEVERAL):
         runs = ",".join(map(as_text, value)) if value and isinstance(value, list) else ""
@@ -194,7 +194,7 @@ def check_description(key: str, config: DictConfig) -> None:
 
 @dataclass(frozen=True)
 class Typed:
-    """What was typed, sorted: choices of groups (and what is Hydra's own), and single values."""
+    """The overrides, sorted: choices of groups (and what is Hydra's own), and single values."""
 
     overrides: list[Override]
     roots: list[Path]
@@ -233,7 +233,7 @@ class Typed:
         return [o.input_line or "" for o in self.overrides if o.key_or_group == SEARCH_PATH]
 
     def value(self, key: str) -> Any:
-        """The value that was typed last for a key; None where none was."""
+        """The last value that was given for a key; None if none was."""
         typed = [o.value() for o in self.values if o.key_or_group == key and not o.is_delete()]
         return typed[-1] if typed else None
 
@@ -246,8 +246,8 @@ def _check_deletion(override: Override) -> None:
     needed = "." not in key and key not in MAY_BE_NULL
     if needed or key.rpartition(".")[2] in ESSENTIAL:
         raise UserError(
-            f"~{key} leaves out what every run needs: only a setting or an entry, such as "
-            "~callbacks.report, can be left out"
+            f"~{key} removes what every run needs: only a setting or an entry, such as "
+            "~callbacks.report, can be removed"
         )
 
 
@@ -261,7 +261,7 @@ def set_value(config: DictConfig, override: Override) -> None:
         with open_dict(config):
             del (OmegaConf.select(config, parent) if parent else config)[name]
     elif override.is_add() and not isinstance(value, dict | list) and _is_there(config, key):
-        raise UserError(f"{override.input_line}: {key} is there already; type it without the +")
+        raise UserError(f"{override.input_line}: {key} exists already; leave out the +")
     else:
         OmegaConf.update(config, key, value, merge=True, force_add=adds)
 
@@ -271,7 +271,7 @@ def _check_deleted(override: Override, config: DictConfig) -> None:
     there = OmegaConf.select(config, override.key_or_group, throw_on_missing=False)
     if override.value() is not None and override.value() != there:
         raise UserError(
-            f"{override.input_line}: {override.key_or_group} is {there}; to leave it out type "
+            f"{override.input_line}: {override.key_or_group} is {there}; to remove it, use "
             f"~{override.key_or_group} alone"
         )
 
@@ -287,7 +287,7 @@ def check_value(override: Override, config: DictConfig, choices: Mapping[str, st
     """
     if override.key_or_group.startswith("recipe."):
         raise UserError(
-            f"{override.input_line}: a recipe holds values for several choices; type the setting "
+            f"{override.input_line}: a recipe holds values for several choices; set the value "
             "itself, such as optimizer.lr or solver.tol"
         )
     adds = (override.is_add() or override.is_force_add()) and not override.is_sweep_override()

@@ -1,4 +1,4 @@
-"""The configuration of a checkpoint with what was typed on top: how a run is resumed or evaluated.
+"""The configuration of a checkpoint with overrides on top: how a run is resumed or evaluated.
 
 The stored configuration stands in the place of `conf/` and its recipes; the rest is as in a fresh
 composition. What is typed is used, or it is refused in a sentence.
@@ -58,7 +58,7 @@ def recompose(stored: Stored, typed: Sequence[str], purpose: Purpose) -> Composi
     """Compose the configuration of a checkpoint with `typed` on top.
 
     Whole groups first, then single values. A choice that is in force already changes nothing, so
-    that its stored settings stay. Raises UserError as `compose` does, and where what was typed
+    that its stored settings stay. Raises UserError as `compose` does, and where an override
     cannot change any more.
     """
     words = Typed.of(typed)
@@ -85,7 +85,7 @@ def recompose(stored: Stored, typed: Sequence[str], purpose: Purpose) -> Composi
 
 
 def _check_changes(stored: Stored, words: Typed, purpose: Purpose) -> None:
-    """Raise UserError where something was typed that a checkpoint has settled."""
+    """Raise UserError where an override changes what a checkpoint has settled."""
     for override in words.groups:
         group = full_key(override)
         choice = NOTHING if override.is_delete() else as_text(override.value())
@@ -94,18 +94,18 @@ def _check_changes(stored: Stored, words: Typed, purpose: Purpose) -> None:
         if group == "model" or (group == "task" and purpose == "train"):
             raise UserError(
                 f"{group}={choice}: the checkpoint {stored.path} is of "
-                f"{group}={stored.choices[group]}, and its weights fit that alone; leave "
+                f"{group}={stored.choices[group]}, and its weights fit only that; leave "
                 f"{group}={choice} out"
             )
         if group in LASTING and choice == NOTHING:
             raise UserError(
-                f"{override.input_line}: what {group}={stored.choices[group]} has set is in the "
-                "checkpoint's settings; type those that shall change, one by one"
+                f"{override.input_line}: {group}={stored.choices[group]} is already part of the "
+                "checkpoint's settings; set those that should change, one by one"
             )
         if group in OF_A_WHOLE_RUN:
             raise UserError(
-                f"{group}={choice} describes a run from its beginning; on top of a checkpoint type "
-                "the settings that shall change, one by one"
+                f"{group}={choice} describes a run from its beginning; on top of a checkpoint set "
+                "the settings that should change, one by one"
             )
     for override in words.values:
         _check_value_can_change(override, stored, words, purpose)
@@ -120,7 +120,7 @@ def _check_value_can_change(
     if key == "seed" and value != stored.config["seed"]:
         raise UserError(
             f"seed={value}: the checkpoint {stored.path} is of seed={stored.config['seed']}, which "
-            f"its data and weights follow; leave seed={value} out"
+            f"its data and weights depend on; leave seed={value} out"
         )
     setting = key.removeprefix("task.")
     of_task = OmegaConf.select(OmegaConf.create(stored.config["task"]), setting)
@@ -161,12 +161,11 @@ def _check_belongs_to_evaluation(words: Typed) -> None:
         part = key.partition(".")[0]
         if part in ("optimizer", "schedule") or key in OF_TRAINING:
             raise UserError(
-                f"{override.input_line} belongs to a training, and an evaluation does not use it; "
-                "leave it out"
+                f"{override.input_line} is only for training, not for an evaluation; leave it out"
             )
         if key == PHASES:
             raise UserError(
-                f"{PHASES} belongs to a training; for an evaluation type gradient=<estimator> and "
+                f"{PHASES} is only for training; for an evaluation set gradient=<estimator> and "
                 "solver.max_steps=<budget>"
             )
 
@@ -225,7 +224,7 @@ def _lay(
     if fresh is None:
         raise UserError(
             f"{group}: task={choices['task']} or model={choices['model']} of the checkpoint is not "
-            "in conf/; type the hydra.searchpath=[file://<folder>] that it was trained with"
+            "in conf/; add the hydra.searchpath=[file://<folder>] that it was trained with"
         )
     name, _, package = group.partition("@")
     choice = fresh_choices.get(group, "")
@@ -266,7 +265,7 @@ def _settings(group: str, choice: str, place: str, words: Typed) -> list[tuple[s
     content: dict[str, Any] = yaml.safe_load(_text(group, choice, words)) or {}
     if content.pop("defaults", None):
         raise UserError(
-            f"{group}={choice} chooses from groups of its own; on top of a checkpoint type them"
+            f"{group}={choice} chooses from other groups; on top of a checkpoint set those choices"
         )
     return list(flatten(content, "" if place == "_global_" else f"{place}."))
 

@@ -140,7 +140,7 @@ def check_targets(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
     for key, node in target_nodes(config):
         target = node["_target_"]
         if not isinstance(target, str) or not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", target):
-            raise UserError(f"{key}: the checkpoint names {str(target)[:80]!r}, which is no class")
+            raise UserError(f"{key}: the checkpoint names {str(target)[:80]!r}, not a class")
         _check_target(key, target, trusted)
 
 
@@ -148,7 +148,7 @@ def _check_target(key: str, target: str, trusted: Sequence[str]) -> None:
     package = target.partition(".")[0]
     if package not in (*KNOWN, *trusted):
         raise UserError(
-            f"{key}: the checkpoint names {target}, code that is not ours; if you trust it, type "
+            f"{key}: the checkpoint names {target}, which is not our code; if you trust it, set "
             f"trust=[{package}]"
         )
     candidate = locate(key, target)

@@ -26,7 +26,7 @@ UNREADABLE = (
 def existing_checkpoint(path: str | Path) -> Path:
     """The path, if there is such a file; nothing heavy is imported to find that out.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     file = Path(path)
     if not file.is_file():
@@ -52,7 +52,7 @@ def read_content(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise UserError(
-            f"the checkpoint {file} cannot be read (truncated, or not written by a run of ours): "
+            f"the checkpoint {file} cannot be read (truncated, or not written by Equipoise): "
             f"use another one, such as last.ckpt or best.ckpt of the same run"
         ) from error
 
@@ -74,7 +74,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     missing = {"state_dict", "config", "choices"} - entries
     if missing:
         raise UserError(
-            f"the checkpoint {file} was not written by a run of ours: it has no {min(missing)}"
+            f"the checkpoint {file} was not written by Equipoise: it has no {min(missing)}"
         )
     return dict(content)
 
@@ -140,7 +140,7 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
     fault = _fault(content)
     if fault:
         raise UserError(
-            f"the checkpoint {path} cannot be used, because {fault}: use one that a run of ours "
+            f"the checkpoint {path} cannot be used, because {fault}: use one that Equipoise "
             "has written"
         )
     shapes = {n: tuple(v.shape) for n, v in content["state_dict"].items() if hasattr(v, "shape")}
@@ -199,17 +199,17 @@ def _fault(content: Mapping[str, Any]) -> str | None:
     config: Any = content.get("config")
     choices: Any = content.get("choices")
     if not _is_named(config):
-        return "its config is no mapping of words"
+        return "its config is not a mapping with text keys"
     if not _is_named(choices) or not all(isinstance(c, str) for c in choices.values()):
-        return "its choices are no mapping of words to words"
+        return "its choices are not a mapping of texts to texts"
     if not {"task", "model"} <= set(choices):
         return "its choices name no task and model"
     if not _is_named(content.get("state_dict")):
-        return "its state_dict is no mapping of names"
+        return "its state_dict is not a mapping of names"
     for key in COUNTS:
         count = content.get(key, 0)
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-            return f"its {key} is no whole number from 0 on"
+            return f"its {key} is not a whole number of at least 0"
     return _fault_of_values(config) or _fault_of_parts(in_present_form(config))
 
 
@@ -228,7 +228,7 @@ def _fault_of_values(config: dict[str, Any]) -> str | None:
             return f"its config is nested deeper than {DEEPEST} or has over {MOST_VALUES:,} values"
         if isinstance(value, dict):
             if not _is_named(value):
-                return "its config has a key that is no word"
+                return "its config has a key that is not a text"
             waiting += [(inner, depth + 1) for inner in value.values()]
         elif isinstance(value, list):
             waiting += [(inner, depth + 1) for inner in value]
@@ -249,12 +249,12 @@ def _fault_of_parts(config: dict[str, Any]) -> str | None:
         return "its config has no task.monitor"
     for key in MAPPINGS:
         if not isinstance(config.get(key), dict | None):
-            return f"its config.{key} is no mapping"
+            return f"its config.{key} is not a mapping"
     if wrong := wrong_about(config):
         return f"its config.{wrong}"
     seed = config.get("seed")
     if isinstance(seed, bool) or not isinstance(seed, int):
-        return "its config.seed is no whole number"
+        return "its config.seed is not a whole number"
     return None
 
 

@@ -53,7 +53,7 @@ def check_values(config: DictConfig, typed: Collection[str] = ()) -> None:
         check_type(f"task.{name}", resolved["task"][name], hint)
     if not resolved["task"]["monitor"].startswith("val/"):
         raise UserError(
-            f"task.monitor={resolved['task']['monitor']} is no metric of the validation: "
+            f"task.monitor={resolved['task']['monitor']} is not a validation metric: "
             "give one such as val/loss"
         )
     _check_agreement(resolved, typed)
@@ -72,7 +72,7 @@ def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str,
 
 
 def _source(key: str, interpolated: Mapping[str, str]) -> str:
-    """The setting that a value is taken from, which is the one that was typed."""
+    """The setting that a value is taken from, which is the one on the command line."""
     while SETTING.fullmatch(written := interpolated.get(key, "")):
         key = written.strip("${}")
     return key
@@ -147,7 +147,7 @@ def _check_agreement(config: Mapping[str, Any], typed: Collection[str]) -> None:
             known = of_task is not None or f"{key}.{name}" in typed
             if known and made_for is not None and made_for != of_task:
                 raise UserError(
-                    f"{key}.{name}={made_for} would not fit the data, of which task.{name} says "
+                    f"{key}.{name}={made_for} would not fit the data, whose task.{name} is "
                     f"{of_task}: leave {key}.{name} out"
                 )
 

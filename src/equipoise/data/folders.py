@@ -43,7 +43,7 @@ def expanded(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(
-            f"The home folder in {path} is not known: set task.path to the whole path."
+            f"The home folder in {path} is unknown: set task.path to the full path."
         ) from error
 
 

@@ -96,7 +96,7 @@ def open_splits(path: str) -> PublishedSplits:
     return open_from_hub(
         path,
         None,
-        f"The Hugging Face hub does not hand out {path} ({{}}): accept its licence and log in (hf "
+        f"The Hugging Face hub refuses access to {path} ({{}}): accept its licence and log in (hf "
         "auth login), or fetch it and set task.path=<folder>.",
     )
 
@@ -110,8 +110,8 @@ def load_configuration(name: str, configuration: str) -> PublishedSplits:
     return open_from_hub(
         name,
         configuration,
-        f"The dataset {name} ({configuration}) is no folder on this machine and the Hugging Face "
-        f"hub does not hand it out ({{}}): fetch huggingface.co/datasets/{name} elsewhere and set "
+        f"The dataset {name} ({configuration}) is not a local folder and the Hugging Face "
+        f"hub refuses access to it ({{}}): fetch huggingface.co/datasets/{name} elsewhere and set "
         "task.path=<folder>.",
     )
 
@@ -163,7 +163,7 @@ def _downloads(name: str, configuration: str | None) -> dict[str, datasets.Datas
         builders = {**_by_split(builder), **builders}
     if not builders:
         raise UserError(
-            f"The dataset {name} is no folder on this machine and the Hugging Face hub cannot be "
+            f"The dataset {name} is not a local folder and the Hugging Face hub cannot be "
             f"reached: fetch huggingface.co/datasets/{name} elsewhere and set task.path=<folder>."
         )
     return builders

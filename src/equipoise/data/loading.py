@@ -217,7 +217,7 @@ def usable_workers(wanted: int) -> int:
         multiprocessing.Lock()
     except OSError as error:
         warnings.warn(
-            f"{SHARED_MEMORY} cannot be used ({error.strerror}), so that batches are loaded "
+            f"{SHARED_MEMORY} cannot be used ({error.strerror}), so batches are loaded "
             "without workers, which is slower: give this machine shared memory, or set "
             "task.num_workers=0",
             stacklevel=2,
@@ -242,7 +242,7 @@ def received(batch: Batch | PickledBatch) -> Batch:
         return batch
     warnings.warn(
         f"{SHARED_MEMORY}{_size()} is too small for the batches of the worker processes, which go "
-        "through pipes instead, and slower: enlarge it (docker run --shm-size=8g), or set "
+        "through pipes instead, which is slower: enlarge it (docker run --shm-size=8g), or set "
         "task.num_workers=0",
         stacklevel=2,
     )

@@ -97,4 +97,4 @@ def refuse_below(settings: object, least: int, *names: str) -> None:
 def check_fraction(name: str, value: float) -> None:
     """Raise UserError unless `value` can be the part of a set that is held out."""
     if not 0 <= value < 1:
-        raise UserError(f"task.{name} is {value}: set it to a number from 0 to below 1.")
+        raise UserError(f"task.{name} is {value}: set it to a number in [0, 1).")

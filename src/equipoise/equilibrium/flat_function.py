@@ -31,7 +31,7 @@ def evaluate(f: Function, z: State, *inputs: Tensor) -> State:
         written = _versions(z) != versions
     if written:
         raise ValueError(
-            "f writes into the state that it is given, by an operation in place such as relu_ or "
+            "f modifies the state that it is given, by an in-place operation such as relu_ or "
             "mul_, which makes every state look like a solution: use the operation that returns a "
             "new tensor, or z.clone()"
         )

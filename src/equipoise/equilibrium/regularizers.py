@@ -65,7 +65,7 @@ def _real_size(part: Tensor) -> int:
 class Regularizer(nn.Module):
     """What a layer in training adds to a loss; this one adds nothing.
 
-    A layer calls `penalty` once a forward and keeps the evaluations that `kept_evaluations` names;
+    A layer calls `penalty` once per forward and keeps the evaluations in `kept_evaluations`;
     whoever trains adds the penalty, combines the losses, and sets `progress`, the fraction of the
     run that has passed.
     """
@@ -113,7 +113,7 @@ class JacobianRegularizer(CountedDraws, Regularizer):
         if min(weight, warmup_weight) < 0 or probes < 1 or not 0 <= probability <= 1:
             raise ValueError("weights, probes and probability must be >= 0, >= 1 and in [0, 1]")
         if increment_every <= 0 or not (0 <= stop <= 1 and 0 <= warmup <= 1):
-            raise ValueError("increment_every must be positive, warmup and stop parts of the run")
+            raise ValueError("increment_every must be positive, warmup and stop fractions of a run")
         self.weight = weight
         self.probes = probes
         self.probability = probability
@@ -164,7 +164,7 @@ class FixedPointCorrection(Regularizer):
                 f"weighting must be exponential, linear or constant, not {weighting!r}"
             )
         if not 0 < ratio <= 1 or states < 1:
-            raise ValueError("ratio must lie in (0, 1], states be at least 1")
+            raise ValueError("ratio must lie in (0, 1] and states be at least 1")
         self.weighting = weighting
         self.ratio = ratio
         self.states = states

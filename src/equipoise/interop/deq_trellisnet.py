@@ -84,7 +84,7 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
     if dilation not in (1, [1], (1,)):
         raise DoesNotFit(
             f"dilation is {dilation}; the equilibrium trellis network has 1, since the published "
-            "code dilates the hidden units alone, neither the input nor the cells"
+            "code dilates only the hidden units, neither the input nor the cells"
         )
     shared = shared_arguments(published, weights, "trellisnet.func.full_conv.bias")
     return {

@@ -49,10 +49,10 @@ class PublishedConfiguration:
         return next((self.values[key] for key in keys if key in self), None)
 
     def need(self, key: str) -> Any:
-        """Return the value of `key`; raises DoesNotFit where there is none."""
+        """Return the value of `key`; raises DoesNotFit if it is missing."""
         if key not in self:
             raise DoesNotFit(
-                f"the configuration of a published {self.model} needs {key}, and has none"
+                f"the configuration of a published {self.model} needs {key}, but lacks it"
             )
         return self.values[key]
 

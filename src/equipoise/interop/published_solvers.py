@@ -57,7 +57,7 @@ def solver_choice(
 def translated(key: str, word: Any, ours: Mapping[str, Word]) -> Word:
     """Return our word for the published one at `key`; raises DoesNotFit where it is unknown."""
     if word not in ours:
-        raise DoesNotFit(f"{key} is {word}; known are {', '.join(ours)}")
+        raise DoesNotFit(f"{key} is {word}; choose from {', '.join(ours)}")
     return ours[word]
 
 

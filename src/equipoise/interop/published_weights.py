@@ -153,7 +153,7 @@ def _warn_of_differences(
         prefix, first = second
         pairs = [f"{prefix}{name.removeprefix(first)} of {name}" for name in differing]
         warnings.warn(
-            f"{len(differing)} duplicates differ from what they duplicate, which is used: "
+            f"{len(differing)} duplicates differ from their originals, which are used: "
             f"{listed(pairs)}",
             stacklevel=4,
         )
@@ -170,7 +170,7 @@ def _tensor(key: str, value: Any) -> Tensor:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DoesNotFit(
-            f"the entry '{key}' is no tensor but a {type(value).__name__}: give the model's "
+            f"the entry '{key}' is not a tensor but a {type(value).__name__}: give the model's "
             "state_dict, or a checkpoint that holds it as 'state_dict'"
         ) from error
     return tensor.squeeze(-1) if tensor.dim() == 3 and tensor.shape[-1] == 1 else tensor

@@ -137,7 +137,7 @@ def reference_forward(model: TrellisNet, arrays: Mapping[str, Any]) -> dict[str,
     network = evaluation_copy(model, widest(inputs))
     names = [name for name in ("h0", "c0") if name in inputs]
     if len(names) == 1:
-        raise DoesNotFit(f"'{names[0]}' alone is no state: give h0 and c0, or neither")
+        raise DoesNotFit(f"'{names[0]}' alone is not a state: give h0 and c0, or neither")
     earlier = [inputs[name].transpose(1, 2) for name in names]
     memory = (torch.cat(earlier, dim=2),) if earlier else None
     output = network(required(inputs, "data", "the tokens (batch, time)"), memory)

@@ -39,7 +39,7 @@ def check_tokens(tokens: Tensor) -> None:
     """Raise ValueError unless the tokens are a matrix of whole numbers with at least one step."""
     if tokens.dim() != 2 or tokens.is_floating_point() or tokens.shape[1] == 0:
         raise ValueError(
-            f"tokens are whole numbers (batch, time), got {tokens.dtype} {list(tokens.shape)}"
+            f"tokens must be whole numbers (batch, time), got {tokens.dtype} {list(tokens.shape)}"
         )
 
 

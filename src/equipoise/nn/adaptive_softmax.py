@@ -90,7 +90,7 @@ class VocabularyClusters:
         if vocabulary < 1:
             raise ValueError(f"a vocabulary has at least one symbol, not {vocabulary}")
         if any(a >= b for a, b in zip([0, *cutoffs], cutoffs, strict=False)):
-            raise ValueError(f"cutoffs must rise from 1 or more, got {list(cutoffs)}")
+            raise ValueError(f"cutoffs must increase from 1 or more, got {list(cutoffs)}")
         self.vocabulary = vocabulary
         self.cutoffs = tuple(cutoff for cutoff in cutoffs if cutoff < vocabulary)
         self.first = (0, *self.cutoffs)
@@ -110,7 +110,7 @@ class VocabularyClusters:
         Raises ValueError where nothing is left of it.
         """
         if divisor < 1:
-            raise ValueError(f"divisor must be at least 1, it is {divisor}")
+            raise ValueError(f"divisor must be at least 1, got {divisor}")
         widths = [width // divisor**index for index in range(len(self))]
         if widths[-1] < 1:
             raise ValueError(

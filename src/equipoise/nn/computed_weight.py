@@ -149,7 +149,7 @@ class SpectralWeight(ComputedWeight):
         """Take the values of `weight` (out, ...); raises ValueError unless bound > 0."""
         super().__init__()
         if bound <= 0:
-            raise ValueError(f"the bound of a spectral norm is positive, it is {bound}")
+            raise ValueError(f"the bound of a spectral norm must be positive, got {bound}")
         self.bound = bound
         self.raw = nn.Parameter(weight.detach().clone())
         matrix = self._matrix()

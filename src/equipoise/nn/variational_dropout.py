@@ -18,7 +18,7 @@ def sequence_mask(like: Tensor, shape: tuple[int, ...], probability: float) -> T
     Raises ValueError when the probability lies outside [0, 1).
     """
     if not 0 <= probability < 1:
-        raise ValueError(f"A dropout probability lies in [0, 1), it is {probability}.")
+        raise ValueError(f"A dropout probability must lie in [0, 1), got {probability}.")
     kept = 1 - probability
     return torch.bernoulli(like.new_full(shape, kept)).div_(kept)
 

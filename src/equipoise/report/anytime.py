@@ -97,7 +97,7 @@ def _draw(axes: Axes, lines: Mapping[str, Points]) -> None:
         axes.legend(loc="best", edgecolor="none", framealpha=0.85)
 
 
-CAPTION = "What each budget of evaluations gives on the test split; the tolerance is not used."
+CAPTION = "Test results at each budget of evaluations; the tolerance is not used."
 
 
 def write_table(points: Sequence[Point], path: Path) -> None:

@@ -84,7 +84,7 @@ def plots(curve: CurveFile, tolerance: float | None, stop: str = "") -> list[Plo
         Plot(
             "nfe",
             "Function evaluations",
-            "Evaluations that a batch took: the price of the equilibrium.",
+            "Evaluations per batch: the cost of the equilibrium.",
             "evaluations per batch",
             _lines(curve, EVALUATIONS),
             spans,
@@ -92,7 +92,7 @@ def plots(curve: CurveFile, tolerance: float | None, stop: str = "") -> list[Plo
         Plot(
             "converged",
             "Converged samples",
-            "Share of the training samples whose solve reached the tolerance.",
+            "Fraction of training samples whose solve reached the tolerance.",
             "fraction of samples",
             _lines(curve, CONVERGED),
             spans,
@@ -100,7 +100,7 @@ def plots(curve: CurveFile, tolerance: float | None, stop: str = "") -> list[Plo
         Plot(
             "fidelity",
             "Gradient fidelity",
-            "The gradient of the estimator in force against the exact one; both are 1 at best.",
+            "The active estimator's gradient compared with the exact one; both are 1 at best.",
             "estimated to exact",
             _lines(curve, FIDELITY),
             spans,
@@ -108,7 +108,7 @@ def plots(curve: CurveFile, tolerance: float | None, stop: str = "") -> list[Plo
         Plot(
             "learning_rate",
             "Learning rate",
-            "As the schedule set it.",
+            "As set by the schedule.",
             "learning rate",
             _lines(curve, {c: c.removeprefix("lr-") for c in curve.columns() if c[:3] == "lr-"}),
             spans,

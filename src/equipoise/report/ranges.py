@@ -181,7 +181,7 @@ def _draw_errors(samples: Mapping[str, Any], path: Path) -> Picture:
     )  # fmt: skip
     lines = [(squared.mean(axis=0), COLOURS[0], "-", "mean over such ranges")]
     if samples["standard_error"] is not None:
-        lines.append((samples["standard_error"] ** 2, COLOURS[1], "--", "standard error as told"))
+        lines.append((samples["standard_error"] ** 2, COLOURS[1], "--", "reported standard error"))
     for values, colour, dashes, label in lines:
         points = _by_length(volume[random], values[random])
         axes.plot(
@@ -192,9 +192,9 @@ def _draw_errors(samples: Mapping[str, Any], path: Path) -> Picture:
     axes.legend(loc="best", edgecolor="none", framealpha=0.85, fontsize=9)
     axes.grid(color=GRID, linewidth=0.6, which="both")
     save(figure, path)
-    note = "the standard error is what the first survey tells itself"
+    note = "the standard error is the one that the first survey reports"
     if samples["standard_error"] is None:
-        note = "the method tells no standard error"
+        note = "the method gives no standard error"
     return Picture(path.name, f"Errors over all surveys; {note}.")
 
 

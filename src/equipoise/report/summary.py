@@ -42,7 +42,7 @@ def plain_numbers(details: dict[str, Any]) -> dict[str, float]:
 def anytime_table(points: Sequence[dict[str, Any]]) -> Table:
     """The anytime curve: a row for each budget and start."""
     columns = [name for name in points[0] if name not in ("residual_p95", "seconds")]
-    return table_of("test at every budget", columns, points)
+    return table_of("test results at every budget", columns, points)
 
 
 def table_of(title: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> Table:

@@ -26,7 +26,7 @@ FIGURES = ("nfe", "residual", "seconds", "backward nfe")
 
 @dataclass(frozen=True)
 class Job:
-    """One job: its number, its folder, and what was typed or swept for it."""
+    """One job: its number, its folder, and its overrides."""
 
     number: int
     folder: Path

@@ -95,7 +95,7 @@ def table_of(
     cells: Mapping[tuple[Point, str], Cell],
 ) -> Table:
     """A row for each point, a column for each name, the least of a row in bold with a star."""
-    table = Table(title=title, caption="* least of its row")
+    table = Table(title=title, caption="* lowest in its row")
     for head in (*heads, *names):
         table.add_column(head, justify="left" if head in heads else "right")
     for point in points:

@@ -44,8 +44,8 @@ class CheckpointFile(CheckpointIO):
             write_whole(partial, target, lambda file: torch.save(content, file))
         except (OSError, RuntimeError) as error:
             raise CheckpointNotSaved(
-                f"the checkpoint {target} could not be saved: {_cause(error)}; make room or "
-                "write permission there, or name another folder with run_dir="
+                f"the checkpoint {target} could not be saved: {_cause(error)}; free space or "
+                "grant write permission there, or choose another folder with run_dir="
             ) from error
 
     def load_checkpoint(
@@ -107,14 +107,14 @@ def load_weights(task: nn.Module, state: Mapping[str, Any]) -> None:
         raise UserError(
             f"the weights of the checkpoint do not fit this network, first at {resized[0]} "
             f"({_shape(state[resized[0]])} there, {_shape(ours[resized[0]])} here): leave out the "
-            "task, model and sizes that were typed, or give those of the run that wrote it"
+            "task, model and sizes, or use those of the run that wrote it"
         )
     keys = task.load_state_dict(state, strict=False)
     unfit = [*keys.missing_keys, *keys.unexpected_keys]
     if wrong := [name for name in unfit if not name.endswith("_extra_state")]:
         raise UserError(
-            f"the checkpoint is one of another network, which differs at {', '.join(wrong[:3])}: "
-            "leave out the task and model that were typed, or give those of the run that wrote it"
+            f"the checkpoint belongs to another network, which differs at {', '.join(wrong[:3])}: "
+            "leave out task and model, or use those of the run that wrote it"
         )
 
 

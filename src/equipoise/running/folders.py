@@ -65,10 +65,10 @@ def claim(
             _check_contents(path, checkpoint, name, record)
         lock = _locked(path, name)
     except NotADirectoryError as error:
-        raise UserError(f"{name}={path} is no folder, or lies below a file") from error
+        raise UserError(f"{name}={path} is not a folder, or lies below a file") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"cannot write into {name}={path}: {reason}") from error
+        raise UserError(f"cannot write to {name}={path}: {reason}") from error
     claims[path.resolve()] = Claim(made, lock, empty)
     return path
 
@@ -84,7 +84,7 @@ def claim_new(parent: Path, name: str) -> Path:
         try:
             made = _make(path)
         except OSError as error:
-            raise UserError(f"cannot make the folder {path}: {error.strerror}") from error
+            raise UserError(f"cannot create the folder {path}: {error.strerror}") from error
         if made:
             claims[path.resolve()] = Claim(made, _locked(path, "run_dir"), empty=True)
             return path
@@ -133,7 +133,7 @@ def _check_contents(
 ) -> None:
     inside = checkpoint is not None and path.resolve() in Path(checkpoint).resolve().parents
     if not inside and {entry.name for entry in path.iterdir()} - {LOCK, *record}:
-        raise UserError(f"{name}={path} is not empty; name a new folder, such as {name}={path}_2")
+        raise UserError(f"{name}={path} is not empty; choose a new folder, such as {name}={path}_2")
 
 
 def _locked(path: Path, name: str) -> int | None:
@@ -155,7 +155,7 @@ def _locked(path: Path, name: str) -> int | None:
 
 
 def _in_use(path: Path, name: str) -> str:
-    return f"another run is at work in {name}={path}; name another folder"
+    return f"another run is active in {name}={path}; choose another folder"
 
 
 def _give_back(path: Path, taken: Claim, record: Collection[str]) -> None:
@@ -184,7 +184,7 @@ def _unlock(path: Path, taken: Claim) -> None:
 
 
 def run_directory(composition: Composition, purpose: str, of_hydra: str | None = None) -> Path:
-    """Make the folder of the run: `run_dir` where it was typed, else runs/<task>/<model>/<time>.
+    """Make the folder of the run: `run_dir` if it was given, else runs/<task>/<model>/<time>.
 
     of_hydra: what `hydra.run.dir` says where that was typed. A process that takes part in the run
     of another makes none. Raises UserError where a named folder holds other results, or another run
@@ -215,4 +215,4 @@ def check_no_folder_of_hydra(overrides: Sequence[str]) -> None:
     """Raise where Hydra, which runs nothing here, is told a folder."""
     for line in overrides:
         if line.startswith(("hydra.run.", "hydra.sweep.", "hydra.mode=")):
-            raise UserError(f"{line}: Hydra runs nothing here; the folder is named by run_dir")
+            raise UserError(f"{line}: Hydra runs nothing here; set the folder with run_dir")

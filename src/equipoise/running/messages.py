@@ -93,7 +93,7 @@ def refusals_of_run(built: Run) -> Iterator[None]:
         if refusal and not begun:
             folders.refuse(built.directory)
         if refusal and not isinstance(error, UserError):
-            raise UserError(f"the run cannot go on: {sentence(error)}") from error
+            raise UserError(f"the run cannot continue: {sentence(error)}") from error
         raise
 
 

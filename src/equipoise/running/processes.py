@@ -169,7 +169,7 @@ def global_batch(size: int, processes: int, parts: int, published: Mapping[str, 
     factors += [f"{processes} processes"] if processes > 1 else []
     factors += [f"{parts} accumulated batches"] if parts > 1 else []
     total = size * processes * parts
-    line = f"global batch: {' x '.join(factors)} = {total} samples a step"
+    line = f"global batch: {' x '.join(factors)} = {total} samples per step"
     meant = published.get("batch_size")
     if not meant:
         return line

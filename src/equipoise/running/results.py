@@ -151,7 +151,7 @@ def write_results(run: Run, metrics: dict[str, Any]) -> None:
                 callback.write(metrics)
     except OSError as error:
         cause = error.strerror or error
-        message = f"the results could not be written into {run.directory}: {cause}"
+        message = f"the results could not be written to {run.directory}: {cause}"
         if metrics["status"] == "completed":
             raise RunFailed(message) from error
         warnings.warn(message, stacklevel=2)

@@ -27,8 +27,8 @@ def check_resumable(stored: Stored, trainer: DictConfig) -> None:
     """Raise UserError where the checkpoint cannot be resumed for the length that was asked for."""
     if not stored.whole:
         raise UserError(
-            f"the checkpoint {stored.path} holds the weights alone (save_weights_only=true): it "
-            "can be evaluated, but cannot be resumed; give one that was saved whole"
+            f"the checkpoint {stored.path} holds only the weights (save_weights_only=true): it "
+            "can be evaluated but not resumed; use one that was saved in full"
         )
     _refuse_shorter("max_steps", trainer.get("max_steps"), stored.steps, "steps")
     _refuse_shorter("max_epochs", trainer.get("max_epochs"), stored.epochs, "epochs")
@@ -38,7 +38,7 @@ def _refuse_shorter(key: str, limit: Any, reached: int, what: str) -> None:
     if isinstance(limit, int) and 0 <= limit < reached:
         raise UserError(
             f"trainer.{key}={limit} is less than the {reached} {what} that the checkpoint was "
-            f"trained for: type a larger trainer.{key}, or evaluate it with evaluate.py"
+            f"trained for: set a larger trainer.{key}, or evaluate it with evaluate.py"
         )
 
 

@@ -42,7 +42,7 @@ def fit_and_test(
         if results.steps == resumed_at:
             warnings.warn(
                 f"nothing was left to train after step {results.steps}: to go on for longer, "
-                "type a larger trainer.max_epochs or trainer.max_steps",
+                "set a larger trainer.max_epochs or trainer.max_steps",
                 stacklevel=2,
             )
         if (best := best_checkpoint(run.trainer)) is not None:
@@ -89,7 +89,7 @@ def recorded(
         status = "interrupted"
         raise RunInterrupted(interruption()) from stop
     except NotConvergedError as error:
-        raise RunFailed(f"{error}; equilibrium.on_failure=warn goes on all the same") from error
+        raise RunFailed(f"{error}; equilibrium.on_failure=warn continues anyway") from error
     finally:
         metrics |= results.as_metrics(run, status)
         if run.trainer.is_global_zero:
@@ -110,8 +110,8 @@ def interruption(run: Run, results: Results) -> str:
         where = f"Interrupted in the test, after all {results.steps} steps of the training"
         advice = "test it with evaluate.py ckpt_path="
     else:
-        where = f"Interrupted at once, after step {results.steps}"
-        advice = "continue from the last one that was saved with ckpt_path="
+        where = f"Interrupted immediately, after step {results.steps}"
+        advice = "continue from the last saved checkpoint with ckpt_path="
     return f"{where}; {advice}{saved}" if saved and saved.is_file() else f"{where}; none was saved"
 
 

@@ -59,13 +59,13 @@ def _is_local(path: str) -> bool:
 
 
 def check_tokens(task: Mapping[str, Any]) -> None:
-    """Raise UserError where generated sequences are so many and so long that none could train."""
+    """Raise UserError where generated sequences are too many and too long to train on."""
     for name in SEQUENCES:
         count, length = task.get(name), task.get("length")
         if count and length and count * length > MOST_TOKENS:
             raise UserError(
                 f"task.{name}={count} and task.length={length} make {count * length:,} tokens, but "
-                f"at most {MOST_TOKENS:,} can be gone through: choose smaller sizes"
+                f"at most {MOST_TOKENS:,} can be processed: choose smaller sizes"
             )
 
 

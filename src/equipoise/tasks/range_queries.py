@@ -205,7 +205,7 @@ class RangeQueries(pl.LightningModule):
         closed = _entry(state, "closed", list)
         self._check_signature(_entry(state, "survey", dict))
         if not closed:
-            raise UserError("the checkpoint holds no survey: take an earlier one")
+            raise UserError("the checkpoint holds no survey: use an earlier one")
         surveys = [self.new_survey() for _ in closed]
         try:
             for survey, saved in zip(surveys, closed, strict=True):
@@ -309,7 +309,7 @@ def _entry(state: object, name: str, kind: type) -> Any:
     """An entry of a checkpoint's state; raises UserError where it is not there."""
     entry = state.get(name) if isinstance(state, dict) else None
     if not isinstance(entry, kind):
-        raise UserError("the checkpoint holds no survey: take an earlier one")
+        raise UserError("the checkpoint holds no survey: use an earlier one")
     return entry
 
 

@@ -100,7 +100,7 @@ class Carried(NamedTuple):
 class TokenPrediction(Objective):
     """Trains any model `(tokens (B, T), memory) -> hidden (B, T, D), memory, auxiliary`.
 
-    A batch holds tokens and targets (B, T), -100 where there is none, index (B,), and start, a bool
+    A batch holds tokens and targets (B, T), -100 for none, index (B,), and start, a bool
     scalar on the host: true where the streams begin. Otherwise the batch continues the latest one
     of its stage, train, val or test, and the model is given the memory that it returned there.
 
@@ -158,7 +158,7 @@ class TokenPrediction(Objective):
     def update_metrics(
         self, stage: str, hidden: Tensor, losses: Tensor, batch: dict[str, Tensor]
     ) -> None:
-        """Add a batch with the losses (B, T) of its targets, 0 where there is none."""
+        """Add a batch with the losses (B, T) of its targets, 0 for none."""
         counted = (batch["targets"] != IGNORED).to(losses.dtype)
         self.stage_metrics(stage)["loss"].update(losses, counted)
 
@@ -172,7 +172,7 @@ class TokenPrediction(Objective):
         return output
 
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return -ln p of each target, (B, T), 0 where there is none."""
+        """Return -ln p of each target, (B, T), 0 for none."""
         with explaining_lack_of_memory(targets):
             losses: Tensor = self.model.token_losses(hidden, targets)  # type: ignore[operator]
         return losses

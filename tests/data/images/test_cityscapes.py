@@ -113,7 +113,7 @@ def test_as_many_crops_as_images_need_one_pass(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_cityscapes(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Cityscapes has to be fetched"):
+    with pytest.raises(UserError, match="Cityscapes must be downloaded"):
         streets(tmp_path, path=None).inspect()
     with pytest.raises(UserError, match="does not exist"):
         streets(tmp_path / "nowhere").inspect()

@@ -154,7 +154,7 @@ def test_colours_of_sixteen_bits_are_scaled(folder_with: FolderWith) -> None:
 def test_numbers_whose_white_is_not_known_are_named(folder_with: FolderWith, mode: str) -> None:
     source, file = folder_with("a.tif")
     Image.new(mode, (24, 16), 300).save(file)
-    with pytest.raises(UserError, match=r"a\.tif cannot be decoded \(it holds numbers of 32 bits"):
+    with pytest.raises(UserError, match=r"a\.tif cannot be decoded \(it holds 32-bit numbers"):
         decode_rgb(source, 0)
 
 

@@ -38,7 +38,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty" / "a").mkdir(parents=True)
     with pytest.raises(UserError, match="empty has no images"):
         ImageFolder(tmp_path / "empty", ["a"])
-    with pytest.raises(UserError, match="class a, which the training images have not"):
+    with pytest.raises(UserError, match="class a, which the training images lack"):
         ImageFolder(tmp_path / "empty", ["b"])
 
 
@@ -84,7 +84,7 @@ def test_labels_that_are_no_numbers_of_classes_are_named(
 ) -> None:
     images = table(2, seed=0).remove_columns("label")
     whole = 0 if label is None else label
-    with pytest.raises(UserError, match="x has labels that are no whole numbers"):
+    with pytest.raises(UserError, match="x has labels that are not integers"):
         ImageTable(images.add_column("label", [whole, label]), "x")
 
 

@@ -123,7 +123,7 @@ def test_a_mask_that_was_not_turned_with_its_photograph_is_named(
 ) -> None:
     turn(pair, orientation)
     for check in (MaskedFiles([pair], lambda ids, file: ids).check_sizes, lambda: read(pair)):
-        with pytest.raises(UserError, match=r"32 wide and 40 high when it is turned upright, as"):
+        with pytest.raises(UserError, match=r"32 wide and 40 high when rotated according to its"):
             check()
 
 
@@ -148,7 +148,7 @@ def test_numbers_of_sixteen_bits_and_whole_ones_of_a_tiff_are_kept(pair: ImageAn
         Image.fromarray(ids.astype(kind)).save(tiff)
         assert torch.equal(decode_mask(tiff), torch.from_numpy(ids))
     Image.fromarray(ids.astype(np.float32) / 2).save(tiff)
-    with pytest.raises(UserError, match=r"a_mask\.tif has numbers that are no whole ones"):
+    with pytest.raises(UserError, match=r"a_mask\.tif has numbers that are not integers"):
         decode_mask(tiff)
 
 

@@ -130,9 +130,9 @@ def test_black_and_white_masks_are_no_three_classes(tmp_path: Path) -> None:
         ((0, 64, 128, 192), r"task\.mask_values=\[0,64,128,192\].*task\.mask_classes=193"),
         ((0, 254), r"hold the numbers 0, 254"),
         ((100, 200), r"task\.mask_values=\[100,200\]"),
-        ((0,), "hold no number of a class but 0, so that there is nothing to learn"),
-        ((255,), "hold no number of a class but none"),
-        ((1, 255), "hold no number of a class but 1"),
+        ((0,), "hold no class number except 0, so there is nothing to learn"),
+        ((255,), "hold no class number except none"),
+        ((1, 255), "hold no class number except 1"),
     ],
 )
 def test_numbers_that_are_hardly_classes_are_named(
@@ -213,7 +213,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path, twin: str) -> None:
     plain_folder(tmp_path, 4)
     first = next((tmp_path / twin).parent.glob("1.*"))
     write(blocks(0, (0, 1)), tmp_path / twin)
-    with pytest.raises(UserError, match=rf"{first.name}.*have one name"):
+    with pytest.raises(UserError, match=rf"{first.name}.*have the same name"):
         folder(tmp_path).inspect()
 
 

@@ -32,7 +32,7 @@ def test_draws_have_the_probabilities_of_their_cells(name: str) -> None:
 def test_correlation_is_that_of_the_gaussian() -> None:
     values = draw_values("gaussian", 50_000, (256, 256), 0.8, np.random.default_rng(0))
     assert np.corrcoef(values.T)[0, 1] == pytest.approx(0.8, abs=0.01)
-    with pytest.raises(UserError, match=r"must lie from -0\.5 to 1 for 3 attributes"):
+    with pytest.raises(UserError, match=r"must lie between -0\.5 and 1 for 3 attributes"):
         draw_values("gaussian", 5, (4, 4, 4), -0.7, np.random.default_rng(0))
 
 
@@ -101,9 +101,12 @@ def test_numbers_below_one_are_refused(settings_: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("settings_", "said"),
     [
-        ({"encoding": "latin-1"}, "task.encoding=latin-1 is of a file"),
-        ({"limits": [[0.0, 1.0]]}, "task.limits=.* is of a file"),
-        ({"path": "people.csv", "correlation": 0.5}, "task.correlation=0.5 is of people who"),
+        ({"encoding": "latin-1"}, "task.encoding=latin-1 is for files"),
+        ({"limits": [[0.0, 1.0]]}, "task.limits=.* is for files"),
+        (
+            {"path": "people.csv", "correlation": 0.5},
+            "task.correlation=0.5 is for simulated people",
+        ),
     ],
 )
 def test_what_would_have_no_effect_is_refused(settings_: dict[str, Any], said: str) -> None:

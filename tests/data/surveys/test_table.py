@@ -63,7 +63,7 @@ def test_numbers_with_fractions_are_binned_between_their_limits(tmp_path: Path) 
         ("age\n3\n-2\n", {"domain": 10}, "1 negative value(s), the least is -2"),
         ("age,b\n3,1\n,1\n4,1\n", {"columns": ["age"]}, "1 missing or infinite value(s)"),
         ("age\n3.0\nnan\n4.0\n", {}, "missing or infinite"),
-        ("age\n3\n4.5\n4\n", {"domain": 10}, "1 value(s) that are no integers, the first is 4.5"),
+        ("age\n3\n4.5\n4\n", {"domain": 10}, "1 non-integer value(s), the first is 4.5"),
         ("age\n3\nold\n4\n", {}, "must hold integers, but it holds 'old'"),
         ("age\n3\n4\n", {"domain": 1}, "needs 2 or more values, got 1"),
         ("age\n0\n0\n", {}, "holds nothing but 0"),
@@ -73,7 +73,7 @@ def test_numbers_with_fractions_are_binned_between_their_limits(tmp_path: Path) 
         ("a,b\n3,4\n", {"columns": ["a", "b"], "domain": [9]}, "has 1 size(s) for 2 column(s)"),
         ("age\n", {}, "has no rows"),
         ("age\n3\n4\n", {"users": 3}, "has only 2 rows"),
-        ("age\n3\n4\n", {"limits": [[5, 1]]}, "must rise"),
+        ("age\n3\n4\n", {"limits": [[5, 1]]}, "must increase"),
         ("age\n3\n7\n", {"limits": [[0, 5]]}, "1 value(s) outside its limits 0 to 5"),
         ("age\n3\n4\n", {"volumes": [1.5]}, "must lie above 0, up to 1"),
     ],
@@ -103,12 +103,12 @@ def test_a_csv_file_is_read_in_its_encoding(tmp_path: Path, encoding: str) -> No
     if encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
         assert RangeQuery(**settings).population().values.tolist() == [[3], [0]]
     elif encoding.startswith("utf"):
-        assert "line 1 holds a NUL character" in refused(**settings) or "no text" in refused(
+        assert "line 1 holds a NUL character" in refused(**settings) or "not text" in refused(
             **settings
         )
     else:
         told = refused(**settings)
-        assert "people.csv, line 1: this is no text in UTF-8" in told
+        assert "people.csv, line 1: this is not text in UTF-8" in told
         assert "task.encoding=latin-1" in told
     if encoding != "utf-8-sig":
         data = RangeQuery(**settings, encoding=encoding)
@@ -122,26 +122,26 @@ def test_a_csv_file_is_read_in_its_encoding(tmp_path: Path, encoding: str) -> No
         (b"\xef\xbb\xbf", {}, "people.csv is empty"),
         (b"\n\n \n", {}, "people.csv is empty"),
         (b"age\n", {}, "has no rows"),
-        (b"age\n3\n4\xe9\n", {}, "people.csv, line 3: this is no text in UTF-8"),
+        (b"age\n3\n4\xe9\n", {}, "people.csv, line 3: this is not text in UTF-8"),
         (b"age\n3\n\x004\n", {}, "people.csv, line 3 holds a NUL character"),
-        (b"\xff\xfea", {}, "people.csv, line 1: this is no text in utf-16"),
-        (b"age\n3\n", {"encoding": "klingon"}, "task.encoding='klingon' is no encoding"),
-        (b"age\n3\n", {"encoding": "hex"}, "task.encoding='hex' is no encoding"),
-        (b"age\n3\n", {"encoding": "a\0b"}, "is no encoding"),
-        (b"a,a\n1,2\n", {"columns": ["a"]}, "has 2 columns of the name 'a' in its first line"),
+        (b"\xff\xfea", {}, "people.csv, line 1: this is not text in utf-16"),
+        (b"age\n3\n", {"encoding": "klingon"}, "task.encoding='klingon' is not an encoding"),
+        (b"age\n3\n", {"encoding": "hex"}, "task.encoding='hex' is not an encoding"),
+        (b"age\n3\n", {"encoding": "a\0b"}, "is not an encoding"),
+        (b"a,a\n1,2\n", {"columns": ["a"]}, "has 2 columns named 'a' in its first line"),
         (b"a,b\n1,2\n\n3,4,5\n", {"columns": ["a"]}, "line 4 has 3 field(s) where the first"),
         (b"a,b\n1,2\n3\n", {"columns": ["a"]}, "people.csv, line 3 has 1 field(s)"),
         (b'a,b\n1,"x\ny"\n3\n', {"columns": ["a"]}, "people.csv, line 4 has 1 field(s)"),
         (b"a,b\n1," + b"x" * 3_000_000 + b"\n3\n", {"columns": ["a"]}, "line 3 has 1 field(s)"),
         (b'a,b\n3,"x\n4,y\n5,z\n', {"columns": ["a"]}, "line 2: a quote is not closed"),
         (b'"age\n3\n4\n', {}, "people.csv, line 1: a quote is not closed"),
-        (b"age\n3\nold\n", {}, "it holds 'old' in line 3 of people.csv: give each"),
+        (b"age\n3\nold\n", {}, "it holds 'old' in line 3 of people.csv: map each"),
         (b"age\n3\n\n\nold\n", {}, "it holds 'old' in line 5 of people.csv"),
         (b"age\n3\n" + b"x" * 900_000 + b"\n", {}, "x...' in line 3 of people.csv"),
         (b'age\n3\n"o\nl\nd"\n', {}, "it holds 'o l d' in line 5 of people.csv"),
         (b"age,b\n3,1\n,1\n", {"columns": ["age"]}, "the first in line 3 of people.csv"),
         (b"age\n3\n1e999\n", {}, "the first in line 3 of people.csv"),
-        (b"3\n4\n5\n", {}, "begins with '3': its first line is to name the column"),
+        (b"3\n4\n5\n", {}, "begins with '3': its first line must name the column"),
         (b"a;b\n1;2\n", {"columns": ["a"]}, "has no column 'a', only a;b"),
         (b"," * 70_000 + b"\n", {"columns": ["a"]}, "has no column 'a'"),
         (b"2020-01-01\n2021-01-01\n", {}, "must hold integers"),
@@ -191,7 +191,7 @@ def test_two_columns_of_one_name_in_a_parquet_file_are_said(tmp_path: Path) -> N
     path = str(tmp_path / "people.parquet")
     pyarrow.parquet.write_table(table, path)
     told = refused(path=path, columns=["age"])
-    assert "2 columns of the name 'age'" in told or "cannot be read" in told
+    assert "2 columns named 'age'" in told or "cannot be read" in told
     assert "task.encoding is for csv files" in refused(path=path, encoding="latin-1")
 
 

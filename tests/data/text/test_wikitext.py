@@ -79,7 +79,7 @@ def test_rows_without_a_text_are_named(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     table = datasets.Dataset.from_dict({"text": ["a fox", None]})
     table.to_parquet(tmp_path / "text" / "train-0.parquet")
-    with pytest.raises(UserError, match=r"split 'train' .* has rows without a text"):
+    with pytest.raises(UserError, match=r"split 'train' .* has rows without text"):
         wikitext(tmp_path / "text").inspect()
 
 

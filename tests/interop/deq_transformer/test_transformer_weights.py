@@ -136,7 +136,11 @@ def test_a_configuration_that_does_not_fit_is_refused(changes: dict, said: str) 
 
 @pytest.mark.parametrize(
     ("weights", "said"),
-    [({}, "have no 'word_emb"), ({"word_emb": "text"}, "is no tensor"), ([], "are a state dict")],
+    [
+        ({}, "have no 'word_emb"),
+        ({"word_emb": "text"}, "is not a tensor"),
+        ([], "are a state dict"),
+    ],
 )
 def test_what_is_no_such_model_is_refused(weights: object, said: str) -> None:
     with pytest.raises(DoesNotFit, match=said):
@@ -152,7 +156,7 @@ def test_differing_copies_are_named_in_a_warning() -> None:
 
 def test_half_a_memory_and_no_data_are_refused() -> None:
     model = from_reference(CONFIG, published())
-    with pytest.raises(DoesNotFit, match="'mem_z' alone is no memory"):
+    with pytest.raises(DoesNotFit, match="'mem_z' alone is not a memory"):
         reference_forward(model, {"data": DATA.numpy(), "mem_z": torch.zeros(3, 2, 12).numpy()})
     with pytest.raises(DoesNotFit, match="the arrays need 'data'"):
         reference_forward(model, {"z_in": torch.zeros(2, 12, 6).numpy()})

@@ -99,7 +99,7 @@ def test_two_entries_of_one_name_that_differ_are_refused() -> None:
 
 
 def test_an_entry_that_is_no_tensor_is_named() -> None:
-    with pytest.raises(DoesNotFit, match="'optimizer' is no tensor but a dict"):
+    with pytest.raises(DoesNotFit, match="'optimizer' is not a tensor but a dict"):
         primary({"classifier.bias": torch.ones(2), "optimizer": {}})
 
 

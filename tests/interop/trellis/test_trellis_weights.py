@@ -111,7 +111,7 @@ def test_what_a_family_does_not_have_is_refused() -> None:
         )
     model = trellisnet.from_reference(CONFIGURATIONS["C2"], weights)
     arrays = {"data": np.zeros((2, 3), dtype=np.int64), "h0": np.zeros((2, 32, 1))}
-    with pytest.raises(DoesNotFit, match="'h0' alone is no state"):
+    with pytest.raises(DoesNotFit, match="'h0' alone is not a state"):
         trellisnet.reference_forward(model, arrays)
 
 

@@ -260,7 +260,7 @@ def test_other_shapes_are_refused(checkpoint: Path, changes: dict[str, Any]) -> 
     [
         ({"state_dict": {"model.fc.weight": torch.ones(2)}}, "holds no stem and cell of an MDEQ"),
         ({"weights": 1}, "holds no stem and cell of an MDEQ"),
-        (nn.Linear(2, 2), "is not a checkpoint of ours"),
+        (nn.Linear(2, 2), "is not an Equipoise checkpoint"),
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, content: Any, message: str) -> None:

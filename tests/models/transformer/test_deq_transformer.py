@@ -198,7 +198,7 @@ def test_first_embeddings_and_injections_are_as_large_at_every_width() -> None:
         ({"heads": 3}, "do not divide"),
         ({"memory_length": -1}, "memory_length must be at least 0"),
         ({"window": 0}, "window at least 1"),
-        ({"cutoffs": [9, 5]}, "must rise"),
+        ({"cutoffs": [9, 5]}, "must increase"),
         ({"cutoffs": [9], "tie_projections": [True]}, "1 entries, but the vocabulary 2 clusters"),
         ({"cutoffs": [9], "tie_projections": [True] * 3}, "3 entries, but the vocabulary 2"),
     ],

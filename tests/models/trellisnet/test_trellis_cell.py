@@ -100,5 +100,5 @@ def test_a_map_starts_without_a_bias() -> None:
 
 
 def test_a_probability_outside_its_range_is_refused() -> None:
-    with pytest.raises(ValueError, match="weight_drop lies in"):
+    with pytest.raises(ValueError, match="weight_drop must lie in"):
         TapWeight(torch.ones(2, 2), normalised=True, drop=1.0)

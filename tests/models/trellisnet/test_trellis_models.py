@@ -90,7 +90,7 @@ def test_all_levels_share_one_mask_of_the_weights() -> None:
     ("changes", "said"),
     [
         ({"levels": 0}, "at least one level"),
-        ({"dilations": [0]}, "dilations from 1 on"),
+        ({"dilations": [0]}, "dilations of at least 1"),
         ({"auxiliary_every": 0}, "auxiliary_every must be"),
         ({"output_width": 5}, "cannot share the weights"),
         ({"initial_range": 0.0}, "initial_range must be above 0"),

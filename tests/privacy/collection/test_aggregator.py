@@ -298,7 +298,7 @@ def test_rounds_open_and_close_in_order() -> None:
     with pytest.raises(RoundError, match="No round is open"):
         aggregator.close_round()
     description = aggregator.begin_round()
-    with pytest.raises(RoundError, match="has begun already"):
+    with pytest.raises(RoundError, match="has already begun"):
         aggregator.begin_round(0)
     with pytest.raises(RoundError, match="earlier round"):
         aggregator.begin_round(1)

@@ -76,7 +76,7 @@ class Cifar10(ImageDataModule):
         if not 1 <= self.train_size <= len(train):
             raise UserError(
                 f"task.train_size is {self.train_size}: choose 1 to {len(train)}, the training "
-                "images that there are, or null for all of them."
+                "images available, or null for all of them."
             )
         fraction = self.train_size / len(train)
         return train[stratified_split(labels[train], fraction, stream(self.seed))[1]]

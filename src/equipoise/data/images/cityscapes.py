@@ -20,7 +20,7 @@ IMAGE_ENDING, MASK_ENDING = "_leftImg8bit.png", "_gtFine_labelIds.png"
 PNG = (".png",)
 LABEL_IDS = 34
 WITHOUT_PATH = (
-    "Cityscapes has to be fetched: register at its site, unpack leftImg8bit_trainvaltest "
+    "Cityscapes must be downloaded: register on its site, unpack leftImg8bit_trainvaltest "
     "and gtFine_trainvaltest into one folder and set task.path to it."
 )
 
@@ -68,7 +68,7 @@ def to_classes(ids: Tensor, file: Path) -> Tensor:
     if unknown.any():
         raise UserError(
             f"The mask {file} has the label id {int(ids[unknown][0])}, but those of Cityscapes "
-            f"are 0 to {LABEL_IDS - 1}: it needs a file {MASK_ENDING}, not one of colours."
+            f"are 0 to {LABEL_IDS - 1}: use the file {MASK_ENDING}, not the coloured one."
         )
     table = torch.full((IGNORED + 1,), IGNORED)
     table[list(CLASS_OF_ID)] = torch.arange(len(CLASS_OF_ID))

@@ -80,7 +80,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the orientation of the EXIF data, 1 where there is none or the data are damaged.
+    """Return the orientation of the EXIF data, 1 if there is none or the data are damaged.
 
     Photographs with damaged EXIF data are common (ImageNet has some), and viewers show them as
     they are stored.
@@ -120,7 +120,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = _eight_bits(image)
     elif image.mode in ("I", "F"):
         raise ValueError(
-            "it holds numbers of 32 bits, whose white is not known; save it with 8 or 16 bits"
+            "it holds 32-bit numbers, whose white level is unknown; save it with 8 or 16 bits"
         )
     if "transparency" in image.info:
         image = image.convert("RGBA")  # transparent entries of a palette keep their colour

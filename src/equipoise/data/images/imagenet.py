@@ -21,7 +21,7 @@ from equipoise.errors import UserError
 
 VALIDATION_NAMES = ("validation", "val")
 WITHOUT_PATH = (
-    "ImageNet has to be fetched: accept the licence of ILSVRC/imagenet-1k on the Hugging "
+    "ImageNet must be downloaded: accept the licence of ILSVRC/imagenet-1k on the Hugging "
     "Face hub, log in and set task.path=ILSVRC/imagenet-1k, or set task.path to a folder "
     "with train/<synset>/*.JPEG and val/<synset>/*.JPEG."
 )

@@ -77,7 +77,7 @@ def _refuse_unknown(folder: Path, names: list[str], classes: list[str]) -> None:
     unknown = sorted(set(names) - set(classes))
     if unknown:
         raise UserError(
-            f"{folder} has the class {unknown[0]}, which the training images have not: "
+            f"{folder} has the class {unknown[0]}, which the training images lack: "
             "give both the same class folders."
         )
 
@@ -150,7 +150,7 @@ def _labels(split: datasets.Dataset, name: str) -> Tensor:
         raise UserError(f"{name} has no rows: fetch the whole dataset.")
     if np.asarray(column).dtype.kind not in "iu" or np.asarray(column).ndim != 1:
         raise UserError(
-            f"{name} has labels that are no whole numbers, or rows without one: give each image "
+            f"{name} has labels that are not integers, or rows without one: give each image "
             "the number of its class in the column 'label'."
         )
     labels = torch.tensor(column, dtype=torch.int64)

@@ -97,11 +97,11 @@ def decode_mask(file: Path) -> Tensor:
         ids = ids[..., 0]
     if ids.ndim != 2:
         raise UserError(
-            f"The mask {file} is in colour: a mask holds one class number a pixel, "
+            f"The mask {file} is in colour: a mask holds one class number per pixel, "
             "as a grey or palette image."
         )
     if image.mode == "F" and not (np.isfinite(ids) & (ids == np.trunc(ids))).all():
-        raise UserError(f"The mask {file} has numbers that are no whole ones: save class numbers.")
+        raise UserError(f"The mask {file} has numbers that are not integers: save class numbers.")
     return torch.from_numpy(ids.astype(np.int64))
 
 
@@ -124,7 +124,7 @@ def refuse_other_size(pair: ImageAndMask, image: Sequence[int], mask: Sequence[i
 def _turned(file: Path) -> str:
     with Image.open(file) as image:
         on_its_side = orientation(image) in ON_ITS_SIDE
-    return " when it is turned upright, as its EXIF orientation says" if on_its_side else ""
+    return " when rotated according to its EXIF orientation" if on_its_side else ""
 
 
 def progress(pairs: Sequence[ImageAndMask], title: str) -> tqdm[ImageAndMask]:
@@ -145,7 +145,7 @@ class MaskValues:
             wrong = ids.min() if ids.min() < 0 else ids.max()
             raise UserError(
                 f"The mask {file} has the class number {int(wrong)}: they are 0 to {IGNORED - 1}, "
-                f"and {IGNORED} for pixels that do not count."
+                f"and {IGNORED} for ignored pixels."
             )
         self.counts += torch.bincount(ids.flatten(), minlength=IGNORED + 1)
 
@@ -168,8 +168,8 @@ class MaskValues:
         used = [number for number in self.numbers if number != IGNORED]
         if len(used) < 2:
             raise UserError(
-                f"The masks of {folder} hold no number of a class but {shown(used) or 'none'}, so "
-                "that there is nothing to learn: two classes are needed, numbered from 0."
+                f"The masks of {folder} hold no class number except {shown(used) or 'none'}, so "
+                "there is nothing to learn: two classes are needed, numbered from 0."
             )
         count = used[-1] + 1
         if 2 * len(used) < count:
@@ -177,7 +177,7 @@ class MaskValues:
                 f"The masks of {folder} hold the numbers {shown(self.numbers)}, which are not "
                 "numbered as classes 0, 1, … are: name that of each class as task.mask_values="
                 f"[{listed(self.numbers)}]{self._without_ignored(used)}, or set "
-                f"task.mask_classes={count} if most of the classes are to have no pixel."
+                f"task.mask_classes={count} if most classes should have no pixels."
             )
         if (
             len(used) > SOFT_VALUES
@@ -186,14 +186,14 @@ class MaskValues:
             raise UserError(
                 f"The masks of {folder} are black and white with soft edges, of {len(used)} "
                 "different greys: save them without smoothing, as 0 and 255, or set "
-                f"task.mask_classes={count} if they are class numbers all the same."
+                f"task.mask_classes={count} if they are class numbers after all."
             )
         return count
 
     def _without_ignored(self, used: Sequence[int]) -> str:
         if self.counts[IGNORED] == 0:
             return ""
-        return f" (or [{listed(used)}] if {IGNORED} marks pixels that do not count)"
+        return f" (or [{listed(used)}] if {IGNORED} marks ignored pixels)"
 
 
 def only_black_and_white(masks: Iterable[Path]) -> bool:
@@ -216,7 +216,7 @@ def check_mask_values(values: Sequence[int], mask_classes: int | None) -> None:
     if mask_classes not in (None, len(values)):
         raise UserError(
             f"task.mask_values names {len(values)} numbers, but task.mask_classes is "
-            f"{mask_classes}: leave one of them out, or let them agree."
+            f"{mask_classes}: leave one of them out, or make them agree."
         )
 
 
@@ -232,7 +232,7 @@ def translate(ids: Tensor, values: Sequence[int], file: Path) -> Tensor:
     if (classes < 0).any():
         raise UserError(
             f"The mask {file} has the number {int(ids[classes < 0][0])}, but those of "
-            f"task.mask_values are {shown(values)}: correct the mask, or name the number there."
+            f"task.mask_values are {shown(values)}: correct the mask, or add the number to it."
         )
     return classes
 

@@ -82,7 +82,7 @@ class SegmentationFolder(MaskedDataModule):
             return {}
         if self.mask_classes != len(BLACK_AND_WHITE):
             raise UserError(
-                f"The masks of {self.path} hold 0 and {IGNORED} alone, which are two classes, but "
+                f"The masks of {self.path} hold only 0 and {IGNORED}, which are two classes, but "
                 f"task.mask_classes is {self.mask_classes}: set it to 2."
             )
         return {"mask_values": list(BLACK_AND_WHITE)}
@@ -107,8 +107,8 @@ class SegmentationFolder(MaskedDataModule):
         if unknown.any():
             raise UserError(
                 f"The mask {file} has the class number {int(ids[unknown][0])}, but with "
-                f"{classes} classes they are 0 to {classes - 1} and {IGNORED} for pixels that do "
-                "not count: correct the mask, or set task.mask_classes."
+                f"{classes} classes they are 0 to {classes - 1} and {IGNORED} for ignored "
+                "pixels: correct the mask, or set task.mask_classes."
             )
         return ids
 
@@ -198,7 +198,7 @@ def _by_name(masks: Sequence[Path]) -> dict[str, Path]:
 def _refuse_twin(seen: dict[str, Path], name: str, file: Path) -> None:
     if name in seen:
         raise UserError(
-            f"{seen[name]} and {file} have one name, so that it is not clear which image belongs "
+            f"{seen[name]} and {file} have the same name, so it is not clear which image belongs "
             "to which mask: rename or remove one of them."
         )
     seen[name] = file

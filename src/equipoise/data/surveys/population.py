@@ -81,7 +81,7 @@ def cells_of(
         return _integers(numbers.astype(np.int64), name, size)
     if limits is None and fractional.mean() < 0.5:
         raise UserError(
-            f"Column '{name}' has {int(fractional.sum())} value(s) that are no integers, the first "
+            f"Column '{name}' has {int(fractional.sum())} non-integer value(s), the first "
             f"is {numbers[fractional][0]:g}: round them, or give task.limits=[[low,high]] to have "
             "the column binned"
         )
@@ -117,7 +117,7 @@ def _binned(
     """Cells of equal width; the upper limit itself belongs to the last cell."""
     low, high = limits or [float(numbers.min()), float(numbers.max())]
     if not low < high:
-        raise UserError(f"The limits of column '{name}' must rise, got {low:g} and {high:g}")
+        raise UserError(f"The limits of column '{name}' must increase, got {low:g} and {high:g}")
     outside = numbers[(numbers < low) | (numbers > high)]
     if len(outside):
         raise UserError(
@@ -148,7 +148,7 @@ def draw_values(
     least = -1 / (len(domain) - 1) if len(domain) > 1 else -1.0
     if not least <= correlation <= 1:
         raise UserError(
-            f"task.correlation={correlation} must lie from {least:.3g} to 1 for {len(domain)} "
+            f"task.correlation={correlation} must lie between {least:.3g} and 1 for {len(domain)} "
             "attributes"
         )
     matrix = np.full((len(domain), len(domain)), correlation)

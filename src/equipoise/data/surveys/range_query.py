@@ -176,10 +176,10 @@ def _check_source(path: str | None, encoding: Any, limits: Any, correlation: flo
     """Raise UserError for what only a file has, or only people who are drawn."""
     for name, value in (("encoding", encoding), ("limits", limits)):
         if path is None and value is not None:
-            raise UserError(f"task.{name}={value} is of a file: set task.path too, or leave it out")
+            raise UserError(f"task.{name}={value} is for files: set task.path too, or leave it out")
     if path is not None and correlation:
         raise UserError(
-            f"task.correlation={correlation} is of people who are drawn: leave it out, or task.path"
+            f"task.correlation={correlation} is for simulated people: leave out it or task.path"
         )
 
 
@@ -210,7 +210,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    """What changes when the file does; zeros where there is none."""
+    """What changes when the file does; zeros if there is none."""
     file = Path(os.path.expanduser(path))
     if not file.is_file():
         return 0, 0

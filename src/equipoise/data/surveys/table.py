@@ -63,11 +63,11 @@ def read_columns(
             raise UserError(f"{path} has no column '{name}', only {known}: set task.columns")
         if names.count(name) > 1:
             raise UserError(
-                f"{path} has {names.count(name)} columns of the name '{name}' in its first line: "
+                f"{path} has {names.count(name)} columns named '{name}' in its first line: "
                 "give each a name of its own"
             )
     if table.num_rows == 0:
-        raise UserError(f"{path} has no rows: each row is to be a person")
+        raise UserError(f"{path} has no rows: each row must be a person")
     return {name: _numbers(table.column(name), name, place) for name in columns}
 
 
@@ -84,7 +84,7 @@ def read_table(path: str, encoding: str | None = None) -> Table:
     if kind not in (".csv", ".parquet"):
         raise UserError(f"task.path={path} must end in .csv or .parquet")
     if encoding is not None and kind != ".csv":
-        raise UserError(f"task.encoding is for csv files, and {path} is none: leave it out")
+        raise UserError(f"task.encoding is for csv files, and {path} is not one: leave it out")
     try:
         return _read_csv(path, file.read_bytes(), encoding) if kind == ".csv" else _parquet(file)
     except (pyarrow.ArrowException, OSError) as error:
@@ -139,7 +139,7 @@ def _numbers(column: pyarrow.ChunkedArray, name: str, place: Callable[[int], str
         row = next((i for i, x in enumerate(entries) if not _is_number(x)), 0)
         raise UserError(
             f"Column '{name}' must hold integers, but it holds '{_shown(entries[row])}' in "
-            f"{place(row)}: give each of its values a number first"
+            f"{place(row)}: map each of its values to a number first"
         )
     numbers = column.to_numpy()
     if pyarrow.types.is_floating(kind) and not np.isfinite(numbers).all():
@@ -158,7 +158,7 @@ def _name_of_the_only_one(path: str, name: str) -> str:
     """Raises UserError for a number, which would be a person that is lost."""
     if _is_number(name):
         raise UserError(
-            f"{path} begins with '{_shown(name)}': its first line is to name the column; if that "
+            f"{path} begins with '{_shown(name)}': its first line must name the column; if that "
             f"is the name, say so with task.columns=[{_shown(name)}]"
         )
     return name
@@ -206,12 +206,12 @@ def decoded(path: str, data: bytes, encoding: str | None) -> str:
     except UnicodeError as error:
         line = 1 + data[: getattr(error, "start", 0)].count(b"\n")
         raise UserError(
-            f"{path}, line {line}: this is no text in {named or 'UTF-8'}: save the file as UTF-8, "
+            f"{path}, line {line}: this is not text in {named or 'UTF-8'}: save the file as UTF-8, "
             "or name its encoding, such as task.encoding=latin-1 or task.encoding=utf-16"
         ) from error
     except (LookupError, ValueError) as error:
         raise UserError(
-            f"task.encoding={encoding!r} is no encoding: take one such as utf-8, latin-1 or utf-16"
+            f"task.encoding={encoding!r} is not an encoding: use e.g. utf-8, latin-1 or utf-16"
         ) from error
     if "\0" in text:
         raise UserError(
@@ -220,7 +220,7 @@ def decoded(path: str, data: bytes, encoding: str | None) -> str:
         )
     if not text.strip():
         raise UserError(
-            f"{path} is empty: its first line is to name the columns, and each further line is to "
+            f"{path} is empty: its first line must name the columns, and each further line must "
             "be a person"
         )
     return text
@@ -250,7 +250,7 @@ def check_rows(path: str, text: str) -> None:
     except csv.Error as error:
         raise UserError(
             f"{path}, line {reached + 1}: a quote is not closed, or something follows it ({error}):"
-            " put quotes around whole values alone"
+            " put quotes around whole values only"
         ) from error
 
 

@@ -74,7 +74,7 @@ class CopyMemory(SequenceDataModule, SplitDataModule):
         if self.vocabulary not in (None, VOCABULARY):
             raise UserError(
                 f"copy_memory has {VOCABULARY} symbols, but the model was made for "
-                f"{self.vocabulary}: train it anew on this task."
+                f"{self.vocabulary}: retrain it on this task."
             )
 
     @property

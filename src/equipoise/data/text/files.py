@@ -51,7 +51,7 @@ def read_utf8(file: Path) -> str:
         ) from error
     if "\0" in text:
         raise UserError(
-            f"The text {file} holds zero bytes, as UTF-16 and files that are no text do: convert "
+            f"The text {file} holds zero bytes, as UTF-16 and files that are not text do: convert "
             "it to UTF-8, or leave the file out."
         )
     if not text.strip():

@@ -132,9 +132,9 @@ class SequenceDataModule(LightningDataModule):
 class TextDataModule(SequenceDataModule, ABC):
     """Cut each split into `batch_size` streams, whose next segments make the next batch.
 
-    A batch is {"tokens": int64 (B, T), "targets": int64 (B, T), -100 where there is none, "index":
+    A batch is {"tokens": int64 (B, T), "targets": int64 (B, T), -100 for none, "index":
     int64 (B,), "start": bool scalar}. `batch_size` counts the streams of one process; a text too
-    short for so many is evaluated in fewer. `segment_length` is T, `eval_segment_length` that of
+    short for that many is evaluated in fewer. `segment_length` is T, `eval_segment_length` that of
     evaluation (None: the same). `memory_length` is how many positions before a segment a model may
     keep in training, `eval_memory_length` in evaluation (None: as many). `vocabulary` is the size
     that the vocabulary must have; None: whatever the text has. Every token of a split but its
@@ -180,7 +180,7 @@ class TextDataModule(SequenceDataModule, ABC):
             raise UserError(
                 f"{self.corpus.splits['train'].source} has a vocabulary of {size}, but the model "
                 f"was made for {self.vocabulary}: give the text that it was trained on, or train "
-                "anew."
+                "again."
             )
         for name in SPLITS:
             self._check_length(name)

@@ -78,7 +78,7 @@ def joined(text: str) -> str:
 def _folder(path: str | None, task: str, prefix: str) -> Path:
     """Return the folder of the files. Raises UserError where none was given or there is none."""
     refusal = (
-        f"task={task} needs the published files, which may not be handed on: set task.path to "
+        f"task={task} needs the published files, which must not be shared: set task.path to "
         f"the folder with {prefix}.train.txt, {prefix}.valid.txt and {prefix}.test.txt."
     )
     return local_folder(required_path(path, refusal))

@@ -60,9 +60,7 @@ def language_reference() -> str:
     try:
         text = gzip.decompress(packed)
     except (OSError, EOFError) as error:
-        raise UserError(
-            f"The bundled text is damaged ({error}): install equipoise anew."
-        ) from error
+        raise UserError(f"The bundled text is damaged ({error}): reinstall equipoise.") from error
     if hashlib.sha256(text).hexdigest() != SHA256:
-        raise UserError("The bundled text has been changed: install equipoise anew.")
+        raise UserError("The bundled text has been changed: reinstall equipoise.")
     return text.decode()

@@ -87,7 +87,7 @@ def _text(tables: Mapping[str, datasets.Dataset], split: str, path: str) -> str:
         )
     rows = tables[split]["text"]
     if not all(isinstance(row, str) for row in rows):
-        raise UserError(f"The split '{split}' of {path} has rows without a text: fetch it again.")
+        raise UserError(f"The split '{split}' of {path} has rows without text: fetch it again.")
     text = "".join(row.rstrip("\r\n") + "\n" for row in rows)
     if not text.strip():
         raise UserError(f"The split '{split}' of {path} is empty: fetch it again.")

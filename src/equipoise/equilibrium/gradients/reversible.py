@@ -44,7 +44,7 @@ class Reversible:
             raise ValueError(f"relaxation must lie in (0, 2) and not be 1, got {self.relaxation}")
 
     def with_budget(self, evaluations: int) -> Reversible:
-        """Two evaluations a step."""
+        """Two evaluations per step."""
         return replace(self, steps=max(evaluations // 2, 1))
 
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:

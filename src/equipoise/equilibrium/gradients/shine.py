@@ -35,7 +35,7 @@ class Shine(CotangentRule):
 
     def __post_init__(self) -> None:
         if self.fallback_ratio <= 0 or self.refine_steps < 0:
-            raise ValueError("shine needs a positive fallback_ratio and no negative refine_steps")
+            raise ValueError("shine needs a positive fallback_ratio and refine_steps of at least 0")
 
     def rule(self, solution: Solution) -> Rule:
         """The product with the inverse of this solution, and the refinement."""

@@ -36,7 +36,7 @@ class Unrolled:
             raise ValueError(f"unrolled needs at least one step, got {self.steps}")
 
     def with_budget(self, evaluations: int) -> Unrolled:
-        """One evaluation a step."""
+        """One evaluation per step."""
         return replace(self, steps=max(evaluations, 1))
 
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:

@@ -125,7 +125,7 @@ class AdjointBroyden(Solver):
         if self.opa_every is not None and self.opa_every < 1:
             raise ValueError(f"opa_every must be at least 1, or None, got {self.opa_every}")
         if self.compact_at is not None and self.direction is not None:
-            raise ValueError("compact_at needs direction=None: a direction gets all rows, always")
+            raise ValueError("compact_at needs direction=None: a direction always gets all rows")
 
     def start(self, z0: Tensor, function: FlatFunction) -> Iteration:
         """Room for the pairs.

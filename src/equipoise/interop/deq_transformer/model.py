@@ -80,7 +80,7 @@ def reference_forward(model: DEQTransformer, arrays: Mapping[str, Any]) -> dict[
 def _memory(inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...] | None:
     names = [name for name in ("mem_z", "mem_u") if name in inputs]
     if len(names) == 1:
-        raise DoesNotFit(f"'{names[0]}' alone is no memory: give mem_z and mem_u, or neither")
+        raise DoesNotFit(f"'{names[0]}' alone is not a memory: give mem_z and mem_u, or neither")
     return tuple(inputs[name].transpose(0, 1) for name in names) or None
 
 

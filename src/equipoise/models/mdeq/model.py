@@ -91,7 +91,7 @@ class MDEQ(nn.Module):
         )
         self.size.check_image(height, width)
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout lies in [0, 1), it is {dropout}.")
+            raise ValueError(f"dropout must lie in [0, 1), got {dropout}.")
         self.dropout = dropout
         branches = len(self.size.channels)
         self.stem = Stem(image_channels, self.size.channels[0], self.size.stem_halvings, branches)
@@ -167,7 +167,7 @@ def _heads(
 def _height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
     if len(sides) != 2:
-        raise ValueError(f"image_size is a side or [height, width], it is {sides}.")
+        raise ValueError(f"image_size must be a side or [height, width], got {sides}.")
     return sides[0], sides[1]
 
 
@@ -220,7 +220,7 @@ def _backbone_of(checkpoint: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"there is no checkpoint at {checkpoint}") from error
     except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"{checkpoint} is not a checkpoint of ours, or it is truncated; a published one is "
+            f"{checkpoint} is not an Equipoise checkpoint, or it is truncated; a published one is "
             "converted by `python -m equipoise import-weights`"
         ) from error
     weights = content.get("state_dict") if isinstance(content, dict) else None

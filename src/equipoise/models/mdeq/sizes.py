@@ -13,7 +13,7 @@ from equipoise.models.sizes import Family
 class Size:
     """Everything that fixes the shape of an MDEQ but its images and classes.
 
-    `channels`, `head_channels`, `blocks` and `big_kernels` have one entry a branch, the highest
+    `channels`, `head_channels`, `blocks` and `big_kernels` have one entry per branch, the highest
     resolution first; `blocks` and `big_kernels` may be empty, which means 1 and 0 everywhere.
     `stem_stride` is 1, 2, 4, 8, ...; the `affine` switches are those of the group norms in the
     blocks, the fusion and behind the fusion. Raises ValueError when the entries do not fit.

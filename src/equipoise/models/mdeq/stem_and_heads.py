@@ -112,7 +112,7 @@ class ClassificationHead(nn.Module):
         final_channels: int,
         classes: int,
     ) -> None:
-        """Build the head; `head_channels` are the widths of the bottlenecks, one a branch."""
+        """Build the head; `head_channels` are the widths of the bottlenecks, one per branch."""
         super().__init__()
         wide = [WIDENING * width for width in head_channels]
         self.widen = nn.ModuleList(map(Bottleneck, channels, head_channels))

@@ -100,7 +100,7 @@ class DEQTransformer(nn.Module):
             embedding_width=embedding_width or width, divisor=divisor, cutoffs=cutoffs,
         )  # fmt: skip
         if initial_std is not None and initial_std <= 0:
-            raise ValueError(f"initial_std must be above 0, it is {initial_std}")
+            raise ValueError(f"initial_std must be above 0, got {initial_std}")
         if memory_length < 0 or (window is not None and window < 1):
             raise ValueError("memory_length must be at least 0 and window at least 1")
         self.memory_length = memory_length

@@ -38,7 +38,7 @@ class TokenEnds(nn.Module):
                 f"width {embedding_width}: set tie_weights=false, or one width for both"
             )
         if initial_range <= 0:
-            raise ValueError(f"initial_range must be above 0, it is {initial_range}")
+            raise ValueError(f"initial_range must be above 0, got {initial_range}")
         clusters = VocabularyClusters(vocabulary, cutoffs)
         self.output_width = output_width
         self.input_dropout = input_dropout

@@ -26,7 +26,7 @@ class TapWeight(ComputedWeight):
         """Take the values of `weight`; raises ValueError when `drop` lies outside [0, 1)."""
         super().__init__()
         if not 0 <= drop < 1:
-            raise ValueError(f"weight_drop lies in [0, 1), it is {drop}")
+            raise ValueError(f"weight_drop must lie in [0, 1), got {drop}")
         self.drop = drop
         self.direction = nn.Parameter(weight.detach().clone())
         self.length = nn.Parameter(row_norms(self.direction).detach()) if normalised else None

@@ -75,7 +75,7 @@ class DEQTrellisNet(TrellisBase):
     def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
         """Return the hidden states of a segment (B, T), and the memory for the next one.
 
-        memory: the state (B, 1, 2 width) of the step before; None where there is none. Raises
+        memory: the state (B, 1, 2 width) of the step before; None if there is none. Raises
         ValueError where tokens are no matrix of whole numbers.
         """
         segment = self.segment(tokens, memory)

@@ -73,7 +73,7 @@ class TrellisNet(TrellisBase):
     def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
         """Return the hidden states of a segment (B, T), the next memory, and auxiliary states.
 
-        memory: the state (B, 1, 2 width) of the step before; None where there is none. Raises
+        memory: the state (B, 1, 2 width) of the step before; None if there is none. Raises
         ValueError where tokens are no matrix of whole numbers.
         """
         check_tokens(tokens)
@@ -101,6 +101,6 @@ class TrellisNet(TrellisBase):
 
 def _check(dilations: Sequence[int], auxiliary_every: int | None) -> None:
     if not dilations or min(dilations) < 1:
-        raise ValueError("a trellis network needs at least one level, and dilations from 1 on")
+        raise ValueError("a trellis network needs at least one level, and dilations of at least 1")
     if auxiliary_every is not None and auxiliary_every < 1:
-        raise ValueError(f"auxiliary_every must be null or at least 1, it is {auxiliary_every}")
+        raise ValueError(f"auxiliary_every must be null or at least 1, got {auxiliary_every}")

@@ -58,7 +58,7 @@ class Ledger:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PrivacyError(
-                f"The ledger's folder {self.folder} cannot be made ({error.strerror}); name one "
+                f"The ledger's folder {self.folder} cannot be made ({error.strerror}); choose one "
                 "that can be written to."
             ) from error
 
@@ -75,7 +75,7 @@ class Ledger:
     def record_group(self, task: str, group: int) -> int:
         """Keep the group; the one that was recorded first is returned."""
         if not is_index(group, MOST_CELLS + 1):
-            raise PrivacyError(f"A group is the number of a round, got {group!r}.")
+            raise PrivacyError(f"A group must be the number of a round, got {group!r}.")
         self._create(self._path(task, "group"), {"task": task, "group": group})
         first = self.group(task)
         assert first is not None

@@ -187,7 +187,7 @@ def _is_number(value: object) -> bool:
 def check_task(task: str) -> str:
     """The name of a task; raises PrivacyError where it cannot be written as UTF-8."""
     if not isinstance(task, str) or not task or not _is_encodable(task):
-        raise PrivacyError(f"A task needs a name, a text that is not empty, got {task!r}.")
+        raise PrivacyError(f"A task needs a name, a text that is not empty; got {task!r}.")
     return task
 
 

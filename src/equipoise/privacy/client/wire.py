@@ -42,7 +42,7 @@ def bytes_of_hex(text: object) -> bytes:
     except ValueError:
         content = None
     if content is None or content.hex() != text:
-        raise PrivacyError("Hexadecimal digits, two for each byte, were expected.")
+        raise PrivacyError("Two hexadecimal digits per byte were expected.")
     return content
 
 

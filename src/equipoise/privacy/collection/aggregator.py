@@ -80,7 +80,7 @@ class Aggregator:
         """
         index = self._next_round() if index is None else index
         if index in self.open or index in self.survey.tallies:
-            raise RoundError(f"Round {index} has begun already.")
+            raise RoundError(f"Round {index} has already begun.")
         description = describe(self.survey, index, self.task, self.expires)
         one_hot = self.survey.question(index).randomizer.one_hot
         self.open[index] = OpenRound(description, one_hot)
@@ -196,7 +196,7 @@ class Aggregator:
         """
         saved = read_state(state, self._signature())
         if self.survey.tallies or self.open:
-            raise PrivacyError("A saved state can be loaded before the first round begins only.")
+            raise PrivacyError("A saved state can be loaded only before the first round begins.")
         trial = Aggregator(self.task, deepcopy(self.survey), self.minimum_reports, self.expires)
         trial._resume(saved)  # a round that does not fit is met there, where nothing is lost
         self._resume(saved)

@@ -154,5 +154,5 @@ def identifiers_of_hex(text: object) -> set[bytes]:
         raise PrivacyError(f"Report ids of {IDENTIFIER_BYTES} bytes each were expected.")
     ids = identifiers_of(np.frombuffer(joined, dtype=np.uint8))
     if len(set(ids)) < len(ids):
-        raise PrivacyError("A report's id stands twice where each was to stand once.")
+        raise PrivacyError("A report id occurs twice, but each must occur once.")
     return set(ids)

@@ -52,19 +52,19 @@ def read_state(state: object, signature: dict[str, Any]) -> SavedState:
 def read_rounds(saved: object) -> dict[int, Tally]:
     """Tallies by round, in the order in which they stand; raises PrivacyError."""
     if not isinstance(saved, list):
-        raise damaged("its rounds are no list")
+        raise damaged("its rounds are not a list")
     rounds: dict[int, Tally] = {}
     for entry in saved:
         index, tally = _read_round(entry)
         if index in rounds:
-            raise damaged(f"round {index} stands in it twice")
+            raise damaged(f"round {index} occurs in it twice")
         rounds[index] = tally
     return rounds
 
 
 def damaged(reason: str) -> PrivacyError:
     """The error for a state that `state_dict` cannot have written."""
-    return PrivacyError(f"The saved state is damaged: {reason}; take an earlier one.")
+    return PrivacyError(f"The saved state is damaged: {reason}; use an earlier one.")
 
 
 def _fits(state: dict[str, Any], signature: dict[str, Any]) -> bool:
@@ -79,9 +79,9 @@ def _read_round(entry: object) -> tuple[int, Tally]:
         raise damaged("a round needs its number, its counts and its number of reports")
     index, counts, reports = entry["round"], entry["counts"], entry["reports"]
     if not is_index(index, MOST_CELLS + 1) or not is_index(reports, LARGEST):
-        raise damaged("a round or its number of reports is no such number")
+        raise damaged("a round or its number of reports is not a valid number")
     if not isinstance(counts, list) or not all(is_index(count, LARGEST) for count in counts):
-        raise damaged(f"the counts of round {index} are no list of numbers of reports")
+        raise damaged(f"the counts of round {index} are not a list of report counts")
     return index, Tally(np.array(counts, dtype=np.int64), reports)
 
 
@@ -98,13 +98,13 @@ def _check_ids(
     if any(len(ids) > reports for ids, reports in zip(groups, most, strict=True)):
         raise damaged("it has more ids than reports")
     if len(set().union(*groups)) < sum(len(ids) for ids in groups):
-        raise damaged("an id stands in two rounds")
+        raise damaged("an id occurs in two rounds")
 
 
 def _refusals(saved: object) -> Counter[Refusal]:
     known = Refusal.__members__
     if not isinstance(saved, dict) or not saved.keys() <= known.keys():
-        raise damaged("it names reasons for refusals that do not exist")
+        raise damaged("it names unknown reasons for refusals")
     if not all(is_index(count, LARGEST) for count in saved.values()):
-        raise damaged("a number of refused reports is none")
+        raise damaged("a number of refused reports is not a valid number")
     return Counter({known[name]: count for name, count in saved.items()})

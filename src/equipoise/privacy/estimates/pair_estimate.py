@@ -69,4 +69,4 @@ def check_has_pairs(domain: Domain, method: str) -> None:
             f"2^{len(domain)} outcomes for each query."
         )
     if len(domain) < 2:
-        raise PrivacyError(f"{method} takes at least two attributes; for one take ahead.")
+        raise PrivacyError(f"{method} takes at least two attributes; for one, use ahead.")

@@ -59,7 +59,7 @@ class Tree:
         """Split down to single values; raises PrivacyError where there are more than 2^22."""
         if math.prod(domain) > MOST_LEAVES:
             raise PrivacyError(
-                f"A tree of all {math.prod(domain)} values is too large; take ahead_pairs or hdg."
+                f"A tree of all {math.prod(domain)} values is too large; use ahead_pairs or hdg."
             )
         tree = cls(domain, branching)
         for _ in range(tree.levels):

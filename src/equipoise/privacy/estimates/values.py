@@ -72,7 +72,7 @@ def _whole_numbers(table: NDArray) -> Integers:
     try:
         numbers = table.astype(np.float64, casting="unsafe" if table.dtype.kind in "OU" else "safe")
     except (TypeError, ValueError) as error:
-        raise PrivacyError("The values must be integers; at least one is no number.") from error
+        raise PrivacyError("The values must be integers; at least one is not a number.") from error
     if not np.isfinite(numbers).all():
         raise PrivacyError(
             "At least one value is missing or infinite; drop such people or give them a value."

@@ -33,7 +33,7 @@ class DiscreteHaarTransform:
         """One round a level of the binary tree, in any order."""
         sizes = check_domain(domain)
         if len(sizes) != 1:
-            raise PrivacyError("dht takes one attribute; for several take ahead or hdg.")
+            raise PrivacyError("dht takes one attribute; for several, use ahead or hdg.")
         return HaarSurvey(self, sizes, epsilon, users, equal_shares(levels_of(sizes[0], 2)))
 
 

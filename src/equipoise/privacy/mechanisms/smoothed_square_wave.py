@@ -43,7 +43,7 @@ class SmoothedSquareWave:
         """A single round."""
         sizes = check_domain(domain)
         if len(sizes) != 1:
-            raise PrivacyError("sw takes one attribute; for several take ahead or hdg.")
+            raise PrivacyError("sw takes one attribute; for several, use ahead or hdg.")
         return SquareWaveSurvey(sizes, epsilon, users, self)
 
 

@@ -129,7 +129,7 @@ class Survey(ABC):
             raise PrivacyError(f"The number of users must be an integer, got {users!r}.")
         if users < max(1, self.rounds):
             raise PrivacyError(
-                f"{users} users cannot fill {self.rounds} rounds; ask more people or take a method "
+                f"{users} users cannot fill {self.rounds} rounds; ask more people or use a method "
                 "with fewer rounds."
             )
 
@@ -171,7 +171,7 @@ class Survey(ABC):
         this round can have.
         """
         if index in self.tallies:
-            raise RoundError(f"Round {index} is closed already.")
+            raise RoundError(f"Round {index} is already closed.")
         checked = check_tally(index, tally, self.question(index).randomizer)
         if checked.reports < 1:
             raise RoundError(f"Round {index} has no report; wait for some, or ask more users.")
@@ -207,7 +207,7 @@ def check_tally(index: int, tally: Tally, randomizer: Randomizer) -> Tally:
         raise RoundError(f"The counts of round {index} do not have the width of its reports.")
     if reports < 0 or counts.min() < 0 or counts.max() > reports:
         raise RoundError(
-            f"The counts of round {index} must lie within 0 and its {reports} reports."
+            f"The counts of round {index} must lie between 0 and its {reports} reports."
         )
     if randomizer.one_hot and counts.sum() != reports:
         raise RoundError(
@@ -292,6 +292,6 @@ def new_tree(domain: int | Sequence[int], branching: int) -> Tree:
     if branching ** len(sizes) > MOST_CHILDREN:
         raise PrivacyError(
             f"{len(sizes)} attributes split a box into {branching}^{len(sizes)} parts, which is "
-            "too many; take ahead_pairs or hdg."
+            "too many; use ahead_pairs or hdg."
         )
     return Tree(sizes, branching)

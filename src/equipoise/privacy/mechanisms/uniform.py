@@ -34,7 +34,7 @@ class UniformSurvey(Survey):
         return UniformEstimate(self.domain)
 
     def _question(self, index: int) -> Question:
-        raise RoundError("The uniform guess asks nobody.")
+        raise RoundError("The uniform guess collects no reports.")
 
 
 @dataclass

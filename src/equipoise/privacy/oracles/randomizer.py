@@ -78,7 +78,7 @@ class OneHotRandomizer(Randomizer):
         return np.bincount(self.draw(users, generator), minlength=self.outputs)
 
     def perturb(self, cells: Integers, generator: Generator) -> Bytes:
-        """One bit a row."""
+        """One bit per row."""
         return pack_one_hot(self.draw(cells, generator), self.outputs)
 
 
