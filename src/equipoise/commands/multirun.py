@@ -38,7 +38,7 @@ def start(typed: Sequence[str]) -> int:
 
     Returns the exit status. Raises UserError before anything is started.
     """
-    from equipoise.report.sweep_summary import print_sweep
+    from equipoise.report.summary import print_sweep
 
     overrides = written_out(with_grid(typed))
     check(overrides)
@@ -148,7 +148,7 @@ def run_job(config: DictConfig) -> float | None:
 
     Whatever ends it is printed and kept in its folder, and the other jobs run all the same.
     """
-    from equipoise.report.sweep_summary import ERROR_LOG
+    from equipoise.report.summary import ERROR_LOG
 
     settings = HydraConfig.get()
     directory = folders.shortened(Path(settings.runtime.output_dir))

@@ -1,11 +1,16 @@
-"""What the user sees at the end of a run, and how numbers are written in tables."""
+"""What the user sees at the end of a run and of a sweep, and how tables show numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -67,3 +72,147 @@ def number(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+ERROR_LOG = "error.log"
+"""In the folder of a job that something ended: a sentence, and below it the traceback."""
+METRICS = 3
+NUMBER = re.compile(r"^  job:\n(?:    .*\n)*?    num: (\d+)$", re.MULTILINE)
+LEAST = ("run", "status")
+FIGURES = ("nfe", "residual", "seconds", "backward nfe")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job: its number, its folder, and its overrides."""
+
+    number: int
+    folder: Path
+    settings: dict[str, str]
+
+
+def print_sweep(directory: Path) -> int:
+    """Write summary.csv and print its table; returns 1 where a job did not complete."""
+    jobs = read_jobs(directory)
+    if not jobs:
+        return 1
+    swept = swept_keys(jobs)
+    rows = [sweep_row(job, directory, swept) for job in jobs]
+    columns = [name for name in columns_of(rows, swept) if any(filled(row, name) for row in rows)]
+    write_summary(directory / "summary.csv", columns, rows)
+    print_rows(str(directory), columns, rows, swept)
+    for row in rows:
+        if row.get("error"):
+            log = f" (log: {directory / row['log']})" if row.get("log") else ""
+            print(f"{row['run']} {row['status']}: {row['error']}{log}")
+    return int(any(row["status"] != "completed" for row in rows))
+
+
+def read_jobs(directory: Path) -> list[Job]:
+    """The jobs in their order, from what Hydra keeps of each."""
+    jobs = []
+    for file in directory.rglob(".hydra/hydra.yaml"):
+        matched = NUMBER.search(file.read_text())
+        typed = yaml.safe_load((file.parent / "overrides.yaml").read_text()) or []
+        pairs = (line.partition("=")[::2] for line in typed)
+        settings = {key.lstrip("+"): value.strip("'\"") for key, value in pairs}
+        jobs.append(Job(int(matched[1]) if matched else 0, file.parents[1], settings))
+    return sorted(jobs, key=lambda job: job.number)
+
+
+def job_folders(directory: Path) -> list[Path]:
+    """The folders of the jobs in their order."""
+    return [job.folder for job in read_jobs(directory)]
+
+
+def swept_keys(jobs: Sequence[Job]) -> list[str]:
+    """The settings and groups in which the jobs differ."""
+    keys = dict.fromkeys(key for job in jobs for key in job.settings)
+    return [key for key in keys if len({job.settings.get(key) for job in jobs}) > 1]
+
+
+def sweep_row(job: Job, directory: Path, swept: Sequence[str]) -> dict[str, Any]:
+    """One job: folder, status, what was swept, test metrics, statistics, and what ended it."""
+    row: dict[str, Any] = {"run": job.folder.relative_to(directory).as_posix(), "status": "failed"}
+    row |= {key: job.settings.get(key) for key in swept}
+    row |= _figures(job.folder / "metrics.json")
+    log = job.folder / ERROR_LOG
+    if log.is_file():
+        row |= {"error": log.read_text().partition("\n")[0]}
+        row |= {"log": log.relative_to(directory).as_posix()}
+    return row
+
+
+def _figures(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    metrics = json.loads(file.read_text())
+    solver, backward = metrics["solver_stats"] or {}, metrics["gradient_stats"] or {}
+    return {
+        "status": metrics["status"],
+        **{f"test {name}": value for name, value in metrics["test"].items()},
+        "nfe": solver.get("nfe_mean"),
+        "residual": solver.get("residual_median"),
+        "backward nfe": backward.get("nfe_mean"),
+        "seconds": metrics["seconds"],
+    }
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> list[str]:
+    """All columns: the folder, the status, what was swept, the metrics, and the errors last."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    last = ("error", "log")
+    inner = [name for name in names if name not in (*LEAST, *swept, *last)]
+    return [*LEAST, *swept, *inner, *last]
+
+
+def filled(row: Mapping[str, Any], name: str) -> bool:
+    """Whether a row has something in a column."""
+    return row.get(name) not in (None, "")
+
+
+def write_summary(file: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows as csv, numbers with six significant digits."""
+    with file.open("w", newline="") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(columns)
+        writer.writerows([[_six_digits(row.get(name)) for name in columns] for row in rows])
+
+
+def _six_digits(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def print_rows(
+    title: str, columns: Sequence[str], rows: Sequence[dict[str, Any]], swept: Sequence[str]
+) -> None:
+    """Print as many of the columns as the terminal has room for, the most telling ones first."""
+    console = Console()
+    shown = telling_columns(columns, rows, swept)
+    while len(shown) > 1 and width_of(console, table_of(title, shown, rows)) > console.width:
+        shown = shown[:-1]
+    ordered = [name for name in columns if name in shown]
+    console.print(table_of(title, ordered, rows))
+
+
+def telling_columns(
+    columns: Sequence[str], rows: Sequence[Mapping[str, Any]], swept: Sequence[str]
+) -> list[str]:
+    """The columns for the screen in the order of their weight.
+
+    What was swept is left out where the folders' names tell it, the status where all completed.
+    """
+    untold = [
+        key
+        for key in swept
+        if not all(f"{key.rpartition('.')[2]}-{row.get(key)}" in row["run"] for row in rows)
+    ]
+    status = ["status"] if any(row["status"] != "completed" for row in rows) else []
+    metrics = [name for name in columns if name.startswith("test ")]
+    wanted = [*status, *untold, *metrics[:1], *FIGURES[:2], *metrics[1:METRICS], *FIGURES[2:]]
+    return ["run", *(name for name in wanted if name in columns)]
+
+
+def width_of(console: Console, table: Table) -> int:
+    """The columns of a terminal that a table takes unfolded."""
+    return table.__rich_measure__(console, console.options.update(max_width=10_000)).maximum

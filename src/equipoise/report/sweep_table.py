@@ -16,8 +16,7 @@ from omegaconf import OmegaConf
 from rich.table import Table
 
 from equipoise.report.plot import COLOURS, save, style
-from equipoise.report.summary import number, print_whole
-from equipoise.report.sweep_summary import job_folders
+from equipoise.report.summary import job_folders, number, print_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

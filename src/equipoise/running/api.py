@@ -24,13 +24,14 @@ from equipoise.running.messages import (
     quiet_lightning,
     refusals_of_run,
 )
-from equipoise.running.resuming import (
+from equipoise.running.surroundings import (
     check_resumable,
+    check_surroundings,
+    data_is_there,
     keep_earlier_curve,
     resumes_in_place,
     settle_wandb_run,
 )
-from equipoise.running.surroundings import check_surroundings, data_is_there
 
 if TYPE_CHECKING:
     from torch import nn

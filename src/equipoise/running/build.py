@@ -81,14 +81,13 @@ def build_run(composition: Composition, directory: Path) -> Run:
 
     from equipoise.callbacks.checkpointing import EstimatorState, RandomState
     from equipoise.callbacks.curve_rows import CurveState
-    from equipoise.callbacks.first_step import TrainingBegun
     from equipoise.callbacks.lightning_overhead import (
         Unprofiled,
         grouped,
         note_hooks_directly,
     )
     from equipoise.callbacks.resumption import ResumedOptimizer, TrainingPosition
-    from equipoise.running.parts import Run
+    from equipoise.running.parts import Run, TrainingBegun
     from equipoise.running.processes import strategy_for
 
     config = plain(composition.config, resolve=True)

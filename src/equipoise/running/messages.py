@@ -78,7 +78,7 @@ def refusals_of_run(built: Run) -> Iterator[None]:
     import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from equipoise.callbacks.first_step import TrainingBegun
+    from equipoise.running.parts import TrainingBegun
 
     observer = built.find(TrainingBegun)
     try:

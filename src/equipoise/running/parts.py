@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import lightning.pytorch as pl
+from lightning.pytorch import LightningModule, Trainer
 
-from equipoise.callbacks.lightning_overhead import every_callback, find_callback
+from equipoise.callbacks.lightning_overhead import Observer, every_callback, find_callback
 from equipoise.report.page import Picture
 
 CallbackType = TypeVar("CallbackType", bound=pl.Callback)
@@ -92,3 +93,25 @@ class Reporting(Protocol):
     def write(self, metrics: Mapping[str, Any]) -> None:
         """Write the page with the dictionary of metrics.json."""
         ...
+
+
+class TrainingBegun(Observer):
+    """Notes that data, optimiser and loops could be set up."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on, what is raised comes from a step."""
+        self.begun = True
+
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Likewise of an evaluation."""
+        self.begun = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from equipoise.privacy.client.errors import PrivacyError
 from equipoise.privacy.client.wire import IDENTIFIER_BYTES
@@ -13,8 +13,7 @@ from equipoise.privacy.collection.aggregator import Aggregator
 from equipoise.privacy.estimates.range_estimate import RangeEstimate
 from equipoise.privacy.estimates.values import check_histogram, check_values
 from equipoise.privacy.mechanisms.survey import Survey, Tally
-
-Integers = NDArray[np.int64]
+from equipoise.privacy.oracles.randomizer import Integers
 
 
 def assign_rounds(survey: Survey, users: int, generator: np.random.Generator) -> Integers:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from equipoise.privacy.oracles import SquareWave
-from equipoise.privacy.oracles.randomizer import Counts, Floats
-
-Integers = NDArray[np.int64]
+from equipoise.privacy.oracles.randomizer import Counts, Floats, Integers
 
 
 def norm_sub(frequencies: Floats, total: float = 1.0) -> Floats:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from equipoise.privacy.client.errors import PrivacyError
 from equipoise.privacy.client.round import Domain
 from equipoise.privacy.oracles import FrequencyOracle
-from equipoise.privacy.oracles.randomizer import Floats
+from equipoise.privacy.oracles.randomizer import Floats, Integers
 
-Integers = NDArray[np.int64]
 MOST_LEAVES = 1 << 22
 
 

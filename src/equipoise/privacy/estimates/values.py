@@ -7,8 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from equipoise.privacy.client.errors import PrivacyError
 from equipoise.privacy.client.round import Domain
+from equipoise.privacy.oracles.randomizer import Integers
 
-Integers = NDArray[np.int64]
 LARGEST = 2**63 - 1
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from equipoise.privacy.client.errors import PrivacyError
 from equipoise.privacy.client.round import check_domain
-from equipoise.privacy.estimates.pair_estimate import PairEstimate, check_has_pairs, pairs_of
+from equipoise.privacy.estimates.range_estimate import PairEstimate, check_has_pairs, pairs_of
 from equipoise.privacy.mechanisms.ahead import Ahead, AheadSurvey
 from equipoise.privacy.mechanisms.survey import Question, Survey, Tally, equal_shares
 

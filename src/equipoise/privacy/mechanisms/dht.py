@@ -15,9 +15,7 @@ from equipoise.privacy.estimates.range_estimate import RangeEstimate
 from equipoise.privacy.estimates.tree import levels_of
 from equipoise.privacy.mechanisms.survey import Question, Survey, Tally, equal_shares
 from equipoise.privacy.oracles import HaarHadamard
-from equipoise.privacy.oracles.randomizer import Floats
-
-Integers = NDArray[np.int64]
+from equipoise.privacy.oracles.randomizer import Floats, Integers
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from equipoise.privacy.client.round import Domain, check_domain
 from equipoise.privacy.estimates.distributions import fit_matrix, norm_sub
-from equipoise.privacy.estimates.pair_estimate import PairEstimate, check_has_pairs, pairs_of
-from equipoise.privacy.estimates.range_estimate import RangeEstimate
+from equipoise.privacy.estimates.range_estimate import (
+    PairEstimate,
+    RangeEstimate,
+    check_has_pairs,
+    pairs_of,
+)
 from equipoise.privacy.estimates.tree import levels_of
 from equipoise.privacy.mechanisms.survey import Question, Survey, Tally, equal_shares
 from equipoise.privacy.oracles import OracleChoice, frequency_oracle
-from equipoise.privacy.oracles.randomizer import Floats
-
-Integers = NDArray[np.int64]
+from equipoise.privacy.oracles.randomizer import Floats, Integers
 
 
 @dataclass

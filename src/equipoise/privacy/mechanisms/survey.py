@@ -9,7 +9,6 @@ from numbers import Integral
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from equipoise.privacy.client.errors import PrivacyError, RoundError
 from equipoise.privacy.client.round import Domain, check_domain, check_epsilon
@@ -17,9 +16,8 @@ from equipoise.privacy.estimates.range_estimate import RangeEstimate
 from equipoise.privacy.estimates.tree import Measurements, Tree
 from equipoise.privacy.estimates.tree_estimate import TreeEstimate, unprocessed
 from equipoise.privacy.oracles import FrequencyOracle, OracleChoice, Randomizer, frequency_oracle
-from equipoise.privacy.oracles.randomizer import Counts
+from equipoise.privacy.oracles.randomizer import Counts, Integers
 
-Integers = NDArray[np.int64]
 _LARGEST_MAP = 1 << 22
 _COMPARISONS_AT_ONCE = 1 << 22
 

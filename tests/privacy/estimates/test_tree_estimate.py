@@ -7,8 +7,12 @@ import pytest
 
 from equipoise.privacy import Tree
 from equipoise.privacy.estimates.distributions import norm_sub, norm_sub_families, norm_sub_once
-from equipoise.privacy.estimates.linear_inference import BottomUp, LinearInference, least_squares
-from equipoise.privacy.estimates.tree_estimate import without_negatives
+from equipoise.privacy.estimates.tree_estimate import (
+    BottomUp,
+    LinearInference,
+    least_squares,
+    without_negatives,
+)
 
 
 def uneven_tree(domain: tuple[int, ...], generator: np.random.Generator) -> Tree:

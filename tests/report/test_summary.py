@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from equipoise.report.sweep_summary import ERROR_LOG, job_folders, print_sweep
+from equipoise.report.summary import ERROR_LOG, job_folders, print_sweep
 
 
 def write_job(sweep: Path, number: int, name: str, typed: list[str], loss: float | None) -> Path:
