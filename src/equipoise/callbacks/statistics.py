@@ -11,10 +11,9 @@ from equipoise.equilibrium import SolveReport
 
 
 class Accumulator:
-    """Keeps all that it has summed up in plain attributes: numbers, tensors, lists of them.
+    """Keeps everything it sums in plain attributes: numbers, tensors, lists of them.
 
-    The state is taken as it stands, also what still waits to be summed: another order of the same
-    sums would give other last bits.
+    What still waits to be summed is part of the state: another order would give other last bits.
     """
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from omegaconf import OmegaConf
+import yaml
 from rich.table import Table
 
 from equipoise.report.plot import COLOURS, save, style
@@ -65,7 +65,7 @@ def read_cells(
         metrics = json.loads(file.read_text()) if file.is_file() else {}
         if metrics.get("status") != "completed":
             continue
-        config = OmegaConf.load(folder / "config.yaml")
+        config = yaml.safe_load((folder / "config.yaml").read_text())
         place = tuple(_named(config, metrics, key) for key in rows)
         error = (metrics["details"].get("standard_error") or {}).get(metric)
         key = place, _named(config, metrics, columns)
@@ -74,8 +74,12 @@ def read_cells(
 
 
 def _named(config: Any, metrics: Mapping[str, Any], key: str) -> str:
-    """A job's value of a setting; of a group its choice."""
-    return str(metrics[key]) if key in metrics else str(OmegaConf.select(config, key))
+    """A job's value of a setting, such as task.epsilon; of a group its choice."""
+    if key in metrics:
+        return str(metrics[key])
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return str(config)
 
 
 def _mean(values: Sequence[tuple[float, float | None]]) -> Cell:
