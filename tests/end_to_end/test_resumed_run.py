@@ -1,4 +1,4 @@
-"""What a run that is gone on with, or that ends early, reports and leaves."""
+"""What a run that is resumed, or that ends early, reports and leaves."""
 
 from __future__ import annotations
 

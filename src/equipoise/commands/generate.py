@@ -92,14 +92,14 @@ def _parser() -> Parser:
 
 
 def truth(value: str) -> bool:
-    """Return what "", "true" or "false" says."""
+    """What "", "true" or "false" says."""
     if value.lower() not in ("", "true", "false"):
         raise ValueError(value)
     return value.lower() != "false"
 
 
 def packages(value: str) -> tuple[str, ...]:
-    """Return the names in "[a,b]" or "a,b"."""
+    """The names in "[a,b]" or "a,b"."""
     return as_packages([name.strip() for name in value.strip("[]").split(",") if name.strip()])
 
 
@@ -176,7 +176,7 @@ def write(request: Request, generator: Generator, vocabulary: Vocabulary) -> Non
 
 
 def encoded_prompt(prompt: str, vocabulary: Vocabulary) -> list[int]:
-    """Return the tokens of the prompt; of an empty one the token that begins a text."""
+    """The tokens of the prompt; of an empty one the token that begins a text."""
     encoded = vocabulary.encode(prompt)
     tokens = [int(token) for token in encoded.tokens.tolist()]
     if vocabulary.unit == "word" and tokens and not prompt.endswith("\n"):

@@ -40,7 +40,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def is_multirun(overrides: Sequence[str]) -> bool:
-    """Whether `hydra.mode=MULTIRUN` was typed, which stands for -m."""
+    """Whether `hydra.mode=MULTIRUN`, which stands for -m, is among the overrides."""
     modes = [str(o.value()) for o in parse(overrides) if o.key_or_group == "hydra.mode"]
     return modes[-1:] == ["MULTIRUN"]
 

@@ -186,8 +186,8 @@ def _unlock(path: Path, taken: Claim) -> None:
 def run_directory(composition: Composition, purpose: str, of_hydra: str | None = None) -> Path:
     """Make the folder of the run: `run_dir` if it was given, else runs/<task>/<model>/<time>.
 
-    of_hydra: what `hydra.run.dir` says where that was typed. A process that takes part in the run
-    of another makes none. Raises UserError where a named folder holds other results, or another run
+    of_hydra: `hydra.run.dir`, if the command line sets it. A process that takes part in the run of
+    another makes none. Raises UserError where a named folder holds other results, or another run
     is at work in it: only a training may resume in the folder of the run that its checkpoint
     belongs to.
     """
