@@ -67,12 +67,12 @@ def parse(words: Sequence[str]) -> Request:
     """
     kinds: dict[str, Any] = {"length": int, "seed": int, "context": int, "temperature": float,
                              "top_p": float, "greedy": truth, "trust": packages}  # fmt: skip
-    known = [field.name for field in fields(Request)]
+    names = [field.name for field in fields(Request)]
     request = Request()
     for argument in _parser().parsed(words).settings:
         key, equals, value = argument.partition("=")
-        if key not in known or not (equals or key == "greedy"):
-            hint = nearest(key, known) or "; see python -m equipoise generate --help"
+        if key not in names or not (equals or key == "greedy"):
+            hint = nearest(key, names) or "; see python -m equipoise generate --help"
             raise UserError(f"generate takes no '{argument}'{hint}")
         try:
             setattr(request, key, kinds.get(key, str)(value))
@@ -92,7 +92,7 @@ def _parser() -> Parser:
 
 
 def truth(value: str) -> bool:
-    """What "", "true" or "false" says."""
+    """The truth value of "true" or "false"; "" is true."""
     if value.lower() not in ("", "true", "false"):
         raise ValueError(value)
     return value.lower() != "false"
