@@ -12,7 +12,7 @@ class UserError(Exception):
 
 
 class RunFailed(Exception):
-    """Training could not go on; what it had reached is kept, and the exit status is 1."""
+    """Training could not continue; its results so far are kept, and the exit status is 1."""
 
 
 class RunInterrupted(Exception):

@@ -1,4 +1,4 @@
-"""The measured fidelity in real runs, which must go on as if nothing had been measured."""
+"""The measured fidelity in real runs, which must continue as if nothing had been measured."""
 
 from __future__ import annotations
 

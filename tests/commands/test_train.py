@@ -43,7 +43,7 @@ def status_of(*words: str) -> int:
 def test_a_failing_job_is_named_and_the_others_run(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the folders that were typed, with characters that the grammar does not read unquoted."""
+    """In the folders of the command line, with characters that the grammar reads only in quotes."""
     folders = ["hydra.sweep.dir='a=b é'", "hydra.sweep.subdir='job ${hydra.job.num}'"]
     assert status_of("-m", "optimizer.lr=1e-3,-1,1e-2", *folders, *SMALL) == 1
     assert list(here.iterdir()) == [here / "a=b é"]

@@ -1,4 +1,4 @@
-"""A checkpoint's configuration with what was typed on top: used, or refused in a sentence."""
+"""A checkpoint's configuration with overrides on top: each is used, or refused in a sentence."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_a_value_that_cannot_be_meant_is_refused_in_a_sentence(typed, said):
      "model.channels=[8,8]", "model.expansion=5", "trainer.deterministic=warn"],
 )  # fmt: skip
 def test_what_the_class_takes_is_taken(typed):
-    assert compose([typed]).typed == [typed]
+    assert compose([typed]).overrides == [typed]
 
 
 @pytest.mark.parametrize("group", ["logger", "callbacks"])

@@ -1,4 +1,4 @@
-"""Small runs of every kind of task that are broken off at a step and gone on with."""
+"""Small runs of every kind of task that are stopped at a step and resumed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def interrupted(directory: Path, batch: int, *overrides: str) -> None:
 
 
 def resumed(directory: Path, *overrides: str) -> dict[str, Any]:
-    """Go on with a run in its own folder."""
+    """Resume a run in its own folder."""
     return run(f"ckpt_path={directory}/checkpoints/last.ckpt", f"run_dir={directory}", *overrides)
 
 

@@ -1,4 +1,4 @@
-"""A run that was broken off and gone on with leaves what the whole run leaves, bit for bit."""
+"""A run that was stopped and resumed leaves what the whole run leaves, bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run that is gone on with, or that ends early, reports and leaves."""
+"""What a run that is resumed, or that ends early, reports and leaves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.running import run as training
 from equipoise.running.api import _prepare, evaluate, run
 from equipoise.running.build import build_run
-from equipoise.running.surroundings import settle_wandb_run
+from equipoise.running.surroundings import assign_wandb_run
 from tests.end_to_end.resuming import TASKS, checkpoint, curve, resumed
 
 pytestmark = [
@@ -256,15 +256,15 @@ def test_checkpoints_that_cannot_be_saved_end_the_run(tmp_path: Path) -> None:
 
 def test_a_wandb_run_is_gone_on_with_in_its_own_folder_alone() -> None:
     config = compose(["logger=wandb"]).config
-    settle_wandb_run(config, [], same_run=False)
+    assign_wandb_run(config, [], same_run=False)
     first = config.logger.wandb.id
     assert len(first) == 8
-    settle_wandb_run(config, [], same_run=True)
+    assign_wandb_run(config, [], same_run=True)
     assert config.logger.wandb.id == first
-    settle_wandb_run(config, [], same_run=False)
+    assign_wandb_run(config, [], same_run=False)
     assert config.logger.wandb.id != first
     config.logger.wandb.id = "mine"
-    settle_wandb_run(config, ["logger.wandb.id=mine"], same_run=False)
+    assign_wandb_run(config, ["logger.wandb.id=mine"], same_run=False)
     assert config.logger.wandb.id == "mine"
 
 

@@ -67,7 +67,7 @@ class ConvergenceMonitor(CurveSource):
         super().on_train_start(trainer, pl_module)
 
     def summed_up(self) -> dict[str, Any]:
-        """Return the statistics since the last row, of the epoch, and of the one before."""
+        """The statistics since the last row, of the epoch, and of the one before."""
         return {
             "since_row": _states(self.since_row),
             "epoch": _states(self.epoch),
@@ -94,7 +94,7 @@ class ConvergenceMonitor(CurveSource):
                 write_row(trainer)
 
     def row(self, trainer: Trainer) -> Row:
-        """Return the columns of the batches since the last row."""
+        """The columns of the batches since the last row."""
         if not self.since_row:
             return {}
         merged = _merge(self.since_row)
@@ -138,7 +138,7 @@ class ConvergenceMonitor(CurveSource):
                 warnings.warn(message, stacklevel=2)
 
     def summary(self) -> dict[str, Any]:
-        """Return both statistics for metrics.json, the forward ones of the latest stage.
+        """Both statistics for metrics.json, the forward ones of the latest stage.
 
         Where nothing was tested they are those of the validation, or else of the training.
         """
@@ -149,7 +149,7 @@ class ConvergenceMonitor(CurveSource):
         return {"solver_stats": solver, "gradient_stats": self.gradient_stats()}
 
     def solver_stats(self, stage: str) -> dict[str, Any] | None:
-        """Return `solver_stats` of the latest epoch of a stage: "train", "val" or "test".
+        """`solver_stats` of the latest epoch of a stage: "train", "val" or "test".
 
         The keys are nfe_mean, nfe_per_sample, residual_median, residual_p95 and converged_fraction,
         merged over the layers; with several `details` lists each. None where nothing was solved.
@@ -158,7 +158,7 @@ class ConvergenceMonitor(CurveSource):
         return _summary(directions, SolveStatistics.forward_summary)
 
     def gradient_stats(self) -> dict[str, Any] | None:
-        """Return nfe_mean, residual_median and fallback_fraction of the last training epoch.
+        """nfe_mean, residual_median and fallback_fraction of the last training epoch.
 
         Merged and listed as in `solver_stats`; None where no backward has run.
         """
@@ -166,14 +166,14 @@ class ConvergenceMonitor(CurveSource):
         return _summary(directions, SolveStatistics.backward_summary)
 
     def active_gradient(self) -> str:
-        """Return the name of the estimator in force; several different ones are joined by "+"."""
+        """The name of the estimator in force; several different ones are joined by "+"."""
         if len(self.layers) == 1:  # the usual case, and this runs at every step
             (layer,) = self.layers.values()
             return layer.gradient.name
         return "+".join(dict.fromkeys(layer.gradient.name for layer in self.layers.values()))
 
     def current(self) -> tuple[float | None, float, float | None] | None:
-        """Return NFE per sample and per batch, and the median residual, of the latest batch.
+        """NFE per sample and per batch, and the median residual, of the latest batch.
 
         This costs one host-device synchronisation.
         """

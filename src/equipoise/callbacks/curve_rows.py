@@ -42,14 +42,14 @@ class CurveSource(Observer, ABC):
 
     @abstractmethod
     def row(self, trainer: Trainer) -> Row:
-        """Return the columns of what was observed since the last row, and forget it."""
+        """The columns of what was observed since the last row, and forget it."""
 
     @abstractmethod
     def close_epoch(self) -> None:
         """Keep the statistics of the training epoch that has ended and start the next."""
 
     def summed_up(self) -> dict[str, Any]:
-        """Return what the next row and the epoch hold so far, for a checkpoint."""
+        """What the next row and the epoch hold so far, for a checkpoint."""
         return {}
 
     def go_on_from(self, state: dict[str, Any]) -> None:
@@ -108,7 +108,7 @@ def _steps_left(trainer: Trainer, batch_idx: int) -> float:
 
 
 def curve_sources(trainer: Trainer) -> list[CurveSource]:
-    """Return the trainer's callbacks that contribute to the curve, in order."""
+    """The trainer's callbacks that contribute to the curve, in order."""
     return [callback for callback in every_callback(trainer) if isinstance(callback, CurveSource)]
 
 

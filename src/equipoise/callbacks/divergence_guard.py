@@ -41,7 +41,7 @@ class DivergenceGuard(CurveSource):
         self.saved: list[Tensor] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counts for a checkpoint."""
+        """The counts for a checkpoint."""
         return {"skipped_steps": self.skipped_steps, "skipped_in_a_row": self.skipped_in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ class DivergenceGuard(CurveSource):
         """Nothing: the count is kept where the step is decided."""
 
     def row(self, trainer: Trainer) -> Row:
-        """Return the number of steps skipped so far, once any was."""
+        """The number of steps skipped so far, once any was."""
         if not self.skipped_steps or trainer.global_step == self.row_step:
             return {}
         return {"train/skipped_steps": float(self.skipped_steps)}
@@ -155,7 +155,7 @@ def _found_not_finite(gradients: list[Tensor]) -> list[Tensor]:
 
 
 def _local(gradient: Tensor) -> Tensor:
-    """Return this process's part of a gradient that is sharded over several."""
+    """This process's part of a gradient that is sharded over several."""
     return gradient.to_local() if isinstance(gradient, DTensor) else gradient
 
 

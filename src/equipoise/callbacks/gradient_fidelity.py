@@ -173,7 +173,7 @@ class GradientFidelity(CurveSource):
         """Nothing: what is measured is noted where the step begins."""
 
     def row(self, trainer: Trainer) -> Row:
-        """Return the means of what was measured since the last row."""
+        """The means of what was measured since the last row."""
         row: Row = {f"fidelity/{name}": mean.mean() for name, mean in self.since_row.items()}
         for name, mean in self.since_row.items():
             self.epoch.setdefault(name, FiniteMean()).absorb(mean)
@@ -187,7 +187,7 @@ class GradientFidelity(CurveSource):
         self.epoch = {}
 
     def summary(self) -> dict[str, Any]:
-        """Return the means of the last epoch in which something was measured for metrics.json."""
+        """The means of the last epoch in which something was measured for metrics.json."""
         return {"gradient_fidelity": self.latest} if self.latest else {}
 
     def _measure(self, loss: Callable[[], Tensor], module: LightningModule) -> None:

@@ -34,7 +34,7 @@ class Phase:
     max_steps: int | None = None
 
     def first_step(self, total: float) -> int:
-        """Return the optimiser step at which the phase starts in a run of `total` steps.
+        """The optimiser step at which the phase starts in a run of `total` steps.
 
         Raises UserError where the start is a fraction and the run's length is not known.
         """
@@ -79,7 +79,7 @@ class GradientSchedule(Observer):
             _check_order([phase.start for phase in self.phases if isinstance(phase.start, kind)])
 
     def phase_at(self, step: int, total: float) -> int | None:
-        """Return the index of the phase in force at a step of a run of `total` optimiser steps."""
+        """The index of the phase in force at a step of a run of `total` optimiser steps."""
         started = [i for i, phase in enumerate(self.phases) if phase.first_step(total) <= step]
         return started[-1] if started else None
 

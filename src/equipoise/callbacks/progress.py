@@ -31,7 +31,7 @@ class Noting(Protocol):
 
 
 def epoch_line(trainer: Trainer, seconds: float) -> str:
-    """Return loss, validation metrics, solves and seconds of the epoch that ends.
+    """Loss, validation metrics, solves and seconds of the epoch that ends.
 
     The monitored metric comes first; of the others those are left out that do not fit.
     """
@@ -45,7 +45,7 @@ def epoch_line(trainer: Trainer, seconds: float) -> str:
 
 
 def epoch_of(trainer: Trainer) -> str:
-    """Return "epoch 3/15", counted from 1; a run that has no end, or ends by time, shows no 15."""
+    """Text such as "epoch 3/15", counted from 1; a run without an end in epochs shows no 15."""
     planned = _planned_epochs(trainer)
     return f"epoch {trainer.current_epoch + 1}{'' if planned is None else f'/{planned}'}"
 
@@ -99,7 +99,7 @@ def _solves(trainer: Trainer) -> list[str]:
 
 
 def evaluations(sample: float | None, batch: float) -> str:
-    """Return "17.3/30": the mean that a sample needed, and what was spent on the batch."""
+    """Text such as "17.3/30": the mean that a sample needed, and what was spent on the batch."""
     spent = f"{batch:.1f}".removesuffix(".0")
     return spent if sample is None else f"{sample:.1f}/{spent}"
 
@@ -111,7 +111,7 @@ def _learning_rate(trainer: Trainer) -> list[str]:
 
 
 def early_end(trainer: Trainer) -> str | None:
-    """Return "max_time" or "early_stopping"; None where the run went as far as was planned."""
+    """Either "max_time" or "early_stopping"; None where the run went as far as was planned."""
     if not trainer.should_stop:
         return None
     timers = (c for c in every_callback(trainer) if isinstance(c, Timer))
@@ -121,7 +121,7 @@ def early_end(trainer: Trainer) -> str | None:
 
 
 def ending_sentence(trainer: Trainer) -> str | None:
-    """Return what to say of an early end; None where there was none."""
+    """What to say of an early end; None where there was none."""
     where = f"after step {trainer.global_step}, in epoch {trainer.current_epoch}"
     reason = early_end(trainer)
     if reason == "max_time":
@@ -205,7 +205,7 @@ class Progress(RichProgressBar):
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Return what stands behind the bar; this waits for the device."""
+        """What stands behind the bar; this waits for the device."""
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
         curve = find_callback(trainer, TrainingCurve)
@@ -219,7 +219,7 @@ class Progress(RichProgressBar):
         return shown
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
-        """Return what stands in front of the numbers: stage, bar, batches, time that is left."""
+        """What stands in front of the numbers: stage, bar, batches, time that is left."""
         one_line = Column(no_wrap=True)
         return [
             TextColumn("{task.description}", table_column=one_line),

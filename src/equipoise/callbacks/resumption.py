@@ -32,7 +32,7 @@ class Resumable(Protocol):
 
 
 def position(trainer: Trainer) -> Position:
-    """Return where training stands.
+    """Where training stands.
 
     Lightning closes an epoch also where `max_steps` or `max_time` has cut it short; here such an
     epoch is still the present one.

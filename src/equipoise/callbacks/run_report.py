@@ -157,7 +157,7 @@ def _place(logger: Logger) -> str:
 
 
 def _known(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-    """Return what the trainer alone knows of metrics.json."""
+    """What the trainer alone knows of metrics.json."""
     known: dict[str, Any] = {
         "model": type(getattr(module, "model", module)).__name__,
         "parameters": sum(parameter.numel() for parameter in module.parameters()),

@@ -17,7 +17,7 @@ class Accumulator:
     """
 
     def state_dict(self) -> dict[str, Any]:
-        """The attributes as plain values, those of the accumulators among them likewise."""
+        """The attributes as plain values, nested accumulators included."""
         return {name: _plain(value) for name, value in vars(self).items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class FiniteMean(Accumulator):
             self._accumulate(other.total, other.count)
 
     def mean(self) -> Tensor:
-        """Return the mean so far as a scalar tensor on the values' device."""
+        """The mean so far as a scalar tensor on the values' device."""
         self._compact()
         if self.total is None or self.count is None:
             return torch.tensor(float("nan"))
@@ -111,7 +111,7 @@ class ResidualSample(Accumulator):
                 self._compact()
 
     def quantiles(self, *probabilities: float) -> list[Tensor] | None:
-        """Return the quantiles as scalars on the device; None while nothing was added.
+        """The quantiles as scalars on the device; None while nothing was added.
 
         A residual that is not finite counts as infinite.
         """
@@ -162,7 +162,7 @@ class Fraction(Accumulator):
         self.total += other.total
 
     def value(self) -> Tensor | None:
-        """Return the share as a scalar on the device; None while nothing was added."""
+        """The share as a scalar on the device; None while nothing was added."""
         self._compact()
         return None if self.hits is None else self.hits / self.total
 
@@ -217,11 +217,11 @@ class SolveStatistics(Accumulator):
         self.needed.absorb(other.needed)
 
     def nfe_mean(self) -> float:
-        """Return the evaluations of f (or vector-Jacobian products) per batch."""
+        """The evaluations of f (or vector-Jacobian products) per batch."""
         return self.evaluations / self.solves
 
     def forward_summary(self) -> dict[str, float | None]:
-        """Return nfe_mean and nfe_per_sample, residual_median and _p95, converged_fraction."""
+        """nfe_mean and nfe_per_sample, residual_median and _p95, converged_fraction."""
         median, p95 = self.residuals.quantiles(0.5, 0.95) or (None, None)
         return {
             "nfe_mean": self.nfe_mean(),
@@ -232,7 +232,7 @@ class SolveStatistics(Accumulator):
         }
 
     def backward_summary(self) -> dict[str, float | None]:
-        """Return nfe_mean, residual_median and fallback_fraction as numbers.
+        """nfe_mean, residual_median and fallback_fraction as numbers.
 
         The residual is None for estimators that solve nothing; the fraction is 0 for those that
         know no fall-back.

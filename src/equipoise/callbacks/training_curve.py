@@ -31,7 +31,7 @@ class TrainingCurve(CurveSource):
         super().on_train_start(trainer, pl_module)
 
     def summed_up(self) -> dict[str, Any]:
-        """Return the sums since the last row and of the epoch, and the latest means."""
+        """The sums since the last row and of the epoch, and the latest means."""
         return {
             "since_row": {name: mean.state_dict() for name, mean in self.since_row.items()},
             "epoch": {name: mean.state_dict() for name, mean in self.epoch.items()},
@@ -57,7 +57,7 @@ class TrainingCurve(CurveSource):
             mean.add(value if parts == 1 else value * parts)
 
     def row(self, trainer: Trainer) -> Row:
-        """Return the means since the last row."""
+        """The means since the last row."""
         row: Row = {f"train/{name}": mean.mean() for name, mean in self.since_row.items()}
         for name, mean in self.since_row.items():
             self.epoch.setdefault(name, FiniteMean()).absorb(mean)
@@ -71,11 +71,11 @@ class TrainingCurve(CurveSource):
         self.epoch = {}
 
     def summary(self) -> dict[str, Any]:
-        """Return the means of the last epoch for metrics.json."""
+        """The means of the last epoch for metrics.json."""
         return {"train": dict(self.latest)}
 
     def current_loss(self) -> float | None:
-        """Return the loss of the latest batch; this costs one host-device sync."""
+        """The loss of the latest batch; this costs one host-device sync."""
         loss = _scalars(self.last_outputs).get("loss")
         return None if loss is None else float(loss)
 
@@ -125,7 +125,7 @@ class LearningRate(CurveSource):
         return rates
 
     def summed_up(self) -> dict[str, Any]:
-        """Return the rates of a step whose row is not written yet."""
+        """The rates of a step whose row is not written yet."""
         return dict(self.rates)
 
     def go_on_from(self, state: dict[str, Any]) -> None:

@@ -67,12 +67,12 @@ def parse(words: Sequence[str]) -> Request:
     """
     kinds: dict[str, Any] = {"length": int, "seed": int, "context": int, "temperature": float,
                              "top_p": float, "greedy": truth, "trust": packages}  # fmt: skip
-    known = [field.name for field in fields(Request)]
+    names = [field.name for field in fields(Request)]
     request = Request()
     for argument in _parser().parsed(words).settings:
         key, equals, value = argument.partition("=")
-        if key not in known or not (equals or key == "greedy"):
-            hint = nearest(key, known) or "; see python -m equipoise generate --help"
+        if key not in names or not (equals or key == "greedy"):
+            hint = nearest(key, names) or "; see python -m equipoise generate --help"
             raise UserError(f"generate takes no '{argument}'{hint}")
         try:
             setattr(request, key, kinds.get(key, str)(value))
@@ -92,14 +92,14 @@ def _parser() -> Parser:
 
 
 def truth(value: str) -> bool:
-    """Return what "", "true" or "false" says."""
+    """The truth value of "true" or "false"; "" is true."""
     if value.lower() not in ("", "true", "false"):
         raise ValueError(value)
     return value.lower() != "false"
 
 
 def packages(value: str) -> tuple[str, ...]:
-    """Return the names in "[a,b]" or "a,b"."""
+    """The names in "[a,b]" or "a,b"."""
     return as_packages([name.strip() for name in value.strip("[]").split(",") if name.strip()])
 
 
@@ -176,7 +176,7 @@ def write(request: Request, generator: Generator, vocabulary: Vocabulary) -> Non
 
 
 def encoded_prompt(prompt: str, vocabulary: Vocabulary) -> list[int]:
-    """Return the tokens of the prompt; of an empty one the token that begins a text."""
+    """The tokens of the prompt; of an empty one the token that begins a text."""
     encoded = vocabulary.encode(prompt)
     tokens = [int(token) for token in encoded.tokens.tolist()]
     if vocabulary.unit == "word" and tokens and not prompt.endswith("\n"):

@@ -54,7 +54,7 @@ def _parser() -> Parser:
 
 
 def read_configuration(file: Path) -> Mapping[str, Any]:
-    """Return the content of a yaml file. Raises UserError where it has none to offer."""
+    """The content of a yaml file. Raises UserError where it has none to offer."""
     if not file.is_file():
         raise UserError(f"there is no configuration at {file}; give the published yaml file")
     try:
@@ -67,7 +67,7 @@ def read_configuration(file: Path) -> Mapping[str, Any]:
 
 
 def read_weights(file: Path) -> Mapping[str, Any]:
-    """Return the content of a file of weights, of which no code is run.
+    """The content of a file of weights, of which no code is run.
 
     Raises UserError where there is no such file, it is truncated, or holds a pickled module.
     """
@@ -92,7 +92,7 @@ def read_weights(file: Path) -> Mapping[str, Any]:
 
 
 def checkpoint(composition: Composition, model: nn.Module) -> dict[str, Any]:
-    """Return what a run of `composition` would save, with the weights of `model`.
+    """What a run of `composition` would save, with the weights of `model`.
 
     It serves evaluation and `model.backbone_ckpt`; there is no optimiser state to resume from.
     """

@@ -33,14 +33,14 @@ MOST_CHECKED = 64
 MOST_NAMED = 4  # swept keys in a folder's name, which a file system limits to 255 bytes
 
 
-def start(typed: Sequence[str]) -> int:
+def start(overrides: Sequence[str]) -> int:
     """All jobs of a multirun, and the summary of those that there are, however it ends.
 
     Returns the exit status. Raises UserError before anything is started.
     """
     from equipoise.report.summary import print_sweep
 
-    overrides = written_out(with_grid(typed))
+    overrides = written_out(with_grid(overrides))
     check(overrides)
     first = jobs(overrides)[0]
     check_one_process(first)
@@ -69,23 +69,23 @@ def check(overrides: Sequence[str]) -> None:
     accepted: set[tuple[str, ...]] = set()
     refused: dict[tuple[str, ...], UserError] = {}
     for job in itertools.islice(jobs(overrides), MOST_CHECKED):
-        chosen = choices_of(job)
+        choices = choices_of(job)
         try:
             checked(job)
-            accepted.add(chosen)
+            accepted.add(choices)
         except UserError as error:
-            refused.setdefault(chosen, error)
-    for chosen, refusal in refused.items():
-        if chosen not in accepted:
+            refused.setdefault(choices, error)
+    for choices, refusal in refused.items():
+        if choices not in accepted:
             raise refusal
 
 
 def check_folders(overrides: Sequence[str]) -> None:
     """Raise where a folder is named by a setting that a multirun does not heed."""
-    typed = {override.key_or_group for override in parse(overrides)}
-    for name in sorted(typed & {"run_dir", "hydra.run.dir"}):
+    keys = {override.key_or_group for override in parse(overrides)}
+    for name in sorted(keys & {"run_dir", "hydra.run.dir"}):
         raise UserError(f"{name} is the folder of one run: with -m, set hydra.sweep.dir=<folder>")
-    if "hydra.output_subdir" in typed:
+    if "hydra.output_subdir" in keys:
         raise UserError(
             "hydra.output_subdir stays .hydra in a multirun: its summary reads from there"
         )
@@ -137,8 +137,8 @@ def check_subdirectories(overrides: Sequence[str]) -> None:
 
 def hand_over(named: Sequence[str], overrides: Sequence[str]) -> None:
     """Let Hydra call `run_job` for each job; `named` are the overrides that name the folders."""
-    settled = {line.partition("=")[0] for line in named}
-    rest = [line for line in overrides if line.partition("=")[0] not in settled]
+    keys = {line.partition("=")[0] for line in named}
+    rest = [line for line in overrides if line.partition("=")[0] not in keys]
     sys.argv = [sys.argv[0], "--multirun", "hydra.job.name=train", *rest, *named]
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(run_job)()
 
@@ -176,10 +176,10 @@ def overrides_of_job() -> list[str]:
 
 
 def sentence(error: Exception) -> str:
-    """What is said of an error in one line; of one that is not ours also what it is."""
-    said = (str(error).strip() or "no message").splitlines()[0]
+    """The first line of an error's message, after its class where it is not one of ours."""
+    text = (str(error).strip() or "no message").splitlines()[0]
     ours = isinstance(error, UserError | RunFailed)
-    return said if ours else f"{type(error).__name__}: {said}"
+    return text if ours else f"{type(error).__name__}: {text}"
 
 
 def show_table(job: Sequence[str], directory: Path) -> None:
@@ -191,35 +191,35 @@ def show_table(job: Sequence[str], directory: Path) -> None:
         show_sweep_table(directory, plain(sweep)["table"])
 
 
-def written_out(typed: Sequence[str]) -> list[str]:
+def written_out(lines: Sequence[str]) -> list[str]:
     """The overrides, with a list of values in place of every range, glob and shuffled choice.
 
     So the checks, the names of the folders and the jobs all see the same values in the same order.
     A sweeper that draws values itself gets them as they are. Raises UserError for what cannot be
     listed, and for too many jobs.
     """
-    overrides = parse(typed)
+    overrides = parse(lines)
     if draws_values(overrides):
-        return list(typed)
+        return list(lines)
     menu = Menu.of([CONF, *search_path(overrides)])
     swept = {number: values(o, menu) for number, o in enumerate(overrides) if o.is_sweep_override()}
-    count = math.prod(len(listed) for listed in swept.values())
+    count = math.prod(len(entries) for entries in swept.values())
     if count > MOST_JOBS:
         raise UserError(
             f"these are {count} jobs, more than the {MOST_JOBS} that one sweep may have"
         )
     return [
         f"{override.get_key_element()}={','.join(swept[number])}" if number in swept else line
-        for number, (override, line) in enumerate(zip(overrides, typed, strict=True))
+        for number, (override, line) in enumerate(zip(overrides, lines, strict=True))
     ]
 
 
-def jobs(typed: Sequence[str]) -> list[list[str]]:
+def jobs(lines: Sequence[str]) -> list[list[str]]:
     """The overrides of each job of a grid sweep, as Hydra's basic sweeper makes them.
 
     Where the sweeper draws values itself: one job without them.
     """
-    overrides = parse(typed)
+    overrides = parse(lines)
     if draws_values(overrides):
         return [[o.input_line or "" for o in overrides if not o.is_sweep_override()]]
     choices = [
@@ -233,12 +233,12 @@ def jobs(typed: Sequence[str]) -> list[list[str]]:
 
 def draws_values(overrides: Sequence[Override]) -> bool:
     """Whether another sweeper than Hydra's grid was chosen."""
-    chosen = [o.value() for o in overrides if o.key_or_group == "hydra/sweeper"]
-    return bool(chosen) and chosen[-1] != "basic"
+    sweepers = [o.value() for o in overrides if o.key_or_group == "hydra/sweeper"]
+    return bool(sweepers) and sweepers[-1] != "basic"
 
 
 def values(override: Override, menu: Menu) -> list[str]:
-    """The values of a sweep as they are typed."""
+    """The values of a sweep, each as the command line writes it."""
     line = override.input_line
     if override.is_interval_sweep():
         raise UserError(
@@ -247,15 +247,15 @@ def values(override: Override, menu: Menu) -> list[str]:
             "(hydra/sweeper)"
         )
     if isinstance(override.value(), Glob):
-        listed = _matching(override, menu)
+        entries = _matching(override, menu)
     else:
         try:
-            listed = list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+            entries = list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
         except (HydraException, ValueError) as error:
             raise UserError(f"{line}: {str(error).splitlines()[0]}") from error
-    if not listed:
+    if not entries:
         raise UserError(f"{line} lists no values")
-    return listed
+    return entries
 
 
 def _matching(override: Override, menu: Menu) -> list[str]:
@@ -268,9 +268,9 @@ def _matching(override: Override, menu: Menu) -> list[str]:
     return [str(name) for name in glob.filter(menu.groups[override.key_or_group])]
 
 
-def subdirectory(typed: Sequence[str]) -> str:
+def subdirectory(lines: Sequence[str]) -> str:
     """<n>_<key-value of what is swept>, without = and comma, for Hydra to fill in."""
-    named = [o for o in parse(typed) if o.is_sweep_override() and readable(o)]
+    named = [o for o in parse(lines) if o.is_sweep_override() and readable(o)]
     parts = [f"{o.key_or_group.rpartition('.')[2]}-{reference(o)}" for o in named]
     return "_".join(["${hydra.job.num}", *parts[:MOST_NAMED]])
 

@@ -19,6 +19,32 @@ if TYPE_CHECKING:
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 
 
+CONDITION = re.compile(
+    r"\s*(.+?)\s+in\s*([\[(])\s*([^,\[\]()]+?)\s*,\s*([^,\[\]()]+?)\s*([\])])\s*"
+)
+LARGEST = 2**53
+FORM = "a condition looks like {} in [10, 200)"
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A column of a survey: its name, its number of cells, and, where it was binned, its limits."""
+
+    name: str
+    size: int
+    limits: Sequence[float] | None = None
+
+    @property
+    def width(self) -> float:
+        """Of a cell, in the column's own unit."""
+        return 1.0 if self.limits is None else (self.limits[1] - self.limits[0]) / self.size
+
+    @property
+    def origin(self) -> float:
+        """Where the first cell begins."""
+        return 0.0 if self.limits is None else self.limits[0]
+
+
 def main(words: Sequence[str]) -> int:
     """Print the answer; returns 0. Raises UserError."""
     arguments = _parser().parsed(words)
@@ -104,32 +130,6 @@ def estimate_of(stored: Stored, state: Mapping[str, Any]) -> RangeEstimate:
     return estimate
 
 
-CONDITION = re.compile(
-    r"\s*(.+?)\s+in\s*([\[(])\s*([^,\[\]()]+?)\s*,\s*([^,\[\]()]+?)\s*([\])])\s*"
-)
-LARGEST = 2**53
-FORM = "a condition looks like {} in [10, 200)"
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """A column of a survey: its name, its number of cells, and, where it was binned, its limits."""
-
-    name: str
-    size: int
-    limits: Sequence[float] | None = None
-
-    @property
-    def width(self) -> float:
-        """Of a cell, in the column's own unit."""
-        return 1.0 if self.limits is None else (self.limits[1] - self.limits[0]) / self.size
-
-    @property
-    def origin(self) -> float:
-        """Where the first cell begins."""
-        return 0.0 if self.limits is None else self.limits[0]
-
-
 def read_ranges(text: str, attributes: Sequence[Attribute]) -> list[tuple[int, int]]:
     """A half-open range of cells for each attribute; the whole domain where none is named.
 
@@ -144,9 +144,9 @@ def read_ranges(text: str, attributes: Sequence[Attribute]) -> list[tuple[int, i
             raise UserError(f"cannot read '{part}': {FORM.format(attributes[0].name)}")
         name = match[1]
         if name not in ranges:
-            known = ", ".join(ranges)
+            names = ", ".join(ranges)
             raise UserError(
-                f"the survey has no attribute '{name}'{nearest(name, ranges) or ';'} it has {known}"
+                f"the survey has no attribute '{name}'{nearest(name, ranges) or ';'} it has {names}"
             )
         if name in named:
             raise UserError(f"'{name}' has two conditions: give one range for each attribute")

@@ -40,21 +40,21 @@ def main(words: Sequence[str]) -> int:
 
 
 def is_multirun(overrides: Sequence[str]) -> bool:
-    """Whether `hydra.mode=MULTIRUN` was typed, which stands for -m."""
+    """Whether `hydra.mode=MULTIRUN`, which stands for -m, is among the overrides."""
     modes = [str(o.value()) for o in parse(overrides) if o.key_or_group == "hydra.mode"]
     return modes[-1:] == ["MULTIRUN"]
 
 
 def check_single(overrides: Sequence[str]) -> None:
     """Raise UserError for what only a multirun does, and for a folder that is named twice."""
-    typed = parse(overrides)
-    check_single_run(typed)
-    keys = {override.key_or_group for override in typed}
+    settings = parse(overrides)
+    check_single_run(settings)
+    keys = {override.key_or_group for override in settings}
     for name in sorted(keys & {"hydra.sweep.dir", "hydra.sweep.subdir"}):
         raise UserError(f"{name} belongs to a multirun: add -m, or set run_dir=<folder>")
     if {"run_dir", "hydra.run.dir"} <= keys:
         raise UserError("run_dir and hydra.run.dir set the same folder: give one of them")
-    for override in typed:
+    for override in settings:
         if override.key_or_group.replace("/", ".").startswith("hydra.callbacks"):
             raise UserError(
                 f"{override.input_line}: Hydra calls them in a multirun alone; a run takes "
@@ -74,9 +74,9 @@ def job(composition: Composition) -> Iterator[Path]:
     A process that takes part in the run of another leaves all that to it. Raises UserError where
     the folder cannot be taken.
     """
-    settings = hydra_config(composition.typed)
-    typed = any(o.key_or_group == "hydra.run.dir" for o in parse(composition.typed))
-    of_hydra = hydra_setting(settings, "hydra.run.dir") if typed else None
+    settings = hydra_config(composition.overrides)
+    named = any(o.key_or_group == "hydra.run.dir" for o in parse(composition.overrides))
+    of_hydra = hydra_setting(settings, "hydra.run.dir") if named else None
     directory = folders.run_directory(composition, "train", of_hydra)
     if not machine.decides(composition.config.trainer):
         yield directory

@@ -1,1 +1,1 @@
-"""Compose a configuration from `conf/` or a checkpoint, and check it before anything heavy runs."""
+"""From overrides to a checked configuration; start at `compose.compose`, then `recompose`."""

@@ -1,6 +1,6 @@
 """The annotations of a class's constructor, read from its source without importing it.
 
-Importing torch and Lightning costs seconds, and a value of the wrong type shall be answered at
+Importing torch and Lightning costs seconds, and a value of the wrong type is to be refused at
 once. Classes count as `Built`, and what cannot be told from the source alone as `Any`.
 """
 
@@ -63,8 +63,8 @@ def _arguments(definition: Definition) -> dict[str, Any]:
 
 
 def _of_function(node: ast.FunctionDef, module: str, first: int) -> dict[str, Any]:
-    listed = [*node.args.posonlyargs, *node.args.args][first:] + node.args.kwonlyargs
-    return {a.arg: _hint(a.annotation, module) if a.annotation else Any for a in listed}
+    arguments = [*node.args.posonlyargs, *node.args.args][first:] + node.args.kwonlyargs
+    return {a.arg: _hint(a.annotation, module) if a.annotation else Any for a in arguments}
 
 
 def _fields(node: ast.ClassDef, module: str) -> dict[str, Any]:
@@ -175,8 +175,8 @@ def _file(module: str) -> Path | None:
 def _hint(expression: ast.expr | None, module: str) -> Any:
     """The type that an annotation writes."""
     if isinstance(expression, ast.Constant):
-        written = expression.value
-        return _hint(ast.parse(str(written), mode="eval").body, module) if written else None
+        text = expression.value
+        return _hint(ast.parse(str(text), mode="eval").body, module) if text else None
     if isinstance(expression, ast.Name):
         return _named(expression.id, module)
     if isinstance(expression, ast.BinOp) and isinstance(expression.op, ast.BitOr):
@@ -266,8 +266,8 @@ def literals(hint: Any) -> list[Any]:
 def described(hint: Any) -> str:
     """The annotation as one would write it; objects of classes cannot be written in a yaml file."""
     if get_origin(hint) in (Union, UnionType):
-        written = [inner for inner in get_args(hint) if inner is not Built]
-        return " | ".join(described(inner) for inner in written)
+        alternatives = [inner for inner in get_args(hint) if inner is not Built]
+        return " | ".join(described(inner) for inner in alternatives)
     if hint is Built:
         return "a class, by a _target_"
     if hint in (None, type(None), ...):

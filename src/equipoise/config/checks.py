@@ -43,7 +43,7 @@ def check_counts(config: DictConfig, choices: Mapping[str, str], roots: Sequence
     model, task = config.model, config.task
     for noun, settings in about(task, "counts", {}).items():
         lists = [task[name] for name in settings if isinstance(task.get(name), list | ListConfig)]
-        count = next((len(listed) for listed in lists if listed), 1)
+        count = next((len(entries) for entries in lists if entries), 1)
         if _takes_count(model, noun, count):
             continue
         fitting = [
@@ -175,9 +175,9 @@ def check_curve_on_model(config: DictConfig, choices: Mapping[str, str]) -> None
         )
 
 
-def check_single_run(typed: Sequence[Override]) -> None:
+def check_single_run(overrides: Sequence[Override]) -> None:
     """Raise where a sweep was chosen without -m."""
-    for override in typed:
+    for override in overrides:
         if override.key_or_group == "sweep" and override.value():
             raise UserError(f"{override.input_line} starts several runs: add -m")
 

@@ -27,8 +27,8 @@ from equipoise.config.hydra import (
     search_path,
 )
 from equipoise.config.overrides import (
+    CommandLine,
     Menu,
-    Typed,
     check_choice,
     check_recipe_key,
     check_value,
@@ -38,7 +38,7 @@ from equipoise.config.overrides import (
 from equipoise.config.phases import expand_phases
 from equipoise.config.values import check_values
 
-RUN_DIRECTORY = "<folder of the run>"
+STAND_IN = "<folder of the run>"
 
 
 @dataclass
@@ -51,16 +51,16 @@ class Composition:
 
     config: DictConfig
     choices: dict[str, str]
-    typed: list[str]
+    overrides: list[str]
     trusted: tuple[str, ...] | None = None
 
 
-def compose(typed: Sequence[str]) -> Composition:
-    """Compose the configuration that `typed` (such as "model=mdeq", "solver.tol=1e-4") asks for.
+def compose(overrides: Sequence[str]) -> Composition:
+    """Compose what `overrides` (such as "model=mdeq", "solver.tol=1e-4") ask for.
 
     Raises UserError with one sentence where something is unknown, ill-typed or cannot go together.
     """
-    words = Typed.of(typed)
+    words = CommandLine.of(overrides)
     size = words.value("model.size")
     config, choices = with_implied_choices(words.groups, size)
     check_choices(config, choices, words)
@@ -69,12 +69,12 @@ def compose(typed: Sequence[str]) -> Composition:
     for override in words.values:
         check_value(override, defaults, choices)
         set_value(config, override)
-    apply_recipe(config, choices, typed=words.keys)
+    apply_recipe(config, choices, typed_keys=words.keys)
     finish(config, choices, words)
-    return Composition(config, choices, list(typed))
+    return Composition(config, choices, list(overrides))
 
 
-def check_choices(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
+def check_choices(config: DictConfig, choices: dict[str, str], words: CommandLine) -> None:
     """Raise UserError where two choices cannot go together."""
     check_about(config)
     checks.check_model_and_task(config, choices, words.roots)
@@ -84,7 +84,7 @@ def check_choices(config: DictConfig, choices: dict[str, str], words: Typed) -> 
     checks.check_regularizer(config, choices, words.roots)
 
 
-def finish(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
+def finish(config: DictConfig, choices: dict[str, str], words: CommandLine) -> None:
     """The rules that hold once every value is known, whatever the values come from."""
     checks.check_outer_updates(config)
     expand_phases(config, choices, words.menu, words.searched)
@@ -95,30 +95,30 @@ def finish(config: DictConfig, choices: dict[str, str], words: Typed) -> None:
     check_values(config, words.keys)
 
 
-def _let_typed_steps_rule(config: DictConfig, typed: Collection[str]) -> None:
+def _let_typed_steps_rule(config: DictConfig, typed_keys: Collection[str]) -> None:
     """A typed number of steps is the length of the run, whatever number of epochs a recipe has."""
-    steps_typed = "trainer.max_steps" in typed and (config.trainer.get("max_steps") or -1) > 0
-    if steps_typed and "trainer.max_epochs" not in typed:
+    steps_typed = "trainer.max_steps" in typed_keys and (config.trainer.get("max_steps") or -1) > 0
+    if steps_typed and "trainer.max_epochs" not in typed_keys:
         config.trainer.max_epochs = -1
 
 
-def with_grid(typed: Sequence[str]) -> list[str]:
+def with_grid(lines: Sequence[str]) -> list[str]:
     """The overrides, after the lists of the chosen sweep; overrides of a key take precedence.
 
     Raises UserError where there is no such sweep.
     """
-    overrides = parse(typed)
+    overrides = parse(lines)
     menu = Menu.of([CONF, *search_path(overrides)])
-    chosen = [o for o in overrides if o.key_or_group == "sweep" and o.value()]
-    for override in chosen:
+    sweeps = [o for o in overrides if o.key_or_group == "sweep" and o.value()]
+    for override in sweeps:
         check_choice(override, menu)
-    if not chosen:
-        return list(typed)
-    lines = [o.input_line or "" for o in overrides if o.key_or_group in ("sweep", SEARCH_PATH)]
-    grid = (composed_by_hydra(lines)[0].sweep or {}).get("grid") or {}
+    if not sweeps:
+        return list(lines)
+    choice = [o.input_line or "" for o in overrides if o.key_or_group in ("sweep", SEARCH_PATH)]
+    grid = (composed_by_hydra(choice)[0].sweep or {}).get("grid") or {}
     keys = {override.key_or_group for override in overrides}
-    listed = [f"{k}={','.join(str(v) for v in vs)}" for k, vs in grid.items() if k not in keys]
-    return [*listed, *typed]
+    swept = [f"{k}={','.join(str(v) for v in vs)}" for k, vs in grid.items() if k not in keys]
+    return [*swept, *lines]
 
 
 def with_implied_choices(
@@ -131,41 +131,43 @@ def with_implied_choices(
     a checkpoint, that go before the recipe's.
     """
     lines = [override.input_line or "" for override in groups]
-    typed = {full_key(override) for override in groups}
+    typed_groups = {full_key(override) for override in groups}
     added: dict[str, str] = {}
     while True:
         extra = [f"{group}={choice}" for group, choice in added.items()]
         config, choices = composed_by_hydra([*lines, *extra])
         _fit_recipe_to_size(config, size)
-        wanted = _wanted(config, choices, preferred or {})
-        new = {g: c for g, c in wanted.items() if g not in typed}
+        implied = _implied(config, choices, preferred or {})
+        new = {g: c for g, c in implied.items() if g not in typed_groups}
         if all(added.get(group) == choice for group, choice in new.items()):
             return config, choices
         added.update(new)
 
 
-def _fit_recipe_to_size(config: DictConfig, typed: Any) -> None:
+def _fit_recipe_to_size(config: DictConfig, size: Any) -> None:
     """Lay `recipe.sizes.<size>` over the recipe: what a model of that size needs otherwise."""
     with open_dict(config):
         sizes = config.recipe.pop("sizes", None) or {}
-        fragment = sizes.get(str(typed or config.model.get("size")))
+        fragment = sizes.get(str(size or config.model.get("size")))
         if fragment:
             config.recipe = OmegaConf.merge(config.recipe, fragment)
 
 
-def _wanted(
+def _implied(
     config: DictConfig, choices: dict[str, str], preferred: Mapping[str, str]
 ) -> dict[str, str]:
     """Choices asked for by the recipe (of groups that are in play) and by the estimator."""
     uses = {**(config.recipe.get("use") or {}), **preferred}
-    wanted = {str(group): str(choice) for group, choice in uses.items() if group in choices}
+    implied = {str(group): str(choice) for group, choice in uses.items() if group in choices}
     solvers = about(config.get("gradient"), "solvers")
-    if solvers and wanted.get("solver", choices["solver"]) not in solvers:
-        wanted["solver"] = solvers[0]
-    return wanted
+    if solvers and implied.get("solver", choices["solver"]) not in solvers:
+        implied["solver"] = solvers[0]
+    return implied
 
 
-def apply_recipe(config: DictConfig, choices: dict[str, str], typed: Collection[str] = ()) -> None:
+def apply_recipe(
+    config: DictConfig, choices: dict[str, str], typed_keys: Collection[str] = ()
+) -> None:
     """Merge `recipe.<group>.<choice>` for the choices in force; overrides stay.
 
     `recipe.values` holds settings of the other groups, for a recipe's sizes.
@@ -176,7 +178,7 @@ def apply_recipe(config: DictConfig, choices: dict[str, str], typed: Collection[
         free = group == "values"
         values = by_choice if free else by_choice.get(choices.get(group))
         for key, value in flatten(values or {}, prefix="" if free else f"{group}."):
-            if not any(key == name or key.startswith(f"{name}.") for name in typed):
+            if not any(key == name or key.startswith(f"{name}.") for name in typed_keys):
                 check_recipe_key(key, config)
                 OmegaConf.update(config, key, value, force_add=False)
 
@@ -188,7 +190,7 @@ def storable(config: DictConfig) -> dict[str, Any]:
     name anew whose code may run.
     """
     moved = copy.deepcopy(config)
-    moved.run_dir = RUN_DIRECTORY
+    moved.run_dir = STAND_IN
     stored: dict[str, Any] = _replaced(plain(moved, resolve=True))
     if stored["model"].get("backbone_ckpt"):
         stored["model"]["backbone_ckpt"] = None  # its weights are in the checkpoint itself
@@ -201,4 +203,4 @@ def _replaced(value: Any) -> Any:
         return {key: _replaced(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_replaced(inner) for inner in value]
-    return value.replace(RUN_DIRECTORY, "${run_dir}") if isinstance(value, str) else value
+    return value.replace(STAND_IN, "${run_dir}") if isinstance(value, str) else value

@@ -65,11 +65,11 @@ def as_text(value: Any) -> str:
     return value.text if isinstance(value, QuotedString) else str(value)
 
 
-def parse(typed: Sequence[str]) -> list[Override]:
+def parse(lines: Sequence[str]) -> list[Override]:
     """The overrides by Hydra's grammar. Raises UserError where one is not of the form key=value."""
     parser = OverridesParser.create()
     overrides: list[Override] = []
-    for line in typed:
+    for line in lines:
         try:
             overrides += parser.parse_overrides([line])
         except HydraException as error:
@@ -81,8 +81,10 @@ def parse(typed: Sequence[str]) -> list[Override]:
 
 def _reason(error: BaseException) -> str:
     """What Hydra says of a function that it cannot call."""
-    said = str(error).strip().splitlines()
-    return (said[1] if said[0].startswith("Error parsing") and said[1:] else said[0]).rstrip(".")
+    lines = str(error).strip().splitlines()
+    return (lines[1] if lines[0].startswith("Error parsing") and lines[1:] else lines[0]).rstrip(
+        "."
+    )
 
 
 def search_path(overrides: Sequence[Override]) -> list[Path]:
@@ -90,9 +92,11 @@ def search_path(overrides: Sequence[Override]) -> list[Path]:
 
     Raises UserError where it is no list, or one of them does not exist.
     """
-    typed = [override for override in overrides if override.key_or_group == SEARCH_PATH]
+    settings = [override for override in overrides if override.key_or_group == SEARCH_PATH]
     return [
-        folder for override in typed for folder in _folders(override.value(), override.input_line)
+        folder
+        for override in settings
+        for folder in _folders(override.value(), override.input_line)
     ]
 
 

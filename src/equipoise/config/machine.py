@@ -1,4 +1,4 @@
-"""What this machine and its surroundings allow: processes, and their place among others."""
+"""What this machine and its surroundings allow: processes, their ranks, and free memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.errors import UserError
+
+GIB = 2**30
 
 OF_A_CLUSTER = (
     "MASTER_ADDR",
@@ -24,11 +26,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def check_processes(config: MutableMapping[str, Any], typed: Collection[str]) -> None:
+def check_processes(config: MutableMapping[str, Any], typed_keys: Collection[str]) -> None:
     """Raise where more processes are asked for than the machine has cores; torch is not needed.
 
-    A number of workers that was not typed is lowered to the number of cores. How many GPUs there
-    are only torch can tell: see `check_devices`.
+    A number of workers that is not on the command line is lowered to the number of cores. How many
+    GPUs there are only torch can tell: see `check_devices`.
     """
     trainer = config["trainer"]
     if trainer.get("accelerator") == "cpu":
@@ -37,7 +39,7 @@ def check_processes(config: MutableMapping[str, Any], typed: Collection[str]) ->
     workers = config["task"].get("num_workers")
     if not isinstance(workers, int) or workers <= cores():
         return
-    if "task.num_workers" not in typed:
+    if "task.num_workers" not in typed_keys:
         config["task"]["num_workers"] = cores()
     else:
         raise UserError(
@@ -48,13 +50,13 @@ def check_processes(config: MutableMapping[str, Any], typed: Collection[str]) ->
 def check_devices(trainer: Mapping[str, Any]) -> None:
     """Raise where the trainer asks for more devices than the machine has."""
     accelerator, devices = trainer.get("accelerator"), trainer.get("devices")
-    wanted = number_of(devices)
-    if wanted is None or accelerator not in ("auto", "cpu", *ON_GPUS):
+    count = number_of(devices)
+    if count is None or accelerator not in ("auto", "cpu", *ON_GPUS):
         return
-    if wanted < 1:
+    if count < 1:
         raise UserError(f"trainer.devices={devices} must be 1 or more, or auto")
     unit, there = available(str(accelerator))
-    if wanted > there:
+    if count > there:
         instead = "" if there else ": choose strategy=auto or strategy=cpu"
         raise UserError(
             f"trainer.devices={devices} is too many: this machine has {counted(there, unit)}"
@@ -128,9 +130,6 @@ def decides(trainer: Mapping[str, Any]) -> bool:
     Of those that share a run only the first one does; single runs started side by side each do.
     """
     return rank() == 0 or not several_processes(trainer)
-
-
-GIB = 2**30
 
 
 def free_memory() -> int:

@@ -35,6 +35,15 @@ OPEN = ("callbacks", "logger")
 """Mappings that take entries of the user's own: +callbacks.mine={_target_: my_package.Mine}."""
 
 
+KINDS: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    ListConfig: ((list,), "a list, such as [16,32]"),
+    DictConfig: ((dict,), "a mapping, such as {start: 0}"),
+}
+
+
 @dataclass(frozen=True)
 class Menu:
     """The groups of `conf/` and the choices of each, read from the folders."""
@@ -54,6 +63,65 @@ class Menu:
     def offers(self, override: Override) -> bool:
         """Whether the override chooses from a group (and does not set a value)."""
         return override.key_or_group in self.groups
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The overrides of a command: choices of groups (and Hydra's own settings), single values."""
+
+    overrides: list[Override]
+    roots: list[Path]
+    menu: Menu
+
+    @classmethod
+    def of(cls, lines: Sequence[str]) -> CommandLine:
+        """Parse and check the overrides. Raises UserError where a choice is misspelt."""
+        overrides = parse(lines)
+        roots = [CONF, *search_path(overrides)]
+        words = cls(overrides, roots, Menu.of(roots))
+        for override in overrides:
+            check_choice(override, words.menu)
+            _check_deletion(override)
+        return words
+
+    @property
+    def groups(self) -> list[Override]:
+        """Choices of groups, and overrides of Hydra's own settings."""
+        return [o for o in self.overrides if self.menu.offers(o) or is_of_hydra(o)]
+
+    @property
+    def values(self) -> list[Override]:
+        """Settings."""
+        groups = self.groups
+        return [override for override in self.overrides if override not in groups]
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of all settings."""
+        return {override.key_or_group for override in self.values}
+
+    @property
+    def searched(self) -> list[str]:
+        """The words that tell Hydra where to find files."""
+        return [o.input_line or "" for o in self.overrides if o.key_or_group == SEARCH_PATH]
+
+    def value(self, key: str) -> Any:
+        """The last value that was given for a key; None if none was."""
+        values = [o.value() for o in self.values if o.key_or_group == key and not o.is_delete()]
+        return values[-1] if values else None
+
+
+def _check_deletion(override: Override) -> None:
+    """Raise UserError where something is to be left out that no run can do without."""
+    if not override.is_delete() or is_of_hydra(override):
+        return
+    key = full_key(override)
+    needed = "." not in key and key not in MAY_BE_NULL
+    if needed or key.rpartition(".")[2] in ESSENTIAL:
+        raise UserError(
+            f"~{key} removes what every run needs: only a setting or an entry, such as "
+            "~callbacks.report, can be removed"
+        )
 
 
 def full_key(override: Override) -> str:
@@ -97,6 +165,22 @@ def check_choice(override: Override, menu: Menu) -> None:
         check_name(key, as_text(name), menu)
 
 
+def check_value(override: Override, config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise UserError where there is no such setting, or the value is of another kind.
+
+    What is added to a mapping that takes entries of the user's own is left to its class.
+    """
+    if override.key_or_group.startswith("recipe."):
+        raise UserError(
+            f"{override.input_line}: a recipe holds values for several choices; set the value "
+            "itself, such as optimizer.lr or solver.tol"
+        )
+    adds = (override.is_add() or override.is_force_add()) and not override.is_sweep_override()
+    if adds and override.key_or_group.partition(".")[0] in OPEN:
+        return
+    _check_setting(override, config, choices)
+
+
 def _check_setting(override: Override, config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise where a key does not exist, or its value is not of the kind of the yaml's default."""
     key = override.key_or_group
@@ -129,16 +213,26 @@ def _place(key: str, choices: Mapping[str, str]) -> str:
     return f"{group}={choices[group]}" if group in choices else "the configuration"
 
 
+def check_description(key: str, config: DictConfig) -> None:
+    """Raise where a key only describes what its choice is, which no override can change."""
+    group, _, name = key.partition(".")
+    node = config.get(group)
+    if not isinstance(node, DictConfig) or not is_description(name, node):
+        return
+    if name.partition(".")[0] not in parameters(str(node.get("_target_"))):
+        raise UserError(f"{key} describes the {group} and cannot be set: leave it out")
+
+
 def check_key(key: str, config: Any, place: str) -> None:
     """Raise where the dotted `key` is not in `config`, naming the nearest one that is."""
-    known = list(keys(config))
-    if key in known:
+    existing = list(keys(config))
+    if key in existing:
         return
     parent = key.rpartition(".")[0]
-    settings = [name for name in known if "about" not in name.split(".")]
+    settings = [name for name in existing if "about" not in name.split(".")]
     siblings = [name for name in settings if name.rpartition(".")[0] == parent]
     hint = nearest(key, siblings) or nearest(key, settings)
-    if parent and parent in known and not siblings:
+    if parent and parent in existing and not siblings:
         hint = hint or f"; {place} has no settings"
     raise UserError(f"no setting '{key}' in {place}{hint or '; see --cfg job for all settings'}")
 
@@ -159,15 +253,6 @@ def keys(config: Any, prefix: str = "") -> Iterable[str]:
             yield from keys(value, f"{prefix}{key}.")
 
 
-KINDS: dict[type, tuple[tuple[type, ...], str]] = {
-    bool: ((bool,), "true or false"),
-    int: ((int,), "a whole number"),
-    float: ((int, float), "a number"),
-    ListConfig: ((list,), "a list, such as [16,32]"),
-    DictConfig: ((dict,), "a mapping, such as {start: 0}"),
-}
-
-
 def check_kind(key: str, value: Any, default: Any) -> None:
     """Raise where `value` is not of the kind that the default in the yaml shows.
 
@@ -180,75 +265,6 @@ def check_kind(key: str, value: Any, default: Any) -> None:
     wrong_bool = isinstance(value, bool) and bool not in accepted
     if wrong_bool or not isinstance(value, accepted):
         raise UserError(f"{key}={as_text(value)} must be {described}; its default is {default}")
-
-
-def check_description(key: str, config: DictConfig) -> None:
-    """Raise where a typed key only describes what its choice is, which typing cannot change."""
-    group, _, name = key.partition(".")
-    node = config.get(group)
-    if not isinstance(node, DictConfig) or not is_description(name, node):
-        return
-    if name.partition(".")[0] not in parameters(str(node.get("_target_"))):
-        raise UserError(f"{key} describes the {group} and cannot be set: leave it out")
-
-
-@dataclass(frozen=True)
-class Typed:
-    """The overrides, sorted: choices of groups (and what is Hydra's own), and single values."""
-
-    overrides: list[Override]
-    roots: list[Path]
-    menu: Menu
-
-    @classmethod
-    def of(cls, typed: Sequence[str]) -> Typed:
-        """Read and check the words. Raises UserError where a choice is misspelt."""
-        overrides = parse(typed)
-        roots = [CONF, *search_path(overrides)]
-        sorted_out = cls(overrides, roots, Menu.of(roots))
-        for override in overrides:
-            check_choice(override, sorted_out.menu)
-            _check_deletion(override)
-        return sorted_out
-
-    @property
-    def groups(self) -> list[Override]:
-        """Choices of groups, and overrides of Hydra's own settings."""
-        return [o for o in self.overrides if self.menu.offers(o) or is_of_hydra(o)]
-
-    @property
-    def values(self) -> list[Override]:
-        """Settings."""
-        groups = self.groups
-        return [override for override in self.overrides if override not in groups]
-
-    @property
-    def keys(self) -> set[str]:
-        """The keys of all settings."""
-        return {override.key_or_group for override in self.values}
-
-    @property
-    def searched(self) -> list[str]:
-        """The words that tell Hydra where to find files."""
-        return [o.input_line or "" for o in self.overrides if o.key_or_group == SEARCH_PATH]
-
-    def value(self, key: str) -> Any:
-        """The last value that was given for a key; None if none was."""
-        typed = [o.value() for o in self.values if o.key_or_group == key and not o.is_delete()]
-        return typed[-1] if typed else None
-
-
-def _check_deletion(override: Override) -> None:
-    """Raise UserError where something is to be left out that no run can do without."""
-    if not override.is_delete() or is_of_hydra(override):
-        return
-    key = full_key(override)
-    needed = "." not in key and key not in MAY_BE_NULL
-    if needed or key.rpartition(".")[2] in ESSENTIAL:
-        raise UserError(
-            f"~{key} removes what every run needs: only a setting or an entry, such as "
-            "~callbacks.report, can be removed"
-        )
 
 
 def set_value(config: DictConfig, override: Override) -> None:
@@ -278,19 +294,3 @@ def _check_deleted(override: Override, config: DictConfig) -> None:
 
 def _is_there(config: DictConfig, key: str) -> bool:
     return OmegaConf.select(config, key, throw_on_missing=False) is not None
-
-
-def check_value(override: Override, config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise UserError where there is no such setting, or the value is of another kind.
-
-    What is added to a mapping that takes entries of the user's own is left to its class.
-    """
-    if override.key_or_group.startswith("recipe."):
-        raise UserError(
-            f"{override.input_line}: a recipe holds values for several choices; set the value "
-            "itself, such as optimizer.lr or solver.tol"
-        )
-    adds = (override.is_add() or override.is_force_add()) and not override.is_sweep_override()
-    if adds and override.key_or_group.partition(".")[0] in OPEN:
-        return
-    _check_setting(override, config, choices)

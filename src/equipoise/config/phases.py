@@ -13,6 +13,7 @@ from equipoise.errors import UserError, nearest
 
 PHASE = "equipoise.callbacks.Phase"
 KEY = "callbacks.gradient_schedule.phases"
+FIELDS = ("start", "gradient", "settings", "max_steps")
 
 
 def expand_phases(
@@ -27,8 +28,8 @@ def expand_phases(
     phases = OmegaConf.to_container(schedule.get("phases") or OmegaConf.create([]))
     if not phases or all(_is_expanded(phase) for phase in phases):
         return
-    typed = as_phases(phases, choices)
-    expanded = [_phase(phase, config, choices, menu, searched) for phase in typed]
+    short = as_phases(phases, choices)
+    expanded = [_phase(phase, config, choices, menu, searched) for phase in short]
     OmegaConf.update(config, KEY, expanded)
 
 
@@ -67,10 +68,10 @@ def _estimator(name: str, searched: list[str]) -> dict[str, Any]:
     Composing takes as long as all of Hydra's imports.
     """
     files = [root / "gradient" / f"{name}.yaml" for root in [CONF, *search_path(parse(searched))]]
-    written = next(file.read_text() for file in files if file.is_file())
-    if any(word in written for word in ("defaults:", "@package")):
+    text = next(file.read_text() for file in files if file.is_file())
+    if any(word in text for word in ("defaults:", "@package")):
         return plain(composed_by_hydra([*searched, f"gradient={name}"])[0].gradient)
-    return plain(OmegaConf.create(written))
+    return plain(OmegaConf.create(text))
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
@@ -96,7 +97,8 @@ def as_phases(phases: Any, choices: Mapping[str, str]) -> list[dict[str, Any]]:
         if not isinstance(phase.get("settings") or {}, dict):
             raise UserError(f"the settings of a phase are a mapping, as in {form}, not {phase}")
         for key in phase:
-            known = ("start", "gradient", "settings", "max_steps")
-            if key not in known:
-                raise UserError(f"a phase has no '{key}'{nearest(key, known)} it looks like {form}")
+            if key not in FIELDS:
+                raise UserError(
+                    f"a phase has no '{key}'{nearest(key, FIELDS)} it looks like {form}"
+                )
     return list(phases)

@@ -1,7 +1,7 @@
 """The configuration of a checkpoint with overrides on top: how a run is resumed or evaluated.
 
 The stored configuration stands in the place of `conf/` and its recipes; the rest is as in a fresh
-composition. What is typed is used, or it is refused in a sentence.
+composition. An override is either used or refused in a sentence.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from equipoise.config.compose import (
 from equipoise.config.hydra import as_text, flatten, plain
 from equipoise.config.overrides import (
     OPEN,
-    Typed,
+    CommandLine,
     check_key,
     check_value,
     full_key,
@@ -54,14 +54,14 @@ SPLIT = ("seed", "val_fraction", "test_fraction", "objective.seed")
 """Settings of a task that say which samples are trained on, and which are held out."""
 
 
-def recompose(stored: Stored, typed: Sequence[str], purpose: Purpose) -> Composition:
-    """Compose the configuration of a checkpoint with `typed` on top.
+def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Composition:
+    """Compose the configuration of a checkpoint with `overrides` on top.
 
     Whole groups first, then single values. A choice that is in force already changes nothing, so
     that its stored settings stay. Raises UserError as `compose` does, and where an override
     cannot change any more.
     """
-    words = Typed.of(typed)
+    words = CommandLine.of(overrides)
     _check_changes(stored, words, purpose)
     config = OmegaConf.create(copy.deepcopy(stored.config))
     with open_dict(config):
@@ -81,10 +81,10 @@ def recompose(stored: Stored, typed: Sequence[str], purpose: Purpose) -> Composi
     config.ckpt_path = str(stored.path)
     finish(config, choices, words)
     trusted = as_packages(words.value("trust") or [])
-    return Composition(config, choices, list(typed), trusted)
+    return Composition(config, choices, list(overrides), trusted)
 
 
-def _check_changes(stored: Stored, words: Typed, purpose: Purpose) -> None:
+def _check_changes(stored: Stored, words: CommandLine, purpose: Purpose) -> None:
     """Raise UserError where an override changes what a checkpoint has settled."""
     for override in words.groups:
         group = full_key(override)
@@ -114,7 +114,7 @@ def _check_changes(stored: Stored, words: Typed, purpose: Purpose) -> None:
 
 
 def _check_value_can_change(
-    override: Override, stored: Stored, words: Typed, purpose: Purpose
+    override: Override, stored: Stored, words: CommandLine, purpose: Purpose
 ) -> None:
     key, value = override.key_or_group, override.value()
     if key == "seed" and value != stored.config["seed"]:
@@ -155,7 +155,7 @@ def _check_kind_of_task(stored: Stored, config: DictConfig, choices: Mapping[str
             )
 
 
-def _check_belongs_to_evaluation(words: Typed) -> None:
+def _check_belongs_to_evaluation(words: CommandLine) -> None:
     for override in words.overrides:
         key = override.key_or_group
         part = key.partition(".")[0]
@@ -170,23 +170,24 @@ def _check_belongs_to_evaluation(words: Typed) -> None:
             )
 
 
-def _fresh(stored: Stored, words: Typed) -> tuple[DictConfig | None, dict[str, str]]:
-    """What `conf/` makes of the stored choices and the typed ones.
+def _fresh(stored: Stored, words: CommandLine) -> tuple[DictConfig | None, dict[str, str]]:
+    """What `conf/` makes of the stored choices and those of the command line.
 
     None where `conf/` does not have the task or the model: they came from a folder of the user's.
     """
-    known = {
+    available = {
         group: choice
         for group, choice in stored.choices.items()
         if choice in words.menu.groups.get(group.partition("@")[0], [])
     }
-    if not {"task", "model"} <= set(known):
+    if not {"task", "model"} <= set(available):
         return None, {}
-    base = [f"{g}={known.pop(g)}" for g in ("task", "model", "experiment") if g in known]
-    preferred = {g: c for g, c in known.items() if g not in ("recipe", "sweep", "debug")}
-    kept = Typed.of([*words.searched, *base]).groups
-    typed = {full_key(override) for override in words.groups}
-    groups = [o for o in kept if full_key(o) not in typed] + words.groups
+    whole = [g for g in ("task", "model", "experiment") if g in available]
+    base = [f"{group}={available.pop(group)}" for group in whole]
+    preferred = {g: c for g, c in available.items() if g not in ("recipe", "sweep", "debug")}
+    kept = CommandLine.of([*words.searched, *base]).groups
+    typed_groups = {full_key(override) for override in words.groups}
+    groups = [o for o in kept if full_key(o) not in typed_groups] + words.groups
     size = words.value("model.size") or stored.config["model"].get("size")
     fresh, choices = with_implied_choices(_unique(groups), size, preferred)
     apply_recipe(fresh, choices)
@@ -198,18 +199,18 @@ def _unique(groups: list[Override]) -> list[Override]:
     return list({override.input_line: override for override in groups}.values())
 
 
-def _changed(words: Typed, fresh: Mapping[str, str], choices: Mapping[str, str]) -> list[str]:
+def _changed(words: CommandLine, fresh: Mapping[str, str], choices: Mapping[str, str]) -> list[str]:
     """The groups whose choice is another one now, those first that others stand in.
 
     An estimator may have brought the solver that it needs.
     """
-    typed = {full_key(o): o for o in words.groups if not is_of_hydra(o)}
-    if "gradient" in typed and fresh.get("solver") != choices.get("solver"):
-        typed.setdefault("solver", typed["gradient"])
-    listed = [g for g in typed if g in OPEN]
-    single = [g for g in typed if g not in (*OPEN, *OF_A_WHOLE_RUN)]
+    by_group = {full_key(o): o for o in words.groups if not is_of_hydra(o)}
+    if "gradient" in by_group and fresh.get("solver") != choices.get("solver"):
+        by_group.setdefault("solver", by_group["gradient"])
+    several = [g for g in by_group if g in OPEN]
+    single = [g for g in by_group if g not in (*OPEN, *OF_A_WHOLE_RUN)]
     other = [g for g in single if fresh.get(g, "none") != choices.get(g, "none")]
-    return sorted([*listed, *other], key=lambda group: group.count("@"))
+    return sorted([*several, *other], key=lambda group: group.count("@"))
 
 
 def _lay(
@@ -218,7 +219,7 @@ def _lay(
     fresh_choices: Mapping[str, str],
     config: DictConfig,
     choices: dict[str, str],
-    words: Typed,
+    words: CommandLine,
 ) -> None:
     """Put the node of a new choice in the place of the stored one."""
     if fresh is None:
@@ -252,7 +253,7 @@ def _with_kept_entries(content: dict[str, Any], stored: Mapping[str, Any]) -> di
     return {name: plain(stored[name]) if name in stored else content[name] for name in content}
 
 
-def _package(group: str, choice: str, words: Typed) -> str | None:
+def _package(group: str, choice: str, words: CommandLine) -> str | None:
     """Where the file of a choice puts its settings, if that is not the group's own place."""
     lines = _text(group, choice, words).splitlines()
     named = [line.removeprefix("# @package ").strip() for line in lines if "# @package " in line]
@@ -260,7 +261,7 @@ def _package(group: str, choice: str, words: Typed) -> str | None:
     return None if not named or (named[0] == "_global_" and group != "debug") else named[0]
 
 
-def _settings(group: str, choice: str, place: str, words: Typed) -> list[tuple[str, Any]]:
+def _settings(group: str, choice: str, place: str, words: CommandLine) -> list[tuple[str, Any]]:
     """What a choice of another place sets there: a strategy in `trainer`, debug= anywhere."""
     content: dict[str, Any] = yaml.safe_load(_text(group, choice, words)) or {}
     if content.pop("defaults", None):
@@ -270,7 +271,7 @@ def _settings(group: str, choice: str, place: str, words: Typed) -> list[tuple[s
     return list(flatten(content, "" if place == "_global_" else f"{place}."))
 
 
-def _text(group: str, choice: str, words: Typed) -> str:
+def _text(group: str, choice: str, words: CommandLine) -> str:
     files = [root / group / f"{choice}.yaml" for root in words.roots]
     return next((file.read_text() for file in files if file.is_file()), "")
 

@@ -24,6 +24,26 @@ from equipoise.config.about import keys_of_others
 from equipoise.config.values import refused, target_nodes
 from equipoise.errors import UserError, nearest
 
+KNOWN = ("equipoise", "torch", "torchvision", "torchmetrics", "lightning")
+PLACES = {
+    r"task": ("lightning.pytorch.LightningDataModule",),
+    r"task\.objective": ("lightning.pytorch.LightningModule",),
+    r"optimizer": ("torch.optim.Optimizer",),
+    r"trainer": ("lightning.pytorch.Trainer",),
+    r"callbacks\.[^.\[]+": ("lightning.pytorch.Callback",),
+    r"logger\.[^.\[]+": ("lightning.pytorch.loggers.Logger",),
+}
+"""What has to stand at a key. Parts of other places are ours, or one of INNER."""
+INNER = (
+    "torch.nn.Module",
+    "torch.optim.lr_scheduler.LRScheduler",
+    "lightning.pytorch.Callback",
+    "lightning.pytorch.profilers.Profiler",
+    "lightning.pytorch.strategies.Strategy",
+    "lightning.pytorch.plugins.Precision",
+)
+"""Classes of other packages that do nothing but compute, or serve Lightning's Trainer."""
+
 
 def check_signatures(config: Mapping[str, Any]) -> None:
     """Check every node with a `_target_`; raises UserError at the first wrong key or value."""
@@ -100,27 +120,6 @@ def _adapter(hint: Any) -> TypeAdapter[Any] | None:
         return TypeAdapter(hint)
     except SchemaError:
         return None
-
-
-KNOWN = ("equipoise", "torch", "torchvision", "torchmetrics", "lightning")
-PLACES = {
-    r"task": ("lightning.pytorch.LightningDataModule",),
-    r"task\.objective": ("lightning.pytorch.LightningModule",),
-    r"optimizer": ("torch.optim.Optimizer",),
-    r"trainer": ("lightning.pytorch.Trainer",),
-    r"callbacks\.[^.\[]+": ("lightning.pytorch.Callback",),
-    r"logger\.[^.\[]+": ("lightning.pytorch.loggers.Logger",),
-}
-"""What has to stand at a key. Parts of other places are ours, or one of INNER."""
-INNER = (
-    "torch.nn.Module",
-    "torch.optim.lr_scheduler.LRScheduler",
-    "lightning.pytorch.Callback",
-    "lightning.pytorch.profilers.Profiler",
-    "lightning.pytorch.strategies.Strategy",
-    "lightning.pytorch.plugins.Precision",
-)
-"""Classes of other packages that do nothing but compute, or serve Lightning's Trainer."""
 
 
 def as_packages(value: Any) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Reading checkpoints, and what they say about their run, checked before anything relies on it."""
+"""Reads checkpoints, and what they say about their run, checked before anything relies on it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,47 @@ UNREADABLE = (
     OverflowError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error,
 )  # fmt: skip
 """What a file that is no checkpoint, or a damaged one, makes its readers raise."""
+
+
+DEEPEST = 32
+MOST_VALUES = 100_000
+PLAIN = (bool, int, float, str, type(None))
+RUN_DIRECTORY = "${run_dir}"
+NODES = ("task", "model", "trainer")
+MAPPINGS = ("callbacks", "logger", "solver", "gradient", "regularizer", "optimizer", "schedule",
+            "equilibrium", "eval_solver", "anytime", "recipe")  # fmt: skip
+BEFORE_ABOUT = {
+    "task": {name: name for name in ("gives", "wants", "without_path", "from_hub")},
+    "model": {name: name for name in ("takes", "gives", "equilibrium", "weights")}
+    | {"least_attributes": "least", "most_attributes": "most"},
+    "gradient": {"solvers": "solvers"},
+    "regularizer": {"gradients": "gradients"},
+}
+"""What revisions without `about:` kept among the arguments of a class, and its name in there."""
+ENDS = {"least", "most"}
+SETTINGS = ("classes", "mask_classes", "vocabulary", "epsilon", "repeats", "reports")
+DATA = ("classes", "mask_classes", "image_channels", "image_size", "vocabulary", "domain", "users")
+COUNTS = ("epoch", "global_step")
+RENAMED = {"equipoise.anytime.AnytimeCurve": "equipoise.running.anytime.AnytimeCurve"}
+"""What an earlier revision has stored as a `_target_`, and where that class is now."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The run behind a checkpoint: its configuration, its choices, and how far it had come.
+
+    shapes: of every tensor among the weights. rows: of metrics.csv when it was written, None where
+    it does not say. whole: whether it holds more than the weights.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    choices: dict[str, str]
+    epochs: int
+    steps: int
+    shapes: dict[str, tuple[int, ...]]
+    rows: int | None = None
+    whole: bool = True
 
 
 def existing_checkpoint(path: str | Path) -> Path:
@@ -79,47 +120,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return dict(content)
 
 
-DEEPEST = 32
-MOST_VALUES = 100_000
-PLAIN = (bool, int, float, str, type(None))
-RUN_DIRECTORY = "${run_dir}"
-NODES = ("task", "model", "trainer")
-MAPPINGS = ("callbacks", "logger", "solver", "gradient", "regularizer", "optimizer", "schedule",
-            "equilibrium", "eval_solver", "anytime", "recipe")  # fmt: skip
-BEFORE_ABOUT = {
-    "task": {name: name for name in ("gives", "wants", "without_path", "from_hub")},
-    "model": {name: name for name in ("takes", "gives", "equilibrium", "weights")}
-    | {"least_attributes": "least", "most_attributes": "most"},
-    "gradient": {"solvers": "solvers"},
-    "regularizer": {"gradients": "gradients"},
-}
-"""What revisions without `about:` kept among the arguments of a class, and its name in there."""
-ENDS = {"least", "most"}
-SETTINGS = ("classes", "mask_classes", "vocabulary", "epsilon", "repeats", "reports")
-DATA = ("classes", "mask_classes", "image_channels", "image_size", "vocabulary", "domain", "users")
-COUNTS = ("epoch", "global_step")
-RENAMED = {"equipoise.anytime.AnytimeCurve": "equipoise.running.anytime.AnytimeCurve"}
-"""What an earlier revision has stored as a `_target_`, and where that class is now."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The run behind a checkpoint: its configuration, its choices, and how far it had come.
-
-    shapes: of every tensor among the weights. rows: of metrics.csv when it was written, None where
-    it does not say. whole: whether it holds more than the weights.
-    """
-
-    path: Path
-    config: dict[str, Any]
-    choices: dict[str, str]
-    epochs: int
-    steps: int
-    shapes: dict[str, tuple[int, ...]]
-    rows: int | None = None
-    whole: bool = True
-
-
 def read_stored(path: str | Path) -> Stored:
     """What the checkpoint at a path says. Raises UserError where it cannot be used.
 
@@ -156,32 +156,20 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
     )
 
 
-def with_present_targets(value: Any) -> Any:
-    """The same configuration, in which every renamed class has its present name."""
-    if isinstance(value, list):
-        return [with_present_targets(inner) for inner in value]
-    if not isinstance(value, dict):
-        return value
-    config = {key: with_present_targets(inner) for key, inner in value.items()}
-    if isinstance(target := config.get("_target_"), str):
-        config["_target_"] = RENAMED.get(target, target)
-    return config
-
-
 def finished_epochs(content: Mapping[str, Any]) -> int:
     """How many epochs a checkpoint's run had finished; a part does not count.
 
-    Without a position of ours in it, `epoch` counts the one that was going on, which is finished
-    too where its last batch has been trained on: best.ckpt is written by the validation at an
-    epoch's end.
+    Without a position of ours in it, `epoch` counts the one that was running, which is finished too
+    where its last batch has been trained on: best.ckpt is written by the validation at an epoch's
+    end.
     """
     epoch = _count(_mapping(content, "training_position"), "epoch")
     if epoch is not None:
         return epoch
-    going_on = int(content.get("epoch", 0))
+    current = int(content.get("epoch", 0))
     loop = _mapping(_mapping(content, "loops"), "fit_loop")
     ended = _mapping(loop, "epoch_loop.batch_progress").get("is_last_batch") is True
-    return going_on + ended
+    return current + ended
 
 
 def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -220,11 +208,11 @@ def _is_named(value: Any) -> bool:
 def _fault_of_values(config: dict[str, Any]) -> str | None:
     """Anything but plain values, too many or too deep; no recursion, which depth could exhaust."""
     waiting: list[tuple[Any, int]] = [(config, 0)]
-    seen = 0
+    count = 0
     while waiting:
         value, depth = waiting.pop()
-        seen += 1
-        if depth > DEEPEST or seen > MOST_VALUES:
+        count += 1
+        if depth > DEEPEST or count > MOST_VALUES:
             return f"its config is nested deeper than {DEEPEST} or has over {MOST_VALUES:,} values"
         if isinstance(value, dict):
             if not _is_named(value):
@@ -272,10 +260,22 @@ def in_present_form(config: Mapping[str, Any]) -> dict[str, Any]:
     return present | {group: node for group, node in nodes.items() if group in present}
 
 
+def with_present_targets(value: Any) -> Any:
+    """The same configuration, in which every renamed class has its present name."""
+    if isinstance(value, list):
+        return [with_present_targets(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    config = {key: with_present_targets(inner) for key, inner in value.items()}
+    if isinstance(target := config.get("_target_"), str):
+        config["_target_"] = RENAMED.get(target, target)
+    return config
+
+
 def _with_about(group: str, node: Any) -> Any:
     if not isinstance(node, dict) or "about" in node:
         return node
-    taken = parameters(str(node.get("_target_")))
+    accepted = parameters(str(node.get("_target_")))
     moved = {name: new for name, new in BEFORE_ABOUT[group].items() if name in node}
     entries = {new: node[name] for name, new in moved.items()}
     for end in ENDS & set(entries):
@@ -286,6 +286,6 @@ def _with_about(group: str, node: Any) -> Any:
         entries["settings"] = [key for key in SETTINGS if key in node]
         surveyed = entries.get("wants") == "range_estimate"
         entries["counts"] = {"attribute": ["columns", "domain"]} if surveyed else {}
-    kept = {name: value for name, value in node.items() if name not in moved or name in taken}
+    kept = {name: value for name, value in node.items() if name not in moved or name in accepted}
     entries = {key: value for key, value in entries.items() if value not in ([], {})}
     return {**kept, "about": entries} if entries else node

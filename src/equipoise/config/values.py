@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from equipoise.config.about import shared_data
 from equipoise.config.annotations import accepts, described, literals, parameters
+from equipoise.config.hydra import first_line
 from equipoise.config.limits import SEED, Limit, limit_of
 from equipoise.errors import UserError, nearest
 
@@ -25,17 +26,17 @@ TOP: dict[str, Any] = {"seed": int, "ckpt_path": str | None, "run_dir": str | No
 WATCHED: dict[str, Any] = {"monitor": str, "monitor_mode": Literal["min", "max"]}
 
 
-def check_values(config: DictConfig, typed: Collection[str] = ()) -> None:
+def check_values(config: DictConfig, typed_keys: Collection[str] = ()) -> None:
     """Raise UserError at the first value that is of a wrong type, beyond its limits or not finite.
 
     What is taken from another setting may still have to be read from the dataset: only its limits
-    are checked, its type is that setting's. typed: the keys that stand on the command line.
+    are checked, its type is that setting's. typed_keys: those of the command line.
     """
     interpolated = dict(_interpolated(OmegaConf.to_container(config)))
     try:
         resolved: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"cannot resolve the settings: {_first_line(error)}") from error
+        raise UserError(f"cannot resolve the settings: {first_line(error)}") from error
     for name, hint in TOP.items():
         if name in resolved:  # a checkpoint of an earlier version has not all of them
             check_type(name, resolved[name], hint)
@@ -56,7 +57,7 @@ def check_values(config: DictConfig, typed: Collection[str] = ()) -> None:
             f"task.monitor={resolved['task']['monitor']} is not a validation metric: "
             "give one such as val/loss"
         )
-    _check_agreement(resolved, typed)
+    _check_agreement(resolved, typed_keys)
 
 
 def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -135,7 +136,7 @@ def refused(key: str, value: Any, hint: Any) -> UserError:
     return UserError(f"{key}={value} is not of type {described(hint)}")
 
 
-def _check_agreement(config: Mapping[str, Any], typed: Collection[str]) -> None:
+def _check_agreement(config: Mapping[str, Any], typed_keys: Collection[str]) -> None:
     """Raise where network or objective are to be made for other data than the task has.
 
     What only the files of the data tell is not known yet, but it is not for typing.
@@ -144,13 +145,9 @@ def _check_agreement(config: Mapping[str, Any], typed: Collection[str]) -> None:
     for key, node in (("model", config["model"]), ("task.objective", task["objective"])):
         for name in shared_data(config["model"], task):
             made_for, of_task = node.get(name), task.get(name)
-            known = of_task is not None or f"{key}.{name}" in typed
-            if known and made_for is not None and made_for != of_task:
+            decided = of_task is not None or f"{key}.{name}" in typed_keys
+            if decided and made_for is not None and made_for != of_task:
                 raise UserError(
                     f"{key}.{name}={made_for} would not fit the data, whose task.{name} is "
                     f"{of_task}: leave {key}.{name} out"
                 )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")

@@ -17,20 +17,20 @@ LEFT_BEHIND = frozenset(
 
 
 def required_path(path: str | None, refusal: str) -> str:
-    """Return the path; raises UserError with the sentence `refusal` where none was given."""
+    """The path; raises UserError with the sentence `refusal` where none was given."""
     if path is None:
         raise UserError(refusal)
     return path
 
 
 def is_local(path: str) -> bool:
-    """Tell whether `path` names a folder of this machine and not a dataset `owner/name`."""
+    """Whether `path` names a folder of this machine and not a dataset `owner/name`."""
     written_as_folder = path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path
     return written_as_folder or Path(path).exists()
 
 
 def local_folder(path: str) -> Path:
-    """Return the folder that `path` names; raises UserError when there is none."""
+    """The folder that `path` names; raises UserError when there is none."""
     folder = expanded(path)
     if not folder.is_dir():
         raise UserError(f"The folder {path} does not exist: set task.path to the dataset's folder.")
@@ -38,7 +38,7 @@ def local_folder(path: str) -> Path:
 
 
 def expanded(path: str) -> Path:
-    """Return the path with the folder of a user in place of ~; raises UserError without one."""
+    """The path with the folder of a user in place of ~; raises UserError without one."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -48,7 +48,7 @@ def expanded(path: str) -> Path:
 
 
 def is_content(name: str) -> bool:
-    """Tell whether a file or folder of this name was put there by its owner.
+    """Whether a file or folder of this name was put there by its owner.
 
     `.ipynb_checkpoints`, `.DS_Store` and the twins `._a.jpg` that macOS writes were not.
     """
@@ -56,12 +56,12 @@ def is_content(name: str) -> bool:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Return the sorted names of the folders in a folder; raises UserError if it cannot be read."""
+    """The sorted names of the folders in a folder; raises UserError if it cannot be read."""
     return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
 
 
 def files_in(folder: Path, endings: Collection[str]) -> list[str]:
-    """Return the sorted names of the files with one of the endings, in lower or upper case.
+    """The sorted names of the files with one of the endings, in lower or upper case.
 
     A link to nothing is among them, so that whoever opens it names it. Raises UserError where the
     folder cannot be read.
@@ -74,7 +74,7 @@ def files_in(folder: Path, endings: Collection[str]) -> list[str]:
 
 
 def holds_parquet(folder: Path) -> bool:
-    """Tell whether the folder, or one directly in it, has parquet files."""
+    """Whether the folder, or one directly in it, has parquet files."""
     places = (folder, *(folder / name for name in folders_in(folder)))
     return any(files_in(place, PARQUET) for place in places)
 

@@ -43,19 +43,19 @@ class PublishedSplits(Mapping[str, datasets.Dataset]):
         self.loaded: dict[str, datasets.Dataset] = {}
 
     def __iter__(self) -> Iterator[str]:
-        """Return the names of the splits."""
+        """The names of the splits."""
         return iter(self.builders)
 
     def __len__(self) -> int:
-        """Return the number of splits."""
+        """The number of splits."""
         return len(self.builders)
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether there is such a split, without fetching it."""
+        """Whether there is such a split, without fetching it."""
         return name in self.builders
 
     def __getitem__(self, name: str) -> datasets.Dataset:
-        """Return a split, fetched when it is first asked for."""
+        """A split, fetched when it is first asked for."""
         if name not in self.loaded:
             builder = self.builders[name]
             try:
@@ -85,7 +85,7 @@ class PublishedSplits(Mapping[str, datasets.Dataset]):
 
 
 def open_splits(path: str) -> PublishedSplits:
-    """Return the splits of a hub dataset or of a folder of parquet files, by name.
+    """The splits of a hub dataset or of a folder of parquet files, by name.
 
     Nothing but the list of the files is fetched before a split is asked for. Without a network the
     copy that an earlier download left is used. Raises UserError, within seconds, when there is
@@ -102,7 +102,7 @@ def open_splits(path: str) -> PublishedSplits:
 
 
 def load_configuration(name: str, configuration: str) -> PublishedSplits:
-    """Return the splits of the configuration of a hub dataset, by name.
+    """The splits of the configuration of a hub dataset, by name.
 
     Without a network the copy that an earlier download left is used. Raises UserError, within
     seconds, when there is none.
@@ -117,7 +117,7 @@ def load_configuration(name: str, configuration: str) -> PublishedSplits:
 
 
 def open_from_hub(name: str, configuration: str | None, refusal: str) -> PublishedSplits:
-    """Return the splits of a dataset of the hub, or of earlier downloads of it.
+    """The splits of a dataset of the hub, or of earlier downloads of it.
 
     Raises UserError with the sentence `refusal`, the cause in place of its {}.
     """

@@ -31,11 +31,11 @@ class BatchDataset(Protocol):
     """A split that is read a whole batch at a time."""
 
     def __len__(self) -> int:
-        """Return the number of samples."""
+        """The number of samples."""
         ...
 
     def __getitem__(self, index: BatchIndex) -> Batch:
-        """Return the samples that `index` asks for."""
+        """The samples that `index` asks for."""
         ...
 
 
@@ -57,12 +57,12 @@ class ResumableBatches(Sampler[BatchIndex]):
         self.start = Position(0, 0)
 
     def first(self) -> Position:
-        """Return where the next iteration begins: a start within another epoch does not count."""
+        """Where the next iteration begins: a start within another epoch does not count."""
         epoch = self.sampler.epoch
         return self.start if self.start.epoch == epoch else Position(epoch, 0)
 
     def __len__(self) -> int:
-        """Return the number of batches of a whole epoch."""
+        """The number of batches of a whole epoch."""
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[BatchIndex]:
@@ -105,7 +105,7 @@ class BatchLoader:
         _loaders.add(self)
 
     def __len__(self) -> int:
-        """Return the number of batches of a whole epoch."""
+        """The number of batches of a whole epoch."""
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -141,7 +141,7 @@ class BatchLoader:
         self._loader._iterator = iterator
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch and how many of its batches have been handed out."""
+        """The epoch and how many of its batches have been handed out."""
         epoch = self.batch_sampler.sampler.epoch
         current = self.position if self.position.epoch == epoch else Position(epoch, 0)
         return current._asdict()
@@ -182,7 +182,7 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 
 
 class _ErrorsAsValues(Dataset["Batch | PickledBatch | UserError"]):
-    """Return a UserError as a value: what a worker raises would arrive with a traceback in it."""
+    """A UserError as a value: what a worker raises would arrive with a traceback in it."""
 
     def __init__(self, dataset: BatchDataset) -> None:
         self.dataset = dataset
@@ -210,7 +210,7 @@ class PickledBatch:
 
 
 def usable_workers(wanted: int) -> int:
-    """Return `wanted`, or 0, with a warning, where processes cannot talk to each other at all."""
+    """`wanted`, or 0, with a warning, where processes cannot talk to each other at all."""
     if wanted == 0:
         return 0
     try:
@@ -227,7 +227,7 @@ def usable_workers(wanted: int) -> int:
 
 
 def handed_over(batch: Batch) -> Batch | PickledBatch:
-    """Return the batch in shared memory where this is a worker and it fits, else as arrays."""
+    """The batch in shared memory where this is a worker and it fits, else as arrays."""
     if get_worker_info() is None:
         return batch
     try:
@@ -237,7 +237,7 @@ def handed_over(batch: Batch) -> Batch | PickledBatch:
 
 
 def received(batch: Batch | PickledBatch) -> Batch:
-    """Return the tensors of a batch; warns, once per process, where they did not fit."""
+    """The tensors of a batch; warns, once per process, where they did not fit."""
     if not isinstance(batch, PickledBatch):
         return batch
     warnings.warn(

@@ -55,18 +55,18 @@ class SplitDataModule(LightningDataModule, ABC):
                 self.splits[name] = self.read_split(name)
 
     def train_dataloader(self) -> BatchLoader:
-        """Return the shuffled training batches, or a fixed order for `overfit_batches`."""
+        """The shuffled training batches, or a fixed order for `overfit_batches`."""
         size, shard = len(self.splits["train"]), shard_of(self)
         if getattr(self.trainer, "overfit_batches", 0) > 0:
             return self._loader("train", OrderedIndices(size, self.batch_size, shard))
         return self._loader("train", ShuffledIndices(size, self.batch_size, self.seed, shard))
 
     def val_dataloader(self) -> BatchLoader:
-        """Return the validation batches in their stored order."""
+        """The validation batches in their stored order."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> BatchLoader:
-        """Return the test batches in their stored order."""
+        """The test batches in their stored order."""
         return self._evaluation_loader("test")
 
     def _evaluation_loader(self, name: SplitName) -> BatchLoader:
@@ -78,7 +78,7 @@ class SplitDataModule(LightningDataModule, ABC):
 
 
 def shard_of(data: LightningDataModule) -> Shard:
-    """Return the part of each epoch that this process takes."""
+    """The part of each epoch that this process takes."""
     if data.trainer is not None:
         return Shard(data.trainer.global_rank, data.trainer.world_size)
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def stream_seed(*key: int) -> int:
-    """Return a 64-bit seed that is a pure function of `key`, integers of at least 0.
+    """A 64-bit seed that is a pure function of `key`, integers of at least 0.
 
     Keys that differ, even by one bit, give unrelated seeds (NumPy's `SeedSequence` hash, to which
     (1,) and (1, 0) are the same, hence the length in front).
@@ -20,7 +20,7 @@ def stream_seed(*key: int) -> int:
 
 
 def stream(*key: int) -> torch.Generator:
-    """Return a generator on the CPU that is a pure function of `key`."""
+    """A generator on the CPU that is a pure function of `key`."""
     return torch.Generator().manual_seed(stream_seed(*key))
 
 
@@ -45,7 +45,7 @@ class BatchIndex(NamedTuple):
     rows: Tensor
 
     def __reduce__(self) -> tuple[Callable[[int, list[int]], BatchIndex], tuple[int, list[int]]]:
-        """Return how a worker rebuilds the request."""
+        """How a worker rebuilds the request."""
         return _from_numbers, (self.epoch, self.rows.tolist())
 
 
@@ -59,11 +59,11 @@ class EpochIndices(Protocol):
     epoch: int
 
     def __len__(self) -> int:
-        """Return the number of batches, the same in every epoch and on every rank."""
+        """The number of batches, the same in every epoch and on every rank."""
         ...
 
     def batches(self) -> tuple[Tensor, ...]:
-        """Return the rows of each batch."""
+        """The rows of each batch."""
         ...
 
 
@@ -86,11 +86,11 @@ class ShuffledIndices:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Return the number of batches on this rank."""
+        """The number of batches on this rank."""
         return -(-self._shard_size() // self.batch_size)
 
     def batches(self) -> tuple[Tensor, ...]:
-        """Return the rows of each batch of the current epoch."""
+        """The rows of each batch of the current epoch."""
         order = torch.randperm(self.size, generator=stream(self.seed, self.epoch))
         padded = order[torch.arange(self._shard_size() * self.shard.world_size) % self.size]
         return padded[self.shard.rank :: self.shard.world_size].split(self.batch_size)
@@ -114,12 +114,12 @@ class OrderedIndices:
         self.epoch = 0
 
     def __len__(self) -> int:
-        """Return the number of batches on this rank."""
+        """The number of batches on this rank."""
         longest_shard = -(-self.size // self.shard.world_size)
         return -(-longest_shard // self.batch_size)
 
     def batches(self) -> tuple[Tensor, ...]:
-        """Return the rows of each batch."""
+        """The rows of each batch."""
         rows = torch.arange(self.size)[self.shard.rank :: self.shard.world_size]
         missing = max(len(self) - len(rows), 0)
         rows = torch.cat([rows, torch.arange(missing) % self.size])

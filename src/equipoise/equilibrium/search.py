@@ -195,7 +195,7 @@ class CoupledSearch(Search):
         self.reached: Tensor | None = None  # (B,) bool, at the latest evaluation
 
     def check(self) -> bool:
-        """Tell whether all samples have ended. The host waits here."""
+        """Whether all samples have ended. The host waits here."""
         self._close()
         self.active = self._count_active()
         return self.active == 0

@@ -33,20 +33,20 @@ class Family(Protocol):
         solver: Solver | None = None,
         gradient: GradientEstimator | None = None,
     ) -> nn.Module:
-        """Return the model; see `equipoise.interop.from_reference`."""
+        """The model; see `equipoise.interop.from_reference`."""
         ...
 
     def reference_forward(self, model: nn.Module, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
-        """Return the recorded arrays; see `equipoise.interop.reference_forward`."""
+        """The recorded arrays; see `equipoise.interop.reference_forward`."""
         ...
 
     def overrides(self, config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
-        """Return the command-line overrides that compose a run of this model."""
+        """The command-line overrides that compose a run of this model."""
         ...
 
 
 def family_module(family: str) -> Family:
-    """Return the module of a family. Raises DoesNotFit, a ValueError, for an unknown one."""
+    """The module of a family. Raises DoesNotFit, a ValueError, for an unknown one."""
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise DoesNotFit(f"there is no family '{family}' of published models: {known}")
@@ -62,7 +62,7 @@ def from_reference(
     solver: Solver | None = None,
     gradient: GradientEstimator | None = None,
 ) -> nn.Module:
-    """Return a published model with its weights, from its own configuration and state dict.
+    """A published model with its weights, from its own configuration and state dict.
 
     `config` is in the reference implementation's words, flat or nested as its files are. Solver and
     gradient are those of the configuration where none is given. Raises DoesNotFit, a ValueError,
@@ -76,7 +76,7 @@ def from_reference(
 def reference_forward(
     family: str, model: nn.Module, arrays: Mapping[str, Any]
 ) -> dict[str, ndarray]:
-    """Return what the reference implementation would record for these inputs, by its names.
+    """What the reference implementation would record for these inputs, by its names.
 
     Runs a copy of the model in evaluation mode with a tight solve, in the widest dtype of the
     arrays (numpy's or tensors); names that the family does not know are ignored. A solve that does

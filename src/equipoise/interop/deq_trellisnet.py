@@ -55,12 +55,12 @@ RULES = [
 
 
 def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return every weight once; both taps of a kernel stand in one row, that of t - 1 first."""
+    """Every weight once; both taps of a kernel stand in one row, that of t - 1 first."""
     return taps_in_a_row(primary_entries(checkpoint, SECOND_NAME, copies=COPIES))
 
 
 def published_name(name: str, weight_norm: bool = True) -> str:
-    """Return the published name of our parameter `name`, with or without weight norm.
+    """The published name of our parameter `name`, with or without weight norm.
 
     Without weight norm the directions are the weights.
     """
@@ -75,7 +75,7 @@ THRESHOLD = 45
 
 
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of our DEQTrellisNet, all but its equilibrium.
+    """The arguments of our DEQTrellisNet, all but its equilibrium.
 
     Raises DoesNotFit for a dilation: the published code dilates but one of its two convolutions.
     """
@@ -95,12 +95,12 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
 
 
 def solvers(config: Mapping[str, Any]) -> tuple[SolverChoice, SolverChoice]:
-    """Return the forward and the backward solver, with the defaults of the published script."""
+    """The forward and the backward solver, with the defaults of the published script."""
     return solvers_of_2020(config, THRESHOLD)
 
 
 def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
-    """Return group choices and settings for task, model, solver and gradient."""
+    """Group choices and settings for task, model, solver and gradient."""
     arguments = architecture(config, primary(state_dict))
     forward, backward = solvers(config)
     return [
@@ -116,7 +116,7 @@ def from_reference(
     solver: Solver | None = None,
     gradient: GradientEstimator | None = None,
 ) -> DEQTrellisNet:
-    """Return the network with its weights, in float64 if they are and float32 otherwise.
+    """The network with its weights, in float64 if they are and float32 otherwise.
 
     The published file leaves the split softmax's tail_vectors and tail_bias out; they are zero
     unless the state dict has them. Raises DoesNotFit, a ValueError, where configuration and weights
@@ -134,7 +134,7 @@ def from_reference(
 
 @torch.no_grad()
 def reference_forward(model: DEQTrellisNet, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
-    """Return emb, us, z_star, unroll12, hidden_out, and of a target loss_split and loss_full.
+    """emb, us, z_star, unroll12, hidden_out, and of a target loss_split and loss_full.
 
     Takes data and target (T, B), z0 (B, channels, 1), the state of the step before, where there is
     one, and z_in (B, channels, T) for f_z_in, f applied once; tail_vectors and tail_bias, with or

@@ -41,15 +41,15 @@ class PublishedConfiguration:
                 yield str(key).removeprefix("--"), value
 
     def get(self, key: str, default: Any) -> Any:
-        """Return the value of `key`, or `default` where it is missing or null."""
+        """The value of `key`, or `default` where it is missing or null."""
         return self.values[key] if key in self else default
 
     def first(self, keys: Sequence[str]) -> Any:
-        """Return the value of the first of several words for one thing; None where it has none."""
+        """The value of the first of several words for one thing; None where it has none."""
         return next((self.values[key] for key in keys if key in self), None)
 
     def need(self, key: str) -> Any:
-        """Return the value of `key`; raises DoesNotFit if it is missing."""
+        """The value of `key`; raises DoesNotFit if it is missing."""
         if key not in self:
             raise DoesNotFit(
                 f"the configuration of a published {self.model} needs {key}, but lacks it"
@@ -60,7 +60,7 @@ class PublishedConfiguration:
 def token_lines(
     model: str, published: PublishedConfiguration, arguments: Mapping[str, Any]
 ) -> list[str]:
-    """Return the overrides for a model of tokens with these arguments, and for its task.
+    """The overrides for a model of tokens with these arguments, and for its task.
 
     The task is that of the configuration's dataset, else that of the vocabulary's size.
     """
@@ -77,12 +77,12 @@ def token_lines(
 
 
 def setting_lines(place: str, settings: Mapping[str, Any]) -> list[str]:
-    """Return the overrides for settings below the key `place`."""
+    """The overrides for settings below the key `place`."""
     return [f"{place}.{name}={as_typed(value)}" for name, value in settings.items()]
 
 
 def as_typed(value: Any) -> str:
-    """Return a value in the command line's grammar."""
+    """A value in the command line's grammar."""
     if value is None:
         return "null"
     if isinstance(value, bool | list):

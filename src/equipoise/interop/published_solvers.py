@@ -41,21 +41,21 @@ class SolverChoice:
     settings: dict[str, Any]
 
     def build(self) -> Solver:
-        """Return the solver."""
+        """The solver."""
         return CLASSES[self.name](**self.settings)
 
 
 def solver_choice(
     name: SolverName, stop: str, steps: int, tolerance: float = TOLERANCE
 ) -> SolverChoice:
-    """Return a solver with the memory that the published code gives it."""
+    """A solver with the memory that the published code gives it."""
     memory = {"broyden": steps, "anderson": ANDERSON_MEMORY}.get(name)
     settings = {"max_steps": steps, "tol": tolerance, "stop": stop}
     return SolverChoice(name, settings | ({"memory": memory} if memory else {}))
 
 
 def translated(key: str, word: Any, ours: Mapping[str, Word]) -> Word:
-    """Return our word for the published one at `key`; raises DoesNotFit where it is unknown."""
+    """Our word for the published one at `key`; raises DoesNotFit where it is unknown."""
     if word not in ours:
         raise DoesNotFit(f"{key} is {word}; choose from {', '.join(ours)}")
     return ours[word]
@@ -64,7 +64,7 @@ def translated(key: str, word: Any, ours: Mapping[str, Word]) -> Word:
 def sequence_solver(
     config: PublishedConfiguration, direction: Direction, solver: str, threshold: int
 ) -> SolverChoice:
-    """Return a sequence model's f_solver or b_solver with its threshold, stopped at its eps.
+    """A sequence model's f_solver or b_solver with its threshold, stopped at its eps.
 
     `solver` and `threshold` are the published defaults. Raises DoesNotFit for unknown words.
     """
@@ -78,7 +78,7 @@ def sequence_solver(
 
 
 def solvers_of_2020(config: Mapping[str, Any], threshold: int) -> tuple[SolverChoice, SolverChoice]:
-    """Return the forward and the backward solver of the code of 2020: Broyden within f_thres.
+    """The forward and the backward solver of the code of 2020: Broyden within f_thres.
 
     That code never reads b_thres. `threshold` is its default.
     """
@@ -92,7 +92,7 @@ def solvers_of_2020(config: Mapping[str, Any], threshold: int) -> tuple[SolverCh
 
 
 def layer_lines(forward: SolverChoice, gradient: Sequence[str]) -> list[str]:
-    """Return the overrides for a layer of trained weights, without the recipe's gradient phases."""
+    """The overrides for a layer of trained weights, without the recipe's gradient phases."""
     return [
         *solver_lines("solver", "solver", forward),
         *gradient,
@@ -101,10 +101,10 @@ def layer_lines(forward: SolverChoice, gradient: Sequence[str]) -> list[str]:
 
 
 def exact_lines(backward: SolverChoice) -> list[str]:
-    """Return the overrides for the exact gradient by this solver."""
+    """The overrides for the exact gradient by this solver."""
     return ["gradient=exact", *solver_lines("solver@gradient.solver", "gradient.solver", backward)]
 
 
 def solver_lines(group: str, place: str, choice: SolverChoice) -> list[str]:
-    """Return the overrides for a solver at `place`."""
+    """The overrides for a solver at `place`."""
     return [f"{group}={choice.name}", *setting_lines(place, choice.settings)]

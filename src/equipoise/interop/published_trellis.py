@@ -29,7 +29,7 @@ def shared_arguments(
     bias: str,
     keys: Mapping[str, tuple[str, ...]] = WIDTHS,
 ) -> dict[str, Any]:
-    """Return the arguments that both networks take: widths, cut-offs, dropouts and ties.
+    """The arguments that both networks take: widths, cut-offs, dropouts and ties.
 
     Widths are as stated under one of their `keys`, else those of the weights, in which `bias` names
     that of the four gates. Raises DoesNotFit where one of the weights is missing.

@@ -25,7 +25,7 @@ WEIGHT_NORM_RULES = [
 
 
 def by_rules(name: str, rules: Sequence[tuple[str, str]]) -> str:
-    """Return the name after every rule, a pattern for its beginning and a replacement."""
+    """The name after every rule, a pattern for its beginning and a replacement."""
     for pattern, replacement in rules:
         name = re.sub(f"^{pattern}", replacement, name)
     return name
@@ -38,7 +38,7 @@ def primary_entries(
     copies: tuple[str, ...] = (),
     renamed: Callable[[str], str] = str,
 ) -> dict[str, Tensor]:
-    """Return every weight once, by its first name, which is given by `renamed`.
+    """Every weight once, by its first name, which is given by `renamed`.
 
     `second`: the prefix of second names, and that of the first names of the same weights; where
     both are there and differ, a warning names them. `copies`: prefixes of what is no weight, such
@@ -58,7 +58,7 @@ def primary_entries(
 
 
 def bare_entries(checkpoint: Mapping[str, Any], copies: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Return the tensors of a state dict, or of a checkpoint's entry `state_dict`.
+    """The tensors of a state dict, or of a checkpoint's entry `state_dict`.
 
     Wrappers' prefixes (`module.`, `model.`) are dropped, and then what begins as one of `copies`;
     the new names of a weight norm are turned into the old ones, and kernels of width 1 lose it:
@@ -112,7 +112,7 @@ def load(model: nn.Module, weights: Mapping[str, Tensor], published: Callable[[s
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
+    """The first names, and how many more there are."""
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(names[:MOST_NAMED]) + more
 

@@ -75,7 +75,7 @@ def _kind(array: Any) -> str:
 
 
 def tight_solve(f: Function, z0: Tensor, *inputs: Tensor) -> Tensor:
-    """Return z = f(z, *inputs): by plain iteration, and what that leaves by Broyden's method.
+    """The solution of z = f(z, *inputs), by plain iteration, then Broyden's method where needed.
 
     Plain iteration comes first: the recorded points were found so, and f may have others.
     Samples that neither solves to round-off are counted in a warning.

@@ -43,7 +43,7 @@ RAW = "_raw"
 
 
 def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return every weight once, without the wrapper of the weight drop.
+    """Every weight once, without the wrapper of the weight drop.
 
     That wrapper renames weight1_v to module.*.weight1_v_raw; a weight1_v beside it is the dropped
     one of the latest forward. `network.0.*` are second names. Both taps of a kernel stand in one
@@ -55,7 +55,7 @@ def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def published_name(name: str, weight_norm: bool = True) -> str:
-    """Return the published name of our parameter `name`, without wrappers and weight drop's `_raw`.
+    """The published name of our parameter `name`, without wrappers and weight drop's `_raw`.
 
     Without weight norm the directions are the weights.
     """
@@ -78,7 +78,7 @@ NAME = "TrellisNet"
 
 
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of our TrellisNet.
+    """The arguments of our TrellisNet.
 
     Raises DoesNotFit where the number of levels is missing: the weights do not determine it.
     """
@@ -99,7 +99,7 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
 
 
 def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
-    """Return group choices and settings for task and model."""
+    """Group choices and settings for task and model."""
     arguments = architecture(config, primary(state_dict))
     return token_lines("trellisnet", PublishedConfiguration(config, NAME), arguments)
 
@@ -111,7 +111,7 @@ def from_reference(
     solver: Solver | None = None,
     gradient: GradientEstimator | None = None,
 ) -> TrellisNet:
-    """Return the network with its weights, in float64 if they are and float32 otherwise.
+    """The network with its weights, in float64 if they are and float32 otherwise.
 
     Raises DoesNotFit, a ValueError, where configuration and weights do not fit each other, or a
     solver or gradient is given to a network that has none.
@@ -128,7 +128,7 @@ def from_reference(
 
 @torch.no_grad()
 def reference_forward(model: TrellisNet, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
-    """Return raw_out, logits, h1, c1, and of auxiliary outputs aux_logits.
+    """raw_out, logits, h1, c1, and of auxiliary outputs aux_logits.
 
     Takes data (B, T), and h0 and c0 (B, width, 1), the state of the step before, where there is
     one. Raises DoesNotFit where there is no data, or half a state.

@@ -28,7 +28,7 @@ class Sampling:
     seed: int = 0
 
     def choose(self, log_probabilities: Tensor, generator: torch.Generator) -> int:
-        """Return a token, given its log probabilities (V,)."""
+        """A token, given its log probabilities (V,)."""
         if self.greedy:
             return int(log_probabilities.argmax())
         probabilities = torch.softmax(log_probabilities.float().cpu() / self.temperature, dim=0)
@@ -59,7 +59,7 @@ class WarmStart:
         layer.register_forward_hook(self._keep)
 
     def __call__(self, z0: State) -> State:
-        """Return the state to start from."""
+        """The state to start from."""
         if self.latest is None or not same_shapes(self.latest, z0):
             return z0
         return self.latest
@@ -124,12 +124,12 @@ class Generator:
 
 
 def same_shapes(one: State, other: State) -> bool:
-    """Tell whether two states have the same parts."""
+    """Whether two states have the same parts."""
     return [part.shape for part in parts(one)] == [part.shape for part in parts(other)]
 
 
 def usable_device(name: str | None) -> torch.device:
-    """Return the device. Raises ValueError where there is none of that name."""
+    """The device. Raises ValueError where there is none of that name."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -80,7 +80,7 @@ class ResNet(nn.Module):
         _initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the logits (B, classes)."""
+        """The logits (B, classes)."""
         features = self.stages(self.stem(image))
         logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
         return logits

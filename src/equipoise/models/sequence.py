@@ -22,14 +22,14 @@ class SequenceOutput(NamedTuple):
 
 
 def latest_steps(sequence: Tensor, length: int) -> Tensor:
-    """Return the last `length` steps of (B, T, C), all where there are fewer, without a graph."""
+    """The last `length` steps of (B, T, C), all where there are fewer, without a graph."""
     return sequence[:, max(sequence.shape[1] - length, 0) :].detach()
 
 
 def memory_or_nothing(
     memory: tuple[Tensor, ...] | None, like: Tensor, widths: tuple[int, ...]
 ) -> tuple[Tensor, ...]:
-    """Return the memory, or one of no steps: a tensor (B, 0, width) for each of `widths`."""
+    """The memory, or one of no steps: a tensor (B, 0, width) for each of `widths`."""
     if memory is not None:
         return memory
     return tuple(like.new_empty(like.shape[0], 0, width) for width in widths)
@@ -44,5 +44,5 @@ def check_tokens(tokens: Tensor) -> None:
 
 
 def promoted(like: Tensor) -> torch.dtype:
-    """Return float32, or the wider dtype of `like`: what a state is kept in under autocast."""
+    """float32, or the wider dtype of `like`: what a state is kept in under autocast."""
     return torch.promote_types(like.dtype, torch.float32)

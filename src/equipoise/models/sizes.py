@@ -26,7 +26,7 @@ PUBLISHED = "wikitext103"
 
 
 def image_family(image_size: int) -> Family:
-    """Return what images of `image_size` pixels a side are: up to 16, up to 64, or above."""
+    """What images of `image_size` pixels a side are: up to 16, up to 64, or above."""
     if image_size <= LARGEST_MINIATURE:
         return "miniature"
     return "thumbnail" if image_size <= LARGEST_THUMBNAIL else "photograph"
@@ -35,7 +35,7 @@ def image_family(image_size: int) -> Family:
 def size_for_images(
     name: SizeName, image_size: int, sizes: Mapping[Family, Mapping[str, Shape]]
 ) -> Shape:
-    """Return the entry `name` for images of `image_size` pixels a side.
+    """The entry `name` for images of `image_size` pixels a side.
 
     `auto` is tiny for miniatures, large for thumbnails and small for photographs. Raises
     ValueError when there is no such name.
@@ -45,7 +45,7 @@ def size_for_images(
 
 
 def size_for_vocabulary(name: str, vocabulary: int, sizes: Mapping[str, Shape]) -> Shape:
-    """Return the entry `name` of `sizes`; `auto` goes by the size of the vocabulary.
+    """The entry `name` of `sizes`; `auto` goes by the size of the vocabulary.
 
     `auto` is tiny for up to 1,000 symbols (characters), small for up to 100,000 and the published
     size of WikiText-103 above. Raises ValueError when there is no such name.
@@ -57,13 +57,13 @@ def size_for_vocabulary(name: str, vocabulary: int, sizes: Mapping[str, Shape]) 
 
 
 def named_size(name: str, sizes: Mapping[str, Shape]) -> Shape:
-    """Return the entry `name`. Raises ValueError, which lists the names, when there is none."""
+    """The entry `name`. Raises ValueError, which lists the names, when there is none."""
     if name not in sizes:
         raise ValueError(f"there is no size {name!r}; choose auto, {', '.join(sizes)}")
     return sizes[name]
 
 
 def adapted_size(size: Shape, **fields: Any) -> Shape:
-    """Return a size, a dataclass, with those of `fields` that are not None in place of its own."""
+    """A size, a dataclass, with those of `fields` that are not None in place of its own."""
     changes = {name: value for name, value in fields.items() if value is not None}
     return replace(size, **changes)  # type: ignore[type-var]

@@ -74,7 +74,7 @@ class AdaptiveEmbedding(nn.Module):
 
 
 def drawn_parameters(shapes: list[tuple[int, int]], std: float) -> nn.ParameterList:
-    """Return one parameter a shape, drawn from N(0, std)."""
+    """One parameter a shape, drawn from N(0, std)."""
     return nn.ParameterList([torch.empty(shape).normal_(std=std) for shape in shapes])
 
 

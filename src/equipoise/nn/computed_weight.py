@@ -20,10 +20,10 @@ class ComputedWeight(nn.Module, ABC):
 
     @abstractmethod
     def compute(self) -> Tensor:
-        """Return the weight as the parameters are now."""
+        """The weight as the parameters are now."""
 
     def forward(self) -> Tensor:
-        """Return the weight: the held one inside an evaluation of `weights_computed_once`."""
+        """The weight: the held one inside an evaluation of `weights_computed_once`."""
         return self.compute() if self.held is None else self.held
 
 
@@ -65,7 +65,7 @@ class ComputedLinear(nn.Module):
 
 
 def weights_computed_once(module: nn.Module) -> Callable[..., Any]:
-    """Return `module` as a function that uses its computed weights as they are now.
+    """`module` as a function that uses its computed weights as they are now.
 
     The weights are computed here, in the caller's gradient mode, and carry its graph; every call
     reads the same tensors, under `no_grad` or not, in the forward or again in the backward (as
@@ -103,7 +103,7 @@ class NormalisedWeight(ComputedWeight):
         self.length = nn.Parameter(self._norm().detach().clone())
 
     def compute(self) -> Tensor:
-        """Return length * direction / ||direction||."""
+        """length * direction / ||direction||."""
         return self.direction * (self.length / self._norm())
 
     def _norm(self) -> Tensor:
@@ -160,7 +160,7 @@ class SpectralWeight(ComputedWeight):
         self._iterate(FIRST_ITERATIONS)
 
     def compute(self) -> Tensor:
-        """Return the bounded weight; in training the power iteration takes a step."""
+        """The bounded weight; in training the power iteration takes a step."""
         if self.training:
             self._iterate(1)
         # Copies, since the next step overwrites the buffers that a backward may still want.
@@ -206,7 +206,7 @@ def linear(
     bias: bool = True,
     std: float = INITIAL_STD,
 ) -> nn.Module:
-    """Return a map (..., source) -> (..., target), weight-normalised or drawn from N(0, std).
+    """A map (..., source) -> (..., target), weight-normalised or drawn from N(0, std).
 
     Biases start at zero. A normalised weight keeps PyTorch's own first values: so does the
     published code (1909.01377), whose normal draw never reaches it.

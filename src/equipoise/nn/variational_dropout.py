@@ -29,5 +29,5 @@ def channel_mask(like: Tensor, channels: int, probability: float) -> Tensor:
 
 
 def apply_mask(features: Tensor, mask: Tensor | None) -> Tensor:
-    """Return `features` (B, C, H, W) times the mask (B, C, 1, 1), or as they are without one."""
+    """`features` (B, C, H, W) times the mask (B, C, 1, 1), or as they are without one."""
     return features if mask is None else features * mask

@@ -1,1 +1,1 @@
-"""What is drawn and tabled of a run or a sweep: pictures, the page, tables on the screen."""
+"""Pictures and tables of runs and sweeps; start at `page.page`, the HTML page of one run."""

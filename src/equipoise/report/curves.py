@@ -26,17 +26,17 @@ class CurveFile:
                 self.rows = list(csv.DictReader(file))
 
     def columns(self) -> list[str]:
-        """Return the names of the columns."""
+        """The names of the columns."""
         return list(self.rows[0]) if self.rows else []
 
     def points(self, column: str) -> Points:
-        """Return the finite values of a column with their steps."""
+        """The finite values of a column with their steps."""
         filled = [(row["step"], row[column]) for row in self.rows if row.get(column)]
         pairs = [(float(step), float(value)) for step, value in filled]
         return tuple(sorted(pair for pair in pairs if math.isfinite(pair[1])))
 
     def gradient_spans(self) -> tuple[Span, ...]:
-        """Return the phases of the gradient estimator; none where it never changed."""
+        """The phases of the gradient estimator; none where it never changed."""
         named = [(float(row["step"]), row["gradient"]) for row in self.rows if row.get("gradient")]
         spans, start = [], 0.0
         for name, group in groupby(named, key=lambda pair: pair[1]):
@@ -63,7 +63,7 @@ CONVERGED = {"solver/converged_fraction": "converged"}
 
 
 def plots(curve: CurveFile, tolerance: float | None, stop: str = "") -> list[Plot]:
-    """Return a picture of each training metric, of the solvers and of the learning rate.
+    """A picture of each training metric, of the solvers and of the learning rate.
 
     tolerance and stop are those of the forward solver, None and "" without one.
     """
@@ -118,7 +118,7 @@ def plots(curve: CurveFile, tolerance: float | None, stop: str = "") -> list[Plo
 
 
 def _metrics(curve: CurveFile) -> list[str]:
-    """Return the names behind "train/" and "val/", the loss first."""
+    """The names behind "train/" and "val/", the loss first."""
     stages = ("train/", "val/")
     names = {c.split("/", 1)[1] for c in curve.columns() if c.startswith(stages)}
     return sorted(names - {"skipped_steps"}, key=lambda name: (name != "loss", name))
@@ -138,7 +138,7 @@ def _metric(curve: CurveFile, name: str, spans: tuple[Span, ...]) -> Plot:
 def _lines(
     curve: CurveFile, columns: dict[str, str], *, positive: bool = False
 ) -> tuple[tuple[str, tuple[tuple[float, float], ...]], ...]:
-    """Return label and points of the columns that hold any; a log axis takes positive ones."""
+    """Label and points of the columns that hold any; a log axis takes positive ones."""
     lines = []
     for column, label in columns.items():
         points = curve.points(column)

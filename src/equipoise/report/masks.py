@@ -61,13 +61,13 @@ def draw_overlays(samples: Mapping[str, Tensor], names: Sequence[str], path: Pat
 
 
 def occurring(samples: Mapping[str, Tensor]) -> list[int]:
-    """Return the classes in the masks or the predictions, ignored pixels aside."""
+    """The classes in the masks or the predictions, ignored pixels aside."""
     classes = torch.cat([samples["mask"].flatten(), samples["prediction"].flatten()]).unique()
     return [k for k in classes.tolist() if k < 255]
 
 
 def visible(image: Tensor) -> Tensor:
-    """Return a normalised image (C, H, W) as RGB (H, W, 3) from its darkest to its brightest."""
+    """A normalised image (C, H, W) as RGB (H, W, 3) from its darkest to its brightest."""
     darkest = image.amin(dim=(1, 2), keepdim=True)
     span = (image.amax(dim=(1, 2), keepdim=True) - darkest).clamp(min=1e-6)
     channels = (image - darkest) / span
@@ -76,7 +76,7 @@ def visible(image: Tensor) -> Tensor:
 
 
 def colour(number: int) -> tuple[float, float, float]:
-    """Return the colour of a class: hues at golden distances, so that neighbours differ."""
+    """The colour of a class: hues at golden distances, so that neighbours differ."""
     from matplotlib.colors import hsv_to_rgb
 
     if number == 0:

@@ -50,7 +50,7 @@ class Picture:
 
 
 def page(metrics: Mapping[str, Any], pictures: Sequence[Picture], folder: Path, note: str) -> str:
-    """Return the page as HTML that needs no other file: style and pictures are inside.
+    """The page as HTML that needs no other file: style and pictures are inside.
 
     metrics: the dictionary of metrics.json, of which any part may be missing.
     """
@@ -85,7 +85,7 @@ def _tables(metrics: Mapping[str, Any]) -> str:
 
 
 def _details(details: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return what `details` lists by name, such as a value of each class."""
+    """What `details` lists by name, such as a value of each class."""
     named = [(key, values) for key, values in details.items() if isinstance(values, Mapping)]
     return [(key.replace("_", " ").capitalize().replace("Iou", "IoU"), v) for key, v in named]
 

@@ -62,7 +62,7 @@ class Plot:
 
 
 def new_axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    """Return a figure with one set of axes in the report's style.
+    """A figure with one set of axes in the report's style.
 
     The figure is not made by pyplot: it needs no display and leaves no global state.
     """
@@ -89,7 +89,7 @@ def style(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
 
 
 def new_grid(rows: int, columns: int, aspect: float) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure of rows by columns pictures; aspect: height over width of one of them."""
+    """A figure of rows by columns pictures; aspect: height over width of one of them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,1 +1,1 @@
-"""Running one composed configuration: training, test, results, checkpoints, processes."""
+"""Carry out one configuration; start at `api.run`, which builds (`build`) and trains (`run`)."""

@@ -191,7 +191,7 @@ def trace_anytime(run: Run, curve: AnytimeCurve, results: Results) -> None:
     try:
         for point in curve.points(run.trainer, run.task, run.data):
             points.append(point)
-            results.details["anytime"] = [known.row() for known in points]
+            results.details["anytime"] = [earlier.row() for earlier in points]
             if run.trainer.is_global_zero:
                 print(report.line(point, metric, len(points), len(curve)), flush=True)
                 report.write_table(points, run.directory / "anytime.csv")

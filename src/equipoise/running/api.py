@@ -1,7 +1,7 @@
 """Run one composed configuration: from the command line, from a checkpoint, or from Python.
 
-Nothing heavy is imported before the configuration has been checked, so that a misspelt word is
-answered at once.
+Nothing heavy is imported before the configuration has been checked, so that a typing error is
+reported within a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from equipoise.config import checks
 from equipoise.config.compose import Composition, compose, parse, plain
-from equipoise.config.overrides import Typed
+from equipoise.config.overrides import CommandLine
 from equipoise.config.stored import Stored, read_checkpoint, read_stored
 from equipoise.errors import RunInterrupted, UserError
 from equipoise.running import folders
@@ -25,12 +25,12 @@ from equipoise.running.messages import (
     refusals_of_run,
 )
 from equipoise.running.surroundings import (
+    assign_wandb_run,
     check_resumable,
     check_surroundings,
     data_is_there,
     keep_earlier_curve,
     resumes_in_place,
-    settle_wandb_run,
 )
 
 if TYPE_CHECKING:
@@ -51,33 +51,33 @@ def run(*overrides: str) -> dict[str, Any]:
         return execute(composition, directory)
 
 
-def checked(typed: Sequence[str], surroundings: bool = True) -> Composition:
+def checked(overrides: Sequence[str], surroundings: bool = True) -> Composition:
     """The configuration of a training, after every check that needs nothing heavy.
 
     surroundings: whether the data and accounts of a run that begins anew have to be there. Raises
     UserError.
     """
-    composition = composed(typed)
+    composition = composed(overrides)
     checks.check_curve_in_training(composition.config, composition.choices)
     if surroundings and not composition.config.ckpt_path:
         check_surroundings(composition.config)
     return composition
 
 
-def composed(typed: Sequence[str]) -> Composition:
-    """What train.py makes of `typed`: of a checkpoint's configuration where `ckpt_path` names one.
+def composed(overrides: Sequence[str]) -> Composition:
+    """What train.py makes of its overrides; with `ckpt_path`, on top of that checkpoint's settings.
 
     Raises UserError.
     """
-    path = Typed.of(typed).value("ckpt_path")
+    path = CommandLine.of(overrides).value("ckpt_path")
     if not isinstance(path, str | int):  # of a sweep's list composing says what is wrong
-        composition = compose(typed)
+        composition = compose(overrides)
         path = composition.config.ckpt_path
         if not path:
             return composition
     from equipoise.config.recompose import recompose
 
-    return recompose(read_stored(str(path)), typed, "train")
+    return recompose(read_stored(str(path)), overrides, "train")
 
 
 def build(*overrides: str) -> nn.Module:
@@ -92,10 +92,10 @@ def build(*overrides: str) -> nn.Module:
     import torch
 
     from equipoise.config.signatures import check_signatures
-    from equipoise.running.build import build_model, restored_model, settle_data
+    from equipoise.running.build import build_model, complete_from_data, restored_model
 
     if not (config.task.get("classes") or config.task.get("mask_classes")):
-        settle_data(config)
+        complete_from_data(config)
     parts = plain(config, resolve=True)
     layer = ("model", "solver", "gradient", "eval_solver", "regularizer", "equilibrium")
     check_signatures({part: parts[part] for part in layer if parts.get(part)})
@@ -123,7 +123,7 @@ def evaluate(*overrides: str, directory: Path | None = None) -> dict[str, Any]:
 
 def evaluation_of(overrides: Sequence[str]) -> Composition:
     """The configuration of an evaluation: the checkpoint's with `overrides` on top."""
-    words = Typed.of(overrides)
+    words = CommandLine.of(overrides)
     path = words.value("ckpt_path")
     if not path:
         raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
@@ -146,10 +146,13 @@ def execute_evaluation(composition: Composition, directory: Path) -> dict[str, A
     from equipoise.running.build import open_folder
 
     open_folder(composition.config, built)
-    if {o.key_or_group.split(".")[0] for o in parse(composition.typed)} & {"solver", "gradient"}:
+    if {o.key_or_group.split(".")[0] for o in parse(composition.overrides)} & {
+        "solver",
+        "gradient",
+    }:
         checkpoint.pop("gradient_phase", None)  # the command line takes precedence
     training.restore(built, checkpoint)
-    with at_work(built, "evaluate", composition.typed):
+    with at_work(built, "evaluate", composition.overrides):
         metrics = training.evaluate(built, checkpoint, curve)
     show_result(built, metrics)
     return metrics
@@ -173,7 +176,7 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     stored = resumed_from(composition)
     if stored is not None:
         check_resumable(stored, config.trainer)
-    settle_wandb_run(config, composition.typed, resumes_in_place(directory, config.ckpt_path))
+    assign_wandb_run(config, composition.overrides, resumes_in_place(directory, config.ckpt_path))
     built = prepared(composition, directory, stored)
     from equipoise.running import processes
     from equipoise.running import run as training
@@ -186,14 +189,14 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
         processes.say_global_batch(config, built.trainer)
     resumed_at = None if stored is None else stored.steps
     begun_at = resumed_at or 0
-    with failed_after_a_step(built, begun_at), at_work(built, "train", composition.typed):
+    with failed_after_a_step(built, begun_at), at_work(built, "train", composition.overrides):
         metrics = training.fit_and_test(built, config.ckpt_path, resumed_at)
     show_result(built, metrics)
     return metrics
 
 
 @contextmanager
-def at_work(built: Run, purpose: str, typed: Sequence[str]) -> Iterator[None]:
+def at_work(built: Run, purpose: str, overrides: Sequence[str]) -> Iterator[None]:
     """While a run is at work: its other processes, its refusals, and at its end its W&B run."""
     from equipoise.running import processes
 
@@ -201,7 +204,7 @@ def at_work(built: Run, purpose: str, typed: Sequence[str]) -> Iterator[None]:
     try:
         with (
             refusals_of_run(built),
-            processes.telling(built.trainer, purpose, typed, built.directory),
+            processes.telling(built.trainer, purpose, overrides, built.directory),
         ):
             yield
         exit_code = 0
@@ -212,15 +215,15 @@ def at_work(built: Run, purpose: str, typed: Sequence[str]) -> Iterator[None]:
 def take_part(job: Mapping[str, Any]) -> int:
     """The part of one process in a run that another process has decided on; returns status 0.
 
-    job: purpose, typed and directory, as `processes.telling` hands them over. An interruption is
-    the end that all processes have agreed on: the first one tells of it.
+    job: purpose, overrides and directory, as `processes.telling` hands them over. An interruption
+    is the end that all processes have agreed on: the first one tells of it.
     """
     directory = Path(job["directory"])
     try:
         if job["purpose"] == "evaluate":
-            evaluate(*job["typed"], directory=directory)
+            evaluate(*job["overrides"], directory=directory)
         else:
-            execute(composed(job["typed"]), directory)
+            execute(composed(job["overrides"]), directory)
     except RunInterrupted:
         return 0
     return 0
@@ -234,9 +237,9 @@ def rehearse(composition: Composition) -> None:
     """
     if not data_is_there(composition.config.task):
         return
-    typed = composition.config.run_dir
-    prepared(composition, Path(typed or "runs"), resumed_from(composition))
-    composition.config.run_dir = typed
+    run_dir = composition.config.run_dir
+    prepared(composition, Path(run_dir or "runs"), resumed_from(composition))
+    composition.config.run_dir = run_dir
 
 
 def resumed_from(composition: Composition) -> Stored | None:
@@ -259,15 +262,15 @@ def prepared(composition: Composition, directory: Path, stored: Stored | None) -
 
 
 def _prepare(composition: Composition, directory: Path) -> None:
-    """Settle the folder, let the dataset be looked at, and check types by the signatures."""
+    """Fill in the folder and what only the dataset's files tell, then check types by signatures."""
     from equipoise.config.signatures import check_signatures
 
     composition.config.run_dir = str(directory)
     check_trust(composition)
     check_surroundings(composition.config)
-    from equipoise.running.build import settle_data
+    from equipoise.running.build import complete_from_data
 
-    settle_data(composition.config)
+    complete_from_data(composition.config)
     check_signatures(plain(composition.config, resolve=True))
     quiet_lightning()
 

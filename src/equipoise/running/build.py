@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 OURS = ("equipoise", "lightning")
 BEST = "equipoise.callbacks.BestCheckpoint"
 COPIES = 3  # weights, their gradients, and at least as much for the optimiser
-MADE = {
+FACTORIES = {
     torch.ops.aten.empty.memory_format,
     torch.ops.aten.zeros.default,
     torch.ops.aten.ones.default,
@@ -44,7 +44,7 @@ MADE = {
 }
 
 
-def settle_data(config: DictConfig) -> None:
+def complete_from_data(config: DictConfig) -> None:
     """Fill in what only the files of the dataset tell, such as its number of classes.
 
     A data module that has a method `inspect` looks at its files, and returns such settings of the
@@ -126,8 +126,8 @@ def checkpoint_plugins(configured: Any, always: dict[str, Any]) -> list[Any]:
 
     from equipoise.running.checkpoints import CheckpointFile
 
-    listed = configured if isinstance(configured, list) else [configured]
-    plugins = [plugin for plugin in listed if plugin is not None]
+    entries = configured if isinstance(configured, list) else [configured]
+    plugins = [plugin for plugin in entries if plugin is not None]
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
         plugins.append(CheckpointFile(always))
     return plugins
@@ -187,7 +187,7 @@ def check_optimizer(make_optimizer: Any, schedule: Any) -> None:
 
 
 class MemoryLimit(TorchDispatchMode):
-    """Within it, all tensors that are made must fit in the memory that is free, three times.
+    """Within it, all tensors that are created must fit three times into the free memory.
 
     The system would grant far more than there is and kill the process once it is used. Raises
     UserError that names `part`.
@@ -197,18 +197,18 @@ class MemoryLimit(TorchDispatchMode):
         super().__init__()
         self.part = part
         self.free = free_memory()
-        self.asked = 0
+        self.bytes = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Count what a factory is about to ask for; everything else passes."""
-        if func in MADE:
+        if func in FACTORIES:
             dtype = (kwargs or {}).get("dtype") or torch.get_default_dtype()
-            self.asked += COPIES * dtype.itemsize * math.prod(args[0])
-            if self.asked > self.free:
+            self.bytes += COPIES * dtype.itemsize * math.prod(args[0])
+            if self.bytes > self.free:
                 raise UserError(
-                    f"{self.part} would need {self.asked / GIB:,.0f} GiB of memory to train, and "
+                    f"{self.part} would need {self.bytes / GIB:,.0f} GiB of memory to train, and "
                     f"{self.free / GIB:,.0f} are free: choose smaller sizes"
                 )
         return func(*args, **(kwargs or {}))
@@ -218,8 +218,8 @@ def build_model(config: dict[str, Any]) -> nn.Module:
     """The network, with an equilibrium layer of the chosen solver and estimator if it has one."""
     parts: dict[str, Any] = {}
     if about(config["model"], "equilibrium", True):
-        chosen = ("solver", "gradient", "eval_solver", "regularizer")
-        layer = {key: instantiate(key, config[key]) for key in chosen if config.get(key)}
+        groups = ("solver", "gradient", "eval_solver", "regularizer")
+        layer = {key: instantiate(key, config[key]) for key in groups if config.get(key)}
         parts["equilibrium"] = instantiate("equilibrium", config["equilibrium"], **layer)
     with MemoryLimit("model"):
         model: nn.Module = instantiate("model", config["model"], **parts)
@@ -257,13 +257,13 @@ def check_monitored(task: Any, config: Mapping[str, Any]) -> None:
     foreign = [n for n in nodes.values() if str(n["_target_"]).partition(".")[0] not in OURS]
     if foreign or not isinstance(task, Measuring):
         return
-    known = sorted(task.logged("val"))
+    metrics = sorted(task.logged("val"))
     for key, monitor in _settings(config["task"]["monitor"], nodes):
-        if monitor not in known:
-            hint = nearest(str(monitor), known)
+        if monitor not in metrics:
+            hint = nearest(str(monitor), metrics)
             raise UserError(
                 f"{key}={'null' if monitor is None else monitor} is not measured in the "
-                f"validation{hint or ';'} this task measures {', '.join(known)}"
+                f"validation{hint or ';'} this task measures {', '.join(metrics)}"
             )
 
 

@@ -30,12 +30,12 @@ RECORD = frozenset({".hydra", "train.log"})
 
 @dataclass
 class Claim:
-    """What this process has made for a folder (the innermost first), and its lock.
+    """The folders that this process has created for a run (the innermost first), and its lock.
 
     empty: whether it found nothing in the folder; refused: whether the run was, before it began.
     """
 
-    made: list[Path] = field(default_factory=list)
+    created: list[Path] = field(default_factory=list)
     lock: int | None = None
     empty: bool = False
     refused: bool = False
@@ -59,9 +59,9 @@ def claim(
     if path.resolve() in claims:
         raise UserError(_in_use(path, name))
     try:
-        made = _make(path)
+        created = _make(path)
         empty = {entry.name for entry in path.iterdir()} <= {LOCK}
-        if not made:
+        if not created:
             _check_contents(path, checkpoint, name, record)
         lock = _locked(path, name)
     except NotADirectoryError as error:
@@ -69,7 +69,7 @@ def claim(
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"cannot write to {name}={path}: {reason}") from error
-    claims[path.resolve()] = Claim(made, lock, empty)
+    claims[path.resolve()] = Claim(created, lock, empty)
     return path
 
 
@@ -82,11 +82,11 @@ def claim_new(parent: Path, name: str) -> Path:
     while True:
         path = parent / (name if number == 1 else f"{name}_{number}")
         try:
-            made = _make(path)
+            created = _make(path)
         except OSError as error:
             raise UserError(f"cannot create the folder {path}: {error.strerror}") from error
-        if made:
-            claims[path.resolve()] = Claim(made, _locked(path, "run_dir"), empty=True)
+        if created:
+            claims[path.resolve()] = Claim(created, _locked(path, "run_dir"), empty=True)
             return path
         number += 1
 
@@ -115,17 +115,17 @@ def is_held(path: Path) -> bool:
 
 
 def _make(path: Path) -> list[Path]:
-    """Make a folder and those above it; returns what was made, nothing where it was there."""
-    made: list[Path] = []
+    """Make a folder and those above it; returns those created, none if it existed."""
+    created: list[Path] = []
     for parent in (parent for parent in reversed(path.parents) if not parent.is_dir()):
         with suppress(FileExistsError):
             parent.mkdir()
-            made.insert(0, parent)
+            created.insert(0, parent)
     try:
         path.mkdir()
     except FileExistsError:
         return []
-    return [path, *made]
+    return [path, *created]
 
 
 def _check_contents(
@@ -159,7 +159,7 @@ def _in_use(path: Path, name: str) -> str:
 
 
 def _give_back(path: Path, taken: Claim, record: Collection[str]) -> None:
-    """Unlock, after removing a folder without results and what this process has made around it."""
+    """Unlock, after removing a folder without results and those created around it."""
     left = {entry.name for entry in path.iterdir()} if path.is_dir() else None
     if left is not None and (taken.refused or left <= set(record)):
         for entry in path.iterdir():
@@ -168,7 +168,7 @@ def _give_back(path: Path, taken: Claim, record: Collection[str]) -> None:
             elif entry.name != LOCK:
                 entry.unlink()
         _unlock(path, taken)
-        for folder in taken.made:
+        for folder in taken.created:
             if any(folder.iterdir()):
                 return
             with suppress(OSError):  # another run has begun in it at this moment
@@ -186,15 +186,15 @@ def _unlock(path: Path, taken: Claim) -> None:
 def run_directory(composition: Composition, purpose: str, of_hydra: str | None = None) -> Path:
     """Make the folder of the run: `run_dir` if it was given, else runs/<task>/<model>/<time>.
 
-    of_hydra: what `hydra.run.dir` says where that was typed. A process that takes part in the run
-    of another makes none. Raises UserError where a named folder holds other results, or another run
+    of_hydra: `hydra.run.dir`, if the command line sets it. A process that takes part in the run of
+    another makes none. Raises UserError where a named folder holds other results, or another run
     is at work in it: only a training may resume in the folder of the run that its checkpoint
     belongs to.
     """
     config, choices = composition.config, composition.choices
     decides = machine.decides(config.trainer)
-    typed = any(line.startswith("run_dir=") for line in composition.typed)
-    if of_hydra or (typed and config.run_dir):
+    named = any(line.startswith("run_dir=") for line in composition.overrides)
+    if of_hydra or (named and config.run_dir):
         path = shortened(Path(of_hydra)) if of_hydra else Path(config.run_dir)
         resumed = config.ckpt_path if purpose == "train" else None
         name = "hydra.run.dir" if of_hydra else "run_dir"

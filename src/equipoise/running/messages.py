@@ -37,8 +37,8 @@ def refusals(key: str) -> Iterator[None]:
     """Turn whatever is raised while a part is built into a UserError that names its key.
 
     Every class has exceptions of its own for values that it does not take: Lightning its
-    MisconfigurationException, torch RuntimeError, W&B UsageError. All of them mean that what was
-    typed cannot be built; HYDRA_FULL_ERROR=1 shows where.
+    MisconfigurationException, torch RuntimeError, W&B UsageError. All of them mean that the
+    configuration cannot be built; HYDRA_FULL_ERROR=1 shows where.
     """
     try:
         yield
@@ -51,8 +51,8 @@ def refusals(key: str) -> Iterator[None]:
 
 
 def _refused(key: str, error: BaseException) -> UserError:
-    said = sentence(error)
-    return UserError(said if said.startswith(key) else f"{key}: {said}")
+    text = sentence(error)
+    return UserError(text if text.startswith(key) else f"{key}: {text}")
 
 
 def sentence(error: BaseException) -> str:

@@ -113,5 +113,5 @@ class TrainingBegun(Observer):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Likewise of an evaluation."""
+        """The same for an evaluation."""
         self.begun = True

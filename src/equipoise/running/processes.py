@@ -1,4 +1,4 @@
-"""The processes of one run: the first one decides, the others are told and decide nothing."""
+"""The processes of one run: the first one decides, the others carry out the same job."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from equipoise.config.about import about
 
 START = (
-    "import json, sys; told = json.load(sys.stdin); sys.path[:] = told['path']; "
-    "from equipoise.commands import join; join(told)"
+    "import json, sys; job = json.load(sys.stdin); sys.path[:] = job['path']; "
+    "from equipoise.commands import join; join(job)"
 )
 GRACE = 30.0
 """Seconds in which the others may end by themselves, and the first notice that one has failed."""
@@ -31,18 +31,18 @@ LOOK_EVERY = 1.0
 ADDRESSES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
-class ToldProcesses(_SubprocessScriptLauncher):
-    """Lightning's launcher, whose processes are told the very job and folder of the first one.
+class JobLauncher(_SubprocessScriptLauncher):
+    """Lightning's launcher, which hands each process the very job and folder of the first one.
 
     Lightning would start the command line, or the user's program, once more in each of them: a
     multirun would begin anew, and a new folder would be chosen.
 
-    told: what `commands.join` needs, as plain containers.
+    job: what `commands.join` needs, as plain containers.
     """
 
-    def __init__(self, replaced: _SubprocessScriptLauncher, told: dict[str, Any]) -> None:
+    def __init__(self, replaced: _SubprocessScriptLauncher, job: dict[str, Any]) -> None:
         super().__init__(replaced.cluster_environment, replaced.num_processes, replaced.num_nodes)
-        self.told = told
+        self.job = job
         self.ended = threading.Event()
 
     def launch(
@@ -82,7 +82,7 @@ class ToldProcesses(_SubprocessScriptLauncher):
         )
         assert process.stdin is not None
         with process.stdin:
-            json.dump(self.told, process.stdin)
+            json.dump(self.job, process.stdin)
         return process
 
     def _watch(self) -> None:
@@ -107,7 +107,7 @@ class ToldProcesses(_SubprocessScriptLauncher):
 
 @contextmanager
 def telling(
-    trainer: Trainer, purpose: str, typed: Sequence[str], directory: Path
+    trainer: Trainer, purpose: str, overrides: Sequence[str], directory: Path
 ) -> Iterator[None]:
     """While a run is at work: its other processes get its overrides and its folder, in words.
 
@@ -117,8 +117,8 @@ def telling(
     before = {name: os.environ.get(name) for name in ADDRESSES}
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
-        told = {"purpose": purpose, "typed": list(typed), "directory": str(directory)}
-        trainer.strategy._launcher = ToldProcesses(launcher, {**told, "path": sys.path})
+        job = {"purpose": purpose, "overrides": list(overrides), "directory": str(directory)}
+        trainer.strategy._launcher = JobLauncher(launcher, {**job, "path": sys.path})
     try:
         yield
     finally:
@@ -130,7 +130,7 @@ def telling(
 
 def close(launcher: Any) -> None:
     """Leave the process group, and wait for the processes that were started."""
-    if not isinstance(launcher, ToldProcesses):
+    if not isinstance(launcher, JobLauncher):
         return
     if launcher.procs and sys.exc_info()[0] is not None:
         launcher.kill(signal.SIGTERM)
@@ -170,15 +170,15 @@ def global_batch(size: int, processes: int, parts: int, published: Mapping[str, 
     factors += [f"{parts} accumulated batches"] if parts > 1 else []
     total = size * processes * parts
     line = f"global batch: {' x '.join(factors)} = {total} samples per step"
-    meant = published.get("batch_size")
-    if not meant:
+    intended = published.get("batch_size")
+    if not intended:
         return line
-    line += f"; the recipe was published with {meant}"
+    line += f"; the recipe was published with {intended}"
     if published.get("processes"):
         line += f" on {published['processes']} processes"
-    fitting = meant % (processes * parts) == 0 and total != meant
+    fitting = intended % (processes * parts) == 0 and total != intended
     return line + (
-        f", which is task.batch_size={meant // (processes * parts)} here" if fitting else ""
+        f", which is task.batch_size={intended // (processes * parts)} here" if fitting else ""
     )
 
 
@@ -196,7 +196,7 @@ def strategy_for(task: LightningModule, trainer: Mapping[str, Any]) -> dict[str,
     """The strategy to put in place of a trainer's DDP, where the task has nothing to average."""
     if any(parameter.requires_grad for parameter in task.parameters()):
         return {}
-    typed, devices = trainer.get("strategy"), trainer.get("devices")
+    strategy, devices = trainer.get("strategy"), trainer.get("devices")
     several = (isinstance(devices, int) and devices > 1) or trainer.get("num_nodes", 1) > 1
-    replaced = typed == "ddp" or (typed == "auto" and several)
+    replaced = strategy == "ddp" or (strategy == "auto" and several)
     return {"strategy": ProcessesWithoutGradients()} if replaced else {}

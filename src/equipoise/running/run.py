@@ -41,7 +41,7 @@ def fit_and_test(
             results.note_training(run)
         if results.steps == resumed_at:
             warnings.warn(
-                f"nothing was left to train after step {results.steps}: to go on for longer, "
+                f"nothing was left to train after step {results.steps}: to train for longer, "
                 "set a larger trainer.max_epochs or trainer.max_steps",
                 stacklevel=2,
             )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from equipoise.config.stored import Stored
 
 
+WANDB = "WandbLogger"
 WANDB_HOST = "https://api.wandb.ai"
 
 
@@ -36,7 +37,7 @@ def check_surroundings(config: Mapping[str, Any]) -> None:
     check_memory(config["task"])
     check_attention(config["task"], config["model"])
     for node in config["logger"].values():
-        if node and str(node.get("_target_")).endswith(".WandbLogger"):
+        if node and str(node.get("_target_")).endswith(f".{WANDB}"):
             check_account(node)
 
 
@@ -89,9 +90,9 @@ def check_memory(task: Mapping[str, Any]) -> None:
             continue
         asked = each * math.prod(_product(size) for size in sizes)
         if asked > free:
-            listed = " and ".join(f"task.{name}={task[name]}" for name in dict.fromkeys(names))
+            product = " and ".join(f"task.{name}={task[name]}" for name in dict.fromkeys(names))
             raise UserError(
-                f"{listed} need {asked / GIB:,.0f} GiB of memory at least, and {free / GIB:,.0f} "
+                f"{product} need {asked / GIB:,.0f} GiB of memory at least, and {free / GIB:,.0f} "
                 "are free: choose smaller sizes"
             )
 
@@ -117,8 +118,8 @@ def _product(size: Any) -> int:
 def check_account(logger: Mapping[str, Any]) -> None:
     """Raise UserError where W&B would ask for an account, naming the way without one."""
     mode = os.environ.get("WANDB_MODE", "online")
-    known = {"WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"} & set(os.environ)
-    if not (logger.get("offline") or mode != "online" or known or _has_login()):
+    credentials = {"WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"} & set(os.environ)
+    if not (logger.get("offline") or mode != "online" or credentials or _has_login()):
         raise UserError(
             "logger=wandb needs an account: run `wandb login`, or write a local run with "
             "logger.wandb.offline=true or WANDB_MODE=offline"
@@ -135,9 +136,6 @@ def _has_login() -> bool:
         return file.is_file() and netrc.netrc(file).authenticators(host) is not None
     except (netrc.NetrcParseError, OSError):
         return True
-
-
-WANDB = "WandbLogger"
 
 
 def resumes_in_place(directory: Path, resume_from: str | None) -> bool:
@@ -190,7 +188,7 @@ def _up_to(stored: Stored, rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return rows[:kept]
 
 
-def settle_wandb_run(config: DictConfig, typed: Sequence[str], same_run: bool) -> None:
+def assign_wandb_run(config: DictConfig, overrides: Sequence[str], same_run: bool) -> None:
     """Give a W&B run its id beforehand: it is stored with the configuration.
 
     A run that resumes in its own folder resumes its W&B run; in another folder it is a new one.
@@ -199,6 +197,6 @@ def settle_wandb_run(config: DictConfig, typed: Sequence[str], same_run: bool) -
         if not node or not str(node.get("_target_", "")).endswith(WANDB):
             continue
         keys = (f"logger.{name}.id=", f"logger.{name}.version=")
-        named_by_user = any(line.startswith(keys) for line in typed)
+        named_by_user = any(line.startswith(keys) for line in overrides)
         if not named_by_user and not (same_run and node.get("id")):
             node.id = secrets.token_hex(4)

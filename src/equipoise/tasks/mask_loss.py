@@ -27,7 +27,7 @@ class MaskCrossEntropy(nn.Module):
         self.register_buffer("class_weights", _as_tensor(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a scalar."""
+        """The loss, a scalar."""
         total = functional.cross_entropy(
             logits, mask, self.class_weights, ignore_index=IGNORED, reduction="sum"
         )
@@ -60,7 +60,7 @@ class HardPixelCrossEntropy(nn.Module):
         self.kept = kept
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a scalar, for logits (B, K, H, W) and mask (B, H, W)."""
+        """The loss, a scalar, for logits (B, K, H, W) and mask (B, H, W)."""
         losses = functional.cross_entropy(
             logits, mask, self.class_weights, ignore_index=IGNORED, reduction="none"
         )
@@ -68,7 +68,7 @@ class HardPixelCrossEntropy(nn.Module):
         return losses.masked_fill(~hard, 0).sum() / hard.sum().clamp(min=1)
 
     def hard_pixels(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return which pixels count, (B, H, W); reads nothing on the host."""
+        """Which pixels count, (B, H, W); reads nothing on the host."""
         counted = mask != IGNORED
         classes = mask.masked_fill(~counted, 0).unsqueeze(1)
         probability = logits.softmax(dim=1).gather(1, classes).squeeze(1)
@@ -98,7 +98,7 @@ class MeanIoU(MulticlassConfusionMatrix):
         self.per_class = torch.empty(0)
 
     def compute(self) -> Tensor:
-        """Return the mean, a scalar in 0 to 1."""
+        """The mean, a scalar in 0 to 1."""
         counts: Tensor = super().compute().double()  # rows: true classes, columns: predicted ones
         intersection, occurring, called = counts.diag(), counts.sum(1), counts.sum(0)
         ratio = intersection / (occurring + called - intersection)

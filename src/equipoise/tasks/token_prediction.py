@@ -23,7 +23,7 @@ class Perplexity(MeanMetric):
     """exp of the mean loss in nats."""
 
     def compute(self) -> Tensor:
-        """Return the perplexity of what was seen."""
+        """The perplexity of what was seen."""
         return super().compute().exp()
 
 
@@ -31,7 +31,7 @@ class BitsPerToken(MeanMetric):
     """The mean loss in bits."""
 
     def compute(self) -> Tensor:
-        """Return the bits per token of what was seen."""
+        """The bits per token of what was seen."""
         return super().compute() / math.log(2)
 
 
@@ -55,7 +55,7 @@ class UnigramEntropy(Metric):
         self.counts.scatter_add_(0, places, torch.ones_like(places))
 
     def compute(self) -> Tensor:
-        """Return the entropy."""
+        """The entropy."""
         counts = self.counts[:-1].cpu().double()
         return torch.special.entr(counts / counts.sum()).sum()
 
@@ -172,7 +172,7 @@ class TokenPrediction(Objective):
         return output
 
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return -ln p of each target, (B, T), 0 for none."""
+        """-ln p of each target, (B, T), 0 for none."""
         with explaining_lack_of_memory(targets):
             losses: Tensor = self.model.token_losses(hidden, targets)  # type: ignore[operator]
         return losses
@@ -251,7 +251,7 @@ class TokenPrediction(Objective):
 def carried_into(
     memories: Mapping[str, Carried], stage: str, batch: Mapping[str, Tensor]
 ) -> tuple[Tensor, ...] | None:
-    """Return the memory that a batch continues.
+    """The memory that a batch continues.
 
     None where its streams begin, or where the batch has other streams, such as the part of a batch
     that a measurement takes. `start` is on the host: nothing waits for the device.

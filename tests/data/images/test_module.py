@@ -44,7 +44,7 @@ class Linear(LightningModule):
 
 
 class SaveAt(Callback):
-    """Save a checkpoint at each moment from which a run may have to go on."""
+    """Save a checkpoint at each moment from which a run may have to resume."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

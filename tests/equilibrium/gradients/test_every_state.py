@@ -85,7 +85,7 @@ def solve(layer: Equilibrium, problem: Problem) -> Any:
 def test_values_and_gradients(name: str, kind: str, precision: str, policy: Any) -> None:
     problem, layer = Problem(kind, precision), layers()[name]
     layer.on_failure = policy
-    if layer.gradient.own_iteration:  # which does not go on until a tolerance is met
+    if layer.gradient.own_iteration:  # which does not iterate until a tolerance is met
         layer.solver = replace(layer.solver, tol=1e-2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,1 +1,1 @@
-"""Images with labels or with masks."""
+"""Images with labels or masks; start at `module`, then `digits`, the smallest dataset."""

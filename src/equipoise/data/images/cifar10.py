@@ -28,7 +28,7 @@ class Cifar10(ImageDataModule):
     `path` is a name on the Hugging Face hub or a folder of parquet files in its layout.
     `val_fraction` of the training images, drawn by `seed` with the same mixture of classes, is
     the validation split; with 0 it is the test split. Without a test split, test is validation.
-    `train_size` of the other images, drawn likewise, are trained on; None takes all of them.
+    `train_size` of the other images, drawn in the same way, are trained on; None takes all of them.
     `augment` crops (padding 4) and flips the training images, as published. The labels must be
     those of `classes` classes, as many as the network has outputs.
     """

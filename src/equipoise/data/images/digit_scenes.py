@@ -102,11 +102,11 @@ class DigitsWithScenes:
     scenes: MemoryScenes
 
     def __len__(self) -> int:
-        """Return the number of samples."""
+        """The number of samples."""
         return len(self.scenes)
 
     def __getitem__(self, index: BatchIndex) -> Batch:
-        """Return the batch of the rows in `index`."""
+        """The batch of the rows in `index`."""
         batch = self.scenes[index]
         rows = index.rows % len(self.labels)
         return {
@@ -170,12 +170,12 @@ def clutter(side: int, generator: torch.Generator) -> Tensor:
 
 
 def enlarge(digits: Tensor, side: int) -> Tensor:
-    """Return digits (N, 1, h, w) as (N, 1, side, side), interpolated bilinearly."""
+    """Digits (N, 1, h, w) as (N, 1, side, side), interpolated bilinearly."""
     return functional.interpolate(digits, (side, side), mode="bilinear")
 
 
 def _free_place(taken: Tensor, generator: torch.Generator) -> tuple[slice, slice] | None:
-    """Return a square of random size in which nothing is taken yet; None after some attempts."""
+    """A square of random size in which nothing is taken yet; None after some attempts."""
     canvas = len(taken)
     for _ in range(ATTEMPTS):
         side = _integer(round(SIDES[0] * canvas), round(SIDES[1] * canvas), generator)

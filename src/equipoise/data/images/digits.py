@@ -42,7 +42,7 @@ class Digits(ImageDataModule):
         self._refuse_empty_splits()
 
     def read_split(self, name: SplitName) -> MemoryImages:
-        """Return one split."""
+        """One split."""
         digits = load_digits()
         self.class_names = [str(label) for label in digits.target_names]
         images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)

@@ -39,11 +39,11 @@ class EncodedFiles(Protocol):
     """Images that are still compressed, by row."""
 
     def encoded(self, row: int) -> bytes:
-        """Return the file contents of the image in a row."""
+        """The file contents of the image in a row."""
         ...
 
     def describe(self, row: int) -> str:
-        """Return where the image of a row lies, in the words of an error message."""
+        """Where the image of a row lies, in the words of an error message."""
         ...
 
 
@@ -73,14 +73,14 @@ def decode_rgb(source: EncodedFiles, row: int) -> Tensor:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Return the image as viewers and annotation tools show it."""
+    """The image as viewers and annotation tools show it."""
     image.load()  # a TIFF file turns itself when it is loaded
     transpose = UPRIGHT.get(orientation(image))
     return image if transpose is None else image.transpose(transpose)
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the orientation of the EXIF data, 1 if there is none or the data are damaged.
+    """The orientation of the EXIF data, 1 if there is none or the data are damaged.
 
     Photographs with damaged EXIF data are common (ImageNet has some), and viewers show them as
     they are stored.
@@ -92,7 +92,7 @@ def orientation(image: Image.Image) -> int:
 
 
 def image_size(file: Path) -> tuple[int, int]:
-    """Return width and height, as shown, from the header; raises UserError without one."""
+    """Width and height, as shown, from the header; raises UserError without one."""
     try:
         with Image.open(file) as image:
             # A TIFF file tells the size as shown; EXIF data behind a PNG's pixels are not read.
@@ -107,7 +107,7 @@ def image_size(file: Path) -> tuple[int, int]:
 
 
 def reason(error: BaseException) -> str:
-    """Return why a file could not be decoded, in one line and without Python's own words."""
+    """Why a file could not be decoded, in one line and without Python's own words."""
     if isinstance(error, UnidentifiedImageError):
         return "it is empty or no image"
     if isinstance(error, OSError) and error.strerror:

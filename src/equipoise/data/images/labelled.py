@@ -43,11 +43,11 @@ class ImageFolder:
         self.labels = torch.tensor([label_of[os.path.dirname(file)] for file in self.files])
 
     def encoded(self, row: int) -> bytes:
-        """Return the file contents of the image in a row."""
+        """The file contents of the image in a row."""
         return (self.folder / self.files[row]).read_bytes()
 
     def describe(self, row: int) -> str:
-        """Return the path of the image in a row."""
+        """The path of the image in a row."""
         return str(self.folder / self.files[row])
 
     def refuse_empty_classes(self) -> None:
@@ -62,7 +62,7 @@ class ImageFolder:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Return the sorted names of the class folders; raises UserError without the folder.
+    """The sorted names of the class folders; raises UserError without the folder.
 
     Folders that tools leave behind, hidden ones among them, are no classes.
     """
@@ -99,7 +99,7 @@ class ImageTable:
         self.named = isinstance(split.features[LABEL_COLUMN], datasets.ClassLabel)
 
     def encoded(self, row: int) -> bytes:
-        """Return the file contents of the image in a row."""
+        """The file contents of the image in a row."""
         image = self.rows[row][self.image_column]
         if image is None:
             raise ValueError("the cell is empty")
@@ -115,7 +115,7 @@ class ImageTable:
             refuse_other_classes(self.name, len(self.classes), classes)
 
     def describe(self, row: int) -> str:
-        """Return the row's number in its split."""
+        """The row's number in its split."""
         return f"in row {row} of {self.name}"
 
 

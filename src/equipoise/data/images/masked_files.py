@@ -49,15 +49,15 @@ class MaskedFiles:
     to_classes: ToClasses
 
     def __len__(self) -> int:
-        """Return the number of pairs."""
+        """The number of pairs."""
         return len(self.pairs)
 
     def encoded(self, row: int) -> bytes:
-        """Return the file contents of the image in a row."""
+        """The file contents of the image in a row."""
         return self.pairs[row].image.read_bytes()
 
     def describe(self, row: int) -> str:
-        """Return the path of the image in a row."""
+        """The path of the image in a row."""
         return str(self.pairs[row].image)
 
     def read(self, row: int) -> tuple[Tensor, Tensor]:
@@ -160,7 +160,7 @@ class MaskValues:
         return tuple(self.numbers) == BLACK_AND_WHITE
 
     def classes(self, folder: Path) -> int:
-        """Return one more than the largest class number.
+        """One more than the largest class number.
 
         Raises UserError where the numbers can hardly be those of classes, and says how to name
         them.
@@ -197,7 +197,7 @@ class MaskValues:
 
 
 def only_black_and_white(masks: Iterable[Path]) -> bool:
-    """Tell whether masks hold 0 and 255 alone; the first one with another number ends the walk."""
+    """Whether masks hold 0 and 255 alone; the first one with another number ends the walk."""
     values = MaskValues()
     for file in masks:
         values.add(file)
@@ -221,7 +221,7 @@ def check_mask_values(values: Sequence[int], mask_classes: int | None) -> None:
 
 
 def translate(ids: Tensor, values: Sequence[int], file: Path) -> Tensor:
-    """Return the class of each pixel, its place in `values`, and 255 where it does not count.
+    """The class of each pixel, its place in `values`, and 255 where it does not count.
 
     Raises UserError, which names the mask, for a number that is neither one of `values` nor 255.
     """

@@ -36,11 +36,11 @@ class MaskedImages:
     passes: int = 1
 
     def __len__(self) -> int:
-        """Return the number of samples of an epoch."""
+        """The number of samples of an epoch."""
         return self.passes * len(self.source)
 
     def __getitem__(self, index: BatchIndex) -> Batch:
-        """Return {"image", "mask" int64 (B, H, W), "index"} of the rows in `index`."""
+        """{"image", "mask" int64 (B, H, W), "index"} of the rows in `index`."""
         pairs = [self._read(row, index.epoch) for row in index.rows.tolist()]
         sizes = torch.tensor([mask.shape for _, mask in pairs])
         height, width = self._whole(sizes) if self.augmentation is None else sizes[0].tolist()

@@ -99,7 +99,7 @@ class SegmentationFolder(MaskedDataModule):
         return MaskedFiles(pairs, self.to_classes)
 
     def to_classes(self, ids: Tensor, file: Path) -> Tensor:
-        """Return the class of each pixel; raises UserError for a number that is no class."""
+        """The class of each pixel; raises UserError for a number that is no class."""
         if self.mask_values is not None:
             return translate(ids, self.mask_values, file)
         classes = IGNORED if self.mask_classes is None else self.mask_classes
@@ -144,7 +144,7 @@ class SegmentationFolder(MaskedDataModule):
 
 
 def find_pairs(root: Path, split: str | None) -> list[ImageAndMask]:
-    """Return the pairs of a split folder in the order of their names, or of `root` itself.
+    """The pairs of a split folder in the order of their names, or of `root` itself.
 
     A split lies in root/<split> or in root/images/<split> and root/masks/<split>; no pairs without
     such a folder. Raises UserError, which names the file, where a mask is missing or where two

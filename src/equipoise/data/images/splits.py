@@ -28,11 +28,11 @@ class MemoryImages:
     augmentation: CropAndFlip | None = None
 
     def __len__(self) -> int:
-        """Return the number of samples."""
+        """The number of samples."""
         return len(self.labels)
 
     def __getitem__(self, index: BatchIndex) -> Batch:
-        """Return the batch of the rows in `index`."""
+        """The batch of the rows in `index`."""
         images = self.images.index_select(0, index.rows)
         if self.augmentation is not None:
             images = self.augmentation(images, index)
@@ -74,11 +74,11 @@ class MemoryScenes:
     normalization: Normalization
 
     def __len__(self) -> int:
-        """Return the number of samples."""
+        """The number of samples."""
         return len(self.masks)
 
     def __getitem__(self, index: BatchIndex) -> Batch:
-        """Return {"image", "mask" int64 (B, H, W), "index"} of the rows in `index`."""
+        """{"image", "mask" int64 (B, H, W), "index"} of the rows in `index`."""
         return {
             "image": self.normalization(self.images.index_select(0, index.rows)),
             "mask": self.masks.index_select(0, index.rows).long(),
@@ -100,11 +100,11 @@ class DecodedImages:
     seed: int
 
     def __len__(self) -> int:
-        """Return the number of samples."""
+        """The number of samples."""
         return len(self.source.labels)
 
     def __getitem__(self, index: BatchIndex) -> Batch:
-        """Return the batch of the rows in `index`."""
+        """The batch of the rows in `index`."""
         images = torch.stack([self._image(row, index.epoch) for row in index.rows.tolist()])
         return {
             "image": self.normalization(images),

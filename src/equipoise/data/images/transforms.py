@@ -44,7 +44,7 @@ class ScaleCropAndFlip:
         self.seed = seed
 
     def __call__(self, image: Tensor, mask: Tensor, epoch: int, row: int) -> tuple[Tensor, Tensor]:
-        """Return the crops (3, height, width) and (height, width) of a uint8 image and its mask."""
+        """The crops (3, height, width) and (height, width) of a uint8 image and its mask."""
         drawn = self.draw(epoch, row)
         image, mask = resize(image, mask, drawn.scale)
         image, mask = pad(image, mask, self.height, self.width)
@@ -55,7 +55,7 @@ class ScaleCropAndFlip:
         return (image.flip(-1), mask.flip(-1)) if drawn.flip else (image, mask)
 
     def draw(self, epoch: int, row: int) -> Draw:
-        """Return the choices for a row in an epoch."""
+        """The choices for a row in an epoch."""
         generator = stream(self.seed, epoch, row, 3)
         scale, top, left, flip = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
         return Draw(self.least + STEP * int(scale * self.count), top, left, flip < 0.5)
@@ -95,7 +95,7 @@ class CropAndFlip:
         self._draws = torch.empty(0)
 
     def __call__(self, images: Tensor, index: BatchIndex) -> Tensor:
-        """Return new images (B, C, H, W) for the rows and the epoch of `index`."""
+        """New images (B, C, H, W) for the rows and the epoch of `index`."""
         top, left, flip = self.draws(index)
         height, width = images.shape[-2:]
         padded = functional.pad(images, [self.padding] * 4)
@@ -106,7 +106,7 @@ class CropAndFlip:
         return cropped
 
     def draws(self, index: BatchIndex) -> tuple[Tensor, Tensor, Tensor]:
-        """Return top, left (int64, 0 to 2 * padding) and flip (bool), each (B,)."""
+        """Top, left (int64, 0 to 2 * padding) and flip (bool), each (B,)."""
         if index.epoch != self._epoch:
             generator = stream(self.seed, index.epoch, 1)
             self._draws = torch.rand(self.samples, 3, generator=generator)
@@ -127,7 +127,7 @@ class Normalization:
         self.std = torch.tensor(std).view(-1, 1, 1) * white
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the normalised images."""
+        """The normalised images."""
         return images.float().sub_(self.mean).div_(self.std)
 
 
@@ -136,7 +136,7 @@ CIFAR10 = Normalization(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.20
 
 
 def training_transform(size: int) -> v2.Transform:
-    """Return a crop of random area and shape, resized to `size`, and a flip for half of them.
+    """A crop of random area and shape, resized to `size`, and a flip for half of them.
 
     The augmentation of Szegedy et al. 2015, section 6, with torchvision's default ranges.
     """
@@ -144,5 +144,5 @@ def training_transform(size: int) -> v2.Transform:
 
 
 def evaluation_transform(size: int) -> v2.Transform:
-    """Return the central `size` pixels after resizing the shorter side to 256/224 of it."""
+    """The central `size` pixels after resizing the shorter side to 256/224 of it."""
     return v2.Compose([v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size)])

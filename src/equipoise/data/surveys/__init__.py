@@ -1,1 +1,1 @@
-"""People whose values a survey asks for, and the queries about them."""
+"""People, their answers and the queries about them; start at `range_query`, the data module."""

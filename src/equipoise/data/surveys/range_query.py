@@ -107,14 +107,14 @@ class RangeQuery(LightningDataModule):
         self.groups = SurveyGroups(self.people.values, groups, rounds, self.batch_size)
 
     def train_dataloader(self) -> BatchLoader:
-        """Return the blocks of people, one round per epoch."""
+        """The blocks of people, one round per epoch."""
         if self.groups is None:
             raise RuntimeError("divide tells first who answers in which round")
         indices = BlockIndices(len(self.groups), shard_of(self))
         return BatchLoader(self.groups, indices, seed=self.seed, num_workers=0)
 
     def test_dataloader(self) -> BatchLoader:
-        """Return all queries in one batch, the same for every process."""
+        """All queries in one batch, the same for every process."""
         indices = OrderedIndices(len(self.workload), len(self.workload), Shard())
         return BatchLoader(self.workload, indices, seed=self.seed, num_workers=0)
 

@@ -33,7 +33,7 @@ class RangeWorkload:
         return len(self.ranges)
 
     def __getitem__(self, index: BatchIndex) -> Batch:
-        """Return the queries of the rows in `index`."""
+        """The queries of the rows in `index`."""
         parts = {"ranges": self.ranges, "truth": self.truth, "volume": self.volume}
         return {
             **{name: torch.from_numpy(part)[index.rows] for name, part in parts.items()},
@@ -104,11 +104,11 @@ class SurveyGroups:
         self.members: tuple[int, list[Tensor]] = (-1, [])
 
     def __len__(self) -> int:
-        """Return the number of blocks that the largest group needs; others end with empty ones."""
+        """The number of blocks that the largest group needs; others end with empty ones."""
         return self.blocks
 
     def __getitem__(self, index: BatchIndex) -> Batch:
-        """Return the block index.rows[0]: values (n, attributes), index (n,) of the people.
+        """The block index.rows[0]: values (n, attributes), index (n,) of the people.
 
         sizes (repeats,): how many of the n belong to each repetition, in their order; block: its
         number. A number beyond the last block gives an empty one.
@@ -149,10 +149,10 @@ class BlockIndices:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Return the number of blocks of a process."""
+        """The number of blocks of a process."""
         return -(-self.blocks // self.shard.world_size)
 
     def batches(self) -> tuple[Tensor, ...]:
-        """Return the number of each block."""
+        """The number of each block."""
         rank, processes = self.shard
         return tuple(torch.tensor([rank + processes * turn]) for turn in range(len(self)))

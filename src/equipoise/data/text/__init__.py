@@ -1,1 +1,1 @@
-"""Running text by words, characters or subwords, and generated sequences."""
+"""Text and generated sequences; start at `module`, then `python_docs`, the smallest dataset."""

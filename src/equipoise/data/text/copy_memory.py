@@ -36,11 +36,11 @@ class CopySequences:
     delay: int
 
     def __len__(self) -> int:
-        """Return the number of sequences."""
+        """The number of sequences."""
         return len(self.symbols)
 
     def __getitem__(self, index: BatchIndex) -> Batch:
-        """Return the sequences of the rows in `index`."""
+        """The sequences of the rows in `index`."""
         symbols = self.symbols[index.rows].long()
         blanks = torch.full((len(symbols), self.delay + REMEMBERED), BLANK)
         question = torch.full((len(symbols), REMEMBERED + 1), RECALL)
@@ -83,7 +83,7 @@ class CopyMemory(SequenceDataModule, SplitDataModule):
         return REMEMBERED * math.log(SYMBOLS) / (self.length + 2 * REMEMBERED)
 
     def inspect(self) -> dict[str, Any]:
-        """Return the size of the vocabulary: blank, eight symbols, and the sign to recall."""
+        """The size of the vocabulary: blank, eight symbols, and the sign to recall."""
         return {"vocabulary": VOCABULARY}
 
     def read_split(self, name: SplitName) -> CopySequences:
@@ -94,5 +94,5 @@ class CopyMemory(SequenceDataModule, SplitDataModule):
         return CopySequences(symbols.to(torch.uint8), self.length)
 
     def facts(self, name: SplitName) -> dict[str, Any]:
-        """Return what to know about a split beside the result on it."""
+        """What to know about a split beside the result on it."""
         return {"memoryless_loss": self.memoryless_loss}

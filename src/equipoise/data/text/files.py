@@ -27,7 +27,7 @@ Stamp = tuple[tuple[int, int], ...]
 
 
 def read_utf8(file: Path) -> str:
-    """Return the text of a file, with line ends as \\n and without a byte order mark.
+    """The text of a file, with line ends as \\n and without a byte order mark.
 
     Raises UserError when the file cannot be read, is empty, is not valid UTF-8 or holds zero bytes,
     as UTF-16 without a mark and files that are no text do.
@@ -60,7 +60,7 @@ def read_utf8(file: Path) -> str:
 
 
 def with_line_feeds(text: str) -> str:
-    """Return the text with \\n for the line ends of all systems: \\r\\n, \\r and \\n.
+    """The text with \\n for the line ends of all systems: \\r\\n, \\r and \\n.
 
     As when Python iterates over a file; form feeds and Unicode's separators end no line.
     """
@@ -68,7 +68,7 @@ def with_line_feeds(text: str) -> str:
 
 
 def published_files(folder: Path, layouts: Sequence[str]) -> SplitFiles:
-    """Return the files of train, validation and test in the first layout that the folder has.
+    """The files of train, validation and test in the first layout that the folder has.
 
     A layout is a name such as "wiki.{}.tokens". Raises UserError that names the file that is
     missing.
@@ -82,7 +82,7 @@ def published_files(folder: Path, layouts: Sequence[str]) -> SplitFiles:
 
 
 def split_file(folder: Path, layout: str, name: SplitName) -> Path | None:
-    """Return the file of a split under any of its usual names, in any case, or None.
+    """The file of a split under any of its usual names, in any case, or None.
 
     Raises UserError where there are several.
     """
@@ -115,7 +115,7 @@ def check_held_out(val_fraction: float, test_fraction: float) -> None:
 
 
 def stamp(files: Sequence[Path]) -> Stamp:
-    """Return what changes when one of the files does; raises UserError where one is gone."""
+    """What changes when one of the files does; raises UserError where one is gone."""
     try:
         states = [file.stat() for file in files]
     except OSError as error:

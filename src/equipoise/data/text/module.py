@@ -74,11 +74,11 @@ class TextSegments:
         self.segments = -(-self.stream_length // length)
 
     def __len__(self) -> int:
-        """Return the number of segments of all streams."""
+        """The number of segments of all streams."""
         return self.streams * self.segments
 
     def __getitem__(self, index: BatchIndex) -> Batch:
-        """Return the segments of the rows in `index`, which are at the same place of a stream."""
+        """The segments of the rows in `index`, which are at the same place of a stream."""
         stream, segment = index.rows // self.segments, int(index.rows[0]) % self.segments
         width = min(self.length, self.stream_length - segment * self.length)
         begin = stream * self.stream_length + segment * self.length
@@ -109,11 +109,11 @@ class SegmentIndices:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Return the number of batches."""
+        """The number of batches."""
         return self.segments
 
     def batches(self) -> tuple[Tensor, ...]:
-        """Return the rows of each batch."""
+        """The rows of each batch."""
         return tuple(self.streams * self.segments + place for place in range(self.segments))
 
 
@@ -191,23 +191,23 @@ class TextDataModule(SequenceDataModule, ABC):
         self.inspect()
 
     def train_dataloader(self) -> BatchLoader:
-        """Return the training segments in the order of the text."""
+        """The training segments in the order of the text."""
         return self._loader("train", self.batch_size, self.segment_length)
 
     def val_dataloader(self) -> BatchLoader:
-        """Return the validation segments in the order of the text."""
+        """The validation segments in the order of the text."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> BatchLoader:
-        """Return the test segments in the order of the text."""
+        """The test segments in the order of the text."""
         return self._evaluation_loader("test")
 
     def vocabulary_state(self) -> dict[str, Any]:
-        """Return the vocabulary as plain values, for the checkpoint."""
+        """The vocabulary as plain values, for the checkpoint."""
         return self.corpus.vocabulary.state()
 
     def facts(self, name: SplitName) -> dict[str, Any]:
-        """Return what to know about a split beside the result on it."""
+        """What to know about a split beside the result on it."""
         text = self.corpus.splits[name]
         return {
             "text": text.source,

@@ -61,7 +61,7 @@ class PennTreebankCharacters(TextDataModule):
 
 @lru_cache(maxsize=1)
 def characters_of_files(files: SplitFiles, _stamp: Stamp) -> Corpus:
-    """Return the corpus of three files of spaced characters; the latest one is kept."""
+    """The corpus of three files of spaced characters; the latest one is kept."""
     named = dict(zip(SPLITS, files, strict=True))
     texts = {name: joined(read_utf8(file)) for name, file in named.items()}
     vocabulary = Characters.of(texts["train"])
@@ -76,7 +76,7 @@ def joined(text: str) -> str:
 
 
 def _folder(path: str | None, task: str, prefix: str) -> Path:
-    """Return the folder of the files. Raises UserError where none was given or there is none."""
+    """The folder of the files. Raises UserError where none was given or there is none."""
     refusal = (
         f"task={task} needs the published files, which must not be shared: set task.path to "
         f"the folder with {prefix}.train.txt, {prefix}.valid.txt and {prefix}.test.txt."

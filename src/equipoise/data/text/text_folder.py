@@ -74,7 +74,7 @@ class TextFolder(TextDataModule):
 def folder_corpus(
     place: Path, _stamp: Stamp, unit: Unit, limit: int | None, held_out: tuple[float, float]
 ) -> Corpus:
-    """Return the corpus of a file or folder; the latest one is kept."""
+    """The corpus of a file or folder; the latest one is kept."""
     parts = read_parts(place, *held_out)
     if not parts["train"]:
         raise UserError(
@@ -86,7 +86,7 @@ def folder_corpus(
 
 
 def learn_vocabulary(text: str, unit: Unit, limit: int | None) -> Vocabulary:
-    """Return the vocabulary of a training text; `limit` is its size, of words at most."""
+    """The vocabulary of a training text; `limit` is its size, of words at most."""
     if unit == "subword":
         assert limit is not None
         return Subwords.of(text, limit)
@@ -94,7 +94,7 @@ def learn_vocabulary(text: str, unit: Unit, limit: int | None) -> Vocabulary:
 
 
 def read_parts(place: Path, val_fraction: float, test_fraction: float) -> dict[SplitName, str]:
-    """Return the text of each split."""
+    """The text of each split."""
     named = named_splits(place)
     if named["train"] is None:
         whole = "\n".join(read_utf8(file) for file in text_files(place))
@@ -107,7 +107,7 @@ def read_parts(place: Path, val_fraction: float, test_fraction: float) -> dict[S
 
 
 def named_splits(place: Path) -> dict[SplitName, Path | None]:
-    """Return the file of each split of a folder; none of them where `place` is a file.
+    """The file of each split of a folder; none of them where `place` is a file.
 
     Raises UserError where validation or test have a file and training has none: their texts would
     be trained on.
@@ -125,7 +125,7 @@ def named_splits(place: Path) -> dict[SplitName, Path | None]:
 
 
 def text_files(place: Path) -> Sequence[Path]:
-    """Return the file, or the *.txt files of the folder in the order of their names."""
+    """The file, or the *.txt files of the folder in the order of their names."""
     if place.is_file():
         return [place]
     files = [place / name for name in files_in(place, (".txt",))]
@@ -135,7 +135,7 @@ def text_files(place: Path) -> Sequence[Path]:
 
 
 def existing(path: str | None) -> Path:
-    """Return the file or folder. Raises UserError where none was given or there is none."""
+    """The file or folder. Raises UserError where none was given or there is none."""
     place = expanded(required_path(path, WITHOUT_PATH))
     if not place.exists():
         raise UserError(f"There is no file or folder {path}: set task.path to your text.")

@@ -43,19 +43,19 @@ class Vocabulary(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Return the number of different tokens."""
+        """The number of different tokens."""
         ...
 
     def encode(self, text: str) -> Encoded:
-        """Return the tokens of a text."""
+        """The tokens of a text."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of some tokens."""
+        """The text of some tokens."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Return plain values from which `vocabulary_from_state` makes it again."""
+        """Plain values from which `vocabulary_from_state` makes it again."""
         ...
 
 
@@ -87,21 +87,21 @@ class Words:
         return cls([END_OF_LINE, *kept, *([] if UNKNOWN in kept else [UNKNOWN])])
 
     def __len__(self) -> int:
-        """Return the number of different words."""
+        """The number of different words."""
         return len(self.symbols)
 
     def encode(self, text: str) -> Encoded:
-        """Return the words of the text and the ends of its lines."""
+        """The words of the text and the ends of its lines."""
         numbers = np.fromiter((self.number_of.get(word, -1) for word in words(text)), np.int32)
         return with_unknown(numbers, self.number_of[UNKNOWN])
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the words with spaces between them, each line on its own."""
+        """The words with spaces between them, each line on its own."""
         text = " ".join(self.symbols[token] for token in tokens)
         return re.sub(rf" ?{END_OF_LINE} ?", "\n", text)
 
     def state(self) -> dict[str, Any]:
-        """Return unit and symbols."""
+        """Unit and symbols."""
         return {"unit": self.unit, "symbols": self.symbols}
 
 
@@ -128,22 +128,22 @@ class Characters:
         return cls([*(chr(point) for point in points[order]), UNKNOWN])
 
     def __len__(self) -> int:
-        """Return the number of different characters."""
+        """The number of different characters."""
         return len(self.symbols)
 
     def encode(self, text: str) -> Encoded:
-        """Return the characters of the text."""
+        """The characters of the text."""
         points = code_points(text)
         known = points < len(self.number_of)
         numbers = np.where(known, self.number_of[np.where(known, points, 0)], -1)
         return with_unknown(numbers, len(self) - 1)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the characters in a row."""
+        """The characters in a row."""
         return "".join(self.symbols[token] for token in tokens)
 
     def state(self) -> dict[str, Any]:
-        """Return unit and symbols."""
+        """Unit and symbols."""
         return {"unit": self.unit, "symbols": self.symbols}
 
 
@@ -184,25 +184,25 @@ class Subwords:
         return cls(tokenizer.to_str())
 
     def __len__(self) -> int:
-        """Return the number of parts."""
+        """The number of parts."""
         return int(self.tokenizer.get_vocab_size())
 
     def encode(self, text: str) -> Encoded:
-        """Return the parts of the text; none is unknown."""
+        """The parts of the text; none is unknown."""
         tokens = self.tokenizer.encode(text, add_special_tokens=False).ids
         return Encoded(torch.tensor(tokens, dtype=torch.int32), 0)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text; bytes that are no whole character yet become U+FFFD."""
+        """The text; bytes that are no whole character yet become U+FFFD."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def state(self) -> dict[str, Any]:
-        """Return unit and tokenizer."""
+        """Unit and tokenizer."""
         return {"unit": self.unit, "tokenizer": self.tokenizer.to_str()}
 
 
 def package() -> ModuleType:
-    """Return the package `tokenizers`. Raises UserError where it is not installed."""
+    """The package `tokenizers`. Raises UserError where it is not installed."""
     try:
         return importlib.import_module("tokenizers")
     except ImportError as error:
@@ -213,7 +213,7 @@ def package() -> ModuleType:
 
 
 def vocabulary_from_state(state: Mapping[str, Any]) -> Vocabulary:
-    """Return the vocabulary whose `state()` this is. Raises ValueError for an unknown unit."""
+    """The vocabulary whose `state()` this is. Raises ValueError for an unknown unit."""
     if state["unit"] == "subword":
         return Subwords(state["tokenizer"])
     if state["unit"] == Words.unit:
@@ -236,7 +236,7 @@ class TextStream:
         self.shown = 0
 
     def add(self, token: int) -> str:
-        """Return the text that can be shown now and could not before."""
+        """The text that can be shown now and could not before."""
         if len(self.recent) >= WINDOW and self.shown == len(self._text()):
             self.recent = self.recent[-WINDOW // 2 :]
             self.shown = len(self._text())
@@ -269,7 +269,7 @@ def words(text: str) -> Iterable[str]:
 
 
 def code_points(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
-    """Return the Unicode code points of a text."""
+    """The Unicode code points of a text."""
     return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
 
 

@@ -60,13 +60,13 @@ class WikiText(TextDataModule):
 
 @lru_cache(maxsize=1)
 def words_of_files(files: SplitFiles, _stamp: Stamp) -> Corpus:
-    """Return the corpus of three files of words; the latest one is kept."""
+    """The corpus of three files of words; the latest one is kept."""
     return _corpus({name: read_utf8(file) for name, file in zip(SPLITS, files, strict=True)}, files)
 
 
 @lru_cache(maxsize=1)
 def hub_corpus(path: str, configuration: str | None) -> Corpus:
-    """Return the corpus of a dataset with one line of text per row; the latest one is kept."""
+    """The corpus of a dataset with one line of text per row; the latest one is kept."""
     tables = load_configuration(path, configuration) if configuration else open_splits(path)
     texts = {name: _text(tables, HUB_SPLITS[name], path) for name in SPLITS}
     places = tuple(Path(path) / HUB_SPLITS[name] for name in SPLITS)

@@ -30,7 +30,7 @@ UNLIMITED_WINDOW = 1000
 
 
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of our DEQTransformer, all but its equilibrium.
+    """The arguments of our DEQTransformer, all but its equilibrium.
 
     The configuration decides, and the weights where it is silent; weight norm and ties follow the
     weights alone. Raises DoesNotFit where the weights are no such model's, or ties that the
@@ -65,7 +65,7 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
 
 
 def solvers(config: Mapping[str, Any], *, of_2020: bool) -> tuple[SolverChoice, SolverChoice]:
-    """Return the forward and the backward solver; the defaults are those of the year's script."""
+    """The forward and the backward solver; the defaults are those of the year's script."""
     if of_2020:
         return solvers_of_2020(config, 30)
     published = PublishedConfiguration(config, NAME)
@@ -74,7 +74,7 @@ def solvers(config: Mapping[str, Any], *, of_2020: bool) -> tuple[SolverChoice, 
 
 
 def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
-    """Return group choices and settings for task, model, solver and gradient."""
+    """Group choices and settings for task, model, solver and gradient."""
     arguments = architecture(config, primary(state_dict))
     forward, backward = solvers(config, of_2020=is_of_2020(state_dict))
     return [

@@ -35,7 +35,7 @@ def from_reference(
     solver: Solver | None = None,
     gradient: GradientEstimator | None = None,
 ) -> DEQTransformer:
-    """Return the network with its weights, in float64 if they are and float32 otherwise.
+    """The network with its weights, in float64 if they are and float32 otherwise.
 
     Projections that the published code calls tied are one parameter here. Raises DoesNotFit, a
     ValueError, where configuration and weights do not fit each other.
@@ -50,7 +50,7 @@ def from_reference(
 
 @torch.no_grad()
 def reference_forward(model: DEQTransformer, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
-    """Return z_star, new_mem_z, new_mem_u, and of a target nll_token_order and loss.
+    """z_star, new_mem_z, new_mem_u, and of a target nll_token_order and loss.
 
     Takes data and target (T, B), the memory mem_z and mem_u (steps, B, channels) where there is
     one, and z_in (B, width, T) for attn_block_out and f_z_in, f applied once. Beside these there

@@ -45,7 +45,7 @@ def is_of_2020(checkpoint: Mapping[str, Any]) -> bool:
 
 
 def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return every weight once, by its name in the code of 2021.
+    """Every weight once, by its name in the code of 2021.
 
     The code of 2020 names projections without `.weight`, has the feed-forward as convolutions of
     width 1, frozen copies of f, and `deq.func.*` as second names of `func.*`.
@@ -54,7 +54,7 @@ def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def published_name(name: str) -> str:
-    """Return the name in the code of 2021 of our parameter or buffer `name`."""
+    """The name in the code of 2021 of our parameter or buffer `name`."""
     return by_rules(name, RULES)
 
 

@@ -55,7 +55,7 @@ class MDEQConfiguration(PublishedConfiguration):
 
 
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of our MDEQ, all but its equilibrium and the image's size.
+    """The arguments of our MDEQ, all but its equilibrium and the image's size.
 
     The weights decide where versions of the code differ without a key that says so: which head
     there is, which convolutions are normalised, and that the norms of 2020 are always affine.
@@ -128,12 +128,12 @@ def _any(weights: Mapping[str, Tensor], *parts: str) -> bool:
 
 
 def forward_solver(config: MDEQConfiguration) -> SolverChoice:
-    """Return the solver of f: F_SOLVER with the budget F_THRES, stopped by STOP_MODE."""
+    """The solver of f: F_SOLVER with the budget F_THRES, stopped by STOP_MODE."""
     return _choice(config, "F", config.get("DEQ.F_THRES", config.get("F_THRES", 30)))
 
 
 def backward_solver(config: MDEQConfiguration) -> SolverChoice:
-    """Return the solver of the adjoint system: B_SOLVER with the budget B_THRES.
+    """The solver of the adjoint system: B_SOLVER with the budget B_THRES.
 
     The code of 2020 takes the forward's threshold, whatever its B_THRES says.
     """
@@ -141,7 +141,7 @@ def backward_solver(config: MDEQConfiguration) -> SolverChoice:
 
 
 def phantom_steps(config: MDEQConfiguration) -> tuple[int, float] | None:
-    """Return steps and damping of the phantom gradient, where the configuration asks for it."""
+    """Steps and damping of the phantom gradient, where the configuration asks for it."""
     if "TRAIN.PG_STEPS" not in config:
         return None
     # The published script turns 0 into 5.
@@ -160,7 +160,7 @@ def _choice(
 
 
 def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
-    """Return group choices and settings for task, model, solver and gradient.
+    """Group choices and settings for task, model, solver and gradient.
 
     The task is the configuration's dataset, or follows from the head. Raises DoesNotFit if no task
     fits.

@@ -49,7 +49,7 @@ def from_reference(
     solver: Solver | None = None,
     gradient: GradientEstimator | None = None,
 ) -> MDEQ:
-    """Return the network with its weights, in float64 if they are and float32 otherwise.
+    """The network with its weights, in float64 if they are and float32 otherwise.
 
     Raises DoesNotFit, a ValueError, where configuration and weights do not fit each other.
     """
@@ -68,7 +68,7 @@ def from_reference(
 
 
 def published_gradient(published: MDEQConfiguration) -> GradientEstimator:
-    """Return the phantom gradient where the configuration has one, else the exact one."""
+    """The phantom gradient where the configuration has one, else the exact one."""
     phantom = phantom_steps(published)
     return Phantom(*phantom) if phantom else Exact(backward_solver(published).build())
 
@@ -80,7 +80,7 @@ def _unused(name: str, model: MDEQ) -> bool:
 
 @torch.no_grad()
 def reference_forward(model: MDEQ, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
-    """Return inj/0, zstar_tight/i and logits_tight for the images x (B, C, H, W).
+    """inj/0, zstar_tight/i and logits_tight for the images x (B, C, H, W).
 
     Where z/0, z/1, ... are given, f/i and head_of_z are f and the head applied once to them. A
     model of two heads answers with the classification's. All is computed in the widest dtype of the

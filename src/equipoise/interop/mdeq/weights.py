@@ -41,7 +41,7 @@ RULES = [
 
 
 def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return every weight once, by its name in the code of 2021.
+    """Every weight once, by its name in the code of 2021.
 
     Takes a state dict, or a checkpoint with the entry `state_dict`; drops the prefixes of wrappers
     (`module.`, `model.`), frozen copies and the loss's weights, and knows `full_stage.` and the
@@ -52,7 +52,7 @@ def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def published_name(name: str) -> str:
-    """Return the published name of our parameter or buffer `name`."""
+    """The published name of our parameter or buffer `name`."""
     name = re.sub(r"^stem\.layers\.(\d+)\.(conv|norm)", _stem_layer, name)
     return by_rules(name, RULES)
 

@@ -33,21 +33,21 @@ NORMALISED: dict[WeightNorm, tuple[str, ...]] = {
 def convolution(
     inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False
 ) -> nn.Conv2d:
-    """Return a convolution of odd kernel with padding (kernel - 1) / 2: stride 1 keeps the size."""
+    """A convolution of odd kernel with padding (kernel - 1) / 2: stride 1 keeps the size."""
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias=bias)
 
 
 def normalised_convolution(
     inputs: int, outputs: int, kernel: int, stride: int = 1
 ) -> NormalisedConv2d:
-    """Return a convolution without bias whose weight is normalised."""
+    """A convolution without bias whose weight is normalised."""
     return NormalisedConv2d(convolution(inputs, outputs, kernel, stride))
 
 
 def convolution_norm_relu(
     inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False
 ) -> nn.Sequential:
-    """Return convolution, batch normalisation and ReLU, named `conv`, `norm` and `relu`."""
+    """Convolution, batch normalisation and ReLU, named `conv`, `norm` and `relu`."""
     return nn.Sequential(
         OrderedDict(
             conv=convolution(inputs, outputs, kernel, stride, bias),
@@ -86,7 +86,7 @@ class ResidualBlock(nn.Module):
         self.norm3 = nn.GroupNorm(groups, channels, affine=affine)
 
     def forward(self, h: Tensor, injection: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Return the block's output (B, C, H, W); injection and mask may be absent."""
+        """The block's output (B, C, H, W); injection and mask may be absent."""
         o = functional.relu(self.norm1(self.conv1(h)))
         o = apply_mask(self.conv2(o), mask)
         if injection is not None:
@@ -119,7 +119,7 @@ class Branch(nn.Module):
     def forward(
         self, h: Tensor, injection: Tensor | None, masks: Iterator[Tensor | None]
     ) -> Tensor:
-        """Return the branch's output; each block takes the next of `masks`."""
+        """The branch's output; each block takes the next of `masks`."""
         for block in self.blocks:
             h = block(h, injection, next(masks))
             injection = None
@@ -136,7 +136,7 @@ def convolution_and_norm(
     weight_norm: bool,
     stride: int = 1,
 ) -> OrderedDict[str, nn.Module]:
-    """Return a convolution without bias and a group norm, named `conv` and `norm`."""
+    """A convolution without bias and a group norm, named `conv` and `norm`."""
     make = normalised_convolution if weight_norm else convolution
     return OrderedDict(
         conv=make(source, target, kernel, stride),
@@ -147,7 +147,7 @@ def convolution_and_norm(
 def upward_path(
     source: int, target: int, doublings: int, groups: int, affine: bool, weight_norm: bool
 ) -> nn.Sequential:
-    """Return the way to a higher resolution: 1x1 convolution, group norm, nearest upsampling.
+    """The way to a higher resolution: 1x1 convolution, group norm, nearest upsampling.
 
     `source` and `target` are channels; the size grows by 2^doublings.
     """
@@ -161,7 +161,7 @@ def upward_path(
 def downward_path(
     source: int, target: int, halvings: int, groups: int, affine: bool, weight_norm: bool
 ) -> nn.Sequential:
-    """Return the way to a lower resolution: one 3x3 convolution of stride 2 for each halving.
+    """The way to a lower resolution: one 3x3 convolution of stride 2 for each halving.
 
     Only the last changes the channels, and only the last has no ReLU behind its group norm.
     """
@@ -204,7 +204,7 @@ class Fusion(nn.Module):
         )
 
     def forward(self, branches: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the fused branches, each of the shape of its own branch."""
+        """The fused branches, each of the shape of its own branch."""
         return tuple(self._fuse(i, branches) for i in range(len(branches)))
 
     def _fuse(self, target: int, branches: tuple[Tensor, ...]) -> Tensor:
@@ -216,7 +216,7 @@ class Fusion(nn.Module):
 
 
 def post_fusion(channels: int, groups: int, affine: bool, weight_norm: bool) -> nn.Sequential:
-    """Return ReLU, 1x1 convolution and group norm, the last step of f in a branch.
+    """ReLU, 1x1 convolution and group norm, the last step of f in a branch.
 
     Its norm has half of the groups of all the others, as in the published code.
     """

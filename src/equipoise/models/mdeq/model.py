@@ -110,7 +110,7 @@ class MDEQ(nn.Module):
         return self.size.image_multiple
 
     def forward(self, image: Tensor, output: Output | None = None) -> Tensor:
-        """Return the logits (B, classes), or the mask's (B, mask_classes, H / stride, W / stride).
+        """The logits (B, classes), or the mask's (B, mask_classes, H / stride, W / stride).
 
         `output` chooses the head; a model of one head needs no choice. Raises ValueError as
         `readout` does, and where the branches cannot halve the image.
@@ -120,7 +120,7 @@ class MDEQ(nn.Module):
         return logits
 
     def state(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the equilibrium z*, one tensor (B, C_i, H / 2^i, W / 2^i) a branch."""
+        """The equilibrium z*, one tensor (B, C_i, H / 2^i, W / 2^i) a branch."""
         self.size.check_image(image.shape[-2], image.shape[-1])
         injection = self.stem(image)
         z0 = zero_state(injection, self.size.channels)
@@ -129,7 +129,7 @@ class MDEQ(nn.Module):
         return z
 
     def readout(self, z: tuple[Tensor, ...], output: Output | None = None) -> Tensor:
-        """Return what a head makes of the state `z`.
+        """What a head makes of the state `z`.
 
         Raises ValueError when `output` names no head, or none is named and there are two.
         """

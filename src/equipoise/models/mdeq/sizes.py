@@ -47,12 +47,12 @@ class Size:
 
     @property
     def stem_halvings(self) -> int:
-        """Return log2 of the stem's stride."""
+        """log2 of the stem's stride."""
         return self.stem_stride.bit_length() - 1
 
     @property
     def image_multiple(self) -> int:
-        """Return the number that divides the height and width of every image that fits."""
+        """The number that divides the height and width of every image that fits."""
         return self.stem_stride * self._branch_multiple
 
     @property

@@ -44,13 +44,13 @@ class Stem(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the injection into the branch of highest resolution."""
+        """The injection into the branch of highest resolution."""
         injection: Tensor = self.projection(self.layers(image))
         return injection
 
 
 def zero_state(injection: Tensor, channels: Sequence[int]) -> tuple[Tensor, ...]:
-    """Return zeros (B, C_i, H / 2^i, W / 2^i) for every branch i of an injection (B, C_0, H, W).
+    """Zeros (B, C_i, H / 2^i, W / 2^i) for every branch i of an injection (B, C_0, H, W).
 
     Under autocast the injection may be of half precision, where f still answers in float32, the
     state's dtype; otherwise the state has the injection's dtype.
@@ -90,7 +90,7 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return (B, 4 * width, H, W)."""
+        """(B, 4 * width, H, W)."""
         o = functional.relu(self.norm1(self.conv1(features)))
         o = functional.relu(self.norm2(self.conv2(o)))
         return functional.relu(self.norm3(self.conv3(o)) + self.shortcut(features))
@@ -124,7 +124,7 @@ class ClassificationHead(nn.Module):
         self.classifier = nn.Linear(final_channels, classes)
 
     def forward(self, z: tuple[Tensor, ...]) -> Tensor:
-        """Return the logits (B, classes)."""
+        """The logits (B, classes)."""
         y: Tensor = self.widen[0](z[0])
         for widen, down, state in zip(self.widen[1:], self.down, z[1:], strict=True):
             y = widen(state) + down(y)
@@ -149,7 +149,7 @@ class SegmentationHead(nn.Module):
         self.classifier = convolution(sum(channels), classes, kernel, bias=True)
 
     def forward(self, z: tuple[Tensor, ...]) -> Tensor:
-        """Return the logits (B, classes, H, W) at the resolution of the first branch."""
+        """The logits (B, classes, H, W) at the resolution of the first branch."""
         size = z[0].shape[-2:]
         enlarged = [
             functional.interpolate(state, size=size, mode="bilinear", align_corners=True)

@@ -141,7 +141,7 @@ class DEQTransformer(nn.Module):
         )
 
     def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
-        """Return the hidden states of a segment (B, T), and the memory for the next one.
+        """The hidden states of a segment (B, T), and the memory for the next one.
 
         memory: states (B, M, width) and injections (B, M, 3 width) of the steps before; None where
         there are none. Raises ValueError where tokens are no matrix of whole numbers.
@@ -152,7 +152,7 @@ class DEQTransformer(nn.Module):
         return SequenceOutput(hidden, self.next_memory(segment, z))
 
     def segment(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> Segment:
-        """Return the fixed-point problem of a segment; masks of dropout are drawn here."""
+        """The fixed-point problem of a segment; masks of dropout are drawn here."""
         check_tokens(tokens)
         embedded = self.embedding(tokens)
         batch, length, width = embedded.shape
@@ -169,21 +169,21 @@ class DEQTransformer(nn.Module):
         return Segment(f, z0, inputs, states, _joined(earlier, injection))
 
     def next_memory(self, segment: Segment, z: Tensor) -> tuple[Tensor, ...]:
-        """Return the latest states and injections, of no more than `memory_length` steps."""
+        """The latest states and injections, of no more than `memory_length` steps."""
         steps = self.memory_length
         states = latest_steps(_joined(segment.states, z), steps)
         return states, latest_steps(segment.injections, steps)
 
     def readout(self, z: Tensor) -> Tensor:
-        """Return the hidden states (B, T, width) of a state of the equilibrium layer: itself."""
+        """The hidden states (B, T, width) of a state of the equilibrium layer: itself."""
         return z
 
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return the negative log-likelihood (B, T) in nats of `targets`, 0 where they are -100."""
+        """The negative log-likelihood (B, T) in nats of `targets`, 0 where they are -100."""
         return self.softmax.token_losses(hidden, targets)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """Return the log-probabilities (..., vocabulary) of what follows."""
+        """The log-probabilities (..., vocabulary) of what follows."""
         return self.softmax.log_probabilities(hidden)
 
     def _masks(self, like: Tensor, reach: int) -> tuple[Tensor, ...]:

@@ -32,7 +32,7 @@ class Repetition(nn.Module):
         self.checkpointed = checkpointed
 
     def forward(self, f: Function, z0: State, *inputs: Any) -> State:
-        """Return the state of the last layer."""
+        """The state of the last layer."""
         state = z0
         for _ in range(self.layers):
             if self.checkpointed and torch.is_grad_enabled():
@@ -101,14 +101,14 @@ class Transformer(nn.Module):
         self.network.memory_length = steps
 
     def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
-        """Return the hidden states of a segment (B, T), and the memory for the next one."""
+        """The hidden states of a segment (B, T), and the memory for the next one."""
         output: SequenceOutput = self.network(tokens, memory)
         return output
 
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return the negative log-likelihood (B, T) in nats of `targets`, 0 where they are -100."""
+        """The negative log-likelihood (B, T) in nats of `targets`, 0 where they are -100."""
         return self.network.token_losses(hidden, targets)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """Return the log-probabilities (..., vocabulary) of what follows."""
+        """The log-probabilities (..., vocabulary) of what follows."""
         return self.network.log_probabilities(hidden)

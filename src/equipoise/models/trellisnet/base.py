@@ -106,11 +106,11 @@ class TrellisBase(nn.Module):
         )  # fmt: skip
 
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return the negative log-likelihood (B, T) in nats of `targets`, 0 where they are -100."""
+        """The negative log-likelihood (B, T) in nats of `targets`, 0 where they are -100."""
         return self.ends.softmax.token_losses(hidden, targets)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
-        """Return the log-probabilities (..., vocabulary) of what follows."""
+        """The log-probabilities (..., vocabulary) of what follows."""
         return self.ends.softmax.log_probabilities(hidden)
 
     def _hidden(self, z: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class TapWeight(ComputedWeight):
         self.length = nn.Parameter(row_norms(self.direction).detach()) if normalised else None
 
     def compute(self) -> Tensor:
-        """Return the weight; in training with a new mask."""
+        """The weight; in training with a new mask."""
         direction = self._dropped()
         if self.length is None:
             return direction
@@ -48,7 +48,7 @@ class TapWeight(ComputedWeight):
 def tap_linear(
     source: int, target: int, *, bias: bool, normalised: bool, drop: float
 ) -> ComputedLinear:
-    """Return a map (..., 2 source) -> (..., target) with PyTorch's first weights and no bias yet.
+    """A map (..., 2 source) -> (..., target) with PyTorch's first weights and no bias yet.
 
     At the published widths these are as large as the published draw from N(0, 0.01).
     """

@@ -73,7 +73,7 @@ class DEQTrellisNet(TrellisBase):
         self.equilibrium = equilibrium
 
     def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
-        """Return the hidden states of a segment (B, T), and the memory for the next one.
+        """The hidden states of a segment (B, T), and the memory for the next one.
 
         memory: the state (B, 1, 2 width) of the step before; None if there is none. Raises
         ValueError where tokens are no matrix of whole numbers.
@@ -84,7 +84,7 @@ class DEQTrellisNet(TrellisBase):
         return SequenceOutput(hidden, (z[:, -1:].detach(),))
 
     def segment(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> Segment:
-        """Return the fixed-point problem of a segment; masks of dropout are drawn here."""
+        """The fixed-point problem of a segment; masks of dropout are drawn here."""
         check_tokens(tokens)
         features = self.ends.embed(tokens)
         injection = self.cell.inject(features)
@@ -96,5 +96,5 @@ class DEQTrellisNet(TrellisBase):
         return Segment(f, z0, (injection, earlier, *self._masks(z0)))
 
     def readout(self, z: Tensor) -> Tensor:
-        """Return the hidden states (B, T, output width) of a state of the equilibrium layer."""
+        """The hidden states (B, T, output width) of a state of the equilibrium layer."""
         return self.ends.last_channels(self._hidden(z))

@@ -71,7 +71,7 @@ class TrellisNet(TrellisBase):
         self.auxiliary_weight = auxiliary_weight
 
     def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
-        """Return the hidden states of a segment (B, T), the next memory, and auxiliary states.
+        """The hidden states of a segment (B, T), the next memory, and auxiliary states.
 
         memory: the state (B, 1, 2 width) of the step before; None if there is none. Raises
         ValueError where tokens are no matrix of whole numbers.

@@ -1,1 +1,1 @@
-"""What runs at the collector: rounds that are opened, counted, closed and saved; simulations."""
+"""The collector's side; start at `aggregator`, which opens rounds and counts their reports."""

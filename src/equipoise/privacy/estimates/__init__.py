@@ -1,1 +1,1 @@
-"""From counts to answers: trees, grids and distributions that range queries are read from."""
+"""From counts to answers; start at `range_estimate`, the contract that every estimate meets."""
