@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,16 @@ def test_a_checkpoint_is_checked_against_its_own_task() -> None:
     composed = again("task.path=elsewhere", "task.val_fraction=0.3", of=stored(*SEGMENTATION))
     assert composed.choices["task"] == "segmentation_folder"
     assert composed.config.task.path == "elsewhere"
+
+
+@pytest.mark.parametrize("purpose", ["train", "evaluate"])
+def test_a_task_tells_which_of_its_settings_decide_the_split(purpose: Purpose) -> None:
+    run = stored()
+    assert value(again("task.batch_size=32", purpose=purpose), "task.batch_size") == 32
+    about = {**run.config["task"]["about"], "split": ["batch_size"]}
+    telling = replace(run, config={**run.config, "task": {**run.config["task"], "about": about}})
+    with pytest.raises(UserError, match="draws another split"):
+        again("task.batch_size=32", of=telling, purpose=purpose)
 
 
 @pytest.mark.parametrize("purpose", ["train", "evaluate"])

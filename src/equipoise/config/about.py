@@ -32,7 +32,7 @@ OBLIGATORY: dict[str, dict[str, Any]] = {
 OPTIONAL: dict[str, dict[str, Any]] = {
     "task": {
         "settings": list[str], "data": list[str], "counts": dict[str, list[str]],
-        "from_hub": bool, "without_path": str, "limits": LIMITS,
+        "split": list[str], "from_hub": bool, "without_path": str, "limits": LIMITS,
     },
     "model": {
         "data": list[str], "equilibrium": bool, "weights": bool,

@@ -51,7 +51,7 @@ OF_TRAINING = frozenset(
     )
 )  # fmt: skip
 SPLIT = ("seed", "val_fraction", "test_fraction", "objective.seed")
-"""Settings of a task that say which samples are trained on, and which are held out."""
+"""Settings of a task that say which samples are trained on; others it tells as its `split`."""
 
 
 def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Composition:
@@ -127,7 +127,8 @@ def _check_value_can_change(
     other_task = any(o.key_or_group == "task" for o in words.groups)
     other_path = words.value("task.path") not in (None, stored.config["task"].get("path"))
     other_data = other_task or other_path
-    if key == setting or setting not in SPLIT or other_data or of_task is None:
+    split = (*SPLIT, *about(stored.config["task"], "split", ()))
+    if key == setting or setting not in split or other_data or of_task is None:
         return
     if override.is_delete() or value != of_task:
         consequence = "tested" if purpose == "evaluate" else "tested in the end"
