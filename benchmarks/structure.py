@@ -94,7 +94,8 @@ def figures(package: Path) -> dict[str, float]:
     lines = [len(path.read_text().splitlines()) for path in package.rglob("*.py")]
     lengths = function_lengths(package)
     graph = imports(package)
-    single = [name for name, readers in importers(graph).items() if len(readers) == 1]
+    single = {name: min(readers) for name, readers in importers(graph).items() if len(readers) == 1}
+    lonely = [name for name, reader in single.items() if not name.startswith(f"{reader}.")]
     loose = [
         path.name
         for path in package.glob("*.py")
@@ -111,6 +112,7 @@ def figures(package: Path) -> dict[str, float]:
         "function lines, p90": percentile(lengths, 0.9),
         "function lines, max": max(lengths),
         "modules with a single importer, %": round(100 * len(single) / len(graph), 1),
+        "the same without their own facade, %": round(100 * len(lonely) / len(graph), 1),
         "loose files at the top": len(loose),
         "circles of imports": len(circles(graph)),
     }
