@@ -12,6 +12,10 @@ from torch import Tensor
 from equipoise.callbacks.lightning_overhead import Observer
 
 KEY = "training_position"
+
+
+STARTS_AFRESH = ("amsgrad",)
+"""Settings without which an optimiser has not kept what it needs with them."""
 Counts = dict[str, int]
 
 
@@ -179,10 +183,6 @@ def _restore_gradients(module: LightningModule, gradients: dict[str, Tensor]) ->
     parameters = dict(module.named_parameters())
     for name in gradients.keys() & parameters.keys():
         parameters[name].grad = gradients[name].to(parameters[name].device)
-
-
-STARTS_AFRESH = ("amsgrad",)
-"""Settings without which an optimiser has not kept what it needs with them."""
 
 
 class ResumedOptimizer(Observer):
