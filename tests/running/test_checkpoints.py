@@ -140,7 +140,7 @@ class OneLayer(LightningModule):
 def test_weights_of_another_size_are_refused_by_name_and_shapes() -> None:
     with pytest.raises(
         UserError, match=r"layer\.weight \(\[5, 2\] there, \[3, 2\] here\)"
-    ) as refusal:
+    ) as error:
         load_weights(OneLayer(), OneLayer(width=5).state_dict())
     assert "\n" not in str(error.value)
 
