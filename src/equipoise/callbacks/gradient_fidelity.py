@@ -190,7 +190,7 @@ def preserved(module: nn.Module, device: torch.device) -> Iterator[None]:
 
     Kept are which objects the attributes hold, the entries of dictionaries and lists among them
     (buffers, submodules and hooks included), and the values of buffers and of tensors that are
-    attributes. Parameters are not: whoever measures does not change them.
+    attributes. Parameters are not: a measurement does not change them.
     """
     held = [value for part in module.modules() for value in (vars(part), *vars(part).values())]
     entries = [(value, value.copy()) for value in held if isinstance(value, dict | list)]
@@ -208,7 +208,7 @@ def preserved(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _writable_tensors(entries: list[tuple[Container, Container]]) -> list[Tensor]:
-    """Every tensor that is an entry and that somebody can write into, once; no parameters."""
+    """Every tensor that is an entry and that can be written into, once; no parameters."""
     inside = (v for _, kept in entries for v in (kept.values() if isinstance(kept, dict) else kept))
     tensors = (v for v in inside if isinstance(v, Tensor) and not isinstance(v, nn.Parameter))
     return list({id(tensor): tensor for tensor in tensors if _writable(tensor)}.values())

@@ -55,10 +55,10 @@ class TrainingPosition(Observer):
 
     Left to itself, Lightning restores the position of a loader only where nobody has asked for the
     length of the run before, and takes an epoch that was cut short for a whole one. So the
-    counters of its loops are written into a checkpoint in the one form that it reads rightly in any
-    case, and the loaders are sent to their place when everything has been built. A validation that
-    was due and had not run comes first; the gradients of an accumulation that was under way (of
-    one process) and the metrics of the last validation are kept. A task whose
+    counters of its loops are written into a checkpoint in the one form that it always reads
+    correctly, and the loaders are sent to their place when everything has been built. A validation
+    that was due and had not run comes first; the gradients of an accumulation that was under way
+    (of one process) and the metrics of the last validation are kept. A task whose
     `resumes_within_epoch` is False goes back to the beginning of its epoch.
     """
 

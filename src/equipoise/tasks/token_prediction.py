@@ -232,7 +232,7 @@ class TokenPrediction(Objective):
             raise UserError(
                 f"the checkpoint was trained with another vocabulary ({_described(loaded)}) than "
                 f"that of this text ({_described(present)}): give the text that it was trained on, "
-                "or train anew"
+                "or train again"
             )
 
     def _evaluate(self, stage: str, batch: dict[str, Tensor]) -> None:

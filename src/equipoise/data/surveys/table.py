@@ -180,7 +180,7 @@ def _is_number(entry: object) -> bool:
 
 
 def _shown(entry: object) -> str:
-    """On one line, and not longer than a sentence bears."""
+    """On one line, and short enough for a sentence."""
     text = " ".join(str(entry).split())
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
