@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,10 +32,17 @@ EXAMPLE = re.compile(
 TRAIN_AND_TEST = """
 import sys, pytest
 from equipoise.commands import train
-choices = ["task=bars", "model=perceptron", "solver=heavy_ball", "gradient=rayleigh"]
+choices = ["model=perceptron", "solver=heavy_ball", "gradient=rayleigh"]
 assert train.main([*choices, "debug=smoke", "run_dir=run"]) == 0
 sys.exit(pytest.main(["-p", "no:cacheprovider", "tests"]))
 """
+CHECKS_OF_CONF = ("test_limits.py", "test_signatures.py")
+PLACES_OF_A_TASK = re.compile(
+    r"(src/equipoise/(models|data|tasks)/\S+\.py|conf/(model|task|recipe)/\w+\.yaml"
+    r"|(docs|tests)/\S+)"
+)
+KIND = "locator on spots"
+BEST = "ckpt_path=run/checkpoints/best.ckpt"
 PLACEHOLDERS = {"<run>": "runs/run", "<task>": "digits", "<folder>": "tests/conf"}
 
 
@@ -63,8 +73,8 @@ def commands() -> list[tuple[str, str]]:
     return list(dict.fromkeys(found))
 
 
-def examples() -> list[Example]:
-    return [Example(*found) for page in PAGES for found in EXAMPLE.findall(page.read_text())]
+def examples(pages: Sequence[Path] = PAGES) -> list[Example]:
+    return [Example(*found) for page in pages for found in EXAMPLE.findall(page.read_text())]
 
 
 def write(example: Example, folder: Path) -> None:
@@ -130,26 +140,122 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     succeed([str(script)], tmp_path, ROOT)
 
 
-@pytest.mark.end_to_end
-def test_the_worked_examples_train_together_and_pass_their_own_tests(tmp_path: Path) -> None:
-    for folder in ("src", "conf"):
+@pytest.fixture(scope="module")
+def with_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository in which all worked examples have been carried out."""
+    folder = tmp_path_factory.mktemp("with_examples")
+    for part in ("src", "conf"):
         ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+        shutil.copytree(ROOT / part, folder / part, ignore=ignored)
+    for file in ("pyproject.toml", "train.py", "evaluate.py"):
+        shutil.copy(ROOT / file, folder)
     for example in examples():
-        write(example, tmp_path)
-    script = tmp_path / "both.py"
+        write(example, folder)
+    return folder
+
+
+@pytest.mark.end_to_end
+def test_the_worked_examples_train_together_and_pass_their_own_tests(with_examples: Path) -> None:
+    for name in CHECKS_OF_CONF:  # they judge every file of conf/, those of the examples too
+        shutil.copy(ROOT / "tests" / "config" / name, with_examples / "tests")
+    script = with_examples / "together.py"
     script.write_text(TRAIN_AND_TEST)
-    said = succeed([str(script)], tmp_path, tmp_path)
-    assert "perceptron on bars" in said
-    assert (tmp_path / "run" / "metrics.json").is_file()
+    said = succeed([str(script)], with_examples, with_examples)
+    assert "perceptron on digits" in said
+    assert (with_examples / "run" / "metrics.json").is_file()
 
 
-def succeed(arguments: list[str], directory: Path, sources: Path) -> str:
-    """Run Python in `directory` with the package of `sources`; what it printed."""
-    environment = {**os.environ, "PYTHONPATH": str(sources / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=directory, env=environment, capture_output=True, text=True
-    )
+def test_a_kind_of_task_lies_in_its_model_data_task_conf_docs_and_test_files() -> None:
+    of_task = examples([ROOT / "docs" / "add_a_task.md"])
+    assert {"models", "data", "tasks"} <= {part for e in of_task for part in Path(e.path).parts}
+    assert not [e.path for e in of_task if not PLACES_OF_A_TASK.fullmatch(e.path)]
+    facades = {e.path for e in of_task if e.action == "Add to"}
+    assert all(path.endswith("/__init__.py") for path in facades)
+    new = [e for e in of_task if e.action == "New file"]
+    assert not [e.path for e in new if (ROOT / e.path).exists()]
+
+
+class Trained(NamedTuple):
+    """Where the new kind of task was trained, into `run`, and what that has printed."""
+
+    folder: Path
+    said: str
+
+
+@pytest.fixture(scope="module")
+def trained(with_examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("kind")
+    words = ["train.py", "task=spots", "debug=smoke", "run_dir=run"]
+    return Trained(folder, succeed([str(with_examples / words[0]), *words[1:]], folder))
+
+
+@pytest.mark.end_to_end
+def test_a_run_shows_what_a_new_kind_of_task_offers(trained: Trained) -> None:
+    shows_what_the_task_offers(trained.folder / "run", trained.said)
+    assert re.search(r"^epoch 1/1  .*  val distance \S+  worst \S+  ", trained.said, re.MULTILINE)
+    metrics = json.loads((trained.folder / "run" / "metrics.json").read_text())
+    assert set(metrics["val"]) == {"loss", "distance"}
+    assert metrics["solver_stats"] is None
+
+
+@pytest.mark.end_to_end
+def test_an_evaluation_shows_it_too(with_examples: Path, trained: Trained) -> None:
+    words = [BEST, "run_dir=tested", "task.radius=2.5"]
+    said = succeed([str(with_examples / "evaluate.py"), *words], trained.folder)
+    shows_what_the_task_offers(trained.folder / "tested", said)
+
+
+def shows_what_the_task_offers(run: Path, said: str) -> None:
+    """Its metrics, its summary and its picture: in metrics.json, on the page, on the screen."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics["test"]) == {"loss", "distance"}
+    assert 0 <= metrics["details"]["hits"] <= 1
+    assert set(metrics["details"]["distance_quartiles"]) == {"25 %", "50 %", "75 %"}
+    drawn = (run / "report" / "positions.png").read_bytes()
+    page = (run / "report" / "index.html").read_text()
+    assert base64.b64encode(drawn).decode() in page
+    for words in ("True and predicted positions", "Distance quartiles", "<td>distance</td>"):
+        assert words in page
+    assert KIND in said
+    for row in ("test distance", "test loss", "hits"):
+        assert re.search(rf"^│ {row} +│ \S+ +│$", said, re.MULTILINE)
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize(
+    ("script", "words", "sentence"),
+    [
+        ("evaluate.py", [BEST, "task.radios=3"], "did you mean task.radius?"),
+        ("evaluate.py", [BEST, "task.objective.tolerence=1"], "mean task.objective.tolerance?"),
+        ("evaluate.py", [BEST, "task.radius=40"], "must be at least 1 and at most 16"),
+        ("evaluate.py", [BEST, "model=resnet"], "is of model=locator, and its weights fit only"),
+        ("train.py", ["task=spots", "model=resnet"], "models for this task: locator;"),
+        ("train.py", ["model=locator", "task=digits"], "tasks for this model: spots"),
+    ],
+)
+def test_what_does_not_fit_a_new_kind_of_task_is_refused_in_a_sentence(
+    script: str, words: list[str], sentence: str, with_examples: Path, trained: Trained
+) -> None:
+    done = python([str(with_examples / script), *words], trained.folder, with_examples)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert sentence in line
+
+
+def succeed(arguments: list[str], directory: Path, sources: Path | None = None) -> str:
+    """Run Python in `directory`; what it printed. sources: by default those beside the script."""
+    done = python(arguments, directory, sources or Path(arguments[0]).parent)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def python(
+    arguments: list[str], directory: Path, sources: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run Python in `directory` with the package of `sources`."""
+    environment = {**os.environ, "PYTHONPATH": str(sources / "src"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip

@@ -5,6 +5,7 @@
       wants: logits                    # and the output that it needs, one that a model gives
       settings: [classes]              # keys of the task that only other groups read
       data: [classes, image_channels]  # keys on which model, objective and task have to agree
+      limits: { radius: [1, null] }    # of numbers that the table of `limits` does not know
 
 A model tells what it `takes` and `gives`, an estimator the `solvers` that serve it, and so on: the
 checks ask here, and know no kind of task or model themselves.
@@ -23,6 +24,7 @@ from equipoise.config.annotations import accepts, described
 from equipoise.errors import UserError, nearest
 
 OF_EVERY_TASK = ("objective", "monitor", "monitor_mode")
+LIMITS = dict[str, tuple[float | None, float | None]]
 OBLIGATORY: dict[str, dict[str, Any]] = {
     "task": {"gives": str, "wants": str},
     "model": {"takes": str, "gives": list[str]},
@@ -30,14 +32,15 @@ OBLIGATORY: dict[str, dict[str, Any]] = {
 OPTIONAL: dict[str, dict[str, Any]] = {
     "task": {
         "settings": list[str], "data": list[str], "counts": dict[str, list[str]],
-        "from_hub": bool, "without_path": str,
+        "from_hub": bool, "without_path": str, "limits": LIMITS,
     },
     "model": {
         "data": list[str], "equilibrium": bool, "weights": bool,
-        "least": dict[str, int], "most": dict[str, int],
+        "least": dict[str, int], "most": dict[str, int], "limits": LIMITS,
     },
-    "gradient": {"solvers": list[str]},
-    "regularizer": {"gradients": list[str]},
+    "solver": {"limits": LIMITS},
+    "gradient": {"solvers": list[str], "limits": LIMITS},
+    "regularizer": {"gradients": list[str], "limits": LIMITS},
 }  # fmt: skip
 
 

@@ -1,8 +1,9 @@
-"""Between which numbers each setting lies: the one table, for classes of ours and of others.
+"""Between which numbers each setting lies: the table, for classes of ours and of others.
 
 A signature says that a setting is a number; here stands which ones can be meant. The greatest are
 generous, but what lies above them could not be computed or kept by any machine. The table is by the
-setting's name, or by `<class>.<name>` where a class means something of its own by it.
+setting's name, or by `<class>.<name>` where a class means something of its own by it. The file of a
+choice may tell the limits of its own numbers under `about:` instead, and then those hold.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Every value of a composed configuration against its type and its limits, without torch.
 
-Types come from the annotations of the class behind `_target_`, limits from the table of `limits`.
+Types come from the annotations of the class behind `_target_`, limits from the table of `limits` or
+from what the file of a choice tells under `about:`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from equipoise.config.about import shared_data
+from equipoise.config.about import about, shared_data
 from equipoise.config.annotations import accepts, described, literals, parameters
 from equipoise.config.hydra import first_line
 from equipoise.config.limits import SEED, Limit, limit_of
@@ -49,7 +50,8 @@ def check_values(config: DictConfig, typed_keys: Collection[str] = ()) -> None:
             borrowed = place != f"{key}.{name}"
             if name in types and not (borrowed and _is_judged_there(place, value, resolved)):
                 check_type(place, value, types[name])
-            check_limit(place, value, limit_of(target, name))
+            limit = _told_limit(place, resolved) or _told_limit(f"{key}.{name}", resolved)
+            check_limit(place, value, limit or limit_of(target, name))
     for name, hint in WATCHED.items():
         check_type(f"task.{name}", resolved["task"][name], hint)
     if not resolved["task"]["monitor"].startswith("val/"):
@@ -88,6 +90,17 @@ def _is_judged_there(key: str, value: Any, config: Mapping[str, Any]) -> bool:
     node = config.get(group)
     arguments = parameters(str(node["_target_"])) if isinstance(node, Mapping) and name else {}
     return value is None or name in arguments
+
+
+def _told_limit(key: str, config: Mapping[str, Any]) -> Limit | None:
+    """What the file of the choice that a setting belongs to tells about its limits, if anything."""
+    node = config.get(key.partition(".")[0])
+    told = about(node, "limits", {}) if isinstance(node, Mapping) else {}
+    ends = told.get(key.rpartition(".")[2])
+    if ends is None:
+        return None
+    least, most = ends
+    return Limit(-math.inf if least is None else least, math.inf if most is None else most)
 
 
 def _interpolated(config: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -107,12 +107,14 @@ def interruption(run: Run, results: Results) -> str:
     """The sentence of a run that was stopped at once, with a checkpoint only where there is one."""
     saved = next((c.last_checkpoint for c in run.callbacks if isinstance(c, Saving)), None)
     if "ended_by" in results.details:
-        where = f"Interrupted in the test, after all {results.steps} steps of the training"
+        where = f"Interrupted during the test, after all {results.steps} training steps"
         advice = "test it with evaluate.py ckpt_path="
     else:
         where = f"Interrupted immediately, after step {results.steps}"
         advice = "continue from the last saved checkpoint with ckpt_path="
-    return f"{where}; {advice}{saved}" if saved and saved.is_file() else f"{where}; none was saved"
+    return (
+        f"{where}; {advice}{saved}" if saved and saved.is_file() else f"{where}; nothing was saved"
+    )
 
 
 def test(run: Run, results: Results) -> None:
