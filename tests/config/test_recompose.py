@@ -43,7 +43,7 @@ def value(composition: Composition, key: str) -> Any:
 
 
 @pytest.mark.parametrize("purpose", ["train", "evaluate"])
-def test_nothing_typed_changes_nothing_but_the_checkpoint_to_go_on_from(purpose: Purpose) -> None:
+def test_without_overrides_only_the_checkpoint_to_resume_from_changes(purpose: Purpose) -> None:
     run = stored("solver.max_steps=7", "solver.tol=0", PHASES)
     composed = again(of=run, purpose=purpose)
     changed = {"ckpt_path": "run/checkpoints/last.ckpt"}

@@ -1,4 +1,4 @@
-"""Checkpoint files are whole or not there, and whatever goes wrong is said."""
+"""Checkpoint files are whole or absent, and weights of another network are refused by name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
+from torch import nn
 
 from equipoise.config.stored import read_content
 from equipoise.errors import UserError
-from equipoise.running.checkpoints import CheckpointFile, CheckpointNotSaved
+from equipoise.running.checkpoints import CheckpointFile, CheckpointNotSaved, load_weights
 
 CONTENT = {"state_dict": {"w": torch.arange(40.0)}, "epoch": 3}
 
@@ -125,3 +127,36 @@ def test_a_killed_process_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
             process.send_signal(signal.SIGKILL)
         content = read_content(path)
         assert (content["state_dict"]["w"] == content["epoch"]).all()
+
+
+class OneLayer(LightningModule):
+    """A network of one layer."""
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, width)
+
+
+def test_weights_of_another_size_are_refused_by_name_and_shapes() -> None:
+    with pytest.raises(
+        UserError, match=r"layer\.weight \(\[5, 2\] there, \[3, 2\] here\)"
+    ) as error:
+        load_weights(OneLayer(), OneLayer(width=5).state_dict())
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["layer.weight", "other.weight"])
+def test_missing_and_further_weights_are_refused_by_name(name: str) -> None:
+    state = OneLayer().state_dict()
+    if name in state:
+        del state[name]
+    else:
+        state[name] = torch.zeros(3)
+    with pytest.raises(UserError, match=f"another network, which differs at {name}"):
+        load_weights(OneLayer(), state)
+
+
+def test_counters_of_random_numbers_may_differ_and_weights_arrive() -> None:
+    source, target = OneLayer(), OneLayer()
+    load_weights(target, {**source.state_dict(), "layer._extra_state": torch.tensor(3)})
+    torch.testing.assert_close(target.layer.weight, source.layer.weight)

@@ -18,7 +18,7 @@ from equipoise.errors import UserError
 from equipoise.running.build import instantiate
 from equipoise.tasks import Segmentation
 from equipoise.tasks.mask_loss import IGNORED, HardPixelCrossEntropy, MaskCrossEntropy
-from equipoise.tasks.segmentation import named_classes, pixel_accuracy, upsample
+from equipoise.tasks.segmentation import MaskObjective, pixel_accuracy, upsample
 
 
 def as_scenes(batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -147,5 +147,5 @@ def test_classes_have_the_names_that_the_data_tells() -> None:
     config = plain(compose(["task=digit_scenes", "task.train_scenes=8"]).config, resolve=True)
     data = instantiate("task", config["task"])
     data.setup("test")
-    names = named_classes(SimpleNamespace(trainer=SimpleNamespace(datamodule=data)))
+    names = MaskObjective.class_names(SimpleNamespace(trainer=SimpleNamespace(datamodule=data)))
     assert names[:2] == ["background", "digit 0"]

@@ -1,4 +1,4 @@
-"""What happens around the training loop: curves, schedules, guards, progress, the report."""
+"""What happens around the training loop; start at `curve_rows`, on which most of them stand."""
 
 from equipoise.callbacks.checkpointing import BestCheckpoint, RunCheckpoint
 from equipoise.callbacks.convergence_monitor import ConvergenceMonitor

@@ -21,6 +21,8 @@ from equipoise.callbacks.gradient_schedule import GradientSchedule
 from equipoise.callbacks.lightning_overhead import Observer, every_callback
 from equipoise.equilibrium.layer import equilibrium_layers
 
+KEY = "gradient_estimators"
+
 
 class RunCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which forgets the best score where the folder has another name.
@@ -155,9 +157,6 @@ class RandomState(Observer):
         elif len(self.loaded["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([state.cpu() for state in self.loaded["cuda"]])
         self.loaded = None
-
-
-KEY = "gradient_estimators"
 
 
 @runtime_checkable

@@ -14,6 +14,9 @@ from equipoise.callbacks.statistics import Accumulator, SolveStatistics, number
 from equipoise.equilibrium import Equilibrium, SolveReport
 from equipoise.equilibrium.layer import equilibrium_layers
 
+ENOUGH = 0.5
+"""The share of converged test samples below which a warning says so."""
+
 
 class LayerStatistics(Accumulator):
     """Forward and backward statistics of one layer, or of several merged."""
@@ -36,9 +39,6 @@ class LayerStatistics(Accumulator):
 
 Statistics = dict[str, LayerStatistics]
 """Layer name to its statistics."""
-
-ENOUGH = 0.5
-"""The share of converged test samples below which a warning says so."""
 
 
 class ConvergenceMonitor(CurveSource):
@@ -76,7 +76,7 @@ class ConvergenceMonitor(CurveSource):
             "row_step": self.row_step,
         }
 
-    def go_on_from(self, state: dict[str, Any]) -> None:
+    def resume_from(self, state: dict[str, Any]) -> None:
         """Continue with the statistics of a checkpoint."""
         self.since_row, self.epoch = _statistics(state["since_row"]), _statistics(state["epoch"])
         if state["train"]:

@@ -19,6 +19,9 @@ from torch import Tensor
 
 from equipoise.callbacks.lightning_overhead import Observer, every_callback
 from equipoise.callbacks.resumption import position
+from equipoise.callbacks.statistics import FiniteMean
+
+KEY = "curve"
 
 Row = dict[str, Tensor | float | str]
 """Column name to value; tensors hold one element and are still on their device."""
@@ -52,14 +55,14 @@ class CurveSource(Observer, ABC):
         """What the next row and the epoch hold so far, for a checkpoint."""
         return {}
 
-    def go_on_from(self, state: dict[str, Any]) -> None:
+    def resume_from(self, state: dict[str, Any]) -> None:
         """Continue with what a checkpoint has kept of `summed_up`."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting at the step at which this run starts, with what its checkpoint holds."""
         self.row_step = trainer.global_step
         if self.loaded:
-            self.go_on_from(self.loaded)
+            self.resume_from(self.loaded)
         self.loaded = None
 
     def on_train_batch_end(
@@ -94,6 +97,38 @@ class CurveSource(Observer, ABC):
         if interval <= 0 or step % interval or step == self.row_step:
             return False
         return 2 * min(step - self.row_step, _steps_left(trainer, batch_idx)) >= interval
+
+
+class MeanColumns(CurveSource):
+    """A source whose columns `<prefix>/<name>` are means: since the last row, and of the epoch.
+
+    `latest` holds the means of the last epoch that had any values.
+    """
+
+    prefix: str
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start without any values."""
+        self.since_row: dict[str, FiniteMean] = {}
+        self.epoch: dict[str, FiniteMean] = {}
+        self.latest: dict[str, float] = {}
+
+    def row(self, trainer: Trainer) -> Row:
+        """The means since the last row."""
+        row: Row = {f"{self.prefix}/{name}": mean.mean() for name, mean in self.since_row.items()}
+        for name, mean in self.since_row.items():
+            self.epoch.setdefault(name, FiniteMean()).absorb(mean)
+        self.since_row = {}
+        return row
+
+    def close_epoch(self) -> None:
+        """Read the means of the epoch; a part of an epoch without a value changes nothing."""
+        if self.epoch:
+            self.latest = {name: mean.mean().item() for name, mean in self.epoch.items()}
+        self.epoch = {}
 
 
 def _steps_left(trainer: Trainer, batch_idx: int) -> float:
@@ -156,9 +191,6 @@ class CurveLogger(CSVLogger):
 
 def _is_nan(value: Any) -> bool:
     return isinstance(value, float | Tensor) and math.isnan(value)
-
-
-KEY = "curve"
 
 
 class CurveState(Observer):

@@ -98,7 +98,7 @@ class DivergenceGuard(CurveSource):
         """Whether neither the loss nor a gradient has an entry that is not finite."""
         if trainer.world_size > 1:
             gradients = [_local(gradient) for gradient in gradients]
-        number = sum(_found_not_finite(gradients))
+        number = sum(_not_finite(gradients))
         if self.loss is not None:
             number = number + 0.0 * self.loss  # zero where it is finite, else not a number
         if not isinstance(number, Tensor):
@@ -137,7 +137,7 @@ def _gradients(optimizer: Optimizer) -> list[Tensor]:
     ]
 
 
-def _found_not_finite(gradients: list[Tensor]) -> list[Tensor]:
+def _not_finite(gradients: list[Tensor]) -> list[Tensor]:
     """A number for each device and dtype: 0 where all entries are finite, else 1.
 
     This is the operation of torch's gradient scaler, here with a scale of 1, which changes nothing:

@@ -21,12 +21,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class GracefulInterrupt(Checkpoint):
     """On the first SIGINT or SIGTERM finish the current step, save `last.ckpt`, and stop.
 
-    A step ends with the optimiser's: batches that are accumulated before it are waited for. So is a
-    validation that has begun.
-    The state is saved after the other callbacks have seen the step: this is a `Checkpoint`, and
-    Lightning runs those last. It must stand behind the other checkpoint callbacks in the list,
-    because `trainer.checkpoint_callback` is the first of them. A second signal does what it would
-    have done without this callback. With several processes a signal to any of them stops all.
+    A step ends with the optimiser's: batches that are accumulated before it are waited for, and so
+    is a validation that has begun. The state is saved after the other callbacks have seen the step:
+    this is a `Checkpoint`, and Lightning runs those last. It must stand behind the other checkpoint
+    callbacks in the list, because `trainer.checkpoint_callback` is the first of them. A second
+    signal does what it would have done without this callback. With several processes a signal to
+    any of them stops all.
     A task whose `resumes_within_epoch` is False is stopped after its epoch instead.
 
     Raises RunInterrupted from the hook in which the state was saved.

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
-from equipoise.callbacks.curve_rows import CurveSource, Row
+from equipoise.callbacks.curve_rows import MeanColumns
 from equipoise.callbacks.statistics import FiniteMean
 from equipoise.equilibrium import (
     Anderson,
@@ -29,91 +29,13 @@ from equipoise.equilibrium.backward_graph import leaf_tensors
 from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.errors import UserError
 
-Container = dict[Any, Any] | list[Any]
-
-
-@contextmanager
-def preserved(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Give the module, its parts and torch's generators back as they were.
-
-    Kept are which objects the attributes hold, the entries of dictionaries and lists among them
-    (buffers, submodules and hooks included), and the values of buffers and of tensors that are
-    attributes. Parameters are not: whoever measures does not change them.
-    """
-    held = [value for part in module.modules() for value in (vars(part), *vars(part).values())]
-    entries = [(value, value.copy()) for value in held if isinstance(value, dict | list)]
-    values = [(tensor, tensor.detach().clone()) for tensor in _writable_tensors(entries)]
-    others = [] if device.type == "cpu" else [device]
-    try:
-        with torch.random.fork_rng(others, device_type=device.type):
-            yield
-    finally:
-        for container, kept in entries:
-            _restore(container, kept)
-        with torch.no_grad():
-            for tensor, value in values:
-                tensor.copy_(value)
-
-
-def _writable_tensors(entries: list[tuple[Container, Container]]) -> list[Tensor]:
-    """Every tensor that is an entry and that somebody can write into, once; no parameters."""
-    inside = (v for _, kept in entries for v in (kept.values() if isinstance(kept, dict) else kept))
-    tensors = (v for v in inside if isinstance(v, Tensor) and not isinstance(v, nn.Parameter))
-    return list({id(tensor): tensor for tensor in tensors if _writable(tensor)}.values())
-
-
-def _writable(tensor: Tensor) -> bool:
-    """Neither made in inference mode, as a metric's state in validation, nor an expanded view."""
-    if tensor.is_inference() or tensor.layout != torch.strided:
-        return False
-    return all(
-        step > 0 or size == 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
-    )
-
-
-def _restore(container: Container, kept: Container) -> None:
-    container.clear()
-    if isinstance(container, dict):
-        container.update(kept)
-    else:
-        container.extend(kept)
-
-
-def first_samples(batch: Any, samples: int | None) -> Any:
-    """The first rows of a batch; the number of its samples is the length of its first tensor.
-
-    Of mappings, tuples and lists, nested too, every tensor of that length is cut.
-    """
-    size = next((len(tensor) for tensor in _tensors(batch) if tensor.ndim), None)
-    if samples is None or size is None or size <= samples:
-        return batch
-    return _cut(batch, size, samples)
-
-
-def _tensors(batch: Any) -> Iterator[Tensor]:
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping | tuple | list):
-        for value in batch.values() if isinstance(batch, Mapping) else batch:
-            yield from _tensors(value)
-
-
-def _cut(batch: Any, size: int, samples: int) -> Any:
-    if isinstance(batch, Tensor):
-        return batch[:samples] if batch.ndim and len(batch) == size else batch
-    if isinstance(batch, Mapping):
-        return {name: _cut(value, size, samples) for name, value in batch.items()}
-    if isinstance(batch, tuple | list):
-        values = [_cut(value, size, samples) for value in batch]
-        return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
-    return batch
-
-
 NAMES = ("cosine", "norm_ratio", "reference_residual")
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
+Container = dict[Any, Any] | list[Any]
 
-class GradientFidelity(CurveSource):
+
+class GradientFidelity(MeanColumns):
     """Compare the estimator's gradient with the exact one every `every` optimiser steps.
 
     Before steps 0, every, 2 every, ... the loss is taken of the first `samples` of the batch (None:
@@ -133,27 +55,27 @@ class GradientFidelity(CurveSource):
     Raises UserError for a task that steps its optimisers itself, and where parameters are sharded.
     """
 
+    prefix = "fidelity"
+
     def __init__(
         self, every: int = 100, samples: int | None = 16, max_steps: int = 60, tol: float = 1e-6
     ) -> None:
         if every < 1 or (samples is not None and samples < 1):
             raise UserError("gradient_fidelity needs every and samples of at least 1")
+        super().__init__()
         self.every = every
         self.samples = samples
         self.exact = Exact(Anderson(max_steps=max_steps, tol=tol))
         self.layers: list[Equilibrium] = []
         self.parameters: list[Tensor] | None = None
         self.measured_at: int | None = None
-        self.since_row: dict[str, FiniteMean] = {}
-        self.epoch: dict[str, FiniteMean] = {}
-        self.latest: dict[str, float] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers and forget an earlier run."""
         super().on_train_start(trainer, pl_module)
         self.layers = list(equilibrium_layers(pl_module).values())
-        self.parameters, self.measured_at, self.latest = None, None, None
-        self.since_row, self.epoch = {}, {}
+        self.parameters, self.measured_at = None, None
+        self.forget()
         if self.layers:
             refuse_what_cannot_be_measured(trainer, pl_module)
 
@@ -171,20 +93,6 @@ class GradientFidelity(CurveSource):
 
     def observe(self, trainer: Trainer, outputs: Any) -> None:
         """Nothing: what is measured is noted where the step begins."""
-
-    def row(self, trainer: Trainer) -> Row:
-        """The means of what was measured since the last row."""
-        row: Row = {f"fidelity/{name}": mean.mean() for name, mean in self.since_row.items()}
-        for name, mean in self.since_row.items():
-            self.epoch.setdefault(name, FiniteMean()).absorb(mean)
-        self.since_row = {}
-        return row
-
-    def close_epoch(self) -> None:
-        """Read the means of the epoch; one without a measurement changes nothing."""
-        if self.epoch:
-            self.latest = {name: mean.mean().item() for name, mean in self.epoch.items()}
-        self.epoch = {}
 
     def summary(self) -> dict[str, Any]:
         """The means of the last epoch in which something was measured for metrics.json."""
@@ -274,3 +182,80 @@ def refuse_what_cannot_be_measured(trainer: Trainer, module: LightningModule) ->
             "gradient_fidelity needs whole parameters in every process: leave it out, or choose "
             "strategy=ddp"
         )
+
+
+@contextmanager
+def preserved(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Give the module, its parts and torch's generators back as they were.
+
+    Kept are which objects the attributes hold, the entries of dictionaries and lists among them
+    (buffers, submodules and hooks included), and the values of buffers and of tensors that are
+    attributes. Parameters are not: a measurement does not change them.
+    """
+    held = [value for part in module.modules() for value in (vars(part), *vars(part).values())]
+    entries = [(value, value.copy()) for value in held if isinstance(value, dict | list)]
+    values = [(tensor, tensor.detach().clone()) for tensor in _writable_tensors(entries)]
+    others = [] if device.type == "cpu" else [device]
+    try:
+        with torch.random.fork_rng(others, device_type=device.type):
+            yield
+    finally:
+        for container, kept in entries:
+            _restore(container, kept)
+        with torch.no_grad():
+            for tensor, value in values:
+                tensor.copy_(value)
+
+
+def _writable_tensors(entries: list[tuple[Container, Container]]) -> list[Tensor]:
+    """Every tensor that is an entry and that can be written into, once; no parameters."""
+    inside = (v for _, kept in entries for v in (kept.values() if isinstance(kept, dict) else kept))
+    tensors = (v for v in inside if isinstance(v, Tensor) and not isinstance(v, nn.Parameter))
+    return list({id(tensor): tensor for tensor in tensors if _writable(tensor)}.values())
+
+
+def _writable(tensor: Tensor) -> bool:
+    """Neither made in inference mode, as a metric's state in validation, nor an expanded view."""
+    if tensor.is_inference() or tensor.layout != torch.strided:
+        return False
+    return all(
+        step > 0 or size == 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+
+
+def _restore(container: Container, kept: Container) -> None:
+    container.clear()
+    if isinstance(container, dict):
+        container.update(kept)
+    else:
+        container.extend(kept)
+
+
+def first_samples(batch: Any, samples: int | None) -> Any:
+    """The first rows of a batch; the number of its samples is the length of its first tensor.
+
+    Of mappings, tuples and lists, nested too, every tensor of that length is cut.
+    """
+    size = next((len(tensor) for tensor in _tensors(batch) if tensor.ndim), None)
+    if samples is None or size is None or size <= samples:
+        return batch
+    return _cut(batch, size, samples)
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping | tuple | list):
+        for value in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from _tensors(value)
+
+
+def _cut(batch: Any, size: int, samples: int) -> Any:
+    if isinstance(batch, Tensor):
+        return batch[:samples] if batch.ndim and len(batch) == size else batch
+    if isinstance(batch, Mapping):
+        return {name: _cut(value, size, samples) for name, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        values = [_cut(value, size, samples) for value in batch]
+        return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
+    return batch

@@ -84,10 +84,10 @@ def grouped(callbacks: Sequence[Callback]) -> list[Callback]:
     """The same callbacks with all observers in one, which comes first."""
     members = [callback for callback in callbacks if isinstance(callback, Observer)]
     others = [callback for callback in callbacks if not isinstance(callback, Observer)]
-    listed = [Observers(members), *others] if members else others
-    for callback in listed:
+    result = [Observers(members), *others] if members else others
+    for callback in result:
         _drop_inherited_hooks(callback)
-    return listed
+    return result
 
 
 def every_callback(trainer: Trainer) -> list[Callback]:

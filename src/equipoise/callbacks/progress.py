@@ -21,6 +21,9 @@ WIDTH = 79
 """Columns of a line: a terminal of 80 wraps a full one."""
 
 
+BAR_WIDTH = 8
+
+
 @runtime_checkable
 class Noting(Protocol):
     """A task that has more to show of an epoch than its validation metrics."""
@@ -134,9 +137,6 @@ def ending_sentence(trainer: Trainer) -> str | None:
             f"for {stopping.wait_count} validations"
         )
     return None
-
-
-BAR_WIDTH = 8
 
 
 class Progress(RichProgressBar):

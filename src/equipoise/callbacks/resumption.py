@@ -12,6 +12,10 @@ from torch import Tensor
 from equipoise.callbacks.lightning_overhead import Observer
 
 KEY = "training_position"
+
+
+STARTS_AFRESH = ("amsgrad",)
+"""Settings without which an optimiser has not kept what it needs with them."""
 Counts = dict[str, int]
 
 
@@ -51,10 +55,10 @@ class TrainingPosition(Observer):
 
     Left to itself, Lightning restores the position of a loader only where nobody has asked for the
     length of the run before, and takes an epoch that was cut short for a whole one. So the
-    counters of its loops are written into a checkpoint in the one form that it reads rightly in any
-    case, and the loaders are sent to their place when everything has been built. A validation that
-    was due and had not run comes first; the gradients of an accumulation that was under way (of
-    one process) and the metrics of the last validation are kept. A task whose
+    counters of its loops are written into a checkpoint in the one form that it always reads
+    correctly, and the loaders are sent to their place when everything has been built. A validation
+    that was due and had not run comes first; the gradients of an accumulation that was under way
+    (of one process) and the metrics of the last validation are kept. A task whose
     `resumes_within_epoch` is False goes back to the beginning of its epoch.
     """
 
@@ -179,10 +183,6 @@ def _restore_gradients(module: LightningModule, gradients: dict[str, Tensor]) ->
     parameters = dict(module.named_parameters())
     for name in gradients.keys() & parameters.keys():
         parameters[name].grad = gradients[name].to(parameters[name].device)
-
-
-STARTS_AFRESH = ("amsgrad",)
-"""Settings without which an optimiser has not kept what it needs with them."""
 
 
 class ResumedOptimizer(Observer):

@@ -95,13 +95,13 @@ class RunReport(Observer):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report of the training."""
-        self.write(_known(trainer, pl_module))
+        self.write(_metrics_of(trainer, pl_module))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report with the test."""
         if self.is_first_process and isinstance(pl_module, Pictured):
             self.of_task = list(pl_module.pictures(self.dirpath))
-        self.write(_known(trainer, pl_module))
+        self.write(_metrics_of(trainer, pl_module))
 
     def write(self, metrics: Mapping[str, Any]) -> None:
         """Write the report; `metrics` is the dictionary of metrics.json or a part of it.
@@ -156,18 +156,18 @@ def _place(logger: Logger) -> str:
     return f"{name} in {where}" if where else name
 
 
-def _known(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-    """What the trainer alone knows of metrics.json."""
-    known: dict[str, Any] = {
+def _metrics_of(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+    """The part of metrics.json that the trainer alone can tell."""
+    metrics: dict[str, Any] = {
         "model": type(getattr(module, "model", module)).__name__,
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
     }
     for stage in ("test", "val"):
-        known[stage] = {
+        metrics[stage] = {
             name.removeprefix(f"{stage}/"): float(value)
             for name, value in trainer.callback_metrics.items()
             if name.startswith(f"{stage}/")
         }
-    return known
+    return metrics

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from equipoise.equilibrium import SolveReport
 
+COMPACT_EVERY = 64
+"""How many scalars, or batches, are kept as they came before they are summed in one operation."""
+
 
 class Accumulator:
     """Keeps everything it sums in plain attributes: numbers, tensors, lists of them.
@@ -134,10 +137,6 @@ class ResidualSample(Accumulator):
         while self.kept.numel() > self.capacity:
             self.kept = self.kept[::2].clone()
             self.stride *= 2
-
-
-COMPACT_EVERY = 64
-"""How many scalars, or batches, are kept as they came before they are summed in one operation."""
 
 
 class Fraction(Accumulator):

@@ -8,26 +8,26 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from equipoise.callbacks.curve_rows import CurveSource, Row
+from equipoise.callbacks.curve_rows import CurveSource, MeanColumns, Row
 from equipoise.callbacks.statistics import FiniteMean
 
 
-class TrainingCurve(CurveSource):
+class TrainingCurve(MeanColumns):
     """Write the means of the scalars that `training_step` returns as `train/<name>` columns.
 
     `latest` holds the means of the last whole epoch (or of what was reached of it when the run was
     stopped). With several processes the numbers are those of the first one's share of the data.
     """
 
+    prefix = "train"
+
     def __init__(self) -> None:
-        self.latest: dict[str, float] = {}
+        super().__init__()
         self.last_outputs: Any = None
-        self.since_row: dict[str, FiniteMean] = {}
-        self.epoch: dict[str, FiniteMean] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run."""
-        self.since_row, self.epoch, self.latest = {}, {}, {}
+        self.forget()
         super().on_train_start(trainer, pl_module)
 
     def summed_up(self) -> dict[str, Any]:
@@ -39,7 +39,7 @@ class TrainingCurve(CurveSource):
             "row_step": self.row_step,
         }
 
-    def go_on_from(self, state: dict[str, Any]) -> None:
+    def resume_from(self, state: dict[str, Any]) -> None:
         """Continue with the sums of a checkpoint."""
         self.since_row = {name: _mean(sums) for name, sums in state["since_row"].items()}
         self.epoch = {name: _mean(sums) for name, sums in state["epoch"].items()}
@@ -56,20 +56,6 @@ class TrainingCurve(CurveSource):
                 mean = self.since_row[name] = FiniteMean()
             mean.add(value if parts == 1 else value * parts)
 
-    def row(self, trainer: Trainer) -> Row:
-        """The means since the last row."""
-        row: Row = {f"train/{name}": mean.mean() for name, mean in self.since_row.items()}
-        for name, mean in self.since_row.items():
-            self.epoch.setdefault(name, FiniteMean()).absorb(mean)
-        self.since_row = {}
-        return row
-
-    def close_epoch(self) -> None:
-        """Read the means of the epoch; a part of an epoch without a batch changes nothing."""
-        if self.epoch:
-            self.latest = {name: mean.mean().item() for name, mean in self.epoch.items()}
-        self.epoch = {}
-
     def summary(self) -> dict[str, Any]:
         """The means of the last epoch for metrics.json."""
         return {"train": dict(self.latest)}
@@ -78,24 +64,6 @@ class TrainingCurve(CurveSource):
         """The loss of the latest batch; this costs one host-device sync."""
         loss = _scalars(self.last_outputs).get("loss")
         return None if loss is None else float(loss)
-
-
-def _mean(state: dict[str, Any]) -> FiniteMean:
-    mean = FiniteMean()
-    mean.load_state_dict(state)
-    return mean
-
-
-def _scalars(outputs: Any) -> dict[str, Tensor | float]:
-    if isinstance(outputs, Tensor):
-        outputs = {"loss": outputs}
-    if not isinstance(outputs, Mapping):
-        return {}
-    return {name: value for name, value in outputs.items() if _is_scalar(value)}
-
-
-def _is_scalar(value: Any) -> bool:
-    return value.ndim == 0 if isinstance(value, Tensor) else isinstance(value, int | float)
 
 
 class LearningRate(CurveSource):
@@ -128,9 +96,27 @@ class LearningRate(CurveSource):
         """The rates of a step whose row is not written yet."""
         return dict(self.rates)
 
-    def go_on_from(self, state: dict[str, Any]) -> None:
+    def resume_from(self, state: dict[str, Any]) -> None:
         """Continue with the rates of a checkpoint."""
         self.rates = state
 
     def close_epoch(self) -> None:
         """Nothing is kept."""
+
+
+def _mean(state: dict[str, Any]) -> FiniteMean:
+    mean = FiniteMean()
+    mean.load_state_dict(state)
+    return mean
+
+
+def _scalars(outputs: Any) -> dict[str, Tensor | float]:
+    if isinstance(outputs, Tensor):
+        outputs = {"loss": outputs}
+    if not isinstance(outputs, Mapping):
+        return {}
+    return {name: value for name, value in outputs.items() if _is_scalar(value)}
+
+
+def _is_scalar(value: Any) -> bool:
+    return value.ndim == 0 if isinstance(value, Tensor) else isinstance(value, int | float)

@@ -81,7 +81,7 @@ def check(overrides: Sequence[str]) -> None:
 
 
 def check_folders(overrides: Sequence[str]) -> None:
-    """Raise where a folder is named by a setting that a multirun does not heed."""
+    """Raise where a folder is named by a setting that a multirun ignores."""
     keys = {override.key_or_group for override in parse(overrides)}
     for name in sorted(keys & {"run_dir", "hydra.run.dir"}):
         raise UserError(f"{name} is the folder of one run: with -m, set hydra.sweep.dir=<folder>")

@@ -99,7 +99,7 @@ def check_about(config: DictConfig) -> None:
     """Raise where the file of a choice tells too little, or something wrong, under `about:`."""
     wrong = wrong_about({group: config.get(group) for group in OPTIONAL})
     if wrong:
-        raise UserError(f"{wrong}: mend the file of the choice")
+        raise UserError(f"{wrong}: correct the file of the choice")
 
 
 def wrong_about(config: Mapping[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""One LightningDataModule per dataset, and the parsing that it needs."""
+"""One LightningDataModule per dataset; start at `module`, which says what all of them share."""
 
 from equipoise.data.images.cifar10 import Cifar10
 from equipoise.data.images.cityscapes import Cityscapes

@@ -1,4 +1,4 @@
-"""Loading whole batches, with a position that a checkpoint keeps and restores exactly."""
+"""Loading whole batches: a position that a checkpoint restores, and the way out of a worker."""
 
 from __future__ import annotations
 
@@ -209,9 +209,9 @@ class PickledBatch:
     arrays: dict[str, np.ndarray[Any, Any]]
 
 
-def usable_workers(wanted: int) -> int:
-    """`wanted`, or 0, with a warning, where processes cannot talk to each other at all."""
-    if wanted == 0:
+def usable_workers(number: int) -> int:
+    """The number, or 0, with a warning, where processes cannot talk to each other at all."""
+    if number == 0:
         return 0
     try:
         multiprocessing.Lock()
@@ -223,7 +223,7 @@ def usable_workers(wanted: int) -> int:
             stacklevel=2,
         )
         return 0
-    return wanted
+    return number
 
 
 def handed_over(batch: Batch) -> Batch | PickledBatch:

@@ -15,6 +15,8 @@ from equipoise.equilibrium.layer import Equilibrium
 from equipoise.equilibrium.solvers import Solver
 from equipoise.equilibrium.state import Function, Layout, State, detached
 
+Product = Callable[[Tensor], Tensor]
+
 
 def gradient_fidelity(
     layers: Sequence[Equilibrium],
@@ -59,9 +61,6 @@ def _gradient(
     devices = [] if device.type == "cpu" else [device]
     with torch.enable_grad(), torch.random.fork_rng(devices, device_type=device.type):
         return torch.autograd.grad(loss(), parameters, allow_unused=True)
-
-
-Product = Callable[[Tensor], Tensor]
 
 
 def spectral_radius(

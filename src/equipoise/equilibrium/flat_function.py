@@ -49,14 +49,14 @@ def _alike(value: Tensor, z: Tensor) -> bool:
 def _conformed(value: object, z: State) -> State:
     """What f has returned for z, in z's form."""
     tensors = (value,) if isinstance(value, Tensor) else value
-    wanted = parts(z)
+    expected = parts(z)
     if not isinstance(tensors, tuple | list) or not all(isinstance(x, Tensor) for x in tensors):
         kind = "None" if value is None else f"a value of type {type(value).__name__}"
-        form = "a tensor" if isinstance(z, Tensor) else f"a tuple of {len(wanted)} tensors"
+        form = "a tensor" if isinstance(z, Tensor) else f"a tuple of {len(expected)} tensors"
         raise TypeError(f"f must return a state of the form that it takes, {form}, but got {kind}")
-    if tuple(part.shape for part in tensors) != tuple(part.shape for part in wanted):
-        raise ValueError(other_shapes(tuple(part.shape for part in wanted), tuple(tensors)))
-    cast = tuple(_in_dtype(part, z.dtype) for part, z in zip(tensors, wanted, strict=True))
+    if tuple(part.shape for part in tensors) != tuple(part.shape for part in expected):
+        raise ValueError(other_shapes(tuple(part.shape for part in expected), tuple(tensors)))
+    cast = tuple(_in_dtype(part, z.dtype) for part, z in zip(tensors, expected, strict=True))
     return cast[0] if isinstance(z, Tensor) else cast
 
 

@@ -26,10 +26,10 @@ class ArnoldiBasis:
 
     def append(self, image: Tensor) -> None:
         """Take in the product of the latest vector, (B, D); orthogonalised twice for stability."""
-        known = self.vectors[:, : self.count + 1]
+        basis = self.vectors[:, : self.count + 1]
         for _ in range(2):
-            shares = row_products(known, image)
-            image = image - combine(known, shares)
+            shares = row_products(basis, image)
+            image = image - combine(basis, shares)
             self.hessenberg[:, : self.count + 1, self.count] += shares
         norm = torch.linalg.vector_norm(image, dim=1, keepdim=True)
         self.hessenberg[:, self.count + 1, self.count] = norm.squeeze(1).to(torch.float64)

@@ -149,10 +149,9 @@ class PairMemory:
 
     def _take(self, initial: LowRankInverse) -> None:
         count = initial.u.shape[1]
-        wanted = (self.u.shape[0], self.u.shape[2])
-        if (initial.u.shape[0], initial.u.shape[2]) != wanted:
-            got = tuple(initial.u.shape[::2])
-            raise ValueError(f"the initial inverse is for states {got}, this one is {wanted}")
+        shape, other = tuple(self.u.shape[::2]), tuple(initial.u.shape[::2])
+        if other != shape:
+            raise ValueError(f"the initial inverse is for states {other}, this one is {shape}")
         self.u[:, :count] = initial.u
         self.v[:, :count] = initial.v
         self.stored = count

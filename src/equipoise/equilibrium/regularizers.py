@@ -180,8 +180,8 @@ class FixedPointCorrection(Regularizer):
 
     def kept_evaluations(self, max_steps: int) -> tuple[int, ...]:
         """Evenly spaced evaluations, the solution's aside."""
-        wanted = (round(max_steps * k / self.states) for k in range(1, self.states))
-        return tuple(sorted({step for step in wanted if step >= 1}))
+        evaluations = (round(max_steps * k / self.states) for k in range(1, self.states))
+        return tuple(sorted({step for step in evaluations if step >= 1}))
 
     def combine(self, losses: Sequence[Tensor]) -> Tensor:
         """The weighted sum; the last loss is that of the solution."""

@@ -9,6 +9,10 @@ from torch import Tensor
 
 from equipoise.equilibrium.solution import Status, StoppingRule
 
+ACTIVE = -1
+GROWTH = 1e6
+"""A sample whose |f(z) - z| is this many times that of its first evaluation has diverged."""
+
 
 class BestIterate:
     """Two rows per sample: one holds its best iterate, the next iterate goes into the other one.
@@ -34,11 +38,6 @@ class BestIterate:
     def get(self) -> Tensor:
         """The best iterates so far (B, D), a copy."""
         return self.rows.index_select(0, self.both - self.free)
-
-
-ACTIVE = -1
-GROWTH = 1e6
-"""A sample whose |f(z) - z| is this many times that of its first evaluation has diverged."""
 
 
 @dataclass(frozen=True)
@@ -230,8 +229,8 @@ class Trajectory:
     one. Where the solve ends earlier, its result stands for the rest.
     """
 
-    def __init__(self, chosen: tuple[int, ...]) -> None:
-        self.pending = list(chosen)
+    def __init__(self, evaluations: tuple[int, ...]) -> None:
+        self.pending = list(evaluations)
         self.states: list[Tensor] = []
 
     def due(self, evaluation: int) -> bool:

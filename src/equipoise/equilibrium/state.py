@@ -139,9 +139,9 @@ class Layout:
         return [shape[1:].numel() * (2 if dtype.is_complex else 1) for shape, dtype in pairs]
 
 
-def other_shapes(wanted: tuple[torch.Size, ...], got: tuple[Tensor, ...]) -> str:
+def other_shapes(expected: tuple[torch.Size, ...], got: tuple[Tensor, ...]) -> str:
     """What to tell an f that returns other shapes than it takes."""
-    want = ", ".join(str(tuple(shape)) for shape in wanted)
+    want = ", ".join(str(tuple(shape)) for shape in expected)
     have = ", ".join(str(tuple(part.shape)) for part in got)
     return f"f must return a state of the shape that it takes: {want}, got {have}"
 
@@ -169,11 +169,11 @@ def finite_or_kept(state: State, kept: State) -> State:
     """
     sums = [_row_sums(part.detach()) for part in parts(state)]
     finite = torch.isfinite(sum(sums[1:], sums[0]))
-    chosen = tuple(
+    values = tuple(
         torch.where(finite.view(-1, *(1 for _ in a.shape[1:])), a, b.detach().to(a.dtype))
         for a, b in zip(parts(state), parts(kept), strict=True)
     )
-    return chosen[0] if isinstance(state, Tensor) else chosen
+    return values[0] if isinstance(state, Tensor) else values
 
 
 def _row_sums(part: Tensor) -> Tensor:

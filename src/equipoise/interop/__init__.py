@@ -48,8 +48,8 @@ class Family(Protocol):
 def family_module(family: str) -> Family:
     """The module of a family. Raises DoesNotFit, a ValueError, for an unknown one."""
     if family not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise DoesNotFit(f"there is no family '{family}' of published models: {known}")
+        families = ", ".join(FAMILIES)
+        raise DoesNotFit(f"there is no family '{family}' of published models: {families}")
     module: Any = import_module(f"{__name__}.{family}")
     return module
 

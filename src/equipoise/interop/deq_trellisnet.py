@@ -45,6 +45,9 @@ from equipoise.interop.recorded_arrays import (
 )
 from equipoise.models import DEQTrellisNet
 
+NAME = "DEQ-TrellisNet"
+THRESHOLD = 45
+
 COPIES = ("trellisnet.func_copy.", "trellisnet.deq.func_copy.")
 """Frozen copies of f, as it was in the forward before."""
 SECOND_NAME = ("trellisnet.deq.func.", "trellisnet.func.")
@@ -68,10 +71,6 @@ def published_name(name: str, weight_norm: bool = True) -> str:
     if not weight_norm and published.endswith(".weight_v"):
         published = published.removesuffix("_v")
     return ENDS.get(published, published)
-
-
-NAME = "DEQ-TrellisNet"
-THRESHOLD = 45
 
 
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:

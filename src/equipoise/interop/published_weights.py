@@ -132,9 +132,9 @@ def _with_ties(
         places.setdefault(parameters[name].data_ptr(), []).append(published_name)
     full = dict(weights)
     for tied in places.values():
-        known = [name for name in tied if name in weights]
-        if len(tied) > 1 and known:
-            full |= {name: weights[known[0]] for name in tied if name not in weights}
+        present = [name for name in tied if name in weights]
+        if len(tied) > 1 and present:
+            full |= {name: weights[present[0]] for name in tied if name not in weights}
     return full
 
 

@@ -88,8 +88,8 @@ def tight_solve(f: Function, z0: Tensor, *inputs: Tensor) -> Tensor:
     failed = int((~(plain.converged | rest.converged)).sum())
     if failed:
         warnings.warn(f"{failed} of {len(z0)} samples did not reach {tolerance:.0e}", stacklevel=3)
-    chosen = plain.converged | (plain.residual < rest.residual)
-    return torch.where(chosen.view(-1, 1, 1), _state(plain), _state(rest))
+    by_plain = plain.converged | (plain.residual < rest.residual)
+    return torch.where(by_plain.view(-1, 1, 1), _state(plain), _state(rest))
 
 
 def _state(solution: Solution) -> Tensor:

@@ -37,6 +37,8 @@ from equipoise.interop.recorded_arrays import (
 )
 from equipoise.models import TrellisNet
 
+NAME = "TrellisNet"
+
 PREFIX = "tnet.full_conv"
 SECOND_NAME = ("network.0.", "tnet.")
 RAW = "_raw"
@@ -72,9 +74,6 @@ def published_name(name: str, weight_norm: bool = True) -> str:
 
 def _plain(key: str) -> str:
     return key.replace(".module.", ".").removesuffix(RAW)
-
-
-NAME = "TrellisNet"
 
 
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.equilibrium import Equilibrium
+from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.equilibrium.state import State, parts
 
 
@@ -87,8 +88,7 @@ class Generator:
             cast(Any, model).memory_length = context
         self.sampling = sampling
         self.context = context
-        layers = [part for part in model.modules() if isinstance(part, Equilibrium)]
-        self.starts = [WarmStart(layer) for layer in layers]
+        self.starts = [WarmStart(layer) for layer in equilibrium_layers(model).values()]
         self.steps = 0
         self.memory: tuple[Tensor, ...] | None = None
 

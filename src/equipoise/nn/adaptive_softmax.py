@@ -10,6 +10,9 @@ from torch.nn import functional
 
 from equipoise.nn.computed_weight import INITIAL_STD
 
+IGNORED = -100
+"""A target that does not count."""
+
 
 class AdaptiveEmbedding(nn.Module):
     """Tokens (B, T) -> (B, T, width), times `scale`, which is sqrt(width) where none is given.
@@ -118,10 +121,6 @@ class VocabularyClusters:
                 f"leaves nothing for cluster {len(self)}: use fewer cutoffs or a smaller divisor"
             )
         return widths
-
-
-IGNORED = -100
-"""A target that does not count."""
 
 
 class AdaptiveSoftmax(nn.Module):
@@ -248,11 +247,11 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 
 def _check_tie(embedding: AdaptiveEmbedding, width: int, inner: int, divisor: int) -> None:
-    wanted, got = (width, inner, divisor), (
+    sizes, tied_sizes = (width, inner, divisor), (
         embedding.width, embedding.embedding_width, embedding.divisor
     )  # fmt: skip
-    if wanted != got:
+    if sizes != tied_sizes:
         raise ValueError(
-            f"a softmax of width, embedding width and divisor {wanted} cannot share the weights of "
-            f"an embedding with {got}"
+            f"a softmax of width, embedding width and divisor {sizes} cannot share the weights of "
+            f"an embedding with {tied_sizes}"
         )

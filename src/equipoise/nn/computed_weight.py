@@ -10,6 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+FIRST_ITERATIONS = 15
+"""Power iterations at construction, which make the first estimate of the norm a good one."""
+
+
+INITIAL_STD = 0.01
+"""Standard deviation of the weights that are drawn, where no other is given."""
+
 
 class ComputedWeight(nn.Module, ABC):
     """A weight that is a function of this module's parameters; calling the module returns it."""
@@ -126,10 +133,6 @@ class NormalisedLinear(ComputedLinear):
         super().__init__(linear, NormalisedWeight)
 
 
-FIRST_ITERATIONS = 15
-"""Power iterations at construction, which make the first estimate of the norm a good one."""
-
-
 class SpectralWeight(ComputedWeight):
     """w = raw * min(1, bound / s), s = the largest singular value of `raw` as a matrix (out, rest).
 
@@ -192,10 +195,6 @@ class SpectralLinear(ComputedLinear):
 
     def __init__(self, linear: nn.Linear, bound: float = 1.0) -> None:
         super().__init__(linear, lambda weight: SpectralWeight(weight, bound))
-
-
-INITIAL_STD = 0.01
-"""Standard deviation of the weights that are drawn, where no other is given."""
 
 
 def linear(

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+XLABEL = "evaluations of f"
+
+
+CAPTION = "Test results at each budget of evaluations; the tolerance is not used."
+
+
 @dataclass(frozen=True)
 class Point:
     """What one budget gives from one start.
@@ -43,9 +49,6 @@ class Point:
             "budget": values.pop("budget"),
             **self.metrics,
         } | values
-
-
-XLABEL = "evaluations of f"
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,6 @@ def _draw(axes: Axes, lines: Mapping[str, Points]) -> None:
     axes.minorticks_off()
     if drawn:
         axes.legend(loc="best", edgecolor="none", framealpha=0.85)
-
-
-CAPTION = "Test results at each budget of evaluations; the tolerance is not used."
 
 
 def write_table(points: Sequence[Point], path: Path) -> None:

@@ -15,6 +15,25 @@ from equipoise.equilibrium import Equilibrium
 from equipoise.equilibrium.solvers import Solver
 from equipoise.report.plot import COLOURS, Plot, Points, Span, draw_level, new_axes, save
 
+RESIDUALS = {
+    "solver/residual_median": "forward, median",
+    "solver/residual_p95": "forward, 95th percentile",
+    "backward/residual_median": "backward, median",
+}
+EVALUATIONS = {
+    "solver/nfe": "forward: f",
+    "backward/nfe": "backward: products with the Jacobian",
+}
+FIDELITY = {
+    "fidelity/cosine": "cosine of the angle",
+    "fidelity/norm_ratio": "ratio of the norms",
+}
+CONVERGED = {"solver/converged_fraction": "converged"}
+
+
+SAMPLES = 12
+NAME = "convergence"
+
 
 class CurveFile:
     """The columns of a metrics.csv; a file that does not exist has none."""
@@ -44,22 +63,6 @@ class CurveFile:
             spans.append(Span(name, start, last))
             start = last
         return tuple(spans) if len(spans) > 1 else ()
-
-
-RESIDUALS = {
-    "solver/residual_median": "forward, median",
-    "solver/residual_p95": "forward, 95th percentile",
-    "backward/residual_median": "backward, median",
-}
-EVALUATIONS = {
-    "solver/nfe": "forward: f",
-    "backward/nfe": "backward: products with the Jacobian",
-}
-FIDELITY = {
-    "fidelity/cosine": "cosine of the angle",
-    "fidelity/norm_ratio": "ratio of the norms",
-}
-CONVERGED = {"solver/converged_fraction": "converged"}
 
 
 def plots(curve: CurveFile, tolerance: float | None, stop: str = "") -> list[Plot]:
@@ -147,10 +150,6 @@ def _lines(
         if points:
             lines.append((label, points))
     return tuple(lines)
-
-
-SAMPLES = 12
-NAME = "convergence"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5", "#c53030", "#4a5568")
+INK, GRID = "#2d3748", "#e2e8f0"
+
+
 Points = tuple[tuple[float, float], ...]
 """(step, value) pairs in the order of the steps."""
 
@@ -22,10 +26,6 @@ class Span:
     name: str
     first: float
     last: float
-
-
-COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5", "#c53030", "#4a5568")
-INK, GRID = "#2d3748", "#e2e8f0"
 
 
 @dataclass(frozen=True)

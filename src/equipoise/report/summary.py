@@ -14,6 +14,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+ERROR_LOG = "error.log"
+"""In the folder of a job that something ended: a sentence, and below it the traceback."""
+METRICS = 3
+NUMBER = re.compile(r"^  job:\n(?:    .*\n)*?    num: (\d+)$", re.MULTILINE)
+LEAST = ("run", "status")
+FIGURES = ("nfe", "residual", "seconds", "backward nfe")
+
 
 def print_result(metrics: dict[str, Any], directory: Path) -> None:
     """One run: its test metrics, figures beside them, the solver's, and where everything lies."""
@@ -74,14 +81,6 @@ def number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-ERROR_LOG = "error.log"
-"""In the folder of a job that something ended: a sentence, and below it the traceback."""
-METRICS = 3
-NUMBER = re.compile(r"^  job:\n(?:    .*\n)*?    num: (\d+)$", re.MULTILINE)
-LEAST = ("run", "status")
-FIGURES = ("nfe", "residual", "seconds", "backward nfe")
-
-
 @dataclass(frozen=True)
 class Job:
     """One job: its number, its folder, and its overrides."""
@@ -113,8 +112,8 @@ def read_jobs(directory: Path) -> list[Job]:
     jobs = []
     for file in directory.rglob(".hydra/hydra.yaml"):
         matched = NUMBER.search(file.read_text())
-        typed = yaml.safe_load((file.parent / "overrides.yaml").read_text()) or []
-        pairs = (line.partition("=")[::2] for line in typed)
+        lines = yaml.safe_load((file.parent / "overrides.yaml").read_text()) or []
+        pairs = (line.partition("=")[::2] for line in lines)
         settings = {key.lstrip("+"): value.strip("'\"") for key, value in pairs}
         jobs.append(Job(int(matched[1]) if matched else 0, file.parents[1], settings))
     return sorted(jobs, key=lambda job: job.number)
@@ -186,7 +185,7 @@ def _six_digits(value: Any) -> Any:
 def print_rows(
     title: str, columns: Sequence[str], rows: Sequence[dict[str, Any]], swept: Sequence[str]
 ) -> None:
-    """Print as many of the columns as the terminal has room for, the most telling ones first."""
+    """Print as many of the columns as fit the terminal, the most telling ones first."""
     console = Console()
     shown = telling_columns(columns, rows, swept)
     while len(shown) > 1 and width_of(console, table_of(title, shown, rows)) > console.width:
@@ -209,8 +208,8 @@ def telling_columns(
     ]
     status = ["status"] if any(row["status"] != "completed" for row in rows) else []
     metrics = [name for name in columns if name.startswith("test ")]
-    wanted = [*status, *untold, *metrics[:1], *FIGURES[:2], *metrics[1:METRICS], *FIGURES[2:]]
-    return ["run", *(name for name in wanted if name in columns)]
+    names = [*status, *untold, *metrics[:1], *FIGURES[:2], *metrics[1:METRICS], *FIGURES[2:]]
+    return ["run", *(name for name in names if name in columns)]
 
 
 def width_of(console: Console, table: Table) -> int:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.table import Table
@@ -20,6 +20,11 @@ from equipoise.report.summary import job_folders, number, print_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+COLUMNS = 3
+MARKERS = "os^dvx*"
+MORE_COLOURS = (*COLOURS, "#b83280", "#718096", "#319795")
 
 
 Point = tuple[str, ...]
@@ -33,15 +38,15 @@ class Cell:
     error: float | None
 
 
-def show_sweep_table(directory: Path, wanted: Mapping[str, Any]) -> None:
+def show_sweep_table(directory: Path, table: Mapping[str, Any]) -> None:
     """Print a table of test metrics and write table.csv and table.png into the sweep's folder.
 
-    wanted: metric, the name of a test metric of which less is better; rows, the settings that name
+    table: metric, the name of a test metric of which less is better; rows, the settings that name
     a row; columns, the setting or group that names a column. Jobs that did not complete are left
     out; jobs that differ in other settings, such as the seed, are averaged.
     """
-    rows, columns = list(wanted["rows"]), str(wanted["columns"])
-    cells = read_cells(directory, str(wanted["metric"]), rows, columns)
+    rows, columns = list(table["rows"]), str(table["columns"])
+    cells = read_cells(directory, str(table["metric"]), rows, columns)
     if not cells:
         return
     names = list(dict.fromkeys(column for _, column in cells))
@@ -49,9 +54,9 @@ def show_sweep_table(directory: Path, wanted: Mapping[str, Any]) -> None:
     points = sorted(dict.fromkeys(point for point, _ in cells), key=lambda p: first.index(p[0]))
     write_csv(directory / "table.csv", rows, points, names, cells)
     heads = [key.rpartition(".")[2] for key in rows]
-    print_whole(table_of(f"test {wanted['metric']}", heads, points, names, cells))
+    print_whole(table_of(f"test {table['metric']}", heads, points, names, cells))
     if len(rows) == 2:
-        draw(directory / "table.png", str(wanted["metric"]), heads, cells)
+        draw(directory / "table.png", str(table["metric"]), heads, cells)
         print(f"table:   {directory / 'table.csv'}\npicture: {directory / 'table.png'}")
 
 
@@ -134,30 +139,11 @@ def write_csv(
                     writer.writerow([*point, name, number(cell.mean), error])
 
 
-COLUMNS = 3
-MARKERS = "os^dvx*"
-MORE_COLOURS = (*COLOURS, "#b83280", "#718096", "#319795")
-
-
-class Measured(Protocol):
-    """A mean and its standard error."""
-
-    @property
-    def mean(self) -> float:
-        """The mean."""
-        ...
-
-    @property
-    def error(self) -> float | None:
-        """Its standard error, if known."""
-        ...
-
-
 def draw(
     path: Path,
     metric: str,
     heads: Sequence[str],
-    cells: Mapping[tuple[tuple[str, ...], str], Measured],
+    cells: Mapping[tuple[Point, str], Cell],
 ) -> None:
     """Write the PNG file; cells by ((panel, x), line), heads: what panel and x are called."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -187,7 +173,7 @@ def draw(
     save(figure, path)
 
 
-def _draw_line(axes: Axes, label: str, points: Mapping[str, Measured], order: int) -> None:
+def _draw_line(axes: Axes, label: str, points: Mapping[str, Cell], order: int) -> None:
     """Means with two standard errors, on logarithmic axes where the values are numbers."""
     numbers = [number for number in map(_number, points) if number is not None and number > 0]
     numeric = len(numbers) == len(points)

@@ -17,7 +17,7 @@ STATUS = 130
 
 
 class Stopped(BaseException):
-    """A signal has come. No Exception, so that nobody on the way takes it for an error of his."""
+    """A signal has come. No Exception, so that no handler of errors on the way catches it."""
 
 
 @contextmanager

@@ -23,7 +23,7 @@ CallbackType = TypeVar("CallbackType", bound=pl.Callback)
 
 @dataclass
 class Run:
-    """One run: its parts, its folder, and the names that metrics.json shall show."""
+    """One run: its parts, its folder, and the names that metrics.json shows."""
 
     data: pl.LightningDataModule
     task: pl.LightningModule

@@ -35,7 +35,7 @@ class JobLauncher(_SubprocessScriptLauncher):
     """Lightning's launcher, which hands each process the very job and folder of the first one.
 
     Lightning would start the command line, or the user's program, once more in each of them: a
-    multirun would begin anew, and a new folder would be chosen.
+    multirun would start again, and a new folder would be chosen.
 
     job: what `commands.join` needs, as plain containers.
     """

@@ -95,7 +95,7 @@ def write_results(run: Run, metrics: dict[str, Any]) -> None:
     """metrics.json, and the report's page.
 
     Raises RunFailed where they cannot be written, unless something else has ended the run before:
-    then that is the news.
+    then that error is the one to report.
     """
     try:
         write(metrics, run.directory / "metrics.json")

@@ -1,6 +1,6 @@
 """Run the built parts: fit, test with the best weights, and collect what was reached.
 
-Everything here works on objects; where they come from is the affair of `api.py`.
+Everything here works on built objects; `api.py` has them built.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def keep_earlier_curve(loggers: Sequence[Any], stored: Stored, directory: Path) 
     """Hand the rows of a broken run's metrics.csv to the logger that would replace the file.
 
     Only where the run resumes in its own folder, and only the rows up to the checkpoint: those
-    after it are written anew.
+    after it will be written again.
     """
     from lightning.pytorch.loggers import CSVLogger
 

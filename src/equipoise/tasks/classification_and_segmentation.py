@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,21 +13,18 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from equipoise.equilibrium.state import State
 from equipoise.errors import UserError
-from equipoise.report.masks import mask_pictures
-from equipoise.report.page import Picture
 from equipoise.tasks.mask_loss import MaskCrossEntropy, MeanIoU
-from equipoise.tasks.objective import MakeOptimizer, Objective
+from equipoise.tasks.objective import MakeOptimizer
 from equipoise.tasks.schedules import Schedule
 from equipoise.tasks.segmentation import (
+    MaskObjective,
     check_class_weights,
-    iou_by_name,
     keep_pictures,
-    named_classes,
     upsample,
 )
 
 
-class ClassificationAndSegmentation(Objective):
+class ClassificationAndSegmentation(MaskObjective):
     """Trains one model on images with a label and on images with a mask, of the same size.
 
     loss = label_weight * cross-entropy of the labels + mask_weight * cross-entropy of the masks.
@@ -65,8 +61,6 @@ class ClassificationAndSegmentation(Objective):
         self.metrics.update(
             {stage: joint_metrics(classes, mask_classes) for stage in ("val", "test")}
         )
-        self.per_class: dict[str, float | None] = {}
-        self.pictured: dict[str, Tensor] = {}
 
     def forward(self, image: Tensor, scene: Tensor) -> tuple[Tensor, Tensor]:
         """Images and scenes (B, C, H, W) -> logits (B, classes) and mask logits (B, K, h, w)."""
@@ -91,27 +85,6 @@ class ClassificationAndSegmentation(Objective):
         """Update the test metrics, and keep some predictions of the first batches."""
         mask_logits = self._evaluate("test", batch)
         keep_pictures(self.pictured, batch["scene"], batch["mask"], mask_logits)
-
-    def on_test_start(self) -> None:
-        """Forget the predictions of an earlier test."""
-        self.pictured.clear()
-
-    def on_test_epoch_end(self) -> None:
-        """Log the metrics of the whole test set and keep each class's value."""
-        super().on_test_epoch_end()
-        self.per_class = iou_by_name(self.stage_metrics("test"), self.class_names())
-
-    def details(self) -> dict[str, Any]:
-        """Intersection over union of each class in the last test, for metrics.json."""
-        return {"iou_per_class": self.per_class} if self.per_class else {}
-
-    def pictures(self, folder: Path) -> list[Picture]:
-        """Draw a few test scenes with their true and predicted masks; none without a test."""
-        return mask_pictures(self.pictured, self.class_names(), folder)
-
-    def class_names(self) -> list[str]:
-        """The names of the masks' classes that the data tells."""
-        return named_classes(self)
 
     def logged(self, stage: str) -> set[str]:
         """The names of the metrics, and of the score that unites them."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from equipoise.equilibrium import Equilibrium
+from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.equilibrium.state import State
 from equipoise.errors import UserError
 from equipoise.tasks.schedules import Schedule
@@ -32,7 +32,7 @@ class Objective(pl.LightningModule):
         self.make_optimizer = make_optimizer
         self.schedule = schedule
         self.metrics = nn.ModuleDict()
-        self.equilibria = [part for part in model.modules() if isinstance(part, Equilibrium)]
+        self.equilibria = list(equilibrium_layers(model).values())
         self.regularized = [layer for layer in self.equilibria if layer.regularizer is not None]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -14,6 +14,9 @@ from equipoise.privacy import RangeEstimate, TreeEstimate
 Floats = NDArray[np.float64]
 
 
+SQUARES = 64  # of a side of the picture of two attributes
+
+
 class RangeErrors:
     """Answers of several surveys to the same queries, and their errors.
 
@@ -68,9 +71,6 @@ def deviation(measure: Floats) -> float | None:
     """Standard error of the mean of `measure` (surveys, queries), over the surveys."""
     means = measure.mean(axis=1)
     return None if len(means) < 2 else float(means.std(ddof=1) / np.sqrt(len(means)))
-
-
-SQUARES = 64  # of a side of the picture of two attributes
 
 
 def range_samples(estimate: RangeEstimate, errors: RangeErrors, people: Any) -> dict[str, Any]:

@@ -24,7 +24,40 @@ LossName = Literal["cross_entropy", "ohem"]
 PICTURED = 4
 
 
-class Segmentation(Objective):
+class MaskObjective(Objective):
+    """What objectives with masks share: pictures of predictions, and the value of each class.
+
+    A subclass fills `pictured` in its test step (`keep_pictures`) and logs the metric `miou`.
+    """
+
+    def __init__(self, model: nn.Module, make_optimizer: MakeOptimizer, schedule: Schedule) -> None:
+        super().__init__(model, make_optimizer, schedule)
+        self.per_class: dict[str, float | None] = {}
+        self.pictured: dict[str, Tensor] = {}
+
+    def on_test_start(self) -> None:
+        """Forget the predictions of an earlier test."""
+        self.pictured.clear()
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the whole test set and keep each class's value."""
+        super().on_test_epoch_end()
+        self.per_class = iou_by_name(self.stage_metrics("test"), self.class_names())
+
+    def details(self) -> dict[str, Any]:
+        """Intersection over union of each class in the last test, for metrics.json."""
+        return {"iou_per_class": self.per_class} if self.per_class else {}
+
+    def pictures(self, folder: Path) -> list[Picture]:
+        """Draw a few test images with their true and predicted masks; none without a test."""
+        return mask_pictures(self.pictured, self.class_names(), folder)
+
+    def class_names(self) -> list[str]:
+        """The names of the classes in the data module; none where it does not tell them."""
+        return list(getattr(getattr(self.trainer, "datamodule", None), "class_names", []))
+
+
+class Segmentation(MaskObjective):
     """Trains any model that maps images (B, C, H, W) to mask logits (B, mask_classes, h, w).
 
     A batch holds image, mask (B, H, W) with 255 where a pixel does not count, and index (B,). The
@@ -55,10 +88,7 @@ class Segmentation(Objective):
         if loss == "ohem":
             self.loss = HardPixelCrossEntropy(class_weights, ohem_threshold, ohem_kept)
         self.align_corners_at_test = align_corners_at_test
-        stages = ("val", "test")
-        self.metrics.update({stage: mask_metrics(mask_classes) for stage in stages})
-        self.per_class: dict[str, float | None] = {}
-        self.pictured: dict[str, Tensor] = {}
+        self.metrics.update({stage: mask_metrics(mask_classes) for stage in ("val", "test")})
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> mask logits (B, mask_classes, h, w)."""
@@ -86,27 +116,6 @@ class Segmentation(Objective):
         logits = upsample(self(batch["image"]), mask, self.align_corners_at_test)
         update_mask_metrics(self.stage_metrics("test"), logits, mask)
         keep_pictures(self.pictured, batch["image"], mask, logits)
-
-    def on_test_start(self) -> None:
-        """Forget the predictions of an earlier test."""
-        self.pictured.clear()
-
-    def on_test_epoch_end(self) -> None:
-        """Log the metrics of the whole test set and keep each class's value."""
-        super().on_test_epoch_end()
-        self.per_class = iou_by_name(self.stage_metrics("test"), self.class_names())
-
-    def details(self) -> dict[str, Any]:
-        """Intersection over union of each class in the last test, for metrics.json."""
-        return {"iou_per_class": self.per_class} if self.per_class else {}
-
-    def pictures(self, folder: Path) -> list[Picture]:
-        """Draw a few test images with their true and predicted masks; none without a test."""
-        return mask_pictures(self.pictured, self.class_names(), folder)
-
-    def class_names(self) -> list[str]:
-        """The names of the classes that the data tells; numbers where it tells none."""
-        return named_classes(self)
 
 
 def check_class_weights(class_weights: Sequence[float] | None, mask_classes: int) -> None:
@@ -169,9 +178,3 @@ def iou_by_name(metrics: Any, names: Sequence[str]) -> dict[str, float | None]:
     values = metrics["miou"].per_class.tolist()
     numbered = [*names, *(str(number) for number in range(len(names), len(values)))]
     return {n: None if math.isnan(v) else v for n, v in zip(numbered, values, strict=False)}
-
-
-def named_classes(task: Objective) -> list[str]:
-    """The names of the classes that the data module of the task's trainer knows."""
-    data = getattr(task.trainer, "datamodule", None)
-    return list(getattr(data, "class_names", []))

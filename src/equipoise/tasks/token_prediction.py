@@ -15,6 +15,8 @@ from equipoise.errors import UserError
 from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 
+MEMORY = "carried_memory"
+
 IGNORED = -100
 """The target where there is nothing to predict."""
 
@@ -66,9 +68,6 @@ class ExactMatch(MeanMetric):
     def update(self, correct: Tensor) -> None:  # type: ignore[override]
         """Take whether each token is predicted, (B, R)."""
         super().update(correct.all(dim=1).float())
-
-
-MEMORY = "carried_memory"
 
 
 class SequenceOutput(Protocol):
@@ -233,7 +232,7 @@ class TokenPrediction(Objective):
             raise UserError(
                 f"the checkpoint was trained with another vocabulary ({_described(loaded)}) than "
                 f"that of this text ({_described(present)}): give the text that it was trained on, "
-                "or train anew"
+                "or train again"
             )
 
     def _evaluate(self, stage: str, batch: dict[str, Tensor]) -> None:

@@ -91,12 +91,12 @@ class ImageNet(ImageDataModule):
         return classes
 
     def _table(self, name: SplitName, path: str) -> ImageTable:
-        wanted = ("train",) if name == "train" else VALIDATION_NAMES
-        for split in wanted:
+        names = ("train",) if name == "train" else VALIDATION_NAMES
+        for split in names:
             if split in self._published:
                 return ImageTable(self._published[split], f"the split '{split}' of {path}")
         raise UserError(
-            f"{path} has no split '{wanted[0]}', only {', '.join(self._published)}: "
+            f"{path} has no split '{names[0]}', only {', '.join(self._published)}: "
             "set task.path to a dataset that has one."
         )
 

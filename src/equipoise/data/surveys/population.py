@@ -162,6 +162,17 @@ def draw_values(
     return np.stack(columns, axis=1)
 
 
+def _bimodal(points: Floats) -> Floats:
+    return np.asarray((norm.cdf(points, 0, 0.5) + norm.cdf(points, 3, 0.8)) / 2)
+
+
+CONTINUOUS: dict[str, tuple[float, float, Callable[[Floats], Floats]]] = {
+    "gaussian": (-5, 5, norm.cdf),
+    "laplace": (-8, 8, laplace.cdf),
+    "bimodal": (-3, 7, _bimodal),
+}
+
+
 def cell_probabilities(name: Distribution, size: int) -> Floats:
     """(size,) probability of each cell of equal width over the distribution's range.
 
@@ -181,14 +192,3 @@ def cell_probabilities(name: Distribution, size: int) -> Floats:
     edges = cumulative(np.linspace(low, high, size + 1))
     edges[0], edges[-1] = 0.0, 1.0
     return np.diff(edges)
-
-
-def _bimodal(points: Floats) -> Floats:
-    return np.asarray((norm.cdf(points, 0, 0.5) + norm.cdf(points, 3, 0.8)) / 2)
-
-
-CONTINUOUS: dict[str, tuple[float, float, Callable[[Floats], Floats]]] = {
-    "gaussian": (-5, 5, norm.cdf),
-    "laplace": (-8, 8, laplace.cdf),
-    "bimodal": (-3, 7, _bimodal),
-}

@@ -1,4 +1,4 @@
-"""A population whose values a survey asks for, drawn or read from a file."""
+"""The data of a range-query survey: people, drawn or read from a file, and queries on them."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ class RangeQuery(LightningDataModule):
         return np.random.default_rng(stream_seed(self.seed, purpose))
 
     def _drawn(self) -> Population:
-        listed = len(self.domain) if isinstance(self.domain, list) else 1
-        names = self.columns or [f"attribute_{number}" for number in range(listed)]
+        count = len(self.domain) if isinstance(self.domain, list) else 1
+        names = self.columns or [f"attribute_{number}" for number in range(count)]
         sizes = tuple(size or DEFAULT_CELLS for size in _for_each(self.domain, len(names)))
         users = DEFAULT_USERS if self.users is None else self.users
         generator = self._generator(PEOPLE)

@@ -40,6 +40,13 @@ class Table(NamedTuple):
     place: Callable[[int], str]
 
 
+class Row(NamedTuple):
+    """The line on which a row ends, counted from 1, and its fields."""
+
+    line: int
+    fields: list[str]
+
+
 def read_columns(
     path: str, columns: Sequence[str] | None, encoding: str | None = None
 ) -> dict[str, NDArray]:
@@ -53,14 +60,14 @@ def read_columns(
     names = table.column_names
     if columns is None and len(names) == 1:
         columns = [_name_of_the_only_one(path, names[0])]
-    known = _listed(names)
+    existing = _listed(names)
     if not columns:
-        raise UserError(f"{path} has the columns {known}: choose with task.columns=[...]")
+        raise UserError(f"{path} has the columns {existing}: choose with task.columns=[...]")
     if len(set(columns)) < len(columns):
         raise UserError(f"task.columns names {_twice(columns)} twice: name each column once")
     for name in columns:
         if name not in names:
-            raise UserError(f"{path} has no column '{name}', only {known}: set task.columns")
+            raise UserError(f"{path} has no column '{name}', only {existing}: set task.columns")
         if names.count(name) > 1:
             raise UserError(
                 f"{path} has {names.count(name)} columns named '{name}' in its first line: "
@@ -173,7 +180,7 @@ def _is_number(entry: object) -> bool:
 
 
 def _shown(entry: object) -> str:
-    """On one line, and not longer than a sentence bears."""
+    """On one line, and short enough for a sentence."""
     text = " ".join(str(entry).split())
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
@@ -185,13 +192,6 @@ def _twice(columns: Sequence[str]) -> str:
 def _listed(names: Sequence[str]) -> str:
     rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(_shown(name) for name in names[:SHOWN]) + rest
-
-
-class Row(NamedTuple):
-    """The line on which a row ends, counted from 1, and its fields."""
-
-    line: int
-    fields: list[str]
 
 
 def decoded(path: str, data: bytes, encoding: str | None) -> str:

@@ -73,10 +73,10 @@ def published_files(folder: Path, layouts: Sequence[str]) -> SplitFiles:
     A layout is a name such as "wiki.{}.tokens". Raises UserError that names the file that is
     missing.
     """
-    layout = next((known for known in layouts if split_file(folder, known, "train")), None)
+    layout = next((name for name in layouts if split_file(folder, name, "train")), None)
     if layout is None:
-        wanted = " or ".join(known.format("train") for known in layouts)
-        raise UserError(f"The folder {folder} has no {wanted}: set task.path to the one that does.")
+        names = " or ".join(name.format("train") for name in layouts)
+        raise UserError(f"The folder {folder} has no {names}: set task.path to the one that does.")
     train, val, test = (_required(folder, layout, name) for name in SPLITS)
     return train, val, test
 
@@ -86,8 +86,8 @@ def split_file(folder: Path, layout: str, name: SplitName) -> Path | None:
 
     Raises UserError where there are several.
     """
-    wanted = [layout.format(word) for word in PUBLISHED_NAMES[name]]
-    files = [file for file in files_in(folder, (Path(layout).suffix,)) if file.lower() in wanted]
+    names = [layout.format(word) for word in PUBLISHED_NAMES[name]]
+    files = [file for file in files_in(folder, (Path(layout).suffix,)) if file.lower() in names]
     if len(files) > 1:
         raise UserError(
             f"The folder {folder} has {files[0]} and {files[1]} for {name}: keep one of them there."
@@ -126,6 +126,6 @@ def stamp(files: Sequence[Path]) -> Stamp:
 def _required(folder: Path, layout: str, name: SplitName) -> Path:
     file = split_file(folder, layout, name)
     if file is None:
-        wanted = layout.format(PUBLISHED_NAMES[name][0])
-        raise UserError(f"The folder {folder} has no {wanted}: put the file of that split there.")
+        missing = layout.format(PUBLISHED_NAMES[name][0])
+        raise UserError(f"The folder {folder} has no {missing}: put the file of that split there.")
     return file

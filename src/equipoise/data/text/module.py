@@ -221,8 +221,8 @@ class TextDataModule(SequenceDataModule, ABC):
         length = self.eval_segment_length or self.segment_length
         most = max((len(self.corpus.splits[name].tokens) - 1) // length, 1)
         processes = shard_of(self).world_size
-        wanted = self.eval_batch_size or self.batch_size
-        return self._loader(name, max(min(wanted, most // processes), 1), length)
+        streams = self.eval_batch_size or self.batch_size
+        return self._loader(name, max(min(streams, most // processes), 1), length)
 
     def _loader(self, name: SplitName, streams: int, length: int) -> BatchLoader:
         shard = shard_of(self)

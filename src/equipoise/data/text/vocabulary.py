@@ -134,8 +134,8 @@ class Characters:
     def encode(self, text: str) -> Encoded:
         """The characters of the text."""
         points = code_points(text)
-        known = points < len(self.number_of)
-        numbers = np.where(known, self.number_of[np.where(known, points, 0)], -1)
+        inside = points < len(self.number_of)
+        numbers = np.where(inside, self.number_of[np.where(inside, points, 0)], -1)
         return with_unknown(numbers, len(self) - 1)
 
     def decode(self, tokens: Sequence[int]) -> str:

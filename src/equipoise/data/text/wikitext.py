@@ -33,7 +33,7 @@ class WikiText(TextDataModule):
     """Articles of Wikipedia, tokenised as published: each word and each end of a line is a token.
 
     path: a dataset of the hub, a folder with wiki.{train,valid,test}.tokens, or a folder of its
-    parquet files. configuration: which one the hub shall give, "wikitext-103-v1" or
+    parquet files. configuration: the one to take from the hub, "wikitext-103-v1" or
     "wikitext-2-v1". Words that the training text does not have become <unk>.
 
     Source: Merity et al. 2016 (arXiv 1609.07843).

@@ -143,8 +143,8 @@ class Auto:
         if not isinstance(graph, AttachedGraph):  # torch.func gives products, but no graph
             return rules[self.chosen](cotangent, graph)
         answers = [rule(cotangent, graph) for rule in rules]
-        wanted = tuple(x for x in inputs if x.requires_grad)
-        towards = (*leaf_tensors(graph.fz, (*graph.z, *wanted)), *wanted)
+        trained = tuple(x for x in inputs if x.requires_grad)
+        towards = (*leaf_tensors(graph.fz, (*graph.z, *trained)), *trained)
         if towards:
             gradients = [graph.gradients(w, towards) for w, _ in answers]
             self._choose([compare_gradients(gradient, gradients[-1]) for gradient in gradients])

@@ -13,6 +13,9 @@ from equipoise.equilibrium.gradients.estimator import CotangentRule
 from equipoise.equilibrium.solution import Solution, SolveReport
 from equipoise.equilibrium.solvers import Anderson, Solver
 
+LARGEST = 1024.0
+"""Norm of the largest cotangent in the solve: float16 holds it, and thousandths of it as well."""
+
 
 @dataclass(frozen=True)
 class Exact(CotangentRule):
@@ -36,10 +39,6 @@ class Exact(CotangentRule):
 
     def _solve(self, cotangent: Tensor, graph: Graph) -> tuple[Tensor, SolveReport]:
         return solve_adjoint(self.solver, cotangent, graph, cotangent)
-
-
-LARGEST = 1024.0
-"""Norm of the largest cotangent in the solve: float16 holds it, and thousandths of it as well."""
 
 
 def solve_adjoint(

@@ -212,8 +212,8 @@ class Pullback:
     leaves: tuple[Tensor, ...]
 
     def __post_init__(self) -> None:
-        wanted = (tensor for tensor in self.inputs if tensor.requires_grad)
-        self.targets = (*wanted, *self.leaves)
+        trained = (tensor for tensor in self.inputs if tensor.requires_grad)
+        self.targets = (*trained, *self.leaves)
         self.totals = tuple(torch.zeros_like(target) for target in self.targets)
 
     def __call__(
@@ -257,8 +257,8 @@ class Pullback:
 
     def _check(self, value: State, state: State) -> None:
         met = leaf_tensors(value, (*parts(state), *self.inputs))
-        known = {id(leaf) for leaf in self.leaves}
-        if any(id(leaf) not in known for leaf in met):
+        first = {id(leaf) for leaf in self.leaves}
+        if any(id(leaf) not in first for leaf in met):
             raise RuntimeError(
                 "f reads other parameters in the backward pass than at its first evaluation; "
                 "the reversible gradient needs an f that reads the same ones every time"

@@ -69,13 +69,13 @@ class Shine(CotangentRule):
     ) -> tuple[Tensor, SolveReport]:
         """The adjoint solve from `start`; where the estimate is not trusted, from H = -I."""
         shared, mask = inverse.transposed(), trusted.unsqueeze(2)
-        known = LowRankInverse(
+        initial = LowRankInverse(
             torch.where(mask, shared.u, 0.0), torch.where(mask, shared.v, 0.0), shared.oldest
         )
         solver = Broyden(
             max_steps=self.refine_steps + 1,
-            memory=known.u.shape[1] + self.refine_steps,
+            memory=initial.u.shape[1] + self.refine_steps,
             tol=0.0,
-            initial_inverse=known,
+            initial_inverse=initial,
         )
         return solve_adjoint(solver, cotangent, graph, start)

@@ -55,10 +55,10 @@ class Solver(ABC):
             raise ValueError(f"stop must be relative, absolute or mixed, not {self.stop!r}")
         if self.compact_at is not None and not 0 < self.compact_at <= 1:
             raise ValueError(f"compact_at must lie in (0, 1], or be None, got {self.compact_at}")
-        chosen = tuple(self.keep_states)
-        if any(step < 1 for step in chosen) or list(chosen) != sorted(set(chosen)):
-            raise ValueError(f"keep_states must increase from 1 or more, got {chosen}")
-        object.__setattr__(self, "keep_states", chosen)  # a configuration gives a list
+        steps = tuple(self.keep_states)
+        if any(step < 1 for step in steps) or list(steps) != sorted(set(steps)):
+            raise ValueError(f"keep_states must increase from 1 or more, got {steps}")
+        object.__setattr__(self, "keep_states", steps)  # a configuration gives a list
 
     @abstractmethod
     def start(self, z0: Tensor, function: FlatFunction) -> Iteration:

@@ -138,10 +138,10 @@ class MDEQ(nn.Module):
 
     def _head(self, output: Output | None) -> nn.Module:
         names = list(self.heads)
-        chosen = names[0] if output is None and len(names) == 1 else output
-        if chosen not in names:
+        name = names[0] if output is None and len(names) == 1 else output
+        if name not in names:
             raise ValueError(f"output is {output!r}; this model gives {' or '.join(names)}.")
-        return self.heads[chosen]
+        return self.heads[name]
 
     def _draw_masks(self, injection: Tensor) -> tuple[Tensor, ...]:
         if not self.training or self.dropout == 0:

@@ -14,6 +14,9 @@ PAUSE = 0.005
 NAME = ".lock"
 
 
+_CLOSED_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
+
+
 class FolderLock:
     """Exclusive among processes and threads while the `with` block runs.
 
@@ -71,8 +74,6 @@ class FolderLock:
             ) from error
         return True
 
-
-_CLOSED_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
 
 if sys.platform == "win32":
     import msvcrt

@@ -115,8 +115,12 @@ class RoundDescription:
 
     def _check_numbers(self) -> None:
         check_domain(self.domain)
-        known = all(is_index(a, len(self.domain)) for a in self.attributes)
-        if not known or not self.attributes or len(set(self.attributes)) != len(self.attributes):
+        in_domain = all(is_index(a, len(self.domain)) for a in self.attributes)
+        if (
+            not in_domain
+            or not self.attributes
+            or len(set(self.attributes)) != len(self.attributes)
+        ):
             raise PrivacyError(
                 f"the attributes {self.attributes} are not distinct and in the domain."
             )

@@ -269,8 +269,8 @@ class Aggregator:
         if key != task_key(self.task):
             return Refusal.OTHER_TASK
         if index not in self.open:
-            known = index in self.survey.tallies
-            return Refusal.CLOSED_ROUND if known else Refusal.UNKNOWN_ROUND
+            counted = index in self.survey.tallies
+            return Refusal.CLOSED_ROUND if counted else Refusal.UNKNOWN_ROUND
         if partition != self.open[index].partition:
             return Refusal.OTHER_PARTITION
         return Refusal.WRONG_WIDTH if width != self.open[index].width else Refusal.WRONG_LENGTH

@@ -102,9 +102,9 @@ def _check_ids(
 
 
 def _refusals(saved: object) -> Counter[Refusal]:
-    known = Refusal.__members__
-    if not isinstance(saved, dict) or not saved.keys() <= known.keys():
+    reasons = Refusal.__members__
+    if not isinstance(saved, dict) or not saved.keys() <= reasons.keys():
         raise damaged("it names unknown reasons for refusals")
     if not all(is_index(count, LARGEST) for count in saved.values()):
         raise damaged("a number of refused reports is not a valid number")
-    return Counter({known[name]: count for name, count in saved.items()})
+    return Counter({reasons[name]: count for name, count in saved.items()})

@@ -9,6 +9,8 @@ import numpy as np
 from equipoise.privacy.oracles import SquareWave
 from equipoise.privacy.oracles.randomizer import Counts, Floats, Integers
 
+_SMALLEST = 1e-12
+
 
 def norm_sub(frequencies: Floats, total: float = 1.0) -> Floats:
     """max(f - d, 0) with the d for which the sum is `total` (not negative).
@@ -78,9 +80,6 @@ def smoothed(frequencies: Floats) -> Floats:
     result[1:-1] /= 4
     result[[0, -1]] /= 3
     return result / result.sum()
-
-
-_SMALLEST = 1e-12
 
 
 def joint_probability(

@@ -16,6 +16,8 @@ from equipoise.privacy.estimates.distributions import joint_probability
 from equipoise.privacy.estimates.values import check_ranges
 from equipoise.privacy.oracles.randomizer import Floats, Integers
 
+MOST_ATTRIBUTES = 12
+
 
 class Answer(NamedTuple):
     """The estimated fraction of people in a range, and its standard error, None where unknown."""
@@ -68,7 +70,6 @@ class RangeEstimate(ABC):
 
 
 Pair = tuple[int, int]
-MOST_ATTRIBUTES = 12
 
 
 @dataclass

@@ -13,6 +13,9 @@ from equipoise.privacy.estimates.range_estimate import RangeEstimate
 from equipoise.privacy.estimates.tree import Families, Measurements, Tree
 from equipoise.privacy.oracles.randomizer import Floats, Integers
 
+_ENTRIES_AT_ONCE = 1 << 23
+FEWEST_REPORTS = 5
+
 
 class LinearInference(Protocol):
     """How node values come from node measurements."""
@@ -128,10 +131,6 @@ def inverse_variance_weights(tree: Tree, variance: Floats) -> tuple[Floats, Floa
 def family_sums(values: Floats, family: Families) -> Floats:
     """(..., parents) sums over each family's children."""
     return np.add.reduceat(values[..., family.children], family.starts, axis=-1)
-
-
-_ENTRIES_AT_ONCE = 1 << 23
-FEWEST_REPORTS = 5
 
 
 @dataclass

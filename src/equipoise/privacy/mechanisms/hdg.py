@@ -23,6 +23,8 @@ from equipoise.privacy.mechanisms.survey import Question, Survey, Tally, equal_s
 from equipoise.privacy.oracles import OracleChoice, frequency_oracle
 from equipoise.privacy.oracles.randomizer import Floats, Integers
 
+_FITTING_PASSES = 100
+
 
 @dataclass
 class Grid:
@@ -94,9 +96,6 @@ def box_edges(domain: Domain, widths: tuple[int, ...]) -> tuple[Integers, Intege
     index = np.stack(np.unravel_index(np.arange(math.prod(shape)), shape), axis=1)
     low = index * np.array(widths)
     return low, np.minimum(low + np.array(widths), np.array(domain))
-
-
-_FITTING_PASSES = 100
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,9 @@ _LARGEST_MAP = 1 << 22
 _COMPARISONS_AT_ONCE = 1 << 22
 
 
+MOST_CHILDREN = 4096
+
+
 @dataclass(frozen=True)
 class Question:
     """Boxes low, high (cells, asked attributes), half-open, that partition the asked attributes.
@@ -231,9 +234,6 @@ class Mechanism(Protocol):
 def equal_shares(rounds: int) -> tuple[float, ...]:
     """Every round gets the same part of the users."""
     return (1.0 / rounds,) * rounds
-
-
-MOST_CHILDREN = 4096
 
 
 class TreeSurvey(Survey):

@@ -15,7 +15,7 @@ from equipoise.equilibrium import Broyden
 from equipoise.interop import deq_trellisnet, trellisnet
 from equipoise.interop.published_configuration import DoesNotFit
 
-RECORDED = Path(__file__).parents[2] / "parity" / "deq_lm"
+RECORDED = Path(__file__).parents[1] / "parity" / "deq_lm"
 CONFIGURATIONS: dict[str, dict[str, Any]] = json.loads(
     (RECORDED / "configurations.json").read_text()
 )
