@@ -204,11 +204,13 @@ def _changed(words: Typed, fresh: Mapping[str, str], choices: Mapping[str, str])
     An estimator may have brought the solver that it needs.
     """
     typed = {full_key(o): o for o in words.groups if not is_of_hydra(o)}
-    if "gradient" in typed and fresh.get("solver") != choices.get("solver"):
+    if fresh and "gradient" in typed and fresh.get("solver") != choices.get("solver"):
         typed.setdefault("solver", typed["gradient"])
     listed = [g for g in typed if g in OPEN]
     single = [g for g in typed if g not in (*OPEN, *OF_A_WHOLE_RUN)]
-    other = [g for g in single if fresh.get(g, "none") != choices.get(g, "none")]
+    # without a fresh composition, to which the user's folder is missing, the words alone tell
+    chosen = fresh or {g: as_text(o.value() or "none") for g, o in typed.items()}
+    other = [g for g in single if chosen.get(g, "none") != choices.get(g, "none")]
     return sorted([*listed, *other], key=lambda group: group.count("@"))
 
 
