@@ -156,6 +156,27 @@ def test_a_wrong_word_is_answered_by_the_nearest_right_one(typed, said):
 
 
 @pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("callbacks.report=null", "callbacks.report.dirpath=x"),
+        ("callbacks.report=null", "~callbacks.report.dirpath"),
+        ("~callbacks.report", "callbacks.report.dirpath=x"),
+        ("~callbacks.report", "~callbacks.report"),
+        ("~callbacks.report", "callbacks.report=null"),
+    ],
+)
+def test_what_an_earlier_word_removes_cannot_be_set(first, second):
+    assert f"{second}: an earlier override removes" in error(first, second)
+
+
+@pytest.mark.parametrize(
+    "word", ["+callbacks.mine=3", "+callbacks.mine.deep=3", "+logger.mine={deep: 3}"]
+)
+def test_an_entry_of_ones_own_needs_a_class(word):
+    assert ".mine has no class: add +" in error(word)
+
+
+@pytest.mark.parametrize(
     ("typed", "said"),
     [
         (["model=resnet", "solver=broyden"], "model=resnet has no equilibrium layer"),

@@ -200,8 +200,10 @@ def test_a_task_of_ones_own_needs_its_folder_for_new_choices_alone() -> None:
     run = stored()
     foreign = Stored(run.path, run.config, {**run.choices, "task": "mine"}, 1, 9, {})
     assert again("solver.tol=1e-5", of=foreign).config.solver.tol == 1e-5
-    with pytest.raises(UserError, match=r"add the hydra\.searchpath"):
-        again("optimizer=sgd", of=foreign)
+    assert again("gradient=phantom", of=foreign).config.gradient == run.config["gradient"]
+    for word in ("optimizer=sgd", "gradient=jfb", "solver@eval_solver=broyden", "anytime=curve"):
+        with pytest.raises(UserError, match=r"add the hydra\.searchpath"):
+            again(word, of=foreign)
 
 
 def test_a_stored_configuration_follows_the_folder_of_the_run_that_reads_it() -> None:

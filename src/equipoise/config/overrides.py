@@ -272,6 +272,8 @@ def set_value(config: DictConfig, override: Override) -> None:
     key, value = override.key_or_group, override.value()
     parent, _, name = key.rpartition(".")
     adds = override.is_add() or override.is_force_add()
+    if not adds:
+        _check_still_there(override, config)
     if override.is_delete():
         _check_deleted(override, config)
         with open_dict(config):
@@ -280,6 +282,17 @@ def set_value(config: DictConfig, override: Override) -> None:
         raise UserError(f"{override.input_line}: {key} exists already; leave out the +")
     else:
         OmegaConf.update(config, key, value, merge=True, force_add=adds)
+
+
+def _check_still_there(override: Override, config: DictConfig) -> None:
+    """Raise UserError where an override before this one has removed the setting."""
+    parent, _, name = override.key_or_group.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(node, DictConfig) or name not in list(node.keys()):
+        raise UserError(
+            f"{override.input_line}: an earlier override removes {override.key_or_group}; leave "
+            "one of the two out"
+        )
 
 
 def _check_deleted(override: Override, config: DictConfig) -> None:

@@ -206,11 +206,13 @@ def _changed(words: CommandLine, fresh: Mapping[str, str], choices: Mapping[str,
     An estimator may have brought the solver that it needs.
     """
     by_group = {full_key(o): o for o in words.groups if not is_of_hydra(o)}
-    if "gradient" in by_group and fresh.get("solver") != choices.get("solver"):
+    if fresh and "gradient" in by_group and fresh.get("solver") != choices.get("solver"):
         by_group.setdefault("solver", by_group["gradient"])
     several = [g for g in by_group if g in OPEN]
     single = [g for g in by_group if g not in (*OPEN, *OF_A_WHOLE_RUN)]
-    other = [g for g in single if fresh.get(g, "none") != choices.get(g, "none")]
+    # without a fresh composition, to which the user's folder is missing, the words alone tell
+    wanted = fresh or {g: as_text(o.value() or "none") for g, o in by_group.items()}
+    other = [g for g in single if wanted.get(g, "none") != choices.get(g, "none")]
     return sorted([*several, *other], key=lambda group: group.count("@"))
 
 

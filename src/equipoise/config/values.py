@@ -18,6 +18,7 @@ from equipoise.config.about import about, shared_data
 from equipoise.config.annotations import accepts, described, literals, parameters
 from equipoise.config.hydra import first_line
 from equipoise.config.limits import SEED, Limit, limit_of
+from equipoise.config.overrides import OPEN
 from equipoise.errors import UserError, nearest
 
 SETTING = re.compile(r"\$\{[\w.\[\]]+\}")
@@ -42,6 +43,7 @@ def check_values(config: DictConfig, typed_keys: Collection[str] = ()) -> None:
         if name in resolved:  # a checkpoint of an earlier version has not all of them
             check_type(name, resolved[name], hint)
     check_limit("seed", resolved["seed"], SEED)
+    _check_entries(resolved)
     for key, node in target_nodes(resolved):
         target = str(node["_target_"])
         types = parameters(target)
@@ -60,6 +62,16 @@ def check_values(config: DictConfig, typed_keys: Collection[str] = ()) -> None:
             "give one such as val/loss"
         )
     _check_agreement(resolved, typed_keys)
+
+
+def _check_entries(config: Mapping[str, Any]) -> None:
+    """Raise where an entry of the user's own has settings, but no class that takes them."""
+    for group in OPEN:
+        for name, entry in (config.get(group) or {}).items():
+            if entry and not (isinstance(entry, Mapping) and entry.get("_target_")):
+                raise UserError(
+                    f"{group}.{name} has no class: add +{group}.{name}._target_=my_package.Mine"
+                )
 
 
 def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
