@@ -14,8 +14,8 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from equipoise.errors import UserError
-from equipoise.report.masks import mask_pictures
 from equipoise.report.page import Picture
+from equipoise.report.plot import mask_pictures
 from equipoise.tasks.mask_loss import IGNORED, HardPixelCrossEntropy, MaskCrossEntropy, MeanIoU
 from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from equipoise.report.masks import colour, draw_overlays, mask_pictures, occurring, visible
 from equipoise.report.page import page
+from equipoise.report.plot import colour, draw_overlays, mask_pictures, occurring, visible
 
 PNG = b"\x89PNG"
 
