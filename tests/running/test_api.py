@@ -64,6 +64,32 @@ def test_a_checkpoint_builds_the_network_that_it_holds(path: str, trained: Path)
         equipoise.build(path, "model.channels=[16,16]")
 
 
+def test_a_model_without_weights_is_built_from_a_checkpoint_too(tmp_path: Path) -> None:
+    small = ["task=range_query", "task.users=2000", "task.repeats=1", "logger=none"]
+    equipoise.run(*small, "callbacks.report=null", f"run_dir={tmp_path / 'run'}")
+    built = equipoise.build(f"ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}")
+    assert type(built).__name__ == "Ahead"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "missing"),
+    [
+        (["task=segmentation_folder", "task.mask_classes=3", "model.size=tiny"], False),
+        (["task=segmentation_folder", "model.size=tiny"], True),
+        (["task=text_folder", "task.vocabulary=50", "model.size=tiny"], False),
+        (["task=text_folder", "model.size=tiny"], True),
+    ],
+)
+def test_data_is_looked_at_for_what_the_network_needs_and_was_not_given(
+    overrides: list[str], missing: bool
+) -> None:
+    if missing:
+        with pytest.raises(UserError, match=r"task\.path"):
+            equipoise.build(*overrides)
+    else:
+        equipoise.build(*overrides)
+
+
 def test_an_evaluation_tells_the_epochs_that_were_trained(path: str, trained: Path) -> None:
     last = evaluate(path, "run_dir=last")
     assert (last["epochs"], last["steps"]) == (2, 6)

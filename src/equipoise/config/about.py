@@ -31,8 +31,8 @@ OBLIGATORY: dict[str, dict[str, Any]] = {
 }
 OPTIONAL: dict[str, dict[str, Any]] = {
     "task": {
-        "settings": list[str], "data": list[str], "counts": dict[str, list[str]],
-        "split": list[str], "from_hub": bool, "without_path": str, "limits": LIMITS,
+        "settings": list[str], "data": list[str], "from_data": list[str], "split": list[str],
+        "counts": dict[str, list[str]], "from_hub": bool, "without_path": str, "limits": LIMITS,
     },
     "model": {
         "data": list[str], "equilibrium": bool, "weights": bool,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.config import checks
+from equipoise.config.about import about
 from equipoise.config.compose import Composition, compose, parse, plain
 from equipoise.config.overrides import CommandLine
 from equipoise.config.stored import Stored, read_checkpoint, read_stored
@@ -94,14 +95,14 @@ def build(*overrides: str) -> nn.Module:
     from equipoise.config.signatures import check_signatures
     from equipoise.running.build import build_model, complete_from_data, restored_model
 
-    if not (config.task.get("classes") or config.task.get("mask_classes")):
+    if any(config.task.get(key) is None for key in about(config.task, "from_data", ())):
         complete_from_data(config)
     parts = plain(config, resolve=True)
     layer = ("model", "solver", "gradient", "eval_solver", "regularizer", "equilibrium")
     check_signatures({part: parts[part] for part in layer if parts.get(part)})
     with torch.random.fork_rng():
         torch.manual_seed(parts["seed"])
-        if not config.ckpt_path:
+        if not (config.ckpt_path and about(parts["model"], "weights", True)):
             return build_model(parts)
         path = Path(config.ckpt_path)
         return restored_model(parts, read_checkpoint(path)["state_dict"], path)
