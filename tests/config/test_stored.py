@@ -127,7 +127,8 @@ def test_an_epoch_is_finished_with_its_last_batch(is_last: bool | None, finished
 
 def plain_before(node: dict[str, Any]) -> dict[str, Any]:
     """A node as revisions before `about:` stored it."""
-    entries = {k: v for k, v in node["about"].items() if k not in ("settings", "data", "counts")}
+    new = ("settings", "data", "counts", "from_data")
+    entries = {key: value for key, value in node["about"].items() if key not in new}
     for end in ("least", "most"):
         if end in entries:
             entries[f"{end}_attributes"] = entries.pop(end)["attribute"]

@@ -41,6 +41,7 @@ BEFORE_ABOUT = {
 ENDS = {"least", "most"}
 SETTINGS = ("classes", "mask_classes", "vocabulary", "epsilon", "repeats", "reports")
 DATA = ("classes", "mask_classes", "image_channels", "image_size", "vocabulary", "domain", "users")
+FROM_DATA = ("vocabulary", "domain", "users")
 COUNTS = ("epoch", "global_step")
 RENAMED = {"equipoise.anytime.AnytimeCurve": "equipoise.running.anytime.AnytimeCurve"}
 """What an earlier revision has stored as a `_target_`, and where that class is now."""
@@ -284,6 +285,7 @@ def _with_about(group: str, node: Any) -> Any:
         entries["data"] = [key for key in DATA if key in node]
     if group == "task":
         entries["settings"] = [key for key in SETTINGS if key in node]
+        entries["from_data"] = [key for key in FROM_DATA if key in node]
         surveyed = entries.get("wants") == "range_estimate"
         entries["counts"] = {"attribute": ["columns", "domain"]} if surveyed else {}
     kept = {name: value for name, value in node.items() if name not in moved or name in accepted}
