@@ -109,11 +109,6 @@ def refuse(path: Path) -> None:
         taken.refused = taken.empty
 
 
-def is_held(path: Path) -> bool:
-    """Whether this process has taken the folder."""
-    return path.resolve() in claims
-
-
 def _make(path: Path) -> list[Path]:
     """Make a folder and those above it; returns those created, none if it existed."""
     created: list[Path] = []
