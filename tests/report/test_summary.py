@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from equipoise.report.summary import ERROR_LOG, job_folders, print_sweep
+from equipoise.report.summary import ERROR_LOG, print_sweep, read_jobs
 
 
 def write_job(sweep: Path, number: int, name: str, typed: list[str], loss: float | None) -> Path:
@@ -72,7 +72,7 @@ def test_jobs_stand_in_their_order_wherever_their_folders_are(tmp_path: Path) ->
     names = [f"{'b' if number % 2 else 'a'}/{number}" for number in range(12)]
     for number, name in enumerate(names):
         write_job(tmp_path, number, name, [f"seed={number}"], 1.0)
-    assert [f.relative_to(tmp_path).as_posix() for f in job_folders(tmp_path)] == names
+    assert [job.folder.relative_to(tmp_path).as_posix() for job in read_jobs(tmp_path)] == names
 
 
 def test_a_sweep_without_jobs_has_failed(tmp_path: Path) -> None:
