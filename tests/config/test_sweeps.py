@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from equipoise.config.compose import compose, with_grid
@@ -71,7 +71,9 @@ def test_typed_values_that_leave_no_job_are_refused() -> None:
         jobs_of_node("model.attention", ENTRIES, interval, IN_FORCE)
 
 
+@settings(deadline=None, max_examples=60)
 @given(VALUES)
+@example(["2", "True", "nan", "null", "1e3", "a b", "", "it's", "_", True, None, 2, 1e16])
 def test_what_is_written_is_read_back(value: Any) -> None:
     (override,) = parse([f"key={as_override(value)}"])
     assert unquoted(override.value()) == value

@@ -30,7 +30,8 @@ def test_a_job_that_diverges_is_a_result(command, tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "starts.yaml").write_text(STARTS)
     done = command("train.py", "-m", f"hydra.searchpath=[file://{tmp_path}]", "sweep=starts",
-                   "equilibrium.jitter=1", *SMALL, "trainer.max_steps=6", "trainer.limit_test_batches=1",
+                   *SMALL, "equilibrium.jitter=1", "trainer.max_steps=6",
+                   "trainer.limit_test_batches=1",
                    "callbacks.report=null", "callbacks.progress=null",
                    "trainer.enable_progress_bar=false")  # fmt: skip
     assert done.returncode == 0, done.stderr

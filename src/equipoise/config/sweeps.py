@@ -23,7 +23,8 @@ from equipoise.config.hydra import as_text, quoted
 from equipoise.errors import UserError
 
 Entries = Sequence[Mapping[str, Any]]
-READABLE = re.compile(r"[\w.+/-]+", re.ASCII)
+WORD = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.+/-]*|.*\$\{.*", re.A | re.I)
+"""A text that the command line takes for one as it stands, or one with an interpolation."""
 
 
 def as_override(value: Any) -> str:
@@ -34,8 +35,7 @@ def as_override(value: Any) -> str:
         return "[" + ",".join(map(as_override, value)) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    text = str(value)
-    return quoted(text) if isinstance(value, str) and not READABLE.fullmatch(text) else text
+    return quoted(value) if isinstance(value, str) and not WORD.fullmatch(value) else str(value)
 
 
 def inner_keys(node: str, entries: Entries) -> set[str]:
