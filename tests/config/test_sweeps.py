@@ -37,8 +37,8 @@ def jobs(*typed: str) -> list[tuple[Any, ...]]:
 def test_a_job_of_two_entries_is_there_once() -> None:
     assert jobs() == [
         ("linear", False, "product"), ("linear", True, "product"),
-        ("exponential", False, "product"), ("exponential", True, "product"),
-        ("exponential", False, "none"),
+        ("exponential", True, "product"),
+        ("exponential", False, "none"), ("exponential", False, "product"),
     ]  # fmt: skip
 
 
@@ -50,8 +50,8 @@ def test_typed_values_replace_a_list_and_leave_out_what_is_fixed_to_another() ->
         ("linear", True, "product"), ("exponential", True, "product"),
     ]  # fmt: skip
     assert jobs("model.attention.kernel=exponential,rbf", "model.attention.symmetric=false") == [
-        ("exponential", False, "product"), ("rbf", False, "product"),
-        ("exponential", False, "none"),
+        ("rbf", False, "product"),
+        ("exponential", False, "none"), ("exponential", False, "product"),
     ]  # fmt: skip
 
 

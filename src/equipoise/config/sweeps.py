@@ -46,7 +46,7 @@ def inner_keys(node: str, entries: Entries) -> set[str]:
 def jobs_of_node(
     node: str, entries: Entries, typed: Sequence[Override], in_force: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The settings below a node in each job; a job of two entries is there once.
+    """The settings below a node in each job; a job of two entries is there once, with the last.
 
     typed: overrides of these settings. Their values replace a list, and an entry that fixes the
     setting to another value is left out. in_force: the settings without the sweep, for those that
@@ -59,7 +59,8 @@ def jobs_of_node(
         lists = [_listed(entry, name, chosen.get(name), in_force) for name in names]
         for values in itertools.product(*lists):
             job = dict(zip(names, values, strict=True))
-            jobs.setdefault(as_override(job), job)
+            jobs.pop(as_override(job), None)
+            jobs[as_override(job)] = job
     if not jobs:
         said = " ".join(override.input_line or "" for override in typed)
         raise UserError(f"{said} leaves none of the jobs that the sweep lists for {node}")

@@ -197,9 +197,13 @@ def _six_digits(value: Any) -> Any:
 def print_rows(
     title: str, columns: Sequence[str], rows: Sequence[dict[str, Any]], swept: Sequence[str]
 ) -> None:
-    """Print as many of the columns as fit the terminal, the most telling ones first."""
+    """Print as many of the columns as fit the terminal, the most telling ones first.
+
+    A folder's name gets half of it, and begins with the number of the job.
+    """
     console = Console()
     shown = telling_columns(columns, rows, swept)
+    rows = [row | {"run": _cut(row["run"], console.width // 2)} for row in rows]
     while len(shown) > 1 and width_of(console, table_of(title, shown, rows)) > console.width:
         shown = shown[:-1]
     ordered = [name for name in columns if name in shown]
@@ -218,6 +222,10 @@ def telling_columns(
     metrics = [name for name in columns if name.startswith("test ")]
     names = [*status, *untold, *metrics[:1], *FIGURES[:2], *metrics[1:METRICS], *FIGURES[2:]]
     return ["run", *(name for name in names if name in columns)]
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _told(key: str, row: Mapping[str, Any]) -> bool:
