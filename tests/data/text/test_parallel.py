@@ -15,9 +15,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from equipoise.data.sampling import BatchIndex
-from equipoise.data.text.parallel import (
+from equipoise.data.text.parallel import ParallelDataModule
+from equipoise.data.text.sentence_pairs import (
     ParallelCorpus,
-    ParallelDataModule,
     SentencePairs,
     TokenPairs,
     TokenSentences,
