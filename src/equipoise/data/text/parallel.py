@@ -80,16 +80,17 @@ def _encode(
 
 
 def _warn_of_left_out(splits: Mapping[SplitName, EncodedPairs], max_length: int) -> None:
-    long = [
-        f"{pairs.too_long:,} of {len(pairs.text) + pairs.too_long:,} for {name}"
-        for name, pairs in splits.items()
-        if pairs.too_long
+    longer = {name: pairs.too_long for name, pairs in splits.items()}
+    empty = {name: pairs.text.empty for name, pairs in splits.items()}
+    stored = {name: len(pairs.text) + longer[name] + empty[name] for name, pairs in splits.items()}
+    reasons = [
+        ", ".join(f"{n:,} of {stored[name]:,} for {name}" for name, n in counts.items() if n) + why
+        for counts, why in (
+            (longer, f" with more tokens on a side than task.max_length={max_length}"),
+            (empty, " with nothing on a side"),
+        )
+        if any(counts.values())
     ]
-    empty = [f"{p.text.empty:,} for {name}" for name, p in splits.items() if p.text.empty]
-    reasons = [f"{', '.join(long)}, with more tokens on a side than task.max_length={max_length}"]
-    reasons = (reasons if long else []) + (
-        [f"{', '.join(empty)}, with nothing on a side"] if empty else []
-    )
     if reasons:
         warnings.warn(f"pairs are left out: {'; '.join(reasons)}", stacklevel=2)
 
