@@ -93,7 +93,7 @@ def test_what_a_run_writes_is_read() -> None:
         (without("trainer"), "no trainer with a _target_"),
         (config(task={"_target_": "equipoise.data.Digits"}), r"no task\.objective"),
         (config(model={"_target_": "equipoise.models.MDEQ"}), r"model\.about\.takes is missing"),
-        (told(takes=3), r"model\.about\.takes is not of type str"),
+        (told(takes=3), r"model\.about\.takes is not of type str \| list\[str\]"),
         (told(least={"attribute": "two"}), r"model\.about\.least is not of type dict\[str, int\]"),
         (told(wieghts=False), r"model\.about\.wieghts is not known; did you mean weights\?"),
         (config(callbacks=[1]), r"config\.callbacks is not a mapping"),

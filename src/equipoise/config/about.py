@@ -27,7 +27,7 @@ OF_EVERY_TASK = ("objective", "monitor", "monitor_mode")
 LIMITS = dict[str, tuple[float | None, float | None]]
 OBLIGATORY: dict[str, dict[str, Any]] = {
     "task": {"gives": str, "wants": str},
-    "model": {"takes": str, "gives": list[str]},
+    "model": {"takes": str | list[str], "gives": list[str]},
 }
 OPTIONAL: dict[str, dict[str, Any]] = {
     "task": {

@@ -26,7 +26,7 @@ def check_model_and_task(
     models = [name for name, node in written_choices("model", roots) if _fits(node, task)]
     tasks = [name for name, node in written_choices("task", roots) if _fits(model, node)]
     raise UserError(
-        f"model={choices['model']} takes {about(model, 'takes')} and gives "
+        f"model={choices['model']} takes {' or '.join(_samples(model))} and gives "
         f"{', '.join(about(model, 'gives'))}, but task={choices['task']} gives "
         f"{about(task, 'gives')} and wants {about(task, 'wants')}; models for this task: "
         f"{', '.join(models) or 'none'}; tasks for this model: {', '.join(tasks) or 'none'}"
@@ -34,8 +34,14 @@ def check_model_and_task(
 
 
 def _fits(model: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
-    samples = about(model, "takes") == about(task, "gives")
-    return samples and about(task, "wants") in about(model, "gives", ())
+    fitting = about(task, "gives") in _samples(model)
+    return fitting and about(task, "wants") in about(model, "gives", ())
+
+
+def _samples(model: Mapping[str, Any]) -> list[str]:
+    """The kinds of samples that a model takes."""
+    samples = about(model, "takes", ())
+    return [samples] if isinstance(samples, str) else list(samples)
 
 
 def check_counts(config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]) -> None:

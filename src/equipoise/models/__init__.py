@@ -1,8 +1,17 @@
 """The networks: one family a file or folder, each an nn.Module from batch inputs to outputs."""
 
+from equipoise.models.kernel_transformer import KernelTransformer
 from equipoise.models.mdeq import MDEQ
 from equipoise.models.resnet import ResNet
 from equipoise.models.transformer import DEQTransformer, Transformer
 from equipoise.models.trellisnet import DEQTrellisNet, TrellisNet
 
-__all__ = ["MDEQ", "DEQTransformer", "DEQTrellisNet", "ResNet", "Transformer", "TrellisNet"]
+__all__ = [
+    "MDEQ",
+    "DEQTransformer",
+    "DEQTrellisNet",
+    "KernelTransformer",
+    "ResNet",
+    "Transformer",
+    "TrellisNet",
+]

@@ -13,6 +13,8 @@ from equipoise.nn.computed_weight import (
     linear,
     weights_computed_once,
 )
+from equipoise.nn.kernel_attention import AttentionForm, KernelAttention, KernelSmoother, Scene
+from equipoise.nn.positional_kernels import PositionTable, SetFilter
 from equipoise.nn.relative_attention import AttentionScene, RelativeAttention, SinusoidalPositions
 from equipoise.nn.variational_dropout import apply_mask, channel_mask, sequence_mask
 
@@ -20,12 +22,18 @@ __all__ = [
     "INITIAL_STD",
     "AdaptiveEmbedding",
     "AdaptiveSoftmax",
+    "AttentionForm",
     "AttentionScene",
     "ComputedWeight",
+    "KernelAttention",
+    "KernelSmoother",
     "NormalisedConv2d",
     "NormalisedLinear",
     "NormalisedWeight",
+    "PositionTable",
     "RelativeAttention",
+    "Scene",
+    "SetFilter",
     "SinusoidalPositions",
     "SpectralConv2d",
     "SpectralLinear",

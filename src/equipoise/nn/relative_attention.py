@@ -27,7 +27,10 @@ class SinusoidalPositions(nn.Module):
 
     def forward(self, length: int) -> Tensor:
         """Rows (length, width) for the distances length - 1, ..., 1, 0."""
-        steps = torch.arange(length - 1, -1, -1, device=self.frequencies.device)
+        return self.at(torch.arange(length - 1, -1, -1, device=self.frequencies.device))
+
+    def at(self, steps: Tensor) -> Tensor:
+        """Rows (n, width) for whole numbers (n,), places or distances of either sign."""
         angles = torch.outer(steps.to(self.frequencies.dtype), self.frequencies)
         return torch.cat((angles.sin(), angles.cos()), dim=1)
 
