@@ -131,6 +131,8 @@ LIMITS: dict[str, Limit] = {
     "mask_classes": Limit(2, 255),
     "class_weights": NOT_NEGATIVE,
     "label_smoothing": PART,
+    "beam": Limit(1, 1_000),
+    "length_penalty": Limit(0, 100),
     "label_weight": NOT_NEGATIVE,
     "mask_weight": NOT_NEGATIVE,
     "ohem_threshold": PART,
