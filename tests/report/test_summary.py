@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from equipoise.report.summary import ERROR_LOG, print_sweep, read_jobs, settings_of
+from equipoise.report.summary import (
+    ERROR_LOG,
+    print_result,
+    print_sweep,
+    read_jobs,
+    settings_of,
+)
 
 
 def write_job(sweep: Path, number: int, name: str, typed: list[str], loss: float | None) -> Path:
@@ -107,3 +113,19 @@ def test_jobs_stand_in_their_order_wherever_their_folders_are(tmp_path: Path) ->
 def test_a_sweep_without_jobs_has_failed(tmp_path: Path) -> None:
     assert print_sweep(tmp_path) == 1
     assert not (tmp_path / "summary.csv").exists()
+
+
+def test_how_a_score_was_computed_is_printed_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    signature = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0|[/red]"
+    metrics = {
+        "task": "t", "model": "m", "test": {"bleu": 33.25}, "solver_stats": None,
+        "gradient_stats": None, "parameters": 3, "seconds": 1.0,
+        "details": {"signatures": {"bleu": signature}, "beam": 5},
+    }  # fmt: skip
+    print_result(metrics, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert f"bleu by {signature}" in lines
+    assert any("test bleu" in line and "33.25" in line for line in lines)

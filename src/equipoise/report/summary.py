@@ -26,7 +26,10 @@ FIGURES = ("nfe", "residual", "seconds", "backward nfe")
 
 
 def print_result(metrics: dict[str, Any], directory: Path) -> None:
-    """One run: its test metrics, figures beside them, the solver's, and where everything lies."""
+    """One run: its test metrics, figures beside them, the solver's, and where everything lies.
+
+    Where `details` has signatures, they say how the scores of those names were computed.
+    """
     table = Table(title=f"{metrics['model']} on {metrics['task']}", show_header=False)
     for name, value in metrics["test"].items():
         table.add_row(f"test {name}", number(value))
@@ -40,6 +43,8 @@ def print_result(metrics: dict[str, Any], directory: Path) -> None:
     table.add_row("seconds", number(metrics["seconds"]))
     console = Console()
     console.print(table)
+    for name, signature in (metrics["details"].get("signatures") or {}).items():
+        console.print(f"{name} by {signature}", soft_wrap=True, highlight=False, markup=False)
     if points := metrics["details"].get("anytime"):
         print_whole(anytime_table(points))
     console.print(f"results: {directory / 'metrics.json'}", soft_wrap=True)
