@@ -115,6 +115,7 @@ class Translation(TokenObjective):
 
     def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Update the test metrics, and translate with the beam."""
+        self.keep_sample(batch)
         self._evaluate("test", batch, self.beam)
 
     def logged(self, stage: str) -> set[str]:
