@@ -34,8 +34,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "task=parallel_folder", f"task.path={folder}", "task.subwords=280", "task.batch_size=16",
         "model=kernel_transformer", "model.size=tiny", "model.width=32", "model.inner_width=64",
         "model.layers=1", "task.encoder_layers=1", "model.dropout=0", "trainer.max_epochs=150",
-        "trainer.check_val_every_n_epoch=75", "optimizer.lr=0.005", "task.max_length=12", "logger=none", f"run_dir={folder / 'run'}",
-        "callbacks.progress=null",
+        "trainer.check_val_every_n_epoch=75", "optimizer.lr=0.005", "task.max_length=12",
+        "logger=none", f"run_dir={folder / 'run'}", "callbacks.progress=null",
     )  # fmt: skip
     return folder / "run" / "checkpoints" / "best.ckpt"
 
