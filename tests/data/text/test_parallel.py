@@ -15,9 +15,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from equipoise.data.sampling import BatchIndex
-from equipoise.data.text.parallel import (
+from equipoise.data.text.parallel import ParallelDataModule
+from equipoise.data.text.sentence_pairs import (
     ParallelCorpus,
-    ParallelDataModule,
     SentencePairs,
     TokenPairs,
     TokenSentences,
@@ -106,7 +106,9 @@ def test_batches_keep_their_limits() -> None:
 def test_longer_pairs_are_left_out_counted_and_reported() -> None:
     limit = 16
     data = Phrases(max_length=limit, empty=3)
-    with pytest.warns(UserWarning, match=r"left out: \d+ of 40 for train, .*; 3 for train, with"):
+    with pytest.warns(
+        UserWarning, match=r"left out: \d+ of 43 for train with .*; 3 of 43 for train with"
+    ):
         data.setup("fit")
     facts = data.facts("train")
     assert facts["left_out"] == {"too_long": 40 - facts["pairs"], "empty": 3}

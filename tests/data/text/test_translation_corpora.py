@@ -159,7 +159,9 @@ def test_files_that_change_are_read_anew(tmp_path: Path) -> None:
 def test_training_pairs_with_an_empty_side_are_counted(tmp_path: Path, write: Write) -> None:
     holes = [("", "a dog"), ("ein Hund", "  "), ("", "")]
     data = folder(write(tmp_path, **{**SPLITS, "train": [*PAIRS, *holes]}))
-    with pytest.warns(UserWarning, match="pairs are left out: 3 for train, with nothing on a side"):
+    with pytest.warns(
+        UserWarning, match="pairs are left out: 3 of 8 for train with nothing on a side"
+    ):
         data.inspect()
     assert data.sentences("train") == [*PAIRS]
     assert data.facts("train")["left_out"] == {"too_long": 0, "empty": 3}

@@ -8,12 +8,8 @@ from functools import lru_cache
 
 from equipoise.data.module import SplitName, refuse_below
 from equipoise.data.sampling import stream_seed
-from equipoise.data.text.parallel import (
-    Languages,
-    ParallelCorpus,
-    ParallelDataModule,
-    SentencePairs,
-)
+from equipoise.data.text.parallel import ParallelDataModule
+from equipoise.data.text.sentence_pairs import Languages, ParallelCorpus, SentencePairs
 from equipoise.data.text.vocabulary import package
 from equipoise.errors import UserError, nearest
 

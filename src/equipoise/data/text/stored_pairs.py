@@ -13,7 +13,7 @@ import datasets
 from equipoise.data.folders import files_in
 from equipoise.data.module import SplitName
 from equipoise.data.text.files import PUBLISHED_NAMES, read_utf8, split_file, with_line_feeds
-from equipoise.data.text.parallel import Languages, SentencePairs
+from equipoise.data.text.sentence_pairs import Languages, SentencePairs
 from equipoise.data.text.vocabulary import lines
 from equipoise.errors import UserError, nearest
 

@@ -14,11 +14,8 @@ from equipoise.data.hub import open_splits
 from equipoise.data.module import SPLITS, SplitName, check_fraction
 from equipoise.data.sampling import stream
 from equipoise.data.text.files import PUBLISHED_NAMES, Stamp, stamp
-from equipoise.data.text.parallel import (
-    ParallelCorpus,
-    ParallelDataModule,
-    SentencePairs,
-)
+from equipoise.data.text.parallel import ParallelDataModule
+from equipoise.data.text.sentence_pairs import ParallelCorpus, SentencePairs
 from equipoise.data.text.stored_pairs import (
     StoredSplit,
     TableRows,
