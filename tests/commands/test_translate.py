@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -33,8 +34,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "task=parallel_folder", f"task.path={folder}", "task.subwords=280", "task.batch_size=16",
         "model=kernel_transformer", "model.size=tiny", "model.width=32", "model.inner_width=64",
         "model.layers=1", "task.encoder_layers=1", "model.dropout=0", "trainer.max_epochs=150",
-        "optimizer.lr=0.005", "task.max_length=12", "logger=none", f"run_dir={folder / 'run'}",
-        "callbacks.progress=null",
+        "trainer.check_val_every_n_epoch=75", "optimizer.lr=0.005", "task.max_length=12",
+        "logger=none", f"run_dir={folder / 'run'}", "callbacks.progress=null",
     )  # fmt: skip
     return folder / "run" / "checkpoints" / "best.ckpt"
 
@@ -42,6 +43,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def translate(monkeypatch: pytest.MonkeyPatch, text: bytes, *arguments: str) -> int:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
     return commands.run(["translate", *arguments])
+
+
+def test_the_run_shows_its_translations(checkpoint: Path) -> None:
+    folder = checkpoint.parents[1]
+    details = json.loads((folder / "metrics.json").read_text())["details"]
+    assert set(details["signatures"]) == {"bleu", "chrf"}
+    html = (folder / "report" / "index.html").read_text()
+    for text in ("<h2>Samples</h2>", "<th>Translation</th>", details["samples"][4]["source"]):
+        assert text in html
 
 
 def test_each_line_is_translated_in_its_place(

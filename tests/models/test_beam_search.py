@@ -71,6 +71,7 @@ class GardenPath(MadeUp):
         present: Tensor,
         memory: tuple[Tensor, ...] | None = None,
     ) -> SequenceOutput:
+        self.steps.append(len(tokens))
         (earlier,) = memory or (encoded.new_empty(len(tokens), 0, 1),)
         kept = torch.cat([earlier, tokens.unsqueeze(-1).to(earlier)], dim=1)
         return SequenceOutput(kept.transpose(1, 2), (kept,))
@@ -172,6 +173,13 @@ def test_nothing_depends_on_the_company_or_on_padding(
     assert [found.tokens for found in together] == [found.tokens for found in alone]
     for found, other in zip(together, alone, strict=True):
         assert found.score == pytest.approx(other.score, abs=1e-10)
+
+
+def test_the_search_is_over_when_no_beginning_can_win() -> None:
+    model = GardenPath(0)
+    (found,) = searched(model, [[1]], beam=4, length_penalty=0.0)
+    assert found.tokens == [2, 3]
+    assert len(model.steps) == 3  # although fewer than four are finished
 
 
 def test_a_longer_translation_is_preferred_with_a_greater_penalty() -> None:

@@ -97,7 +97,7 @@ class Numbers(LightningDataModule):
         return self.pairs
 
     def vocabulary_state(self) -> dict[str, Any]:
-        return self.vocabulary.state()
+        return {**self.vocabulary.state(), "languages": ["de", "en"]}
 
     def facts(self, split: str) -> dict[str, Any]:
         return {"text": f"numbers for {split}", "pairs": len(self)}

@@ -18,7 +18,6 @@ from torch import nn
 from equipoise.errors import UserError
 from equipoise.tasks import Translation
 from equipoise.tasks.schedules import Constant
-from equipoise.tasks.translation import corpus_scores
 
 
 def task(**settings: Any) -> Translation:
@@ -57,15 +56,6 @@ def test_details_make_the_scores_comparable(trained: Translation, tested: dict[s
     samples = details["samples"]
     assert [(one["source"], one["reference"]) for one in samples] == PAIRS[:5]
     assert sum(one["translation"] == one["reference"] for one in samples) >= 4
-
-
-def test_the_scores_are_those_of_sacrebleu() -> None:
-    translations, references = ["a b c d e", "one  two"], ["a b c d f", "one two "]
-    scores, _ = corpus_scores(translations, references)
-    assert scores["bleu"] == sacrebleu.corpus_bleu(translations, [references]).score
-    assert scores["chrf"] == sacrebleu.corpus_chrf(translations, [references]).score
-    assert scores["exact_match"] == 0
-    assert corpus_scores(["one two\n"], references[1:])[0]["exact_match"] == 1
 
 
 def test_a_part_of_the_validation_is_judged_by_its_own_references(
@@ -151,7 +141,8 @@ def test_a_checkpoint_is_refused_for_sentences_with_another_vocabulary(
     other = task()
     other.load_state_dict(trained.state_dict())
     data = Numbers([("sechs", "six"), ("sieben", "seven")])
-    with pytest.raises(UserError, match="trained with another vocabulary"):
+    said = r"another vocabulary \(280 subwords, de, en\) than .* \(\d+ subwords, de, en\): give"
+    with pytest.raises(UserError, match=said):
         trainer(tmp_path, 1).test(other, data, verbose=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -184,5 +185,7 @@ def _is_lack_of_memory(error: RuntimeError) -> bool:
 
 
 def _described(vocabulary: dict[str, Any]) -> str:
-    size = len(vocabulary["symbols"]) if "symbols" in vocabulary else "byte-pair"
-    return f"{size} {vocabulary['unit']}s"
+    """Its size and unit, and the languages where it has some."""
+    symbols = vocabulary.get("symbols") or json.loads(vocabulary["tokenizer"])["model"]["vocab"]
+    languages = "".join(f", {language}" for language in vocabulary.get("languages", ()))
+    return f"{len(symbols)} {vocabulary['unit']}s{languages}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from equipoise.data.text.vocabulary import Vocabulary, package, vocabulary_from_state
+from equipoise.data.text.vocabulary import Vocabulary, vocabulary_from_state
 from equipoise.errors import UserError
 from equipoise.models.beam_search import BeamSearch, EncoderDecoder
 from equipoise.tasks.objective import MakeOptimizer
@@ -21,10 +21,12 @@ from equipoise.tasks.token_objective import (
     counted,
     explaining_lack_of_memory,
 )
-
-CORPUS_SCORES = ("bleu", "chrf", "exact_match")
-WITHOUT_SACREBLEU = (
-    "Translations are judged by the package sacrebleu: pip install 'equipoise[translation]'."
+from equipoise.tasks.translation_scores import (
+    CORPUS_SCORES,
+    corpus_scores,
+    of_all_processes,
+    sacrebleu,
+    sample,
 )
 
 
@@ -70,7 +72,7 @@ class Translation(TokenObjective):
     ) -> None:
         super().__init__(model, make_optimizer, schedule)
         check_encoder(model)
-        package("sacrebleu", WITHOUT_SACREBLEU)
+        sacrebleu()
         self.label_smoothing = label_smoothing
         self.beam, self.length_penalty = beam, length_penalty
         self.samples = samples
@@ -173,39 +175,6 @@ def check_encoder(model: nn.Module) -> None:
             f"{type(model).__name__} has no encoder, so it cannot translate: leave out "
             "model.encoder_layers=0"
         )
-
-
-def corpus_scores(
-    translations: Sequence[str], references: Sequence[str]
-) -> tuple[dict[str, float], dict[str, str]]:
-    """bleu and chrf of a whole corpus, 0 to 100, and exact_match, 0 to 1; and their signatures.
-
-    White space at the ends of a sentence does not count for exact_match.
-    """
-    metrics = package("sacrebleu", WITHOUT_SACREBLEU).metrics
-    judges = {"bleu": metrics.BLEU(force=True), "chrf": metrics.CHRF()}
-    scores = {
-        name: float(judge.corpus_score(translations, [references]).score)
-        for name, judge in judges.items()
-    }
-    pairs = zip(translations, references, strict=True)
-    matches = sum(one.strip() == other.strip() for one, other in pairs)
-    scores["exact_match"] = matches / len(references)
-    return scores, {name: str(judge.get_signature()) for name, judge in judges.items()}
-
-
-def of_all_processes(texts: Mapping[int, str]) -> dict[int, str]:
-    """The texts of every process by index, in its order; what two processes had counts once."""
-    parts: list[Any] = [texts]
-    if distributed.is_available() and distributed.is_initialized():
-        parts = [None] * distributed.get_world_size()
-        distributed.all_gather_object(parts, dict(texts))
-    return dict(sorted(item for part in parts for item in part.items()))
-
-
-def sample(pair: tuple[str, str], translation: str) -> dict[str, str]:
-    """One sentence for the report."""
-    return {"source": pair[0], "reference": pair[1], "translation": translation}
 
 
 def too_large(tokens: Tensor) -> str:

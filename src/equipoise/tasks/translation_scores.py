@@ -1,0 +1,54 @@
+"""How good the translations of a whole split are, wherever its sentences were translated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from torch import distributed
+
+from equipoise.data.text.vocabulary import package
+
+CORPUS_SCORES = ("bleu", "chrf", "exact_match")
+WITHOUT_SACREBLEU = (
+    "Translations are judged by the package sacrebleu: pip install 'equipoise[translation]'."
+)
+
+
+def sacrebleu() -> ModuleType:
+    """The package. Raises UserError where it is not installed."""
+    return package("sacrebleu", WITHOUT_SACREBLEU)
+
+
+def corpus_scores(
+    translations: Sequence[str], references: Sequence[str]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """bleu and chrf of a whole corpus, 0 to 100, and exact_match, 0 to 1; and their signatures.
+
+    White space at the ends of a sentence does not count for exact_match.
+    """
+    metrics = sacrebleu().metrics
+    judges = {"bleu": metrics.BLEU(force=True), "chrf": metrics.CHRF()}
+    scores = {
+        name: float(judge.corpus_score(translations, [references]).score)
+        for name, judge in judges.items()
+    }
+    pairs = zip(translations, references, strict=True)
+    matches = sum(one.strip() == other.strip() for one, other in pairs)
+    scores["exact_match"] = matches / len(references)
+    return scores, {name: str(judge.get_signature()) for name, judge in judges.items()}
+
+
+def of_all_processes(texts: Mapping[int, str]) -> dict[int, str]:
+    """The texts of every process by index, in its order; what two processes had counts once."""
+    parts: list[Any] = [texts]
+    if distributed.is_available() and distributed.is_initialized():
+        parts = [None] * distributed.get_world_size()
+        distributed.all_gather_object(parts, dict(texts))
+    return dict(sorted(item for part in parts for item in part.items()))
+
+
+def sample(pair: tuple[str, str], translation: str) -> dict[str, str]:
+    """One sentence for the report."""
+    return {"source": pair[0], "reference": pair[1], "translation": translation}
