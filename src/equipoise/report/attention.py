@@ -138,7 +138,7 @@ def _draw_maps(
             textcoords="offset points", rotation=90, va="center", fontsize=9, color=INK,
         )  # fmt: skip
     bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, label="weight")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     save(figure, path)
     return Picture(path.name, f"{title} on one test sample: the weights of each head.")
 
