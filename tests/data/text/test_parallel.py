@@ -98,7 +98,7 @@ def test_batches_keep_their_limits() -> None:
         longest = max(batch["source"].shape[1], batch["targets"].shape[1])
         assert len(batch["index"]) * longest <= 96
         assert len(batch["index"]) <= 8
-    assert [len(batch["index"]) for batch in data.val_dataloader()] == [2, 2, 1]
+    assert sorted(len(batch["index"]) for batch in data.val_dataloader()) == [1, 2, 2]
     visited = torch.cat([batch["index"] for batch in data.test_dataloader()])
     assert sorted(visited.tolist()) == list(range(5))
 
