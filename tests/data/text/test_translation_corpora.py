@@ -162,7 +162,7 @@ def test_training_pairs_with_an_empty_side_are_counted(tmp_path: Path, write: Wr
     with pytest.warns(
         UserWarning, match="pairs are left out: 3 of 8 for train with nothing on a side"
     ):
-        data.inspect()
+        data.setup()
     assert data.sentences("train") == [*PAIRS]
     assert data.facts("train")["left_out"] == {"too_long": 0, "empty": 3}
 

@@ -52,14 +52,13 @@ class EncodedCorpus:
 def encoded(corpus: ParallelCorpus, subwords: int, max_length: int) -> EncodedCorpus:
     """Learn the vocabulary from the training pairs and encode all; the latest corpus is kept.
 
-    Warns where pairs are left out. Raises UserError where none is short enough, or the package
-    `tokenizers` is missing.
+    Raises UserError where no pair of a split is short enough, or the package `tokenizers` is
+    missing.
     """
     package(refusal=WITHOUT_TOKENIZERS)
     train = corpus.splits["train"]
     vocabulary = Subwords.of("\n".join([*train.source, *train.target]), subwords)
     splits = {name: _encode(name, corpus.splits[name], vocabulary, max_length) for name in SPLITS}
-    _warn_of_left_out(splits, max_length)
     return EncodedCorpus(vocabulary, splits)
 
 
@@ -158,8 +157,10 @@ class ParallelDataModule(SplitDataModule, ABC):
         return {"vocabulary": size}
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the sentences, unless they have been read, and check their vocabulary."""
+        """Read the sentences, unless they have been read, and warn of pairs that are left out."""
         self.inspect()
+        if not self.splits:
+            _warn_of_left_out(self._encoded.splits, self.max_length)
         super().setup(stage)
 
     def read_split(self, name: SplitName) -> TokenPairs:

@@ -1,0 +1,270 @@
+"""Pictures of attention: who looks at whom in one sample, and the kernels that were learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from equipoise.report.page import Picture
+from equipoise.report.plot import COLOURS, INK, new_axes, save, style
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+    from matplotlib.ft2font import FT2Font
+
+Floats = NDArray[np.floating[Any]]
+MOST_HEADS, MOST_LAYERS = 8, 3
+"""How many columns and rows of maps a picture has; of more layers, some from first to last."""
+MOST_LABELS = 40
+"""The longest axis whose places are labelled with their tokens."""
+MOST_LETTERS = 12
+SIDE = (1.3, 2.8)
+"""The least and the greatest length of a map's axis, in inches."""
+INCHES_A_TOKEN = 0.11
+GAP = 1
+"""Places between two maps."""
+DISTANCES = 64
+"""How far the curves of positional kernels reach."""
+OUTLIERS = 0.02
+"""The share of signed weights that may lie beyond the scale of colours."""
+KINDS = {
+    "encoder": "Self-attention of the encoder",
+    "decoder": "Self-attention of the decoder",
+    "cross": "Attention of the decoder to the source",
+}
+
+
+def attention_pictures(
+    model: nn.Module,
+    folder: Path,
+    tokens: Tensor,
+    target_tokens: Sequence[str],
+    source: Tensor | None = None,
+    source_tokens: Sequence[str] = (),
+) -> list[Picture]:
+    """What a model has to show of its attention on one sample; nothing where it offers nothing.
+
+    tokens (T,), and the source (S,) of a translation, without padding; target_tokens and
+    source_tokens: the same in words. A model may offer `attention_maps`, `kernel_profiles` and
+    `kernel_widths`. It is asked in evaluation.
+    """
+    network = cast(Any, model)
+    training = model.training
+    model.eval()
+    try:
+        maps = {}
+        if hasattr(model, "attention_maps"):
+            batch = [None if row is None else row.unsqueeze(0) for row in (tokens, source)]
+            present = None if source is None else torch.ones_like(source).bool().unsqueeze(0)
+            maps = {n: weights[0] for n, weights in network.attention_maps(*batch, present).items()}
+        profiles = network.kernel_profiles(DISTANCES) if hasattr(model, "kernel_profiles") else {}
+        widths = network.kernel_widths() if hasattr(model, "kernel_widths") else {}
+    finally:
+        model.train(training)
+    pictures = draw_attention(folder, maps, source_tokens, target_tokens)
+    return [*pictures, *draw_kernels(folder, profiles, widths)]
+
+
+def draw_attention(
+    folder: Path,
+    maps: Mapping[str, Tensor | Floats],
+    source_tokens: Sequence[str],
+    target_tokens: Sequence[str],
+) -> list[Picture]:
+    """Draw the weights of one sample: a picture for each kind of attention, heads side by side.
+
+    maps: weights (H, Q, K) by name, such as "decoder 1". Queries and keys are the target's tokens;
+    those of "encoder 1" the source's, and of "cross 1" the queries the target's, the keys the
+    source's. Weights of either sign get colours of two hues.
+    """
+    pictures = []
+    for kind, title in KINDS.items():
+        of_kind = {name: _array(m) for name, m in maps.items() if name.split()[0] == kind}
+        if of_kind:
+            queries = source_tokens if kind == "encoder" else target_tokens
+            keys = target_tokens if kind == "decoder" else source_tokens
+            path = folder / f"attention_{kind}.png"
+            pictures.append(_draw_maps(path, title, _some(of_kind), queries, keys))
+    return pictures
+
+
+def _draw_maps(
+    path: Path,
+    title: str,
+    maps: Mapping[str, Floats],
+    queries: Sequence[str],
+    keys: Sequence[str],
+) -> Picture:
+    """All maps as one image, with a gap between them: a row for each layer, a column for a head."""
+    weights = np.stack([of_layer[:MOST_HEADS] for of_layer in maps.values()])
+    layers, heads, height, width = weights.shape
+    gaps = ((0, 0), (0, 0), (0, GAP), (0, GAP))
+    tiled = np.pad(weights, gaps, constant_values=np.nan).transpose(0, 2, 1, 3)
+    down, across = (layers * (height + GAP), heads * (width + GAP))
+    figure = _figure(across * _inches(width) + 2.6, down * _inches(height) + 1.6)
+    axes = figure.add_subplot()
+    image = axes.imshow(
+        tiled.reshape(down, across)[:-GAP, :-GAP], aspect="auto", interpolation="nearest",
+        **_colours(weights),
+    )  # fmt: skip
+    axes.set_title(title, loc="left", fontsize=12, color=INK, pad=24)
+    _name_axis(axes.xaxis, heads, keys, width, upright=True)
+    _name_axis(axes.yaxis, layers, queries, height)
+    axes.set_xlabel("key", color=INK)
+    axes.set_ylabel("query", color=INK)
+    axes.tick_params(length=0, labelsize=7, colors=INK)
+    axes.spines[:].set_visible(False)
+    for head in range(heads):
+        place = head * (width + GAP) + (width - 1) / 2
+        axes.annotate(
+            f"head {head + 1}", (place, -0.5), xytext=(0, 5), textcoords="offset points",
+            ha="center", fontsize=9, color=INK,
+        )  # fmt: skip
+    for layer, name in enumerate(maps):
+        place = layer * (height + GAP) + (height - 1) / 2
+        axes.annotate(
+            f"layer {name.split()[-1]}", (across - GAP - 0.5, place), xytext=(6, 0),
+            textcoords="offset points", rotation=90, va="center", fontsize=9, color=INK,
+        )  # fmt: skip
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, label="weight")
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    save(figure, path)
+    return Picture(path.name, f"{title} on one test sample: the weights of each head.")
+
+
+def _inches(tokens: int) -> float:
+    """The length of one place of an axis."""
+    return min(max(tokens * INCHES_A_TOKEN, SIDE[0]), SIDE[1]) / tokens
+
+
+def _name_axis(
+    axis: Axis, maps: int, tokens: Sequence[str], length: int, *, upright: bool = False
+) -> None:
+    """Name the places of each map on an axis: by tokens, or by numbers where there are many."""
+    named = len(tokens) == length <= MOST_LABELS
+    places = range(0, length, 1 if named else max(length // 5, 1))
+    words = readable(tokens) if named else [str(place) for place in places]
+    rotation = 90 if upright and named else 0
+    starts = [number * (length + GAP) for number in range(maps)]
+    axis.set_ticks([start + p for start in starts for p in places], words * maps, rotation=rotation)
+
+
+def draw_kernels(
+    folder: Path,
+    profiles: Mapping[str, Tensor | Floats],
+    widths: Mapping[str, Tensor | Floats],
+) -> list[Picture]:
+    """Draw what was learned beside the content: positional kernels, and widths of the kernels.
+
+    profiles: log of the positional factor by distance, (H, distances), by name. widths: (H,) by
+    name. Nothing is drawn of what is empty.
+    """
+    pictures = []
+    if profiles:
+        some = _some({name: _array(profile) for name, profile in profiles.items()})
+        pictures.append(_draw_profiles(folder / "positional_kernels.png", some))
+    if widths:
+        arrays = {name: _array(width) for name, width in widths.items()}
+        pictures.append(_draw_widths(folder / "kernel_widths.png", arrays))
+    return pictures
+
+
+def _draw_profiles(path: Path, profiles: Mapping[str, Floats]) -> Picture:
+    columns = min(2, len(profiles))
+    rows = -(-len(profiles) // columns)
+    figure = _figure(4.2 * columns + 0.6, 2.7 * rows + 0.8)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(profiles) :]:
+        axes.set_axis_off()
+    for place, (axes, (name, profile)) in enumerate(zip(grid, profiles.items(), strict=False)):
+        ylabel = "log positional factor" if place % columns == 0 else ""
+        style(axes, name, "distance to the key, in tokens", ylabel)
+        for head, line in enumerate(profile[:MOST_HEADS]):
+            axes.plot(line, **_of_head(head), linewidth=1.4, label=f"head {head + 1}")
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4),
+                  frameon=False, fontsize=9)  # fmt: skip
+    save(figure, path)
+    return Picture(path.name, "What the distance alone adds to the log of the kernel, by head.")
+
+
+def _draw_widths(path: Path, widths: Mapping[str, Floats]) -> Picture:
+    figure, axes = new_axes("Learned widths of the kernels", "", "width")
+    places = np.arange(len(widths))
+    heads = min(MOST_HEADS, *(len(width) for width in widths.values()))
+    for head in range(heads):
+        values = [width[head] for width in widths.values()]
+        apart = 0.6 * ((head + 0.5) / heads - 0.5)
+        marker = "o" if head < len(COLOURS) else "s"
+        axes.plot(places + apart, values, marker, color=_of_head(head)["color"], markersize=5,
+                  label=f"head {head + 1}")  # fmt: skip
+    axes.axhline(1.0, color=INK, linewidth=1.0, linestyle="--", label="before training")
+    long = len(widths) > 6
+    axes.set_xticks(places, list(widths), rotation=90 if long else 0, fontsize=8 if long else 10)
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    save(figure, path)
+    caption = "The width w of each head's kernel exp(-|q - k|² / (w² √d)) or exp(q·k / (w² √d))."
+    return Picture(path.name, caption)
+
+
+def readable(tokens: Sequence[str]) -> list[str]:
+    """Tokens for an axis: short, blanks visible, and no letter that the font does not have."""
+    font = _font()
+    shown = []
+    for token in tokens:
+        visible = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
+        drawn = "".join(c if font.get_char_index(ord(c)) else "▯" for c in visible)
+        short = drawn if len(drawn) <= MOST_LETTERS else f"{drawn[: MOST_LETTERS - 1]}…"
+        shown.append(short.replace("$", r"\$"))
+    return shown
+
+
+def _font() -> FT2Font:
+    from matplotlib.font_manager import findfont, get_font
+
+    return get_font(findfont("DejaVu Sans"))
+
+
+def _array(values: Tensor | Floats) -> Floats:
+    array = values.detach().float().cpu().numpy() if isinstance(values, Tensor) else values
+    return cast(Floats, array)
+
+
+def _some(entries: Mapping[str, Floats]) -> dict[str, Floats]:
+    """At most so many layers, from the first to the last."""
+    names = list(entries)
+    chosen = np.linspace(0, len(names) - 1, min(len(names), MOST_LAYERS)).round().astype(int)
+    return {names[place]: entries[names[place]] for place in chosen}
+
+
+def _colours(weights: Floats) -> dict[str, Any]:
+    """From white for 0; with two hues, and without the outliers, where there are signs."""
+    finite = weights[np.isfinite(weights)]
+    if not len(finite):
+        return {"cmap": "Blues", "vmin": 0.0, "vmax": 1.0}
+    if finite.min() >= 0:
+        return {"cmap": "Blues", "vmin": 0.0, "vmax": float(finite.max()) or 1.0}
+    most = float(np.quantile(np.abs(finite), 1 - OUTLIERS)) or 1.0
+    return {"cmap": "RdBu", "vmin": -most, "vmax": most}
+
+
+def _of_head(head: int) -> dict[str, Any]:
+    """The colour and the dashes of a head's line."""
+    dashes = "-" if head < len(COLOURS) else "--"
+    return {"color": COLOURS[head % len(COLOURS)], "linestyle": dashes}
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
