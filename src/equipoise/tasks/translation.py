@@ -47,9 +47,9 @@ class Sentences(Protocol):
 
 
 class Translated(NamedTuple):
-    """A test sentence (S,), and what the decoder has read of its own translation (T,)."""
+    """A test sentence (S,), its row, and what the decoder has read of its own translation (T,)."""
 
-    index: int
+    row: int
     source: Tensor
     tokens: Tensor
 
@@ -178,11 +178,11 @@ class Translation(TokenObjective):
     def _keep_first(self, batch: dict[str, Tensor], found: Sequence[Hypothesis]) -> None:
         """Keep the sentence of the smallest index so far, to be drawn."""
         place = int(batch["index"].argmin())
-        index = int(batch["index"][place])
-        if self.first is None or index < self.first.index:
+        row = int(batch["index"][place])
+        if self.first is None or row < self.first.row:
             source = batch["source"][place][batch["present"][place]]
             tokens = [self.vocabulary.first, *found[place].tokens]
-            self.first = Translated(index, source, torch.tensor(tokens, device=source.device))
+            self.first = Translated(row, source, torch.tensor(tokens, device=source.device))
 
     def _close(self, stage: str) -> None:
         """Log the scores of what all processes have translated, each sentence once."""
