@@ -60,10 +60,9 @@ class RadialBasis(Exponential):
 
 
 class KeyFeatures(NamedTuple):
-    """features (B, H, K, F) >= 0 or signed; a key's own are exp(log_scale) times them.
+    """phi(k) = exp(log_scale) features: features (B, H, K, F) and log_scale (B, H, K).
 
-    log_scale (B, H, K): the largest exponent up to and including each key, so that nothing about a
-    later key is in it; None where nothing was scaled.
+    A key's log_scale is its own, so nothing about another key is in its features; None: it is 0.
     """
 
     features: Tensor
@@ -91,7 +90,10 @@ class Linear(nn.Module):
         return KeyFeatures(key)
 
     def product(self, query: Tensor, key: Tensor) -> KeyFeatures:
-        """k(q, k) for each pair, (B, H, Q, K), up to the factor exp(log_scale) of each key."""
+        """k(q, k) for each pair, (B, H, Q, K), up to the factor exp(log_scale) of each key.
+
+        It may lack what is the same for all keys of a query, which cancels in the weights.
+        """
         features, log_scale = self.of_keys(key)
         return KeyFeatures(self.of_queries(query) @ features.transpose(-1, -2), log_scale)
 
@@ -126,12 +128,12 @@ class Elu(Linear):
     """
 
     def of_queries(self, query: Tensor) -> Tensor:
-        """elu + 1, above 0."""
-        return functional.elu(query) + 1
+        """elu + 1, above 0: exp(x) below 0, where elu(x) + 1 would round to 0."""
+        return torch.exp(query.clamp(max=0)) + functional.relu(query)
 
     def of_keys(self, key: Tensor) -> KeyFeatures:
         """elu + 1, above 0."""
-        return KeyFeatures(functional.elu(key) + 1)
+        return KeyFeatures(self.of_queries(key))
 
 
 class RandomFeatures(Linear):
@@ -158,9 +160,9 @@ class RandomFeatures(Linear):
         return torch.exp(exponents - exponents.detach().amax(dim=-1, keepdim=True))
 
     def of_keys(self, key: Tensor) -> KeyFeatures:
-        """Features over the largest of this key and those before it, and its logarithm."""
+        """Features over the key's largest, and its logarithm."""
         exponents = self._exponents(key)
-        largest = exponents.detach().amax(dim=-1).cummax(dim=-1).values
+        largest = exponents.detach().amax(dim=-1)
         return KeyFeatures(torch.exp(exponents - largest.unsqueeze(-1)), largest)
 
     def _exponents(self, features: Tensor) -> Tensor:

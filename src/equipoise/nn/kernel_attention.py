@@ -13,6 +13,7 @@ Source: Tsai et al. 2019 (arXiv 1908.11775), eq. 2 and section 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ from equipoise.nn.positional_kernels import (
 )
 
 WITH_WIDTH = ("exponential", "rbf")
+WITHOUT_TABLE = ("none", "lookup")
 LARGEST_EXPONENT = 80.0
 ALIGNMENT = 8
 
@@ -59,11 +61,17 @@ class AttentionForm:
     features: int = 256
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a width that would cancel, or a number that is too small."""
+        """Raises ValueError for an unknown name, a width none learns, or too small a number."""
+        for field, name, names in (
+            ("kernel", self.kernel, get_args(ContentKernelName)),
+            ("positions", self.positions, get_args(PositionsName)),
+        ):
+            if name not in names:
+                raise ValueError(f"{field} is {name!r}; choose {', '.join(names)}")
         if self.learned_width and self.kernel not in WITH_WIDTH:
             raise ValueError(
-                f"learned_width has no effect on the {self.kernel} kernel, whose weights no width "
-                f"changes as it does those of {' and '.join(WITH_WIDTH)}: leave it out"
+                f"learned_width is for the kernels {' and '.join(WITH_WIDTH)}; the {self.kernel} "
+                "kernel has no width: leave it out"
             )
         if self.radius < 1 or self.features < 1:
             raise ValueError(
@@ -168,7 +176,10 @@ class KernelSmoother(nn.Module):
         queries = kernel.of_queries(query.to(wide(query)))
         features, log_scale = kernel.of_keys(key.to(wide(key)))
         if view.present is not None:
-            features = features * view.present[:, None, :, None]
+            present = view.present[:, None]
+            features = features * present.unsqueeze(-1)
+            if log_scale is not None:
+                log_scale = log_scale.masked_fill(~present, torch.finfo(log_scale.dtype).min)
         keys = KeyFeatures(features, log_scale)
         smoothing = smooth_causally if view.causal else smooth
         return smoothing(queries, keys, value.to(wide(value))).to(value.dtype)
@@ -194,7 +205,11 @@ class KernelAttention(nn.Module):
     def forward(
         self, queries: Tensor, keys: Tensor, view: SetFilter, table: PositionTable | None = None
     ) -> Tensor:
-        """Smooth. `table`: rows of positions and distances, needed unless positions are none."""
+        """Smooth. `table`: rows of places and distances, which most positions need.
+
+        Without value_positions neither "none" nor "lookup" reads it. Raises ValueError where it is
+        needed and missing.
+        """
         query, key, value = self.projected(queries, keys, view, table)
         smoothed: Tensor = self.smoother(query, key, value, self.smoother.scene(view, table))
         return smoothed.transpose(1, 2).flatten(2)
@@ -209,12 +224,17 @@ class KernelAttention(nn.Module):
     def projected(
         self, queries: Tensor, keys: Tensor, view: SetFilter, table: PositionTable | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value in heads, (B, H, *, d)."""
-        values = keys
-        if table is not None and (self.form.value_positions or self.form.positions == "direct_sum"):
+        """Query, key and value in heads, (B, H, *, d).
+
+        Raises ValueError where positions are needed and there is no table of them.
+        """
+        values, form = keys, self.form
+        if table is None and (form.value_positions or form.positions not in WITHOUT_TABLE):
+            raise ValueError(f"positions ({form.positions}, or of the value) need a table of them")
+        if table is not None and (form.value_positions or form.positions == "direct_sum"):
             placed = table(torch.arange(view.keys, device=keys.device)).to(keys.dtype)
-            values = keys + placed if self.form.value_positions else keys
-            if self.form.positions == "direct_sum":
+            values = keys + placed if form.value_positions else keys
+            if form.positions == "direct_sum":
                 queries, keys = queries + placed[view.keys - view.queries :], keys + placed
         key = self.query if self.key is None else self.key
         return (

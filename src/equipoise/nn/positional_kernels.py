@@ -63,8 +63,8 @@ class SetFilter:
 
     @property
     def serves_running_sums(self) -> bool:
-        """Whether sums over the keys, or running sums, can be taken over what it shows."""
-        return self.window is None and not (self.causal and self.present is not None)
+        """Whether what it shows to a query is a sum over all keys, or over those up to its own."""
+        return self.window is None
 
 
 class PositionalKernel(nn.Module):
