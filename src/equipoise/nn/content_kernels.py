@@ -173,9 +173,18 @@ class RandomFeatures(Linear):
 
 def orthogonal_directions(width: int, count: int) -> Tensor:
     """(count, width): orthogonal in blocks of `width` rows, each as long as a normal vector is."""
-    blocks = [torch.linalg.qr(torch.randn(width, width)).Q for _ in range(-(-count // width))]
+    blocks = [_orthogonal(width) for _ in range(-(-count // width))]
     lengths = torch.randn(count, width).norm(dim=1, keepdim=True)
     return torch.cat(blocks)[:count] * lengths
+
+
+def _orthogonal(width: int) -> Tensor:
+    """A uniformly drawn rotation or reflection, which Q alone is not: its signs are LAPACK's.
+
+    Source: Mezzadri 2007 (arXiv math-ph/0609050), section 5.
+    """
+    factors = torch.linalg.qr(torch.randn(width, width))
+    return factors.Q * factors.R.diagonal().sign()
 
 
 ContentKernel = Exponential | Linear

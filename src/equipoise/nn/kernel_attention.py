@@ -91,8 +91,8 @@ class KernelSmoother(nn.Module):
     """out = sum_k w(q, k) v(k), w(q, k) = k(q, k) / sum_k' k(q, k'), for each head.
 
     An exponential or RBF kernel runs as a softmax in torch's fused attention, with whatever
-    positions add to its logits. A kernel of features runs in linear time where nothing but a causal
-    filter stands in the way and the features are fewer than the keys; else pair by pair.
+    positions add to its logits. A kernel of features runs in linear time where neither a window nor
+    positions stand in the way and that takes less than the pairs; else pair by pair.
     """
 
     def __init__(self, form: AttentionForm, width: int, heads: int) -> None:
@@ -127,7 +127,7 @@ class KernelSmoother(nn.Module):
             return weights.to(value.dtype) @ value
         if isinstance(self.kernel, Exponential):
             return self._softmax(query, key, value, scene)
-        if self._runs_linearly(self.kernel, key, scene):
+        if self._runs_linearly(self.kernel, key, scene.view):
             return self._linear_time(self.kernel, query, key, value, scene.view)
         return (self.weights(query, key, scene) @ value.to(wide(value))).to(value.dtype)
 
@@ -139,7 +139,7 @@ class KernelSmoother(nn.Module):
         if isinstance(self.kernel, Exponential):
             content, key = self.kernel.factors(content, key)
             logits = (content * self.scale) @ key.transpose(-1, -2)
-            return torch.softmax(masked(logits, factor, scene.view), dim=-1)
+            return softmax(logits if factor is None else logits + factor, scene.view)
         return normalised(self.kernel.product(content, key), factor, scene.view)
 
     def _softmax(self, query: Tensor, key: Tensor, value: Tensor, scene: Scene) -> Tensor:
@@ -163,11 +163,15 @@ class KernelSmoother(nn.Module):
         )
         return smoothed[..., :width]
 
-    def _runs_linearly(self, kernel: Linear, key: Tensor, scene: Scene) -> bool:
-        fewer = kernel.count(key.shape[-1]) < key.shape[-2]
-        return (
-            fewer and scene.view.serves_running_sums and type(self.positional) is PositionalKernel
-        )
+    def _runs_linearly(self, kernel: Linear, key: Tensor, view: SetFilter) -> bool:
+        """Whether it can, with features for queries and keys cheaper than their pairs.
+
+        An entry of the features takes about as long as two pairs: as many features as queries and
+        keys is where the two paths, measured, meet; and a single query is always compared.
+        """
+        entries = kernel.count(key.shape[-1]) * (view.queries + view.keys)
+        cheaper = entries < 2 * view.queries * view.keys
+        return cheaper and view.window is None and type(self.positional) is PositionalKernel
 
     def _linear_time(
         self, kernel: Linear, query: Tensor, key: Tensor, value: Tensor, view: SetFilter
@@ -244,17 +248,21 @@ class KernelAttention(nn.Module):
         )
 
 
-def masked(logits: Tensor, factor: Tensor | None, view: SetFilter) -> Tensor:
-    """Logits plus the positions' part, minus infinity where a query does not see a key."""
-    logits = logits if factor is None else logits + factor
-    return logits if view.visible is None else logits.masked_fill(~view.visible, float("-inf"))
+def softmax(logits: Tensor, view: SetFilter) -> Tensor:
+    """Over the keys that a query sees; 0 at all others, even where it sees none."""
+    if view.visible is None:
+        return torch.softmax(logits, dim=-1)
+    lowest = torch.finfo(logits.dtype).min
+    weights = torch.softmax(logits.masked_fill(~view.visible, lowest), dim=-1)
+    return weights.masked_fill(~view.visible, 0.0)
 
 
 def logit_mask(factor: Tensor | None, view: SetFilter) -> Tensor | None:
     """What fused attention adds to its logits, or which of them it keeps."""
     if factor is None:
         return view.visible
-    return masked(factor if factor.dim() == 4 else factor.unsqueeze(0), None, view)
+    factor = factor if factor.dim() == 4 else factor.unsqueeze(0)
+    return factor if view.visible is None else factor.masked_fill(~view.visible, float("-inf"))
 
 
 def normalised(products: KeyFeatures, factor: Tensor | None, view: SetFilter) -> Tensor:

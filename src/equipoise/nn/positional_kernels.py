@@ -61,11 +61,6 @@ class SetFilter:
         alone = self.window is None and self.present is None
         return alone and self.causal and self.queries == self.keys
 
-    @property
-    def serves_running_sums(self) -> bool:
-        """Whether what it shows to a query is a sum over all keys, or over those up to its own."""
-        return self.window is None
-
 
 class PositionalKernel(nn.Module):
     """The factor of the kernel that goes by positions: none."""
