@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+DIVERGED = "Training diverged"
+"""How the sentence of a run begins whose loss or gradient ceased to be finite."""
+
 
 class UserError(Exception):
     """Something that the user typed or provided cannot work; the message says what to do.

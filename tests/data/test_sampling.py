@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
 
 from equipoise.data.sampling import (
     BatchIndex,
+    LengthBuckets,
     OrderedIndices,
     Shard,
     ShuffledIndices,
@@ -87,3 +92,81 @@ def test_keys_do_not_collide() -> None:
     ]
     keys += [(a, b, 0) for a in range(20) for b in range(20)]
     assert len({stream_seed(*key) for key in keys}) == len(keys)
+
+
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=120).map(torch.tensor)
+WORLDS = st.integers(1, 4)
+
+
+def buckets(lengths: Tensor, world_size: int, **settings: Any) -> list[LengthBuckets]:
+    protocol = {"batch_size": 8, "batch_tokens": 60, "seed": 3, **settings}
+    shards = [Shard(rank, world_size) for rank in range(world_size)]
+    return [LengthBuckets(lengths, shard=shard, **protocol) for shard in shards]
+
+
+@given(LENGTHS, WORLDS, st.integers(1, 9), st.integers(40, 200), st.sampled_from([None, 0, 5]))
+def test_buckets_hold_every_sample_once_within_their_limits(
+    lengths: Tensor, world_size: int, batch_size: int, batch_tokens: int, seed: int | None
+) -> None:
+    settings = {"batch_size": batch_size, "batch_tokens": batch_tokens, "seed": seed}
+    ranks = buckets(lengths, world_size, **settings)
+    for epoch in range(2):
+        for rank in ranks:
+            rank.set_epoch(epoch)
+        parts = [rank.batches() for rank in ranks]
+        assert {len(part) for part in parts} == {len(rank) for rank in ranks}
+        batches = [rows for part in parts for rows in part]
+        assert all(0 < len(rows) <= batch_size for rows in batches)
+        assert all(len(rows) * lengths[rows].max() <= batch_tokens for rows in batches)
+        visited = torch.cat(batches)
+        assert torch.equal(visited.unique(), torch.arange(len(lengths)))
+        assert len(visited) == max(len(lengths), len(batches))
+
+
+@given(LENGTHS, WORLDS)
+def test_the_order_of_buckets_is_a_pure_function_of_seed_and_epoch(
+    lengths: Tensor, world_size: int
+) -> None:
+    first, again = (buckets(lengths, world_size)[-1] for _ in range(2))
+    numbers = [len(first.batches())]
+    for epoch in (2, 1):
+        first.set_epoch(epoch)
+        numbers.append(len(first.batches()))
+    torch.rand(5)
+    again.set_epoch(1)
+    assert all(map(torch.equal, first.batches(), again.batches()))
+    assert len(set(numbers)) == 1
+
+
+def test_buckets_change_with_the_epoch_and_the_seed_but_not_in_evaluation() -> None:
+    lengths = torch.arange(200) % 10 + 1
+
+    def order(seed: int | None, epoch: int) -> list[int]:
+        (indices,) = buckets(lengths, 1, seed=seed)
+        indices.set_epoch(epoch)
+        return torch.cat(indices.batches()).tolist()
+
+    assert len({tuple(order(*key)) for key in ((0, 0), (0, 1), (1, 0))}) == 3
+    assert order(None, 0) == order(None, 1)
+    assert lengths[order(None, 0)].tolist() == sorted(lengths.tolist(), reverse=True)
+
+
+def test_samples_of_equal_length_meet_others_in_the_next_epoch() -> None:
+    (indices,) = buckets(torch.full((40,), 5), 1)
+    first = {frozenset(rows.tolist()) for rows in indices.batches()}
+    indices.set_epoch(1)
+    assert first != {frozenset(rows.tolist()) for rows in indices.batches()}
+
+
+def test_ranks_get_samples_of_like_length_at_each_step() -> None:
+    lengths = torch.arange(120) % 30 + 1
+    one, other = (rank.batches() for rank in buckets(lengths, 2))
+    pairs = zip(one, other, strict=True)
+    assert all(abs(int(lengths[a].max() - lengths[b].max())) <= 1 for a, b in pairs)
+
+
+def test_length_saves_padding() -> None:
+    lengths = torch.randint(1, 31, (500,), generator=stream(0))
+    (indices,) = buckets(lengths, 1, batch_size=16, batch_tokens=480)
+    padded = sum(len(rows) * int(lengths[rows].max()) for rows in indices.batches())
+    assert lengths.sum() / padded > 0.95

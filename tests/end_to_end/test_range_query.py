@@ -112,13 +112,14 @@ def test_a_sweep_ends_in_a_table_and_a_picture(command, tmp_path):
     assert done.returncode == 0, done.stderr
     (sweep,) = (tmp_path / "multirun").iterdir()
     lines = (sweep / "table.csv").read_text().splitlines()
-    assert lines[0] == "task.distribution,task.epsilon,column,mean,standard_error"
+    assert lines[0] == ("task.distribution,task.epsilon,column,mean,standard_error,lost,reason")
     assert [line.split(",")[:3] for line in lines[1:]] == [
         ["zipf", "4", "uniform"], ["zipf", "4", "ahead"],
     ]  # fmt: skip
     uniform, ahead = (float(line.split(",")[3]) for line in lines[1:])
     assert ahead < uniform / 10
     assert (sweep / "table.png").is_file()
+    assert (sweep / "table.md").read_text().splitlines()[2].startswith("| distribution | epsilon |")
     assert "lowest in its row" in done.stdout
     alone = command("train.py", "sweep=range_query_table")
     assert (alone.returncode, "add -m" in alone.stderr) == (2, True)

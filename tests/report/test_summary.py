@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from equipoise.report.summary import ERROR_LOG, job_folders, print_sweep
+from equipoise.report.summary import (
+    ERROR_LOG,
+    print_result,
+    print_sweep,
+    read_jobs,
+    settings_of,
+)
 
 
 def write_job(sweep: Path, number: int, name: str, typed: list[str], loss: float | None) -> Path:
@@ -68,13 +74,58 @@ def test_the_table_fits_80_columns_and_names_what_failed(
     assert "optimizer.lr" not in head  # the folder's name tells it
 
 
+def test_long_names_leave_room_for_a_metric(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for number, folder in enumerate(sorted(sweep.iterdir())):
+        folder.rename(sweep / f"{number}_{'long' * 30}_{folder.name}")
+    print_sweep(sweep)
+    table = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in table if line[:1] in "┏┃┡│└") <= 80
+    assert "status" in next(line for line in table if "run" in line)
+    assert any(line.startswith("│ 2_longlong") for line in table)
+
+
+def test_mappings_are_settings_of_their_own() -> None:
+    lines = ["model.attention={kernel:rbf,symmetric:true}", "+task.name='a: b'", "seed=1"]
+    assert settings_of(lines) == {
+        "model.attention.kernel": "rbf", "model.attention.symmetric": "true",
+        "task.name": "a: b", "seed": "1",
+    }  # fmt: skip
+
+
+def test_a_job_that_diverged_can_count_as_a_result(tmp_path: Path) -> None:
+    folder = write_job(tmp_path, 0, "0", ["seed=1"], None)
+    (folder / ERROR_LOG).write_text("Training diverged: the loss was not finite\n\nTraceback …\n")
+    assert print_sweep(tmp_path) == 1
+    assert print_sweep(tmp_path, results=("completed", "diverged")) == 0
+    assert "diverged" in (tmp_path / "summary.csv").read_text()
+
+
 def test_jobs_stand_in_their_order_wherever_their_folders_are(tmp_path: Path) -> None:
     names = [f"{'b' if number % 2 else 'a'}/{number}" for number in range(12)]
     for number, name in enumerate(names):
         write_job(tmp_path, number, name, [f"seed={number}"], 1.0)
-    assert [f.relative_to(tmp_path).as_posix() for f in job_folders(tmp_path)] == names
+    assert [job.folder.relative_to(tmp_path).as_posix() for job in read_jobs(tmp_path)] == names
 
 
 def test_a_sweep_without_jobs_has_failed(tmp_path: Path) -> None:
     assert print_sweep(tmp_path) == 1
     assert not (tmp_path / "summary.csv").exists()
+
+
+def test_how_a_score_was_computed_is_printed_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    signature = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0|[/red]"
+    metrics = {
+        "task": "t", "model": "m", "test": {"bleu": 33.25}, "solver_stats": None,
+        "gradient_stats": None, "parameters": 3, "seconds": 1.0,
+        "details": {"signatures": {"bleu": signature}, "beam": 5},
+    }  # fmt: skip
+    print_result(metrics, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert f"bleu by {signature}" in lines
+    assert any("test bleu" in line and "33.25" in line for line in lines)

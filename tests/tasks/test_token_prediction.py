@@ -19,11 +19,11 @@ from equipoise.data.text.vocabulary import Characters
 from equipoise.errors import UserError
 from equipoise.tasks import LanguageModelling
 from equipoise.tasks.schedules import Constant
+from equipoise.tasks.token_objective import Perplexity
 from equipoise.tasks.token_prediction import (
     BitsPerToken,
     Carried,
     ExactMatch,
-    Perplexity,
     UnigramEntropy,
     carried_into,
     memory_length,

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from equipoise.callbacks.curve_rows import CurveSource, Row
-from equipoise.errors import RunFailed
+from equipoise.errors import DIVERGED, RunFailed
 
 
 class TrainingDiverged(RunFailed):
@@ -122,7 +122,7 @@ class DivergenceGuard(CurveSource):
         finite_loss = self.loss is None or math.isfinite(self.loss)
         culprit = "gradient" if finite_loss else "loss"
         return (
-            f"Training diverged: the {culprit} was not finite at step {step}, the last of "
+            f"{DIVERGED}: the {culprit} was not finite at step {step}, the last of "
             f"{self.skipped_in_a_row} such steps in a row; try a lower learning rate, gradient "
             "clipping (trainer.gradient_clip_val=1.0), or a damped solver."
         )

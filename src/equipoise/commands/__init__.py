@@ -1,8 +1,8 @@
 """`python -m equipoise <command>`: one module a command, named as it is typed.
 
 A module's docstring is what the list of commands shows; its function `main(arguments)` runs the
-command and returns the exit status. What the commands share is in `arguments`, `showing` and
-`multirun`.
+command and returns the exit status. What the commands share is in `arguments`, `showing`,
+`stored_model` and `multirun`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from equipoise import __version__
 from equipoise.errors import RunFailed, RunInterrupted, UserError, nearest
 from equipoise.running.interrupts import STATUS, Stopped, end_at_next, leave, stoppable
 
-NAMES = ("evaluate", "generate", "import-weights", "query", "train")
+NAMES = ("evaluate", "generate", "import-weights", "query", "train", "translate")
 HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).
 
 usage: python -m equipoise <command> [arguments]     (python -m equipoise <command> --help)

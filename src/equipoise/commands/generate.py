@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from equipoise.commands.arguments import Parser
-from equipoise.config.signatures import as_packages, check_targets
-from equipoise.config.stored import read_checkpoint, stored_run
-from equipoise.errors import UserError, nearest
+from equipoise.commands.stored_model import StoredRequest, read_model, read_settings
+from equipoise.errors import UserError
 
 if TYPE_CHECKING:
     from equipoise.data.text.vocabulary import Vocabulary
     from equipoise.models.generation import Generator
 
-USAGE = """%(prog)s ckpt_path=<run>/checkpoints/best.ckpt [setting=value ...]"""
+COMMAND = "generate"
 SETTINGS = """the settings, whose values are taken exactly as they stand:
   ckpt_path=<file>     a checkpoint of a language-modelling run
   prompt="Once upon"   the text to continue, used verbatim; empty: start a new text
@@ -37,10 +34,9 @@ TIMED = 32
 
 
 @dataclass
-class Request:
+class Request(StoredRequest):
     """The settings of a continuation."""
 
-    ckpt_path: str = ""
     prompt: str = ""
     length: int = 256
     temperature: float = 1.0
@@ -48,8 +44,6 @@ class Request:
     greedy: bool = False
     seed: int = 0
     context: int | None = None
-    device: str | None = None
-    trust: tuple[str, ...] = ()
 
 
 def main(words: Sequence[str]) -> int:
@@ -65,48 +59,13 @@ def parse(words: Sequence[str]) -> Request:
 
     Raises UserError for an unknown key, a value of the wrong kind, or without a checkpoint.
     """
-    kinds: dict[str, Any] = {"length": int, "seed": int, "context": int, "temperature": float,
-                             "top_p": float, "greedy": truth, "trust": packages}  # fmt: skip
-    names = [field.name for field in fields(Request)]
-    request = Request()
-    for argument in _parser().parsed(words).settings:
-        key, equals, value = argument.partition("=")
-        if key not in names or not (equals or key == "greedy"):
-            hint = nearest(key, names) or "; see python -m equipoise generate --help"
-            raise UserError(f"generate takes no '{argument}'{hint}")
-        try:
-            setattr(request, key, kinds.get(key, str)(value))
-        except ValueError as error:
-            raise UserError(f"generate: {key}={value} is not of the default's type") from error
+    request = read_settings(COMMAND, Request(), words, str(__doc__), SETTINGS)
     check(request)
     return request
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        "python -m equipoise generate", __doc__, usage=USAGE, epilog=SETTINGS,
-        formatter_class=RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("settings", nargs="*", metavar="setting=value", help="see below")
-    return parser
-
-
-def truth(value: str) -> bool:
-    """The truth value of "true" or "false"; "" is true."""
-    if value.lower() not in ("", "true", "false"):
-        raise ValueError(value)
-    return value.lower() != "false"
-
-
-def packages(value: str) -> tuple[str, ...]:
-    """The names in "[a,b]" or "a,b"."""
-    return as_packages([name.strip() for name in value.strip("[]").split(",") if name.strip()])
-
-
 def check(request: Request) -> None:
     """Raise UserError where a number cannot be used."""
-    if not request.ckpt_path:
-        raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
     if request.length < 1:
         raise UserError(f"generate: length={request.length} must be 1 or more")
     if request.temperature <= 0:
@@ -125,30 +84,13 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
 
     Raises UserError where the checkpoint is no language model's.
     """
-    checkpoint = read_checkpoint(request.ckpt_path)
-    stored = stored_run(checkpoint, request.ckpt_path)
-    state = checkpoint["state_dict"].get("_extra_state") or {}
-    if not state.get("vocabulary"):
-        raise UserError(
-            f"the checkpoint {request.ckpt_path} of task={checkpoint['choices'].get('task')} has "
-            "no vocabulary: generate needs a checkpoint of a language-modelling task"
-        )
-    from equipoise.data.text.vocabulary import vocabulary_from_state
+    stored = read_model(COMMAND, request)
     from equipoise.models.generation import Generator, Sampling
-    from equipoise.running.build import restored_model
-    from equipoise.running.messages import quiet_lightning
 
-    quiet_lightning()
-    config = stored.config
-    check_targets(config, request.trust)
-    model = restored_model(config, checkpoint["state_dict"], stored.path)
     sampling = Sampling(request.temperature, request.top_p, request.greedy, request.seed)
-    context = request.context or context_of(config["task"])
-    try:
-        generator = Generator(model, sampling, context=context, device=request.device)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return generator, vocabulary_from_state(state["vocabulary"])
+    context = request.context or context_of(stored.task)
+    generator = Generator(stored.model, sampling, context=context, device=str(stored.device))
+    return generator, stored.vocabulary
 
 
 def context_of(task: dict[str, Any]) -> int:

@@ -23,6 +23,7 @@ from equipoise.config import machine
 from equipoise.config.compose import CONF, SEARCH_PATH, parse, plain, search_path, with_grid
 from equipoise.config.hydra import hydra_config, hydra_setting, quoted
 from equipoise.config.overrides import Menu
+from equipoise.config.sweeps import as_override
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.running import folders
 from equipoise.running.api import checked, composed, execute
@@ -36,48 +37,52 @@ MOST_NAMED = 4  # swept keys in a folder's name, which a file system limits to 2
 def start(overrides: Sequence[str]) -> int:
     """All jobs of a multirun, and the summary of those that there are, however it ends.
 
-    Returns the exit status. Raises UserError before anything is started.
+    Returns the exit status: a job that diverges is a result where the sweep ends in a table, which
+    tells it. Raises UserError before anything is started.
     """
     from equipoise.report.summary import print_sweep
+    from equipoise.report.sweep_cells import tables_of
+    from equipoise.report.sweep_table import show_sweep_tables
 
-    overrides = written_out(with_grid(overrides))
-    check(overrides)
-    first = jobs(overrides)[0]
-    check_one_process(first)
+    overrides = written_out(with_grid(written_out(overrides)))
+    config = check(overrides)
+    check_one_process(config)
+    tables = tables_of(plain(config.get("sweep") or {}, resolve=True))
     with folders.held(sweep_folder(overrides), {"multirun.yaml"}) as directory:
         named = [f"hydra.sweep.dir={quoted(str(directory))}"]
         if not is_typed(overrides, "hydra.sweep.subdir"):
             named.append(f"hydra.sweep.subdir='{subdirectory(overrides)}'")
         else:
             check_subdirectories(overrides)
-        status = 1
+        results = ("completed", "diverged") if tables else ("completed",)
         try:
             hand_over(named, overrides)
         finally:
-            status = print_sweep(directory)
-        show_table(first, directory)
+            status = print_sweep(directory, results)
+            planned = [] if draws_values(parse(overrides)) else jobs(overrides)
+            show_sweep_tables(directory, tables, planned)
         return status
 
 
-def check(overrides: Sequence[str]) -> None:
-    """Compose the jobs that were asked for (the first ones of many), and drop the result.
+def check(overrides: Sequence[str]) -> DictConfig:
+    """Compose the jobs that were asked for (the first ones of many); returns one that can run.
 
     A sweep begins where of each combination of choices at least one job can run: the others will be
     named in its summary. Raises UserError.
     """
     check_folders(overrides)
-    accepted: set[tuple[str, ...]] = set()
+    accepted: dict[tuple[str, ...], DictConfig] = {}
     refused: dict[tuple[str, ...], UserError] = {}
     for job in itertools.islice(jobs(overrides), MOST_CHECKED):
         choices = choices_of(job)
         try:
-            checked(job)
-            accepted.add(choices)
+            accepted.setdefault(choices, checked(job).config)
         except UserError as error:
             refused.setdefault(choices, error)
     for choices, refusal in refused.items():
         if choices not in accepted:
             raise refusal
+    return next(iter(accepted.values()))
 
 
 def check_folders(overrides: Sequence[str]) -> None:
@@ -98,10 +103,10 @@ def choices_of(job: Sequence[str]) -> tuple[str, ...]:
     return tuple(o.input_line or "" for o in overrides if menu.offers(o))
 
 
-def check_one_process(job: Sequence[str]) -> None:
+def check_one_process(config: DictConfig) -> None:
     """Raise where a multirun of jobs with several processes was started in several itself."""
     outside = {"RANK", "LOCAL_RANK"} & set(os.environ) or machine.rank()
-    if outside and machine.several_processes(composed(job).config.trainer):
+    if outside and machine.several_processes(config.trainer):
         raise UserError(
             "a multirun starts the processes of its jobs itself: start it once, without torchrun "
             "or srun, or start each of its jobs with them"
@@ -180,15 +185,6 @@ def sentence(error: Exception) -> str:
     text = (str(error).strip() or "no message").splitlines()[0]
     ours = isinstance(error, UserError | RunFailed)
     return text if ours else f"{type(error).__name__}: {text}"
-
-
-def show_table(job: Sequence[str], directory: Path) -> None:
-    """The table that the chosen sweep ends in."""
-    sweep = composed(job).config.get("sweep")
-    if sweep:
-        from equipoise.report.sweep_table import show_sweep_table
-
-        show_sweep_table(directory, plain(sweep)["table"])
 
 
 def written_out(lines: Sequence[str]) -> list[str]:
@@ -271,20 +267,29 @@ def _matching(override: Override, menu: Menu) -> list[str]:
 def subdirectory(lines: Sequence[str]) -> str:
     """<n>_<key-value of what is swept>, without = and comma, for Hydra to fill in."""
     named = [o for o in parse(lines) if o.is_sweep_override() and readable(o)]
-    parts = [f"{o.key_or_group.rpartition('.')[2]}-{reference(o)}" for o in named]
+    keys = [key for override in named for key in swept_keys(override)]
+    parts = [f"{key.rpartition('.')[2]}-{reference(key)}" for key in keys]
     return "_".join(["${hydra.job.num}", *parts[:MOST_NAMED]])
+
+
+def swept_keys(override: Override) -> list[str]:
+    """The key of a sweep, or those below it where its values are mappings of the same settings."""
+    first: Any = next(override.sweep_iterator())
+    if not isinstance(first, dict):
+        return [override.key_or_group]
+    return [f"{override.key_or_group}.{name}" for name in first]
 
 
 def readable(override: Override) -> bool:
     """Whether all swept values are known, short, and can stand in a folder's name."""
     if not override.is_discrete_sweep():
         return False
-    return all(re.fullmatch(r"[\w.+-]{1,30}", v) for v in override.sweep_string_iterator())
+    entries: list[Any] = list(override.sweep_iterator())
+    keys = {tuple(entry) if isinstance(entry, dict) else () for entry in entries}
+    words = [as_override(v) for e in entries for v in (e.values() if isinstance(e, dict) else [e])]
+    return len(keys) == 1 and all(re.fullmatch(r"[\w.+-]{1,30}", word) for word in words)
 
 
-def reference(override: Override) -> str:
+def reference(key: str) -> str:
     """An interpolation of the job's value: of a group its choice, else the setting."""
-    group = override.key_or_group
-    if (CONF / group).is_dir():
-        return "${hydra:runtime.choices." + group + "}"
-    return "${" + group + "}"
+    return "${hydra:runtime.choices." + key + "}" if (CONF / key).is_dir() else "${" + key + "}"

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from equipoise.config import checks, machine
@@ -36,7 +36,9 @@ from equipoise.config.overrides import (
     set_value,
 )
 from equipoise.config.phases import expand_phases
+from equipoise.config.sweeps import as_override, inner_keys, jobs_of_node
 from equipoise.config.values import check_values
+from equipoise.errors import UserError
 
 STAND_IN = "<folder of the run>"
 
@@ -103,9 +105,10 @@ def _let_typed_steps_rule(config: DictConfig, typed_keys: Collection[str]) -> No
 
 
 def with_grid(lines: Sequence[str]) -> list[str]:
-    """The overrides, after the lists of the chosen sweep; overrides of a key take precedence.
+    """The overrides, after the lists of the chosen sweep.
 
-    Raises UserError where there is no such sweep.
+    Values on the command line replace a list; of the values of a node (see `sweeps`), those that
+    fix the setting to another value are left out. Raises UserError where there is no such sweep.
     """
     overrides = parse(lines)
     menu = Menu.of([CONF, *search_path(overrides)])
@@ -115,10 +118,40 @@ def with_grid(lines: Sequence[str]) -> list[str]:
     if not sweeps:
         return list(lines)
     choice = [o.input_line or "" for o in overrides if o.key_or_group in ("sweep", SEARCH_PATH)]
-    grid = (composed_by_hydra(choice)[0].sweep or {}).get("grid") or {}
+    grid = plain((composed_by_hydra(choice)[0].sweep or {}).get("grid") or {})
     keys = {override.key_or_group for override in overrides}
-    swept = [f"{k}={','.join(str(v) for v in vs)}" for k, vs in grid.items() if k not in keys]
-    return [*swept, *lines]
+    swept, settled = [], set[str]()
+    for key, values in grid.items():
+        if key in keys:
+            continue
+        if isinstance(values[0], Mapping):
+            typed = [o for o in overrides if o.key_or_group in inner_keys(key, values)]
+            values = jobs_of_node(key, values, typed, _in_force(key, overrides, menu))
+            settled |= {override.input_line or "" for override in typed}
+        swept.append(f"{key}={','.join(as_override(value) for value in values)}")
+    return [*swept, *(line for line in lines if line not in settled)]
+
+
+def _in_force(node: str, overrides: Sequence[Override], menu: Menu) -> dict[str, Any]:
+    """The settings below a node without the sweep; of choices that are swept, with the first.
+
+    Raises UserError where the configuration has no such node.
+    """
+    first = [
+        f"{o.get_key_element()}={next(o.sweep_string_iterator())}"
+        for o in overrides
+        if isinstance(o.value(), ChoiceSweep) and menu.offers(o)
+    ]
+    single = [o.input_line or "" for o in overrides if not o.is_sweep_override()]
+    composition = compose([*single, *first])
+    settings = OmegaConf.select(composition.config, node)
+    if not isinstance(settings, DictConfig):
+        choices = composition.choices
+        raise UserError(
+            f"the sweep lists values of {node}, which model={choices['model']} on "
+            f"task={choices['task']} does not have: choose another model"
+        )
+    return plain(settings, resolve=True)
 
 
 def with_implied_choices(

@@ -8,9 +8,11 @@ from equipoise.data.images.imagenet import ImageNet
 from equipoise.data.images.segmentation_folder import SegmentationFolder
 from equipoise.data.surveys.range_query import RangeQuery
 from equipoise.data.text.copy_memory import CopyMemory
+from equipoise.data.text.number_words import NumberWords
 from equipoise.data.text.penn_treebank import PennTreebank, PennTreebankCharacters
 from equipoise.data.text.python_docs import PythonDocs
 from equipoise.data.text.text_folder import TextFolder
+from equipoise.data.text.translation_corpora import ParallelFolder, PublishedTranslations
 from equipoise.data.text.wikitext import WikiText
 
 __all__ = [
@@ -21,8 +23,11 @@ __all__ = [
     "Digits",
     "DigitsAndScenes",
     "ImageNet",
+    "NumberWords",
+    "ParallelFolder",
     "PennTreebank",
     "PennTreebankCharacters",
+    "PublishedTranslations",
     "PythonDocs",
     "RangeQuery",
     "SegmentationFolder",

@@ -60,8 +60,8 @@ def folders_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
 
 
-def files_in(folder: Path, endings: Collection[str]) -> list[str]:
-    """The sorted names of the files with one of the endings, in lower or upper case.
+def files_in(folder: Path, endings: Collection[str] | None = None) -> list[str]:
+    """The sorted names of the files, of those with one of the endings, in lower or upper case.
 
     A link to nothing is among them, so that whoever opens it names it. Raises UserError where the
     folder cannot be read.
@@ -69,7 +69,8 @@ def files_in(folder: Path, endings: Collection[str]) -> list[str]:
     return sorted(
         entry.name
         for entry in _entries(folder)
-        if os.path.splitext(entry.name)[1].lower() in endings and not entry.is_dir()
+        if (endings is None or os.path.splitext(entry.name)[1].lower() in endings)
+        and not entry.is_dir()
     )
 
 

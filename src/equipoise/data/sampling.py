@@ -125,3 +125,76 @@ class OrderedIndices:
         rows = torch.cat([rows, torch.arange(missing) % self.size])
         whole = rows.split(self.batch_size)
         return whole if len(whole) == len(self) else rows.tensor_split(len(self))
+
+
+class LengthBuckets:
+    """Batches of samples of similar length, limited by samples and by tokens, for all ranks.
+
+    lengths: int (N,), the tokens of each sample. A batch has at most `batch_size` samples and, with
+    each of them padded to the longest, at most `batch_tokens` tokens, which no sample may exceed.
+    With a `seed`, samples of equal length change places and the batches their order, both as a pure
+    function of (seed, epoch); without, each epoch goes from the longest samples to the shortest.
+
+    Every rank gets the same number of batches in every epoch, and at each step samples of about the
+    same length. No sample is visited twice in an epoch, unless there are fewer of them than batches
+    of all ranks together.
+    """
+
+    def __init__(
+        self,
+        lengths: Tensor,
+        *,
+        batch_size: int,
+        batch_tokens: int,
+        seed: int | None,
+        shard: Shard,
+    ) -> None:
+        self.lengths = lengths
+        self.seed = seed
+        self.shard = shard
+        self.epoch = 0
+        longest_first = lengths.sort(descending=True).values.tolist()
+        self.starts = _bucket_starts(longest_first, batch_size, batch_tokens, shard.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next; Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """The number of batches on this rank."""
+        return len(self.starts)
+
+    def batches(self) -> tuple[Tensor, ...]:
+        """The rows of each batch of the current epoch."""
+        if self.seed is None:
+            return self._buckets(torch.arange(len(self.lengths)))
+        generator = stream(self.seed, self.epoch)
+        buckets = self._buckets(torch.randperm(len(self.lengths), generator=generator))
+        order = torch.randperm(len(buckets), generator=generator)
+        return tuple(buckets[place] for place in order.tolist())
+
+    def _buckets(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Sort the rows by length, those of equal length as they come, and cut them."""
+        order = rows[self.lengths[rows].argsort(descending=True, stable=True)]
+        return tuple(self._of_rank(bucket) for bucket in order.tensor_split(self.starts[1:]))
+
+    def _of_rank(self, bucket: Tensor) -> Tensor:
+        rank, world_size = self.shard
+        first = rank if rank < len(bucket) else rank % len(bucket)
+        return bucket[first::world_size]
+
+
+def _bucket_starts(
+    longest_first: list[int], batch_size: int, batch_tokens: int, ranks: int
+) -> list[int]:
+    """Where each bucket, one batch for every rank, begins among samples sorted by length."""
+    size, starts = len(longest_first), [0]
+    while True:
+        most = min(batch_size, batch_tokens // longest_first[starts[-1]])
+        following = starts[-1] + ranks * max(most, 1)
+        if following >= size:
+            break
+        starts.append(following)
+    if len(starts) > 1:  # so that the last bucket, too, has a sample for each rank
+        starts[-1] = max(min(starts[-1], size - ranks), starts[-2] + ranks)
+    return starts

@@ -25,6 +25,8 @@ table { border-collapse: collapse; width: 100%; background: #fff; align-self: st
 caption { text-align: left; font-weight: 600; padding: .35rem 0; }
 td { border-top: 1px solid #e2e8f0; padding: .35rem .7rem; vertical-align: top; }
 td:last-child { text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.texts th { text-align: left; padding: .35rem .7rem; }
+.texts td:last-child { text-align: left; }
 figure { margin: 0; background: #fff; border: 1px solid #e2e8f0; padding: .75rem; }
 figure img { width: 100%; height: auto; display: block; }
 figcaption { color: #718096; font-size: .9rem; padding-top: .4rem; }
@@ -63,6 +65,7 @@ def page(metrics: Mapping[str, Any], pictures: Sequence[Picture], folder: Path, 
         f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{title}</h1>\n{_status(metrics)}"
         f'<div class="tables">\n{_tables(metrics)}</div>\n'
+        + _texts(metrics.get("details") or {})
         + (f'<h2>Pictures</h2>\n<div class="pictures">\n{figures}</div>\n' if figures else "")
         + (f"<p>{escape(note)}</p>\n" if note else "")
         + "</main>\n</body>\n</html>\n"
@@ -87,7 +90,37 @@ def _tables(metrics: Mapping[str, Any]) -> str:
 def _details(details: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """What `details` lists by name, such as a value of each class."""
     named = [(key, values) for key, values in details.items() if isinstance(values, Mapping)]
-    return [(key.replace("_", " ").capitalize().replace("Iou", "IoU"), v) for key, v in named]
+    return [(_title(key).replace("Iou", "IoU"), values) for key, values in named]
+
+
+def _texts(details: Mapping[str, Any]) -> str:
+    """What `details` lists in rows of texts, such as sentences and their translations."""
+    lists = {key: rows for key, rows in details.items() if rows and isinstance(rows, list)}
+    return "".join(_text_table(key, rows) for key, rows in lists.items() if _are_texts(rows))
+
+
+def _are_texts(rows: Sequence[Any]) -> bool:
+    return all(
+        isinstance(row, Mapping) and all(isinstance(text, str) for text in row.values())
+        for row in rows
+    )
+
+
+def _text_table(title: str, rows: Sequence[Mapping[str, str]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    head = "".join(f"<th>{escape(_title(name))}</th>" for name in names)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(row.get(name, ''))}</td>" for name in names) + "</tr>\n"
+        for row in rows
+    )
+    return (
+        f"<h2>{escape(_title(title))}</h2>\n"
+        f'<table class="texts">\n<tr>{head}</tr>\n{body}</table>\n'
+    )
+
+
+def _title(key: str) -> str:
+    return key.replace("_", " ").capitalize()
 
 
 def _table(title: str, values: Mapping[str, Any]) -> str:

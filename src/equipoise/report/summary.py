@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,22 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from equipoise.errors import DIVERGED
+
 ERROR_LOG = "error.log"
 """In the folder of a job that something ended: a sentence, and below it the traceback."""
 METRICS = 3
 NUMBER = re.compile(r"^  job:\n(?:    .*\n)*?    num: (\d+)$", re.MULTILINE)
+MAPPING = re.compile(r"\{((?:\w+:[\w.+/-]+,?)+)\}")
 LEAST = ("run", "status")
 FIGURES = ("nfe", "residual", "seconds", "backward nfe")
 
 
 def print_result(metrics: dict[str, Any], directory: Path) -> None:
-    """One run: its test metrics, figures beside them, the solver's, and where everything lies."""
+    """One run: its test metrics, figures beside them, the solver's, and where everything lies.
+
+    Where `details` has signatures, they say how the scores of those names were computed.
+    """
     table = Table(title=f"{metrics['model']} on {metrics['task']}", show_header=False)
     for name, value in metrics["test"].items():
         table.add_row(f"test {name}", number(value))
@@ -37,6 +43,8 @@ def print_result(metrics: dict[str, Any], directory: Path) -> None:
     table.add_row("seconds", number(metrics["seconds"]))
     console = Console()
     console.print(table)
+    for name, signature in (metrics["details"].get("signatures") or {}).items():
+        console.print(f"{name} by {signature}", soft_wrap=True, highlight=False, markup=False)
     if points := metrics["details"].get("anytime"):
         print_whole(anytime_table(points))
     console.print(f"results: {directory / 'metrics.json'}", soft_wrap=True)
@@ -90,8 +98,11 @@ class Job:
     settings: dict[str, str]
 
 
-def print_sweep(directory: Path) -> int:
-    """Write summary.csv and print its table; returns 1 where a job did not complete."""
+def print_sweep(directory: Path, results: Collection[str] = ("completed",)) -> int:
+    """Write summary.csv and print its table; returns 1 where a job did not end in a result.
+
+    results: the status of a job that did.
+    """
     jobs = read_jobs(directory)
     if not jobs:
         return 1
@@ -104,7 +115,7 @@ def print_sweep(directory: Path) -> int:
         if row.get("error"):
             log = f" (log: {directory / row['log']})" if row.get("log") else ""
             print(f"{row['run']} {row['status']}: {row['error']}{log}")
-    return int(any(row["status"] != "completed" for row in rows))
+    return int(any(row["status"] not in results for row in rows))
 
 
 def read_jobs(directory: Path) -> list[Job]:
@@ -113,15 +124,20 @@ def read_jobs(directory: Path) -> list[Job]:
     for file in directory.rglob(".hydra/hydra.yaml"):
         matched = NUMBER.search(file.read_text())
         lines = yaml.safe_load((file.parent / "overrides.yaml").read_text()) or []
-        pairs = (line.partition("=")[::2] for line in lines)
-        settings = {key.lstrip("+"): value.strip("'\"") for key, value in pairs}
-        jobs.append(Job(int(matched[1]) if matched else 0, file.parents[1], settings))
+        jobs.append(Job(int(matched[1]) if matched else 0, file.parents[1], settings_of(lines)))
     return sorted(jobs, key=lambda job: job.number)
 
 
-def job_folders(directory: Path) -> list[Path]:
-    """The folders of the jobs in their order."""
-    return [job.folder for job in read_jobs(directory)]
+def settings_of(overrides: Sequence[str]) -> dict[str, str]:
+    """What a job's overrides set; a mapping, as in model.attention={kernel:rbf}, key by key."""
+    settings: dict[str, str] = {}
+    for line in overrides:
+        key, _, value = line.lstrip("+").partition("=")
+        inner = MAPPING.fullmatch(value)
+        pairs = (part.partition(":") for part in inner[1].split(",")) if inner else ()
+        settings |= {f"{key}.{name}": text for name, _, text in pairs}
+        settings |= {} if inner else {key: value.strip("'\"")}
+    return settings
 
 
 def swept_keys(jobs: Sequence[Job]) -> list[str]:
@@ -138,6 +154,7 @@ def sweep_row(job: Job, directory: Path, swept: Sequence[str]) -> dict[str, Any]
     log = job.folder / ERROR_LOG
     if log.is_file():
         row |= {"error": log.read_text().partition("\n")[0]}
+        row |= {"status": "diverged"} if row["error"].startswith(DIVERGED) else {}
         row |= {"log": log.relative_to(directory).as_posix()}
     return row
 
@@ -185,9 +202,13 @@ def _six_digits(value: Any) -> Any:
 def print_rows(
     title: str, columns: Sequence[str], rows: Sequence[dict[str, Any]], swept: Sequence[str]
 ) -> None:
-    """Print as many of the columns as fit the terminal, the most telling ones first."""
+    """Print as many of the columns as fit the terminal, the most telling ones first.
+
+    A folder's name gets half of it, and begins with the number of the job.
+    """
     console = Console()
     shown = telling_columns(columns, rows, swept)
+    rows = [row | {"run": _cut(row["run"], console.width // 2)} for row in rows]
     while len(shown) > 1 and width_of(console, table_of(title, shown, rows)) > console.width:
         shown = shown[:-1]
     ordered = [name for name in columns if name in shown]
@@ -201,15 +222,20 @@ def telling_columns(
 
     What was swept is left out where the folders' names tell it, the status where all completed.
     """
-    untold = [
-        key
-        for key in swept
-        if not all(f"{key.rpartition('.')[2]}-{row.get(key)}" in row["run"] for row in rows)
-    ]
+    untold = [key for key in swept if not all(_told(key, row) for row in rows)]
     status = ["status"] if any(row["status"] != "completed" for row in rows) else []
     metrics = [name for name in columns if name.startswith("test ")]
     names = [*status, *untold, *metrics[:1], *FIGURES[:2], *metrics[1:METRICS], *FIGURES[2:]]
     return ["run", *(name for name in names if name in columns)]
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _told(key: str, row: Mapping[str, Any]) -> bool:
+    """Whether the folder's name tells a setting, in which true is True."""
+    return f"{key.rpartition('.')[2]}-{row.get(key)}".lower() in row["run"].lower()
 
 
 def width_of(console: Console, table: Table) -> int:

@@ -6,6 +6,7 @@ from equipoise.tasks.language_modelling import LanguageModelling
 from equipoise.tasks.range_queries import RangeQueries
 from equipoise.tasks.segmentation import Segmentation
 from equipoise.tasks.sequence_recall import SequenceRecall
+from equipoise.tasks.translation import Translation
 
 __all__ = [
     "Classification",
@@ -14,4 +15,5 @@ __all__ = [
     "RangeQueries",
     "Segmentation",
     "SequenceRecall",
+    "Translation",
 ]

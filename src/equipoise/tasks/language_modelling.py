@@ -10,12 +10,8 @@ from torchmetrics import MeanMetric
 
 from equipoise.tasks.objective import MakeOptimizer
 from equipoise.tasks.schedules import Schedule
-from equipoise.tasks.token_prediction import (
-    BitsPerToken,
-    Perplexity,
-    TokenPrediction,
-    UnigramEntropy,
-)
+from equipoise.tasks.token_objective import Perplexity
+from equipoise.tasks.token_prediction import BitsPerToken, TokenPrediction, UnigramEntropy
 
 Unit = Literal["word", "character", "subword"]
 

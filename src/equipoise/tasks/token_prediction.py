@@ -5,28 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
-from equipoise.errors import UserError
-from equipoise.tasks.objective import MakeOptimizer, Objective
+from equipoise.tasks.objective import MakeOptimizer
 from equipoise.tasks.schedules import Schedule
+from equipoise.tasks.token_objective import (
+    IGNORED,
+    SequenceOutput,
+    TokenObjective,
+    explaining_lack_of_memory,
+)
 
 MEMORY = "carried_memory"
-
-IGNORED = -100
-"""The target where there is nothing to predict."""
-
-
-class Perplexity(MeanMetric):
-    """exp of the mean loss in nats."""
-
-    def compute(self) -> Tensor:
-        """The perplexity of what was seen."""
-        return super().compute().exp()
 
 
 class BitsPerToken(MeanMetric):
@@ -70,25 +64,6 @@ class ExactMatch(MeanMetric):
         super().update(correct.all(dim=1).float())
 
 
-class SequenceOutput(Protocol):
-    """What a model of token sequences returns; see `LanguageModelling`."""
-
-    @property
-    def hidden(self) -> Tensor:
-        """The states (B, T, D) that the softmax reads."""
-        ...
-
-    @property
-    def memory(self) -> tuple[Tensor, ...]:
-        """What the next segment is to be given."""
-        ...
-
-    @property
-    def auxiliary(self) -> tuple[Tensor, ...]:
-        """Further states that get a loss in training."""
-        ...
-
-
 class Carried(NamedTuple):
     """The memory of `streams` pieces of text, in the layout of the model."""
 
@@ -96,51 +71,29 @@ class Carried(NamedTuple):
     memory: tuple[Tensor, ...]
 
 
-class TokenPrediction(Objective):
+class TokenPrediction(TokenObjective):
     """Trains any model `(tokens (B, T), memory) -> hidden (B, T, D), memory, auxiliary`.
 
     A batch holds tokens and targets (B, T), -100 for none, index (B,), and start, a bool
     scalar on the host: true where the streams begin. Otherwise the batch continues the latest one
     of its stage, train, val or test, and the model is given the memory that it returned there.
 
-    loss = mean over the targets of -ln p + auxiliary_weight * the same of each auxiliary state, by
-    the model's `token_losses(hidden, targets)`. A subclass adds metrics in `update_metrics`.
+    The loss, and what a checkpoint keeps of the vocabulary, are those of `TokenObjective`. A
+    subclass adds metrics in `update_metrics`.
 
     The memory of training is part of a checkpoint, of every process: a resumed run repeats the same
-    bits; with another number of processes it resumes without memory. The vocabulary is part of the
-    state dict, and a checkpoint is refused for a text with another one.
+    bits; with another number of processes it resumes without memory.
     """
 
     def __init__(self, model: nn.Module, make_optimizer: MakeOptimizer, schedule: Schedule) -> None:
         super().__init__(model, make_optimizer, schedule)
         self.carried: dict[str, Carried] = {}
         self.loaded_memory: dict[str, Any] = {}
-        self.vocabulary_state: dict[str, Any] = {}
-        self.loaded_vocabulary: dict[str, Any] = {}
-
-    def setup(self, stage: str) -> None:
-        """Take the vocabulary from the data module, if it has one."""
-        tell = getattr(getattr(self.trainer, "datamodule", None), "vocabulary_state", None)
-        self.vocabulary_state = {} if tell is None else tell()
 
     def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
         """Tokens (B, T) and the memory of the segment before -> the model's output."""
         output: SequenceOutput = self.model(tokens, memory)
         return output
-
-    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
-        """The loss with what regularisers and auxiliary states add, and terms beside it."""
-        targets = batch["targets"]
-        output = self.advance("train", batch)
-        token_loss = self.mean_loss(output.hidden, targets)
-        loss = token_loss
-        for hidden in output.auxiliary:
-            weight = cast(float, self.model.auxiliary_weight)
-            loss = loss + weight * self.mean_loss(hidden, targets)
-        loss, terms = self.with_regularization(
-            loss, lambda z: self.mean_loss(self.readout(z), targets)
-        )
-        return {"loss": loss, **self.training_terms(token_loss.detach()), **terms}
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Update the validation metrics."""
@@ -149,10 +102,6 @@ class TokenPrediction(Objective):
     def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Update the test metrics."""
         self._evaluate("test", batch)
-
-    def training_terms(self, token_loss: Tensor) -> dict[str, Tensor]:
-        """What the curve shows beside the loss, of the mean loss of one batch."""
-        return {}
 
     def update_metrics(
         self, stage: str, hidden: Tensor, losses: Tensor, batch: dict[str, Tensor]
@@ -164,7 +113,7 @@ class TokenPrediction(Objective):
     def advance(self, stage: str, batch: dict[str, Tensor]) -> SequenceOutput:
         """Run the model on the next segment of a stage, and keep its memory."""
         tokens = batch["tokens"]
-        with explaining_lack_of_memory(tokens):
+        with explaining_lack_of_memory(too_large(tokens)):
             output = self(tokens, carried_into(self.carried, stage, batch))
         memory = tuple(part.detach() for part in output.memory)
         self.carried[stage] = Carried(len(tokens), memory)
@@ -172,30 +121,16 @@ class TokenPrediction(Objective):
 
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """-ln p of each target, (B, T), 0 for none."""
-        with explaining_lack_of_memory(targets):
-            losses: Tensor = self.model.token_losses(hidden, targets)  # type: ignore[operator]
-        return losses
-
-    def mean_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """The mean of `token_losses` over the targets that count."""
-        counted = (targets != IGNORED).sum().clamp(min=1)
-        return self.token_losses(hidden, targets).sum() / counted
+        with explaining_lack_of_memory(too_large(targets)):
+            return super().token_losses(hidden, targets)
 
     def on_train_start(self) -> None:
         """Put back the memory of an interrupted run, and refuse another vocabulary."""
-        self._refuse_other_vocabulary()
+        super().on_train_start()
         loaded, self.loaded_memory = self.loaded_memory, {}
         if loaded and loaded["processes"] == self.trainer.world_size:
             memory = tuple(part[self.global_rank].to(self.device) for part in loaded["memory"])
             self.carried["train"] = Carried(loaded["streams"], memory)
-
-    def on_validation_start(self) -> None:
-        """Refuse a checkpoint with another vocabulary."""
-        self._refuse_other_vocabulary()
-
-    def on_test_start(self) -> None:
-        """Refuse a checkpoint with another vocabulary."""
-        self._refuse_other_vocabulary()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the memory of training, each part stacked over the processes."""
@@ -211,29 +146,12 @@ class TokenPrediction(Objective):
         """Keep the memory until the device is known."""
         self.loaded_memory = checkpoint.get(MEMORY, {})
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """The vocabulary, which generation needs."""
-        return {"vocabulary": self.vocabulary_state}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Keep the vocabulary of the checkpoint, to be compared with that of the text."""
-        self.loaded_vocabulary = state["vocabulary"]
-
     def _of_all_processes(self, part: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
             return part.unsqueeze(0)
         gathered = self.all_gather(part)
         assert isinstance(gathered, Tensor)
         return gathered
-
-    def _refuse_other_vocabulary(self) -> None:
-        loaded, present = self.loaded_vocabulary, self.vocabulary_state
-        if loaded and present and loaded != present:
-            raise UserError(
-                f"the checkpoint was trained with another vocabulary ({_described(loaded)}) than "
-                f"that of this text ({_described(present)}): give the text that it was trained on, "
-                "or train again"
-            )
 
     def _evaluate(self, stage: str, batch: dict[str, Tensor]) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -276,24 +194,9 @@ def memory_length(model: nn.Module, length: int | None) -> Iterator[None]:
         network.memory_length = usual
 
 
-@contextmanager
-def explaining_lack_of_memory(tokens: Tensor) -> Iterator[None]:
-    """Raise UserError, which says what to lower, where a segment does not fit in memory."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not _is_lack_of_memory(error):
-            raise
-        raise UserError(
-            f"A segment of {tokens.shape[1]} tokens in {tokens.shape[0]} streams does not fit in "
-            "memory: lower task.segment_length, task.batch_size or task.memory_length."
-        ) from error
-
-
-def _is_lack_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
-def _described(vocabulary: dict[str, Any]) -> str:
-    size = len(vocabulary["symbols"]) if "symbols" in vocabulary else "byte-pair"
-    return f"{size} {vocabulary['unit']}s"
+def too_large(tokens: Tensor) -> str:
+    """What to lower where a segment (B, T) does not fit in memory."""
+    return (
+        f"A segment of {tokens.shape[1]} tokens in {tokens.shape[0]} streams does not fit in "
+        "memory: lower task.segment_length, task.batch_size or task.memory_length."
+    )

@@ -56,6 +56,15 @@ def encode(text: str, vocabulary: Vocabulary, source: str) -> EncodedText:
     return EncodedText(tokens, unknown, len(text), digest, source)
 
 
+def refuse_other_size(size: int, wanted: int | None, source: str) -> None:
+    """Raise UserError where the vocabulary of a text has not the size that was asked for."""
+    if wanted is not None and size != wanted:
+        raise UserError(
+            f"{source} has a vocabulary of {size}, but the model was made for {wanted}: give the "
+            "text that it was trained on, or train again."
+        )
+
+
 class TextSegments:
     """A text of N tokens as `streams` pieces of equal length side by side, each cut into segments.
 
@@ -176,12 +185,7 @@ class TextDataModule(SequenceDataModule, ABC):
         configuration, of a checkpoint say, asks for.
         """
         size = len(self.corpus.vocabulary)
-        if self.vocabulary is not None and size != self.vocabulary:
-            raise UserError(
-                f"{self.corpus.splits['train'].source} has a vocabulary of {size}, but the model "
-                f"was made for {self.vocabulary}: give the text that it was trained on, or train "
-                "again."
-            )
+        refuse_other_size(size, self.vocabulary, self.corpus.splits["train"].source)
         for name in SPLITS:
             self._check_length(name)
         return {"vocabulary": size}

@@ -18,6 +18,10 @@ from equipoise.errors import UserError
 END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"
 BOUNDARY = "<eos>"  # of subwords
+WITHOUT_TOKENIZERS = (
+    "task.unit=subword needs the package tokenizers: pip install 'equipoise[subword]', or choose "
+    "task.unit=character or task.unit=word."
+)
 WINDOW = 16  # tokens that a stream of text keeps
 INCOMPLETE = "\ufffd"
 
@@ -192,6 +196,15 @@ class Subwords:
         tokens = self.tokenizer.encode(text, add_special_tokens=False).ids
         return Encoded(torch.tensor(tokens, dtype=torch.int32), 0)
 
+    def encode_sentences(self, sentences: Sequence[str]) -> list[list[int]]:
+        """The parts of each sentence, then `<eos>`, which within a sentence is text like any."""
+        self.tokenizer.encode_special_tokens = True
+        try:
+            encodings = self.tokenizer.encode_batch_fast(list(sentences), add_special_tokens=False)
+        finally:
+            self.tokenizer.encode_special_tokens = False
+        return [[*encoding.ids, self.first] for encoding in encodings]
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text; bytes that are no whole character yet become U+FFFD."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
@@ -201,15 +214,12 @@ class Subwords:
         return {"unit": self.unit, "tokenizer": self.tokenizer.to_str()}
 
 
-def package() -> ModuleType:
-    """The package `tokenizers`. Raises UserError where it is not installed."""
+def package(name: str = "tokenizers", refusal: str = WITHOUT_TOKENIZERS) -> ModuleType:
+    """A package that an extra installs. Raises UserError, the refusal, where it is missing."""
     try:
-        return importlib.import_module("tokenizers")
+        return importlib.import_module(name)
     except ImportError as error:
-        raise UserError(
-            "task.unit=subword needs the package tokenizers: pip install 'equipoise[subword]', or "
-            "choose task.unit=character or task.unit=word."
-        ) from error
+        raise UserError(refusal) from error
 
 
 def vocabulary_from_state(state: Mapping[str, Any]) -> Vocabulary:

@@ -7,9 +7,22 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from equipoise.nn import AttentionScene, RelativeAttention, linear, sequence_mask
+from equipoise.models.transformer.injected_attention import (
+    PUBLISHED,
+    InjectedKernelAttention,
+    PlacedScene,
+    is_published,
+)
+from equipoise.nn import (
+    AttentionForm,
+    AttentionScene,
+    RelativeAttention,
+    linear,
+    sequence_mask,
+)
 
 Norm = Literal["post", "published_pre", "pre"]
+CellScene = AttentionScene | PlacedScene
 
 
 class TransformerCell(nn.Module):
@@ -28,13 +41,26 @@ class TransformerCell(nn.Module):
     """
 
     def __init__(
-        self, width: int, heads: int, inner_width: int, *, norm: Norm, weight_norm: bool
+        self,
+        width: int,
+        heads: int,
+        inner_width: int,
+        *,
+        norm: Norm,
+        weight_norm: bool,
+        attention: AttentionForm = PUBLISHED,
     ) -> None:
         """Build the layer; `weight_norm` normalises all of its linear maps."""
         super().__init__()
         self.norm = norm
         self.width = width
-        self.attention = RelativeAttention(width, heads, weight_norm=weight_norm)
+        self.attention: RelativeAttention | InjectedKernelAttention
+        if is_published(attention):
+            self.attention = RelativeAttention(width, heads, weight_norm=weight_norm)
+        else:
+            self.attention = InjectedKernelAttention(
+                attention, width, heads, weight_norm=weight_norm
+            )
         self.widen = linear(width, inner_width, weight_norm=weight_norm)
         self.narrow = linear(inner_width, width, weight_norm=weight_norm)
         self.inner_width = inner_width
@@ -62,7 +88,7 @@ class TransformerCell(nn.Module):
         return (*masks, sequence_mask(like, full, attention_dropout))
 
     def attend(
-        self, scene: AttentionScene, z: Tensor, injection: Tensor, key: Tensor, value: Tensor,
+        self, scene: CellScene, z: Tensor, injection: Tensor, key: Tensor, value: Tensor,
         *masks: Tensor,
     ) -> Tensor:  # fmt: skip
         """z plus what attention makes of it, in front of the feed-forward's norm."""
@@ -72,7 +98,7 @@ class TransformerCell(nn.Module):
         return z + (attended * masks[0] if masks else attended)
 
     def forward(
-        self, scene: AttentionScene, z: Tensor, injection: Tensor, key: Tensor, value: Tensor,
+        self, scene: CellScene, z: Tensor, injection: Tensor, key: Tensor, value: Tensor,
         *masks: Tensor,
     ) -> Tensor:  # fmt: skip
         """One evaluation; `scene` comes first, since it is the same for all of them."""

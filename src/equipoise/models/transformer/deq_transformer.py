@@ -19,11 +19,13 @@ from equipoise.models.sequence import (
 )
 from equipoise.models.sizes import adapted_size, size_for_vocabulary
 from equipoise.models.transformer.cell import Norm, TransformerCell
+from equipoise.models.transformer.injected_attention import PUBLISHED, injected_parts
 from equipoise.models.transformer.sizes import SIZES, SizeName
 from equipoise.nn import (
     INITIAL_STD,
     AdaptiveEmbedding,
     AdaptiveSoftmax,
+    AttentionForm,
     SinusoidalPositions,
     VocabularyClusters,
     linear,
@@ -38,7 +40,7 @@ class Segment(NamedTuple):
     """The fixed-point problem of one segment: z = f(z, *inputs), from z0 (B, T, width).
 
     states (B, M, width) and injections (B, M + T, 3 width): the memory's states, and the injections
-    of memory and segment.
+    of memory and segment (2 width where queries and keys are one).
     """
 
     f: Function
@@ -73,6 +75,7 @@ class DEQTransformer(nn.Module):
         embedding_width: int | None = None,
         divisor: int | None = None,
         cutoffs: Sequence[int] | None = None,
+        attention: AttentionForm = PUBLISHED,
         norm: Norm = "post",
         weight_norm: bool = True,
         window: int | None = 1000,
@@ -84,7 +87,8 @@ class DEQTransformer(nn.Module):
     ) -> None:
         """Build the network of `size`; every field of `Size` that is given replaces the size's.
 
-        Where `width` alone is given, the embedding is as wide. `window`: how many steps attention
+        Where `width` alone is given, the embedding is as wide. `attention`: another than the
+        published one makes f smooth with that kernel. `window`: how many steps attention
         looks back, itself included; None is no limit. `dropout`: variational dropout of embeddings,
         positions, the layer and its output; `attention_dropout`: of attention weights.
         `tie_projections`: which clusters' projections embedding and softmax share: none, those
@@ -110,10 +114,11 @@ class DEQTransformer(nn.Module):
         self.positions = SinusoidalPositions(self.size.width)
         std = _initial_std(self.size.width) if initial_std is None else initial_std
         self._build_vocabulary(vocabulary, tie_weights, tie_projections, std)
-        self.injection = linear(self.size.width, 3 * self.size.width, std=std)
+        self.injected = injected_parts(attention) * self.size.width
+        self.injection = linear(self.size.width, self.injected, std=std)
         self.cell = TransformerCell(
             self.size.width, self.size.heads, self.size.inner_width,
-            norm=norm, weight_norm=weight_norm,
+            norm=norm, weight_norm=weight_norm, attention=attention,
         )  # fmt: skip
         self.equilibrium = equilibrium
 
@@ -158,7 +163,7 @@ class DEQTransformer(nn.Module):
         batch, length, width = embedded.shape
         embedded = self._dropped(embedded, (batch, 1, width))
         injection = self.injection(embedded)
-        states, earlier = memory_or_nothing(memory, embedded, (width, 3 * width))
+        states, earlier = memory_or_nothing(memory, embedded, (width, self.injected))
         reach = states.shape[1] + length
         positions = self._dropped(self.positions(reach), (1, width))
         scene = self.cell.attention.scene(positions, length, self.window)

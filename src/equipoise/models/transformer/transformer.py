@@ -13,7 +13,9 @@ from equipoise.equilibrium.state import Function, State
 from equipoise.models.sequence import SequenceOutput
 from equipoise.models.transformer.cell import Norm
 from equipoise.models.transformer.deq_transformer import DEQTransformer, TiedProjections
+from equipoise.models.transformer.injected_attention import PUBLISHED
 from equipoise.models.transformer.sizes import SizeName
+from equipoise.nn import AttentionForm
 
 
 class Repetition(nn.Module):
@@ -67,6 +69,7 @@ class Transformer(nn.Module):
         embedding_width: int | None = None,
         divisor: int | None = None,
         cutoffs: Sequence[int] | None = None,
+        attention: AttentionForm = PUBLISHED,
         norm: Norm = "post",
         weight_norm: bool = True,
         window: int | None = 1000,
@@ -85,8 +88,8 @@ class Transformer(nn.Module):
         self.network = DEQTransformer(
             Repetition(layers, checkpointed), vocabulary=vocabulary, memory_length=memory_length,
             size=size, width=width, heads=heads, inner_width=inner_width,
-            embedding_width=embedding_width, divisor=divisor, cutoffs=cutoffs, norm=norm,
-            weight_norm=weight_norm, window=window, dropout=dropout,
+            embedding_width=embedding_width, divisor=divisor, cutoffs=cutoffs,
+            attention=attention, norm=norm, weight_norm=weight_norm, window=window, dropout=dropout,
             attention_dropout=attention_dropout, tie_weights=tie_weights,
             tie_projections=tie_projections, initial_std=initial_std,
         )  # fmt: skip

@@ -1,0 +1,141 @@
+"""What commands that use a stored model of text share: their settings, model and vocabulary."""
+
+from __future__ import annotations
+
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
+
+from equipoise.commands.arguments import Parser
+from equipoise.config.about import about
+from equipoise.config.signatures import as_packages, check_targets
+from equipoise.config.stored import read_checkpoint, stored_run
+from equipoise.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from equipoise.data.text.vocabulary import Vocabulary
+
+COMMANDS = {"token_logits": "generate", "translation_logits": "translate"}
+"""By what the task of a checkpoint wants of its model, the command that uses it."""
+
+
+@dataclass
+class StoredRequest:
+    """The settings that every such command has; a command adds its own."""
+
+    ckpt_path: str = ""
+    device: str | None = None
+    trust: tuple[str, ...] = ()
+
+
+class StoredModel(NamedTuple):
+    """A model with the weights of its checkpoint, and the settings of the task it was made for."""
+
+    model: nn.Module
+    vocabulary: Vocabulary
+    task: dict[str, Any]
+    device: torch.device
+
+
+Request = TypeVar("Request", bound=StoredRequest)
+
+
+def read_settings(
+    command: str, request: Request, words: Sequence[str], description: str, settings: str
+) -> Request:
+    """Put key=value words into the request, the values taken as they stand.
+
+    description, settings: what --help shows before and after the usage. Raises UserError for an
+    unknown key, a value of the wrong kind, or without a checkpoint.
+    """
+    kinds = get_type_hints(type(request))
+    for argument in _parser(command, description, settings).parsed(words).settings:
+        key, equals, value = argument.partition("=")
+        if key not in kinds or not (equals or kinds[key] is bool):
+            hint = nearest(key, kinds) or f"; see python -m equipoise {command} --help"
+            raise UserError(f"{command} takes no '{argument}'{hint}")
+        try:
+            setattr(request, key, READERS[kinds[key]](value))
+        except ValueError as error:
+            raise UserError(f"{command}: {key}={value} is not of the default's type") from error
+    if not request.ckpt_path:
+        raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
+    return request
+
+
+def _parser(command: str, description: str, settings: str) -> Parser:
+    parser = Parser(
+        f"python -m equipoise {command}", description,
+        usage="%(prog)s ckpt_path=<run>/checkpoints/best.ckpt [setting=value ...]",
+        epilog=settings, formatter_class=RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("settings", nargs="*", metavar="setting=value", help="see below")
+    return parser
+
+
+def truth(value: str) -> bool:
+    """The truth value of "true" or "false"; "" is true."""
+    if value.lower() not in ("", "true", "false"):
+        raise ValueError(value)
+    return value.lower() != "false"
+
+
+def packages(value: str) -> tuple[str, ...]:
+    """The names in "[a,b]" or "a,b"."""
+    return as_packages([name.strip() for name in value.strip("[]").split(",") if name.strip()])
+
+
+READERS: Mapping[Any, Callable[[str], Any]] = {
+    str: str, int: int, float: float, bool: truth, tuple[str, ...]: packages,
+    str | None: str, int | None: int, float | None: float,
+}  # fmt: skip
+"""By the type of a setting, what reads its value; it raises ValueError for another one."""
+
+
+def read_model(command: str, request: StoredRequest) -> StoredModel:
+    """The model of a checkpoint with its weights, and its vocabulary.
+
+    Raises UserError where the checkpoint is of another kind of task than the command is for, naming
+    the command that it is for.
+    """
+    checkpoint = read_checkpoint(request.ckpt_path)
+    stored = stored_run(checkpoint, request.ckpt_path)
+    wants, task = about(stored.config["task"], "wants"), checkpoint["choices"].get("task")
+    state = checkpoint["state_dict"].get("_extra_state") or {}
+    check_kind(command, wants, f"the checkpoint {request.ckpt_path} of task={task}", state)
+    from equipoise.data.text.vocabulary import vocabulary_from_state
+    from equipoise.models.generation import usable_device
+    from equipoise.running.build import restored_model
+    from equipoise.running.messages import quiet_lightning
+
+    quiet_lightning()
+    check_targets(stored.config, request.trust)
+    model = restored_model(stored.config, checkpoint["state_dict"], stored.path)
+    try:
+        device = usable_device(request.device)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    vocabulary = vocabulary_from_state(state["vocabulary"])
+    return StoredModel(model.to(device).eval(), vocabulary, stored.config["task"], device)
+
+
+def check_kind(command: str, wants: str | None, checkpoint: str, state: Mapping[str, Any]) -> None:
+    """Raise UserError where the command is not for a task that wants this, or has no vocabulary."""
+    right = COMMANDS.get(wants or "")
+    if not state.get("vocabulary"):
+        raise UserError(
+            f"{checkpoint} has no vocabulary: {command} needs a checkpoint of a {KINDS[command]} "
+            "task"
+        )
+    if right not in (None, command):
+        raise UserError(
+            f"{checkpoint} is not for {command}, which needs one of a {KINDS[command]} task: use "
+            f"python -m equipoise {right}"
+        )
+
+
+KINDS = {"generate": "language-modelling", "translate": "translation"}

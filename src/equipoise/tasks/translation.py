@@ -1,0 +1,219 @@
+"""Translation: trained with smoothed labels, judged by what beam search writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from torch import Tensor, distributed, nn
+from torchmetrics import MeanMetric
+
+from equipoise.data.text.vocabulary import Vocabulary, package, vocabulary_from_state
+from equipoise.errors import UserError
+from equipoise.models.beam_search import BeamSearch, EncoderDecoder
+from equipoise.tasks.objective import MakeOptimizer
+from equipoise.tasks.schedules import Schedule
+from equipoise.tasks.token_objective import (
+    IGNORED,
+    Perplexity,
+    SequenceOutput,
+    TokenObjective,
+    counted,
+    explaining_lack_of_memory,
+)
+
+CORPUS_SCORES = ("bleu", "chrf", "exact_match")
+WITHOUT_SACREBLEU = (
+    "Translations are judged by the package sacrebleu: pip install 'equipoise[translation]'."
+)
+
+
+class Sentences(Protocol):
+    """The data module: what the sentences were before they became tokens."""
+
+    def sentences(self, split: str) -> Sequence[tuple[str, str]]:
+        """Source and target of every pair of "val" or "test", in the order of their index."""
+        ...
+
+    def facts(self, split: str) -> dict[str, Any]:
+        """What to know about a split beside the result on it."""
+        ...
+
+
+class Translation(TokenObjective):
+    """Trains any encoder-decoder: see `EncoderDecoder` for what is asked of the network.
+
+    A batch holds source (B, S), present (B, S), false for padding, tokens (B, T), the decoder's
+    input, targets (B, T), -100 for padding, and index (B,) into the data module's `sentences`.
+
+    Training loss, a mean over the targets, with e = label_smoothing and K tokens in the vocabulary:
+    (1 - e) (-ln p(target)) + e sum_k -ln p(k) / K. Metrics: loss, which is the mean of
+    -ln p(target) in nats, and perplexity; of the translations, bleu and chrf by sacreBLEU, 0 to
+    100, and exact_match in 0 to 1. Validation translates with a beam of one, the test with `beam`
+    and `length_penalty` (see `BeamSearch`). `details` holds the signatures of the scores, `samples`
+    translations of the test, and the facts of the data module.
+
+    Source: Szegedy et al. 2016 (arXiv 1512.00567), section 7, for the smoothing; Post 2018 (arXiv
+    1804.08771) for the scores. Raises UserError where the network has no encoder, or sacreBLEU is
+    not installed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        make_optimizer: MakeOptimizer,
+        schedule: Schedule,
+        label_smoothing: float = 0.1,
+        beam: int = 5,
+        length_penalty: float = 1.0,
+        samples: int = 5,
+    ) -> None:
+        super().__init__(model, make_optimizer, schedule)
+        check_encoder(model)
+        package("sacrebleu", WITHOUT_SACREBLEU)
+        self.label_smoothing = label_smoothing
+        self.beam, self.length_penalty = beam, length_penalty
+        self.samples = samples
+        self.metrics.update({stage: _loss_metrics() for stage in ("val", "test")})
+        self.translations: dict[str, dict[int, str]] = {"val": {}, "test": {}}
+        self.latest: dict[str, Any] = {}
+
+    @property
+    def network(self) -> EncoderDecoder:
+        """The model, as what decoding asks for."""
+        return cast(EncoderDecoder, self.model)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """That of the data module, in both languages."""
+        return vocabulary_from_state(self.vocabulary_state)
+
+    def advance(self, stage: str, batch: dict[str, Tensor]) -> SequenceOutput:
+        """Read the source, and the target up to each token."""
+        source, present = batch["source"], batch["present"]
+        with explaining_lack_of_memory(too_large(source)):
+            encoded = self.network.encode(source, present)
+            return self.network.decode(batch["tokens"], encoded, present)
+
+    def training_losses(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The smoothed loss, and the mean of -ln p of the targets."""
+        with explaining_lack_of_memory(too_large(targets)):
+            scores = self.network.log_probabilities(hidden)
+            counts = targets != IGNORED
+            chosen = scores.gather(-1, targets.masked_fill(~counts, 0).unsqueeze(-1)).squeeze(-1)
+            loss = -chosen.masked_fill(~counts, 0).sum() / counted(targets)
+            uniform = -scores.mean(dim=-1).masked_fill(~counts, 0).sum() / counted(targets)
+        return (1 - self.label_smoothing) * loss + self.label_smoothing * uniform, loss
+
+    def training_terms(self, token_loss: Tensor) -> dict[str, Tensor]:
+        """What the smoothing hides: -ln p of the targets, and its exponential."""
+        return {"nll": token_loss, "perplexity": token_loss.exp()}
+
+    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """Update the validation metrics, and translate by the most likely token."""
+        self._evaluate("val", batch, beam=1)
+
+    def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """Update the test metrics, and translate with the beam."""
+        self._evaluate("test", batch, self.beam)
+
+    def logged(self, stage: str) -> set[str]:
+        """The names under which the metrics of "val" or "test" are logged."""
+        return super().logged(stage) | {f"{stage}/{name}" for name in CORPUS_SCORES}
+
+    def details(self) -> dict[str, Any]:
+        """What makes the scores of the last test comparable, and some of its translations."""
+        return self.latest
+
+    def _evaluate(self, stage: str, batch: dict[str, Tensor], beam: int) -> None:
+        encoded = self.network.encode(batch["source"], batch["present"])
+        output = self.network.decode(batch["tokens"], encoded, batch["present"])
+        losses = self.token_losses(output.hidden, batch["targets"])
+        counts = (batch["targets"] != IGNORED).to(losses.dtype)
+        for metric in self.stage_metrics(stage).values():
+            metric.update(losses, counts)
+        vocabulary = self.vocabulary
+        search = BeamSearch(vocabulary.first, beam, self.length_penalty)
+        found = search(self.network, encoded, batch["present"])
+        texts = [vocabulary.decode(hypothesis.tokens) for hypothesis in found]
+        self.translations[stage] |= dict(zip(batch["index"].tolist(), texts, strict=True))
+
+    def _close(self, stage: str) -> None:
+        """Log the scores of what all processes have translated, each sentence once."""
+        texts = of_all_processes(self.translations[stage])
+        self.translations[stage] = {}
+        pairs = self._pairs().sentences(stage)
+        references = [pairs[index][1] for index in texts]
+        scores, signatures = corpus_scores(list(texts.values()), references)
+        for name, score in scores.items():
+            self.log(f"{stage}/{name}", score)
+        if stage == "test":
+            samples = [sample(pairs[index], text) for index, text in texts.items()]
+            self.latest = self._described(signatures) | {"samples": samples[: self.samples]}
+        super()._close(stage)
+
+    def _described(self, signatures: Mapping[str, str]) -> dict[str, Any]:
+        return {
+            **self._pairs().facts("test"),
+            "beam": self.beam,
+            "length_penalty": self.length_penalty,
+            "signatures": dict(signatures),
+        }
+
+    def _pairs(self) -> Sentences:
+        data: Sentences = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data
+
+
+def check_encoder(model: nn.Module) -> None:
+    """Raise UserError where the network cannot translate."""
+    if getattr(model, "encoder", None) is None:
+        raise UserError(
+            f"{type(model).__name__} has no encoder, so it cannot translate: leave out "
+            "model.encoder_layers=0"
+        )
+
+
+def corpus_scores(
+    translations: Sequence[str], references: Sequence[str]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """bleu and chrf of a whole corpus, 0 to 100, and exact_match, 0 to 1; and their signatures.
+
+    White space at the ends of a sentence does not count for exact_match.
+    """
+    metrics = package("sacrebleu", WITHOUT_SACREBLEU).metrics
+    judges = {"bleu": metrics.BLEU(force=True), "chrf": metrics.CHRF()}
+    scores = {
+        name: float(judge.corpus_score(translations, [references]).score)
+        for name, judge in judges.items()
+    }
+    pairs = zip(translations, references, strict=True)
+    matches = sum(one.strip() == other.strip() for one, other in pairs)
+    scores["exact_match"] = matches / len(references)
+    return scores, {name: str(judge.get_signature()) for name, judge in judges.items()}
+
+
+def of_all_processes(texts: Mapping[int, str]) -> dict[int, str]:
+    """The texts of every process by index, in its order; what two processes had counts once."""
+    parts: list[Any] = [texts]
+    if distributed.is_available() and distributed.is_initialized():
+        parts = [None] * distributed.get_world_size()
+        distributed.all_gather_object(parts, dict(texts))
+    return dict(sorted(item for part in parts for item in part.items()))
+
+
+def sample(pair: tuple[str, str], translation: str) -> dict[str, str]:
+    """One sentence for the report."""
+    return {"source": pair[0], "reference": pair[1], "translation": translation}
+
+
+def too_large(tokens: Tensor) -> str:
+    """What to lower where a batch (B, T) does not fit in memory."""
+    return (
+        f"A batch of {tokens.shape[0]} sentences of {tokens.shape[1]} tokens does not fit in "
+        "memory: lower task.batch_tokens or task.max_length."
+    )
+
+
+def _loss_metrics() -> nn.ModuleDict:
+    return nn.ModuleDict({"loss": MeanMetric(), "perplexity": Perplexity()})

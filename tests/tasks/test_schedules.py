@@ -1,0 +1,55 @@
+"""The rates of each schedule, step by step."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from equipoise.tasks.schedules import Constant, Cosine, InverseSquareRoot, Schedule
+
+
+def rates(schedule: Schedule, steps: int, rate: float = 2.0) -> list[float]:
+    """The rate of each of the first `steps` steps of a run of so many."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], rate)
+    scheduler = schedule(optimizer, steps)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_a_constant_rate_stays_after_its_warm_up() -> None:
+    assert rates(Constant(warmup=0.4), 10) == pytest.approx([0.5, 1.0, 1.5, *[2.0] * 7])
+
+
+def test_a_cosine_falls_from_the_rate_to_the_minimum() -> None:
+    found = rates(Cosine(warmup=0.2, minimum=0.5), 10)
+    expected = [0.5 + 1.5 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+    assert found == pytest.approx([1.0, 2.0, *expected])
+
+
+@given(st.integers(1, 60), st.floats(0, 1))
+def test_the_inverse_square_root_is_the_published_formula(steps: int, warmup: float) -> None:
+    found = rates(InverseSquareRoot(warmup), steps)
+    start = max(1.0, warmup * steps)
+    expected = [2 * min(step / start, math.sqrt(start / step)) for step in range(1, steps + 1)]
+    assert found == pytest.approx(expected)
+    assert max(found) <= 2.0
+
+
+def test_the_published_rates_differ_by_a_constant_alone() -> None:
+    found = rates(InverseSquareRoot(warmup=0.04), 1000)  # 40 steps, as 4,000 of 100,000
+    published = [512**-0.5 * min(step**-0.5, step * 40**-1.5) for step in range(1, 1001)]
+    ratios = [one / other for one, other in zip(found, published, strict=True)]
+    assert ratios == pytest.approx([ratios[0]] * 1000)
+    assert max(found) == found[39] == pytest.approx(2.0)
+
+
+def test_without_a_warm_up_the_first_rate_is_the_greatest() -> None:
+    assert rates(InverseSquareRoot(warmup=0.0), 4) == pytest.approx([2, 2**0.5, (4 / 3) ** 0.5, 1])
