@@ -225,11 +225,11 @@ def test_gradients_are_those_of_finite_differences(form: AttentionForm, causal: 
 def test_large_logits_stay_finite_in_bfloat16(
     kernel: ContentKernelName, positions: PositionsName, causal: bool
 ) -> None:
-    """2,048 tokens whose logits are 30 times those of normal queries and keys."""
+    """2,048 tokens whose queries and keys are each 30 times normal ones, and so the logits 900."""
     module = attention(kernel, positions=positions).bfloat16()
     with torch.no_grad():
         module.query.weight.normal_(std=30 * WIDTH**-0.5)
-        module.key.weight.normal_(std=WIDTH**-0.5)
+        module.key.weight.normal_(std=30 * WIDTH**-0.5)
     features = drawn(2048, batch=1).bfloat16().requires_grad_()
     rows = SinusoidalPositions(WIDTH).bfloat16().at
     smoothed = module(features, features, SetFilter(2048, 2048, causal), rows)

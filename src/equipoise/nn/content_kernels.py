@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 ContentKernelName = Literal["linear", "polynomial", "exponential", "rbf", "elu", "random_features"]
+LEAST_FEATURE = 1e-10
 
 
 class Exponential(nn.Module):
@@ -140,7 +141,8 @@ class RandomFeatures(Linear):
     """An estimate of exp(<q, k> / sqrt(d)) from m positive features, whose mean is exactly that.
 
     phi_i(x) = exp(<w_i, x'> - |x'|^2 / 2) / sqrt(m), x' = x / d^(1/4), w_i normal and orthogonal in
-    blocks of d. They are drawn once, when the kernel is built.
+    blocks of d. They are drawn once, when the kernel is built. As in the published code a small
+    number is added to each feature over the largest, so that no kernel value rounds to 0.
     Source: FAVOR+, Choromanski et al. 2021 (arXiv 2009.14794), section 2.
     """
 
@@ -157,13 +159,13 @@ class RandomFeatures(Linear):
     def of_queries(self, query: Tensor) -> Tensor:
         """A factor of the query's own cancels in the weights, so the largest feature is 1."""
         exponents = self._exponents(query)
-        return torch.exp(exponents - exponents.detach().amax(dim=-1, keepdim=True))
+        return torch.exp(exponents - exponents.detach().amax(dim=-1, keepdim=True)) + LEAST_FEATURE
 
     def of_keys(self, key: Tensor) -> KeyFeatures:
         """Features over the key's largest, and its logarithm."""
         exponents = self._exponents(key)
         largest = exponents.detach().amax(dim=-1)
-        return KeyFeatures(torch.exp(exponents - largest.unsqueeze(-1)), largest)
+        return KeyFeatures(torch.exp(exponents - largest.unsqueeze(-1)) + LEAST_FEATURE, largest)
 
     def _exponents(self, features: Tensor) -> Tensor:
         scaled = features * features.shape[-1] ** -0.25
