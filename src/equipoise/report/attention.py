@@ -30,8 +30,8 @@ SIDE = (1.3, 2.8)
 INCHES_A_TOKEN = 0.11
 GAP = 1
 """Places between two maps."""
-DISTANCES = 64
-"""How far the curves of positional kernels reach."""
+DISTANCES, MOST_PROFILES = 32, 6
+"""How far the curves of positional kernels reach, and of how many attentions they are drawn."""
 OUTLIERS = 0.02
 """The share of signed weights that may lie beyond the scale of colours."""
 KINDS = {
@@ -44,32 +44,35 @@ KINDS = {
 def attention_pictures(
     model: nn.Module,
     folder: Path,
-    tokens: Tensor,
-    target_tokens: Sequence[str],
-    source: Tensor | None = None,
-    source_tokens: Sequence[str] = (),
+    sample: Mapping[str, Tensor],
+    words: Mapping[str, Sequence[str]],
 ) -> list[Picture]:
     """What a model has to show of its attention on one sample; nothing where it offers nothing.
 
-    tokens (T,), and the source (S,) of a translation, without padding; target_tokens and
-    source_tokens: the same in words. A model may offer `attention_maps`, `kernel_profiles` and
-    `kernel_widths`. It is asked in evaluation.
+    sample: "tokens" (T,), and the "source" (S,) of a translation, without padding; words: the same
+    as text. A model may offer `attention_maps`, `kernel_profiles` and `kernel_widths`. It is asked
+    in evaluation.
     """
     network = cast(Any, model)
     training = model.training
     model.eval()
     try:
-        maps = {}
-        if hasattr(model, "attention_maps"):
-            batch = [None if row is None else row.unsqueeze(0) for row in (tokens, source)]
-            present = None if source is None else torch.ones_like(source).bool().unsqueeze(0)
-            maps = {n: weights[0] for n, weights in network.attention_maps(*batch, present).items()}
+        maps = network.attention_maps(*_batch(sample)) if hasattr(model, "attention_maps") else {}
         profiles = network.kernel_profiles(DISTANCES) if hasattr(model, "kernel_profiles") else {}
         widths = network.kernel_widths() if hasattr(model, "kernel_widths") else {}
     finally:
         model.train(training)
-    pictures = draw_attention(folder, maps, source_tokens, target_tokens)
+    of_sample = {name: weights[0] for name, weights in maps.items()}
+    pictures = draw_attention(folder, of_sample, words.get("source", ()), words["tokens"])
     return [*pictures, *draw_kernels(folder, profiles, widths)]
+
+
+def _batch(sample: Mapping[str, Tensor]) -> list[Tensor]:
+    """Tokens, source and what is present of it, as a batch of one sample."""
+    rows = [sample["tokens"]]
+    if "source" in sample:
+        rows += [sample["source"], torch.ones_like(sample["source"], dtype=torch.bool)]
+    return [row.unsqueeze(0) for row in rows]
 
 
 def draw_attention(
@@ -91,7 +94,8 @@ def draw_attention(
             queries = source_tokens if kind == "encoder" else target_tokens
             keys = target_tokens if kind == "decoder" else source_tokens
             path = folder / f"attention_{kind}.png"
-            pictures.append(_draw_maps(path, title, _some(of_kind), queries, keys))
+            some = _some(of_kind, MOST_LAYERS)
+            pictures.append(_draw_maps(path, title, some, queries, keys))
     return pictures
 
 
@@ -168,7 +172,8 @@ def draw_kernels(
     """
     pictures = []
     if profiles:
-        some = _some({name: _array(profile) for name, profile in profiles.items()})
+        arrays = {name: _array(profile) for name, profile in profiles.items()}
+        some = _some(arrays, MOST_PROFILES)
         pictures.append(_draw_profiles(folder / "positional_kernels.png", some))
     if widths:
         arrays = {name: _array(width) for name, width in widths.items()}
@@ -237,10 +242,10 @@ def _array(values: Tensor | Floats) -> Floats:
     return cast(Floats, array)
 
 
-def _some(entries: Mapping[str, Floats]) -> dict[str, Floats]:
-    """At most so many layers, from the first to the last."""
+def _some(entries: Mapping[str, Floats], most: int) -> dict[str, Floats]:
+    """At most so many entries, from the first to the last."""
     names = list(entries)
-    chosen = np.linspace(0, len(names) - 1, min(len(names), MOST_LAYERS)).round().astype(int)
+    chosen = np.linspace(0, len(names) - 1, min(len(names), most)).round().astype(int)
     return {names[place]: entries[names[place]] for place in chosen}
 
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from equipoise.data.text.vocabulary import BOUNDARY, vocabulary_from_state
 from equipoise.errors import UserError
+from equipoise.report.attention import attention_pictures
+from equipoise.report.page import Picture
 from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 
 IGNORED = -100
 """The target where there is nothing to predict."""
+MOST_PICTURED = 24
+"""How many tokens of a text the pictures show."""
 
 
 class Perplexity(MeanMetric):
@@ -63,6 +69,7 @@ class TokenObjective(Objective, ABC):
         super().__init__(model, make_optimizer, schedule)
         self.vocabulary_state: dict[str, Any] = {}
         self.loaded_vocabulary: dict[str, Any] = {}
+        self.sample: dict[str, Tensor] = {}
 
     @abstractmethod
     def advance(self, stage: str, batch: dict[str, Tensor]) -> SequenceOutput:
@@ -103,6 +110,29 @@ class TokenObjective(Objective, ABC):
     def mean_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """The mean of `token_losses` over the targets that count."""
         return self.token_losses(hidden, targets).sum() / counted(targets)
+
+    def keep_sample(self, batch: Mapping[str, Tensor]) -> None:
+        """Keep the first sample of the first test batch, without its padding, for the pictures."""
+        if not self.sample:
+            length = min(int(counted(batch["targets"][0])), MOST_PICTURED)
+            self.sample = {"tokens": batch["tokens"][0, :length]}
+            if "source" in batch:
+                self.sample["source"] = batch["source"][0, batch["present"][0]]
+
+    def words(self, tokens: Tensor) -> list[str]:
+        """Each token by itself as text; its number where there is no vocabulary."""
+        if not self.vocabulary_state:
+            return [str(token) for token in tokens.tolist()]
+        vocabulary = vocabulary_from_state(self.vocabulary_state)
+        return [vocabulary.decode([token]) or BOUNDARY for token in tokens.tolist()]
+
+    def pictures(self, folder: Path) -> list[Picture]:
+        """Draw what the model offers of its attention on one sample of the last test."""
+        if not self.sample:
+            return []
+        sample = {name: tokens.to(self.device) for name, tokens in self.sample.items()}
+        words = {name: self.words(tokens) for name, tokens in sample.items()}
+        return attention_pictures(self.model, folder, sample, words)
 
     def on_train_start(self) -> None:
         """Refuse a checkpoint with another vocabulary."""

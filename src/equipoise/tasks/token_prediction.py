@@ -101,6 +101,7 @@ class TokenPrediction(TokenObjective):
 
     def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Update the test metrics."""
+        self.keep_sample(batch)
         self._evaluate("test", batch)
 
     def update_metrics(

@@ -130,6 +130,7 @@ class Translation(TokenObjective):
 
     def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Update the test metrics, and translate with the beam."""
+        self.keep_sample(batch)
         self._evaluate("test", batch, self.beam)
 
     def on_test_start(self) -> None:
