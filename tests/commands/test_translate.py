@@ -50,6 +50,8 @@ def test_the_run_shows_its_translations(checkpoint: Path) -> None:
     details = json.loads((folder / "metrics.json").read_text())["details"]
     assert set(details["signatures"]) == {"bleu", "chrf"}
     html = (folder / "report" / "index.html").read_text()
+    for kind in ("encoder", "decoder", "cross"):
+        assert (folder / "report" / f"attention_{kind}.png").is_file()
     for text in ("<h2>Samples</h2>", "<th>Translation</th>", details["samples"][4]["source"]):
         assert text in html
 

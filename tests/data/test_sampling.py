@@ -148,7 +148,13 @@ def test_buckets_change_with_the_epoch_and_the_seed_but_not_in_evaluation() -> N
 
     assert len({tuple(order(*key)) for key in ((0, 0), (0, 1), (1, 0))}) == 3
     assert order(None, 0) == order(None, 1)
-    assert lengths[order(None, 0)].tolist() == sorted(lengths.tolist(), reverse=True)
+
+
+def test_a_few_batches_of_an_evaluation_have_short_and_long_samples() -> None:
+    (indices,) = buckets(torch.arange(400) % 40 + 1, 1, seed=None)
+    first = torch.cat(indices.batches()[: len(indices) // 5])
+    assert (first % 40 < 10).any()
+    assert (first % 40 >= 30).any()
 
 
 def test_samples_of_equal_length_meet_others_in_the_next_epoch() -> None:

@@ -17,6 +17,12 @@ def test_an_unknown_family_is_answered_with_the_known() -> None:
             equipoise.interop.from_reference("mdec", {}, {})
 
 
+def test_a_part_of_a_network_makes_no_checkpoint() -> None:
+    with pytest.raises(UserError, match="'kernel_attention' is a part of a network"):
+        equipoise.interop.network_family_module("kernel_attention")
+    assert equipoise.interop.network_family_module("mdeq").overrides
+
+
 def test_importing_the_package_imports_no_torch() -> None:
     code = "import sys, equipoise; equipoise.interop; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -57,12 +57,23 @@ class MadeUp(nn.Module):
         return torch.log_softmax(hidden @ self.scores, dim=-1)
 
 
-TABLE = {(): (0.1, 0.5, 0.4, 0.0), (1,): (0.3, 0.3, 0.3, 0.1), (2,): (0.0, 0.0, 0.1, 0.9),
-         (2, 3): (1.0, 0.0, 0.0, 0.0)}  # fmt: skip
+Table = dict[tuple[int, ...], tuple[float, ...]]
+GARDEN_PATH: Table = {
+    (): (0.1, 0.5, 0.4, 0.0), (1,): (0.3, 0.3, 0.3, 0.1), (2,): (0.0, 0.0, 0.1, 0.9),
+    (2, 3): (1.0, 0.0, 0.0, 0.0),
+}  # fmt: skip
+"""1 is the likelier beginning, but 2 leads to the likelier sequence, 2 3."""
+BEGINNINGS: Table = {(1,) * length: (0.1, 0.9, 0.0, 0.0) for length in range(6)}
+BEGINNINGS[(1,) * 6] = (1.0, 0.0, 0.0, 0.0)
+"""1 1 1 1 1 1 is likely, and each of its beginnings, less likely, is a sequence too."""
 
 
-class GardenPath(MadeUp):
-    """1 is the likelier beginning, but 2 leads to the likelier sequence, 2 3."""
+class Tabulated(MadeUp):
+    """The probabilities of what follows each beginning, those of others alike."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(0)
+        self.table = table
 
     def decode(
         self,
@@ -79,7 +90,7 @@ class GardenPath(MadeUp):
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         beginnings = [tuple(int(token) for token in row[1:]) for row in hidden]
         flat = (0.25, 0.25, 0.25, 0.25)
-        return torch.tensor([TABLE.get(row, flat) for row in beginnings]).double().log()
+        return torch.tensor([self.table.get(row, flat) for row in beginnings]).double().log()
 
 
 def searched(model: MadeUp, source: list[list[int]], padding: int = 0, **how: object):
@@ -150,8 +161,8 @@ def test_a_beam_of_one_takes_the_most_likely_token(seed: int, source: list[int])
 
 
 def test_a_beam_finds_what_the_most_likely_token_misses() -> None:
-    (greedy,) = searched(GardenPath(0), [[1]], beam=1, length_penalty=0.0)
-    (found,) = searched(GardenPath(0), [[1]], beam=2, length_penalty=0.0)
+    (greedy,) = searched(Tabulated(GARDEN_PATH), [[1]], beam=1, length_penalty=0.0)
+    (found,) = searched(Tabulated(GARDEN_PATH), [[1]], beam=2, length_penalty=0.0)
     assert greedy.tokens[:1] == [1]
     assert found == Hypothesis([2, 3], pytest.approx(math.log(0.4 * 0.9)))
     assert found.score > greedy.score
@@ -175,8 +186,14 @@ def test_nothing_depends_on_the_company_or_on_padding(
         assert found.score == pytest.approx(other.score, abs=1e-10)
 
 
+@pytest.mark.parametrize("beam", [1, 2, 3, 8])
+def test_beginnings_that_are_sequences_do_not_crowd_out_the_whole(beam: int) -> None:
+    (found,) = searched(Tabulated(BEGINNINGS), [[1]], beam=beam)
+    assert found.tokens == [1] * 6
+
+
 def test_the_search_is_over_when_no_beginning_can_win() -> None:
-    model = GardenPath(0)
+    model = Tabulated(GARDEN_PATH)
     (found,) = searched(model, [[1]], beam=4, length_penalty=0.0)
     assert found.tokens == [2, 3]
     assert len(model.steps) == 3  # although fewer than four are finished

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.equilibrium import Broyden, Equilibrium, Exact
-from equipoise.models import DEQTransformer, DEQTrellisNet, Transformer, TrellisNet
+from equipoise.models import (
+    DEQTransformer,
+    DEQTrellisNet,
+    KernelTransformer,
+    Transformer,
+    TrellisNet,
+)
 
 VOCABULARY = 30
 TIGHT = Broyden(max_steps=150, tol=1e-12, memory=100, patience=150)
@@ -30,6 +36,12 @@ def transformer(**changes: Any) -> Transformer:
     return Transformer(vocabulary=VOCABULARY, **{**shape, **changes})
 
 
+def kernel_transformer(**changes: Any) -> KernelTransformer:
+    shape = {"width": 16, "heads": 2, "inner_width": 24, "memory_length": 6}
+    shape |= {"size": "tiny"} if changes.get("size") is None else {}
+    return KernelTransformer(vocabulary=VOCABULARY, **{**shape, **changes})
+
+
 def deq_trellisnet(**changes: Any) -> DEQTrellisNet:
     shape = {"hidden_width": 10, "embedding_width": 6}
     return DEQTrellisNet(layer(), vocabulary=VOCABULARY, **{**shape, **changes})
@@ -45,6 +57,7 @@ BUILDERS: dict[str, Build] = {
     "transformer": transformer,
     "deq_trellisnet": deq_trellisnet,
     "trellisnet": trellisnet,
+    "kernel_transformer": kernel_transformer,
 }
 
 

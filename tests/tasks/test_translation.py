@@ -90,6 +90,30 @@ def test_validation_takes_the_most_likely_token_and_the_test_a_beam(tmp_path: Pa
     assert max(widths["test"]) == 6
 
 
+def test_what_the_first_sentence_attends_to_is_drawn_in_words(
+    trained: Translation, tested: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[list[int], ...]] = []
+
+    def attention_maps(tokens: torch.Tensor, source: torch.Tensor, present: torch.Tensor):
+        asked.append((*tokens.tolist(), *source.tolist(), *present.tolist()))
+        return {"cross 1": torch.ones(1, 2, tokens.shape[1], source.shape[1])}
+
+    monkeypatch.setattr(trained.model, "attention_maps", attention_maps, raising=False)
+    (picture,) = trained.pictures(tmp_path)
+    assert (tmp_path / picture.file).is_file()
+    ((tokens, source, present),) = asked
+    vocabulary = Numbers().vocabulary
+    assert vocabulary.decode(source) == PAIRS[0][0]
+    assert vocabulary.decode(tokens) == trained.details()["samples"][0]["translation"]
+    assert tokens[0] == source[-1] == vocabulary.first
+    assert all(present)
+
+
+def test_without_a_test_nothing_is_drawn(tmp_path: Path) -> None:
+    assert task().pictures(tmp_path) == []
+
+
 def test_the_loss_is_smoothed_as_torch_does_and_the_plain_one_told_beside_it() -> None:
     module, (batch, *_) = task(label_smoothing=0.2), list(Numbers().train_dataloader())
     assert (batch["targets"] == -100).any()

@@ -24,7 +24,7 @@ def main(words: Sequence[str]) -> int:
     """Read, convert, write; returns 0. Raises UserError where one of the files does not serve."""
     arguments = _parser().parsed(words)
     weights_file, target = Path(arguments.weights), Path(arguments.out)
-    family = interop.family_module(arguments.family)
+    family = interop.network_family_module(arguments.family)
     if target.exists():
         raise UserError(f"{target} already exists; choose a new file")
     config = read_configuration(Path(arguments.configuration))
@@ -44,7 +44,7 @@ def main(words: Sequence[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m equipoise import-weights", description=__doc__)
-    parser.add_argument("family", help=f"which model: {', '.join(interop.FAMILIES)}")
+    parser.add_argument("family", help=f"which model: {', '.join(interop.NETWORKS)}")
     parser.add_argument(
         "weights", help="the published file: a state dict, or a checkpoint with one"
     )

@@ -132,8 +132,9 @@ class LengthBuckets:
 
     lengths: int (N,), the tokens of each sample. A batch has at most `batch_size` samples and, with
     each of them padded to the longest, at most `batch_tokens` tokens, which no sample may exceed.
-    With a `seed`, samples of equal length change places and the batches their order, both as a pure
-    function of (seed, epoch); without, each epoch goes from the longest samples to the shortest.
+    Samples of equal length change places and the batches their order, both as a pure function of
+    (seed, epoch). Without a `seed` the order is the same in every epoch, but no less mixed: a part
+    of the batches has samples of every length.
 
     Every rank gets the same number of batches in every epoch, and at each step samples of about the
     same length. No sample is visited twice in an epoch, unless there are fewer of them than batches
@@ -166,17 +167,12 @@ class LengthBuckets:
 
     def batches(self) -> tuple[Tensor, ...]:
         """The rows of each batch of the current epoch."""
-        if self.seed is None:
-            return self._buckets(torch.arange(len(self.lengths)))
-        generator = stream(self.seed, self.epoch)
-        buckets = self._buckets(torch.randperm(len(self.lengths), generator=generator))
+        generator = stream(0) if self.seed is None else stream(self.seed, self.epoch)
+        rows = torch.randperm(len(self.lengths), generator=generator)
+        longest_first = rows[self.lengths[rows].argsort(descending=True, stable=True)]
+        buckets = longest_first.tensor_split(self.starts[1:])
         order = torch.randperm(len(buckets), generator=generator)
-        return tuple(buckets[place] for place in order.tolist())
-
-    def _buckets(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Sort the rows by length, those of equal length as they come, and cut them."""
-        order = rows[self.lengths[rows].argsort(descending=True, stable=True)]
-        return tuple(self._of_rank(bucket) for bucket in order.tensor_split(self.starts[1:]))
+        return tuple(self._of_rank(buckets[place]) for place in order.tolist())
 
     def _of_rank(self, bucket: Tensor) -> Tensor:
         rank, world_size = self.shard

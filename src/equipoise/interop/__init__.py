@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from equipoise.equilibrium import GradientEstimator, Solver
 
-FAMILIES = ("mdeq", "deq_transformer", "deq_trellisnet", "trellisnet")
+NETWORKS = ("mdeq", "deq_transformer", "deq_trellisnet", "trellisnet")
+"""Families whose models are whole networks, with checkpoints to import."""
+FAMILIES = (*NETWORKS, "kernel_attention")
 
 __all__ = ["FAMILIES", "DoesNotFit", "from_reference", "reference_forward"]
 
@@ -40,6 +42,10 @@ class Family(Protocol):
         """The recorded arrays; see `equipoise.interop.reference_forward`."""
         ...
 
+
+class NetworkFamily(Family, Protocol):
+    """What the module of a family of whole networks offers beyond that."""
+
     def overrides(self, config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
         """The command-line overrides that compose a run of this model."""
         ...
@@ -51,6 +57,17 @@ def family_module(family: str) -> Family:
         families = ", ".join(FAMILIES)
         raise DoesNotFit(f"there is no family '{family}' of published models: {families}")
     module: Any = import_module(f"{__name__}.{family}")
+    return module
+
+
+def network_family_module(family: str) -> NetworkFamily:
+    """The module of a family of whole networks. Raises DoesNotFit for any other."""
+    if family in FAMILIES and family not in NETWORKS:
+        raise DoesNotFit(
+            f"'{family}' is a part of a network, so no checkpoint is made of it: choose "
+            f"{', '.join(NETWORKS)}"
+        )
+    module: Any = family_module(family)
     return module
 
 

@@ -46,19 +46,19 @@ class Hypothesis(NamedTuple):
 class BeamSearch:
     """Searches for the sequence of greatest score: its log probability / length^length_penalty.
 
-    boundary: the token that begins and ends a sequence; the length counts it once. Each sentence
-    keeps its `beam` most likely beginnings; one that ends among the `beam` most likely
-    continuations is finished. The search for a sentence is over when `beam` are finished, when no
-    beginning could reach the score of the best one any more, or at 2 S + 10 tokens for S of the
-    source, where only the boundary may follow. With a beam of 1 that is the most likely token,
-    step by step.
+    boundary: the token that begins and ends a sequence; the length counts it once. A sentence has
+    `beam` places, which go to its most likely continuations; a sequence that ends keeps its place.
+    The search for a sentence is over when all places hold finished sequences, when no beginning
+    could reach the score of the best one any more, or at 2 S + 10 tokens for S of the source, where
+    only the boundary may follow. With a beam of 1 that is the most likely token, step by step.
 
     A step feeds one token a beginning to the network and reorders its memory. A sentence that is
     done leaves the batch, and nothing depends on the other sentences of the batch.
 
-    Source: the length penalty and the rule of finishing are those of fairseq (Ott et al. 2019,
-    arXiv 1904.01038, `SequenceGenerator`, `lenpen`), not the (5 + length) / 6 of Wu et al. 2016
-    (arXiv 1609.08144, eq. 14). That no beginning can win follows from scores that only fall.
+    Source: Sutskever et al. 2014 (arXiv 1409.3215), section 3.2. The length penalty is that of
+    fairseq (Ott et al. 2019, arXiv 1904.01038, `lenpen`), not the (5 + length) / 6 of Wu et al.
+    2016 (arXiv 1609.08144, eq. 14). fairseq ends a search at `beam` finished sequences, however
+    unlikely they are; there, beginnings that are sentences themselves crowd out the whole.
     """
 
     boundary: int
@@ -84,7 +84,7 @@ class BeamSearch:
         return running.best
 
     def _continued(self, model: EncoderDecoder, running: Running) -> Candidates:
-        """The most likely continuations of every sentence, from the first to the last."""
+        """The most likely continuations of every sentence, as many as it has places left."""
         output = model.decode(
             running.tokens[:, -1:], running.encoded, running.present, running.memory
         )
@@ -96,15 +96,15 @@ class BeamSearch:
         at_limit = (running.limits == running.length).view(-1, 1, 1)
         other = torch.arange(vocabulary, device=scores.device) != self.boundary
         scores = scores.masked_fill(at_limit & other, -math.inf) + running.scores.unsqueeze(-1)
-        best, places = scores.flatten(1).topk(min(2, vocabulary) * self.beam, dim=1)
+        best, places = scores.flatten(1).topk(self.beam, dim=1)
+        ranks = torch.arange(self.beam, device=scores.device)
+        best = best.masked_fill(ranks >= running.free.unsqueeze(1), -math.inf)
         return Candidates(best, places // vocabulary, places % vocabulary)
 
     def _finish(self, running: Running, candidates: Candidates) -> None:
         """Keep the best of those that end here."""
-        ends = candidates.tokens == self.boundary
-        ends[:, self.beam :] = False
-        ends &= candidates.scores > -math.inf
-        running.finished += ends.sum(dim=1)
+        ends = (candidates.tokens == self.boundary) & (candidates.scores > -math.inf)
+        running.free = running.free - ends.sum(dim=1)
         scores = candidates.scores / (running.length + 1) ** self.length_penalty
         scores, places = scores.masked_fill(~ends, -math.inf).max(dim=1)
         better = scores > running.best_scores
@@ -115,10 +115,9 @@ class BeamSearch:
     def _continue(self, running: Running, candidates: Candidates) -> None:
         """Take the most likely continuations that do not end, of the sentences not yet done."""
         open_scores = candidates.scores.masked_fill(candidates.tokens == self.boundary, -math.inf)
-        scores, places = open_scores.topk(self.beam, dim=1)
+        scores, places = open_scores.sort(dim=1, descending=True, stable=True)
         attainable = scores[:, 0] / (running.limits + 1) ** self.length_penalty
-        done = (running.finished >= self.beam) | (running.best_scores >= attainable)
-        going = ~(done | (running.limits == running.length))
+        going = ~((running.best_scores >= attainable) | (running.limits == running.length))
         first = torch.arange(len(running.rows), device=scores.device).unsqueeze(1) * self.beam
         origins = (first + candidates.origins.gather(1, places))[going].flatten()
         tokens = candidates.tokens.gather(1, places)[going].view(-1, 1)
@@ -126,7 +125,7 @@ class BeamSearch:
 
 
 class Candidates(NamedTuple):
-    """Continuations of each sentence by falling score, (B, 2 beam): of which beginning, by what."""
+    """Continuations of each sentence by falling score, (B, beam): of which beginning, by what."""
 
     scores: Tensor
     origins: Tensor
@@ -140,7 +139,7 @@ class Running:
     rows (B,): the places of the sentences in the result. limits (B,): of tokens before the
     boundary. scores (B, beam): log probabilities of the beginnings, -inf for none. tokens
     (B * beam, 1 + length), encoded and present (B * beam, ...), and the memory after those tokens.
-    finished (B,) and best_scores (B,) are those of the sequences that ended.
+    free (B,): the places that no finished sequence holds. best_scores (B,): of the finished ones.
     """
 
     rows: Tensor
@@ -149,7 +148,7 @@ class Running:
     tokens: Tensor
     encoded: Tensor
     present: Tensor
-    finished: Tensor
+    free: Tensor
     best_scores: Tensor
     best: list[Hypothesis]
     memory: tuple[Tensor, ...] | None = None
@@ -168,7 +167,7 @@ class Running:
             tokens=torch.full((sentences * beam, 1), search.boundary, device=device),
             encoded=encoded.repeat_interleave(beam, dim=0),
             present=present.repeat_interleave(beam, dim=0),
-            finished=torch.zeros(sentences, dtype=torch.long, device=device),
+            free=torch.full((sentences,), beam, device=device),
             best_scores=torch.full((sentences,), -math.inf, dtype=dtype, device=device),
             best=[Hypothesis([], -math.inf)] * sentences,
         )
@@ -188,7 +187,7 @@ class Running:
     def go_on(self, going: Tensor, origins: Tensor, tokens: Tensor, scores: Tensor) -> None:
         """Take only the sentences that are `going` further, each beginning by one of `tokens`."""
         self.rows, self.limits, self.scores = self.rows[going], self.limits[going], scores
-        self.finished, self.best_scores = self.finished[going], self.best_scores[going]
+        self.free, self.best_scores = self.free[going], self.best_scores[going]
         self.tokens = torch.cat([self.tokens[origins], tokens], dim=1)
         if not bool(going.all()):
             self.encoded, self.present = self.encoded[origins], self.present[origins]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 ContentKernelName = Literal["linear", "polynomial", "exponential", "rbf", "elu", "random_features"]
+LEAST_FEATURE = 1e-10
 
 
 class Exponential(nn.Module):
@@ -60,10 +61,9 @@ class RadialBasis(Exponential):
 
 
 class KeyFeatures(NamedTuple):
-    """features (B, H, K, F) >= 0 or signed; a key's own are exp(log_scale) times them.
+    """phi(k) = exp(log_scale) features: features (B, H, K, F) and log_scale (B, H, K).
 
-    log_scale (B, H, K): the largest exponent up to and including each key, so that nothing about a
-    later key is in it; None where nothing was scaled.
+    A key's log_scale is its own, so nothing about another key is in its features; None: it is 0.
     """
 
     features: Tensor
@@ -91,7 +91,10 @@ class Linear(nn.Module):
         return KeyFeatures(key)
 
     def product(self, query: Tensor, key: Tensor) -> KeyFeatures:
-        """k(q, k) for each pair, (B, H, Q, K), up to the factor exp(log_scale) of each key."""
+        """k(q, k) for each pair, (B, H, Q, K), up to the factor exp(log_scale) of each key.
+
+        It may lack what is the same for all keys of a query, which cancels in the weights.
+        """
         features, log_scale = self.of_keys(key)
         return KeyFeatures(self.of_queries(query) @ features.transpose(-1, -2), log_scale)
 
@@ -126,19 +129,20 @@ class Elu(Linear):
     """
 
     def of_queries(self, query: Tensor) -> Tensor:
-        """elu + 1, above 0."""
-        return functional.elu(query) + 1
+        """elu + 1, above 0: exp(x) below 0, where elu(x) + 1 would round to 0."""
+        return torch.exp(query.clamp(max=0)) + functional.relu(query)
 
     def of_keys(self, key: Tensor) -> KeyFeatures:
         """elu + 1, above 0."""
-        return KeyFeatures(functional.elu(key) + 1)
+        return KeyFeatures(self.of_queries(key))
 
 
 class RandomFeatures(Linear):
     """An estimate of exp(<q, k> / sqrt(d)) from m positive features, whose mean is exactly that.
 
     phi_i(x) = exp(<w_i, x'> - |x'|^2 / 2) / sqrt(m), x' = x / d^(1/4), w_i normal and orthogonal in
-    blocks of d. They are drawn once, when the kernel is built.
+    blocks of d. They are drawn once, when the kernel is built. As in the published code a small
+    number is added to each feature over the largest, so that no kernel value rounds to 0.
     Source: FAVOR+, Choromanski et al. 2021 (arXiv 2009.14794), section 2.
     """
 
@@ -155,13 +159,13 @@ class RandomFeatures(Linear):
     def of_queries(self, query: Tensor) -> Tensor:
         """A factor of the query's own cancels in the weights, so the largest feature is 1."""
         exponents = self._exponents(query)
-        return torch.exp(exponents - exponents.detach().amax(dim=-1, keepdim=True))
+        return torch.exp(exponents - exponents.detach().amax(dim=-1, keepdim=True)) + LEAST_FEATURE
 
     def of_keys(self, key: Tensor) -> KeyFeatures:
-        """Features over the largest of this key and those before it, and its logarithm."""
+        """Features over the key's largest, and its logarithm."""
         exponents = self._exponents(key)
-        largest = exponents.detach().amax(dim=-1).cummax(dim=-1).values
-        return KeyFeatures(torch.exp(exponents - largest.unsqueeze(-1)), largest)
+        largest = exponents.detach().amax(dim=-1)
+        return KeyFeatures(torch.exp(exponents - largest.unsqueeze(-1)) + LEAST_FEATURE, largest)
 
     def _exponents(self, features: Tensor) -> Tensor:
         scaled = features * features.shape[-1] ** -0.25
@@ -171,9 +175,18 @@ class RandomFeatures(Linear):
 
 def orthogonal_directions(width: int, count: int) -> Tensor:
     """(count, width): orthogonal in blocks of `width` rows, each as long as a normal vector is."""
-    blocks = [torch.linalg.qr(torch.randn(width, width)).Q for _ in range(-(-count // width))]
+    blocks = [_orthogonal(width) for _ in range(-(-count // width))]
     lengths = torch.randn(count, width).norm(dim=1, keepdim=True)
     return torch.cat(blocks)[:count] * lengths
+
+
+def _orthogonal(width: int) -> Tensor:
+    """A uniformly drawn rotation or reflection, which Q alone is not: its signs are LAPACK's.
+
+    Source: Mezzadri 2007 (arXiv math-ph/0609050), section 5.
+    """
+    factors = torch.linalg.qr(torch.randn(width, width))
+    return factors.Q * factors.R.diagonal().sign()
 
 
 ContentKernel = Exponential | Linear

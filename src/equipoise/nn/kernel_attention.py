@@ -13,6 +13,7 @@ Source: Tsai et al. 2019 (arXiv 1908.11775), eq. 2 and section 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ from equipoise.nn.positional_kernels import (
 )
 
 WITH_WIDTH = ("exponential", "rbf")
+WITHOUT_TABLE = ("none", "lookup")
 LARGEST_EXPONENT = 80.0
 ALIGNMENT = 8
 
@@ -59,11 +61,17 @@ class AttentionForm:
     features: int = 256
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a width that would cancel, or a number that is too small."""
+        """Raises ValueError for an unknown name, a width none learns, or too small a number."""
+        for field, name, names in (
+            ("kernel", self.kernel, get_args(ContentKernelName)),
+            ("positions", self.positions, get_args(PositionsName)),
+        ):
+            if name not in names:
+                raise ValueError(f"{field} is {name!r}; choose {', '.join(names)}")
         if self.learned_width and self.kernel not in WITH_WIDTH:
             raise ValueError(
-                f"learned_width has no effect on the {self.kernel} kernel, whose weights no width "
-                f"changes as it does those of {' and '.join(WITH_WIDTH)}: leave it out"
+                f"learned_width is for the kernels {' and '.join(WITH_WIDTH)}; the {self.kernel} "
+                "kernel has no width: leave it out"
             )
         if self.radius < 1 or self.features < 1:
             raise ValueError(
@@ -83,8 +91,8 @@ class KernelSmoother(nn.Module):
     """out = sum_k w(q, k) v(k), w(q, k) = k(q, k) / sum_k' k(q, k'), for each head.
 
     An exponential or RBF kernel runs as a softmax in torch's fused attention, with whatever
-    positions add to its logits. A kernel of features runs in linear time where nothing but a causal
-    filter stands in the way and the features are fewer than the keys; else pair by pair.
+    positions add to its logits. A kernel of features runs in linear time where neither a window nor
+    positions stand in the way and that takes less than the pairs; else pair by pair.
     """
 
     def __init__(self, form: AttentionForm, width: int, heads: int) -> None:
@@ -119,7 +127,7 @@ class KernelSmoother(nn.Module):
             return weights.to(value.dtype) @ value
         if isinstance(self.kernel, Exponential):
             return self._softmax(query, key, value, scene)
-        if self._runs_linearly(self.kernel, key, scene):
+        if self._runs_linearly(self.kernel, key, scene.view):
             return self._linear_time(self.kernel, query, key, value, scene.view)
         return (self.weights(query, key, scene) @ value.to(wide(value))).to(value.dtype)
 
@@ -131,7 +139,7 @@ class KernelSmoother(nn.Module):
         if isinstance(self.kernel, Exponential):
             content, key = self.kernel.factors(content, key)
             logits = (content * self.scale) @ key.transpose(-1, -2)
-            return torch.softmax(masked(logits, factor, scene.view), dim=-1)
+            return softmax(logits if factor is None else logits + factor, scene.view)
         return normalised(self.kernel.product(content, key), factor, scene.view)
 
     def _softmax(self, query: Tensor, key: Tensor, value: Tensor, scene: Scene) -> Tensor:
@@ -155,11 +163,15 @@ class KernelSmoother(nn.Module):
         )
         return smoothed[..., :width]
 
-    def _runs_linearly(self, kernel: Linear, key: Tensor, scene: Scene) -> bool:
-        fewer = kernel.count(key.shape[-1]) < key.shape[-2]
-        return (
-            fewer and scene.view.serves_running_sums and type(self.positional) is PositionalKernel
-        )
+    def _runs_linearly(self, kernel: Linear, key: Tensor, view: SetFilter) -> bool:
+        """Whether it can, with features for queries and keys cheaper than their pairs.
+
+        An entry of the features takes about as long as two pairs: as many features as queries and
+        keys is where the two paths, measured, meet; and a single query is always compared.
+        """
+        entries = kernel.count(key.shape[-1]) * (view.queries + view.keys)
+        cheaper = entries < 2 * view.queries * view.keys
+        return cheaper and view.window is None and type(self.positional) is PositionalKernel
 
     def _linear_time(
         self, kernel: Linear, query: Tensor, key: Tensor, value: Tensor, view: SetFilter
@@ -168,7 +180,10 @@ class KernelSmoother(nn.Module):
         queries = kernel.of_queries(query.to(wide(query)))
         features, log_scale = kernel.of_keys(key.to(wide(key)))
         if view.present is not None:
-            features = features * view.present[:, None, :, None]
+            present = view.present[:, None]
+            features = features * present.unsqueeze(-1)
+            if log_scale is not None:
+                log_scale = log_scale.masked_fill(~present, torch.finfo(log_scale.dtype).min)
         keys = KeyFeatures(features, log_scale)
         smoothing = smooth_causally if view.causal else smooth
         return smoothing(queries, keys, value.to(wide(value))).to(value.dtype)
@@ -194,7 +209,11 @@ class KernelAttention(nn.Module):
     def forward(
         self, queries: Tensor, keys: Tensor, view: SetFilter, table: PositionTable | None = None
     ) -> Tensor:
-        """Smooth. `table`: rows of positions and distances, needed unless positions are none."""
+        """Smooth. `table`: rows of places and distances, which most positions need.
+
+        Without value_positions neither "none" nor "lookup" reads it. Raises ValueError where it is
+        needed and missing.
+        """
         query, key, value = self.projected(queries, keys, view, table)
         smoothed: Tensor = self.smoother(query, key, value, self.smoother.scene(view, table))
         return smoothed.transpose(1, 2).flatten(2)
@@ -209,12 +228,17 @@ class KernelAttention(nn.Module):
     def projected(
         self, queries: Tensor, keys: Tensor, view: SetFilter, table: PositionTable | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value in heads, (B, H, *, d)."""
-        values = keys
-        if table is not None and (self.form.value_positions or self.form.positions == "direct_sum"):
+        """Query, key and value in heads, (B, H, *, d).
+
+        Raises ValueError where positions are needed and there is no table of them.
+        """
+        values, form = keys, self.form
+        if table is None and (form.value_positions or form.positions not in WITHOUT_TABLE):
+            raise ValueError(f"positions ({form.positions}, or of the value) need a table of them")
+        if table is not None and (form.value_positions or form.positions == "direct_sum"):
             placed = table(torch.arange(view.keys, device=keys.device)).to(keys.dtype)
-            values = keys + placed if self.form.value_positions else keys
-            if self.form.positions == "direct_sum":
+            values = keys + placed if form.value_positions else keys
+            if form.positions == "direct_sum":
                 queries, keys = queries + placed[view.keys - view.queries :], keys + placed
         key = self.query if self.key is None else self.key
         return (
@@ -224,17 +248,21 @@ class KernelAttention(nn.Module):
         )
 
 
-def masked(logits: Tensor, factor: Tensor | None, view: SetFilter) -> Tensor:
-    """Logits plus the positions' part, minus infinity where a query does not see a key."""
-    logits = logits if factor is None else logits + factor
-    return logits if view.visible is None else logits.masked_fill(~view.visible, float("-inf"))
+def softmax(logits: Tensor, view: SetFilter) -> Tensor:
+    """Over the keys that a query sees; 0 at all others, even where it sees none."""
+    if view.visible is None:
+        return torch.softmax(logits, dim=-1)
+    lowest = torch.finfo(logits.dtype).min
+    weights = torch.softmax(logits.masked_fill(~view.visible, lowest), dim=-1)
+    return weights.masked_fill(~view.visible, 0.0)
 
 
 def logit_mask(factor: Tensor | None, view: SetFilter) -> Tensor | None:
     """What fused attention adds to its logits, or which of them it keeps."""
     if factor is None:
         return view.visible
-    return masked(factor if factor.dim() == 4 else factor.unsqueeze(0), None, view)
+    factor = factor if factor.dim() == 4 else factor.unsqueeze(0)
+    return factor if view.visible is None else factor.masked_fill(~view.visible, float("-inf"))
 
 
 def normalised(products: KeyFeatures, factor: Tensor | None, view: SetFilter) -> Tensor:

@@ -25,34 +25,39 @@ def smooth(query: Tensor, keys: KeyFeatures, value: Tensor) -> Tensor:
     """All queries see all keys: features (B, H, Q, F), (B, H, K, F), value (B, H, K, v)."""
     features = keys.features
     if keys.log_scale is not None:
-        relative = keys.log_scale - keys.log_scale[..., -1:]
+        relative = keys.log_scale - keys.log_scale.amax(dim=-1, keepdim=True)
         features = features * torch.exp(relative).unsqueeze(-1)
     return ratio(query @ (features.transpose(-1, -2) @ with_ones(value)))
 
 
 def smooth_causally(query: Tensor, keys: KeyFeatures, value: Tensor) -> Tensor:
-    """Each query sees the keys up to its own; the first K - Q keys come before all queries."""
+    """Each query sees the keys up to its own; the first K - Q keys come before all queries.
+
+    The sums at a place are over exp(largest log scale up to there), so nothing overflows, and
+    nothing about a later key is in them.
+    """
     length, reach = query.shape[-2], keys.features.shape[-2]
     log_scale = keys.log_scale
     if log_scale is None:
         log_scale = query.new_zeros(()).expand(keys.features.shape[:-1])
+    largest = log_scale.cummax(dim=-1).values
     value = with_ones(value)
     total = query.new_zeros(*query.shape[:2], query.shape[-1], value.shape[-1])
-    before = log_scale[..., :1]
+    before = largest[..., :1]
     outputs = []
     for begin, end in chunks(length, reach):
-        features, scale, of_chunk = (
-            part[:, :, begin:end] for part in (keys.features, log_scale, value)
+        features, own, running, of_chunk = (
+            part[:, :, begin:end] for part in (keys.features, log_scale, largest, value)
         )
         if begin >= reach - length:
             first = begin - (reach - length)
             asking = query[:, :, first : first + end - begin]
-            within = (asking @ features.transpose(-1, -2)) * decay(scale, scale).tril()
-            earlier = decay(scale, before) * (asking @ total)
+            within = (asking @ features.transpose(-1, -2)) * shrinkage(own, running).tril()
+            earlier = shrinkage(before, running) * (asking @ total)
             outputs.append(within @ of_chunk + earlier)
-        last = scale[..., -1:]
-        grown = (features * decay(last, scale).transpose(-1, -2)).transpose(-1, -2) @ of_chunk
-        total = total * decay(last, before) + grown
+        last = running[..., -1:]
+        added = (features * shrinkage(own, last).transpose(-1, -2)).transpose(-1, -2) @ of_chunk
+        total = total * shrinkage(before, last) + added
         before = last
     return ratio(torch.cat(outputs, dim=-2))
 
@@ -64,12 +69,12 @@ def chunks(length: int, reach: int) -> list[tuple[int, int]]:
     return list(zip(begins, [*begins[1:], reach], strict=True))
 
 
-def decay(later: Tensor, earlier: Tensor) -> Tensor:
-    """exp(earlier - later) of log scales (B, H, q) and (B, H, k) that rise: (B, H, q, k), <= 1.
+def shrinkage(own: Tensor, largest: Tensor) -> Tensor:
+    """exp(own - largest) for log scales (B, H, k) and (B, H, q): (B, H, q, k), at most 1.
 
-    Above the diagonal, where they would fall, it is held at 1.
+    Only a later key's own can be above the largest, which no query sees: there it is held at 1.
     """
-    return torch.exp((earlier.unsqueeze(-2) - later.unsqueeze(-1)).clamp(max=0.0))
+    return torch.exp((own.unsqueeze(-2) - largest.unsqueeze(-1)).clamp(max=0.0))
 
 
 def with_ones(value: Tensor) -> Tensor:

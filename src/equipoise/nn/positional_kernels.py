@@ -61,11 +61,6 @@ class SetFilter:
         alone = self.window is None and self.present is None
         return alone and self.causal and self.queries == self.keys
 
-    @property
-    def serves_running_sums(self) -> bool:
-        """Whether sums over the keys, or running sums, can be taken over what it shows."""
-        return self.window is None and not (self.causal and self.present is not None)
-
 
 class PositionalKernel(nn.Module):
     """The factor of the kernel that goes by positions: none."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from equipoise.data.text.vocabulary import Vocabulary, vocabulary_from_state
+from equipoise.data.text.vocabulary import BOUNDARY, Vocabulary, vocabulary_from_state
 from equipoise.errors import UserError
-from equipoise.models.beam_search import BeamSearch, EncoderDecoder
+from equipoise.models.beam_search import BeamSearch, EncoderDecoder, Hypothesis
+from equipoise.report.attention import attention_pictures
+from equipoise.report.page import Picture
 from equipoise.tasks.objective import MakeOptimizer
 from equipoise.tasks.schedules import Schedule
 from equipoise.tasks.token_objective import (
@@ -40,6 +44,14 @@ class Sentences(Protocol):
     def facts(self, split: str) -> dict[str, Any]:
         """What to know about a split beside the result on it."""
         ...
+
+
+class Translated(NamedTuple):
+    """A test sentence (S,), its row, and what the decoder has read of its own translation (T,)."""
+
+    row: int
+    source: Tensor
+    tokens: Tensor
 
 
 class Translation(TokenObjective):
@@ -79,6 +91,7 @@ class Translation(TokenObjective):
         self.metrics.update({stage: _loss_metrics() for stage in ("val", "test")})
         self.translations: dict[str, dict[int, str]] = {"val": {}, "test": {}}
         self.latest: dict[str, Any] = {}
+        self.first: Translated | None = None
 
     @property
     def network(self) -> EncoderDecoder:
@@ -120,6 +133,11 @@ class Translation(TokenObjective):
         self.keep_sample(batch)
         self._evaluate("test", batch, self.beam)
 
+    def on_test_start(self) -> None:
+        """Refuse a checkpoint with another vocabulary, and forget the sentence to be drawn."""
+        super().on_test_start()
+        self.first = None
+
     def logged(self, stage: str) -> set[str]:
         """The names under which the metrics of "val" or "test" are logged."""
         return super().logged(stage) | {f"{stage}/{name}" for name in CORPUS_SCORES}
@@ -127,6 +145,21 @@ class Translation(TokenObjective):
     def details(self) -> dict[str, Any]:
         """What makes the scores of the last test comparable, and some of its translations."""
         return self.latest
+
+    def pictures(self, folder: Path) -> list[Picture]:
+        """Draw what the network attends to in the first test sentence, if it tells.
+
+        None without a test.
+        """
+        if self.first is None:
+            return []
+        _, source, tokens = self.first
+        words, written = (self._in_words(row) for row in (source, tokens))
+        return attention_pictures(self.model, folder, tokens, written, source, words)
+
+    def _in_words(self, tokens: Tensor) -> list[str]:
+        vocabulary = self.vocabulary
+        return [vocabulary.decode([token]) or BOUNDARY for token in tokens.tolist()]
 
     def _evaluate(self, stage: str, batch: dict[str, Tensor], beam: int) -> None:
         encoded = self.network.encode(batch["source"], batch["present"])
@@ -140,6 +173,17 @@ class Translation(TokenObjective):
         found = search(self.network, encoded, batch["present"])
         texts = [vocabulary.decode(hypothesis.tokens) for hypothesis in found]
         self.translations[stage] |= dict(zip(batch["index"].tolist(), texts, strict=True))
+        if stage == "test":
+            self._keep_first(batch, found)
+
+    def _keep_first(self, batch: dict[str, Tensor], found: Sequence[Hypothesis]) -> None:
+        """Keep the sentence of the smallest index so far, to be drawn."""
+        place = int(batch["index"].argmin())
+        row = int(batch["index"][place])
+        if self.first is None or row < self.first.row:
+            source = batch["source"][place][batch["present"][place]]
+            tokens = [self.vocabulary.first, *found[place].tokens]
+            self.first = Translated(row, source, torch.tensor(tokens, device=source.device))
 
     def _close(self, stage: str) -> None:
         """Log the scores of what all processes have translated, each sentence once."""

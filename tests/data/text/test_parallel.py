@@ -9,26 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from equipoise.data.sampling import BatchIndex
 from equipoise.data.text.parallel import ParallelDataModule
-from equipoise.data.text.sentence_pairs import (
-    ParallelCorpus,
-    SentencePairs,
-    TokenPairs,
-    TokenSentences,
-)
+from equipoise.data.text.sentence_pairs import ParallelCorpus, SentencePairs
 from equipoise.data.text.vocabulary import vocabulary_from_state
 from equipoise.errors import UserError
 from tests.data.text.pair_writing import ENGLISH, GERMAN
 
 pytest.importorskip("tokenizers")
-END = 0
-SENTENCE = st.lists(st.integers(1, 99), max_size=9).map(lambda tokens: [*tokens, END])
 
 
 class Phrases(ParallelDataModule):
@@ -55,28 +45,6 @@ def decoded(data: ParallelDataModule, tokens: Tensor) -> str:
     return vocabulary_from_state(data.vocabulary_state()).decode(tokens.tolist())
 
 
-@given(st.lists(st.tuples(SENTENCE, SENTENCE), min_size=1, max_size=6))
-def test_a_batch_holds_its_sentences_and_nothing_else(
-    pairs: list[tuple[list[int], list[int]]],
-) -> None:
-    sources, targets = zip(*pairs, strict=True)
-    split = TokenPairs(TokenSentences(sources), TokenSentences(targets), END)
-    rows = torch.arange(len(split)).flip(0)
-    batch = split[BatchIndex(0, rows)]
-    assert batch["source"].shape == batch["present"].shape
-    assert batch["tokens"].shape == batch["targets"].shape
-    assert batch["source"].dtype == batch["targets"].dtype == torch.int64
-    for place, row in enumerate(rows.tolist()):
-        present, counted = batch["present"][place], batch["targets"][place] != -100
-        assert batch["source"][place][present].tolist() == sources[row]
-        assert batch["targets"][place][counted].tolist() == targets[row]
-        assert batch["tokens"][place][counted].tolist() == [END, *targets[row][:-1]]
-        assert (batch["source"][place][~present] == END).all()
-        assert (batch["tokens"][place][~counted] == END).all()
-    assert batch["present"].any(dim=0).all()
-    assert torch.equal(batch["index"], rows)
-
-
 def test_the_index_names_the_sentences() -> None:
     data = Phrases()
     data.setup("fit")
@@ -98,7 +66,7 @@ def test_batches_keep_their_limits() -> None:
         longest = max(batch["source"].shape[1], batch["targets"].shape[1])
         assert len(batch["index"]) * longest <= 96
         assert len(batch["index"]) <= 8
-    assert [len(batch["index"]) for batch in data.val_dataloader()] == [2, 2, 1]
+    assert sorted(len(batch["index"]) for batch in data.val_dataloader()) == [1, 2, 2]
     visited = torch.cat([batch["index"] for batch in data.test_dataloader()])
     assert sorted(visited.tolist()) == list(range(5))
 

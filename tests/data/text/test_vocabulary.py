@@ -116,6 +116,16 @@ def test_any_text_comes_back() -> None:
         assert subwords.decode(tokens.tolist()) == text
 
 
+@given(st.lists(st.text(), max_size=5))
+def test_sentences_end_once_whatever_they_say(sentences: list[str]) -> None:
+    subwords = learnt()
+    encoded = subwords.encode_sentences([*sentences, "a <eos> b"])
+    for sentence, tokens in zip([*sentences, "a <eos> b"], encoded, strict=True):
+        assert tokens.index(subwords.first) == len(tokens) - 1
+        assert subwords.decode(tokens) == sentence
+    assert subwords.first in subwords.encode("a <eos> b").tokens.tolist()
+
+
 def test_frequent_words_take_few_parts_and_the_size_is_kept() -> None:
     subwords = learnt()
     assert len(subwords) <= 300

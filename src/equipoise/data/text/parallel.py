@@ -159,7 +159,7 @@ class ParallelDataModule(SplitDataModule, ABC):
     def setup(self, stage: str | None = None) -> None:
         """Read the sentences, unless they have been read, and warn of pairs that are left out."""
         self.inspect()
-        if not self.splits:
+        if not self.splits and shard_of(self).rank == 0:
             _warn_of_left_out(self._encoded.splits, self.max_length)
         super().setup(stage)
 

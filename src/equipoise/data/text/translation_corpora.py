@@ -43,7 +43,7 @@ class ParallelFolder(ParallelDataModule):
     batch_size: int = 128
     batch_tokens: int = 4096
     max_length: int = 128
-    subwords: int = 8000
+    subwords: int = 4000
     val_fraction: float = 0.05
 
     def __post_init__(self) -> None:

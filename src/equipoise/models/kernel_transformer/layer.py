@@ -149,3 +149,23 @@ class Stack(nn.Module):
             inputs.append(torch.cat((earlier, features.detach().to(earlier.dtype)), dim=1))
             features = layer(features, earlier, view, table, encoded, cross_view)
         return self.last(features), inputs
+
+    def maps(
+        self,
+        name: str,
+        features: Tensor,
+        view: SetFilter,
+        table: PositionTable,
+        encoded: Tensor | None = None,
+        cross_view: SetFilter | None = None,
+    ) -> dict[str, Tensor]:
+        """The weights of every attention, as "<name> 1" and "cross 1", counted from the input."""
+        maps = {}
+        for number, layer in enumerate(self.layers, start=1):
+            assert isinstance(layer, Layer)
+            within, across = layer.maps(features, view, table, encoded, cross_view)
+            maps[f"{name} {number}"] = within
+            if across is not None:
+                maps[f"cross {number}"] = across
+            features = layer(features, features[:, :0], view, table, encoded, cross_view)
+        return maps

@@ -17,7 +17,6 @@ from equipoise.nn import (
     AdaptiveSoftmax,
     AttentionForm,
     KernelAttention,
-    PositionTable,
     SetFilter,
     SinusoidalPositions,
     VocabularyClusters,
@@ -174,12 +173,12 @@ class KernelTransformer(nn.Module):
             assert present is not None
             embedded = self._embedded(source)
             view = _view(embedded, embedded, present=present)
-            maps |= _maps("encoder", self.encoder, embedded, view, self.positions.at)
+            maps |= self.encoder.maps("encoder", embedded, view, self.positions.at)
             encoded = self.encode(source, present)
             cross_view = _view(features, encoded, present=present)
         view = _view(features, features, causal=True, window=self.window)
-        return maps | _maps(
-            "decoder", self.decoder, features, view, self.positions.at, encoded, cross_view
+        return maps | self.decoder.maps(
+            "decoder", features, view, self.positions.at, encoded, cross_view
         )
 
     @torch.no_grad()
@@ -227,26 +226,6 @@ def _view(
     """What features (B, Q, width) see of `memory` steps and features (B, K, width)."""
     reach = memory + keys.shape[1]
     return SetFilter(queries.shape[1], reach, causal, window, present, queries.device)
-
-
-def _maps(
-    name: str,
-    stack: Stack,
-    features: Tensor,
-    view: SetFilter,
-    table: PositionTable,
-    encoded: Tensor | None = None,
-    cross_view: SetFilter | None = None,
-) -> dict[str, Tensor]:
-    maps = {}
-    for number, layer in enumerate(stack.layers, start=1):
-        assert isinstance(layer, Layer)
-        within, across = layer.maps(features, view, table, encoded, cross_view)
-        maps[f"{name} {number}"] = within
-        if across is not None:
-            maps[f"cross {number}"] = across
-        features = layer(features, features[:, :0], view, table, encoded, cross_view)
-    return maps
 
 
 def _draw(module: nn.Module) -> None:
