@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
-from torch import nn
 
 from equipoise.report.attention import (
-    attention_pictures,
     draw_attention,
     draw_kernels,
     readable,
@@ -77,31 +75,3 @@ def test_kernels_are_drawn_where_there_are_any(tmp_path: Path) -> None:
     names = [picture.file for picture in draw_kernels(tmp_path, profiles, widths)]
     assert names == ["positional_kernels.png", "kernel_widths.png"]
     assert all((tmp_path / name).is_file() for name in names)
-
-
-class Looking(nn.Module):
-    """Offers everything, and notes whether it was asked in evaluation."""
-
-    def attention_maps(self, tokens, source=None, present=None):
-        self.asked = (self.training, tokens.shape, None if present is None else present.shape)
-        batch = {"decoder 1": maps("decoder 1")["decoder 1"].unsqueeze(0)}
-        return batch if source is None else batch | {"cross 1": torch.rand(1, 2, 4, 6)}
-
-    def kernel_profiles(self, distances):
-        return {"decoder 1": torch.zeros(2, distances)}
-
-    def kernel_widths(self):
-        return {}
-
-
-def test_a_model_shows_what_it_offers(tmp_path: Path) -> None:
-    sample = {"tokens": torch.arange(4), "source": torch.arange(6)}
-    words = {"tokens": TARGET, "source": SOURCE}
-    assert attention_pictures(nn.Linear(1, 1), tmp_path, sample, words) == []
-    model = Looking()
-    names = [picture.file for picture in attention_pictures(model, tmp_path, sample, words)]
-    assert names == ["attention_decoder.png", "attention_cross.png", "positional_kernels.png"]
-    assert (model.asked, model.training) == ((False, (1, 4), (1, 6)), True)
-    del sample["source"]
-    attention_pictures(model, tmp_path, sample, {"tokens": TARGET})
-    assert model.asked == (False, (1, 4), None)

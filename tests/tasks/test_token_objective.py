@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from equipoise.models import KernelTransformer
 from equipoise.running.api import run
@@ -49,15 +50,37 @@ def objective() -> LanguageModelling:
     return LanguageModelling(model, lambda p: torch.optim.SGD(p), lambda o, n: None, vocabulary=5)  # type: ignore[arg-type, return-value]
 
 
-def test_the_sample_is_the_first_one_without_its_padding(objective: LanguageModelling) -> None:
-    tokens = torch.tensor([[1, 2, 3, 0], [4, 4, 4, 4]])
-    targets = tokens.masked_fill(tokens == 0, -100)
-    present = torch.tensor([[True, True, False], [True, True, True]])
-    batch = {"tokens": tokens, "targets": targets, "source": tokens[:, 1:], "present": present}
-    objective.keep_sample(batch)
-    objective.keep_sample({name: rows.flip(0) for name, rows in batch.items()})
-    kept = {name: rows.tolist() for name, rows in objective.sample.items()}
-    assert kept == {"tokens": [1, 2, 3], "source": [2, 3]}
+class Looking(torch.nn.Module):
+    """Offers maps and kernels, and notes how it was asked."""
+
+    asked: tuple[object, ...]
+
+    def attention_maps(
+        self, tokens: Tensor, source: Tensor | None = None, present: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Maps of one head."""
+        self.asked = (self.training, tokens.shape, None if present is None else present.tolist())
+        maps = {"decoder 1": torch.rand(1, 1, 3, 3)}
+        return maps if source is None else maps | {"cross 1": torch.rand(1, 1, 3, 2)}
+
+    def kernel_widths(self) -> dict[str, Tensor]:
+        """Widths of one head."""
+        return {"decoder 1": torch.ones(1)}
+
+
+def test_a_model_is_asked_in_evaluation_for_what_it_offers(
+    objective: LanguageModelling, tmp_path: Path
+) -> None:
+    tokens, source = torch.arange(3), torch.arange(2)
+    objective.model = torch.nn.Linear(1, 1)
+    assert objective.attention_pictures(tmp_path, tokens, source) == []
+    objective.model = model = Looking().train()
+    drawn = objective.attention_pictures(tmp_path, tokens, source)
+    files = [picture.file for picture in drawn]
+    assert files == ["attention_decoder.png", "attention_cross.png", "kernel_widths.png"]
+    assert (model.asked, model.training) == ((False, (1, 3), [[True, True]]), True)
+    objective.attention_pictures(tmp_path, tokens)
+    assert model.asked == (False, (1, 3), None)
 
 
 def test_without_a_test_or_a_vocabulary(objective: LanguageModelling, tmp_path: Path) -> None:

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from equipoise.report.page import Picture
-from equipoise.report.plot import COLOURS, INK, new_axes, save, style
+from equipoise.report.plot import COLOURS, INK, new_axes, new_figure, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
     from matplotlib.ft2font import FT2Font
 
 Floats = NDArray[np.floating[Any]]
@@ -30,8 +28,8 @@ SIDE = (1.3, 2.8)
 INCHES_A_TOKEN = 0.11
 GAP = 1
 """Places between two maps."""
-DISTANCES, MOST_PROFILES = 32, 6
-"""How far the curves of positional kernels reach, and of how many attentions they are drawn."""
+MOST_PROFILES = 6
+"""Of how many attentions the curves of positional kernels are drawn."""
 OUTLIERS = 0.02
 """The share of signed weights that may lie beyond the scale of colours."""
 KINDS = {
@@ -39,40 +37,6 @@ KINDS = {
     "decoder": "Self-attention of the decoder",
     "cross": "Attention of the decoder to the source",
 }
-
-
-def attention_pictures(
-    model: nn.Module,
-    folder: Path,
-    sample: Mapping[str, Tensor],
-    words: Mapping[str, Sequence[str]],
-) -> list[Picture]:
-    """What a model has to show of its attention on one sample; nothing where it offers nothing.
-
-    sample: "tokens" (T,), and the "source" (S,) of a translation, without padding; words: the same
-    as text. A model may offer `attention_maps`, `kernel_profiles` and `kernel_widths`. It is asked
-    in evaluation.
-    """
-    network = cast(Any, model)
-    training = model.training
-    model.eval()
-    try:
-        maps = network.attention_maps(*_batch(sample)) if hasattr(model, "attention_maps") else {}
-        profiles = network.kernel_profiles(DISTANCES) if hasattr(model, "kernel_profiles") else {}
-        widths = network.kernel_widths() if hasattr(model, "kernel_widths") else {}
-    finally:
-        model.train(training)
-    of_sample = {name: weights[0] for name, weights in maps.items()}
-    pictures = draw_attention(folder, of_sample, words.get("source", ()), words["tokens"])
-    return [*pictures, *draw_kernels(folder, profiles, widths)]
-
-
-def _batch(sample: Mapping[str, Tensor]) -> list[Tensor]:
-    """Tokens, source and what is present of it, as a batch of one sample."""
-    rows = [sample["tokens"]]
-    if "source" in sample:
-        rows += [sample["source"], torch.ones_like(sample["source"], dtype=torch.bool)]
-    return [row.unsqueeze(0) for row in rows]
 
 
 def draw_attention(
@@ -112,7 +76,7 @@ def _draw_maps(
     gaps = ((0, 0), (0, 0), (0, GAP), (0, GAP))
     tiled = np.pad(weights, gaps, constant_values=np.nan).transpose(0, 2, 1, 3)
     down, across = (layers * (height + GAP), heads * (width + GAP))
-    figure = _figure(across * _inches(width) + 2.6, down * _inches(height) + 1.6)
+    figure = new_figure(across * _inches(width) + 2.6, down * _inches(height) + 1.6)
     axes = figure.add_subplot()
     image = axes.imshow(
         tiled.reshape(down, across)[:-GAP, :-GAP], aspect="auto", interpolation="nearest",
@@ -138,7 +102,7 @@ def _draw_maps(
             textcoords="offset points", rotation=90, va="center", fontsize=9, color=INK,
         )  # fmt: skip
     bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, label="weight")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     save(figure, path)
     return Picture(path.name, f"{title} on one test sample: the weights of each head.")
 
@@ -184,7 +148,7 @@ def draw_kernels(
 def _draw_profiles(path: Path, profiles: Mapping[str, Floats]) -> Picture:
     columns = min(2, len(profiles))
     rows = -(-len(profiles) // columns)
-    figure = _figure(4.2 * columns + 0.6, 2.7 * rows + 0.8)
+    figure = new_figure(4.2 * columns + 0.6, 2.7 * rows + 0.8)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(profiles) :]:
         axes.set_axis_off()
@@ -264,12 +228,3 @@ def _of_head(head: int) -> dict[str, Any]:
     """The colour and the dashes of a head's line."""
     dashes = "-" if head < len(COLOURS) else "--"
     return {"color": COLOURS[head % len(COLOURS)], "linestyle": dashes}
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure

@@ -71,16 +71,22 @@ class Plot:
         save(figure, folder / f"{self.name}.png")
 
 
-def new_axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    """A figure with one set of axes in the report's style.
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches.
 
-    The figure is not made by pyplot: it needs no display and leaves no global state.
+    It is not made by pyplot: it needs no display and leaves no global state.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.8), dpi=120, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def new_axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    """A figure with one set of axes in the report's style."""
+    figure = new_figure(6.4, 3.8)
     axes = figure.add_subplot()
     style(axes, title, xlabel, ylabel)
     return figure, axes
@@ -100,13 +106,8 @@ def style(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
 
 def new_grid(rows: int, columns: int, aspect: float) -> tuple[Figure, list[list[Axes]]]:
     """A figure of rows by columns pictures; aspect: height over width of one of them."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     width = 2.2
-    size = (columns * width, rows * width * aspect + 1.2)
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(columns * width, rows * width * aspect + 1.2)
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, [list(row) for row in axes]
 

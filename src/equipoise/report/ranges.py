@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.report.page import Picture
-from equipoise.report.plot import COLOURS, GRID, INK, new_axes, save, style
+from equipoise.report.plot import COLOURS, GRID, INK, new_axes, new_figure, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
 BARS = 128
@@ -43,21 +42,12 @@ def _draw_distribution(samples: Mapping[str, Any], path: Path) -> Picture:
     return Picture(path.name, "The first survey's estimate over the true histogram.")
 
 
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _histograms(samples: Mapping[str, Any], path: Path) -> None:
     """A histogram for each attribute, at most three in a row."""
     names = samples["columns"]
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure = _figure(max(6.4, 3.6 * columns), 3.2 * rows + 0.6)
+    figure = new_figure(max(6.4, 3.6 * columns), 3.2 * rows + 0.6)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(names) :]:
         axes.set_axis_off()
@@ -85,7 +75,7 @@ def _tree_below_histogram(samples: Mapping[str, Any], path: Path) -> None:
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import LogNorm
 
-    figure = _figure(6.4, 5.2)
+    figure = new_figure(6.4, 5.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     style(upper, f"Distribution of {samples['columns'][0]}", "", "fraction of people")
     _histogram(upper, samples, 0)
@@ -114,7 +104,7 @@ def _tree_below_histogram(samples: Mapping[str, Any], path: Path) -> None:
 
 
 def _two_attributes(samples: Mapping[str, Any], path: Path) -> None:
-    figure = _figure(8.6, 4.2)
+    figure = new_figure(8.6, 4.2)
     grid = figure.subplots(1, 2)
     true, estimated = samples["grid"]
     sizes = [len(histogram) for histogram in samples["histograms"]]

@@ -135,7 +135,7 @@ def read_outcomes(directory: Path, planned: Sequence[Sequence[str]]) -> list[Out
 
 def _outcome(job: Job, directory: Path) -> Outcome:
     files = [job.folder / "config.yaml", job.folder / ".hydra" / "config.yaml"]
-    config = next((yaml.safe_load(file.read_text()) for file in files if file.is_file()), {})
+    config: Any = next((yaml.safe_load(file.read_text()) for file in files if file.is_file()), {})
     file = job.folder / "metrics.json"
     metrics = json.loads(file.read_text()) if file.is_file() else {}
     row = sweep_row(job, directory, ())

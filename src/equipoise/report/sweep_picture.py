@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from equipoise.report.plot import COLOURS, save, style
+from equipoise.report.plot import COLOURS, new_figure, save, style
 from equipoise.report.sweep_cells import (
     NOT_RUN,
     Cell,
@@ -54,14 +54,9 @@ def draw(path: Path, table: SweepTable, cells: Cells) -> None:
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
-    size = (max(6.4, 3.7 * columns), 3.1 * rows + 0.7)
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(6.4, 3.7 * columns), 3.1 * rows + 0.7)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes in grid[count:]:
         axes.set_axis_off()

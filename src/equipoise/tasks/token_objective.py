@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -15,15 +15,15 @@ from torchmetrics import MeanMetric
 
 from equipoise.data.text.vocabulary import BOUNDARY, vocabulary_from_state
 from equipoise.errors import UserError
-from equipoise.report.attention import attention_pictures
+from equipoise.report.attention import draw_attention, draw_kernels
 from equipoise.report.page import Picture
 from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 
 IGNORED = -100
 """The target where there is nothing to predict."""
-MOST_PICTURED = 24
-"""How many tokens of a text the pictures show."""
+DISTANCES = 32
+"""How far the pictures of positional kernels reach."""
 
 
 class Perplexity(MeanMetric):
@@ -69,7 +69,6 @@ class TokenObjective(Objective, ABC):
         super().__init__(model, make_optimizer, schedule)
         self.vocabulary_state: dict[str, Any] = {}
         self.loaded_vocabulary: dict[str, Any] = {}
-        self.sample: dict[str, Tensor] = {}
 
     @abstractmethod
     def advance(self, stage: str, batch: dict[str, Tensor]) -> SequenceOutput:
@@ -111,14 +110,6 @@ class TokenObjective(Objective, ABC):
         """The mean of `token_losses` over the targets that count."""
         return self.token_losses(hidden, targets).sum() / counted(targets)
 
-    def keep_sample(self, batch: Mapping[str, Tensor]) -> None:
-        """Keep the first sample of the first test batch, without its padding, for the pictures."""
-        if not self.sample:
-            length = min(int(counted(batch["targets"][0])), MOST_PICTURED)
-            self.sample = {"tokens": batch["tokens"][0, :length]}
-            if "source" in batch:
-                self.sample["source"] = batch["source"][0, batch["present"][0]]
-
     def words(self, tokens: Tensor) -> list[str]:
         """Each token by itself as text; its number where there is no vocabulary."""
         if not self.vocabulary_state:
@@ -126,13 +117,37 @@ class TokenObjective(Objective, ABC):
         vocabulary = vocabulary_from_state(self.vocabulary_state)
         return [vocabulary.decode([token]) or BOUNDARY for token in tokens.tolist()]
 
-    def pictures(self, folder: Path) -> list[Picture]:
-        """Draw what the model offers of its attention on one sample of the last test."""
-        if not self.sample:
-            return []
-        sample = {name: tokens.to(self.device) for name, tokens in self.sample.items()}
-        words = {name: self.words(tokens) for name, tokens in sample.items()}
-        return attention_pictures(self.model, folder, sample, words)
+    def attention_pictures(
+        self, folder: Path, tokens: Tensor, source: Tensor | None = None
+    ) -> list[Picture]:
+        """Draw what the model offers of its attention on one sample, and its learned kernels.
+
+        tokens (T,), and the source (S,) of a translation, without padding. A model may offer
+        `attention_maps`, `kernel_profiles` and `kernel_widths`, as `KernelTransformer` does.
+        """
+        tokens = tokens.to(self.device)
+        batch, words = [tokens.unsqueeze(0)], list[str]()
+        if source is not None:
+            source = source.to(self.device).unsqueeze(0)
+            batch += [source, torch.ones_like(source, dtype=torch.bool)]
+            words = self.words(source[0])
+        offered = self._offered("attention_maps", *batch)
+        maps = {name: weights[0] for name, weights in offered.items()}
+        profiles = self._offered("kernel_profiles", DISTANCES)
+        return [
+            *draw_attention(folder, maps, words, self.words(tokens)),
+            *draw_kernels(folder, profiles, self._offered("kernel_widths")),
+        ]
+
+    def _offered(self, method: str, *arguments: Any) -> dict[str, Tensor]:
+        """What a method of the model gives in evaluation; nothing where it has none."""
+        ask = getattr(self.model, method, None)
+        training = self.model.training
+        self.model.eval()
+        try:
+            return {} if ask is None else ask(*arguments)
+        finally:
+            self.model.train(training)
 
     def on_train_start(self) -> None:
         """Refuse a checkpoint with another vocabulary."""

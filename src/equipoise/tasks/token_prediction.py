@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from equipoise.report.page import Picture
 from equipoise.tasks.objective import MakeOptimizer
 from equipoise.tasks.schedules import Schedule
 from equipoise.tasks.token_objective import (
@@ -21,6 +23,8 @@ from equipoise.tasks.token_objective import (
 )
 
 MEMORY = "carried_memory"
+MOST_PICTURED = 24
+"""How many tokens of a text the pictures show."""
 
 
 class BitsPerToken(MeanMetric):
@@ -89,6 +93,7 @@ class TokenPrediction(TokenObjective):
         super().__init__(model, make_optimizer, schedule)
         self.carried: dict[str, Carried] = {}
         self.loaded_memory: dict[str, Any] = {}
+        self.beginning = torch.empty(0, dtype=torch.long)
 
     def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
         """Tokens (B, T) and the memory of the segment before -> the model's output."""
@@ -100,9 +105,14 @@ class TokenPrediction(TokenObjective):
         self._evaluate("val", batch)
 
     def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """Update the test metrics."""
-        self.keep_sample(batch)
+        """Update the test metrics, and keep the first tokens of the text for the pictures."""
+        if not len(self.beginning):
+            self.beginning = batch["tokens"][0, :MOST_PICTURED]
         self._evaluate("test", batch)
+
+    def pictures(self, folder: Path) -> list[Picture]:
+        """Draw what the model offers of its attention on the first tokens; none without a test."""
+        return self.attention_pictures(folder, self.beginning) if len(self.beginning) else []
 
     def update_metrics(
         self, stage: str, hidden: Tensor, losses: Tensor, batch: dict[str, Tensor]

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from equipoise.data.text.vocabulary import BOUNDARY, Vocabulary, vocabulary_from_state
+from equipoise.data.text.vocabulary import Vocabulary, vocabulary_from_state
 from equipoise.errors import UserError
 from equipoise.models.beam_search import BeamSearch, EncoderDecoder, Hypothesis
-from equipoise.report.attention import attention_pictures
 from equipoise.report.page import Picture
 from equipoise.tasks.objective import MakeOptimizer
 from equipoise.tasks.schedules import Schedule
@@ -130,7 +129,6 @@ class Translation(TokenObjective):
 
     def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Update the test metrics, and translate with the beam."""
-        self.keep_sample(batch)
         self._evaluate("test", batch, self.beam)
 
     def on_test_start(self) -> None:
@@ -154,12 +152,7 @@ class Translation(TokenObjective):
         if self.first is None:
             return []
         _, source, tokens = self.first
-        words, written = (self._in_words(row) for row in (source, tokens))
-        return attention_pictures(self.model, folder, tokens, written, source, words)
-
-    def _in_words(self, tokens: Tensor) -> list[str]:
-        vocabulary = self.vocabulary
-        return [vocabulary.decode([token]) or BOUNDARY for token in tokens.tolist()]
+        return self.attention_pictures(folder, tokens, source)
 
     def _evaluate(self, stage: str, batch: dict[str, Tensor], beam: int) -> None:
         encoded = self.network.encode(batch["source"], batch["present"])
