@@ -27,7 +27,7 @@ class Size:
 # The last two are published, in 1908.11775; the others are our own.
 SIZES: dict[str, Size] = {
     "tiny": Size(128, 4, 256, 2, 2),
-    "small": Size(192, 4, 768, 3, 3, cutoffs=(10000, 40000)),
+    "small": Size(160, 4, 640, 3, 3, cutoffs=(10000, 40000)),
     "iwslt14": Size(512, 4, 1024, 6, 6),
     "wikitext103": Size(410, 10, 2100, 16, 16, cutoffs=(20000, 40000, 200000)),
 }
