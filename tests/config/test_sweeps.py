@@ -107,6 +107,12 @@ def test_a_node_is_swept_as_one_override_that_composes(own: str) -> None:
     assert typed == ["seed=1,2", own, "sweep=starts", "equilibrium={jitter:1}"]
 
 
+def test_a_sweep_may_list_nothing(own: str, tmp_path: Path) -> None:
+    for content in ("sweep: null", "sweep: {table: {metric: loss}}"):
+        (tmp_path / "sweep" / "starts.yaml").write_text(f"# @package _global_\n{content}\n")
+        assert with_grid([own, "sweep=starts", "seed=1,2"]) == [own, "sweep=starts", "seed=1,2"]
+
+
 def test_a_node_that_the_model_does_not_have_is_refused(own: str, tmp_path: Path) -> None:
     file = tmp_path / "sweep" / "starts.yaml"
     file.write_text(file.read_text().replace("equilibrium:", "model.attention:"))

@@ -18,6 +18,7 @@ from equipoise.nn.content_kernels import (
     Polynomial,
     RadialBasis,
     RandomFeatures,
+    aligned,
     orthogonal_directions,
 )
 
@@ -68,6 +69,23 @@ def test_rbf_keeps_the_length_of_keys_in_half_precision() -> None:
     found = factors[0] @ factors[1].transpose(-1, -2)
     exact = logits(kernel, query.double(), key.double())
     assert (found - exact).abs().max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "expected"),
+    [
+        (torch.float64, 66, 66),
+        (torch.float32, 66, 68),
+        (torch.bfloat16, 66, 72),
+        (torch.float32, 64, 64),
+    ],
+)
+def test_widths_are_multiples_of_16_bytes(dtype: torch.dtype, width: int, expected: int) -> None:
+    assert aligned(width, dtype) == expected
+    kernel = RadialBasis(HEADS, learned_width=False)
+    query, key = (part.to(dtype) for part in drawn(width=width))
+    for factor in kernel.factors(query, key):
+        assert factor.shape[-1] == aligned(width + 2, dtype)
 
 
 def test_the_exponential_kernel_divides_by_its_squared_width() -> None:

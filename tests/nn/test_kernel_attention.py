@@ -15,6 +15,7 @@ from torch import Tensor
 
 from equipoise.nn import AttentionForm, KernelAttention, SetFilter, SinusoidalPositions
 from equipoise.nn.content_kernels import ContentKernelName, Linear
+from equipoise.nn.linear_attention import smooth_causally
 from equipoise.nn.positional_kernels import PositionsName
 
 WIDTH, HEADS = 8, 2
@@ -102,6 +103,34 @@ def test_linear_time_is_exact(
     # Rounding grows where signed weights cancel in their sum, which is 1.
     growth = float(module.weights(queries_seen, keys, view).detach().abs().sum(-1).max())
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8 * max(1.0, 1e-4 * growth**2))
+
+
+@pytest.mark.parametrize(
+    ("queries", "choices", "expected"),
+    [
+        (40, {}, True),
+        (40, {"kernel": "polynomial"}, True),  # 16 features
+        (10, {"kernel": "polynomial"}, False),
+        (1, {}, False),
+        (40, {"positions": "direct_sum"}, True),
+        (40, {"positions": "lookup"}, False),
+        (40, {"window": 5}, False),
+    ],
+)
+def test_linear_time_runs_where_it_is_exact_and_cheaper(
+    monkeypatch: pytest.MonkeyPatch, queries: int, choices: dict[str, Any], expected: bool
+) -> None:
+    choices = {"kernel": "elu"} | choices
+    view = SetFilter(queries, 40, causal=True, window=choices.pop("window", None))
+    module, keys, calls = attention(**choices), drawn(40), []
+
+    def counted(*given_parts: Any) -> Tensor:
+        calls.append(1)
+        return smooth_causally(*given_parts)
+
+    monkeypatch.setattr("equipoise.nn.kernel_attention.smooth_causally", counted)
+    module(keys[:, 40 - queries :], keys, view, table)
+    assert bool(calls) == expected
 
 
 @EVERY_FORM

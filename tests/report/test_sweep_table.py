@@ -46,7 +46,7 @@ def sweep(tmp_path: Path) -> Path:
     return tmp_path / "sweep"
 
 
-PLANNED = [["seed=0"]] * 3 + [["model={kernel:rbf,symmetric:true}"]]
+PLANNED = [["seed=0"]] * 3 + [["model={kernel:rbf,symmetric:True}"]]
 
 
 def test_every_job_is_in_the_files(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,8 @@ def start(overrides: Sequence[str]) -> int:
     overrides = written_out(with_grid(written_out(overrides)))
     config = check(overrides)
     check_one_process(config)
-    tables = tables_of(plain(config.get("sweep") or {}, resolve=True))
+    sweep = config.get("sweep")
+    tables = tables_of(plain(sweep, resolve=True) if sweep else None)
     with folders.held(sweep_folder(overrides), {"multirun.yaml"}) as directory:
         named = [f"hydra.sweep.dir={quoted(str(directory))}"]
         if not is_typed(overrides, "hydra.sweep.subdir"):

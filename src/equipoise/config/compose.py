@@ -139,7 +139,7 @@ def with_grid(lines: Sequence[str]) -> list[str]:
     if not sweeps:
         return list(lines)
     choice = [o.input_line or "" for o in overrides if o.key_or_group in ("sweep", SEARCH_PATH)]
-    grid = plain((composed_by_hydra(choice)[0].sweep or {}).get("grid") or {})
+    grid = plain(composed_by_hydra(choice)[0].sweep or OmegaConf.create()).get("grid") or {}
     keys = {override.key_or_group for override in overrides}
     swept, settled = [], set[str]()
     for key, values in grid.items():

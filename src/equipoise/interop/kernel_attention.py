@@ -48,6 +48,7 @@ PUBLISHED_NAMES = {
     "smoother.positional.position_bias": "r_r_bias",
     "smoother.positional.vectors": "lookup",
 }
+ARRAYS = tuple(PUBLISHED_NAMES.values())
 IN_HEADS = ("r_w_bias", "r_r_bias", "lookup")
 """Arrays (..., heads, width of a head)."""
 Choice = TypeVar("Choice")
@@ -115,7 +116,7 @@ def from_reference(
     unknown = [word for word in case.values if word not in WORDS]
     if unknown:
         raise DoesNotFit(f"a case has no word {', '.join(unknown)}; it has {', '.join(WORDS)}")
-    arrays = {n: torch.as_tensor(array) for n, array in state_dict.items() if n in _ARRAYS}
+    arrays = {n: torch.as_tensor(array) for n, array in state_dict.items() if n in ARRAYS}
     positions = _chosen(case, "pe", POSITIONS)
     heads, width = _heads_and_width(arrays, positions)
     form = AttentionForm(
@@ -123,7 +124,7 @@ def from_reference(
         symmetric=_chosen(case, "sym", {"False": False, "True": True}),
         positions=positions,  # type: ignore[arg-type]
         value_positions=_chosen(case, "vpos", {"False": False, "True": True}),
-        **({"radius": _radius(arrays)} if positions == "lookup" else {}),
+        radius=_radius(arrays) if positions == "lookup" else AttentionForm.radius,
     )
     model = RecordedAttention(
         KernelAttention(form, width, heads),
@@ -159,9 +160,6 @@ def reference_forward(model: RecordedAttention, arrays: Mapping[str, Any]) -> di
     network = evaluation_copy(model, widest(inputs))
     out, weights = network(features, table)
     return as_arrays({"out": out, "weights": weights})
-
-
-_ARRAYS = tuple(PUBLISHED_NAMES.values())
 
 
 def _chosen(case: PublishedConfiguration, word: str, choices: Mapping[str, Choice]) -> Choice:

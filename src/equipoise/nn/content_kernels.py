@@ -10,6 +10,7 @@ from torch.nn import functional
 
 ContentKernelName = Literal["linear", "polynomial", "exponential", "rbf", "elu", "random_features"]
 LEAST_FEATURE = 1e-10
+ALIGNMENT = 16
 
 
 class Exponential(nn.Module):
@@ -43,21 +44,30 @@ class RadialBasis(Exponential):
     """k(q, k) = exp(-|q - k|^2 / (w^2 sqrt(d))): a softmax whose keys bring a bias.
 
     |q|^2 cancels in the weights, and the rest, 2 <q, k> - |k|^2, is one product of queries and keys
-    with two further entries: |k|^2, and what rounding it to half precision leaves. It takes no bias
-    on the content, which would no longer be a distance.
+    with two further entries: |k|^2, and what rounding it to half precision leaves. Zeros follow, up
+    to a width that fused attention takes. There is no bias on the content, as what it made of the
+    kernel would be no distance.
     Source: 1908.11775, section 3.2.
     """
 
     takes_content_bias = False
 
     def factors(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """[q, 1, 1] / w^2 and [2 k, -|k|^2, -rest], (B, H, *, d + 2)."""
+        """[q, 1, ...] / w^2 and [2 k, -|k|^2, -rest, 0, ...], (B, H, *, d + 2 or a little more)."""
         exact = key.to(torch.promote_types(key.dtype, torch.float32))
         squared = torch.linalg.vecdot(exact, exact).unsqueeze(-1)
         rounded = squared.to(key.dtype)
         rest = (squared - rounded).to(key.dtype)
-        ones = functional.pad(query, (0, 2), value=1.0)
-        return self.narrowed(ones), torch.cat((2 * key, -rounded, -rest), dim=-1)
+        further = aligned(query.shape[-1] + 2, query.dtype) - query.shape[-1]
+        zeros = key.new_zeros(()).expand(*key.shape[:-1], further - 2)
+        ones = functional.pad(query, (0, further), value=1.0)
+        return self.narrowed(ones), torch.cat((2 * key, -rounded, -rest, zeros), dim=-1)
+
+
+def aligned(width: int, dtype: torch.dtype) -> int:
+    """The next width that is a multiple of 16 bytes, as fused attention takes and likes them."""
+    entries = ALIGNMENT // dtype.itemsize
+    return -(-width // entries) * entries
 
 
 class KeyFeatures(NamedTuple):

@@ -24,6 +24,7 @@ from equipoise.nn.content_kernels import (
     Exponential,
     KeyFeatures,
     Linear,
+    aligned,
     content_kernel,
 )
 from equipoise.nn.linear_attention import smooth, smooth_causally
@@ -40,7 +41,6 @@ from equipoise.nn.positional_kernels import (
 WITH_WIDTH = ("exponential", "rbf")
 WITHOUT_TABLE = ("none", "lookup")
 LARGEST_EXPONENT = 80.0
-ALIGNMENT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +155,8 @@ class KernelSmoother(nn.Module):
             factor = self.positional.log_factor(query, view, scene.rows)
         triangle = view.is_triangle and factor is None
         mask = None if triangle else logit_mask(factor, view)
-        if queries.shape[-1] != width:  # fused kernels take one width, a multiple of 8, for all
-            common = -(-max(queries.shape[-1], width) // ALIGNMENT) * ALIGNMENT
+        if queries.shape[-1] != width:  # fused attention takes one width for all
+            common = aligned(max(queries.shape[-1], width), queries.dtype)
             queries, keys, value = (widened(part, common) for part in (queries, keys, value))
         smoothed = functional.scaled_dot_product_attention(
             queries, keys, value, attn_mask=mask, is_causal=triangle, scale=self.scale
@@ -287,7 +287,8 @@ def normalised(products: KeyFeatures, factor: Tensor | None, view: SetFilter) ->
 
 def widened(features: Tensor, width: int) -> Tensor:
     """Zeros behind the last entries, up to `width` of them."""
-    return functional.pad(features, (0, width - features.shape[-1]))
+    further = width - features.shape[-1]
+    return functional.pad(features, (0, further)) if further else features
 
 
 def wide(features: Tensor) -> torch.dtype:

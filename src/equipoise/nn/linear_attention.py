@@ -36,7 +36,6 @@ def smooth_causally(query: Tensor, keys: KeyFeatures, value: Tensor) -> Tensor:
     The sums at a place are over exp(largest log scale up to there), so nothing overflows, and
     nothing about a later key is in them.
     """
-    length, reach = query.shape[-2], keys.features.shape[-2]
     log_scale = keys.log_scale
     if log_scale is None:
         log_scale = query.new_zeros(()).expand(keys.features.shape[:-1])
@@ -45,28 +44,26 @@ def smooth_causally(query: Tensor, keys: KeyFeatures, value: Tensor) -> Tensor:
     total = query.new_zeros(*query.shape[:2], query.shape[-1], value.shape[-1])
     before = largest[..., :1]
     outputs = []
-    for begin, end in chunks(length, reach):
-        features, own, running, of_chunk = (
-            part[:, :, begin:end] for part in (keys.features, log_scale, largest, value)
-        )
-        if begin >= reach - length:
-            first = begin - (reach - length)
-            asking = query[:, :, first : first + end - begin]
-            within = (asking @ features.transpose(-1, -2)) * shrinkage(own, running).tril()
-            earlier = shrinkage(before, running) * (asking @ total)
-            outputs.append(within @ of_chunk + earlier)
+    sizes, memory = chunk_sizes(query.shape[-2], value.shape[-2])
+    # Split, not sliced: the gradient of a slice is as long as the whole, for each chunk.
+    asking: list[Tensor | None] = [*[None] * memory, *query.split(sizes[memory:], dim=2)]
+    parts = (part.split(sizes, dim=2) for part in (keys.features, log_scale, largest, value))
+    for queries, features, own, running, values in zip(asking, *parts, strict=True):
+        if queries is not None:
+            within = (queries @ features.transpose(-1, -2)) * shrinkage(own, running).tril()
+            outputs.append(within @ values + shrinkage(before, running) * (queries @ total))
         last = running[..., -1:]
-        added = (features * shrinkage(own, last).transpose(-1, -2)).transpose(-1, -2) @ of_chunk
+        added = (features * shrinkage(own, last).transpose(-1, -2)).transpose(-1, -2) @ values
         total = total * shrinkage(before, last) + added
         before = last
     return ratio(torch.cat(outputs, dim=-2))
 
 
-def chunks(length: int, reach: int) -> list[tuple[int, int]]:
-    """Begin and end of the chunks: those before the first query, then those of the queries."""
-    memory = reach - length
-    begins = [*range(0, memory, CHUNK), *range(memory, reach, CHUNK)]
-    return list(zip(begins, [*begins[1:], reach], strict=True))
+def chunk_sizes(queries: int, keys: int) -> tuple[list[int], int]:
+    """The sizes of all chunks of keys, and how many of them come before the first query."""
+    lengths = (keys - queries, queries)
+    before, own = ([min(CHUNK, length - b) for b in range(0, length, CHUNK)] for length in lengths)
+    return before + own, len(before)
 
 
 def shrinkage(own: Tensor, largest: Tensor) -> Tensor:

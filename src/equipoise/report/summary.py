@@ -137,7 +137,8 @@ def settings_of(overrides: Sequence[str]) -> dict[str, str]:
         pairs = (part.partition(":") for part in inner[1].split(",")) if inner else ()
         settings |= {f"{key}.{name}": text for name, _, text in pairs}
         settings |= {} if inner else {key: value.strip("'\"")}
-    return settings
+    lower = {"True": "true", "False": "false"}  # as Hydra writes them, and as yaml does
+    return {key: lower.get(value, value) for key, value in settings.items()}
 
 
 def swept_keys(jobs: Sequence[Job]) -> list[str]:
