@@ -67,15 +67,20 @@ class Composition:
         """
         if self.trusted is None:
             return self.overrides
-        words = CommandLine.of(self.overrides)
-        typed = {full_key(override) for override in words.groups}
-        base = [
-            f"{group}={choice}"
-            for group, choice in self.choices.items()
-            if group not in (*typed, *OPEN, *LASTING)
-            and choice in words.menu.groups.get(group.partition("@")[0], [])
-        ]
-        return [*base, *self.overrides]
+        return on_choices(self.overrides, self.choices)
+
+
+def on_choices(overrides: Sequence[str], choices: Mapping[str, str]) -> list[str]:
+    """The overrides after the choices of a checkpoint, those that `conf/` has and none replaces."""
+    words = CommandLine.of(overrides)
+    typed = {full_key(override) for override in words.groups}
+    base = [
+        f"{group}={choice}"
+        for group, choice in choices.items()
+        if group not in (*typed, *OPEN, *LASTING)
+        and choice in words.menu.groups.get(group.partition("@")[0], [])
+    ]
+    return [*base, *overrides]
 
 
 def compose(overrides: Sequence[str]) -> Composition:
