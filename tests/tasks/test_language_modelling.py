@@ -70,5 +70,5 @@ def test_a_network_with_an_encoder_is_refused() -> None:
     model = KernelTransformer(
         vocabulary=9, size="tiny", width=8, heads=2, inner_width=8, layers=1, encoder_layers=1
     )
-    with pytest.raises(UserError, match="leave out model.encoder_layers"):
+    with pytest.raises(UserError, match="continues no text"):
         LanguageModelling(model, torch.optim.SGD, Constant(), 9)
