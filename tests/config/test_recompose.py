@@ -12,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from equipoise.config.compose import Composition, compose, plain, storable
+from equipoise.config.hydra import hydra_config
 from equipoise.config.recompose import Purpose, recompose
 from equipoise.config.stored import Stored, stored_run
 from equipoise.errors import UserError
@@ -121,6 +122,31 @@ def test_a_task_tells_which_of_its_settings_decide_the_split(purpose: Purpose) -
     telling = replace(run, config={**run.config, "task": {**run.config["task"], "about": about}})
     with pytest.raises(UserError, match="draws another split"):
         again("task.batch_size=32", of=telling, purpose=purpose)
+
+
+@pytest.mark.parametrize("purpose", ["train", "evaluate"])
+def test_what_the_model_has_read_from_its_task_is_settled(purpose: Purpose) -> None:
+    run = stored(
+        "model=kernel_transformer",
+        "task=number_words",
+        "task.encoder_layers=1",
+        "task.vocabulary=300",
+    )
+    with pytest.raises(UserError, match="made with encoder_layers=1"):
+        again("task.encoder_layers=2", of=run, purpose=purpose)
+    assert value(again("task.encoder_layers=1", of=run), "model.encoder_layers") == 1
+
+
+def test_hydra_knows_the_keys_of_the_choices_of_a_checkpoint() -> None:
+    run = stored(
+        "model=kernel_transformer",
+        "task=parallel_folder",
+        "task.path=before",
+        "task.vocabulary=300",
+    )
+    typed = ("task.path=after", "task.objective.beam=2", "model.dropout=0.1")
+    composition = again(*typed, of=run)
+    assert hydra_config(composition.hydra_overrides()).task.path == "after"
 
 
 @pytest.mark.parametrize("purpose", ["train", "evaluate"])

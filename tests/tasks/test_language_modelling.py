@@ -10,6 +10,8 @@ import torch
 from recurrent import Recurrent
 from test_token_prediction import Letters, fit, task, trainer
 
+from equipoise.errors import UserError
+from equipoise.models import KernelTransformer
 from equipoise.tasks import LanguageModelling
 from equipoise.tasks.schedules import Constant
 
@@ -62,3 +64,11 @@ def test_subwords_are_told_in_bits_per_character_too(tmp_path: Path) -> None:
     (result,) = trainer(tmp_path, 1).test(module, Letters(), verbose=False)
     expected = result["test/loss"] / math.log(2)  # here a token is a character
     assert module.details()["bits_per_character"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_network_with_an_encoder_is_refused() -> None:
+    model = KernelTransformer(
+        vocabulary=9, size="tiny", width=8, heads=2, inner_width=8, layers=1, encoder_layers=1
+    )
+    with pytest.raises(UserError, match="continues no text"):
+        LanguageModelling(model, torch.optim.SGD, Constant(), 9)

@@ -15,14 +15,23 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from equipoise.config import machine
-from equipoise.config.compose import CONF, SEARCH_PATH, parse, plain, search_path, with_grid
-from equipoise.config.hydra import hydra_config, hydra_setting, quoted
+from equipoise.config.compose import (
+    CONF,
+    SEARCH_PATH,
+    on_choices,
+    parse,
+    plain,
+    search_path,
+    with_grid,
+)
+from equipoise.config.hydra import as_text, hydra_config, hydra_setting, quoted
 from equipoise.config.overrides import Menu
+from equipoise.config.stored import read_stored
 from equipoise.config.sweeps import as_override
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.running import folders
@@ -44,7 +53,7 @@ def start(overrides: Sequence[str]) -> int:
     from equipoise.report.sweep_cells import tables_of
     from equipoise.report.sweep_table import show_sweep_tables
 
-    overrides = written_out(with_grid(written_out(overrides)))
+    overrides = on_checkpoint(written_out(with_grid(written_out(overrides))))
     config = check(overrides)
     check_one_process(config)
     sweep = config.get("sweep")
@@ -63,6 +72,15 @@ def start(overrides: Sequence[str]) -> int:
             planned = [] if draws_values(parse(overrides)) else jobs(overrides)
             show_sweep_tables(directory, tables, planned)
         return status
+
+
+def on_checkpoint(overrides: list[str]) -> list[str]:
+    """The overrides after task and model of the checkpoint, so that Hydra knows their keys."""
+    path = next((o.value() for o in parse(overrides) if o.key_or_group == "ckpt_path"), None)
+    if not isinstance(path, str | QuotedString):
+        return overrides
+    choices = read_stored(as_text(path)).choices
+    return on_choices(overrides, {group: choices[group] for group in ("task", "model")})
 
 
 def check(overrides: Sequence[str]) -> DictConfig:

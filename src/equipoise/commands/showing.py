@@ -31,7 +31,7 @@ def show_training(composition: Composition, arguments: Namespace) -> int:
         rehearse(composition)
         config = composition.config
     if arguments.cfg != "job":
-        settings = hydra_config(composition.overrides).hydra
+        settings = hydra_config(composition.hydra_overrides()).hydra
         config = OmegaConf.merge({"hydra": settings}, config)
     return show(config, arguments.package, arguments.resolve)
 

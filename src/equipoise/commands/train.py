@@ -74,7 +74,7 @@ def job(composition: Composition) -> Iterator[Path]:
     A process that takes part in the run of another leaves all that to it. Raises UserError where
     the folder cannot be taken.
     """
-    settings = hydra_config(composition.overrides)
+    settings = hydra_config(composition.hydra_overrides())
     named = any(o.key_or_group == "hydra.run.dir" for o in parse(composition.overrides))
     of_hydra = hydra_setting(settings, "hydra.run.dir") if named else None
     directory = folders.run_directory(composition, "train", of_hydra)

@@ -27,6 +27,7 @@ from equipoise.config.hydra import (
     search_path,
 )
 from equipoise.config.overrides import (
+    OPEN,
     CommandLine,
     Menu,
     check_choice,
@@ -41,6 +42,8 @@ from equipoise.config.values import check_values
 from equipoise.errors import UserError
 
 STAND_IN = "<folder of the run>"
+OF_A_WHOLE_RUN = ("experiment", "recipe")
+LASTING = (*OF_A_WHOLE_RUN, "debug")
 
 
 @dataclass
@@ -55,6 +58,29 @@ class Composition:
     choices: dict[str, str]
     overrides: list[str]
     trusted: tuple[str, ...] | None = None
+
+    def hydra_overrides(self) -> list[str]:
+        """The overrides as Hydra can compose them on `conf/`.
+
+        What stands on a checkpoint may set keys that only the choices of the checkpoint have, such
+        as task.path, so those choices come first.
+        """
+        if self.trusted is None:
+            return self.overrides
+        return on_choices(self.overrides, self.choices)
+
+
+def on_choices(overrides: Sequence[str], choices: Mapping[str, str]) -> list[str]:
+    """The overrides after the choices of a checkpoint, those that `conf/` has and none replaces."""
+    words = CommandLine.of(overrides)
+    typed = {full_key(override) for override in words.groups}
+    base = [
+        f"{group}={choice}"
+        for group, choice in choices.items()
+        if group not in (*typed, *OPEN, *LASTING)
+        and choice in words.menu.groups.get(group.partition("@")[0], [])
+    ]
+    return [*base, *overrides]
 
 
 def compose(overrides: Sequence[str]) -> Composition:

@@ -16,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from equipoise.config.about import about, shared_data
 from equipoise.config.compose import (
+    LASTING,
+    OF_A_WHOLE_RUN,
     Composition,
     apply_recipe,
     check_choices,
@@ -38,8 +40,6 @@ from equipoise.config.stored import MAPPINGS, Stored
 from equipoise.errors import UserError
 
 Purpose = Literal["train", "evaluate"]
-OF_A_WHOLE_RUN = ("experiment", "recipe")
-LASTING = (*OF_A_WHOLE_RUN, "debug")
 NOTHING = "None"  # as an override of null reads
 OF_TRAINING = frozenset(
     f"trainer.{name}"
@@ -124,6 +124,7 @@ def _check_value_can_change(
         )
     setting = key.removeprefix("task.")
     of_task = OmegaConf.select(OmegaConf.create(stored.config["task"]), setting)
+    _check_model_has_not_read(override, stored)
     other_task = any(o.key_or_group == "task" for o in words.groups)
     other_path = words.value("task.path") not in (None, stored.config["task"].get("path"))
     other_data = other_task or other_path
@@ -136,6 +137,20 @@ def _check_value_can_change(
             f"{override.input_line} draws another split of the data than the checkpoint was "
             f"trained with ({setting}={of_task}), so that samples it has seen would be "
             f"{consequence}; leave it out"
+        )
+
+
+def _check_model_has_not_read(override: Override, stored: Stored) -> None:
+    """Raise UserError for a setting of the task that the stored model was made with."""
+    name = override.key_or_group.removeprefix("task.")
+    task, model = stored.config["task"], stored.config["model"]
+    read = set(about(task, "settings", ())) - set(about(task, "from_data", ()))
+    if override.key_or_group != f"task.{name}" or name not in read or name not in model:
+        return
+    if override.is_delete() or override.value() not in (task.get(name), model[name]):
+        raise UserError(
+            f"{override.input_line}: the model of the checkpoint {stored.path} was made with "
+            f"{name}={model[name]}, and its weights fit only that; leave it out"
         )
 
 

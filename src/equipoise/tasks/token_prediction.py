@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from equipoise.errors import UserError
 from equipoise.report.page import Picture
 from equipoise.tasks.objective import MakeOptimizer
 from equipoise.tasks.schedules import Schedule
@@ -86,11 +87,17 @@ class TokenPrediction(TokenObjective):
     subclass adds metrics in `update_metrics`.
 
     The memory of training is part of a checkpoint, of every process: a resumed run repeats the same
-    bits; with another number of processes it resumes without memory.
+    bits; with another number of processes it resumes without memory. Raises UserError where the
+    network has an encoder.
     """
 
     def __init__(self, model: nn.Module, make_optimizer: MakeOptimizer, schedule: Schedule) -> None:
         super().__init__(model, make_optimizer, schedule)
+        if getattr(model, "encoder", None) is not None:
+            raise UserError(
+                f"{type(model).__name__} has an encoder, so it continues no text: leave out "
+                "model.encoder_layers"
+            )
         self.carried: dict[str, Carried] = {}
         self.loaded_memory: dict[str, Any] = {}
         self.beginning = torch.empty(0, dtype=torch.long)
