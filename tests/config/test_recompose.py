@@ -200,6 +200,20 @@ def test_an_evaluation_refuses_what_only_a_training_uses(typed: str) -> None:
         again(typed, purpose="evaluate")
 
 
+@pytest.mark.parametrize("model", ["kernel_transformer", "deq_transformer", "transformer"])
+@pytest.mark.parametrize("purpose", ["train", "evaluate"])
+def test_another_network_of_the_same_weights_is_refused(model: str, purpose: Purpose) -> None:
+    run = stored("task=python_docs", f"model={model}", "model.attention.kernel=rbf")
+    for node in (run.config["model"], run.config["task"], run.config["task"]["objective"]):
+        node["vocabulary"] = 100  # as settled
+    for typed in ("model.attention.kernel=polynomial", "model.norm=published", "~model.norm"):
+        with pytest.raises(UserError, match="leave it out"):
+            again(typed, of=run, purpose=purpose)
+    kept = again("model.attention.kernel=rbf", "model.dropout=0.2", of=run, purpose=purpose)
+    assert value(kept, "model.attention.kernel") == "rbf"
+    assert value(kept, "model.dropout") == 0.2
+
+
 def test_an_evaluation_takes_another_dataset_of_the_same_kind() -> None:
     run = stored("task=wikitext103", "model.size=tiny")
     for node in (run.config["model"], run.config["task"], run.config["task"]["objective"]):

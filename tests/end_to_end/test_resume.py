@@ -87,6 +87,7 @@ SMALL_PART = [
     Case("digits", unit="steps", end="ended"),
     Case("digits", workers=2, accumulate=2, validations=2),
     Case("python_docs"),
+    Case("number_words"),
     Case("digits", place="between", end="ended", validations=2, accumulate=2),
 ]
 GRADIENT_TASKS = [task for task in TASKS if task != "range_query"]

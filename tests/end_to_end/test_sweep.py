@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,21 @@ def test_typed_kernels_shorten_the_sweep(command, tmp_path: Path) -> None:
     assert names == [f"0_kernel-linear_{ends}", f"1_kernel-rbf_{ends}"]
     assert list(cells(sweep / "content_kernels.csv")) == [("linear", "false"), ("rbf", "false")]
     assert not (sweep / "positional_schemes.csv").exists()
+
+
+@pytest.mark.end_to_end
+def test_a_sweep_of_resumed_runs_sets_what_only_their_task_has(command, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    trained = command("train.py", "task=number_words", "run_dir=first", *TABLES[4:])
+    assert trained.returncode == 0, trained.stderr
+    swept = command(
+        "train.py", "-m", "ckpt_path=first/checkpoints/last.ckpt", "task.objective.samples=1,2",
+        "trainer.max_steps=3",
+    )  # fmt: skip
+    assert swept.returncode == 0, swept.stderr
+    (sweep,) = (tmp_path / "multirun").iterdir()
+    for number in (1, 2):
+        (folder,) = sweep.glob(f"*samples-{number}*")
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["steps"] == 3
+        assert len(metrics["details"]["samples"]) == number

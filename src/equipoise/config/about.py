@@ -35,7 +35,7 @@ OPTIONAL: dict[str, dict[str, Any]] = {
         "counts": dict[str, list[str]], "from_hub": bool, "without_path": str, "limits": LIMITS,
     },
     "model": {
-        "data": list[str], "equilibrium": bool, "weights": bool,
+        "data": list[str], "fixed": list[str], "equilibrium": bool, "weights": bool,
         "least": dict[str, int], "most": dict[str, int], "limits": LIMITS,
     },
     "solver": {"limits": LIMITS},

@@ -125,6 +125,7 @@ def _check_value_can_change(
     setting = key.removeprefix("task.")
     of_task = OmegaConf.select(OmegaConf.create(stored.config["task"]), setting)
     _check_model_has_not_read(override, stored)
+    _check_network_stays(override, stored)
     other_task = any(o.key_or_group == "task" for o in words.groups)
     other_path = words.value("task.path") not in (None, stored.config["task"].get("path"))
     other_data = other_task or other_path
@@ -151,6 +152,23 @@ def _check_model_has_not_read(override: Override, stored: Stored) -> None:
         raise UserError(
             f"{override.input_line}: the model of the checkpoint {stored.path} was made with "
             f"{name}={model[name]}, and its weights fit only that; leave it out"
+        )
+
+
+def _check_network_stays(override: Override, stored: Stored) -> None:
+    """Raise UserError for a setting that makes another network of the same weights.
+
+    The model lists such settings as `fixed`; shapes of weights do not tell them.
+    """
+    name = override.key_or_group.removeprefix("model.")
+    fixed = about(stored.config["model"], "fixed", ())
+    if override.key_or_group != f"model.{name}" or name.partition(".")[0] not in fixed:
+        return
+    trained = OmegaConf.select(OmegaConf.create(stored.config["model"]), name)
+    if override.is_delete() or override.value() != trained:
+        raise UserError(
+            f"{override.input_line}: the network of the checkpoint {stored.path} was trained with "
+            f"{name}={trained}; leave it out"
         )
 
 
