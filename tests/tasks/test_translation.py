@@ -173,7 +173,7 @@ def test_a_checkpoint_is_refused_for_sentences_with_another_vocabulary(
 def test_a_network_without_an_encoder_is_refused() -> None:
     model = EncoderDecoder(280)
     model.encoder = None
-    with pytest.raises(UserError, match=r"cannot translate: leave out model.encoder_layers=0"):
+    with pytest.raises(UserError, match=r"cannot translate: leave out encoder_layers=0"):
         Translation(model, torch.optim.SGD, Constant())
 
 

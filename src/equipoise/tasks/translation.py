@@ -210,7 +210,7 @@ def check_encoder(model: nn.Module) -> None:
     if getattr(model, "encoder", None) is None:
         raise UserError(
             f"{type(model).__name__} has no encoder, so it cannot translate: leave out "
-            "model.encoder_layers=0"
+            "encoder_layers=0"
         )
 
 

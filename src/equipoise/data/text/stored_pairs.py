@@ -238,7 +238,8 @@ def _sentence(value: Any, where: str, language: str) -> str:
     """A sentence in one line. Raises UserError where the value is no text."""
     if not isinstance(value, str):
         raise UserError(
-            f"{where} has no text under {language}: give it a string, or leave the whole out."
+            f"{where} has no text under {language}: give it a string, leave the line out, or "
+            "choose other keys by task.source and task.target."
         )
     try:
         value.encode()
