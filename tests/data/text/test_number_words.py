@@ -35,6 +35,14 @@ def test_the_seed_draws_them() -> None:
     assert drawn(1) == drawn(1) != drawn(2)
 
 
+def test_small_numbers_are_among_them() -> None:
+    splits = numbers(train_size=1000, largest=999_999).corpus.splits
+    words = {text for split in splits.values() for text in split.source}
+    assert {"zero", "one", "two", "three"} <= words
+    assert sum("thousand" not in text for text in words) > 150
+    assert sum("hundred" in text and "thousand" in text for text in words) > 400
+
+
 def test_other_languages_can_be_chosen() -> None:
     data = numbers(source="fr", target="en")
     assert data.languages == ("fr", "en")

@@ -24,6 +24,7 @@ Sizes = tuple[int, int, int]
 class NumberWords(ParallelDataModule):
     """Different numbers from 0 to `largest`, drawn by the seed, none of them in two splits.
 
+    About half are drawn by their logarithm: of equally likely numbers hardly any would be small.
     source, target: languages of the package `num2words`, which writes the numbers.
     """
 
@@ -62,7 +63,7 @@ def written_numbers(languages: Languages, sizes: Sizes, largest: int, seed: int)
     for key, language in zip(("source", "target"), languages, strict=True):
         _check_language(key, language)
     _, val, test = sizes
-    drawn = random.Random(stream_seed(seed)).sample(range(largest + 1), sum(sizes))
+    drawn = _drawn(sum(sizes), largest, random.Random(stream_seed(seed)))
     held_out = drawn[: val + test]
     numbers: dict[SplitName, list[int]] = {
         "train": drawn[val + test :], "val": held_out[:val], "test": held_out[val:],
@@ -72,6 +73,15 @@ def written_numbers(languages: Languages, sizes: Sizes, largest: int, seed: int)
         source, target = (_in_words(some, language) for language in languages)
         splits[name] = SentencePairs(source, target, f"number_words ({name})")
     return ParallelCorpus(languages, splits)
+
+
+def _drawn(count: int, largest: int, generator: random.Random) -> list[int]:
+    """Different numbers in any order: draws whose logarithm is uniform, and equally likely ones."""
+    by_logarithm = [int((largest + 2) ** generator.random()) - 1 for _ in range(count)]
+    equally_likely = generator.sample(range(largest + 1), count)
+    drawn = list(dict.fromkeys([*by_logarithm, *equally_likely]))[:count]
+    generator.shuffle(drawn)
+    return drawn
 
 
 def _check_language(key: str, language: str) -> None:
