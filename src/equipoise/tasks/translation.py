@@ -91,16 +91,17 @@ class Translation(TokenObjective):
         self.translations: dict[str, dict[int, str]] = {"val": {}, "test": {}}
         self.latest: dict[str, Any] = {}
         self.first: Translated | None = None
+        self.vocabulary: Vocabulary
 
     @property
     def network(self) -> EncoderDecoder:
         """The model, as what decoding asks for."""
         return cast(EncoderDecoder, self.model)
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """That of the data module, in both languages."""
-        return vocabulary_from_state(self.vocabulary_state)
+    def setup(self, stage: str) -> None:
+        """Read the vocabulary, of both languages, once for all batches."""
+        super().setup(stage)
+        self.vocabulary = vocabulary_from_state(self.vocabulary_state)
 
     def advance(self, stage: str, batch: dict[str, Tensor]) -> SequenceOutput:
         """Read the source, and the target up to each token."""
@@ -161,10 +162,9 @@ class Translation(TokenObjective):
         counts = (batch["targets"] != IGNORED).to(losses.dtype)
         for metric in self.stage_metrics(stage).values():
             metric.update(losses, counts)
-        vocabulary = self.vocabulary
-        search = BeamSearch(vocabulary.first, beam, self.length_penalty)
+        search = BeamSearch(self.vocabulary.first, beam, self.length_penalty)
         found = search(self.network, encoded, batch["present"])
-        texts = [vocabulary.decode(hypothesis.tokens) for hypothesis in found]
+        texts = [self.vocabulary.decode(hypothesis.tokens) for hypothesis in found]
         self.translations[stage] |= dict(zip(batch["index"].tolist(), texts, strict=True))
         if stage == "test":
             self._keep_first(batch, found)
