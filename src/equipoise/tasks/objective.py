@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
@@ -17,6 +17,7 @@ from equipoise.errors import UserError
 from equipoise.tasks.schedules import Schedule
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+Part = TypeVar("Part")
 
 
 class Objective(pl.LightningModule):
@@ -133,3 +134,12 @@ def _is_counter(name: str) -> bool:
 
 def _counters(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if _is_counter(name)}
+
+
+def from_all_processes(part: Part) -> list[Part]:
+    """What every process has, in their order; all of them have to ask for it."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [part]
+    parts: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(parts, part)
+    return parts
