@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
@@ -14,7 +15,7 @@ from torchmetrics import Metric
 from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.equilibrium.state import State
 from equipoise.errors import UserError
-from equipoise.tasks.schedules import Schedule
+from equipoise.tasks.schedules import PlateauScheduler, Schedule
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 Part = TypeVar("Part")
@@ -104,22 +105,37 @@ class Objective(pl.LightningModule):
         return {f"{stage}/{name}" for name in self.stage_metrics(stage)}
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the whole validation set."""
+        """Log the metrics of the whole validation set; in training, a plateau's rate follows them.
+
+        Here, and not at the end of the epoch, where Lightning would see to it: the checkpoint of
+        this validation, from which a run may resume, has to hold the rate that follows from it.
+        """
         self._close("val")
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            for scheduler in (config.scheduler for config in self.trainer.lr_scheduler_configs):
+                if isinstance(scheduler, PlateauScheduler):
+                    scheduler.step(self.trainer.callback_metrics[scheduler.monitor])
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the whole test set."""
         self._close("test")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimiser over all parameters, its rate stepped every optimiser step."""
+        """The optimiser over all parameters, its rate stepped every optimiser step.
+
+        A plateau takes no notice of these steps.
+        """
         optimizer = self.make_optimizer(self.parameters())
         # A fused optimiser would undo the scale of float16 gradients itself, too late for clipping.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         scheduler = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+            "lr_scheduler": {
+                "scheduler": scheduler,
+                "interval": "step",
+                "reduce_on_plateau": False,  # Lightning would want a metric after every step
+            },
         }
 
     def _close(self, stage: str) -> None:
