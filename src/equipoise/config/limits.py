@@ -159,6 +159,11 @@ LIMITS: dict[str, Limit] = {
     "volumes": SOME_PART,
     "epsilon": Limit(0, 40, above=True),
     "repeats": Limit(1, 10_000),
+    "lengths": COUNT,
+    "outputs": WIDTH,
+    "overlap": PART_LEFT_OUT,
+    "dropped": PART_LEFT_OUT,
+    "noise": NOT_NEGATIVE,
     # model
     "channels": WIDTH,
     "head_channels": WIDTH,
