@@ -23,7 +23,7 @@ Panels = dict[tuple[str, str], Floats]
 SIDE = 2.5
 """Of a map, in inches."""
 DARKEST = 0.95
-"""The share of a sample's weights below the darkest: the first steps see little and give it much."""
+"""The share of a sample's weights that are lighter than the darkest colour."""
 GREATEST = 3.0
 """The end of the scale of sentiment."""
 BAR_NAMES = ("accuracy", "weighted F1", "the more frequent answer alone")
