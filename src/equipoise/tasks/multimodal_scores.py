@@ -106,10 +106,18 @@ def emotion_score_names(emotions: Sequence[str]) -> tuple[str, ...]:
 
 
 def correlation(one: Floats, other: Floats) -> float:
-    """Pearson's correlation of (N,) and (N,); nan where either is constant."""
-    if not len(one) or np.ptp(one) == 0 or np.ptp(other) == 0:
+    """Pearson's correlation of (N,) and (N,); nan where either is constant or not finite."""
+    if not len(one) or not np.isfinite([one, other]).all():
         return float("nan")
-    return float(np.corrcoef(one, other)[0, 1])
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    return float(np.corrcoef(_centred(one), _centred(other))[0, 1])
+
+
+def _centred(values: Floats) -> Floats:
+    """The deviations from the mean, the greatest of them 1, so that no square is too small."""
+    deviations: Floats = values - values.mean()
+    return deviations / np.abs(deviations).max()
 
 
 def weighted_f1(predicted: Booleans, true: Booleans) -> float:
