@@ -1,4 +1,4 @@
-"""Turn a published pickle of language, audio and vision into a safetensors file, once."""
+"""Turn a published pickle of language, audio and vision into a safetensors file."""
 
 from __future__ import annotations
 
