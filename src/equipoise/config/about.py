@@ -36,6 +36,7 @@ OPTIONAL: dict[str, dict[str, Any]] = {
     },
     "model": {
         "data": list[str], "fixed": list[str], "equilibrium": bool, "weights": bool,
+        "layer": dict[str, str],
         "least": dict[str, int], "most": dict[str, int], "limits": LIMITS,
     },
     "solver": {"limits": LIMITS},
@@ -49,6 +50,12 @@ def about(node: Any, key: str, default: Any = None) -> Any:
     entries = (node or {}).get("about") or {}
     value = entries.get(key)
     return default if value is None else value
+
+
+def no_layer(model: Any, name: str) -> str:
+    """The clause that a model has no equilibrium layer, or what would give it one."""
+    unless = ", unless model.equilibrium=true" if about(model, "layer") else ""
+    return f"model={name} has no equilibrium layer{unless}"
 
 
 def keys_of_others(place: str, node: Mapping[str, Any]) -> set[str]:
@@ -112,7 +119,8 @@ def wrong_about(config: Mapping[str, Any]) -> str | None:
 
 
 def _wrong_entries(group: str, node: Any) -> str | None:
-    entries: Any = OmegaConf.to_container(node) if isinstance(node, DictConfig) else node or {}
+    is_node = isinstance(node, DictConfig)
+    entries: Any = OmegaConf.to_container(node, resolve=True) if is_node else node or {}
     if not isinstance(entries, Mapping):
         return " is no mapping"
     needed = OBLIGATORY.get(group, {})

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig
 
-from equipoise.config.about import about, written_choices
+from equipoise.config.about import about, no_layer, written_choices
 from equipoise.errors import UserError
 
 
@@ -86,7 +86,7 @@ def check_equilibrium(
         choice = choices[group]
         if not has_layer and choice != "none":
             raise UserError(
-                f"model={choices['model']} has no equilibrium layer, so {group}={choice} would do "
+                f"{no_layer(config.model, choices['model'])}, so {group}={choice} would do "
                 f"nothing; leave it out{_alternative(config, roots)}"
             )
         if has_layer and choice == "none":
@@ -99,7 +99,7 @@ def check_equilibrium(
 def _alternative(config: DictConfig, roots: Sequence[Path]) -> str:
     """A clause that names a model with an equilibrium layer, where one fits the task."""
     for name, node in written_choices("model", roots):
-        if about(node, "equilibrium", True) and _fits(node, config.task):
+        if about(node, "equilibrium", True) is True and _fits(node, config.task):
             return f", or choose a model that has one, such as model={name}"
     return ""
 
@@ -161,7 +161,7 @@ def check_regularizer(
     choice = choices.get("regularizer", "none")
     if choice != "none" and not about(config.model, "equilibrium", True):
         raise UserError(
-            f"model={choices['model']} has no equilibrium layer, so regularizer={choice} would do "
+            f"{no_layer(config.model, choices['model'])}, so regularizer={choice} would do "
             f"nothing; leave it out{_alternative(config, roots)}"
         )
     gradients = about(config.regularizer, "gradients")
@@ -176,8 +176,8 @@ def check_curve_on_model(config: DictConfig, choices: Mapping[str, str]) -> None
     """Raise where an anytime curve is asked for of a model whose solves have no budget."""
     if config.get("anytime") and not about(config.model, "equilibrium", True):
         raise UserError(
-            f"model={choices['model']} has no equilibrium layer whose budget could be varied; "
-            "leave anytime out"
+            f"{no_layer(config.model, choices['model'])}, so there is no budget to vary; leave "
+            "anytime out"
         )
 
 

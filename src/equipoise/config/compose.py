@@ -43,6 +43,8 @@ from equipoise.errors import UserError
 
 STAND_IN = "<folder of the run>"
 OF_A_WHOLE_RUN = ("experiment", "recipe")
+OF_SHAPE = ("size", "equilibrium")
+"""Settings of a model that other choices and values depend on."""
 LASTING = (*OF_A_WHOLE_RUN, "debug")
 
 
@@ -89,8 +91,8 @@ def compose(overrides: Sequence[str]) -> Composition:
     Raises UserError with one sentence where something is unknown, ill-typed or cannot go together.
     """
     words = CommandLine.of(overrides)
-    size = words.value("model.size")
-    config, choices = with_implied_choices(words.groups, size)
+    shape = {name: words.value(f"model.{name}") for name in OF_SHAPE}
+    config, choices = with_implied_choices(words.groups, shape)
     check_choices(config, choices, words)
     defaults = copy.deepcopy(config)
     apply_recipe(defaults, choices)
@@ -181,13 +183,13 @@ def _in_force(node: str, overrides: Sequence[Override], menu: Menu) -> dict[str,
 
 
 def with_implied_choices(
-    groups: Sequence[Override], size: Any, preferred: Mapping[str, str] | None = None
+    groups: Sequence[Override], shape: Mapping[str, Any], preferred: Mapping[str, str] | None = None
 ) -> tuple[DictConfig, dict[str, str]]:
-    """Compose with the choices that a recipe makes and the solver that an estimator needs.
+    """Compose with the choices that a recipe makes, and those that a layer or an estimator needs.
 
     Each is added only if none was given. Adding one may reveal the next (an estimator with a
-    solver of its own), so this repeats until nothing is new. preferred: choices, such as those of
-    a checkpoint, that go before the recipe's.
+    solver of its own), so this repeats until nothing is new. shape: what was typed of `OF_SHAPE`.
+    preferred: choices, such as those of a checkpoint, that go before the recipe's.
     """
     lines = [override.input_line or "" for override in groups]
     typed_groups = {full_key(override) for override in groups}
@@ -195,12 +197,19 @@ def with_implied_choices(
     while True:
         extra = [f"{group}={choice}" for group, choice in added.items()]
         config, choices = composed_by_hydra([*lines, *extra])
-        _fit_recipe_to_size(config, size)
+        _switch_layer(config, shape.get("equilibrium"))
+        _fit_recipe_to_size(config, shape.get("size"))
         implied = _implied(config, choices, preferred or {})
         new = {g: c for g, c in implied.items() if g not in typed_groups}
         if all(added.get(group) == choice for group, choice in new.items()):
             return config, choices
         added.update(new)
+
+
+def _switch_layer(config: DictConfig, typed: Any) -> None:
+    """Set `model.equilibrium` where the model can do without its layer, so that `about` tells."""
+    if about(config.model, "layer") and isinstance(typed, bool):
+        config.model.equilibrium = typed
 
 
 def _fit_recipe_to_size(config: DictConfig, size: Any) -> None:
@@ -215,8 +224,9 @@ def _fit_recipe_to_size(config: DictConfig, size: Any) -> None:
 def _implied(
     config: DictConfig, choices: dict[str, str], preferred: Mapping[str, str]
 ) -> dict[str, str]:
-    """Choices asked for by the recipe (of groups that are in play) and by the estimator."""
-    uses = {**(config.recipe.get("use") or {}), **preferred}
+    """Choices asked for by the recipe (of groups that are in play), the layer, the estimator."""
+    layer = about(config.model, "layer") if about(config.model, "equilibrium", True) else None
+    uses = {**(layer or {}), **(config.recipe.get("use") or {}), **preferred}
     implied = {str(group): str(choice) for group, choice in uses.items() if group in choices}
     solvers = about(config.get("gradient"), "solvers")
     if solvers and implied.get("solver", choices["solver"]) not in solvers:

@@ -100,6 +100,8 @@ LIMITS: dict[str, Limit] = {
     "momentum": NOT_NEGATIVE,
     "dampening": FINITE,
     "minimum": NOT_NEGATIVE,
+    "factor": Limit(0, 1, above=True, below=True),
+    "Plateau.patience": COUNT_OR_NONE,
     # callbacks, logger, anytime
     "samples": COUNT,
     "refresh_rate": COUNT,

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from equipoise.config.about import choice_files, is_description
+from equipoise.config.about import choice_files, is_description, no_layer
 from equipoise.config.annotations import accepts, parameters
 from equipoise.config.hydra import (
     CONF,
@@ -192,7 +192,7 @@ def _check_setting(override: Override, config: DictConfig, choices: Mapping[str,
         )
     of_layer = ("solver", "gradient", "equilibrium")
     if key.partition(".")[0] in of_layer and choices.get("solver") == "none":
-        raise UserError(f"{key}: model={choices['model']} has no equilibrium layer; leave it out")
+        raise UserError(f"{key}: {no_layer(config.model, choices['model'])}; leave it out")
     if key.partition(".")[0] in ("optimizer", "schedule") and choices.get("optimizer") == "none":
         raise UserError(f"{key}: model={choices['model']} trains no weights; leave it out")
     check_key(key, config, _place(key, choices))

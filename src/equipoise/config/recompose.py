@@ -18,6 +18,7 @@ from equipoise.config.about import about, shared_data
 from equipoise.config.compose import (
     LASTING,
     OF_A_WHOLE_RUN,
+    OF_SHAPE,
     Composition,
     apply_recipe,
     check_choices,
@@ -222,8 +223,9 @@ def _fresh(stored: Stored, words: CommandLine) -> tuple[DictConfig | None, dict[
     kept = CommandLine.of([*words.searched, *base]).groups
     typed_groups = {full_key(override) for override in words.groups}
     groups = [o for o in kept if full_key(o) not in typed_groups] + words.groups
-    size = words.value("model.size") or stored.config["model"].get("size")
-    fresh, choices = with_implied_choices(_unique(groups), size, preferred)
+    typed = {name: words.value(f"model.{name}") for name in OF_SHAPE}
+    shape = {n: stored.config["model"].get(n) if v is None else v for n, v in typed.items()}
+    fresh, choices = with_implied_choices(_unique(groups), shape, preferred)
     apply_recipe(fresh, choices)
     return fresh, choices
 

@@ -2,6 +2,7 @@
 
 from equipoise.models.kernel_transformer import KernelTransformer
 from equipoise.models.mdeq import MDEQ
+from equipoise.models.mult import MulT
 from equipoise.models.resnet import ResNet
 from equipoise.models.transformer import DEQTransformer, Transformer
 from equipoise.models.trellisnet import DEQTrellisNet, TrellisNet
@@ -11,6 +12,7 @@ __all__ = [
     "DEQTransformer",
     "DEQTrellisNet",
     "KernelTransformer",
+    "MulT",
     "ResNet",
     "Transformer",
     "TrellisNet",

@@ -1,0 +1,131 @@
+"""Attention of one sequence to another, and what of the other one each step may see."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+BLOCK = 64
+"""Queries in a block of `triangular_in_blocks`."""
+
+
+class View(NamedTuple):
+    """Which keys each query sees.
+
+    visible: bool, (Q, K) or (B, 1, Q, K), True where it does; None: by `triangular` alone, the
+    lower triangle or everything. blind: (B, 1, Q, 1), True where a query sees nothing at all; None
+    where that cannot be. It attends to zeros then.
+    """
+
+    visible: Tensor | None = None
+    blind: Tensor | None = None
+    triangular: bool = False
+
+
+def view(queries: int, keys: int, *, causal: bool, present: Tensor | None, like: Tensor) -> View:
+    """Query i sees the keys j <= i + |keys - queries| where `causal`, of those that are present.
+
+    present (B, keys): False for padding; None: all of them. The mask is on the device of `like`.
+    The offset is the published one: of two sequences of one length it leaves the lower triangle.
+    """
+    if present is None and queries == keys:
+        return View(triangular=causal)
+    seen = None
+    if causal:
+        everything = torch.ones(queries, keys, dtype=torch.bool, device=like.device)
+        seen = everything.tril(abs(keys - queries))
+    if present is None:
+        return View(seen)
+    of_samples = present[:, None, None, :]
+    seen = of_samples.expand(-1, -1, queries, -1) if seen is None else seen & of_samples
+    blind = ~seen.any(dim=-1, keepdim=True)
+    return View(seen | blind, blind)
+
+
+class Attention(nn.Module):
+    """o = W_o softmax(q k^T / sqrt(d)) v in each head, q = W_q a + b_q, k and v alike.
+
+    Keys and values may be of another width than the queries. `dropout` is of the weights.
+
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2; crossmodal: 1906.00295, section
+    3.1. The initial weights are those of one packed matrix, as published.
+    """
+
+    def __init__(
+        self, width: int, heads: int, *, source_width: int | None = None, dropout: float = 0.0
+    ) -> None:
+        """Raises ValueError unless `heads` divides `width`."""
+        super().__init__()
+        if heads < 1 or width % heads:
+            raise ValueError(f"{heads} heads do not divide a width of {width}")
+        self.heads = heads
+        self.dropout = dropout
+        source_width = source_width or width
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(source_width, width)
+        self.value = nn.Linear(source_width, width)
+        self.output = nn.Linear(width, width)
+        for part in (self.query, self.key, self.value):
+            bound = math.sqrt(6 / (part.in_features + 3 * width))
+            nn.init.uniform_(part.weight, -bound, bound)
+        nn.init.xavier_uniform_(self.output.weight)
+        for part in (self.query, self.key, self.value, self.output):
+            nn.init.zeros_(part.bias)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, seen: View) -> Tensor:
+        """(B, Q, width), (B, K, source width) twice -> (B, Q, width)."""
+        return self.read(query, self.key(key), self.value(value), seen)
+
+    def read(self, query: Tensor, key: Tensor, value: Tensor, seen: View) -> Tensor:
+        """As `forward`, of keys and values (B, K, width) that have been projected already."""
+        heads = [self._split(part) for part in (self.query(query), key, value)]
+        dropout = self.dropout if self.training else 0.0
+        if dropout and seen.triangular and query.device.type == "cpu":
+            attended = triangular_in_blocks(*heads, dropout)
+        else:
+            attended = functional.scaled_dot_product_attention(
+                *heads, attn_mask=seen.visible, dropout_p=dropout, is_causal=seen.triangular
+            )
+        if seen.blind is not None:
+            attended = attended.masked_fill(seen.blind, 0.0)
+        merged: Tensor = self.output(attended.transpose(1, 2).flatten(2))
+        return merged
+
+    def weights(self, query: Tensor, key: Tensor, seen: View) -> Tensor:
+        """The weights (B, heads, Q, K) of unprojected keys (B, K, source width), no dropout."""
+        asking, offered = self._split(self.query(query)), self._split(self.key(key))
+        scores = asking @ offered.transpose(-1, -2) / math.sqrt(asking.shape[-1])
+        visible = seen.visible
+        if seen.triangular:
+            visible = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
+        if visible is not None:
+            scores = scores.masked_fill(~visible, float("-inf"))
+        weights = scores.softmax(dim=-1)
+        return weights if seen.blind is None else weights.masked_fill(seen.blind, 0.0)
+
+    def _split(self, features: Tensor) -> Tensor:
+        """(B, T, width) -> (B, heads, T, head width)."""
+        return features.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def triangular_in_blocks(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+    """Attention (B, heads, T, d) of every step to itself and those before it, block by block.
+
+    On a CPU torch has no fused kernel with dropout, and computes the upper triangle too; a block of
+    queries leaves out the keys that none of it sees.
+    """
+    length, blocks = query.shape[2], []
+    for start in range(0, length, BLOCK):
+        end = min(start + BLOCK, length)
+        seen = torch.ones(end - start, end, dtype=torch.bool, device=query.device).tril(start)
+        blocks.append(
+            functional.scaled_dot_product_attention(
+                query[:, :, start:end], key[:, :, :end], value[:, :, :end],
+                attn_mask=seen, dropout_p=dropout,
+            )
+        )  # fmt: skip
+    return torch.cat(blocks, dim=2)
