@@ -147,7 +147,7 @@ def _two_classes(
 
 
 def _rounded(values: Floats, greatest: int) -> Floats:
-    return np.round(np.clip(values, -greatest, greatest))
+    return values.clip(-greatest, greatest).round()
 
 
 def _mean(values: Sequence[float] | NDArray) -> float:
