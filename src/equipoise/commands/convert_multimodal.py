@@ -22,8 +22,14 @@ def main(words: Sequence[str]) -> int:
 
     arguments = _parser().parsed(words)
     source = Path(arguments.source)
+    if not source.is_file():
+        what = "is a folder" if source.is_dir() else "does not exist"
+        raise UserError(f"{source} {what}: give the published pickle, say mosi_data_noalign.pkl")
     target = Path(arguments.target) if arguments.target else source.with_suffix(ENDING)
-    _check_files(source, target, ENDING)
+    if target.suffix != ENDING:
+        raise UserError(f"{target} must end in {ENDING}, by which a run knows what to read")
+    if target.exists():
+        raise UserError(f"{target} already exists; choose a new file")
     print(f"reading {source} ({source.stat().st_size / 2**20:,.0f} MB)", flush=True)
     content = read_published(source, arguments.non_finite)
     for line in described(content):
@@ -49,17 +55,6 @@ def described(content: PublishedSet) -> list[str]:
         replaced = [f"{count:,} of {name}" for name, count in numbers.items() if count]
         lines += [f"values that 0 replaces in {split}: {', '.join(replaced)}"] if replaced else []
     return lines
-
-
-def _check_files(source: Path, target: Path, ending: str) -> None:
-    """Raise UserError where there is nothing to read, or something would be written over."""
-    if not source.is_file():
-        what = "is a folder" if source.is_dir() else "does not exist"
-        raise UserError(f"{source} {what}: give the published pickle, say mosi_data_noalign.pkl")
-    if target.suffix != ending:
-        raise UserError(f"{target} must end in {ending}, by which a run knows what to read")
-    if target.exists():
-        raise UserError(f"{target} already exists; choose a new file")
 
 
 def _parser() -> Parser:

@@ -80,8 +80,9 @@ class PublishedMultimodal(MultimodalDataModule):
         other = f"{self.stem}_data" + ("_noalign" if self.aligned else "")
         if any((place / (other + ending)).is_file() for ending in (ENDING, PICKLE)):
             advice = f"set task.aligned={str(not self.aligned).lower()} for {other}"
-        kind = "has neither" if place.is_dir() else "is no folder with"
-        raise UserError(f"{place} {kind} {names[0]} nor {names[1]}: {advice}")
+        if not place.is_dir():
+            raise UserError(f"{place} does not exist: {advice}")
+        raise UserError(f"{place} has neither {names[0]} nor {names[1]}: {advice}")
 
     def shapes(self) -> Shapes:
         """Steps and width of each modality."""

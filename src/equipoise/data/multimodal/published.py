@@ -83,10 +83,12 @@ def read_published(file: Path, non_finite: NonFinite) -> PublishedSet:
     splits: dict[SplitName, MultimodalSamples] = {}
     identifiers: dict[SplitName, list[str]] = {}
     replaced: dict[str, dict[str, int]] = {}
-    for name in SPLITS:
-        if (key := SPLIT_KEYS[name]) not in content:
+    for key in SPLIT_KEYS.values():
+        if key not in content:
             found = ", ".join(content) or "nothing"
             raise UserError(f"{file} has no split '{key}', only {found}: {FETCH}")
+    for name in SPLITS:
+        key = SPLIT_KEYS[name]
         arrays = _mapping(content.pop(key), f"{file}: the split '{key}' holds no arrays but")
         streams, replaced[name] = _streams(arrays, file, name, non_finite)
         labels = _labels(_taken(arrays, Place(file, name, LABELS)), Place(file, name, LABELS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ KINDS = {torch.int64: "I64", torch.float32: "F32", torch.uint8: "U8"}
 AGAIN = "make it again with python -m equipoise convert-multimodal"
 
 
-def write_stored(content: PublishedSet, target: Path, progress: Callable[[int], Any]) -> None:
+def write_stored(
+    content: PublishedSet, target: Path, progress: Callable[[int], Any] = lambda count: None
+) -> None:
     """Write a set, whole or not at all; progress is told the bytes of every part that is written.
 
     Raises UserError where it cannot be written.
@@ -34,17 +37,18 @@ def write_stored(content: PublishedSet, target: Path, progress: Callable[[int], 
     unfinished = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            file.write(_header(tensors, content.replaced))
-            for tensor in tensors.values():
-                for part in _parts(tensor):
+        try:
+            with unfinished.open("wb") as file:
+                file.write(_header(tensors, content.replaced))
+                for part in chain.from_iterable(map(_parts, tensors.values())):
                     file.write(part)
                     progress(len(part))
-        os.replace(unfinished, target)
+            os.replace(unfinished, target)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def size_of(content: PublishedSet) -> int:
