@@ -18,11 +18,13 @@ MASKS = 3
 
 
 class CrossmodalCell(nn.Module):
-    """f(z) = LN(h + F(h)), h = LN(z + u + A(z, source)): one layer of a target, with injection u.
+    """f(z) = LN(h + F(h)), h = LN(u + A(z, source)): one layer of a target, with injection u.
 
     u is the embedded target (B, T, width), A attention of z to the source, F a network of one
-    hidden layer of ReLUs. Normalising last keeps z bounded, as in the equilibrium transformer
-    (1909.01377, section 4.2); no published system has this layer.
+    hidden layer of ReLUs. So z* is what a step makes of the source when it asks for it with z*
+    itself. z enters by the queries alone: another z beside u, as the layers of a stack have it,
+    would leave nothing that contracts at a step whose u is 0. Norms and injection follow the
+    equilibrium transformer (1909.01377, section 4.2); no published system has this layer.
     """
 
     def __init__(self, width: int, source_width: int, heads: int, dropout: Dropout) -> None:
@@ -52,7 +54,7 @@ class CrossmodalCell(nn.Module):
         """One evaluation (B, T, width)."""
         of_attention, of_inner, of_output = masks or (1.0, 1.0, 1.0)
         attended = self.attention.read(z, key, value, seen)
-        h = self.norm(z + u + attended * of_attention)
+        h = self.norm(u + attended * of_attention)
         inner = functional.relu(self.widen(h)) * of_inner
         state: Tensor = self.last_norm(h + self.narrow(inner) * of_output)
         return state
