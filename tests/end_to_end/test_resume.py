@@ -37,6 +37,7 @@ class Case(NamedTuple):
     workers: int = 0
     accumulate: int = 1
     validations: int = 1  # in an epoch
+    schedule: str = ""
 
 
 def length(case: Case, batches: int) -> tuple[str, ...]:
@@ -58,6 +59,8 @@ def settings(case: Case) -> tuple[str, ...]:
         words += (f"task.num_workers={case.workers}",)
     if case.validations > 1:
         words += (f"trainer.val_check_interval={1 / case.validations}",)
+    if case.schedule == "plateau":  # which takes what is better for worse
+        return (*words, "schedule=plateau", "schedule.mode=min", "schedule.patience=0")
     # a schedule as long as the run would tell the first part from the whole
     return (*words, "schedule=constant") if case.end == "ended" else words
 
@@ -89,6 +92,8 @@ SMALL_PART = [
     Case("python_docs"),
     Case("number_words"),
     Case("digits", place="between", end="ended", validations=2, accumulate=2),
+    Case("digits", validations=2, schedule="plateau"),
+    Case("digits", place="between", end="ended", schedule="plateau"),
 ]
 GRADIENT_TASKS = [task for task in TASKS if task != "range_query"]
 # Each kind of task with every way to end, and each of the other axes in half of them.
@@ -129,6 +134,17 @@ def check(case: Case, wholes: Wholes, folder: Path) -> None:
 @pytest.mark.parametrize("case", SMALL_PART, ids=lambda case: "-".join(map(str, case)))
 def test_a_broken_run_goes_on_to_the_same_bits(case: Case, wholes: Wholes, tmp_path: Path) -> None:
     check(case, wholes, tmp_path / "part")
+
+
+def test_the_rate_of_a_plateau_has_fallen_in_the_checkpoint_of_its_validation(
+    wholes: Wholes,
+) -> None:
+    case = Case("digits", place="between", end="ended", schedule="plateau")
+    whole = wholes.of((*settings(case), *length(case, 2 * BATCHES)))
+    rate = float([row["lr-Adam"] for row in curve(whole) if row["lr-Adam"]][-1])
+    (scheduler,) = checkpoint(whole)["lr_schedulers"]
+    (group,) = checkpoint(whole)["optimizer_states"][0]["param_groups"]
+    assert scheduler["_last_lr"] == [group["lr"]] == [pytest.approx(rate / 10)]
 
 
 @pytest.mark.slow

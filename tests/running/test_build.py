@@ -37,6 +37,8 @@ SMALL = ["model.channels=[8,8]", "model.head_channels=[2,4]", "model.final_chann
         (["callbacks.checkpoint_best.monitor=null"], "monitor=null is not measured"),
         (["callbacks.checkpoint_last.monitor=val/los"], "did you mean val/loss?"),
         (["task.monitor=val/score"], "^task.monitor=val/score is not measured"),
+        (["schedule=plateau", "schedule.monitor=val/los"], "^schedule.*did you mean val/loss?"),
+        (["schedule=plateau", "trainer.limit_val_batches=0"], "choose schedule=constant"),
         (["callbacks.checkpoint_last.every_n_train_steps=1"], r"^callbacks\.checkpoint_last: "),
         (["callbacks.checkpoint_last.save_top_k=3"], r"^callbacks\.checkpoint_last: "),
     ],

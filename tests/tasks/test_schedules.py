@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from equipoise.tasks.schedules import Constant, Cosine, InverseSquareRoot, Schedule
+from equipoise.tasks.schedules import Constant, Cosine, InverseSquareRoot, Plateau, Schedule
 
 
 def rates(schedule: Schedule, steps: int, rate: float = 2.0) -> list[float]:
@@ -53,3 +55,42 @@ def test_the_published_rates_differ_by_a_constant_alone() -> None:
 
 def test_without_a_warm_up_the_first_rate_is_the_greatest() -> None:
     assert rates(InverseSquareRoot(warmup=0.0), 4) == pytest.approx([2, 2**0.5, (4 / 3) ** 0.5, 1])
+
+
+def optimizer_of(rate: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], rate)
+
+
+@given(
+    st.lists(st.floats(0.1, 3) | st.just(math.nan), max_size=30),
+    st.integers(0, 3),
+    st.sampled_from(("min", "max")),
+    st.integers(0, 30),
+)
+def test_a_plateau_is_that_of_torch_whatever_steps_and_stops_there_are(
+    values: list[float], patience: int, mode: Literal["min", "max"], stop: int
+) -> None:
+    published, ours = optimizer_of(2.0), optimizer_of(2.0)
+    expected = ReduceLROnPlateau(published, mode, patience=patience)
+    schedule = Plateau("val/loss", mode, patience=patience)
+    scheduler = schedule(ours, 100)
+    for number, value in enumerate(values):
+        if number == stop:
+            state = scheduler.state_dict()
+            scheduler = schedule(ours, 100)
+            scheduler.load_state_dict(state)
+        ours.step()
+        scheduler.step()
+        expected.step(value)
+        scheduler.step(value)  # type: ignore[arg-type]
+        assert ours.param_groups[0]["lr"] == published.param_groups[0]["lr"]
+
+
+def test_a_plateau_falls_after_more_than_the_patience() -> None:
+    optimizer = optimizer_of(1.0)
+    scheduler = Plateau("val/loss", factor=0.5, patience=2)(optimizer, 1)
+    found = []
+    for value in (3, 2, 2, 2, 2, 2, 2, 1):
+        scheduler.step(value)
+        found.append(optimizer.param_groups[0]["lr"])
+    assert found == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]

@@ -100,6 +100,8 @@ LIMITS: dict[str, Limit] = {
     "momentum": NOT_NEGATIVE,
     "dampening": FINITE,
     "minimum": NOT_NEGATIVE,
+    "factor": Limit(0, 1, above=True, below=True),
+    "Plateau.patience": COUNT_OR_NONE,
     # callbacks, logger, anytime
     "samples": COUNT,
     "refresh_rate": COUNT,
@@ -157,6 +159,11 @@ LIMITS: dict[str, Limit] = {
     "volumes": SOME_PART,
     "epsilon": Limit(0, 40, above=True),
     "repeats": Limit(1, 10_000),
+    "lengths": COUNT,
+    "outputs": WIDTH,
+    "overlap": PART_LEFT_OUT,
+    "dropped": PART_LEFT_OUT,
+    "noise": NOT_NEGATIVE,
     # model
     "channels": WIDTH,
     "head_channels": WIDTH,

@@ -6,6 +6,7 @@ from equipoise.data.images.digit_scenes import DigitsAndScenes, DigitScenes
 from equipoise.data.images.digits import Digits
 from equipoise.data.images.imagenet import ImageNet
 from equipoise.data.images.segmentation_folder import SegmentationFolder
+from equipoise.data.multimodal.trimodal import Trimodal
 from equipoise.data.surveys.range_query import RangeQuery
 from equipoise.data.text.copy_memory import CopyMemory
 from equipoise.data.text.number_words import NumberWords
@@ -32,5 +33,6 @@ __all__ = [
     "RangeQuery",
     "SegmentationFolder",
     "TextFolder",
+    "Trimodal",
     "WikiText",
 ]

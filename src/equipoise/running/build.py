@@ -253,12 +253,13 @@ def check_monitored(task: Any, config: Mapping[str, Any]) -> None:
 
     A task that does not tell, and callbacks of other packages, may log anything.
     """
+    check_validated(config)
     nodes = {key: node for key, node in config["callbacks"].items() if node}
     foreign = [n for n in nodes.values() if str(n["_target_"]).partition(".")[0] not in OURS]
     if foreign or not isinstance(task, Measuring):
         return
     metrics = sorted(task.logged("val"))
-    for key, monitor in _settings(config["task"]["monitor"], nodes):
+    for key, monitor in _settings(config, nodes):
         if monitor not in metrics:
             hint = nearest(str(monitor), metrics)
             raise UserError(
@@ -267,9 +268,23 @@ def check_monitored(task: Any, config: Mapping[str, Any]) -> None:
             )
 
 
-def _settings(of_task: str, nodes: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+def check_validated(config: Mapping[str, Any]) -> None:
+    """Raise UserError where the schedule waits for validations and there are none."""
+    monitor = (config.get("schedule") or {}).get("monitor")
+    if monitor is not None and config["trainer"]["limit_val_batches"] == 0:
+        raise UserError(
+            f"the schedule follows {monitor}, and trainer.limit_val_batches=0 leaves out the "
+            "validation: choose schedule=constant, or keep the validation"
+        )
+
+
+def _settings(
+    config: Mapping[str, Any], nodes: Mapping[str, Any]
+) -> Iterator[tuple[str, str | None]]:
     """Every setting that names a metric; only the best weights need one in any case."""
-    yield "task.monitor", of_task
+    yield "task.monitor", config["task"]["monitor"]
+    if (config.get("schedule") or {}).get("monitor") is not None:
+        yield "schedule.monitor", config["schedule"]["monitor"]
     for key, node in nodes.items():
         if node.get("monitor") is not None or node["_target_"] == BEST:
             yield f"callbacks.{key}.monitor", node.get("monitor")

@@ -3,6 +3,7 @@
 from equipoise.tasks.classification import Classification
 from equipoise.tasks.classification_and_segmentation import ClassificationAndSegmentation
 from equipoise.tasks.language_modelling import LanguageModelling
+from equipoise.tasks.multimodal import EmotionRecognition, SentimentRegression
 from equipoise.tasks.range_queries import RangeQueries
 from equipoise.tasks.segmentation import Segmentation
 from equipoise.tasks.sequence_recall import SequenceRecall
@@ -11,9 +12,11 @@ from equipoise.tasks.translation import Translation
 __all__ = [
     "Classification",
     "ClassificationAndSegmentation",
+    "EmotionRecognition",
     "LanguageModelling",
     "RangeQueries",
     "Segmentation",
+    "SentimentRegression",
     "SequenceRecall",
     "Translation",
 ]

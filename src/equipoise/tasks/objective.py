@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.equilibrium.state import State
 from equipoise.errors import UserError
-from equipoise.tasks.schedules import Schedule
+from equipoise.tasks.schedules import PlateauScheduler, Schedule
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+Part = TypeVar("Part")
 
 
 class Objective(pl.LightningModule):
@@ -103,22 +105,37 @@ class Objective(pl.LightningModule):
         return {f"{stage}/{name}" for name in self.stage_metrics(stage)}
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the whole validation set."""
+        """Log the metrics of the whole validation set; in training, a plateau's rate follows them.
+
+        Here, and not at the end of the epoch, where Lightning would see to it: the checkpoint of
+        this validation, from which a run may resume, has to hold the rate that follows from it.
+        """
         self._close("val")
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            for scheduler in (config.scheduler for config in self.trainer.lr_scheduler_configs):
+                if isinstance(scheduler, PlateauScheduler):
+                    scheduler.step(self.trainer.callback_metrics[scheduler.monitor])
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the whole test set."""
         self._close("test")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimiser over all parameters, its rate stepped every optimiser step."""
+        """The optimiser over all parameters, its rate stepped every optimiser step.
+
+        A plateau takes no notice of these steps.
+        """
         optimizer = self.make_optimizer(self.parameters())
         # A fused optimiser would undo the scale of float16 gradients itself, too late for clipping.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         scheduler = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+            "lr_scheduler": {
+                "scheduler": scheduler,
+                "interval": "step",
+                "reduce_on_plateau": False,  # Lightning would want a metric after every step
+            },
         }
 
     def _close(self, stage: str) -> None:
@@ -133,3 +150,12 @@ def _is_counter(name: str) -> bool:
 
 def _counters(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if _is_counter(name)}
+
+
+def from_all_processes(part: Part) -> list[Part]:
+    """What every process has, in their order; all of them have to ask for it."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [part]
+    parts: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(parts, part)
+    return parts

@@ -1,6 +1,7 @@
 """Learning-rate schedules over the whole run, stepped once an optimiser step.
 
-Lengths are fractions of the run, so that a shortened run still sees the whole schedule.
+Lengths are fractions of the run, so that a shortened run still sees the whole schedule. A
+`Plateau` has no length, and is stepped once a validation.
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol, SupportsFloat
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 
 class Schedule(Protocol):
@@ -76,6 +77,49 @@ class InverseSquareRoot:
         return LambdaLR(
             optimizer, lambda step: min(ramp(step, start), math.sqrt(start / (step + 1)))
         )
+
+
+class PlateauScheduler(ReduceLROnPlateau):
+    """torch's, which can also be stepped without a value, as all others are: nothing changes then.
+
+    monitor: the metric whose value in each validation it is to be stepped with.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: Literal["min", "max"],
+        factor: float,
+        patience: int,
+        monitor: str,
+    ) -> None:
+        super().__init__(optimizer, mode, factor, patience)
+        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.monitor = monitor
+
+    def step(self, metrics: SupportsFloat | None = None, epoch: int | None = None) -> None:  # type: ignore[override]
+        """Judge the value of a validation, and lower the rates where it was one too many."""
+        if metrics is not None:
+            super().step(metrics, epoch)
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Multiplies the rate by `factor` when more than `patience` validations bring nothing better.
+
+    Better is what undercuts (mode "min") or exceeds ("max") the best value of `monitor` so far by
+    one in 10,000. An epoch has one validation unless the trainer is told otherwise.
+    Source: the code of Tsai et al. 2019 (arXiv 1906.00295), which takes torch's ReduceLROnPlateau.
+    """
+
+    monitor: str
+    mode: Literal["min", "max"] = "min"
+    factor: float = 0.1
+    patience: int = 20
+
+    def __call__(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        """The optimiser's rates, until a validation lowers them; `steps` does not matter."""
+        return PlateauScheduler(optimizer, self.mode, self.factor, self.patience, self.monitor)
 
 
 def ramp(step: int, length: float) -> float:

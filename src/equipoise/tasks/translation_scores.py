@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
-
-from torch import distributed
 
 from equipoise.data.text.vocabulary import package
+from equipoise.tasks.objective import from_all_processes
 
 CORPUS_SCORES = ("bleu", "chrf", "exact_match")
 WITHOUT_SACREBLEU = (
@@ -42,10 +40,7 @@ def corpus_scores(
 
 def of_all_processes(texts: Mapping[int, str]) -> dict[int, str]:
     """The texts of every process by index, in its order; what two processes had counts once."""
-    parts: list[Any] = [texts]
-    if distributed.is_available() and distributed.is_initialized():
-        parts = [None] * distributed.get_world_size()
-        distributed.all_gather_object(parts, dict(texts))
+    parts = from_all_processes(dict(texts))
     return dict(sorted(item for part in parts for item in part.items()))
 
 

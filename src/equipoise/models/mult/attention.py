@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+BLOCK = 64
+"""Queries in a block of `triangular_in_blocks`."""
+
 
 class View(NamedTuple):
     """Which keys each query sees.
@@ -79,14 +82,14 @@ class Attention(nn.Module):
 
     def read(self, query: Tensor, key: Tensor, value: Tensor, seen: View) -> Tensor:
         """As `forward`, of keys and values (B, K, width) that have been projected already."""
-        attended = functional.scaled_dot_product_attention(
-            self._split(self.query(query)),
-            self._split(key),
-            self._split(value),
-            attn_mask=seen.visible,
-            is_causal=seen.triangular,
-            dropout_p=self.dropout if self.training else 0.0,
-        )
+        heads = [self._split(part) for part in (self.query(query), key, value)]
+        dropout = self.dropout if self.training else 0.0
+        if dropout and seen.triangular and query.device.type == "cpu":
+            attended = triangular_in_blocks(*heads, dropout)
+        else:
+            attended = functional.scaled_dot_product_attention(
+                *heads, attn_mask=seen.visible, dropout_p=dropout, is_causal=seen.triangular
+            )
         if seen.blind is not None:
             attended = attended.masked_fill(seen.blind, 0.0)
         merged: Tensor = self.output(attended.transpose(1, 2).flatten(2))
@@ -107,3 +110,22 @@ class Attention(nn.Module):
     def _split(self, features: Tensor) -> Tensor:
         """(B, T, width) -> (B, heads, T, head width)."""
         return features.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def triangular_in_blocks(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+    """Attention (B, heads, T, d) of every step to itself and those before it, block by block.
+
+    On a CPU torch has no fused kernel with dropout, and computes the upper triangle too; a block of
+    queries leaves out the keys that none of it sees.
+    """
+    length, blocks = query.shape[2], []
+    for start in range(0, length, BLOCK):
+        end = min(start + BLOCK, length)
+        seen = torch.ones(end - start, end, dtype=torch.bool, device=query.device).tril(start)
+        blocks.append(
+            functional.scaled_dot_product_attention(
+                query[:, :, start:end], key[:, :, :end], value[:, :, :end],
+                attn_mask=seen, dropout_p=dropout,
+            )
+        )  # fmt: skip
+    return torch.cat(blocks, dim=2)

@@ -1,0 +1,1 @@
+"""Language, audio and vision side by side; start at `module`, then `trimodal`."""

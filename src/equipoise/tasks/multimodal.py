@@ -1,0 +1,197 @@
+"""Sentiment and emotions of what is said, heard and seen: L1 or cross entropy, and their scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from equipoise.errors import UserError
+from equipoise.tasks.multimodal_scores import (
+    SENTIMENT_SCORES,
+    emotion_score_names,
+    emotion_scores,
+    sentiment_scores,
+)
+from equipoise.tasks.objective import MakeOptimizer, Objective, from_all_processes
+from equipoise.tasks.schedules import Schedule
+
+EMOTIONS = ("neutral", "happy", "sad", "angry")
+Floats = NDArray[np.float64]
+Rows = tuple[Tensor, Tensor, Tensor]
+"""Index (B,), outputs (B, O) and labels (B,) or (B, E) of a batch."""
+
+
+class Prediction(Protocol):
+    """What a model of several streams returns; see `MultimodalObjective`."""
+
+    @property
+    def outputs(self) -> Tensor:
+        """The predictions (B, O)."""
+        ...
+
+    @property
+    def auxiliary(self) -> Tensor | None:
+        """What an alignment module adds to the loss in training, a scalar."""
+        ...
+
+
+class MultimodalObjective(Objective, ABC):
+    """Trains any model that maps a batch of streams to outputs (B, O): see `Prediction`.
+
+    A batch holds the streams (B, T, F) by name, label and index (B,). Metrics: loss, without what
+    an alignment module adds, and the subclass's scores, of the whole split, each sample once,
+    whatever the number of processes.
+
+    The gradients of `model.alignment`, where that is a module, are clipped apart from the others,
+    to the same value.
+    """
+
+    def __init__(self, model: nn.Module, make_optimizer: MakeOptimizer, schedule: Schedule) -> None:
+        super().__init__(model, make_optimizer, schedule)
+        self.seen: dict[str, list[Rows]] = {"val": [], "test": []}
+
+    @property
+    @abstractmethod
+    def score_names(self) -> tuple[str, ...]:
+        """The names of the scores beside the loss."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, label: Tensor) -> Tensor:
+        """The mean loss of outputs (B, O)."""
+
+    @abstractmethod
+    def scores(self, outputs: Floats, label: Floats) -> dict[str, float]:
+        """The scores of a whole split by name, from outputs (N, O) and labels (N,) or (N, E)."""
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
+        """The loss, with what regularisers and an alignment module add."""
+        prediction: Prediction = self.model(batch)
+        loss, terms = self.with_regularization(
+            self.loss(prediction.outputs, batch["label"]),
+            lambda z: self.loss(self.readout(z), batch["label"]),
+        )
+        if prediction.auxiliary is not None:
+            loss = loss + prediction.auxiliary
+            terms["auxiliary_loss"] = prediction.auxiliary.detach()
+        return {"loss": loss, **terms}
+
+    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """Keep the predictions."""
+        self._predict("val", batch)
+
+    def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """Keep the predictions."""
+        self._predict("test", batch)
+
+    def logged(self, stage: str) -> set[str]:
+        """The names under which the metrics of "val" or "test" are logged."""
+        return {f"{stage}/{name}" for name in ("loss", *self.score_names)}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the alignment's gradients apart from that of all others."""
+        alignment = getattr(self.model, "alignment", None)
+        if alignment is None or not gradient_clip_val or gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        apart = list(alignment.parameters())
+        known = {id(parameter) for parameter in apart}
+        others = [parameter for parameter in self.parameters() if id(parameter) not in known]
+        for parameters in (apart, others):
+            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
+    def _predict(self, stage: str, batch: dict[str, Tensor]) -> None:
+        prediction: Prediction = self.model(batch)
+        self.seen[stage].append((batch["index"], prediction.outputs, batch["label"]))
+
+    def _close(self, stage: str) -> None:
+        """Log the loss and the scores of what all processes have predicted, each sample once."""
+        outputs, label = split_of_all_processes(self.seen[stage])
+        self.seen[stage] = []
+        loss = self.loss(torch.from_numpy(outputs), torch.from_numpy(label))
+        for name, score in {"loss": float(loss), **self.scores(outputs, label)}.items():
+            self.log(f"{stage}/{name}", score)
+        super()._close(stage)
+
+
+class SentimentRegression(MultimodalObjective):
+    """Trains on the mean absolute error of a sentiment, label (B,) from -3 to 3.
+
+    Metrics: loss, and the `sentiment_scores`.
+    Source: Tsai et al. 2019 (arXiv 1906.00295), section 4.
+    """
+
+    score_names = SENTIMENT_SCORES
+
+    def loss(self, outputs: Tensor, label: Tensor) -> Tensor:
+        """The mean absolute error of outputs (B, 1)."""
+        return functional.l1_loss(outputs.squeeze(-1), label)
+
+    def scores(self, outputs: Floats, label: Floats) -> dict[str, float]:
+        """The sentiment scores of outputs (N, 1)."""
+        return sentiment_scores(outputs.squeeze(-1), label)
+
+
+class EmotionRecognition(MultimodalObjective):
+    """Trains on the mean cross entropy of several emotions, each present or not.
+
+    Outputs (B, 2 E) are the logits of absent and present for each of the `emotions`, and the mean
+    is over all B E of them; labels (B, E) are 0 or 1. Metrics: loss, and the `emotion_scores`.
+    Source: Tsai et al. 2019 (arXiv 1906.00295), section 4, and its code.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        make_optimizer: MakeOptimizer,
+        schedule: Schedule,
+        emotions: Sequence[str] = EMOTIONS,
+    ) -> None:
+        super().__init__(model, make_optimizer, schedule)
+        self.emotions = tuple(emotions)
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """The names of the scores of each emotion, and of their means."""
+        return emotion_score_names(self.emotions)
+
+    def loss(self, outputs: Tensor, label: Tensor) -> Tensor:
+        """The mean cross entropy of outputs (B, 2 E). Raises UserError for another number."""
+        self._check("task.outputs", outputs.shape[1], 2 * len(self.emotions))
+        self._check("the emotions in the labels", label.shape[1], len(self.emotions))
+        return functional.cross_entropy(outputs.reshape(-1, 2), label.reshape(-1).long())
+
+    def scores(self, outputs: Floats, label: Floats) -> dict[str, float]:
+        """The emotion scores of outputs (N, 2 E)."""
+        chosen = outputs.reshape(len(outputs), -1, 2).argmax(axis=-1)
+        return emotion_scores(chosen, label.astype(np.int64), self.emotions)
+
+    def _check(self, name: str, found: int, needed: int) -> None:
+        if found != needed:
+            raise UserError(
+                f"{name}: there are {found}, and the {len(self.emotions)} in "
+                f"task.objective.emotions need {needed}"
+            )
+
+
+def split_of_all_processes(seen: list[Rows]) -> tuple[Floats, Floats]:
+    """Outputs and labels of every process in the order of the index, each sample once."""
+    rows = [[part.detach().double().cpu().numpy() for part in batch] for batch in seen]
+    mine: Any = tuple(np.concatenate(parts) for parts in zip(*rows, strict=True))
+    index, outputs, label = (
+        np.concatenate(parts) for parts in zip(*from_all_processes(mine), strict=True)
+    )
+    _, first = np.unique(index, return_index=True)
+    return outputs[first], label[first]

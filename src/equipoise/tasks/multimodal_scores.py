@@ -1,0 +1,122 @@
+"""How well sentiment and emotions are predicted, over a whole split, as the literature counts it.
+
+Everything is in float64. A score of nothing is nan: a correlation with constant values, and any
+score over no samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Booleans = NDArray[np.bool_]
+
+SENTIMENT_SCORES = (
+    "mae",
+    "correlation",
+    "accuracy_7",
+    "accuracy_5",
+    "accuracy_negative_positive",
+    "f1_negative_positive",
+    "f1_negative_positive_published",
+    "accuracy_negative_nonnegative",
+    "f1_negative_nonnegative",
+    "accuracy_positive_or_not",
+    "f1_positive_or_not",
+    "f1_positive_or_not_published",
+)
+
+
+def sentiment_scores(predicted: Floats, true: Floats) -> dict[str, float]:
+    """The scores of predicted (N,) and true (N,) sentiment from -3 to 3, by name.
+
+    mae; correlation, Pearson's; accuracy_7 and accuracy_5, after both were clipped to ±3 and ±2
+    and rounded, a half to the even number. Of two classes, accuracy and weighted F1:
+
+    - negative_positive: above 0 or not, without the samples whose truth is 0;
+    - negative_nonnegative: 0 and above, or below, of all samples, as the later literature counts;
+    - positive_or_not: above 0 or not, of all samples.
+
+    F1 is weighted by how often each class is true. The `published` variants weight it by how often
+    each is predicted: the published code passes both in the other order.
+
+    Source: Tsai et al. 2019 (arXiv 1906.00295), section 4.2 and its code.
+    """
+    predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
+    decided = true != 0
+    positive = true > 0, predicted > 0
+    return {
+        "mae": _mean(np.abs(predicted - true)),
+        "correlation": correlation(predicted, true),
+        "accuracy_7": _mean(_rounded(predicted, 3) == _rounded(true, 3)),
+        "accuracy_5": _mean(_rounded(predicted, 2) == _rounded(true, 2)),
+        **_two_classes("negative_positive", predicted[decided] > 0, true[decided] > 0),
+        **_two_classes("negative_nonnegative", predicted >= 0, true >= 0, published=False),
+        **_two_classes("positive_or_not", positive[1], positive[0]),
+    }
+
+
+def emotion_scores(
+    predicted: NDArray[np.integer], true: NDArray[np.integer], emotions: Sequence[str]
+) -> dict[str, float]:
+    """Accuracy and weighted F1 of each emotion, and their means.
+
+    predicted, true: (N, E), 1 where an emotion is present and 0 where it is not.
+    """
+    columns = {
+        name: (predicted[:, place] > 0, true[:, place] > 0) for place, name in enumerate(emotions)
+    }
+    accuracies = {f"accuracy_{name}": _mean(p == t) for name, (p, t) in columns.items()}
+    f1 = {f"f1_{name}": weighted_f1(p, t) for name, (p, t) in columns.items()}
+    means = {"accuracy": _mean([*accuracies.values()]), "f1": _mean([*f1.values()])}
+    return {**means, **accuracies, **f1}
+
+
+def emotion_score_names(emotions: Sequence[str]) -> tuple[str, ...]:
+    """The names that `emotion_scores` gives."""
+    empty = np.zeros((0, len(emotions)), np.int64)
+    return tuple(emotion_scores(empty, empty, emotions))
+
+
+def correlation(one: Floats, other: Floats) -> float:
+    """Pearson's correlation of (N,) and (N,); nan where either is constant."""
+    if not len(one) or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def weighted_f1(predicted: Booleans, true: Booleans) -> float:
+    """F1 of both classes of (N,), their mean weighted by how often each is true; nan of nothing."""
+    if not len(true):
+        return float("nan")
+    kinds = (False, True)
+    return sum(_mean(true == kind) * _f1(predicted == kind, true == kind) for kind in kinds)
+
+
+def _f1(predicted: Booleans, true: Booleans) -> float:
+    """2 hits / (predicted + true); 0 where a class is neither predicted nor true."""
+    hits, chosen = int(np.sum(predicted & true)), int(np.sum(predicted)) + int(np.sum(true))
+    return 2 * hits / max(1, chosen)
+
+
+def _two_classes(
+    name: str, predicted: Booleans, true: Booleans, *, published: bool = True
+) -> dict[str, float]:
+    scores = {
+        f"accuracy_{name}": _mean(predicted == true),
+        f"f1_{name}": weighted_f1(predicted, true),
+    }
+    if published:
+        scores[f"f1_{name}_published"] = weighted_f1(predicted=true, true=predicted)
+    return scores
+
+
+def _rounded(values: Floats, greatest: int) -> Floats:
+    return np.round(np.clip(values, -greatest, greatest))
+
+
+def _mean(values: Sequence[float] | NDArray) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
