@@ -171,7 +171,7 @@ def test_maps_are_the_weights_at_the_fixed_point() -> None:
     u, _, value, present = cell.inputs(pair.target, pair.source)
     mixed = (weights @ cell.attention._split(value)).transpose(1, 2).flatten(2)
     attended = cell.attention.output(mixed)
-    h = cell.norm(state + u + attended)
+    h = cell.norm(u + attended)
     again = cell.last_norm(h + cell.narrow(cell.widen(h).clamp(min=0)))
     torch.testing.assert_close(torch.where(present, again, attended), state, rtol=0, atol=1e-9)
 
