@@ -20,7 +20,22 @@ def test_an_unknown_family_is_answered_with_the_known() -> None:
 def test_a_part_of_a_network_makes_no_checkpoint() -> None:
     with pytest.raises(UserError, match="'kernel_attention' is a part of a network"):
         equipoise.interop.network_family_module("kernel_attention")
-    assert equipoise.interop.network_family_module("mdeq").overrides
+
+
+@pytest.mark.parametrize("family", equipoise.interop.NETWORKS)
+def test_a_family_of_networks_offers_everything(family: str) -> None:
+    module = equipoise.interop.network_family_module(family)
+    assert family in equipoise.interop.FAMILIES
+    for function in ("from_reference", "reference_forward", "overrides"):
+        assert callable(getattr(module, function))
+
+
+@pytest.mark.parametrize("family", equipoise.interop.FAMILIES)
+def test_what_is_no_configuration_or_no_state_dict_is_refused(family: str) -> None:
+    with pytest.raises(UserError):
+        equipoise.interop.from_reference(family, [], {})  # type: ignore[arg-type]
+    with pytest.raises(UserError):
+        equipoise.interop.from_reference(family, {}, {})
 
 
 def test_importing_the_package_imports_no_torch() -> None:

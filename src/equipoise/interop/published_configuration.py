@@ -85,6 +85,8 @@ def as_typed(value: Any) -> str:
     """A value in the command line's grammar."""
     if value is None:
         return "null"
-    if isinstance(value, bool | list):
-        return str(value).lower().replace(" ", "")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(as_typed, value))}]"
     return str(value)

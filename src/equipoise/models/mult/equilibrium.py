@@ -18,11 +18,14 @@ MASKS = 3
 
 
 class CrossmodalCell(nn.Module):
-    """f(z) = LN(h + F(h)), h = LN(z + u + A(z, source)): one layer of a target, with injection u.
+    """f(z) = LN(h + F(h)), h = LN(u + A(z, source)): one layer of a target, with injection u.
 
     u is the embedded target (B, T, width), A attention of z to the source, F a network of one
-    hidden layer of ReLUs. Normalising last keeps z bounded, as in the equilibrium transformer
-    (1909.01377, section 4.2); no published system has this layer.
+    hidden layer of ReLUs. So z* is what a step makes of the source when it asks for it with z*
+    itself: z enters by the queries alone, which is what makes f contract. Norms and injection
+    follow the equilibrium transformer (1909.01377, section 4.2); no published system has this
+    layer. At a step of padding the state is A(0, source): there is nothing to iterate, and a norm
+    of what may be 0 would blow up its gradient.
     """
 
     def __init__(self, width: int, source_width: int, heads: int, dropout: Dropout) -> None:
@@ -36,26 +39,34 @@ class CrossmodalCell(nn.Module):
         self.dropout = dropout
 
     def inputs(self, target: Tensor, source: Tensor) -> tuple[Tensor, ...]:
-        """What stays the same for all evaluations: u, keys, values, and masks in training.
+        """What stays the same for all evaluations: u, keys, values, steps, masks in training.
 
-        Keys and values (B, S, width) are projected here, once.
+        Keys and values (B, S, width) are projected here, once. Steps (B, T, 1): False for padding.
         """
         p = self.dropout.embedding
         u = functional.dropout(embedded(target), p, self.training)
         offered = self.source_norm(functional.dropout(embedded(source), p, self.training))
         key, value = self.attention.key(offered), self.attention.value(offered)
-        return (u, key, value, *self._masks(u))
+        return (u, key, value, of_a_step(target), *self._masks(u))
 
     def forward(
-        self, z: Tensor, seen: View, u: Tensor, key: Tensor, value: Tensor, *masks: Tensor
+        self,
+        z: Tensor,
+        seen: View,
+        u: Tensor,
+        key: Tensor,
+        value: Tensor,
+        present: Tensor,
+        *masks: Tensor,
     ) -> Tensor:
         """One evaluation (B, T, width)."""
         of_attention, of_inner, of_output = masks or (1.0, 1.0, 1.0)
+        z = torch.where(present, z, 0)
         attended = self.attention.read(z, key, value, seen)
-        h = self.norm(z + u + attended * of_attention)
+        h = self.norm(u + attended * of_attention)
         inner = functional.relu(self.widen(h)) * of_inner
         state: Tensor = self.last_norm(h + self.narrow(inner) * of_output)
-        return state
+        return torch.where(present, state, attended)
 
     def _masks(self, like: Tensor) -> tuple[Tensor, ...]:
         """One mask (B, 1, features) each, the same for every step and every evaluation."""
@@ -118,13 +129,19 @@ class CrossmodalEquilibrium(nn.Module):
         for name, z in self(pairs).items():
             cell, pair = self._cell(name), pairs[name]
             offered = cell.source_norm(embedded(pair.source))
-            weights[name] = [cell.attention.weights(z, offered, pair.seen)]
+            asking = torch.where(of_a_step(pair.target), z, 0)
+            weights[name] = [cell.attention.weights(asking, offered, pair.seen)]
         return weights
 
     def _cell(self, name: str) -> CrossmodalCell:
         cell = self.cells[name]
         assert isinstance(cell, CrossmodalCell)
         return cell
+
+
+def of_a_step(target: Tensor) -> Tensor:
+    """(B, T, 1), False where a target (B, T, width) is padding: where it has no position."""
+    return target[..., :1] != 0
 
 
 def _of_samples(seen: View) -> tuple[Tensor, ...]:
