@@ -45,6 +45,10 @@ TASKS: dict[str, tuple[str, ...]] = {
         "model.encoder_layers=1", "model.dropout=0.2", "task.train_size=100", "task.val_size=4",
         "task.test_size=4", "task.batch_size=20", "task.subwords=300",
     ),
+    "trimodal": (
+        "model.width=8", "model.heads=2", "model.layers=1", "model.relu_dropout=0.2",
+        "task.train_size=40", "task.val_size=8", "task.test_size=8", "task.batch_size=8",
+    ),
     "range_query": (
         "task.users=2001", "task.domain=64", "task.repeats=2", "task.batch_size=200",
         "task.queries=20",

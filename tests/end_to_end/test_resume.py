@@ -91,6 +91,7 @@ SMALL_PART = [
     Case("digits", workers=2, accumulate=2, validations=2),
     Case("python_docs"),
     Case("number_words"),
+    Case("trimodal"),
     Case("digits", place="between", end="ended", validations=2, accumulate=2),
     Case("digits", validations=2, schedule="plateau"),
     Case("digits", place="between", end="ended", schedule="plateau"),

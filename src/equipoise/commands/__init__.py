@@ -19,7 +19,9 @@ from equipoise import __version__
 from equipoise.errors import RunFailed, RunInterrupted, UserError, nearest
 from equipoise.running.interrupts import STATUS, Stopped, end_at_next, leave, stoppable
 
-NAMES = ("evaluate", "generate", "import-weights", "query", "train", "translate")
+NAMES = (
+    "convert-multimodal", "evaluate", "generate", "import-weights", "query", "train", "translate"
+)  # fmt: skip
 HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).
 
 usage: python -m equipoise <command> [arguments]     (python -m equipoise <command> --help)

@@ -51,6 +51,7 @@ def start(overrides: Sequence[str]) -> int:
     """
     from equipoise.report.summary import print_sweep
     from equipoise.report.sweep_cells import tables_of
+    from equipoise.report.sweep_seeds import show_over_seeds
     from equipoise.report.sweep_table import show_sweep_tables
 
     overrides = on_checkpoint(written_out(with_grid(written_out(overrides))))
@@ -69,6 +70,7 @@ def start(overrides: Sequence[str]) -> int:
             hand_over(named, overrides)
         finally:
             status = print_sweep(directory, results)
+            show_over_seeds(directory)
             planned = [] if draws_values(parse(overrides)) else jobs(overrides)
             show_sweep_tables(directory, tables, planned)
         return status

@@ -6,6 +6,7 @@ from equipoise.data.images.digit_scenes import DigitsAndScenes, DigitScenes
 from equipoise.data.images.digits import Digits
 from equipoise.data.images.imagenet import ImageNet
 from equipoise.data.images.segmentation_folder import SegmentationFolder
+from equipoise.data.multimodal.cmu import Iemocap, Mosei, Mosi
 from equipoise.data.multimodal.trimodal import Trimodal
 from equipoise.data.surveys.range_query import RangeQuery
 from equipoise.data.text.copy_memory import CopyMemory
@@ -23,7 +24,10 @@ __all__ = [
     "DigitScenes",
     "Digits",
     "DigitsAndScenes",
+    "Iemocap",
     "ImageNet",
+    "Mosei",
+    "Mosi",
     "NumberWords",
     "ParallelFolder",
     "PennTreebank",

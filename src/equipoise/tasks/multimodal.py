@@ -4,29 +4,40 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
 from equipoise.errors import UserError
+from equipoise.report.page import Picture
+from equipoise.report.streams import draw_crossmodal, draw_emotions, draw_sentiment
 from equipoise.tasks.multimodal_scores import (
     SENTIMENT_SCORES,
+    Floats,
+    Rows,
+    Split,
     emotion_score_names,
     emotion_scores,
     sentiment_scores,
+    split_of_all_processes,
 )
-from equipoise.tasks.objective import MakeOptimizer, Objective, from_all_processes
+from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
-Floats = NDArray[np.float64]
-Rows = tuple[Tensor, Tensor, Tensor]
-"""Index (B,), outputs (B, O) and labels (B,) or (B, E) of a batch."""
+
+
+class Described(Protocol):
+    """The data module."""
+
+    def facts(self, split: str) -> dict[str, Any]:
+        """What to know about a split beside the result on it."""
+        ...
 
 
 class Prediction(Protocol):
@@ -51,12 +62,26 @@ class MultimodalObjective(Objective, ABC):
     whatever the number of processes.
 
     The gradients of `model.alignment`, where that is a module, are clipped apart from the others,
-    to the same value.
+    to the same value. The report shows `samples` test samples: what `model.attention_maps(batch)`
+    gives, where the model offers it.
     """
 
-    def __init__(self, model: nn.Module, make_optimizer: MakeOptimizer, schedule: Schedule) -> None:
+    trained_on: str
+    """The loss in words, for metrics.json."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        make_optimizer: MakeOptimizer,
+        schedule: Schedule,
+        samples: int = 3,
+    ) -> None:
         super().__init__(model, make_optimizer, schedule)
+        self.samples = samples
         self.seen: dict[str, list[Rows]] = {"val": [], "test": []}
+        self.first: dict[str, Tensor] = {}
+        self.tested: Split | None = None
+        self.facts: dict[str, Any] = {}
 
     @property
     @abstractmethod
@@ -70,6 +95,10 @@ class MultimodalObjective(Objective, ABC):
     @abstractmethod
     def scores(self, outputs: Floats, label: Floats) -> dict[str, float]:
         """The scores of a whole split by name, from outputs (N, O) and labels (N,) or (N, E)."""
+
+    @abstractmethod
+    def draw(self, folder: Path, tested: Split) -> list[Picture]:
+        """Draw what was predicted of the test samples against the truth."""
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
         """The loss, with what regularisers and an alignment module add."""
@@ -88,12 +117,32 @@ class MultimodalObjective(Objective, ABC):
         self._predict("val", batch)
 
     def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """Keep the predictions."""
+        """Keep the predictions, and the first samples to be drawn."""
         self._predict("test", batch)
+        if batch_index == 0:
+            self.first = {name: part[: self.samples] for name, part in batch.items()}
 
     def logged(self, stage: str) -> set[str]:
         """The names under which the metrics of "val" or "test" are logged."""
         return {f"{stage}/{name}" for name in ("loss", *self.score_names)}
+
+    def details(self) -> dict[str, Any]:
+        """What the scores of the last test are of; nothing without one."""
+        return self.facts
+
+    def pictures(self, folder: Path) -> list[Picture]:
+        """Draw the predictions of the last test, and its attention; none without a test."""
+        if self.tested is None:
+            return []
+        pictures = self.draw(folder, self.tested)
+        count = len(self.first["index"])
+        for number in range(count):
+            batch = {n: p[number : number + 1].to(self.device) for n, p in self.first.items()}
+            maps = {name: m[0] for name, m in self.offered("attention_maps", batch).items()}
+            streams = {name: part[0] for name, part in batch.items() if part.dim() == 3}
+            title = f"Attention on test sample {int(batch['index'])}"
+            pictures += draw_crossmodal(folder, number + 1, maps, streams, title)
+        return pictures
 
     def configure_gradient_clipping(
         self,
@@ -118,22 +167,25 @@ class MultimodalObjective(Objective, ABC):
 
     def _close(self, stage: str) -> None:
         """Log the loss and the scores of what all processes have predicted, each sample once."""
-        outputs, label = split_of_all_processes(self.seen[stage])
+        split = split_of_all_processes(self.seen[stage])
         self.seen[stage] = []
-        loss = self.loss(torch.from_numpy(outputs), torch.from_numpy(label))
-        for name, score in {"loss": float(loss), **self.scores(outputs, label)}.items():
+        loss = float(self.loss(*map(torch.from_numpy, split)))
+        for name, score in {"loss": loss, **self.scores(*split)}.items():
             self.log(f"{stage}/{name}", score)
-        super()._close(stage)
+        if stage == "test":
+            self.tested = split
+            data: Described = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.facts = {**data.facts("test"), "trained_on": self.trained_on}
 
 
 class SentimentRegression(MultimodalObjective):
     """Trains on the mean absolute error of a sentiment, label (B,) from -3 to 3.
 
-    Metrics: loss, and the `sentiment_scores`.
-    Source: Tsai et al. 2019 (arXiv 1906.00295), section 4.
+    Metrics: loss, and the `sentiment_scores`. Source: 1906.00295, section 4.
     """
 
     score_names = SENTIMENT_SCORES
+    trained_on = "mean absolute error"
 
     def loss(self, outputs: Tensor, label: Tensor) -> Tensor:
         """The mean absolute error of outputs (B, 1)."""
@@ -143,14 +195,20 @@ class SentimentRegression(MultimodalObjective):
         """The sentiment scores of outputs (N, 1)."""
         return sentiment_scores(outputs.squeeze(-1), label)
 
+    def draw(self, folder: Path, tested: Split) -> list[Picture]:
+        """Draw predicted against true sentiment."""
+        return draw_sentiment(folder, tested.outputs.squeeze(-1), tested.label)
+
 
 class EmotionRecognition(MultimodalObjective):
     """Trains on the mean cross entropy of several emotions, each present or not.
 
     Outputs (B, 2 E) are the logits of absent and present for each of the `emotions`, and the mean
     is over all B E of them; labels (B, E) are 0 or 1. Metrics: loss, and the `emotion_scores`.
-    Source: Tsai et al. 2019 (arXiv 1906.00295), section 4, and its code.
+    Source: 1906.00295, section 4, and its code.
     """
+
+    trained_on = "mean cross entropy of all emotions"
 
     def __init__(
         self,
@@ -158,8 +216,9 @@ class EmotionRecognition(MultimodalObjective):
         make_optimizer: MakeOptimizer,
         schedule: Schedule,
         emotions: Sequence[str] = EMOTIONS,
+        samples: int = 3,
     ) -> None:
-        super().__init__(model, make_optimizer, schedule)
+        super().__init__(model, make_optimizer, schedule, samples)
         self.emotions = tuple(emotions)
 
     @property
@@ -178,20 +237,15 @@ class EmotionRecognition(MultimodalObjective):
         chosen = outputs.reshape(len(outputs), -1, 2).argmax(axis=-1)
         return emotion_scores(chosen, label.astype(np.int64), self.emotions)
 
+    def draw(self, folder: Path, tested: Split) -> list[Picture]:
+        """Draw the scores of each emotion beside those of the more frequent answer."""
+        present = tested.label.mean(axis=0)
+        majority = np.maximum(present, 1 - present).tolist()
+        return draw_emotions(folder, self.emotions, self.scores(*tested), majority)
+
     def _check(self, name: str, found: int, needed: int) -> None:
         if found != needed:
             raise UserError(
                 f"{name}: there are {found}, and the {len(self.emotions)} in "
                 f"task.objective.emotions need {needed}"
             )
-
-
-def split_of_all_processes(seen: list[Rows]) -> tuple[Floats, Floats]:
-    """Outputs and labels of every process in the order of the index, each sample once."""
-    rows = [[part.detach().double().cpu().numpy() for part in batch] for batch in seen]
-    mine: Any = tuple(np.concatenate(parts) for parts in zip(*rows, strict=True))
-    index, outputs, label = (
-        np.concatenate(parts) for parts in zip(*from_all_processes(mine), strict=True)
-    )
-    _, first = np.unique(index, return_index=True)
-    return outputs[first], label[first]

@@ -1,18 +1,24 @@
 """How well sentiment and emotions are predicted, over a whole split, as the literature counts it.
 
-Everything is in float64. A score of nothing is nan: a correlation with constant values, and any
-score over no samples.
+The scores are of all samples together, wherever they were predicted, and in float64. A score of
+nothing is nan: a correlation with constant values, and any score over no samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-Floats = NDArray[np.floating]
+from equipoise.tasks.objective import from_all_processes
+
+Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
+Rows = tuple[Tensor, Tensor, Tensor]
+"""Index (B,), outputs (B, O) and labels (B,) or (B, E) of a batch."""
 
 SENTIMENT_SCORES = (
     "mae",
@@ -28,6 +34,24 @@ SENTIMENT_SCORES = (
     "f1_positive_or_not",
     "f1_positive_or_not_published",
 )
+
+
+class Split(NamedTuple):
+    """Outputs (N, O) and labels (N,) or (N, E) of a whole split, in the order of the index."""
+
+    outputs: Floats
+    label: Floats
+
+
+def split_of_all_processes(seen: list[Rows]) -> Split:
+    """Outputs and labels of every process in the order of the index, each sample once."""
+    rows = [[part.detach().double().cpu().numpy() for part in batch] for batch in seen]
+    mine: Any = tuple(np.concatenate(parts) for parts in zip(*rows, strict=True))
+    index, outputs, label = (
+        np.concatenate(parts) for parts in zip(*from_all_processes(mine), strict=True)
+    )
+    _, first = np.unique(index, return_index=True)
+    return Split(outputs[first], label[first])
 
 
 def sentiment_scores(predicted: Floats, true: Floats) -> dict[str, float]:
@@ -82,10 +106,18 @@ def emotion_score_names(emotions: Sequence[str]) -> tuple[str, ...]:
 
 
 def correlation(one: Floats, other: Floats) -> float:
-    """Pearson's correlation of (N,) and (N,); nan where either is constant."""
-    if not len(one) or np.ptp(one) == 0 or np.ptp(other) == 0:
+    """Pearson's correlation of (N,) and (N,); nan where either is constant or not finite."""
+    if not len(one) or not np.isfinite([one, other]).all():
         return float("nan")
-    return float(np.corrcoef(one, other)[0, 1])
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    return float(np.corrcoef(_centred(one), _centred(other))[0, 1])
+
+
+def _centred(values: Floats) -> Floats:
+    """The deviations from the mean, the greatest of them 1, so that no square is too small."""
+    deviations: Floats = values - values.mean()
+    return deviations / np.abs(deviations).max()
 
 
 def weighted_f1(predicted: Booleans, true: Booleans) -> float:

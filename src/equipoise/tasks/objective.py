@@ -96,6 +96,16 @@ class Objective(pl.LightningModule):
         output: Tensor = read(state)
         return output
 
+    def offered(self, method: str, *arguments: Any) -> dict[str, Tensor]:
+        """What a method of the network gives in evaluation; nothing where it has none."""
+        ask = getattr(self.model, method, None)
+        training = self.model.training
+        self.model.eval()
+        try:
+            return {} if ask is None else ask(*arguments)
+        finally:
+            self.model.train(training)
+
     def stage_metrics(self, stage: str) -> dict[str, Metric]:
         """The metrics of "val" or "test" by name."""
         return cast(dict[str, Metric], self.metrics[stage])

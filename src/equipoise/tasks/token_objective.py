@@ -131,23 +131,13 @@ class TokenObjective(Objective, ABC):
             source = source.to(self.device).unsqueeze(0)
             batch += [source, torch.ones_like(source, dtype=torch.bool)]
             words = self.words(source[0])
-        offered = self._offered("attention_maps", *batch)
+        offered = self.offered("attention_maps", *batch)
         maps = {name: weights[0] for name, weights in offered.items()}
-        profiles = self._offered("kernel_profiles", DISTANCES)
+        profiles = self.offered("kernel_profiles", DISTANCES)
         return [
             *draw_attention(folder, maps, words, self.words(tokens)),
-            *draw_kernels(folder, profiles, self._offered("kernel_widths")),
+            *draw_kernels(folder, profiles, self.offered("kernel_widths")),
         ]
-
-    def _offered(self, method: str, *arguments: Any) -> dict[str, Tensor]:
-        """What a method of the model gives in evaluation; nothing where it has none."""
-        ask = getattr(self.model, method, None)
-        training = self.model.training
-        self.model.eval()
-        try:
-            return {} if ask is None else ask(*arguments)
-        finally:
-            self.model.train(training)
 
     def on_train_start(self) -> None:
         """Refuse a checkpoint with another vocabulary."""

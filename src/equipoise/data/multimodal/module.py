@@ -104,8 +104,13 @@ class MultimodalDataModule(SplitDataModule, ABC):
         """Read the splits of a stage, and print once how large the streams are."""
         super().setup(stage)
         if not self._shown and shard_of(self).rank == 0:
-            print(f"{described(self.shapes())} (steps x features)", flush=True)
+            print(self.described(), flush=True)
             self._shown = True
+
+    def described(self) -> str:
+        """The sizes in words: "language 50 x 300, ..."."""
+        sizes = [f"{name} {steps} x {width}" for name, (steps, width) in self.shapes().items()]
+        return f"{', '.join(sizes)} (steps x features)"
 
     def facts(self, name: SplitName) -> dict[str, Any]:
         """What to know about a split beside the result on it."""
@@ -115,8 +120,3 @@ class MultimodalDataModule(SplitDataModule, ABC):
             "samples": len(self.splits[name]),
             "streams": {n: f"{t} x {f}" for n, (t, f) in self.shapes().items()},
         }
-
-
-def described(shapes: Mapping[str, tuple[int, int]]) -> str:
-    """The steps and widths in words: "language 50 x 300, audio 375 x 5"."""
-    return ", ".join(f"{name} {steps} x {width}" for name, (steps, width) in shapes.items())

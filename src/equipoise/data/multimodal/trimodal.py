@@ -63,8 +63,10 @@ class Observation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GeneratedSamples(MultimodalSamples):
-    """ceilings: the correlation of the labels with the best guess from what a modality shows, and from what all
-    of them show."""
+    """ceilings: the correlation of the labels with the best guess from what a modality shows.
+
+    Under "all" that from what the three show together.
+    """
 
     ceilings: Mapping[str, float | None]
 

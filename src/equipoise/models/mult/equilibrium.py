@@ -18,13 +18,14 @@ MASKS = 3
 
 
 class CrossmodalCell(nn.Module):
-    """f(z) = LN(h + F(h)), h = LN(z + u + A(z, source)): one layer of a target, with injection u.
+    """f(z) = LN(h + F(h)), h = LN(u + A(z, source)): one layer of a target, with injection u.
 
     u is the embedded target (B, T, width), A attention of z to the source, F a network of one
-    hidden layer of ReLUs. Normalising last keeps z bounded, as in the equilibrium transformer
-    (1909.01377, section 4.2); no published system has this layer. At a step of padding the state
-    is A(0, source): without an injection an iteration would creep, and normalising what may be 0
-    would blow up its gradient.
+    hidden layer of ReLUs. So z* is what a step makes of the source when it asks for it with z*
+    itself: z enters by the queries alone, which is what makes f contract. Norms and injection
+    follow the equilibrium transformer (1909.01377, section 4.2); no published system has this
+    layer. At a step of padding the state is A(0, source): there is nothing to iterate, and a norm
+    of what may be 0 would blow up its gradient.
     """
 
     def __init__(self, width: int, source_width: int, heads: int, dropout: Dropout) -> None:
@@ -62,7 +63,7 @@ class CrossmodalCell(nn.Module):
         of_attention, of_inner, of_output = masks or (1.0, 1.0, 1.0)
         z = torch.where(present, z, 0)
         attended = self.attention.read(z, key, value, seen)
-        h = self.norm(z + u + attended * of_attention)
+        h = self.norm(u + attended * of_attention)
         inner = functional.relu(self.widen(h)) * of_inner
         state: Tensor = self.last_norm(h + self.narrow(inner) * of_output)
         return torch.where(present, state, attended)
