@@ -43,7 +43,7 @@ class DataType:
         """Take note of the order of the bytes."""
         order = decoded(state[1])
         if order in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(order)
+            self.dtype = self.dtype.newbyteorder(">" if order == ">" else "<")
 
 
 class Array:
@@ -68,7 +68,9 @@ def array_of(data: Any, kind: Any, shape: Any, order: Any) -> NDArray[Any]:
         raise ValueError("an array of another size than it says")
     if not content and 0 in sizes:
         return np.empty(sizes, kind.dtype)
-    return np.frombuffer(content, kind.dtype).reshape(sizes, order=decoded(order))
+    return np.frombuffer(content, kind.dtype).reshape(
+        sizes, order="F" if decoded(order) == "F" else "C"
+    )
 
 
 def decoded(value: Any) -> str:

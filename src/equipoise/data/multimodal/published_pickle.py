@@ -9,6 +9,7 @@ says of an array's memory.
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,6 +33,7 @@ VALUES = {  # instructions that push what follows them
     "BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
 }  # fmt: skip
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+KINDS: dict[str, Callable[[list[Any]], Any]] = {"TUPLE": tuple, "LIST": list, "DICT": mapping}
 EMPTY: dict[str, type] = {"EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict}
 IGNORED = ("PROTO", "FRAME", "STOP")
 
@@ -128,8 +130,7 @@ class ArrayPickle:
                 self.stack[-count:] = [tuple(self.stack[-count:])]
             case "TUPLE" | "LIST" | "DICT":
                 entries = self._since_mark()
-                kinds = {"TUPLE": tuple, "LIST": list, "DICT": mapping}
-                self.stack.append(kinds[instruction](entries))
+                self.stack.append(KINDS[instruction](entries))
             case "APPEND" | "APPENDS":
                 entries = self._since_mark() if instruction[-1] == "S" else [self.stack.pop()]
                 of_type(self.stack[-1], list).extend(entries)

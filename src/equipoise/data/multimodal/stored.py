@@ -109,7 +109,7 @@ def _header(tensors: Mapping[str, Tensor], replaced: Mapping[str, Mapping[str, i
 
 
 def _parts(tensor: Tensor) -> Iterator[memoryview]:
-    content = memoryview(tensor.numpy().reshape(-1)).cast("B")
+    content = tensor.numpy().reshape(-1).data.cast("B")
     for begin in range(0, len(content), PART):
         yield content[begin : begin + PART]
 

@@ -82,13 +82,13 @@ class Attention(nn.Module):
 
     def read(self, query: Tensor, key: Tensor, value: Tensor, seen: View) -> Tensor:
         """As `forward`, of keys and values (B, K, width) that have been projected already."""
-        heads = [self._split(part) for part in (self.query(query), key, value)]
+        q, k, v = (self._split(part) for part in (self.query(query), key, value))
         dropout = self.dropout if self.training else 0.0
         if dropout and seen.triangular and query.device.type == "cpu":
-            attended = triangular_in_blocks(*heads, dropout)
+            attended = triangular_in_blocks(q, k, v, dropout)
         else:
             attended = functional.scaled_dot_product_attention(
-                *heads, attn_mask=seen.visible, dropout_p=dropout, is_causal=seen.triangular
+                q, k, v, attn_mask=seen.visible, dropout_p=dropout, is_causal=seen.triangular
             )
         if seen.blind is not None:
             attended = attended.masked_fill(seen.blind, 0.0)
