@@ -19,15 +19,17 @@ from equipoise.config.stored import read_checkpoint
 from equipoise.errors import UserError
 from equipoise.models import MDEQ
 from equipoise.running.api import evaluate
+from tests.data.multimodal.published_writing import WIDTHS, sentiment, write
+from tests.interop import published_mult
 from tests.interop.published_mdeq import SMALL, configuration, published, small_network
 
 
-def files(folder: Path, config: Any, weights: Any) -> list[str]:
+def files(folder: Path, config: Any, weights: Any, family: str = "mdeq") -> list[str]:
     """Write both files; returns the command's words."""
     (folder / "theirs.yaml").write_text(yaml.safe_dump(config))
     torch.save(weights, folder / "theirs.pth")
     names = ("theirs.pth", "theirs.yaml", "ours.ckpt")
-    return ["import-weights", "mdeq", *(str(folder / name) for name in names)]
+    return ["import-weights", family, *(str(folder / name) for name in names)]
 
 
 def write_images(folder: Path, count: int = 6) -> None:
@@ -82,6 +84,25 @@ def test_segmentation_becomes_a_checkpoint_of_cityscapes(tmp_path: Path) -> None
     assert content["choices"]["task"] == "cityscapes"
     assert content["config"]["model"]["batch_norm_momentum"] == 0.01
     assert "model.heads.mask_logits.classifier.weight" in content["state_dict"]
+
+
+def test_three_streams_become_a_checkpoint_of_their_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    columns = dict(zip(("orig_d_l", "orig_d_a", "orig_d_v"), WIDTHS.values(), strict=True))
+    words = {**published_mult.WORDS, **columns, "dataset": "mosi", "d_model": 10, "aonly": False,
+             "vonly": False}  # fmt: skip
+    weights = published_mult.drawn(words, dtype=torch.float32)
+    assert commands.run(files(tmp_path, words, weights, "mult")) == 0
+    content = sentiment()
+    metrics = evaluate(
+        "ckpt_path=ours.ckpt", f"task.path={write(tmp_path, content)}", "run_dir=run"
+    )
+    arrays = dict(zip(("x_l", "x_a", "x_v"), map(content["test"].get, WIDTHS), strict=True))
+    found = published_mult.forward(words, weights, arrays)["out"][:, 0]
+    error = np.abs(found.numpy() - content["test"]["labels"].ravel()).mean()
+    assert metrics["test"]["mae"] == pytest.approx(error, abs=1e-4)
 
 
 @pytest.mark.parametrize(

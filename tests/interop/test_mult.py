@@ -192,11 +192,13 @@ def test_the_task_is_that_of_the_words_or_of_the_sizes(words: dict[str, Any], ta
 
 
 def test_the_overrides_are_what_one_would_type() -> None:
-    assert mult.overrides({**ONE_TARGET, "attn_mask": False}, drawn(ONE_TARGET)) == [
+    words = {**ONE_TARGET, "attn_mask": False, "aligned": True}
+    assert mult.overrides(words, drawn(ONE_TARGET)) == [
         "task=mosei",
         "model=mult",
         "task.features=[20,5,7]",
         "task.outputs=1",
+        "task.aligned=true",
         "model.targets=[language]",
         "model.width=10",
         "model.layers=1",
@@ -207,4 +209,6 @@ def test_the_overrides_are_what_one_would_type() -> None:
         "model.embedding_dropout=0.25",
         "model.output_dropout=0.0",
         "model.causal=false",
+        "model.kernel=1",
+        "model.key_padding_mask=false",
     ]

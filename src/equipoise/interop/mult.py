@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -105,6 +105,8 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
         "attention_dropout": [words.rate(word, rate) for word, rate in ATTENTION_RATES.items()],
         **{ours: words.rate(*theirs) for ours, theirs in RATES.items()},
         "causal": words.flag("attn_mask", True),
+        "kernel": 1,  # for this and the next there are no words
+        "key_padding_mask": False,
     }
 
 
@@ -113,12 +115,12 @@ def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[
 
     The task is that of the word `dataset`, else that which has so many outputs and columns.
     """
-    arguments = architecture(config, primary(state_dict))
+    words, arguments = _Words(config, NAME), architecture(config, primary(state_dict))
     settings = {name: arguments.pop(name) for name in ("features", "outputs")}
     sentiment = "mosi" if settings["features"][1:] == OF_MOSI else "mosei"
     likely = "iemocap" if settings["outputs"] == LOGITS_OF_EMOTIONS else sentiment
-    dataset = str(PublishedConfiguration(config, NAME).get("dataset", "")).lower()
-    task = TASKS.get(dataset, likely)
+    task = TASKS.get(str(words.get("dataset", "")).lower(), likely)
+    settings["aligned"] = words.flag("aligned", False)
     return [
         f"task={task}",
         "model=mult",
@@ -184,8 +186,6 @@ def reference_forward(model: MulT, arrays: Mapping[str, Any]) -> dict[str, ndarr
 class _Words(PublishedConfiguration):
     """The words of the training script, each of a kind."""
 
-    example = "num_heads"
-
     def whole(self, words: Sequence[str], otherwise: int | None) -> int:
         """A number above 0: that of the first of several words for one thing."""
         given = self.first(words)
@@ -199,7 +199,7 @@ class _Words(PublishedConfiguration):
     def rate(self, word: str, otherwise: float) -> float:
         """A probability."""
         value = self.get(word, otherwise)
-        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
             raise DoesNotFit(f"{word} is {value}; it must be a probability, from 0 to 1")
         return float(value)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.models import MulT
+from equipoise.models.mult.model import Prediction
 from equipoise.models.mult.streams import MODALITIES
 
 FEATURES = (6, 3, 4)
@@ -46,11 +47,6 @@ def streams(
     return batch
 
 
-def padded(batch: dict[str, Tensor], rows: dict[str, int]) -> dict[str, Tensor]:
-    """The streams with more rows of zeros in front."""
-    return {
-        modality: torch.cat((torch.zeros_like(stream[:, :1]).expand(-1, count, -1), stream), 1)
-        if (count := rows.get(modality, 0))
-        else stream
-        for modality, stream in batch.items()
-    }
+def loss(prediction: Prediction) -> Tensor:
+    total = prediction.outputs.square().sum() + prediction.hidden.sin().sum()
+    return total if prediction.auxiliary is None else total + prediction.auxiliary

@@ -148,10 +148,10 @@ def test_a_sample_has_the_answer_that_it_has_alone(share: float | None) -> None:
 
 
 def test_modalities_may_have_widths_of_their_own_and_all_orders_of_lengths() -> None:
-    model = network(width=[8, 4, 6])
+    model = network(width=[30, 20, 10])
     z, _, _ = solved(model, streams())
     assert [tuple(state.shape[1:]) for state in z] == [
-        (4, 8), (4, 8), (7, 4), (7, 4), (5, 6), (5, 6)
+        (4, 30), (4, 30), (7, 20), (7, 20), (5, 10), (5, 10)
     ]  # fmt: skip
 
 
