@@ -74,6 +74,23 @@ def test_the_table_fits_80_columns_and_names_what_failed(
     assert "optimizer.lr" not in head  # the folder's name tells it
 
 
+def test_lists_are_shown_as_typed_and_the_monitored_metric_comes_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for number, modality in enumerate(("language", "audio")):
+        folder = write_job(tmp_path, number, str(number), [f"model.modalities=[{modality}]"], 1.0)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics["test"] = {"accuracy": 0.5, "loss": 0.1, "mae": 0.2}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        (folder / "config.yaml").write_text("task: {monitor: val/mae}")
+    print_sweep(tmp_path)
+    printed = capsys.readouterr().out
+    assert "[language]" in printed
+    head = next(line for line in printed.splitlines() if "run" in line)
+    assert head.index("test mae") < head.index("test accuracy")
+
+
 def test_long_names_leave_room_for_a_metric(
     sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,7 +41,7 @@ def print_result(metrics: dict[str, Any], directory: Path) -> None:
                 table.add_row(f"{label} {name}", number(value))
     table.add_row("parameters", f"{metrics['parameters']:,}")
     table.add_row("seconds", number(metrics["seconds"]))
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     for name, signature in (metrics["details"].get("signatures") or {}).items():
         console.print(f"{name} by {signature}", soft_wrap=True, highlight=False, markup=False)
@@ -77,9 +77,9 @@ def table_of(title: str, columns: Sequence[str], rows: Sequence[dict[str, Any]])
 
 def print_whole(table: Table) -> None:
     """Print a table without cutting it, however narrow the terminal is."""
-    console = Console()
+    console = Console(markup=False)
     needed = table.__rich_measure__(console, console.options).maximum
-    Console(width=max(console.width, needed)).print(table)
+    Console(width=max(console.width, needed), markup=False).print(table)
 
 
 def number(value: Any) -> str:
@@ -151,7 +151,7 @@ def sweep_row(job: Job, directory: Path, swept: Sequence[str]) -> dict[str, Any]
     """One job: folder, status, what was swept, test metrics, statistics, and what ended it."""
     row: dict[str, Any] = {"run": job.folder.relative_to(directory).as_posix(), "status": "failed"}
     row |= {key: job.settings.get(key) for key in swept}
-    row |= _figures(job.folder / "metrics.json")
+    row |= _figures(job.folder)
     log = job.folder / ERROR_LOG
     if log.is_file():
         row |= {"error": log.read_text().partition("\n")[0]}
@@ -160,19 +160,29 @@ def sweep_row(job: Job, directory: Path, swept: Sequence[str]) -> dict[str, Any]
     return row
 
 
-def _figures(file: Path) -> dict[str, Any]:
+def _figures(folder: Path) -> dict[str, Any]:
+    """What a job has reached, the metric that chose its best weights first."""
+    file = folder / "metrics.json"
     if not file.is_file():
         return {}
     metrics = json.loads(file.read_text())
     solver, backward = metrics["solver_stats"] or {}, metrics["gradient_stats"] or {}
+    monitored = _monitored(folder / "config.yaml")
+    test = sorted(metrics["test"].items(), key=lambda metric: metric[0] != monitored)
     return {
         "status": metrics["status"],
-        **{f"test {name}": value for name, value in metrics["test"].items()},
+        **{f"test {name}": value for name, value in test},
         "nfe": solver.get("nfe_mean"),
         "residual": solver.get("residual_median"),
         "backward nfe": backward.get("nfe_mean"),
         "seconds": metrics["seconds"],
     }
+
+
+def _monitored(file: Path) -> str:
+    """The metric that a run's configuration monitors, such as loss for val/loss."""
+    config = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    return str((config.get("task") or {}).get("monitor")).rpartition("/")[2]
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> list[str]:
@@ -207,7 +217,7 @@ def print_rows(
 
     A folder's name gets half of it, and begins with the number of the job.
     """
-    console = Console()
+    console = Console(markup=False)
     shown = telling_columns(columns, rows, swept)
     rows = [row | {"run": _cut(row["run"], console.width // 2)} for row in rows]
     while len(shown) > 1 and width_of(console, table_of(title, shown, rows)) > console.width:
