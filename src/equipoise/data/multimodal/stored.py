@@ -76,7 +76,8 @@ def read_stored(file: Path) -> PublishedSet:
             splits[name] = _samples(tensors, name)
             identifiers[name] = _names(tensors.get(f"{name}.identifiers"))
             check_split(splits, name, len(identifiers[name]), file)
-        replaced = json.loads(metadata["replaced"])
+        counts = json.loads(metadata["replaced"])
+        replaced = {name: {m: int(counts[name][m]) for m in MODALITIES} for name in SPLITS}
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{file} lacks a part, or one is of another kind: {AGAIN}") from error
     return PublishedSet(splits, identifiers, replaced)
