@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from equipoise.errors import UserError
 from equipoise.running.api import evaluate, run
 from equipoise.tasks.multimodal_scores import SENTIMENT_SCORES, emotion_score_names
 from tests.data.multimodal.published_writing import emotions, write
@@ -66,6 +67,14 @@ def test_an_evaluation_reproduces_the_test_whatever_the_batch(
     )  # fmt: skip
     assert found["test"] == pytest.approx(reread(sentiment)["test"], abs=1e-6)
     assert "sentiment.png" in drawn(tmp_path / "tested")
+
+
+@pytest.mark.parametrize(
+    "typed", ["heads=4", "causal=false", "key_padding_mask=true", "equilibrium=true"]
+)
+def test_another_network_of_the_same_weights_is_refused(sentiment: Path, typed: str) -> None:
+    with pytest.raises(UserError, match=f"model.{typed}: the network of .* was trained with"):
+        evaluate(f"ckpt_path={sentiment}/checkpoints/best.ckpt", f"model.{typed}")
 
 
 def test_one_modality_alone_and_the_equilibrium_draw_what_they_attend_to(tmp_path: Path) -> None:

@@ -127,6 +127,11 @@ def test_emotions_are_trained_by_the_cross_entropy_of_all_of_them(emotions: Tens
     torch.testing.assert_close(found, -chosen.mean())
 
 
+def test_outputs_are_never_compared_with_the_labels_of_other_samples(sentiment: Tensor) -> None:
+    with pytest.raises(RuntimeError, match="is invalid for input of size 36"):
+        task_of(SentimentRegression, Fusion(6)).training_step(batch_of(range(6), sentiment), 0)
+
+
 @pytest.mark.parametrize(
     ("outputs", "names", "message"),
     [

@@ -39,7 +39,7 @@ KINDS: dict[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
     int: ((int,), "a whole number"),
     float: ((int, float), "a number"),
-    ListConfig: ((list,), "a list, such as [16,32]"),
+    ListConfig: ((list,), "a list"),
     DictConfig: ((dict,), "a mapping, such as {start: 0}"),
 }
 

@@ -189,7 +189,7 @@ class SentimentRegression(MultimodalObjective):
 
     def loss(self, outputs: Tensor, label: Tensor) -> Tensor:
         """The mean absolute error of outputs (B, 1)."""
-        return functional.l1_loss(outputs.squeeze(-1), label)
+        return functional.l1_loss(outputs.reshape(label.shape), label)
 
     def scores(self, outputs: Floats, label: Floats) -> dict[str, float]:
         """The sentiment scores of outputs (N, 1)."""

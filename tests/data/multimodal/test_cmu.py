@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,6 +134,24 @@ def test_a_network_of_other_widths_is_refused(tmp_path: Path) -> None:
     data.check_model(model)
     model.features = (300, 5, 20)
     with pytest.raises(UserError, match=r"reads \[300, 5, 20\] features .* has \[6, 3, 4\]"):
+        data.check_model(model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "fits", "message"),
+    [
+        (Mosi, sentiment, 1, "has 8 outputs, and a sentiment needs 1: set task.outputs=1"),
+        (Iemocap, emotions, 8, "has 1 outputs, and 4 emotions need 8: set task.outputs=8"),
+    ],
+)
+def test_a_network_of_other_outputs_is_refused(
+    kind: Any, content: Any, fits: int, message: str, tmp_path: Path
+) -> None:
+    data, model = kind(path=str(write(tmp_path, content()))), torch.nn.Identity()
+    model.outputs = fits
+    data.check_model(model)
+    model.outputs = 9 - fits
+    with pytest.raises(UserError, match=message):
         data.check_model(model)
 
 

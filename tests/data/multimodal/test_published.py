@@ -62,6 +62,8 @@ WRONG: dict[str, tuple[Callable[[Content], None], str]] = {
     "fewer labels": (
         change("valid", "labels", lambda a: a[1:]), r"'valid' differ in number, .* labels 3"),
     "fewer names": (change("valid", "id", lambda a: a[1:]), r"'valid' differ in number, .* id 3"),
+    "names of names": (
+        change("test", "id", [["one", ["two"]]] * 6), r"'id' of 'test' has names that are neither"),
     "another width": (
         change("valid", "text", lambda a: a[..., 1:]),
         r"'text' of 'valid' has 5 steps of 5 features, that of 'train' 5 steps of 6 features"),
@@ -75,7 +77,7 @@ WRONG: dict[str, tuple[Callable[[Content], None], str]] = {
     "what only -inf may be": (
         odd("test", "audio", -np.inf, np.nan), r"'audio' of 'test'.*\(1 NaN\)"),
     "NaN in labels": (
-        odd("test", "labels", np.nan), r"'labels' of 'test' has 1 labels that are not"),
+        odd("test", "labels", np.nan), r"'labels' of 'test' has 1 values that are not"),
     "labels of another shape": (
         change("train", "labels", lambda a: a[:, 0]),
         r"'labels' of 'train' has the shape \[12, 1\], not \[samples, 1, 1\] or \[samples, 4, 2\]"),

@@ -20,7 +20,8 @@ from equipoise.data.multimodal.stored import FORMAT, read_stored, size_of, write
 from equipoise.errors import UserError
 from tests.data.multimodal.published_writing import Content, emotions, sentiment, write
 
-METADATA = {"format": FORMAT, "replaced": "{}"}
+COUNTS = {split: dict.fromkeys(MODALITIES, 0) for split in ("train", "val", "test")}
+METADATA = {"format": FORMAT, "replaced": json.dumps(COUNTS)}
 
 
 @pytest.fixture
@@ -110,6 +111,15 @@ def test_a_file_that_was_changed_is_refused(
     if tensor is None:
         del tensors[name]
     save_file(tensors, converted, METADATA)
+    with pytest.raises(UserError, match="lacks a part, or one is of another kind: make it again"):
+        read_stored(converted)
+
+
+@pytest.mark.parametrize("counts", ["5", "{}", '{"train": 5}', '{"train": {}}', "train"])
+def test_a_file_without_the_counts_of_what_was_replaced_is_refused(
+    converted: Path, counts: str
+) -> None:
+    save_file(load_file(converted), converted, METADATA | {"replaced": counts})
     with pytest.raises(UserError, match="lacks a part, or one is of another kind: make it again"):
         read_stored(converted)
 

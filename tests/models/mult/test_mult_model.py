@@ -171,6 +171,7 @@ def test_alignments_are_parts_of_their_own() -> None:
         ({"kernel": [1, 3]}, "kernel has 2 entries; give language, audio, vision"),
         ({"attention_dropout": [0.1]}, "attention_dropout has 1 entries; give language"),
         ({"modalities": ["text"]}, "modalities must be some of language, audio, vision, each once"),
+        ({"targets": []}, "targets must be some of language, audio, vision, each once, got"),
         ({"targets": ["audio", "audio"]}, "targets must be some of language, audio, vision, each"),
         (
             {"modalities": ["language", "audio"], "targets": ["vision"]},

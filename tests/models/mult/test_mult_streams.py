@@ -104,8 +104,12 @@ def test_language_alone_loses_features_and_only_in_training() -> None:
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_projections_are_in_full_precision_under_autocast(kernel: int) -> None:
-    part = entrance(kernels=by_modality(kernel, "kernel")).float()
+@pytest.mark.parametrize("aligned_length", [None, 4])
+def test_streams_enter_in_full_precision_under_autocast(
+    kernel: int, aligned_length: int | None
+) -> None:
+    kernels = by_modality(kernel, "kernel")
+    part = entrance(kernels=kernels, aligned_length=aligned_length).float()
     batch = {modality: stream.float() for modality, stream in streams().items()}
     expected = part(batch).features
     with torch.autocast("cpu", torch.bfloat16):

@@ -38,7 +38,6 @@ class PublishedMultimodal(MultimodalDataModule):
 
     task: ClassVar[str]
     stem: ClassVar[str]
-    emotions: ClassVar[int] = 0
 
     path: str | None = None
     batch_size: int = 24

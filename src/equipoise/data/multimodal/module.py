@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -51,8 +51,10 @@ class MultimodalDataModule(SplitDataModule, ABC):
 
     A batch is {"language", "audio", "vision": float32 (B, T, F), "label": (B,) or (B, emotions),
     "index": int64 (B,)}. `features` and `lengths` are the widths and the steps of the three, in
-    that order; None for those of the data.
+    that order; None for those of the data. emotions: how many a label tells; 0 for a sentiment.
     """
+
+    emotions: ClassVar[int] = 0
 
     features: Sequence[int] | None = None
     lengths: Sequence[int] | None = None
@@ -92,12 +94,18 @@ class MultimodalDataModule(SplitDataModule, ABC):
         return found
 
     def check_model(self, model: object) -> None:
-        """Raise UserError where the network reads other widths than the data has."""
+        """Raise UserError where the network is made for other widths or labels than these."""
         widths, wanted = self.inspect()["features"], getattr(model, "features", None)
         if wanted is not None and list(wanted) != widths:
             raise UserError(
                 f"the model reads {list(wanted)} features of {', '.join(MODALITIES)}, but the data "
                 f"has {widths}: give the data that it was trained on, or train again"
+            )
+        outputs, needed = getattr(model, "outputs", None), 2 * self.emotions or 1
+        if outputs is not None and outputs != needed:
+            labels = f"{self.emotions} emotions need" if self.emotions else "a sentiment needs"
+            raise UserError(
+                f"the model has {outputs} outputs, and {labels} {needed}: set task.outputs={needed}"
             )
 
     def setup(self, stage: str | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from types import UnionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,7 +79,7 @@ def decoded(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(of_type(value, str))
 
 
-def of_type(value: Any, kind: type[Any]) -> Any:
+def of_type(value: Any, kind: type[Any] | UnionType) -> Any:
     """The value. Raises TypeError where it is of another type."""
     if not isinstance(value, kind):
         raise TypeError

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from equipoise.data.module import SPLITS, SplitName
 from equipoise.data.multimodal.module import MODALITIES, MultimodalSamples
-from equipoise.data.multimodal.pickled_arrays import Array
+from equipoise.data.multimodal.pickled_arrays import Array, of_type
 from equipoise.data.multimodal.published_pickle import read_pickle
 from equipoise.errors import UserError
 
@@ -93,7 +93,7 @@ def read_published(file: Path, non_finite: NonFinite) -> PublishedSet:
         streams, replaced[name] = _streams(arrays, file, name, non_finite)
         labels = _labels(_taken(arrays, Place(file, name, LABELS)), Place(file, name, LABELS))
         splits[name] = MultimodalSamples(streams, labels)
-        identifiers[name] = _identifiers(arrays.get(IDENTIFIERS))
+        identifiers[name] = _identifiers(arrays.get(IDENTIFIERS), Place(file, name, IDENTIFIERS))
         check_split(splits, name, len(identifiers[name]), file)
     return PublishedSet(splits, identifiers, replaced)
 
@@ -209,7 +209,7 @@ def _blocks(numbers: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 def _labels(array: NDArray[Any], place: Place) -> Tensor:
     """Scores (N,), or for each emotion (N, 4) whether it is present."""
     if not np.isfinite(array).all():
-        raise place.refusal(f"has {int((~np.isfinite(array)).sum()):,} labels that are not finite")
+        raise place.refusal(f"has {int((~np.isfinite(array)).sum()):,} values that are not finite")
     if array.shape[1:] == (1, 1):
         return torch.from_numpy(array.reshape(-1).astype(np.float32))
     if array.shape[1:] == (EMOTIONS, 2):
@@ -219,12 +219,15 @@ def _labels(array: NDArray[Any], place: Place) -> Tensor:
     )
 
 
-def _identifiers(value: Any) -> list[str]:
+def _identifiers(value: Any, place: Place) -> list[str]:
     """The names of the samples, each in one line; none where the file has none."""
     rows = value.array.tolist() if isinstance(value, Array) else value
     if not isinstance(rows, list):
         return []
-    return [" ".join(map(_word, _words(row))) for row in rows]
+    try:
+        return [" ".join(map(_word, _words(row))) for row in rows]
+    except TypeError as error:
+        raise place.refusal("has names that are neither text nor numbers") from error
 
 
 def _words(row: Any) -> Any:
@@ -234,7 +237,10 @@ def _words(row: Any) -> Any:
 
 
 def _word(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    """Raises TypeError for a container, whose text might be endless."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else str(of_type(value, int | float))
 
 
 def _tensor(numbers: NDArray[np.float32]) -> Tensor:

@@ -71,12 +71,15 @@ def read_stored(file: Path) -> PublishedSet:
         raise UserError(f"{file} was not written by convert-multimodal: {AGAIN}")
     splits: dict[SplitName, MultimodalSamples] = {}
     identifiers: dict[SplitName, list[str]] = {}
+    replaced: dict[str, dict[str, int]] = {}
     try:
         for name in SPLITS:
             splits[name] = _samples(tensors, name)
             identifiers[name] = _names(tensors.get(f"{name}.identifiers"))
             check_split(splits, name, len(identifiers[name]), file)
-        replaced = json.loads(metadata["replaced"])
+        counts = json.loads(metadata["replaced"])
+        for name in SPLITS:
+            replaced[name] = {m: int(counts[name][m]) for m in MODALITIES}
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{file} lacks a part, or one is of another kind: {AGAIN}") from error
     return PublishedSet(splits, identifiers, replaced)

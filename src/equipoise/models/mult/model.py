@@ -96,8 +96,11 @@ class MulT(nn.Module):
         if equilibrium is True:
             raise ValueError("equilibrium is the layer itself, or False: give an Equilibrium")
         self.modalities = in_order(modalities, MODALITIES, "modalities")
-        self.targets = in_order(targets or self.modalities, self.modalities, "targets")
-        self.features, self.widths = tuple(features), by_modality(width, "width")
+        self.targets = in_order(
+            self.modalities if targets is None else targets, self.modalities, "targets"
+        )
+        self.features, self.outputs = tuple(features), outputs
+        self.widths = by_modality(width, "width")
         self.causal = causal
         steps = aligned_length(self.modalities, lengths) if alignment == "ctc" else None
         self.streams = Streams(

@@ -64,22 +64,21 @@ class Streams(nn.Module):
     def forward(self, streams: Mapping[str, Tensor]) -> Sequences:
         """Raises ValueError where a stream is missing, or has other features than the model.
 
-        Projected in full precision: whether the first channel is exactly 0 says what is padding,
-        and a half might round a small number to it.
+        Aligned and projected in full precision: whether the first channel is exactly 0 says what
+        is padding, and a half might round a small number to it.
         """
         inputs = {modality: self._checked(streams, modality) for modality in self.features}
         present: dict[str, Tensor | None] = dict.fromkeys(inputs)
         if self.key_padding_mask:
             present |= {m: (stream != 0).any(dim=-1) for m, stream in inputs.items()}
-        losses = []
-        for modality, align in self.alignment.items() if self.alignment is not None else ():
-            inputs[modality], scores = align(inputs[modality])
-            present[modality] = None
-            losses.append(alignment_loss(scores))
-        sequences = {}
-        for modality, stream in inputs.items():
-            read = self.dropout(stream) if modality == "language" else stream
-            with torch.autocast(stream.device.type, enabled=False):
+        losses, sequences = [], {}
+        with torch.autocast(next(iter(inputs.values())).device.type, enabled=False):
+            for modality, align in self.alignment.items() if self.alignment is not None else ():
+                inputs[modality], scores = align(inputs[modality])
+                present[modality] = None
+                losses.append(alignment_loss(scores))
+            for modality, stream in inputs.items():
+                read = self.dropout(stream) if modality == "language" else stream
                 sequences[modality] = self.projections[modality](read)
         auxiliary = torch.stack(losses).sum() if losses and self.training else None
         return Sequences(sequences, present, auxiliary)
