@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from equipoise.models.mult.attention import Attention, View, triangular_in_blocks, view
+from equipoise.models.mult.attention import BLOCK, Attention, View, on_a_cpu, view
 
 
 def attention(
@@ -133,17 +133,31 @@ def test_the_weights_are_those_that_mix_the_values(
     torch.testing.assert_close(part(x, source, source, seen), part.output(mixed))
 
 
-@pytest.mark.parametrize("length", [1, 63, 64, 65, 130])
-def test_blocks_are_the_whole_triangle(length: int) -> None:
-    q, k, v = (features(2, length, seed=seed).unflatten(-1, (2, 3)) for seed in range(3))
-    heads = [part.transpose(1, 2) for part in (q, k, v)]
+@pytest.mark.parametrize("width", [3, 16, 20])
+@pytest.mark.parametrize("length", [1, BLOCK, BLOCK + 1, 2 * BLOCK + 7])
+def test_the_way_of_a_cpu_leads_to_the_same_triangle(length: int, width: int) -> None:
+    heads = [features(2, 2 * length, width, seed=n).view(2, 2, length, width) for n in range(3)]
     whole = functional.scaled_dot_product_attention(*heads, is_causal=True)
-    torch.testing.assert_close(triangular_in_blocks(*heads, 0.0), whole)
+    torch.testing.assert_close(on_a_cpu(*heads, View(triangular=True), 0.0), whole)
+
+
+@pytest.mark.parametrize("keys", [BLOCK + 1, BLOCK + 40])
+@pytest.mark.parametrize("queries", [5, BLOCK + 1])
+def test_many_keys_are_attended_to_alike(queries: int, keys: int) -> None:
+    part = attention(width=12)
+    x, source = features(2, queries, 12), features(2, keys, 12, seed=1)
+    present = torch.rand(2, keys, generator=torch.Generator().manual_seed(0)) < 0.5
+    for padding in (None, present):
+        seen = view(queries, keys, causal=True, present=padding, like=x)
+        weights = part.weights(x, source, seen)
+        values = part._split(part.value(source))
+        expected = part.output((weights @ values).transpose(1, 2).flatten(2))
+        torch.testing.assert_close(part(x, source, source, seen), expected)
 
 
 @pytest.mark.parametrize("keys", [3, 4])
 def test_dropout_leaves_the_mean_as_it_is(keys: int) -> None:
-    """Of one length for both sequences, which is attended to in blocks, and of two."""
+    """Of one length for both sequences, and of two."""
     part, samples = attention(dropout=0.3), 20_000
     x, source = features(1, 3), features(1, keys, seed=1)
     seen = view(3, keys, causal=True, present=None, like=x)
