@@ -1,5 +1,6 @@
 """The networks: one family a file or folder, each an nn.Module from batch inputs to outputs."""
 
+from equipoise.models.barlow import BarlowTwins
 from equipoise.models.kernel_transformer import KernelTransformer
 from equipoise.models.mdeq import MDEQ
 from equipoise.models.mult import MulT
@@ -9,6 +10,7 @@ from equipoise.models.trellisnet import DEQTrellisNet, TrellisNet
 
 __all__ = [
     "MDEQ",
+    "BarlowTwins",
     "DEQTransformer",
     "DEQTrellisNet",
     "KernelTransformer",

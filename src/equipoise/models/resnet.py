@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from equipoise.models.backbone import load_backbone
 from equipoise.models.sizes import Family, SizeName, image_family, size_for_images
+
+ResNetSize = SizeName | Literal["resnet18", "resnet34", "resnet50"]
+StemName = Literal["auto", "small", "small_pooled", "large"]
+BACKBONE = ("stem.", "stages.")
+"""The parts that a classifier, or a projector, stands on."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +23,12 @@ class Stages:
 
     widths: tuple[int, ...]
     blocks: tuple[int, ...]
+    block: type[BasicBlock] | type[Bottleneck] = BasicBlock
 
 
 _RESNET_18 = Stages((64, 128, 256, 512), (2, 2, 2, 2))
+_RESNET_34 = Stages((64, 128, 256, 512), (3, 4, 6, 3))
+_RESNET_50 = Stages((64, 128, 256, 512), (3, 4, 6, 3), Bottleneck)
 _THREE_STAGES = Stages((64, 128, 256), (2, 2, 2))
 _ABOUT_150_THOUSAND = Stages((16, 32, 64), (1, 1, 2))
 
@@ -34,7 +44,7 @@ SIZES: dict[Family, dict[str, Stages]] = {
         "tiny": _ABOUT_150_THOUSAND,
         "small": _THREE_STAGES,
         "large": _RESNET_18,
-        "xl": Stages((64, 128, 256, 512), (3, 4, 6, 3)),
+        "xl": _RESNET_34,
     },
     "photograph": {
         "tiny": Stages((64, 128), (2, 4)),
@@ -44,55 +54,70 @@ SIZES: dict[Family, dict[str, Stages]] = {
     },
 }
 
+PUBLISHED = {"resnet18": _RESNET_18, "resnet34": _RESNET_34, "resnet50": _RESNET_50}
+"""Of any images; the numbers count layers."""
+
 
 class ResNet(nn.Module):
-    """Classify images (B, image_channels, H, W) by a residual network of basic blocks.
+    """Classify images (B, image_channels, H, W) by a residual network, or encode them.
 
     Images up to 64 pixels a side enter through one 3x3 convolution of stride 1, larger ones
     through a 7x7 convolution of stride 2 and max pooling.
 
-    Source: He et al. 2016, "Deep residual learning"; the 18-layer network is its table 1.
+    Source: He et al. 2016, "Deep residual learning", table 1 for 18, 34 and 50 layers; the latter
+    halves in its 3x3 convolutions, as torchvision's does.
     """
 
     def __init__(
         self,
         *,
-        classes: int,
+        classes: int | None,
         image_size: int,
         image_channels: int = 3,
-        size: SizeName = "auto",
+        size: ResNetSize = "auto",
+        stem: StemName = "auto",
+        zero_init_residual: bool = False,
+        backbone_ckpt: str | None = None,
     ) -> None:
-        """Build the network of `size`; raises ValueError when there is no such size."""
+        """Build the network of `size`; raises ValueError when there is no such size or stem.
+
+        Without `classes` there is no classifier, and the output is what it would read.
+        stem: "small" is the 3x3 convolution, "small_pooled" max pooling after it, "large" the other
+        one. zero_init_residual: blocks begin as the identity (Goyal et al. 2017, section 5.1).
+        backbone_ckpt: a checkpoint whose stem and stages to start from; it has to fit.
+        """
         super().__init__()
-        stages = size_for_images(size, image_size, SIZES)
-        photograph = image_family(image_size) == "photograph"
-        self.stem = (_large_stem if photograph else _small_stem)(image_channels, stages.widths[0])
-        sources = (stages.widths[0], *stages.widths)
+        stages = PUBLISHED.get(size) or size_for_images(size, image_size, SIZES)  # type: ignore[arg-type]
+        self.stem = _stem(stem, image_channels, stages.widths[0], image_size)
+        outputs = [width * stages.block.expansion for width in stages.widths]
         self.stages = nn.Sequential(
             *(
-                _stage(source, width, blocks, stride=1 if index == 0 else 2)
+                _stage(stages.block, source, width, blocks, stride=1 if index == 0 else 2)
                 for index, (source, width, blocks) in enumerate(
-                    zip(sources, stages.widths, stages.blocks, strict=False)
+                    zip([stages.widths[0], *outputs], stages.widths, stages.blocks, strict=False)
                 )
             )
         )
-        self.classifier = nn.Linear(stages.widths[-1], classes)
-        _initialise(self)
+        self.features = outputs[-1]
+        self.classifier = nn.Identity() if classes is None else nn.Linear(self.features, classes)
+        _initialise(self, zero_init_residual)
+        if backbone_ckpt is not None:
+            load_backbone(self, backbone_ckpt, BACKBONE)
 
     def forward(self, image: Tensor) -> Tensor:
-        """The logits (B, classes)."""
-        features = self.stages(self.stem(image))
-        logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
-        return logits
+        """The logits (B, classes), or the features (B, features) of a network without classes."""
+        output: Tensor = self.classifier(self.stages(self.stem(image)).mean(dim=(2, 3)))
+        return output
 
 
-def _small_stem(image_channels: int, width: int) -> nn.Sequential:
-    return _stem_convolution(image_channels, width, kernel=3, stride=1)
-
-
-def _large_stem(image_channels: int, width: int) -> nn.Sequential:
-    stem = _stem_convolution(image_channels, width, kernel=7, stride=2)
-    return stem.append(nn.MaxPool2d(3, stride=2, padding=1))
+def _stem(name: StemName, image_channels: int, width: int, image_size: int) -> nn.Sequential:
+    if name == "auto":
+        name = "large" if image_family(image_size) == "photograph" else "small"
+    if name not in ("small", "small_pooled", "large"):
+        raise ValueError(f"there is no stem {name!r}; choose auto, small, small_pooled, large")
+    large = name == "large"
+    stem = _stem_convolution(image_channels, width, kernel=7 if large else 3, stride=1 + large)
+    return stem if name == "small" else stem.append(nn.MaxPool2d(3, stride=2, padding=1))
 
 
 def _stem_convolution(image_channels: int, width: int, kernel: int, stride: int) -> nn.Sequential:
@@ -103,9 +128,12 @@ def _stem_convolution(image_channels: int, width: int, kernel: int, stride: int)
     )
 
 
-def _stage(source: int, width: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(source, width, stride, _shortcut(source, width, stride))
-    return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1)))
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck], source: int, width: int, blocks: int, stride: int
+) -> nn.Sequential:
+    output = width * block.expansion
+    first = block(source, width, stride, _shortcut(source, output, stride))
+    return nn.Sequential(first, *(block(output, width) for _ in range(blocks - 1)))
 
 
 def _shortcut(source: int, width: int, stride: int) -> nn.Module | None:
@@ -114,7 +142,10 @@ def _shortcut(source: int, width: int, stride: int) -> nn.Module | None:
     return nn.Sequential(nn.Conv2d(source, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
 
-def _initialise(network: nn.Module) -> None:
+def _initialise(network: nn.Module, zero_init_residual: bool) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
+            last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
+            nn.init.zeros_(last.weight)

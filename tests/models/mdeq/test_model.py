@@ -251,15 +251,15 @@ def test_stem_and_cell_are_taken_and_the_head_is_new(checkpoint: Path) -> None:
     "changes", [{"channels": (8, 8)}, {"blocks": (1, 2)}, {"image_channels": 1}]
 )
 def test_other_shapes_are_refused(checkpoint: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"has other shapes than this model, first at (stem|cell)"):
+    with pytest.raises(ValueError, match=r"has other shapes than this model, at (stem|cell)"):
         network(classes=3, backbone_ckpt=str(checkpoint), **changes)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"state_dict": {"model.fc.weight": torch.ones(2)}}, "holds no stem and cell of an MDEQ"),
-        ({"weights": 1}, "holds no stem and cell of an MDEQ"),
+        ({"state_dict": {"model.fc.weight": torch.ones(2)}}, "holds no stem and cell .* model.fc.w"),
+        ({"weights": 1}, "has no state_dict"),
         (nn.Linear(2, 2), "is not an Equipoise checkpoint"),
     ],
 )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
+from equipoise.models.backbone import load_backbone
 from equipoise.models.mdeq.cell import Cell, WeightNorm
 from equipoise.models.mdeq.sizes import SIZES, Size
 from equipoise.models.mdeq.stem_and_heads import (
     ClassificationHead,
+    FeatureHead,
     Kernel,
     SegmentationHead,
     Stem,
@@ -24,7 +23,7 @@ from equipoise.models.mdeq.stem_and_heads import (
 from equipoise.models.sizes import SizeName, adapted_size, size_for_images
 from equipoise.nn import weights_computed_once
 
-Output = Literal["logits", "mask_logits"]
+Output = Literal["logits", "mask_logits", "features"]
 BACKBONE = ("stem.", "cell.")
 """The parts that a head stands on."""
 
@@ -44,6 +43,7 @@ class MDEQ(nn.Module):
         *,
         classes: int | None = None,
         mask_classes: int | None = None,
+        features: bool = False,
         image_size: int | Sequence[int],
         image_channels: int = 3,
         size: SizeName = "auto",
@@ -67,11 +67,12 @@ class MDEQ(nn.Module):
         """Build the network of `size`; every field of `Size` that is given replaces the size's.
 
         `classes` asks for a classification head, `mask_classes` for a segmentation head whose last
-        convolution has `final_kernel`; at least one is needed. `image_size` is a side in pixels, or
-        [height, width]. Where `channels` alone changes the number of branches, the heads follow.
-        `dropout` is the probability of the blocks' variational dropout. `backbone_ckpt` names a
-        checkpoint whose stem and cell to start from. Raises ValueError when the shapes do not fit
-        each other, the image or that checkpoint.
+        convolution has `final_kernel`, `features` for a classification head without its last layer,
+        which makes an encoder of the network; at least one is needed. `image_size` is a side in
+        pixels, or [height, width]. Where `channels` alone changes the number of branches, the heads
+        follow. `dropout` is the probability of the blocks' variational dropout. `backbone_ckpt`
+        names a checkpoint whose stem and cell to start from. Raises ValueError when the shapes do
+        not fit each other, the image or that checkpoint.
         """
         super().__init__()
         height, width = _height_and_width(image_size)
@@ -97,12 +98,17 @@ class MDEQ(nn.Module):
         self.stem = Stem(image_channels, self.size.channels[0], self.size.stem_halvings, branches)
         self.cell = Cell(self.size, weight_norm=weight_norm)
         self.equilibrium = equilibrium
-        self.heads = _heads(self.size, classes, mask_classes, final_kernel)
+        self.heads = _heads(self.size, classes, mask_classes, final_kernel, features)
         for part in (self.stem, self.cell, self.heads):
             initialise(part)
             set_batch_norm_momentum(part, batch_norm_momentum)
         if backbone_ckpt is not None:
-            load_backbone(self, Path(backbone_ckpt))
+            load_backbone(self, backbone_ckpt, BACKBONE)
+
+    @property
+    def features(self) -> int:
+        """The width of the features in front of a classifier."""
+        return self.size.final_channels
 
     @property
     def image_multiple(self) -> int:
@@ -150,7 +156,11 @@ class MDEQ(nn.Module):
 
 
 def _heads(
-    size: Size, classes: int | None, mask_classes: int | None, final_kernel: Kernel
+    size: Size,
+    classes: int | None,
+    mask_classes: int | None,
+    final_kernel: Kernel,
+    features: bool,
 ) -> nn.ModuleDict:
     heads = nn.ModuleDict()
     if classes is not None:
@@ -159,6 +169,8 @@ def _heads(
         )
     if mask_classes is not None:
         heads["mask_logits"] = SegmentationHead(size.channels, mask_classes, final_kernel)
+    if features:
+        heads["features"] = FeatureHead(size.channels, size.head_channels, size.final_channels)
     if not heads:
         raise ValueError("An MDEQ needs a head: give classes, mask_classes, or both.")
     return heads
@@ -188,46 +200,3 @@ def _adapted_size(
 def _follow(widths: Sequence[int], branches: int) -> tuple[int, ...]:
     longer = [*widths, *(widths[-1] * 2**extra for extra in range(1, branches))]
     return tuple(longer[:branches])
-
-
-def load_backbone(network: nn.Module, checkpoint: str | Path) -> None:
-    """Copy stem and cell of an MDEQ from a checkpoint into `network`, in place; heads stay.
-
-    The checkpoint holds a `state_dict` whose names start with "model."; it is read without
-    unpickling any code. Raises ValueError where it cannot be read, or does not fit.
-    """
-    weights = _backbone_of(checkpoint)
-    shapes = {
-        name: tensor.shape
-        for name, tensor in network.state_dict().items()
-        if name.startswith(BACKBONE)
-    }
-    lacking = sorted(set(shapes) ^ set(weights))
-    differing = [n for n in shapes if n in weights and shapes[n] != weights[n].shape]
-    if lacking or differing:
-        name = (lacking or differing)[0]
-        raise ValueError(
-            f"the backbone of {checkpoint} has other shapes than this model, first at {name}: give "
-            "model.size and the other shapes of the run that wrote it"
-        )
-    network.load_state_dict(weights, strict=False)
-
-
-def _backbone_of(checkpoint: str | Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no checkpoint at {checkpoint}") from error
-    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"{checkpoint} is not an Equipoise checkpoint, or it is truncated; a published one is "
-            "converted by `python -m equipoise import-weights`"
-        ) from error
-    weights = content.get("state_dict") if isinstance(content, dict) else None
-    network = {name.removeprefix("model."): tensor for name, tensor in (weights or {}).items()}
-    backbone = {name: tensor for name, tensor in network.items() if name.startswith(BACKBONE)}
-    if not backbone:
-        raise ValueError(
-            f"{checkpoint} holds no stem and cell of an MDEQ: give a checkpoint of model=mdeq"
-        )
-    return backbone

@@ -96,21 +96,17 @@ class Bottleneck(nn.Module):
         return functional.relu(self.norm3(self.conv3(o)) + self.shortcut(features))
 
 
-class ClassificationHead(nn.Module):
-    """Turn the branches z_i (B, C_i, H / 2^i, W / 2^i) into logits (B, classes), from the top down.
+class FeatureHead(nn.Module):
+    """Turn the branches z_i (B, C_i, H / 2^i, W / 2^i) into features (B, final_channels).
 
-    y_0 = widen_0(z_0), y_{i+1} = widen_{i+1}(z_{i+1}) + down_i(y_i); the logits are a linear map of
-    the spatial mean of ReLU(BN(conv y_last)).
+    From the top down: y_0 = widen_0(z_0), y_{i+1} = widen_{i+1}(z_{i+1}) + down_i(y_i); the
+    features are the spatial mean of ReLU(BN(conv y_last)).
 
     Source: 2006.08656, after Wang et al. 2019, HRNet.
     """
 
     def __init__(
-        self,
-        channels: Sequence[int],
-        head_channels: Sequence[int],
-        final_channels: int,
-        classes: int,
+        self, channels: Sequence[int], head_channels: Sequence[int], final_channels: int
     ) -> None:
         """Build the head; `head_channels` are the widths of the bottlenecks, one per branch."""
         super().__init__()
@@ -121,14 +117,32 @@ class ClassificationHead(nn.Module):
             for above, below in pairwise(wide)
         )
         self.final = convolution_norm_relu(wide[-1], final_channels, 1, bias=True)
+
+    def forward(self, z: tuple[Tensor, ...]) -> Tensor:
+        """The features (B, final_channels)."""
+        y: Tensor = self.widen[0](z[0])
+        for widen, down, state in zip(self.widen[1:], self.down, z[1:], strict=True):
+            y = widen(state) + down(y)
+        return self.final(y).mean(dim=(2, 3))  # type: ignore[no-any-return]
+
+
+class ClassificationHead(FeatureHead):
+    """The logits (B, classes), a linear map of the features."""
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        head_channels: Sequence[int],
+        final_channels: int,
+        classes: int,
+    ) -> None:
+        """Build the head; `head_channels` are the widths of the bottlenecks, one per branch."""
+        super().__init__(channels, head_channels, final_channels)
         self.classifier = nn.Linear(final_channels, classes)
 
     def forward(self, z: tuple[Tensor, ...]) -> Tensor:
         """The logits (B, classes)."""
-        y: Tensor = self.widen[0](z[0])
-        for widen, down, state in zip(self.widen[1:], self.down, z[1:], strict=True):
-            y = widen(state) + down(y)
-        logits: Tensor = self.classifier(self.final(y).mean(dim=(2, 3)))
+        logits: Tensor = self.classifier(super().forward(z))
         return logits
 
 
