@@ -16,11 +16,12 @@ from equipoise.report.plot import COLOURS, INK, new_axes, new_figure, save, styl
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.int64]
 
 MOST_PIXELS = 256
 """Of a side of the matrix as it is drawn."""
+BARS = 60
 MOST_POINTS = 1000
 MOST_NAMES = 21
 """Beyond them, the legend names the most frequent classes only."""
@@ -40,19 +41,14 @@ def draw_correlation(
     A large matrix is averaged over square blocks; a pixel of the diagonal is then the mean over
     that part of the diagonal alone, which would otherwise vanish.
     """
-    matrix = correlation.detach().double().cpu().numpy()
-    diagonal = np.diag(matrix)
-    others = matrix[~np.eye(len(matrix), dtype=bool)]
+    matrix = correlation.detach().float().cpu().numpy()
     figure = new_figure(9.6, 4.4)
     left, right = figure.subplots(1, 2, width_ratios=[1.2, 1])
     _draw_matrix(left, matrix)
     bar = figure.colorbar(left.images[0], ax=left, shrink=0.85, aspect=30, label="correlation")
     bar.outline.set_visible(False)
     style(right, "Elements", "correlation", "share of the elements")
-    for name, values, colour in zip(
-        ("diagonal", "off-diagonal"), (diagonal, others), COLOURS, strict=False
-    ):
-        _draw_shares(right, name, values[np.isfinite(values)], colour)
+    _draw_shares(right, matrix)
     right.set(xlim=(-1.05, 1.05), ylim=(0, None))
     figure.legend(
         *right.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
@@ -71,7 +67,7 @@ def _draw_matrix(axes: Axes, matrix: Floats) -> None:
     pixels = in_blocks(matrix, MOST_PIXELS)
     axes.imshow(pixels, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest",
                 extent=(0, size, size, 0))  # fmt: skip
-    off = (matrix.sum() - np.trace(matrix)) / max(1, size * (size - 1))
+    off = (matrix.sum(dtype=np.float64) - np.trace(matrix)) / max(1, size * (size - 1))
     means = f"mean diagonal {np.diag(matrix).mean():.3f}, off-diagonal {off:.3f}"
     axes.set_title(means.replace("-0.000", "0.000"), loc="left", fontsize=12, color=INK, pad=18)
     axes.set_xlabel("feature of the second view", color=INK)
@@ -94,11 +90,17 @@ def in_blocks(matrix: Floats, most: int) -> Floats:
     return means
 
 
-def _draw_shares(axes: Axes, name: str, values: Floats, colour: str) -> None:
-    """A histogram, of which all bars together are 1."""
-    shares = np.full(len(values), 1 / max(1, len(values)))
-    axes.hist(values.clip(-1, 1), bins=60, range=(-1, 1), weights=shares, color=colour, alpha=0.75,
-              label=name)  # fmt: skip
+def _draw_shares(axes: Axes, matrix: Floats) -> None:
+    """Histograms of the diagonal and of the others, whose bars are 1 together."""
+    edges = np.linspace(-1, 1, BARS + 1)
+    every, diagonal = (
+        np.histogram(values[np.isfinite(values)].clip(-1, 1), edges)[0]
+        for values in (matrix, np.diag(matrix))
+    )
+    of_parts = {"diagonal": diagonal, "off-diagonal": every - diagonal}
+    for (name, counts), colour in zip(of_parts.items(), COLOURS, strict=False):
+        shares = counts / max(1, counts.sum())
+        axes.stairs(shares, edges, fill=True, color=colour, alpha=0.75, label=name)
 
 
 def draw_projection(
@@ -115,10 +117,12 @@ def draw_projection(
     finite = np.flatnonzero(np.isfinite(array).all(axis=1))
     places = np.linspace(0, len(finite) - 1, min(len(finite), MOST_POINTS)).round().astype(int)
     rows = finite[places]
-    figure, axes = new_axes("Features in two dimensions", "", "")
+    points = projected(array[rows])
+    title = "Features in two dimensions" if points.any() else "All features are equal"
+    figure, axes = new_axes(title, "first dimension", "second dimension")
     figure.set_size_inches(7.4, 5.2)
-    for kind, points in _by_class(kinds[rows], projected(array[rows])).items():
-        axes.plot(*points.T, linestyle="", markersize=4.5, markeredgewidth=0, alpha=0.8,
+    for kind, members in _by_class(kinds[rows], points).items():
+        axes.plot(*members.T, linestyle="", markersize=4.5, markeredgewidth=0, alpha=0.8,
                   **_mark(kind, class_names))  # fmt: skip
     axes.set(xticks=[], yticks=[])
     axes.margins(0.04)
@@ -159,10 +163,10 @@ def _by_class(kinds: Integers, points: Floats) -> dict[int, Floats]:
 def _mark(kind: int, names: Sequence[str]) -> dict[str, Any]:
     """Colour, shape and name of a class: two classes share one of the first two at most."""
     if kind < 0:
-        return {"color": OTHERS, "marker": ".", "label": "without a label"}
+        return {"color": OTHERS, "marker": "o", "label": "without a label"}
     name = str(names[kind]) if kind < len(names) else str(kind)
-    shape = MARKERS[(kind + kind // len(HUES)) % len(MARKERS)]
-    return {"color": HUES[kind % len(HUES)], "marker": shape, "label": name.replace("$", r"\$")}
+    hue, shape = HUES[kind % len(HUES)], MARKERS[kind % len(MARKERS)]
+    return {"color": hue, "marker": shape, "label": name.replace("$", r"\$")}
 
 
 def _add_legend(axes: Axes, kinds: Integers) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
@@ -35,13 +35,6 @@ Epochs = Callable[[int], Iterable[Samples]]
 """The batches of an epoch."""
 
 
-class Frozen(NamedTuple):
-    """An encoder that is not trained, and the classifier of its features."""
-
-    encoder: Any
-    classifier: nn.Linear
-
-
 def fit_probe(
     features: Tensor,
     labels: Tensor,
@@ -62,9 +55,9 @@ def fit_probe(
     _check_labels(labels, classes)
     generator = torch.Generator().manual_seed(seed)
     classifier = _new_classifier(features.shape[1], classes, generator).to(features.device)
-    epoch = _shuffled(features.detach().float(), labels, batch_size, generator)
+    batches = partial(_shuffled, features.detach().float(), labels, batch_size, generator)
     steps = epochs * -(-len(labels) // batch_size)
-    return _descend(classifier, epoch, epochs, steps, lr, weight_decay)
+    return _descend(classifier, batches, epochs, steps, (lr, weight_decay))
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:
@@ -86,14 +79,11 @@ def _new_classifier(features: int, classes: int, generator: torch.Generator) -> 
 
 
 def _shuffled(
-    features: Tensor, labels: Tensor, batch_size: int, generator: torch.Generator
-) -> Epochs:
-    def batches(epoch: int) -> Iterator[Samples]:
-        order = torch.randperm(len(labels), generator=generator).to(labels.device)
-        for rows in order.split(batch_size):
-            yield features[rows], labels[rows]
-
-    return batches
+    features: Tensor, labels: Tensor, batch_size: int, generator: torch.Generator, epoch: int
+) -> Iterator[Samples]:
+    order = torch.randperm(len(labels), generator=generator).to(labels.device)
+    for rows in order.split(batch_size):
+        yield features[rows], labels[rows]
 
 
 def _descend(
@@ -101,13 +91,14 @@ def _descend(
     batches: Epochs,
     epochs: int,
     steps: int,
-    lr: float,
-    weight_decay: float,
-    *,
+    adam: tuple[float, float],
     ranks: int = 1,
 ) -> nn.Linear:
-    """Train the classifier, with the mean gradient of all `ranks`; shows its progress."""
-    optimizer = torch.optim.Adam(classifier.parameters(), lr=lr, weight_decay=weight_decay)
+    """Train the classifier, with the mean gradient of all `ranks`; shows its progress.
+
+    adam: the rate and the weight decay.
+    """
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=adam[0], weight_decay=adam[1])
     samples = (batch for epoch in range(epochs) for batch in batches(epoch))
     for features, labels in progress(samples, desc="Linear probe", total=steps):
         optimizer.zero_grad()
@@ -167,12 +158,11 @@ class LinearProbe(Objective):
         self.classes = classes
         self.epochs = epochs
         self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
+        self.adam = lr, weight_decay
         self.batch_norm = batch_norm
         self.augment = augment
         self.seed = seed
-        self.fitted: Frozen | None = None
+        self.fitted: tuple[Any, nn.Linear] | None = None  # the frozen encoder, its classifier
         self.metrics.update({stage: stage_metrics(classes) for stage in ("val", "test")})
 
     def load_state_dict(
@@ -201,15 +191,16 @@ class LinearProbe(Objective):
             encoder = copy.deepcopy(original).requires_grad_(False)
             generator = torch.Generator().manual_seed(self.seed)
             classifier = _new_classifier(encoder.features, self.classes, generator)
-            self.fitted = Frozen(encoder, classifier.to(self.device))
-            self._fit(self.fitted, generator)
+            self.fitted = encoder, classifier.to(self.device)
+            self._fit(*self.fitted, generator)
 
     def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Update the test metrics."""
         assert self.fitted is not None
-        features = self.fitted.encoder(batch["image"]).float()
+        encoder, classifier = self.fitted
+        features = encoder(batch["image"]).float()
         with torch.autocast(self.device.type, enabled=False):
-            logits = self.fitted.classifier(features)
+            logits = classifier(features)
         metrics = self.stage_metrics("test")
         metrics["accuracy"].update(logits, batch["label"])
         metrics["loss"].update(functional.cross_entropy(logits, batch["label"], reduction="none"))
@@ -223,16 +214,16 @@ class LinearProbe(Objective):
         pictures = "augmented anew in each epoch" if self.augment else "not augmented"
         return {
             "protocol": f"offline linear probe on the frozen encoder, {NORMS[self.batch_norm]}; "
-            f"Adam with a rate of {self.lr:g} and a weight decay of {self.weight_decay:g}, "
-            f"{self.epochs} epochs in batches of {self.batch_size}, training images {pictures}"
+            "Adam with a rate of {:g} and a weight decay of {:g}, ".format(*self.adam)
+            + f"{self.epochs} epochs in batches of {self.batch_size}, training images {pictures}"
         }
 
-    def _fit(self, frozen: Frozen, generator: torch.Generator) -> None:
+    def _fit(self, encoder: Any, classifier: nn.Linear, generator: torch.Generator) -> None:
         """Train the classifier, on features that are computed once where they do not change."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if not getattr(data, "labelled", True):
             raise UserError("a linear probe needs labels, and these data have none")
-        encoder, ranks = frozen.encoder, self.trainer.world_size
+        ranks = self.trainer.world_size
         per_rank = max(1, self.batch_size // ranks)
         loader = data.labelled_dataloader(augment=self.augment, batch_size=per_rank)
         batches: Epochs = partial(self._epoch, loader, encoder)
@@ -240,11 +231,9 @@ class LinearProbe(Objective):
         if not self.augment and self.batch_norm == "frozen":
             read = progress(batches(0), desc="Features", total=len(loader))
             features, labels = (torch.cat(parts) for parts in zip(*read, strict=True))
-            batches = _shuffled(features, labels, per_rank, generator)
-        _descend(
-            frozen.classifier, batches, self.epochs, self.epochs * len(loader), self.lr,
-            self.weight_decay, ranks=ranks,
-        )  # fmt: skip
+            batches = partial(_shuffled, features, labels, per_rank, generator)
+        steps = self.epochs * len(loader)
+        _descend(classifier, batches, self.epochs, steps, self.adam, ranks)
         loader.shut_down()
         encoder.eval()
         _average((b for b in encoder.buffers() if b.is_floating_point()), ranks)
