@@ -123,6 +123,7 @@ class Normalization:
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], white: int = 255) -> None:
+        self.white = white
         self.mean = torch.tensor(mean).view(-1, 1, 1) * white
         self.std = torch.tensor(std).view(-1, 1, 1) * white
 
