@@ -5,7 +5,10 @@ from equipoise.data.images.cityscapes import Cityscapes
 from equipoise.data.images.digit_scenes import DigitsAndScenes, DigitScenes
 from equipoise.data.images.digits import Digits
 from equipoise.data.images.imagenet import ImageNet
+from equipoise.data.images.picture_folder import PictureFolder
 from equipoise.data.images.segmentation_folder import SegmentationFolder
+from equipoise.data.images.stl10 import Stl10
+from equipoise.data.images.tiny_imagenet import TinyImageNet
 from equipoise.data.images.view_augmentations import AffineViews, PhotographViews
 from equipoise.data.images.views import Views
 from equipoise.data.multimodal.cmu import Iemocap, Mosei, Mosi
@@ -36,11 +39,14 @@ __all__ = [
     "PennTreebank",
     "PennTreebankCharacters",
     "PhotographViews",
+    "PictureFolder",
     "PublishedTranslations",
     "PythonDocs",
     "RangeQuery",
     "SegmentationFolder",
+    "Stl10",
     "TextFolder",
+    "TinyImageNet",
     "Trimodal",
     "Views",
     "WikiText",

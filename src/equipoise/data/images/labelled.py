@@ -108,16 +108,17 @@ class ImageTable(EncodedImages):
 
     Where the labels have no names, `classes` are their numbers up to the largest that occurs.
     Raises UserError when a column is missing or of another kind, the split is empty, or a label is
-    negative (which is how the hub marks a split whose labels are withheld).
+    negative (which is how the hub marks a split whose labels are withheld). With `labelled` false
+    all labels are -1, and there are no classes.
     """
 
-    def __init__(self, split: datasets.Dataset, name: str) -> None:
+    def __init__(self, split: datasets.Dataset, name: str, labelled: bool = True) -> None:
         self.name = name
         self.image_column = _image_column(split, name)
         self.rows = _undecoded(split, self.image_column, name)
-        self.labels = _labels(split, name)
-        self.classes = _class_names(split, self.labels)
-        self.named = isinstance(split.features[LABEL_COLUMN], datasets.ClassLabel)
+        self.named = isinstance(split.features.get(LABEL_COLUMN), datasets.ClassLabel)
+        self.labels = _labels(split, name) if labelled else torch.full((len(split),), -1)
+        self.classes = _class_names(split, self.labels) if labelled else []
 
     def encoded(self, row: int) -> bytes:
         """The file contents of the image in a row."""
