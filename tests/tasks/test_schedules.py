@@ -94,3 +94,16 @@ def test_a_plateau_falls_after_more_than_the_patience() -> None:
         scheduler.step(value)
         found.append(optimizer.param_groups[0]["lr"])
     assert found == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]
+
+
+@given(st.floats(1e-4, 1), st.floats(0, 0.1), st.floats(0, 1))
+def test_a_cosine_ends_at_the_minimum_or_at_a_part_of_each_rate(
+    rate: float, minimum: float, factor: float
+) -> None:
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (rate, 2 * rate)]
+    scheduler = Cosine(minimum=minimum, final_factor=factor)(torch.optim.SGD(groups), 7)
+    for _ in range(7):
+        scheduler.optimizer.step()
+        scheduler.step()
+    expected = [max(min(minimum, lr), factor * lr) for lr in (rate, 2 * rate)]
+    assert scheduler.get_last_lr() == pytest.approx(expected)

@@ -16,6 +16,9 @@ KEY = "training_position"
 
 STARTS_AFRESH = ("amsgrad",)
 """Settings without which an optimiser has not kept what it needs with them."""
+RATES = ("lr", "bias_lr")
+OF_THE_SCHEDULE = ("params", "lr", "initial_lr")
+"""Entries of a group that are no settings, or follow from the schedule."""
 Counts = dict[str, int]
 
 
@@ -201,6 +204,7 @@ class ResumedOptimizer(Observer):
         self.optimizer = optimizer
         self.schedule = schedule
         self.steps: int | None = None
+        self.states: list[dict[str, Any]] = []
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -220,12 +224,21 @@ class ResumedOptimizer(Observer):
                     "moments",
                     stacklevel=2,
                 )
-        for state in checkpoint.get("optimizer_states", []):
-            for group in state["param_groups"]:
-                group.update({k: v for k, v in changed.items() if k in group})
-        if "lr" in changed or "_target_" in changed or schedule != self.schedule:
+        self.states = checkpoint.get("optimizer_states", [])
+        if changed.keys() & {*RATES, "_target_"} or schedule != self.schedule:
             checkpoint["lr_schedulers"] = []
             self.steps = int(checkpoint["global_step"])
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the settings of each group from the new optimiser, which is not restored yet.
+
+        Groups may read a setting differently: what decays the weights does not decay the biases.
+        """
+        for optimizer, state in zip(trainer.optimizers, self.states, strict=False):
+            for new, group in zip(optimizer.param_groups, state["param_groups"], strict=False):
+                settings = new.keys() & group.keys() - set(OF_THE_SCHEDULE)
+                group.update({name: new[name] for name in settings})
+        self.states = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring the new schedule to the step of the run."""

@@ -94,12 +94,15 @@ LIMITS: dict[str, Limit] = {
     "states": Limit(1, 10_000),
     # optimizer, schedule
     "lr": NOT_NEGATIVE,
+    "bias_lr": NOT_NEGATIVE,
     "betas": PART_LEFT_OUT,
     "eps": NOT_NEGATIVE,
     "weight_decay": NOT_NEGATIVE,
     "momentum": NOT_NEGATIVE,
     "dampening": FINITE,
+    "trust_coefficient": POSITIVE,
     "minimum": NOT_NEGATIVE,
+    "final_factor": PART,
     "factor": Limit(0, 1, above=True, below=True),
     "Plateau.patience": COUNT_OR_NONE,
     # callbacks, logger, anytime

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from equipoise.equilibrium import GradientEstimator, Solver
 
-NETWORKS = ("mdeq", "deq_transformer", "deq_trellisnet", "trellisnet", "mult")
+NETWORKS = ("mdeq", "deq_transformer", "deq_trellisnet", "trellisnet", "mult", "barlow")
 """Families whose models are whole networks, with checkpoints to import."""
 FAMILIES = (*NETWORKS, "kernel_attention")
 

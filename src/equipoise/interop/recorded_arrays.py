@@ -26,7 +26,7 @@ def as_tensors(arrays: Mapping[str, Any], network: nn.Module) -> dict[str, Tenso
 
     Whole numbers become int64; text is left out.
     """
-    device = next(network.parameters()).device
+    device = next(network.parameters(), torch.empty(0)).device  # a loss has none
     usable = {name: array for name, array in arrays.items() if _kind(array) not in "USO"}
     tensors = {name: torch.as_tensor(array).to(device) for name, array in usable.items()}
     dtype = widest(tensors)

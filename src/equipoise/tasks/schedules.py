@@ -36,19 +36,24 @@ class Constant:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Linear warm-up, then minimum + (rate - minimum) (1 + cos(pi t)) / 2, t from 0 to 1.
+    """Linear warm-up, then last + (rate - last) (1 + cos(pi t)) / 2, t from 0 to 1.
+
+    The last rate is `minimum`, or `final_factor` times the rate where that is more: a factor serves
+    groups of parameters whose rates differ, as those of LARS.
 
     Source: Loshchilov and Hutter 2017 (arXiv 1608.03983), eq. 5, without restarts.
     """
 
     warmup: float = 0.0
     minimum: float = 1e-6
+    final_factor: float = 0.0
 
     def __call__(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         """Factors of the base rate, by step; `minimum` is a rate, not a factor."""
         start = self.warmup * steps
         rates = [group["lr"] for group in optimizer.param_groups]
-        floors = [min(1.0, self.minimum / rate) if rate > 0 else 1.0 for rate in rates]
+        least = [min(1.0, self.minimum / rate) if rate > 0 else 1.0 for rate in rates]
+        floors = [max(floor, self.final_factor) for floor in least]
 
         def factor(step: int, floor: float) -> float:
             if step < start:

@@ -258,7 +258,10 @@ def test_other_shapes_are_refused(checkpoint: Path, changes: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"state_dict": {"model.fc.weight": torch.ones(2)}}, "holds no stem and cell .* model.fc.w"),
+        (
+            {"state_dict": {"model.fc.weight": torch.ones(2)}},
+            "holds no stem and cell .* model.fc.w",
+        ),
         ({"weights": 1}, "has no state_dict"),
         (nn.Linear(2, 2), "is not an Equipoise checkpoint"),
     ],
