@@ -33,6 +33,7 @@ OPTIONAL: dict[str, dict[str, Any]] = {
     "task": {
         "settings": list[str], "data": list[str], "from_data": list[str], "split": list[str],
         "counts": dict[str, list[str]], "from_hub": bool, "without_path": str, "limits": LIMITS,
+        "objectives": list[str], "of_checkpoint": bool,
     },
     "model": {
         "data": list[str], "fixed": list[str], "equilibrium": bool, "weights": bool,
@@ -54,8 +55,8 @@ def about(node: Any, key: str, default: Any = None) -> Any:
 
 def no_layer(model: Any, name: str) -> str:
     """The clause that a model has no equilibrium layer, or what would give it one."""
-    unless = ", unless model.equilibrium=true" if about(model, "layer") else ""
-    return f"model={name} has no equilibrium layer{unless}"
+    switch = (about(model, "layer") or {}).get("switch")
+    return f"model={name} has no equilibrium layer" + (f", unless {switch}" if switch else "")
 
 
 def keys_of_others(place: str, node: Mapping[str, Any]) -> set[str]:

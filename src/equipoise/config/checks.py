@@ -104,6 +104,28 @@ def _alternative(config: DictConfig, roots: Sequence[Path]) -> str:
     return ""
 
 
+def check_objective(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where a task is given an objective that it does not offer."""
+    choice, offered = choices.get("objective"), about(config.task, "objectives", ())
+    if choice is not None and choice not in offered:
+        those = f"it offers {', '.join(offered)}" if offered else "it has one of its own"
+        raise UserError(
+            f"objective={choice} cannot train task={choices['task']}: {those}; leave it out"
+        )
+    if choice is None and offered:
+        raise UserError(f"task={choices['task']} needs an objective: {', '.join(offered)}")
+
+
+def check_trainable(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where a task that only tests a checkpoint is to be trained."""
+    if about(config.task, "of_checkpoint", False):
+        task = choices["task"]
+        raise UserError(
+            f"task={task} tests a trained model and trains none: "
+            f"python evaluate.py ckpt_path=<run>/checkpoints/best.ckpt task={task}"
+        )
+
+
 def check_weights(config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise where a model without weights is given an optimiser, or one with weights none."""
     has_weights = about(config.model, "weights", True)

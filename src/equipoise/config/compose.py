@@ -93,6 +93,7 @@ def compose(overrides: Sequence[str]) -> Composition:
     words = CommandLine.of(overrides)
     shape = {name: words.value(f"model.{name}") for name in OF_SHAPE}
     config, choices = with_implied_choices(words.groups, shape)
+    checks.check_trainable(config, choices)
     check_choices(config, choices, words)
     defaults = copy.deepcopy(config)
     apply_recipe(defaults, choices)
@@ -109,6 +110,7 @@ def check_choices(config: DictConfig, choices: dict[str, str], words: CommandLin
     check_about(config)
     checks.check_model_and_task(config, choices, words.roots)
     checks.check_equilibrium(config, choices, words.roots)
+    checks.check_objective(config, choices)
     checks.check_weights(config, choices)
     checks.check_solver_and_gradient(config, choices)
     checks.check_regularizer(config, choices, words.roots)
@@ -208,7 +210,7 @@ def with_implied_choices(
 
 def _switch_layer(config: DictConfig, typed: Any) -> None:
     """Set `model.equilibrium` where the model can do without its layer, so that `about` tells."""
-    if about(config.model, "layer") and isinstance(typed, bool):
+    if "equilibrium" in config.model and isinstance(typed, bool):
         config.model.equilibrium = typed
 
 

@@ -276,6 +276,8 @@ def _lay(
     else:
         node = OmegaConf.select(fresh, place)
         content = plain(node) if isinstance(node, DictConfig) else {}
+        if place == "task" and about(content, "of_checkpoint", False):
+            content = _on_data_of(content, plain(config.task))
         if place in OPEN:
             content = _with_kept_entries(content, config.get(place) or {})
         OmegaConf.update(config, place, content, merge=False, force_add=True)
@@ -284,6 +286,13 @@ def _lay(
     inner = {g: c for g, c in fresh_choices.items() if g == group or f"@{place}." in g}
     choices.pop(group, None)
     choices.update(inner)
+
+
+def _on_data_of(content: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A task that tests a checkpoint, on the data of the checkpoint's own task."""
+    data = {name: value for name, value in stored.items() if name != "objective"}
+    told = {**stored.get("about", {}), **content["about"]}
+    return {**data, **content, "about": {n: v for n, v in told.items() if n != "objectives"}}
 
 
 def _with_kept_entries(content: dict[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:

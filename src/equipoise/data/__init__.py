@@ -5,7 +5,12 @@ from equipoise.data.images.cityscapes import Cityscapes
 from equipoise.data.images.digit_scenes import DigitsAndScenes, DigitScenes
 from equipoise.data.images.digits import Digits
 from equipoise.data.images.imagenet import ImageNet
+from equipoise.data.images.picture_folder import PictureFolder
 from equipoise.data.images.segmentation_folder import SegmentationFolder
+from equipoise.data.images.stl10 import Stl10
+from equipoise.data.images.tiny_imagenet import TinyImageNet
+from equipoise.data.images.view_augmentations import AffineViews, PhotographViews
+from equipoise.data.images.views import Views
 from equipoise.data.multimodal.cmu import Iemocap, Mosei, Mosi
 from equipoise.data.multimodal.trimodal import Trimodal
 from equipoise.data.surveys.range_query import RangeQuery
@@ -18,6 +23,7 @@ from equipoise.data.text.translation_corpora import ParallelFolder, PublishedTra
 from equipoise.data.text.wikitext import WikiText
 
 __all__ = [
+    "AffineViews",
     "Cifar10",
     "Cityscapes",
     "CopyMemory",
@@ -32,11 +38,16 @@ __all__ = [
     "ParallelFolder",
     "PennTreebank",
     "PennTreebankCharacters",
+    "PhotographViews",
+    "PictureFolder",
     "PublishedTranslations",
     "PythonDocs",
     "RangeQuery",
     "SegmentationFolder",
+    "Stl10",
     "TextFolder",
+    "TinyImageNet",
     "Trimodal",
+    "Views",
     "WikiText",
 ]

@@ -71,14 +71,18 @@ class ShuffledIndices:
     """A new order in each epoch, a pure function of (seed, epoch), divided among the ranks.
 
     Every rank gets the same number of samples: where `size` does not divide by the number of
-    ranks, the first samples of the order are repeated. The last batch may be smaller.
+    ranks, the first samples of the order are repeated. The last batch may be smaller, or with
+    `drop_last` is left out.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, shard: Shard) -> None:
+    def __init__(
+        self, size: int, batch_size: int, seed: int, shard: Shard, drop_last: bool = False
+    ) -> None:
         self.size = size
         self.batch_size = batch_size
         self.seed = seed
         self.shard = shard
+        self.drop_last = drop_last
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -87,13 +91,15 @@ class ShuffledIndices:
 
     def __len__(self) -> int:
         """The number of batches on this rank."""
-        return -(-self._shard_size() // self.batch_size)
+        whole, rest = divmod(self._shard_size(), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
 
     def batches(self) -> tuple[Tensor, ...]:
         """The rows of each batch of the current epoch."""
         order = torch.randperm(self.size, generator=stream(self.seed, self.epoch))
         padded = order[torch.arange(self._shard_size() * self.shard.world_size) % self.size]
-        return padded[self.shard.rank :: self.shard.world_size].split(self.batch_size)
+        rows = padded[self.shard.rank :: self.shard.world_size]
+        return rows.split(self.batch_size)[: len(self)]
 
     def _shard_size(self) -> int:
         return -(-self.size // self.shard.world_size)

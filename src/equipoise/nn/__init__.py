@@ -13,6 +13,7 @@ from equipoise.nn.computed_weight import (
     linear,
     weights_computed_once,
 )
+from equipoise.nn.cross_correlation import RedundancyReduction, Terms, cross_correlation
 from equipoise.nn.kernel_attention import AttentionForm, KernelAttention, KernelSmoother, Scene
 from equipoise.nn.positional_kernels import PositionTable, SetFilter
 from equipoise.nn.relative_attention import AttentionScene, RelativeAttention, SinusoidalPositions
@@ -31,6 +32,7 @@ __all__ = [
     "NormalisedLinear",
     "NormalisedWeight",
     "PositionTable",
+    "RedundancyReduction",
     "RelativeAttention",
     "Scene",
     "SetFilter",
@@ -38,9 +40,11 @@ __all__ = [
     "SpectralConv2d",
     "SpectralLinear",
     "SpectralWeight",
+    "Terms",
     "VocabularyClusters",
     "apply_mask",
     "channel_mask",
+    "cross_correlation",
     "linear",
     "sequence_mask",
     "weights_computed_once",

@@ -3,9 +3,11 @@
 from equipoise.tasks.classification import Classification
 from equipoise.tasks.classification_and_segmentation import ClassificationAndSegmentation
 from equipoise.tasks.language_modelling import LanguageModelling
+from equipoise.tasks.linear_probe import LinearProbe
 from equipoise.tasks.multimodal import EmotionRecognition, SentimentRegression
 from equipoise.tasks.range_queries import RangeQueries
 from equipoise.tasks.segmentation import Segmentation
+from equipoise.tasks.self_supervised import SelfSupervised
 from equipoise.tasks.sequence_recall import SequenceRecall
 from equipoise.tasks.translation import Translation
 
@@ -14,8 +16,10 @@ __all__ = [
     "ClassificationAndSegmentation",
     "EmotionRecognition",
     "LanguageModelling",
+    "LinearProbe",
     "RangeQueries",
     "Segmentation",
+    "SelfSupervised",
     "SentimentRegression",
     "SequenceRecall",
     "Translation",

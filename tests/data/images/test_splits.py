@@ -44,9 +44,9 @@ def test_an_image_of_another_size_is_named(table: Callable[..., datasets.Dataset
         decode_rows(source, torch.arange(3), 32)
 
 
-def split(folder: Path, transform: v2.Transform, seed: int = 0) -> DecodedImages:
-    train = folder / "train"
-    return DecodedImages(ImageFolder(train, class_folders(train)), transform, IMAGENET, seed)
+def split(folder: Path, augmentation: v2.Transform | None = None, seed: int = 0) -> DecodedImages:
+    train = ImageFolder(folder / "train", class_folders(folder / "train"))
+    return DecodedImages(train, evaluation_transform(28), IMAGENET, seed, augmentation)
 
 
 def test_random_crops_depend_on_seed_epoch_and_row_alone(imagenet_folder: Path) -> None:
@@ -65,7 +65,8 @@ def test_random_crops_depend_on_seed_epoch_and_row_alone(imagenet_folder: Path) 
 
 
 def test_evaluation_resizes_the_shorter_side_and_crops_the_centre(imagenet_folder: Path) -> None:
-    data = split(imagenet_folder, evaluation_transform(28))
+    data = split(imagenet_folder)
+    assert isinstance(data.source, ImageFolder)
     image = Image.open(data.source.describe(3)).convert("RGB")
     resized = image.resize((40, 32), Image.Resampling.BILINEAR).crop((6, 2, 34, 30))
     expected = IMAGENET(v2.functional.pil_to_tensor(resized).unsqueeze(0))

@@ -47,11 +47,23 @@ class EncodedFiles(Protocol):
         ...
 
 
-class EncodedImages(EncodedFiles, Protocol):
-    """A labelled split whose images are still compressed: a folder, or a table."""
+class LabelledPixels(Protocol):
+    """Images of any size with labels, -1 where an image has none, by row."""
 
     classes: list[str]
     labels: Tensor
+
+    def pixels(self, row: int) -> Tensor:
+        """The image of a row, uint8 (C, H, W)."""
+        ...
+
+
+class EncodedImages(EncodedFiles, LabelledPixels, Protocol):
+    """A labelled split whose images are still compressed: a folder, or a table."""
+
+    def pixels(self, row: int) -> Tensor:
+        """Decode the image of a row to uint8 (3, H, W); raises UserError naming a damaged one."""
+        return decode_rgb(self, row)
 
 
 def decode_rgb(source: EncodedFiles, row: int) -> Tensor:

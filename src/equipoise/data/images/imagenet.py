@@ -65,9 +65,9 @@ class ImageNet(ImageDataModule):
         """Find the images of one split; raises UserError when it cannot be had."""
         source = self._source(name, required_path(self.path, WITHOUT_PATH))
         self.class_names = source.classes
-        augmented = self.augment and name == "train"
-        transform = (training_transform if augmented else evaluation_transform)(self.image_size)
-        return DecodedImages(source, transform, IMAGENET, self.seed)
+        size, augmented = self.image_size, self.augment and name == "train"
+        augmentation = training_transform(size) if augmented else None
+        return DecodedImages(source, evaluation_transform(size), IMAGENET, self.seed, augmentation)
 
     def _source(self, name: SplitName, path: str) -> EncodedImages:
         if _is_folder(path):

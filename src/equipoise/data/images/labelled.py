@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from equipoise.data.folders import IMAGE_ENDINGS, files_in, folders_in
+from equipoise.data.images.encoded import EncodedImages
 from equipoise.data.images.module import refuse_other_classes
 from equipoise.errors import UserError
 
@@ -18,29 +20,19 @@ IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMN = "label"
 
 
-class ImageFolder:
-    """One split: `folder/<class>/<image>`, endings .jpg, .png and the like in any case.
+class ImageFiles(EncodedImages):
+    """Image files below `folder`, each with the number of its class, or -1 without one.
 
-    `classes` are the names that the labels count. Raises UserError when the folder is missing,
-    holds no images, or has a class that is not among `classes`.
+    files: paths relative to the folder. labels: int64 (N,). classes: their names.
     """
 
-    def __init__(self, folder: Path, classes: list[str]) -> None:
-        folders = class_folders(folder)
-        _refuse_unknown(folder, folders, classes)
+    def __init__(
+        self, folder: Path, files: Sequence[str], labels: Sequence[int], classes: list[str]
+    ) -> None:
         self.folder = folder
+        self.files = files
+        self.labels = torch.tensor(labels, dtype=torch.int64)
         self.classes = classes
-        self.files = [
-            os.path.join(name, file)
-            for name in folders
-            for file in files_in(folder / name, IMAGE_ENDINGS)
-        ]
-        if not self.files:
-            raise UserError(
-                f"The folder {folder} has no images: put them in {folder}{os.sep}<class>."
-            )
-        label_of = {name: label for label, name in enumerate(classes)}
-        self.labels = torch.tensor([label_of[os.path.dirname(file)] for file in self.files])
 
     def encoded(self, row: int) -> bytes:
         """The file contents of the image in a row."""
@@ -59,6 +51,35 @@ class ImageFolder:
                     f"The class folder {self.folder / name} has no images: put some there, or "
                     "remove it."
                 )
+
+
+class ImageFolder(ImageFiles):
+    """One split: `folder/<class>/<image>`, endings .jpg, .png and the like in any case.
+
+    `classes` are the names that the labels count, and `inside` is a folder in that of each class
+    that holds its images, where there is one. Raises UserError when the folder is missing, holds no
+    images, or has a class that is not among `classes`.
+    """
+
+    def __init__(self, folder: Path, classes: list[str], inside: str = "") -> None:
+        folders = class_folders(folder)
+        _refuse_unknown(folder, folders, classes)
+        label_of = {name: label for label, name in enumerate(classes)}
+        found = [
+            (os.path.join(name, inside, file), label_of[name])
+            for name in folders
+            for file in _images_in(folder / name / inside)
+        ]
+        if not found:
+            raise UserError(
+                f"The folder {folder} has no images: put them in "
+                f"{os.path.join(folder, '<class>', inside).rstrip(os.sep)}."
+            )
+        super().__init__(folder, [file for file, _ in found], [i for _, i in found], classes)
+
+
+def _images_in(folder: Path) -> list[str]:
+    return files_in(folder, IMAGE_ENDINGS) if folder.is_dir() else []
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -82,21 +103,22 @@ def _refuse_unknown(folder: Path, names: list[str], classes: list[str]) -> None:
         )
 
 
-class ImageTable:
+class ImageTable(EncodedImages):
     """One split of a hub dataset: a column `image` or `img`, and a column `label`.
 
     Where the labels have no names, `classes` are their numbers up to the largest that occurs.
     Raises UserError when a column is missing or of another kind, the split is empty, or a label is
-    negative (which is how the hub marks a split whose labels are withheld).
+    negative (which is how the hub marks a split whose labels are withheld). With `labelled` false
+    all labels are -1, and there are no classes.
     """
 
-    def __init__(self, split: datasets.Dataset, name: str) -> None:
+    def __init__(self, split: datasets.Dataset, name: str, labelled: bool = True) -> None:
         self.name = name
         self.image_column = _image_column(split, name)
         self.rows = _undecoded(split, self.image_column, name)
-        self.labels = _labels(split, name)
-        self.classes = _class_names(split, self.labels)
-        self.named = isinstance(split.features[LABEL_COLUMN], datasets.ClassLabel)
+        self.named = isinstance(split.features.get(LABEL_COLUMN), datasets.ClassLabel)
+        self.labels = _labels(split, name) if labelled else torch.full((len(split),), -1)
+        self.classes = _class_names(split, self.labels) if labelled else []
 
     def encoded(self, row: int) -> bytes:
         """The file contents of the image in a row."""

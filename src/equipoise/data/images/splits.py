@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from equipoise.data.images.encoded import EncodedImages, decode_rgb
+from equipoise.data.images.encoded import EncodedImages, LabelledPixels
 from equipoise.data.images.transforms import CropAndFlip, Normalization
 from equipoise.data.loading import Batch
 from equipoise.data.sampling import BatchIndex, stream_seed
@@ -42,6 +43,14 @@ class MemoryImages:
             "index": index.rows,
         }
 
+    def pixels(self, row: int) -> Tensor:
+        """The image of a row as it is stored, uint8 (C, H, W)."""
+        return self.images[row]
+
+    def evaluated(self, pixels: Tensor) -> Tensor:
+        """What a network sees of such an image outside of training: all of it."""
+        return pixels
+
 
 def decode_rows(source: EncodedImages, rows: Tensor, size: int) -> Tensor:
     """Decode the images of some rows into one uint8 tensor (N, 3, size, size).
@@ -55,7 +64,7 @@ def decode_rows(source: EncodedImages, rows: Tensor, size: int) -> Tensor:
         numbered, "Decoding images", len(rows), delay=PROGRESS_AFTER_SECONDS, leave=False
     )
     for position, row in progress:
-        image = decode_rgb(source, row)
+        image = source.pixels(row)
         if image.shape[-2:] != (size, size):
             raise UserError(
                 f"The image {source.describe(row)} is {image.shape[-1]} pixels wide and "
@@ -90,32 +99,69 @@ class MemoryScenes:
 class DecodedImages:
     """Decode, transform to one size and normalise the images of a batch.
 
-    The transform's random numbers are a pure function of (seed, epoch, row), whichever process
-    decodes, and leave torch's global generator as it was.
+    `augmentation` takes the place of the transform where there is one. Its random numbers are a
+    pure function of (seed, epoch, row), whichever process decodes, and leave torch's global
+    generator as it was.
     """
 
-    source: EncodedImages
+    source: LabelledPixels
     transform: v2.Transform
     normalization: Normalization
     seed: int
+    augmentation: v2.Transform | None = None
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels (N,), -1 where an image has none."""
+        return self.source.labels
 
     def __len__(self) -> int:
         """The number of samples."""
-        return len(self.source.labels)
+        return len(self.labels)
 
     def __getitem__(self, index: BatchIndex) -> Batch:
         """The batch of the rows in `index`."""
         images = torch.stack([self._image(row, index.epoch) for row in index.rows.tolist()])
         return {
             "image": self.normalization(images),
-            "label": self.source.labels.index_select(0, index.rows),
+            "label": self.labels.index_select(0, index.rows),
             "index": index.rows,
         }
 
+    def pixels(self, row: int) -> Tensor:
+        """The image of a row as it is stored, uint8 (3, H, W)."""
+        return self.source.pixels(row)
+
+    def evaluated(self, pixels: Tensor) -> Tensor:
+        """What a network sees of such an image outside of training, uint8 (3, S, S)."""
+        transformed: Tensor = self.transform(pixels)
+        return transformed
+
     def _image(self, row: int, epoch: int) -> Tensor:
-        pixels = decode_rgb(self.source, row)
+        pixels = self.pixels(row)
+        if self.augmentation is None:
+            return self.evaluated(pixels)
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would also seed the GPU, whose masks belong to the model.
             torch.default_generator.manual_seed(stream_seed(self.seed, epoch, row, 2))
-            transformed: Tensor = self.transform(pixels)
+            transformed: Tensor = self.augmentation(pixels)
         return transformed
+
+
+class Selection:
+    """Some rows of one labelled set of images, or of several one after another.
+
+    parts: the sets, each with the rows (n,) of it that count. The classes are those of the first.
+    """
+
+    def __init__(self, *parts: tuple[LabelledPixels, Tensor]) -> None:
+        self.classes = parts[0][0].classes
+        self.sources: Sequence[LabelledPixels] = [source for source, _ in parts]
+        self.labels = torch.cat([source.labels[rows] for source, rows in parts])
+        self.rows = torch.cat([rows for _, rows in parts])
+        self.ends = torch.tensor([len(rows) for _, rows in parts]).cumsum(0)
+
+    def pixels(self, row: int) -> Tensor:
+        """The image of a row, uint8 (C, H, W)."""
+        part = int(torch.searchsorted(self.ends, row, right=True))
+        return self.sources[part].pixels(int(self.rows[row]))

@@ -123,6 +123,7 @@ class Normalization:
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], white: int = 255) -> None:
+        self.white = white
         self.mean = torch.tensor(mean).view(-1, 1, 1) * white
         self.std = torch.tensor(std).view(-1, 1, 1) * white
 
@@ -146,3 +147,8 @@ def training_transform(size: int) -> v2.Transform:
 def evaluation_transform(size: int) -> v2.Transform:
     """The central `size` pixels after resizing the shorter side to 256/224 of it."""
     return v2.Compose([v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size)])
+
+
+def whole_at(size: int) -> v2.Transform:
+    """The whole image, its shorter side resized to `size`, and of a longer one the middle."""
+    return v2.Compose([v2.Resize(size), v2.CenterCrop(size)])

@@ -1,0 +1,127 @@
+"""Tiny-ImageNet: 64 by 64 pixel photographs of two hundred classes, in its folders or a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+
+from equipoise.data.folders import holds_parquet, is_local, local_folder
+from equipoise.data.hub import open_splits
+from equipoise.data.images.encoded import EncodedImages
+from equipoise.data.images.labelled import ImageFiles, ImageFolder, ImageTable, class_folders
+from equipoise.data.images.module import ImageDataModule, refuse_other_classes, stratified_split
+from equipoise.data.images.splits import DecodedImages, Selection
+from equipoise.data.images.transforms import Normalization, whole_at
+from equipoise.data.module import SplitName, check_fraction
+from equipoise.data.sampling import stream
+from equipoise.errors import UserError
+
+INSIDE = "images"
+ANNOTATIONS = "val_annotations.txt"
+VALIDATION_NAMES = ("valid", "validation", "val")
+TINY_IMAGENET = Normalization(mean=(0.480, 0.448, 0.398), std=(0.277, 0.269, 0.282))
+
+
+@dataclass(kw_only=True, eq=False)
+class TinyImageNet(ImageDataModule):
+    """Photographs as (3, image_size, image_size), decoded anew for each batch.
+
+    `path` is the published folder, with train/<wnid>/images/*.JPEG, val/images/*.JPEG and
+    val/val_annotations.txt, a folder of parquet files, or a name on the Hugging Face hub. Test is
+    the published validation split: the labels of the test images were never published.
+    `val_fraction` of the training images, drawn by `seed` with the same mixture of classes, is the
+    validation split; with 0 it is the test split.
+    """
+
+    path: str = "zh-plus/tiny-imagenet"
+    batch_size: int = 128
+    val_fraction: float = 0.02
+    classes: int = 200
+    image_size: int = 64
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__post_init__()
+        check_fraction("val_fraction", self.val_fraction)
+        self._published: Mapping[str, datasets.Dataset] = {}
+
+    def inspect(self) -> dict[str, Any]:
+        """Count the class folders before a run begins; tells no settings.
+
+        Raises UserError where they are missing or are not `classes`.
+        """
+        if self._is_folder():
+            self._class_folders(local_folder(self.path))
+        return {}
+
+    def read_split(self, name: SplitName) -> DecodedImages:
+        """Find the images of one split; raises UserError when it cannot be had."""
+        from_test = name == "test" or (name == "val" and self.val_fraction == 0)
+        published = self._source("val" if from_test else "train")
+        self.class_names = published.classes
+        rows = torch.arange(len(published.labels))
+        if not from_test:
+            train, val = stratified_split(published.labels, self.val_fraction, stream(self.seed))
+            rows = train if name == "train" else val
+        if len(rows) == 0:
+            raise UserError(f"{self.path} has no images left for {name}: change task.val_fraction.")
+        source = Selection((published, rows))
+        return DecodedImages(source, whole_at(self.image_size), TINY_IMAGENET, self.seed)
+
+    def _is_folder(self) -> bool:
+        """Whether these are folders of images, not tables."""
+        return is_local(self.path) and not holds_parquet(local_folder(self.path))
+
+    def _source(self, name: str) -> EncodedImages:
+        if not self._is_folder():
+            return self._table(name)
+        root = local_folder(self.path)
+        classes = self._class_folders(root)
+        if name == "val":
+            return annotated(root / "val", classes)
+        images = ImageFolder(root / "train", classes, INSIDE)
+        images.refuse_empty_classes()
+        return images
+
+    def _class_folders(self, root: Path) -> list[str]:
+        classes = class_folders(root / "train")
+        refuse_other_classes(f"The folder {root / 'train'}", len(classes), self.classes)
+        return classes
+
+    def _table(self, name: str) -> ImageTable:
+        self._published = self._published or open_splits(self.path)
+        names = ("train",) if name == "train" else VALIDATION_NAMES
+        for split in names:
+            if split in self._published:
+                table = ImageTable(self._published[split], f"the split '{split}' of {self.path}")
+                table.refuse_other_classes(self.classes, whole=name == "train")
+                return table
+        raise UserError(
+            f"{self.path} has no split '{names[0]}', only {', '.join(self._published)}: "
+            "set task.path to a dataset that has one."
+        )
+
+
+def annotated(folder: Path, classes: list[str]) -> ImageFiles:
+    """The images whose class a file val_annotations.txt tells: name and wnid in each line.
+
+    Raises UserError, which names the file, where it is missing, empty, or names another class.
+    """
+    file = folder / ANNOTATIONS
+    try:
+        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The file {file} cannot be read: unpack Tiny-ImageNet again.") from error
+    pairs = [(str(Path(INSIDE, words[0])), words[1]) for words in lines if len(words) > 1]
+    label_of = {name: label for label, name in enumerate(classes)}
+    unknown = [name for _, name in pairs if name not in label_of]
+    if unknown or not pairs:
+        what = f"the class {unknown[0]}, which train lacks" if unknown else "no images"
+        raise UserError(f"The file {file} names {what}: unpack Tiny-ImageNet again.")
+    names, labels = [name for name, _ in pairs], [label_of[wnid] for _, wnid in pairs]
+    return ImageFiles(folder, names, labels, classes)

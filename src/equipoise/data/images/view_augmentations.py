@@ -1,0 +1,247 @@
+"""Two random views of a picture, from which a network learns without labels."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter, ImageOps
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as images
+
+from equipoise.data.sampling import stream
+from equipoise.errors import UserError
+
+COLOURS = 3
+BYTES = range(256)
+NUMBERS_OF_A_VIEW = 7
+"""Zoom, aspect, rotation, two shifts, contrast, the size of the noise."""
+
+Operation = Callable[[Image.Image], Image.Image]
+
+
+class Step(NamedTuple):
+    """An operation that is carried out with a probability; None: always, without a draw."""
+
+    probability: float | None
+    operation: Operation
+
+
+@dataclass(kw_only=True, eq=False)
+class ViewAugmentation(ABC):
+    """Draws views (C, crop_size, crop_size) of pictures; the second may be drawn in another way."""
+
+    crop_size: int
+
+    @abstractmethod
+    def __call__(
+        self, pictures: Sequence[Tensor], keys: Sequence[int], white: int, count: int = 2
+    ) -> list[Tensor]:
+        """The first `count` views of the pictures, each (B, C, crop_size, crop_size).
+
+        pictures: uint8 (C, H, W), of which `white` is the largest value. keys: a seed for each
+        picture, of which all its draws are a pure function; torch's generators stay as they were.
+        """
+
+
+@dataclass(kw_only=True, eq=False)
+class PhotographViews(ViewAugmentation):
+    """Crops of random area and shape, flips, and changes of colour; of blur and of brightness.
+
+    A crop covers `crop_scale` of the area, has sides of 3:4 to 4:3, and is resized to `crop_size`.
+    `crop_first` false: colours are changed before. Brightness, contrast, saturation and hue change
+    in random order, up to these factors; blur is Gaussian, of `blur_sigma` pixels; solarised, what
+    is brighter than half of white is inverted. The probabilities of the last two are those of the
+    first and of the second view.
+
+    Sources: Zbontar et al. 2021, appendix A, with its code; Tsai et al. 2021 (2104.13712) with its.
+    Pictures go through Pillow, as there.
+    """
+
+    crop_scale: Sequence[float]
+    crop_first: bool
+    interpolation: Literal["bilinear", "bicubic"]
+    flip_probability: float
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    jitter_probability: float
+    gray_probability: float
+    blur_probability: Sequence[float]
+    blur_sigma: Sequence[float]
+    solarize_probability: Sequence[float]
+
+    def __post_init__(self) -> None:
+        """Check the ranges; raises UserError."""
+        for name in ("crop_scale", "blur_sigma"):
+            _check_range(name, getattr(self, name))
+        for name in ("blur_probability", "solarize_probability"):
+            if len(getattr(self, name)) != 2:
+                raise UserError(
+                    f"task.augmentation.{name} is {list(getattr(self, name))}: give two numbers, "
+                    "of the first and of the second view."
+                )
+        self.steps = [self._steps(view) for view in (0, 1)]
+
+    def __call__(
+        self, pictures: Sequence[Tensor], keys: Sequence[int], white: int, count: int = 2
+    ) -> list[Tensor]:
+        """The first `count` views of RGB pictures, uint8 (B, 3, crop_size, crop_size)."""
+        shape = (count, len(pictures), self.crop_size, self.crop_size, COLOURS)
+        views = np.empty(shape, dtype=np.uint8)
+        with torch.random.fork_rng(devices=[]):
+            for row, (picture, key) in enumerate(zip(pictures, keys, strict=True)):
+                # torch.manual_seed would also seed the GPU, whose masks belong to the model.
+                torch.default_generator.manual_seed(key)
+                image = _rgb(picture)
+                for view in range(count):
+                    views[view, row] = np.asarray(carried_out(self.steps[view], image))
+        return list(torch.from_numpy(views).permute(0, 1, 4, 2, 3))
+
+    def _steps(self, view: int) -> list[Step]:
+        """What happens to one of the two views, in this order."""
+        crop = v2.RandomResizedCrop(
+            self.crop_size,
+            (self.crop_scale[0], self.crop_scale[1]),
+            interpolation=InterpolationMode(self.interpolation),
+        )
+        jitter = Jitter(self.brightness, self.contrast, self.saturation, self.hue)
+        place = [Step(None, _drawn(crop)), Step(self.flip_probability, images.horizontal_flip)]
+        colour = [
+            Step(self.jitter_probability, _drawn(jitter)),
+            Step(self.gray_probability, _gray),
+        ]
+        light = [
+            Step(self.blur_probability[view], self._blurred),
+            Step(self.solarize_probability[view], ImageOps.solarize),
+        ]
+        return [*place, *colour, *light] if self.crop_first else [*colour, *place, *light]
+
+    def _blurred(self, image: Image.Image) -> Image.Image:
+        sigma = float(torch.empty(1).uniform_(*self.blur_sigma))
+        return image.filter(ImageFilter.GaussianBlur(sigma))
+
+
+class Jitter(v2.ColorJitter):
+    """torchvision's changes of colour on a Pillow image, to the same pixels in less time."""
+
+    def transform(self, inpt: Image.Image, params: dict[str, Any]) -> Image.Image:
+        """Change brightness, contrast, saturation and hue in the order drawn."""
+        for number in params["fn_idx"].tolist():
+            name, adjust = ADJUSTMENTS[number]
+            if params[name] is not None:
+                inpt = adjust(inpt, params[name])
+        return inpt
+
+
+def turned_hue(image: Image.Image, factor: float) -> Image.Image:
+    """Shift the hue by a part of the circle, through a table instead of arrays."""
+    shift = int(factor * 255) % len(BYTES)
+    hue = [*BYTES[shift:], *BYTES[:shift]]
+    return image.convert("HSV").point([*hue, *BYTES, *BYTES]).convert("RGB")
+
+
+ADJUSTMENTS: tuple[tuple[str, Callable[[Any, float], Any]], ...] = (
+    ("brightness_factor", images.adjust_brightness),
+    ("contrast_factor", images.adjust_contrast),
+    ("saturation_factor", images.adjust_saturation),
+    ("hue_factor", turned_hue),
+)
+"""By the numbers that torchvision draws."""
+
+
+def carried_out(steps: Sequence[Step], image: Image.Image) -> Image.Image:
+    """What a list of steps makes of an image, by torch's global generator."""
+    for probability, operation in steps:
+        if probability is None or (probability > 0 and float(torch.rand(1)) < probability):
+            image = operation(image)
+    return image
+
+
+def _drawn(transform: v2.Transform) -> Operation:
+    """The transform with new draws, without the search for images in whatever it is called with."""
+    return lambda image: transform.transform(image, transform.make_params([image]))
+
+
+def _gray(image: Image.Image) -> Image.Image:
+    return image.convert("L").convert("RGB")
+
+
+def _rgb(picture: Tensor) -> Image.Image:
+    if picture.shape[0] != COLOURS:
+        raise UserError(
+            f"task.augmentation changes colours, but the pictures have {picture.shape[0]} "
+            "channels instead of 3: choose equipoise.data.AffineViews for them."
+        )
+    return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+
+
+@dataclass(kw_only=True, eq=False)
+class AffineViews(ViewAugmentation):
+    """Pictures of one size that are zoomed, stretched, turned and shifted, with contrast and noise.
+
+    zoom: from the smallest to the largest factor; above 1 the picture becomes larger. aspect:
+    the most by which it becomes wider or narrower, as a factor. rotation: up to as many degrees to
+    both sides; shift: as the part of a side. contrast: values are multiplied by 1 - contrast to
+    1 + contrast. noise: the largest standard deviation, as a part of white. Outside is black (0).
+    Values stay fractions, so that pictures of few grey levels do not become coarser, and a whole
+    batch is sampled at once, bilinearly.
+    """
+
+    zoom: Sequence[float]
+    aspect: float
+    rotation: float
+    shift: float
+    contrast: float
+    noise: float
+
+    def __post_init__(self) -> None:
+        """Check the range; raises UserError."""
+        _check_range("zoom", self.zoom)
+
+    def __call__(
+        self, pictures: Sequence[Tensor], keys: Sequence[int], white: int, count: int = 2
+    ) -> list[Tensor]:
+        """The first `count` views, float32 (B, C, crop_size, crop_size)."""
+        stacked = torch.stack(list(pictures)).float()
+        channels, side = stacked.shape[1], self.crop_size
+        pixels = channels * side * side
+        drawn = [stream(key) for key in keys]
+        views = []
+        for _ in range(count):
+            numbers = torch.stack([torch.rand(NUMBERS_OF_A_VIEW, generator=g) for g in drawn])
+            grains = torch.stack([torch.randn(pixels, generator=g) for g in drawn])
+            view = self._sampled(stacked, numbers)
+            factor = 1 + self.contrast * (2 * numbers[:, 5] - 1)
+            noise = (self.noise * white * numbers[:, 6:7] * grains).view_as(view)
+            views.append((view * factor.view(-1, 1, 1, 1) + noise).clamp_(0, white))
+        return views
+
+    def _sampled(self, pictures: Tensor, numbers: Tensor) -> Tensor:
+        """Zoomed, stretched, turned and shifted pictures (B, C, S, S) by numbers (B, 7) in 0..1."""
+        least, most = self.zoom
+        zoom = least + (most - least) * numbers[:, 0]
+        stretch = ((2 * numbers[:, 1] - 1) * math.log(self.aspect) / 2).exp()
+        angle = math.radians(self.rotation) * (2 * numbers[:, 2] - 1)
+        across, down = (1 / (zoom * stretch)), stretch / zoom
+        offset = 2 * self.shift * (2 * numbers[:, 3:5] - 1)
+        rows = [
+            torch.stack([across * angle.cos(), -across * angle.sin(), offset[:, 0]], dim=1),
+            torch.stack([down * angle.sin(), down * angle.cos(), offset[:, 1]], dim=1),
+        ]
+        size = [*pictures.shape[:2], self.crop_size, self.crop_size]
+        grid = functional.affine_grid(torch.stack(rows, dim=1), size, align_corners=False)
+        return functional.grid_sample(pictures, grid, align_corners=False)
+
+
+def _check_range(name: str, ends: Sequence[float]) -> None:
+    if len(ends) != 2 or not 0 <= ends[0] <= ends[1]:
+        raise UserError(f"task.augmentation.{name} is {list(ends)}: set it to [least,most].")

@@ -1,0 +1,229 @@
+"""Any dataset of pictures as two random views of each, with a bank to measure features against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from equipoise.data.images.module import stratified_split
+from equipoise.data.images.transforms import Normalization
+from equipoise.data.images.view_augmentations import ViewAugmentation
+from equipoise.data.loading import Batch, BatchDataset, BatchLoader
+from equipoise.data.module import SplitDataModule, SplitName, refuse_below, shard_of
+from equipoise.data.sampling import (
+    BatchIndex,
+    EpochIndices,
+    OrderedIndices,
+    ShuffledIndices,
+    stream,
+    stream_seed,
+)
+from equipoise.errors import UserError
+
+VIEW_DRAWS, BANK_DRAWS = 8, 9
+"""What tells these draws from those of the sources, which have numbers of their own."""
+
+
+class Pictures(Protocol):
+    """A split that gives its pictures as they are stored: `MemoryImages`, `DecodedImages`."""
+
+    normalization: Normalization
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels (N,), -1 where a picture has none."""
+        ...
+
+    def pixels(self, row: int) -> Tensor:
+        """The picture of a row, uint8 (C, H, W)."""
+        ...
+
+    def evaluated(self, pixels: Tensor) -> Tensor:
+        """What a network sees of such a picture outside of training, uint8 (C, S, S)."""
+        ...
+
+
+@dataclass(eq=False)
+class DrawnPictures:
+    """What the two kinds of splits below share: pictures, and views drawn of them."""
+
+    pictures: Pictures
+    augmentation: ViewAugmentation
+    seed: int
+
+    def views(self, stored: Sequence[Tensor], rows: Tensor, epoch: int, count: int) -> list[Tensor]:
+        """The first `count` views, normalised; a pure function of (seed, epoch, row)."""
+        keys = [stream_seed(self.seed, epoch, row, VIEW_DRAWS) for row in rows.tolist()]
+        normalization = self.pictures.normalization
+        drawn = self.augmentation(stored, keys, normalization.white, count)
+        return [normalization(view) for view in drawn]
+
+    def whole(self, stored: Sequence[Tensor]) -> Tensor:
+        """The pictures with the transform of an evaluation, of the size of views, normalised."""
+        size = [self.augmentation.crop_size] * 2
+        seen = [self.pictures.evaluated(pixels) for pixels in stored]
+        fitted = [s if [*s.shape[1:]] == size else functional.resize(s, size) for s in seen]
+        return self.pictures.normalization(torch.stack(fitted))
+
+    def stored(self, rows: Tensor) -> list[Tensor]:
+        """The pictures of some rows; each is read and decoded once."""
+        return [self.pictures.pixels(row) for row in rows.tolist()]
+
+
+@dataclass(eq=False)
+class TwoViews(DrawnPictures):
+    """Two views of each picture; with `evaluation` those of epoch 0, and the picture itself."""
+
+    evaluation: bool
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+        return len(self.pictures.labels)
+
+    def __getitem__(self, index: BatchIndex) -> Batch:
+        """{"first", "second", "label", "index"} and perhaps "image" of the rows in `index`."""
+        rows = index.rows
+        stored, epoch = self.stored(rows), 0 if self.evaluation else index.epoch
+        first, second = self.views(stored, rows, epoch, 2)
+        batch = {"first": first, "second": second}
+        if self.evaluation:
+            batch["image"] = self.whole(stored)
+        return {**batch, "label": self.pictures.labels[rows], "index": rows}
+
+
+@dataclass(eq=False)
+class SinglePictures(DrawnPictures):
+    """One image of each of some `rows` (n,): the whole picture, or with `augment` a first view."""
+
+    rows: Tensor
+    augment: bool
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.rows)
+
+    def __getitem__(self, index: BatchIndex) -> Batch:
+        """{"image", "label", "index": the row among all pictures}."""
+        rows = self.rows[index.rows]
+        stored = self.stored(rows)
+        if self.augment:
+            (image,) = self.views(stored, rows, index.epoch, 1)
+        else:
+            image = self.whole(stored)
+        return {"image": image, "label": self.pictures.labels[rows], "index": rows}
+
+
+@dataclass(kw_only=True, eq=False)
+class Views(SplitDataModule):
+    """Two views of each picture of another data module, `source`, by an `augmentation`.
+
+    A training batch is {"first", "second" float32 (B, C, S, S) normalised, "label" int64 (B,), -1
+    where a picture has none, "index" (B,)}; one of validation or test also has "image", the picture
+    as the source gives it without augmentation, and its views are the same in every epoch. The last
+    batch of a training epoch is left out where it is smaller, as published: the loss is of a batch.
+    `bank_size` of the labelled training pictures, with the same mixture of classes, are what
+    features are measured against; None takes all.
+    """
+
+    source: SplitDataModule
+    augmentation: ViewAugmentation
+    bank_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__post_init__()
+        refuse_below(self, 1, "bank_size")
+        if self.batch_size < 2:
+            raise UserError(
+                f"task.batch_size is {self.batch_size}: the loss compares the pictures of a batch, "
+                "so set it to 2 or more."
+            )
+        self.pictures: dict[SplitName, Pictures] = {}
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes, none before a split was read."""
+        return list(getattr(self.source, "class_names", []))
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any picture that was read has a class."""
+        return any(bool((pictures.labels >= 0).any()) for pictures in self.pictures.values())
+
+    def inspect(self) -> dict[str, Any]:
+        """Look at the source's files where it can; returns the settings that only they tell."""
+        look = getattr(self.source, "inspect", None)
+        return look() if look is not None else {}
+
+    def read_split(self, name: SplitName) -> BatchDataset:
+        """Read a split of the source; raises UserError when it cannot be had."""
+        return TwoViews(self._pictures(name), self.augmentation, self.seed, name != "train")
+
+    def train_dataloader(self) -> BatchLoader:
+        """The shuffled training batches, all of one size, or a fixed order for `overfit_batches`.
+
+        Raises UserError where the training pictures of a process are fewer than a batch.
+        """
+        size, shard = len(self._pictures("train").labels), shard_of(self)
+        order: EpochIndices = ShuffledIndices(size, self.batch_size, self.seed, shard, True)
+        if len(order) == 0:
+            raise UserError(
+                f"There are {size} training pictures for {shard.world_size} processes with "
+                f"task.batch_size={self.batch_size} each, and smaller batches are left out: set "
+                f"task.batch_size to {size // shard.world_size} or less, or add pictures."
+            )
+        if getattr(self.trainer, "overfit_batches", 0) > 0:
+            whole = len(order) * self.batch_size * shard.world_size
+            order = OrderedIndices(min(whole, size), self.batch_size, shard)
+        return self._loader("train", order)
+
+    def bank_dataloader(self) -> BatchLoader:
+        """At most `bank_size` labelled training pictures in order, each with its whole image.
+
+        {"image" (B, C, S, S), "label", "index"}, divided among the ranks; reads the training split
+        where the stage has not. Raises UserError where no picture has a class. Its workers live
+        until `shut_down()`.
+        """
+        rows = self._labelled_rows()
+        if self.bank_size is not None and self.bank_size < len(rows):
+            labels, fraction = self._pictures("train").labels[rows], self.bank_size / len(rows)
+            generator = stream(self.seed, BANK_DRAWS)
+            rows = rows[stratified_split(labels, fraction, generator)[1]]
+        batch_size = self.eval_batch_size or self.batch_size
+        order = OrderedIndices(len(rows), batch_size, shard_of(self))
+        return self._single(rows, False, order)
+
+    def labelled_dataloader(self, augment: bool, batch_size: int) -> BatchLoader:
+        """All labelled training pictures, shuffled in each epoch, to train a classifier on.
+
+        {"image" (B, C, S, S), "label", "index"}; with `augment` the image is the first view of that
+        epoch. Raises UserError where no picture has a class.
+        """
+        rows = self._labelled_rows()
+        order = ShuffledIndices(len(rows), batch_size, self.seed, shard_of(self))
+        return self._single(rows, augment, order)
+
+    def _pictures(self, name: SplitName) -> Pictures:
+        if name not in self.pictures:
+            self.pictures[name] = cast(Pictures, self.source.read_split(name))
+        return self.pictures[name]
+
+    def _labelled_rows(self) -> Tensor:
+        rows = (self._pictures("train").labels >= 0).nonzero().flatten()
+        if len(rows) == 0:
+            raise UserError(
+                "The training pictures have no classes, so features cannot be measured by them: "
+                "put the pictures into one folder for each class."
+            )
+        return rows
+
+    def _single(self, rows: Tensor, augment: bool, order: EpochIndices) -> BatchLoader:
+        single = SinglePictures(
+            self._pictures("train"), self.augmentation, self.seed, rows, augment
+        )
+        return BatchLoader(single, order, seed=self.seed, num_workers=self.num_workers)

@@ -1,0 +1,91 @@
+"""Classification by the nearest neighbours among training samples, weighted by their similarity.
+
+Source: Wu et al. 2018 (arXiv 1805.01978), section 3.4, as the code of Tsai et al. 2021
+(arXiv 2104.13712) computes it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from equipoise.errors import UserError
+
+SIMILARITIES = 2**24
+"""How many are held at once: 64 MiB of float32."""
+QUERIES = 1024
+"""How many are compared at once."""
+LOWEST_TEMPERATURE = 0.0125
+"""Below it, the sum of some hundred weights exp(1 / temperature) does not fit into float32."""
+
+
+class MemoryBank:
+    """Features (M, h) of labelled training samples, which vote for the classes of queries.
+
+    A query's score of a class is the sum of exp(cosine / temperature) over those of its nearest
+    `neighbours` that belong to the class; the nearness is the cosine as well. Which of equally near
+    samples count as the last neighbours is arbitrary. Where the bank is smaller, all of it votes.
+    All arithmetic is float32, also under autocast.
+
+    Rows that are not finite, and those without a label (-1), are left out. Raises UserError where
+    no row is left, for a label that is no class, and for settings that cannot work.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        classes: int,
+        neighbours: int = 200,
+        temperature: float = 0.5,
+    ) -> None:
+        if neighbours < 1:
+            raise UserError(f"{neighbours} neighbours cannot vote: set 1 or more")
+        if not temperature >= LOWEST_TEMPERATURE:
+            raise UserError(
+                f"the temperature of the nearest neighbours is {temperature:g}: set it to "
+                f"{LOWEST_TEMPERATURE} or more"
+            )
+        usable = features.isfinite().all(dim=1) & (labels >= 0)
+        if not usable.all():
+            features, labels = features[usable], labels[usable]
+        if not len(labels):
+            raise UserError(
+                "no training sample can serve as a neighbour: none has both a label and finite "
+                "features"
+            )
+        if int(labels.max()) >= classes:
+            raise UserError(
+                f"a neighbour has the label {int(labels.max())}, not 0 to {classes - 1}"
+            )
+        self.features = functional.normalize(features.detach().float(), dim=1)
+        self.labels = labels
+        self.classes = classes
+        self.neighbours = min(neighbours, len(labels))
+        self.temperature = temperature
+
+    @torch.no_grad()
+    def scores(self, queries: Tensor) -> Tensor:
+        """The scores (Q, classes) of queries (Q, h); nan for a query that is not finite."""
+        scores = torch.zeros(len(queries), self.classes, device=queries.device)
+        with torch.autocast(queries.device.type, enabled=False):
+            for some, part in zip(queries.split(QUERIES), scores.split(QUERIES), strict=True):
+                cosines, rows = self._nearest(functional.normalize(some.float(), dim=1))
+                part.scatter_add_(1, self.labels[rows], (cosines / self.temperature).exp())
+        return scores.masked_fill_(~queries.isfinite().all(dim=1, keepdim=True), float("nan"))
+
+    def _nearest(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and rows (Q, neighbours) of the nearest in the bank, which is passed in parts."""
+        cosines = queries.new_empty(len(queries), 0)
+        rows = torch.empty(cosines.shape, dtype=torch.int64, device=queries.device)
+        size = SIMILARITIES // max(1, len(queries))
+        for first in range(0, len(self.features), size):
+            similarity = queries @ self.features[first : first + size].T
+            near = similarity.topk(min(self.neighbours, similarity.shape[1]), sorted=False)
+            cosines = torch.cat([cosines, near.values], dim=1)
+            rows = torch.cat([rows, near.indices + first], dim=1)
+            if cosines.shape[1] > self.neighbours:
+                cosines, kept = cosines.topk(self.neighbours, sorted=False)
+                rows = rows.gather(1, kept)
+        return cosines, rows
