@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from equipoise.callbacks.lightning_overhead import grouped
 from equipoise.callbacks.resumption import ResumedOptimizer
+from equipoise.config.signatures import locate
 from equipoise.running.checkpoints import CheckpointFile
 from equipoise.tasks.schedules import Constant, Cosine, Schedule
 from tests.callbacks.conftest import ToyTask
@@ -21,6 +22,7 @@ ADAM = {"_target_": "torch.optim.Adam", "lr": 0.01, "weight_decay": 0.0, "amsgra
 SGD = {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
 COSINE = {"_target_": "equipoise.tasks.schedules.Cosine", "warmup": 0.0}
 CONSTANT = {"_target_": "equipoise.tasks.schedules.Constant", "warmup": 0.0}
+LARS = {"_target_": "equipoise.tasks.lars.LARS", "lr": 0.1, "bias_lr": 0.01, "weight_decay": 0.1}
 SAVED, END = 4, 10
 
 
@@ -29,6 +31,7 @@ class Rates(Callback):
 
     def __init__(self) -> None:
         self.settings: list[dict[str, Any]] = []
+        self.groups: list[dict[str, Any]] = []
         self.moments: list[torch.Tensor] = []
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
@@ -36,8 +39,11 @@ class Rates(Callback):
         if not self.settings:
             states = optimizer.state.values()
             self.moments = [state["exp_avg"].clone() for state in states if "exp_avg" in state]
-        group = optimizer.param_groups[0]
-        self.settings.append({key: value for key, value in group.items() if key != "params"})
+        self.groups = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in optimizer.param_groups
+        ]
+        self.settings.append(self.groups[0])
 
 
 def fit(
@@ -45,7 +51,7 @@ def fit(
     schedule: dict[str, Any], steps: int, resume: Path | None = None,
 ) -> Rates:  # fmt: skip
     """Train to a step with an optimiser and a schedule; leaves <folder>/<steps>.ckpt."""
-    kind = getattr(torch.optim, optimizer["_target_"].rpartition(".")[2])
+    kind = locate("optimizer", optimizer["_target_"])
     build: Schedule = (Cosine if "Cosine" in schedule["_target_"] else Constant)(schedule["warmup"])
 
     def configure() -> Any:
@@ -116,6 +122,20 @@ def test_the_rate_and_the_settings_are_those_that_were_typed(
     assert [s["lr"] for s in settings] == pytest.approx(expected(optimizer, schedule), rel=1e-12)
     for name in optimizer.keys() - {"_target_", "lr"}:
         assert {s[name] for s in settings} == {optimizer[name]}
+
+
+def test_each_group_takes_a_setting_as_the_new_optimizer_does(
+    toy: Any, loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("timm")
+    fit(toy(), loader, tmp_path, LARS, CONSTANT, SAVED)
+    changed = LARS | {"bias_lr": 0.02, "weight_decay": 0.2, "trust_coefficient": 0.01}
+    resumed = fit(toy(), loader, tmp_path, changed, CONSTANT, END, tmp_path / f"{SAVED}.ckpt")
+    weights, biases = resumed.groups
+    assert (weights["lr"], biases["lr"]) == (0.1, 0.02)
+    assert (weights["weight_decay"], biases["weight_decay"]) == (0.2, 0.0)
+    assert weights["trust_coeff"] == biases["trust_coeff"] == 0.01
+    assert (weights["always_adapt"], biases["always_adapt"]) == (True, False)
 
 
 def test_moments_stay_where_they_mean_something(resume: Resume, tmp_path: Path) -> None:

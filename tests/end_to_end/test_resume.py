@@ -38,6 +38,7 @@ class Case(NamedTuple):
     accumulate: int = 1
     validations: int = 1  # in an epoch
     schedule: str = ""
+    optimizer: str = ""
 
 
 def length(case: Case, batches: int) -> tuple[str, ...]:
@@ -59,6 +60,8 @@ def settings(case: Case) -> tuple[str, ...]:
         words += (f"task.num_workers={case.workers}",)
     if case.validations > 1:
         words += (f"trainer.val_check_interval={1 / case.validations}",)
+    if case.optimizer:
+        words += (f"optimizer={case.optimizer}",)
     if case.schedule == "plateau":  # which takes what is better for worse
         return (*words, "schedule=plateau", "schedule.mode=min", "schedule.patience=0")
     # a schedule as long as the run would tell the first part from the whole
@@ -95,6 +98,7 @@ SMALL_PART = [
     Case("digits", place="between", end="ended", validations=2, accumulate=2),
     Case("digits", validations=2, schedule="plateau"),
     Case("digits", place="between", end="ended", schedule="plateau"),
+    Case("digits", accumulate=2, optimizer="lars"),  # with groups of two rates
 ]
 GRADIENT_TASKS = [task for task in TASKS if task != "range_query"]
 # Each kind of task with every way to end, and each of the other axes in half of them.
