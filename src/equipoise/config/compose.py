@@ -45,6 +45,8 @@ STAND_IN = "<folder of the run>"
 OF_A_WHOLE_RUN = ("experiment", "recipe")
 OF_SHAPE = ("size", "equilibrium")
 """Settings of a model that other choices and values depend on."""
+WITHIN_OTHERS = {"encoder": "model.encoder", "objective": "task.objective.loss"}
+"""Where the settings of a group stand that is a part of another one."""
 LASTING = (*OF_A_WHOLE_RUN, "debug")
 
 
@@ -247,8 +249,9 @@ def apply_recipe(
         if group in ("use", "published"):
             continue
         free = group == "values"
+        place = WITHIN_OTHERS.get(group, group)
         values = by_choice if free else by_choice.get(choices.get(group))
-        for key, value in flatten(values or {}, prefix="" if free else f"{group}."):
+        for key, value in flatten(values or {}, prefix="" if free else f"{place}."):
             if not any(key == name or key.startswith(f"{name}.") for name in typed_keys):
                 check_recipe_key(key, config)
                 OmegaConf.update(config, key, value, force_add=False)

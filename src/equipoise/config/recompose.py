@@ -278,6 +278,7 @@ def _lay(
         content = plain(node) if isinstance(node, DictConfig) else {}
         if place == "task" and about(content, "of_checkpoint", False):
             content = _on_data_of(content, plain(config.task))
+            choices.pop("objective", None)
         if place in OPEN:
             content = _with_kept_entries(content, config.get(place) or {})
         OmegaConf.update(config, place, content, merge=False, force_add=True)

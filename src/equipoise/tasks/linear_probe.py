@@ -21,8 +21,8 @@ from equipoise.tasks.classification import stage_metrics
 from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 
-progress = partial(tqdm, delay=2.0, leave=False)
-"""A bar for what takes more than two seconds."""
+progress = partial(tqdm, delay=2.0, leave=False, disable=None)
+"""A bar on a terminal for what takes more than two seconds."""
 NORMS = {
     "frozen": "its batch norms as they were trained",
     "published": "its batch norms with the statistics of each batch while the classifier is "

@@ -43,10 +43,10 @@ class SelfSupervised(Objective):
 
     Labels only judge. `knn_accuracy` is that of weighted nearest neighbours in the bank. An online
     probe, a linear classifier, is trained beside the network, which receives no gradient from it;
-    in the test another one is trained offline, on the features of the bank. Metrics in validation
-    and test: these accuracies in 0 to 1; the loss of the whole split, also per feature, and the mean
-    diagonal, mean off-diagonal and mean absolute off-diagonal of its cross-correlation; effective
-    rank and spread of the features, which show a collapse.
+    in the test another one is trained offline, on the features of the bank. Metrics of a split:
+    these accuracies in 0 to 1; its loss, also per feature; the mean diagonal, off-diagonal and
+    absolute off-diagonal of its cross-correlation; effective rank and spread of the features,
+    which show a collapse.
 
     loss: compares embeddings. classes: of the labels, 0 where there are none. neighbours,
     temperature: of nearest neighbours. probe_epochs: of the offline probe. untrained: measure the
@@ -193,7 +193,7 @@ class SelfSupervised(Objective):
             warnings.warn(advice, stacklevel=2)
 
     def details(self) -> dict[str, Any]:
-        """How each accuracy was measured, and what the untrained encoder reached in the same way."""
+        """How each accuracy was measured, and what the untrained encoder reached so."""
         if not self.classes:
             return {}
         details: dict[str, Any] = {"protocols": self.protocols()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import torch
@@ -127,12 +127,13 @@ class Views(SplitDataModule):
     as the source gives it without augmentation, and its views are the same in every epoch. The last
     batch of a training epoch is left out where it is smaller, as published: the loss is of a batch.
     `bank_size` of the labelled training pictures, with the same mixture of classes, are what
-    features are measured against; None takes all.
+    features are measured against; None takes all of them.
     """
 
     source: SplitDataModule
     augmentation: ViewAugmentation
-    bank_size: int | None = None
+    bank_size: int | None = 50_000
+    num_workers: int = field()  # as many as the source's pictures take: no default fits all
 
     def __post_init__(self) -> None:
         """Check the settings; raises UserError."""
