@@ -258,7 +258,10 @@ def prepared(composition: Composition, directory: Path, stored: Stored | None) -
 
     built = build_run(composition, directory)
     if stored is not None:
-        check_weights(built.task, stored.shapes, stored.path)
+        shapes: Mapping[str, tuple[int, ...]] = stored.shapes
+        if about(composition.config.task, "of_checkpoint", False):  # it takes the network alone
+            shapes = {n: s for n, s in shapes.items() if n.startswith("model.")}
+        check_weights(built.task, shapes, stored.path)
     return built
 
 
