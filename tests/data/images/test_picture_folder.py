@@ -75,7 +75,7 @@ def test_one_folder_without_classes(tmp_path: Path, fill: Callable[..., None]) -
     assert sizes(data) == [6, 2, 2]
     assert data.class_names == []
     assert data.read_split("train").labels.tolist() == [-1] * 6
-    assert data.inspect() == {"classes": 1}
+    assert data.inspect() == {"classes": 0}
 
 
 def test_a_single_class_is_none(tmp_path: Path, fill: Callable[..., None]) -> None:
