@@ -47,7 +47,8 @@ class PictureFolder(ImageDataModule):
     or pictures without classes, whose labels are -1; so are those of pictures beside the folders of
     classes. Where there is no folder test or val, `test_fraction` of the pictures and
     `val_fraction` of the others are drawn by `seed`, with the same mixture of classes. Without a
-    test split, test is validation, and the other way round. `classes` null: counted, 0 where there are none.
+    test split, test is validation, and the other way round. `classes` null: counted, 0 where there
+    are none.
     """
 
     path: str | None = None
