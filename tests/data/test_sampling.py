@@ -56,6 +56,18 @@ def test_ranks_take_equal_numbers_of_batches_and_leave_nothing_out(
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("size", [15, 16, 63, 64, 65, 100])
+def test_only_whole_batches_are_left_without_the_last(size: int, world_size: int) -> None:
+    for rank in range(world_size):
+        shard = Shard(rank, world_size)
+        whole = ShuffledIndices(size, 16, 0, shard, drop_last=True)
+        batches, every = whole.batches(), ShuffledIndices(size, 16, 0, shard).batches()
+        assert len(batches) == len(whole) == -(-size // world_size) // 16
+        assert all(torch.equal(rows, other) for rows, other in zip(batches, every, strict=False))
+        assert {len(rows) for rows in batches} <= {16}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_visits_no_sample_twice(world_size: int) -> None:
     for size in (65, 97, 128):
         shards = [OrderedIndices(size, 8, Shard(rank, world_size)) for rank in range(world_size)]

@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from equipoise.data.images.labelled import ImageFolder, ImageTable, class_folders
-from equipoise.data.images.splits import DecodedImages, MemoryImages, decode_rows
+from equipoise.data.images.splits import DecodedImages, MemoryImages, Selection, decode_rows
 from equipoise.data.images.transforms import (
     CIFAR10,
     IMAGENET,
@@ -73,3 +73,15 @@ def test_evaluation_resizes_the_shorter_side_and_crops_the_centre(imagenet_folde
     batch = data[BatchIndex(0, torch.tensor([3]))]
     assert (batch["image"] - expected).abs().max() < 2.5 / 255 / 0.22
     assert batch["label"].tolist() == [1]
+
+
+def test_a_selection_counts_through_its_parts(
+    table: Callable[..., datasets.Dataset],
+) -> None:
+    one, two = ImageTable(table(6, seed=0), "x"), ImageTable(table(4, seed=50), "y")
+    chosen = Selection((one, torch.tensor([4, 1])), (two, torch.arange(0)), (two, torch.arange(4)))
+    expected = [*(one.pixels(row) for row in (4, 1)), *(two.pixels(row) for row in range(4))]
+    assert chosen.labels.tolist() == [1, 1, 0, 1, 2, 0]
+    assert chosen.classes == one.classes
+    for row, pixels in enumerate(expected):
+        assert torch.equal(chosen.pixels(row), pixels)

@@ -47,7 +47,8 @@ class PictureFolder(ImageDataModule):
     or pictures without classes, whose labels are -1; so are those of pictures beside the folders of
     classes. Where there is no folder test or val, `test_fraction` of the pictures and
     `val_fraction` of the others are drawn by `seed`, with the same mixture of classes. Without a
-    test split, test is validation, and the other way round. `classes` null: counted.
+    test split, test is validation, and the other way round. `classes` null: counted, 0 where there
+    are none.
     """
 
     path: str | None = None
@@ -64,15 +65,16 @@ class PictureFolder(ImageDataModule):
         check_fraction("test_fraction", self.test_fraction)
 
     def inspect(self) -> dict[str, Any]:
-        """Find all pictures before a run begins; {"classes": their number}, 1 where there are none.
+        """Find all pictures before a run begins; {"classes": their number}, if null.
 
         Raises UserError where there are no pictures, or classes of another number.
         """
         root = self._root()
         classes = find_pictures(training_folder(root)).classes
-        if self.classes is not None and classes:
-            refuse_other_classes(f"The folder {training_folder(root)}", len(classes), self.classes)
-        return {"classes": max(len(classes), 1)} if self.classes is None else {}
+        if self.classes is None:
+            return {"classes": len(classes)}
+        refuse_other_classes(f"The folder {training_folder(root)}", len(classes), self.classes)
+        return {}
 
     def read_split(self, name: SplitName) -> DecodedImages:
         """Find the pictures of one split; raises UserError when there are none."""

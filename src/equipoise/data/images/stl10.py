@@ -119,7 +119,7 @@ class BinaryImages:
     def __init__(self, images: Path, labels: Path | None) -> None:
         self.classes = list(CLASSES)
         try:
-            self.images = np.memmap(images, np.uint8, "r")
+            stored = np.memmap(images, np.uint8, "r")
             numbers = None if labels is None else np.fromfile(labels, np.uint8)
         except (OSError, ValueError) as error:  # the latter of an empty file
             raise UserError(
@@ -127,10 +127,10 @@ class BinaryImages:
                 "unpack stl10_binary.tar.gz again, or set task.unlabelled=false if only "
                 "unlabeled_X.bin is missing."
             ) from error
-        count, rest = divmod(len(self.images), SIZE * SIZE * 3)
+        count, rest = divmod(len(stored), SIZE * SIZE * 3)
         if rest:
             raise UserError(f"The file {images} is cut off after {count} images: unpack it again.")
-        self.images = self.images.reshape(count, *SHAPE)
+        self.images = stored.reshape(count, *SHAPE)
         self.labels = torch.full((count,), -1)
         if numbers is not None:
             self.labels = torch.from_numpy(numbers).long() - 1
