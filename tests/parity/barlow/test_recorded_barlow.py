@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from equipoise import interop
+from equipoise.config.compose import compose
 from equipoise.nn.cross_correlation import RedundancyReduction
 from equipoise.tasks.schedules import Cosine
 
@@ -112,3 +113,13 @@ def test_the_rates_of_the_original_are_those_of_a_cosine_with_a_factor() -> None
         if step > 0:
             assert ours[step - (step < warm)] == pytest.approx(rates, rel=1e-9)
     assert told["rows_step_lrw_lrb"][0] == [0, 0.0, 0.0]
+
+
+def test_the_recipe_of_imagenet_has_the_recorded_rates_for_its_batch() -> None:
+    told = RECORDED["lars"]["schedule"]
+    config = compose(["task=ssl_imagenet", "task.path=somewhere"]).config
+    batch = config.recipe.published.batch_size
+    greatest = max(told["rows_step_lrw_lrb"], key=lambda row: row[1])[1:]
+    rates = [config.optimizer.lr, config.optimizer.bias_lr]
+    assert rates == pytest.approx([rate * batch / told["batch_size"] for rate in greatest])
+    assert config.trainer.max_epochs * config.schedule.warmup == 10
