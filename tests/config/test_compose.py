@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from equipoise.config.about import choice_files, written_choices
-from equipoise.config.compose import CONF, compose, with_grid
+from equipoise.config.compose import CONF, compose, storable, with_grid
 from equipoise.errors import UserError
 
 MODELS = written_choices("model", [CONF])
@@ -263,3 +263,10 @@ def test_an_experiment_may_choose_otherwise_than_the_recipe():
     assert composition.choices["gradient"] == "jfb"
     assert composition.config.solver.max_steps == 6
     assert len(composition.config.callbacks.gradient_schedule.phases) == 0
+
+
+@pytest.mark.parametrize("place", ["model=mdeq model", "task=ssl_digits model.encoder"])
+def test_a_checkpoint_does_not_need_the_backbone_that_it_started_from(place):
+    *choice, node = place.split()
+    stored = storable(compose([*choice, f"{node}.backbone_ckpt=gone.ckpt"]).config)
+    assert "gone.ckpt" not in str(stored)
