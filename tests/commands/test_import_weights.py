@@ -13,15 +13,17 @@ import torch
 import yaml
 from PIL import Image
 from torch import nn
+from torchvision.models import resnet18
 
 from equipoise import commands
 from equipoise.config.stored import read_checkpoint
 from equipoise.errors import UserError
-from equipoise.models import MDEQ
+from equipoise.models import MDEQ, ResNet
 from equipoise.running.api import evaluate
 from tests.data.multimodal.published_writing import WIDTHS, sentiment, write
 from tests.interop import published_mult
 from tests.interop.published_mdeq import SMALL, configuration, published, small_network
+from tests.interop.test_barlow import whole
 
 
 def files(folder: Path, config: Any, weights: Any, family: str = "mdeq") -> list[str]:
@@ -47,6 +49,29 @@ def write_images(folder: Path, count: int = 6) -> None:
         columns = {"img": images, "label": [i % 10 for i in range(count)]}
         table = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
         table.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+
+
+@pytest.mark.filterwarnings("ignore:the embeddings are collapsing")
+def test_an_encoder_and_its_projector_become_a_checkpoint_of_self_supervised_learning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    theirs = whole(resnet18, small=True, bias=False).float()
+    words = {"lambd": 0.0051, "dataset": "cifar10"}
+    assert commands.run(files(tmp_path, words, {"model": theirs.state_dict()}, "barlow")) == 0
+    write_images(tmp_path / "cifar10")
+    line = ("ckpt_path=ours.ckpt", "task.path=cifar10", "run_dir=run", "task.batch_size=2",
+            "task.objective.probe_epochs=1", "task.objective.neighbours=1")  # fmt: skip
+    metrics = evaluate(*line)
+    assert metrics["status"] == "completed"
+    online_probe = 10 * 512 + 10
+    network = sum(p.numel() for p in theirs.parameters())
+    assert metrics["parameters"] == network + online_probe
+    start = {"image_size": 32, "size": "resnet18", "stem": "small", "backbone_ckpt": "ours.ckpt"}
+    other = ResNet(classes=7, **start)  # type: ignore[arg-type]
+    assert torch.equal(other.stem[0].weight, theirs["backbone"].conv1.weight)
+    last = theirs["backbone"].layer4[1].conv2.weight
+    assert torch.equal(other.get_parameter("stages.3.1.conv2.weight"), last)
 
 
 @pytest.mark.filterwarnings("ignore:.*did not reach the tolerance")

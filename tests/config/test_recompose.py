@@ -251,3 +251,12 @@ def test_a_stored_configuration_follows_the_folder_of_the_run_that_reads_it() ->
     assert "first" not in str(run.config)
     assert run.config["trust"] == []
     assert again("run_dir=second", of=run).config.logger.csv.save_dir == "second"
+
+
+def test_parts_of_a_task_follow_what_is_typed_of_it() -> None:
+    run = stored("task=ssl_cifar10", "task.source.train_size=7", "task.path=before")
+    typed = ("task.path=here", "task.train_size=8", "task.num_workers=1")
+    source = again(*typed, of=run, purpose="evaluate").config.task.source
+    assert (source.path, source.train_size, source.num_workers) == ("here", 7, 1)
+    apart = again("task.source.path=there", "task.path=here", of=run, purpose="evaluate")
+    assert apart.config.task.source.path == "there"

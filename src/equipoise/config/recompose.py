@@ -78,7 +78,10 @@ def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Com
     reference = _reference(config, fresh)
     for override in words.values:
         check_value(override, reference, choices)
+        followers = _followers(config, override)
         set_value(config, override)
+        for key in followers:
+            OmegaConf.update(config, key, override.value())
     config.ckpt_path = str(stored.path)
     finish(config, choices, words)
     trusted = as_packages(words.value("trust") or [])
@@ -287,6 +290,20 @@ def _lay(
     inner = {g: c for g, c in fresh_choices.items() if g == group or f"@{place}." in g}
     choices.pop(group, None)
     choices.update(inner)
+
+
+def _followers(config: DictConfig, override: Override) -> list[str]:
+    """The same setting of parts within the task, where they have had the task's value of it.
+
+    `conf/` refers them to the task, as the pictures of two views to `task.path`; a checkpoint keeps
+    values alone.
+    """
+    part, _, name = override.key_or_group.partition(".")
+    if part != "task" or name not in config.task or override.is_delete():
+        return []
+    inner = {key: node for key, node in config.task.items() if isinstance(node, DictConfig)}
+    data = [key for key, node in inner.items() if key != "objective" and name in node]
+    return [f"task.{key}.{name}" for key in data if inner[key][name] == config.task[name]]
 
 
 def _on_data_of(content: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:

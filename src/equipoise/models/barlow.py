@@ -79,4 +79,4 @@ def projector_of(widths: Sequence[int], biases: Biases) -> nn.Sequential:
     for source, target in pairwise(widths[:-1]):
         layers += [nn.Linear(source, target, bias=biases == "all"), nn.BatchNorm1d(target)]
         layers.append(nn.ReLU())
-    return nn.Sequential(*layers, nn.Linear(*widths[-2:], bias=biases != "none"))
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1], bias=biases != "none"))

@@ -121,7 +121,7 @@ def samples_of_all_processes(rows: Tensor) -> int:
 
 def sum_over_processes(part: Tensor) -> Tensor:
     """The sum over all processes, differentiable; without a process group the tensor itself."""
-    total: Tensor = _SumOverProcesses.apply(part) if _in_group() else part  # type: ignore[no-untyped-call]
+    total: Tensor = _SumOverProcesses.apply(part) if _in_group() else part
     return total
 
 

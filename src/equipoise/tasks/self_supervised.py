@@ -147,7 +147,7 @@ class SelfSupervised(Objective):
 
     def _evaluate(self, stage: str, batch: dict[str, Tensor]) -> None:
         views = self.model(batch["first"], batch["second"])
-        metric = self.correlations[stage]
+        metric: Any = self.correlations[stage]
         metric.update(views.first.float(), views.second.float())
         features, label = self(batch["image"]).float(), batch["label"]
         self.seen.append((features.cpu(), label.cpu()))

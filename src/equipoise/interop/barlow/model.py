@@ -143,6 +143,8 @@ def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[
         f"task={TASKS.get(dataset, BY_STEM[encoder['stem']])}",
         f"objective={'hsic' if loss['off_diagonal_target'] < 0 else 'barlow'}",
         "model=barlow",
+        "optimizer=adam",  # there is nothing to resume, and LARS needs another package
+        "trainer.precision=null",
         *([f"task.image_channels={channels}"] if channels != 3 else []),
         *setting_lines("task.objective.loss", loss),
         *setting_lines("model.encoder", encoder),

@@ -123,7 +123,8 @@ class FeatureHead(nn.Module):
         y: Tensor = self.widen[0](z[0])
         for widen, down, state in zip(self.widen[1:], self.down, z[1:], strict=True):
             y = widen(state) + down(y)
-        return self.final(y).mean(dim=(2, 3))  # type: ignore[no-any-return]
+        features: Tensor = self.final(y).mean(dim=(2, 3))
+        return features
 
 
 class ClassificationHead(FeatureHead):
