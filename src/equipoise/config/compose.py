@@ -266,8 +266,9 @@ def storable(config: DictConfig) -> dict[str, Any]:
     moved = copy.deepcopy(config)
     moved.run_dir = STAND_IN
     stored: dict[str, Any] = _replaced(plain(moved, resolve=True))
-    if stored["model"].get("backbone_ckpt"):
-        stored["model"]["backbone_ckpt"] = None  # its weights are in the checkpoint itself
+    for node in (stored["model"], stored["model"].get("encoder")):
+        if isinstance(node, dict) and node.get("backbone_ckpt"):
+            node["backbone_ckpt"] = None  # its weights are in the checkpoint itself
     return {**stored, "run_dir": None, "trust": []}
 
 
