@@ -37,7 +37,7 @@ OPTIONAL: dict[str, dict[str, Any]] = {
     },
     "model": {
         "data": list[str], "fixed": list[str], "equilibrium": bool, "weights": bool,
-        "layer": dict[str, str],
+        "layer": dict[str, str], "encoder": bool,
         "least": dict[str, int], "most": dict[str, int], "limits": LIMITS,
     },
     "solver": {"limits": LIMITS},

@@ -105,7 +105,12 @@ def _alternative(config: DictConfig, roots: Sequence[Path]) -> str:
 
 
 def check_objective(config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise where a task is given an objective that it does not offer."""
+    """Raise where a task is given an objective that it does not offer, or a model an encoder."""
+    if "encoder" in choices and not about(config.model, "encoder", False):
+        raise UserError(
+            f"encoder={choices['encoder']} is a part of model=barlow and of no other: leave it "
+            f"out, or choose model=barlow instead of model={choices['model']}"
+        )
     choice, offered = choices.get("objective"), about(config.task, "objectives", ())
     if choice is not None and choice not in offered:
         those = f"it offers {', '.join(offered)}" if offered else "it has one of its own"

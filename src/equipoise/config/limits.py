@@ -230,6 +230,15 @@ LIMITS: dict[str, Limit] = {
     "alpha2": POSITIVE,
     "tolerance": NOT_NEGATIVE,
     "max_iterations": Limit(1, 10**9),
+    # self-supervised learning
+    "projector": Limit(1, 1_000_000),
+    "off_diagonal_target": Limit(-1, 1),
+    "off_diagonal_weight": NOT_NEGATIVE,
+    "RedundancyReduction.scale": POSITIVE,
+    "neighbours": COUNT,
+    "SelfSupervised.temperature": Limit(0.0125),  # exp(1 / it) has to fit float32
+    "probe_epochs": COUNT,
+    "LinearProbe.epochs": COUNT,
     # trainer
     "devices": Limit(-1, 1_000_000),
     "num_nodes": Limit(1, 1_000_000),

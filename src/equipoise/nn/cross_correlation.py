@@ -82,10 +82,7 @@ def cross_correlation(first: Tensor, second: Tensor, normalization: Normalizatio
         first, second = _at_least_float32(first), _at_least_float32(second)
         count = samples_of_all_processes(first)
         if count < 2:
-            raise ValueError(
-                "a batch of one sample has no correlation: give two or more, such as "
-                "task.batch_size=64"
-            )
+            raise ValueError("a batch of one sample has no correlation: make it of two or more")
         rows = _standardised(first, count, normalization)
         columns = _standardised(second, count, normalization)
         return sum_over_processes(rows.T @ columns) / count
