@@ -104,7 +104,8 @@ def test_a_command_composes(page: str, arguments: str, examples_conf: Path) -> N
     for placeholder, value in PLACEHOLDERS.items():
         arguments = arguments.replace(placeholder, value)
     words = shlex.split(arguments, comments=True)
-    if "--help" in words:
+    # a probe stands on a checkpoint, which tests/end_to_end/test_self_supervised.py has
+    if "--help" in words or "task=linear_probe" in words:
         return
     typed = configured("train.py", str, words)
     overrides = typed.overrides

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import equipoise
+from equipoise.errors import UserError
 from tests.end_to_end.resuming import TASKS
 
 pytestmark = [
@@ -112,3 +113,8 @@ def test_two_processes_learn_and_judge_together(tmp_path: Path) -> None:
     metrics = equipoise.run(*VIEWS, "strategy=ddp_cpu", f"run_dir={tmp_path / 'two'}")
     assert (metrics["status"], metrics["steps"]) == ("completed", 2)
     assert {"knn_accuracy", "linear_probe_accuracy"} <= set(metrics["test"])
+
+
+def test_a_probe_keeps_the_split_of_the_training(residual: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"task\.val_fraction=0\.3 draws another split"):
+        probed(residual, tmp_path / "probe", "task.val_fraction=0.3")

@@ -14,7 +14,7 @@ import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from equipoise.config.about import about, shared_data
+from equipoise.config.about import about, shared_data, written_choices
 from equipoise.config.compose import (
     LASTING,
     OF_A_WHOLE_RUN,
@@ -130,7 +130,7 @@ def _check_value_can_change(
     of_task = OmegaConf.select(OmegaConf.create(stored.config["task"]), setting)
     _check_model_has_not_read(override, stored)
     _check_network_stays(override, stored)
-    other_task = any(o.key_or_group == "task" for o in words.groups)
+    other_task = any(o.key_or_group == "task" and not _keeps_data(o, words) for o in words.groups)
     other_path = words.value("task.path") not in (None, stored.config["task"].get("path"))
     other_data = other_task or other_path
     split = (*SPLIT, *about(stored.config["task"], "split", ()))
@@ -143,6 +143,12 @@ def _check_value_can_change(
             f"trained with ({setting}={of_task}), so that samples it has seen would be "
             f"{consequence}; leave it out"
         )
+
+
+def _keeps_data(override: Override, words: CommandLine) -> bool:
+    """Whether a typed task tests the checkpoint on the data of the checkpoint's own task."""
+    tasks = dict(written_choices("task", words.roots))
+    return bool(about(tasks.get(as_text(override.value())), "of_checkpoint", False))
 
 
 def _check_model_has_not_read(override: Override, stored: Stored) -> None:
