@@ -1,0 +1,1 @@
+"""Molecules and their couplings: from csv files to batches; start at `tables`."""
