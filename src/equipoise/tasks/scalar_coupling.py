@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from equipoise.data.molecules import TYPES
+from equipoise.data.molecules.tables import TYPES
 from equipoise.errors import UserError
 from equipoise.report.couplings import draw_couplings
 from equipoise.report.page import Picture
@@ -229,7 +229,7 @@ def described(split: Predicted, data: Described) -> dict[str, Any]:
     if split.predicted.shape[1] > 1:
         errors = np.abs(split.predicted - split.true)[:, 1:].mean(axis=0)
         found["mae_of_contributions"] = dict(zip(CONTRIBUTIONS, errors.tolist(), strict=True))
-    if facts.pop("competition", False):
+    if facts.get("competition", False):
         found["yardsticks"] = YARDSTICKS
     return {**facts, **found}
 

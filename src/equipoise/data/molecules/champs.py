@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from equipoise.data.folders import expanded, local_folder, required_path
+from equipoise.data.module import SplitName
 from equipoise.data.molecules.graphs import MoleculeGraphs
 from equipoise.data.molecules.module import MoleculeDataModule
 from equipoise.data.molecules.preparation import CouplingFiles, stored_or_prepared
 from equipoise.errors import UserError
 
+OF_THE_COMPETITION = "dsgdb9nsd_"
+"""How the names of its molecules begin; they are those of QM9."""
 ADVICE = (
     "fetch structures.csv and train.csv of the competition champs-scalar-coupling from Kaggle, and "
     "set task.path to their folder"
@@ -31,6 +35,11 @@ class Champs(MoleculeDataModule):
     val_fraction: float = 0.2
     test_fraction: float = 0.0
     cache_dir: str | None = None
+
+    def facts(self, name: SplitName) -> dict[str, Any]:
+        """What to know about a split, and whether its molecules are those of the competition."""
+        competition = self.graphs.names[0].startswith(OF_THE_COMPETITION)
+        return {**super().facts(name), "competition": competition}
 
     def read_graphs(self) -> MoleculeGraphs:
         """The molecules of train.csv."""

@@ -144,6 +144,15 @@ class MoleculeDataModule(SplitDataModule, ABC):
         """The vocabulary as plain values, for the checkpoint."""
         return self.vocabulary.state()
 
+    def type_means(self) -> list[float]:
+        """The mean coupling of each of TYPES in training, Hz; nan where there is none."""
+        training = np.zeros(len(self.graphs), dtype=bool)
+        training[self.molecules("train")] = True
+        columns, own = self.graphs.level("pair").columns, self.graphs.items_of("pair", training)
+        kinds, couplings = columns["type"][own], columns["coupling"][own, 0]
+        parts = [couplings[kinds == kind] for kind in range(1, 1 + len(TYPES))]
+        return [float(part.mean(dtype=float)) if len(part) else math.nan for part in parts]
+
     def facts(self, name: SplitName) -> dict[str, Any]:
         """What to know about a split beside the result on it."""
         molecules = self.molecules(name)
