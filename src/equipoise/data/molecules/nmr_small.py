@@ -1,4 +1,4 @@
-"""Couplings of 312 small molecules, bundled: computed for this project, as `pcj0/README.md` says."""
+"""Couplings of 312 small molecules, bundled: see `pcj0/README.md`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from equipoise.data.molecules.preparation import CouplingFiles, prepared
 
 @dataclass(kw_only=True, eq=False)
 class NmrSmall(MoleculeDataModule):
-    """6,657 couplings of molecules with up to five atoms of carbon, nitrogen, oxygen or fluorine."""
+    """6,657 couplings in molecules of up to five atoms of C, N, O and F, and their hydrogens."""
 
     batch_size: int = 16
     val_fraction: float = 0.1
