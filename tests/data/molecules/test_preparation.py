@@ -10,7 +10,7 @@ import pytest
 
 from equipoise.data.molecules import preparation
 from equipoise.data.molecules.graphs import MoleculeGraphs, joined, read_stored, write_stored
-from equipoise.data.molecules.nmr_small import bundled
+from equipoise.data.molecules.nmr_small import bundled, folder
 from equipoise.data.molecules.preparation import (
     CouplingFiles,
     cache_of_user,
@@ -79,9 +79,8 @@ def test_parts_make_the_same_graphs_as_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = bundled(contributions=False)
-    folder = Path(preparation.__file__).parent / "pcj0"
     monkeypatch.setattr(preparation, "PART", 7)
-    assert_same(prepared(files_in(folder)), whole)
+    assert_same(prepared(files_in(folder())), whole)
     assert_same(joined([whole]), whole)
 
 

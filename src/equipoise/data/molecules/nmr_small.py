@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import as_file, files
+from pathlib import Path
 
 from equipoise.data.molecules.graphs import MoleculeGraphs
 from equipoise.data.molecules.module import MoleculeDataModule
@@ -27,10 +27,14 @@ class NmrSmall(MoleculeDataModule):
 @lru_cache(maxsize=2)
 def bundled(contributions: bool) -> MoleculeGraphs:
     """The graphs of the bundled files, which take less than a second."""
-    with as_file(files("equipoise.data.molecules").joinpath("pcj0")) as folder:
-        parts = folder / "scalar_coupling_contributions.csv"
-        return prepared(
-            CouplingFiles(
-                folder / "structures.csv", folder / "train.csv", parts if contributions else None
-            )
+    parts = folder() / "scalar_coupling_contributions.csv"
+    return prepared(
+        CouplingFiles(
+            folder() / "structures.csv", folder() / "train.csv", parts if contributions else None
         )
+    )
+
+
+def folder() -> Path:
+    """Where the bundled files lie."""
+    return Path(__file__).parent / "pcj0"
