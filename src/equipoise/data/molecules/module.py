@@ -174,7 +174,8 @@ class MoleculeDataModule(SplitDataModule, ABC):
                 f"and follow from covalent radii alone: {named(odd)}",
                 stacklevel=3,
             )
-        for split_name in ("val", "test")[: 2 if self.test_fraction else 1]:
+        names: tuple[SplitName, ...] = ("val", "test") if self.test_fraction else ("val",)
+        for split_name in names:
             counts = self._couplings(self.molecules(split_name))
             unseen = [f"{n:,} of {t}" for t, n in counts.items() if n and t not in self.types_seen]
             if unseen:
