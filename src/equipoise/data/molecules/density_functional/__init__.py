@@ -1,0 +1,1 @@
+"""Couplings computed from a geometry; start at `spin_spin`, which has the equations."""
