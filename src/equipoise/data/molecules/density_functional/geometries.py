@@ -75,8 +75,9 @@ def from_smiles(smiles: str) -> Geometry:
         settings.randomSeed = SEED
         if rdDistGeom.EmbedMolecule(molecule, settings) != 0:
             raise NoCouplings("ETKDG finds no conformer")
-        if rdForceFieldHelpers.MMFFOptimizeMolecule(molecule, maxIters=MOST_STEPS) != 0:
-            raise NoCouplings("MMFF94 finds no minimum")
+        status = rdForceFieldHelpers.MMFFOptimizeMolecule(molecule, maxIters=MOST_STEPS)
+    if status != 0:
+        raise NoCouplings("MMFF94 " + ("finds no minimum" if status > 0 else "has no parameters"))
     return _geometry(molecule)
 
 
