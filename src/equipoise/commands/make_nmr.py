@@ -1,4 +1,4 @@
-"""Compute NMR couplings of molecules by density functional theory, for task=champs."""
+"""Compute NMR couplings by density functional theory, as task=champs reads them."""
 
 from __future__ import annotations
 
