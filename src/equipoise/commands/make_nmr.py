@@ -23,9 +23,7 @@ from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.running.interrupts import Stopped
 
 if TYPE_CHECKING:
-    from equipoise.data.molecules.density_functional.basis_sets import Level
-    from equipoise.data.molecules.density_functional.calculation import Calculated, Job
-    from equipoise.data.molecules.density_functional.pieces import Pieces
+    from equipoise.data.molecules.density_functional import Calculated, Job, Level, Pieces
 
 EXTRA = "make-nmr computes with {} (pip install 'equipoise[nmr]')"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -55,7 +53,7 @@ def main(words: Sequence[str]) -> int:
 
     Raises UserError, RunInterrupted, or RunFailed where a process was killed.
     """
-    from equipoise.data.molecules.density_functional.pieces import Pieces
+    from equipoise.data.molecules.density_functional import Pieces
 
     arguments = _parser().parsed(words)
     for package in ("rdkit", "pyscf"):
@@ -87,7 +85,7 @@ def main(words: Sequence[str]) -> int:
 
 def read_jobs(smiles: str | None, structures: str | None, level: Level) -> list[Job]:
     """The molecules that are asked for. Raises UserError for a file that cannot be read."""
-    from equipoise.data.molecules.density_functional.calculation import (
+    from equipoise.data.molecules.density_functional import (
         jobs_of_smiles,
         jobs_of_structures,
     )
@@ -100,7 +98,7 @@ def read_jobs(smiles: str | None, structures: str | None, level: Level) -> list[
 
 
 def _parser() -> Parser:
-    from equipoise.data.molecules.density_functional.basis_sets import Level
+    from equipoise.data.molecules.density_functional import Level
 
     parser = Parser(prog="python -m equipoise make-nmr", description=__doc__)
     parser.add_argument(
@@ -128,7 +126,7 @@ def work(jobs: Sequence[Job], pieces: Pieces, workers: int, outcome: Outcome) ->
 
     Raises BrokenProcessPool where a process was killed.
     """
-    from equipoise.data.molecules.density_functional.geometries import NoCouplings
+    from equipoise.data.molecules.density_functional import NoCouplings
 
     if not jobs:
         return
@@ -172,7 +170,7 @@ def submitted(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> Mapping[Future[
 
     They start here, and inherit what is blocked.
     """
-    from equipoise.data.molecules.density_functional.calculation import calculate
+    from equipoise.data.molecules.density_functional import calculate
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
