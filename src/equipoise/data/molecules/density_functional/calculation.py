@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from equipoise.data.molecules.couplings import COUPLING, PAIRS
 from equipoise.data.molecules.density_functional.basis_sets import Level
 from equipoise.data.molecules.density_functional.geometries import (
     Geometry,
@@ -17,13 +18,7 @@ from equipoise.data.molecules.density_functional.geometries import (
     from_positions,
     from_smiles,
 )
-from equipoise.data.molecules.tables import (
-    CONTRIBUTIONS,
-    COUPLING,
-    PAIRS,
-    STRUCTURES,
-    read_structures,
-)
+from equipoise.data.molecules.tables import CONTRIBUTIONS, STRUCTURES, read_structures
 from equipoise.errors import UserError
 
 OF_MOLECULES = (
