@@ -149,11 +149,16 @@ def from_reference(
     except ValueError as error:
         raise DoesNotFit(f"no published {NAME} has this configuration: {error}") from error
     model.max_pairs = _Words(config, NAME).whole(("max_bond_count",), MAX_PAIRS)
-    types, blocks = arguments["pair_types"][1], arguments["residual_blocks"]
-    rules = [*RULES, (r"head\.leave\.", f"final_res.{blocks}.")]
+    types = arguments["pair_types"][1]
     apart = {name: _by_type(name, tensor, types) for name, tensor in weights.items()}
-    load(model, apart, lambda name: by_rules(name, rules))
+    load(model, apart, lambda name: published_name(model, name))
     return model
+
+
+def published_name(model: CouplingTransformer, name: str) -> str:
+    """What a parameter of ours is called there."""
+    last = (r"head\.leave\.", f"final_res.{len(model.head.blocks)}.")
+    return by_rules(name, [*RULES, last])
 
 
 @torch.no_grad()
@@ -166,7 +171,7 @@ def reference_forward(model: PublishedTransformer, arrays: Mapping[str, Any]) ->
     """
     inputs = as_tensors(arrays, model)
     dtype = widest({n: t for n, t in inputs.items() if n.startswith("x_")})
-    batch = _batch(inputs, model)
+    batch = batch_of_arrays(inputs, model)
     numbers = {n: t.to(dtype) if t.is_floating_point() else t for n, t in batch.items()}
     try:
         return as_arrays({"y_pred": evaluation_copy(model, dtype).of_all_types(numbers)})
@@ -174,7 +179,7 @@ def reference_forward(model: PublishedTransformer, arrays: Mapping[str, Any]) ->
         raise DoesNotFit(f"the arrays do not fit the model: {error}") from error
 
 
-def _batch(inputs: Mapping[str, Tensor], model: PublishedTransformer) -> dict[str, Tensor]:
+def batch_of_arrays(inputs: Mapping[str, Tensor], model: PublishedTransformer) -> dict[str, Tensor]:
     """The published arrays as a batch; in x_triplet, column 5 is the second pair and 6 is empty."""
     atom = required(inputs, "x_atom", "labels of atoms (molecules, atoms, levels)")
     numbers = required(inputs, "x_atom_pos", "x, y, z, angle and charge of atoms")
