@@ -184,11 +184,11 @@ def _embedded(
     ).sum(dim=0)
     if words[EMBEDDINGS[kind]] != "sine":
         return torch.cat([state, _linear(weights, f"{name}.proj", numbers)], dim=1)
+    rates = 1000.0 ** (torch.arange(0, words["dim"], 2, dtype=torch.float32) / -words["dim"])
     for n in range(numbers.shape[1]):
         waves = torch.zeros(len(labels), words["dim"], dtype=numbers.dtype)
         for channel in range(words["dim"]):
-            rate = 1000.0 ** (-(channel - channel % 2) / words["dim"])
-            angle = numbers[:, n] * np.float32(rate)
+            angle = numbers[:, n] * float(rates[channel // 2])
             waves[:, channel] = angle.sin() if channel % 2 else angle.cos()
         state = state + _linear(weights, f"{name}.projs.{n}", waves)
     return state
