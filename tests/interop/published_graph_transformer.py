@@ -134,7 +134,11 @@ def molecules(
             filled += [random.integers(0, count[of], number) for of in (*atoms, *others)]
             arrays[f"x_{kind}"][row, :number] = np.stack(filled, axis=1)
         arrays["x_atom_pos"][row, : count["atom"]] = random.normal(size=(count["atom"], 5))
-        for kind, name in (("bond", "bond_dist"), ("triplet", "triplet_angle"), ("quad", "quad_angle")):  # noqa: E501
+        for kind, name in (
+            ("bond", "bond_dist"),
+            ("triplet", "triplet_angle"),
+            ("quad", "quad_angle"),
+        ):  # noqa: E501
             arrays[f"x_{name}"][row, : count[kind]] = random.uniform(0, 3, count[kind])
     return arrays
 
@@ -174,9 +178,7 @@ def _of_molecule(words: Words, weights: Weights, x: dict[str, Tensor], correct: 
     return _head(words, weights, _normal(weights, "final_norm", z)[kind == 1])
 
 
-def _embedded(
-    words: Words, weights: Weights, kind: str, labels: Tensor, numbers: Tensor
-) -> Tensor:
+def _embedded(words: Words, weights: Weights, kind: str, labels: Tensor, numbers: Tensor) -> Tensor:
     name = f"{kind}_embedding"
     levels = range(len(words[f"num_{kind}_types"]))
     state = torch.stack(
@@ -245,7 +247,9 @@ def _head(words: Words, weights: Weights, z: Tensor) -> Tensor:
     types = words["num_bond_types"][1]
 
     def convolved(name: str, y: Tensor, groups: int) -> Tensor:
-        return functional.conv1d(y, weights[f"{name}.weight"], weights[f"{name}.bias"], groups=groups)
+        return functional.conv1d(
+            y, weights[f"{name}.weight"], weights[f"{name}.bias"], groups=groups
+        )
 
     y = convolved("final_lin1", z.T[None], 1)
     for number in range(blocks(words)):

@@ -19,9 +19,11 @@ from torch import Tensor
 
 from equipoise import interop
 from equipoise.data.molecules.tables import TYPES
-from equipoise.interop.coupling_transformer import PublishedTransformer
-from equipoise.interop.coupling_transformer import batch_of_arrays as batch_of
-from equipoise.interop.coupling_transformer import published_name
+from equipoise.interop.coupling_transformer.model import (
+    PublishedTransformer,
+    batch_of_arrays,
+    published_name,
+)
 from equipoise.models.coupling_transformer.distances import squared_distances
 from equipoise.tasks.scalar_coupling import Loss, coupling_loss
 from tests.interop import published_graph_transformer as published
@@ -56,13 +58,15 @@ class Recording:
         return model.eval()
 
     def y_pred(self) -> ndarray:
-        return interop.reference_forward("coupling_transformer", self.model(), self.inputs)["y_pred"]
+        return interop.reference_forward("coupling_transformer", self.model(), self.inputs)[
+            "y_pred"
+        ]
 
     def batch(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """The molecules as the data modules give them."""
         model = self.model()
         tensors = {name: torch.as_tensor(array) for name, array in self.inputs.items()}
-        batch = batch_of(tensors, model)
+        batch = batch_of_arrays(tensors, model)
         true, mean, deviation, asked = tensors["y"][:, : model.max_pairs].unbind(dim=-1)
         numbers = {"coupling": true, "mean": mean, "deviation": deviation.nan_to_num()}
         batch |= {name: number.unsqueeze(-1) for name, number in numbers.items()}
@@ -173,7 +177,9 @@ def smallest() -> Recording:
     told, outputs = CASES["gt_modelA_2res"], arrays(HERE / "gt_modelA_2res.npz")
     weights = load_file(HERE / "gt_modelA_2res.weights.safetensors")
     inputs = {name: array[outputs["mol_index"]] for name, array in DATASET.items()}
-    return Recording({**told["ctor"], "source_dir": "models/model_A"}, weights, inputs, outputs, told)
+    return Recording(
+        {**told["ctor"], "source_dir": "models/model_A"}, weights, inputs, outputs, told
+    )
 
 
 @pytest.mark.parametrize("kept", [36, 250, 406])

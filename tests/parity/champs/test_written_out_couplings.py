@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equipoise import interop
-from equipoise.interop.coupling_transformer import PublishedTransformer
+from equipoise.interop.coupling_transformer.model import PublishedTransformer
 from tests.interop import published_graph_transformer as published
 from tests.interop.published_graph_transformer import EMBEDDINGS, WORDS
 
