@@ -138,7 +138,7 @@ def molecules(
             ("bond", "bond_dist"),
             ("triplet", "triplet_angle"),
             ("quad", "quad_angle"),
-        ):  # noqa: E501
+        ):
             arrays[f"x_{name}"][row, : count[kind]] = random.uniform(0, 3, count[kind])
     return arrays
 

@@ -87,8 +87,9 @@ def _sizes(weights: Mapping[str, Tensor], types: int) -> dict[str, int]:
     blocks = {int(found[1]) for found in map(BLOCK.match, weights) if found}
     told = {"layers": len(layers), "residual_blocks": len(blocks)}
     shapes = {"width": "final_norm.weight", "inner": "layers.0.proj1.bias"}
-    shapes |= {"feature_width": f"{kind}_embedding.proj.bias" for kind in LABELS
-               if f"{kind}_embedding.proj.bias" in weights}  # fmt: skip
+    learned = [name for name in weights if name.endswith("_embedding.proj.bias")]
+    if learned:
+        shapes["feature_width"] = learned[0]
     told |= {ours: len(weights[name]) for ours, name in shapes.items() if name in weights}
     if "final_lin1.bias" in weights:
         told["head_width"] = len(weights["final_lin1.bias"]) // types
