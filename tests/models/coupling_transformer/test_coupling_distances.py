@@ -86,9 +86,7 @@ def test_they_depend_on_where_atoms_are_from_each_other_alone() -> None:
     turn, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))
     moved = {**batch, "position": batch["position"] @ turn + torch.tensor([1.0, -2.0, 3.0])}
     for legacy in (True, False):
-        found, expected = (
-            squared_distances(b, quads=True, legacy=legacy) for b in (moved, batch)
-        )
+        found, expected = (squared_distances(b, quads=True, legacy=legacy) for b in (moved, batch))
         count, there = batch["atom"].shape[1], present(batch)
         if legacy:  # whose indices may mean padding, which does not move
             there = there[:, : count + batch["pair"].shape[1]]
@@ -133,7 +131,7 @@ def test_a_batch_of_small_molecules_has_the_legacy_distances_of_a_large_one() ->
 
 
 def test_the_slips_of_the_published_indices_are_kept() -> None:
-    """The centre is the label, an atom its neighbour, the first pair an atom, the second unmoved."""
+    """A centre is the label, an atom its neighbour, a first pair an atom, a second one unmoved."""
     batch = with_legacy_padding(batched([molecule(5, triplets=2)]), LABELS["triplet"][1])
     found = squared_distances(batch, quads=False, legacy=True)[0]
     atoms, pairs = batch["atom"].shape[1], batch["pair"].shape[1]
