@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from equipoise.data.molecules.tables import TYPES
 from equipoise.errors import UserError
-from equipoise.tasks import ScalarCoupling
+from equipoise.tasks import ScalarCoupling, scalar_coupling
 from equipoise.tasks.coupling_scores import YARDSTICKS
 from equipoise.tasks.scalar_coupling import FLOOR, coupling_loss, of_all_processes
 from equipoise.tasks.schedules import Constant
@@ -207,6 +207,17 @@ def test_a_second_split_starts_anew(tmp_path: Path) -> None:
     assert task.tested.row.tolist() == [20, 21, 22, 23]
 
 
+def test_what_two_processes_have_predicted_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = (np.array([3, 0]), np.array([8, 1]), np.array([[3.5], [0.5]]), np.array([[3], [0]]))
+    monkeypatch.setattr(scalar_coupling, "from_all_processes", lambda mine: [mine, other])
+    mine = (torch.tensor([1, 3]), torch.tensor([2, 8]), torch.tensor([[1.5], [3.5]]))
+    found = of_all_processes([(*mine, torch.tensor([[1.0], [3.0]]))])
+    assert found.row.tolist() == [0, 1, 3]
+    assert found.kind.tolist() == [1, 2, 8]
+    assert found.predicted.tolist() == [[0.5], [1.5], [3.5]]
+    assert found.true.tolist() == [[0], [1], [3]]
+
+
 def work(rank: int, folder: str) -> None:
     """One of two processes, with couplings that the other has, too."""
     torch.set_num_threads(1)
@@ -222,6 +233,7 @@ def work(rank: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_judge_every_coupling_once(tmp_path: Path) -> None:
     multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
     task = task_of(FromDistance(5))
