@@ -6,7 +6,6 @@ Source: the features of the winners of the CHAMPS competition (see `graphs`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +36,9 @@ class Coded(NamedTuple):
 def coded(columns: tuple[NDArray, ...], name: Callable[..., str]) -> Coded:
     """Label n items by `name` of their values in integer columns (n,), each at least 0."""
     sizes = [int(column.max(initial=0)) + 1 for column in columns]
-    keys = reduce(lambda key, pair: key * pair[1] + pair[0], zip(columns, sizes, strict=True), 0)
+    keys = np.zeros(len(columns[0]), dtype=np.int64)
+    for column, size in zip(columns, sizes, strict=True):
+        keys = keys * size + column
     _, examples, places = np.unique(keys, return_index=True, return_inverse=True)
     found = [name(*(int(column[row]) for column in columns)) for row in examples]
     names = tuple(sorted(set(found)))
@@ -125,7 +126,7 @@ def pair_labels(
 def triplet_labels(
     labels: AtomLabels, neighbours: Neighbours, triplets: Triplets
 ) -> tuple[Coded, Coded]:
-    """Two labels of each triplet: CCH, the elements, and C3.0-C3.0-H1.0; the centre stands first."""
+    """Two labels of each triplet: CCH, of elements, and C3.0-C3.0-H1.0; the centre comes first."""
     degree = labels.degree
     centre = degree.codes[neighbours.centre[triplets.first]]
     ends = np.stack([degree.codes[neighbours.other[row]] for row in triplets[:2]], axis=1)

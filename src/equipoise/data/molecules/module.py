@@ -30,12 +30,13 @@ PUBLISHED_END = 0.8
 class MoleculeDataModule(SplitDataModule, ABC):
     """Couplings in molecules, in batches of molecules of similar size (`MoleculeBatches`).
 
-    contributions: whether a coupling comes with its four contributions. val_fraction, test_fraction:
-    of the molecules; where the latter is 0, test is validation. split_seed: shuffles the molecules
-    before they are divided, apart from `seed`, so that runs of other seeds hold out the same ones.
-    max_pairs: of a molecule, the bonded and predicted ones and then the nearest. rare: labels of
-    fewer training couplings are joined with their bare type. atom_types, pair_types, triplet_types,
-    quad_types: how many labels each level has at each depth; None for those of the data.
+    contributions: whether a coupling comes with its four contributions. val_fraction,
+    test_fraction: of the molecules; where the latter is 0, test is validation. split_seed: shuffles
+    the molecules before they are divided, apart from `seed`, so that runs of other seeds hold out
+    the same ones. max_pairs: of a molecule, the bonded and predicted ones and then the nearest.
+    rare: labels of fewer training couplings are joined with their bare type. atom_types,
+    pair_types, triplet_types, quad_types: how many labels each level has at each depth; None for
+    those of the data.
     """
 
     contributions: bool = False
@@ -84,9 +85,7 @@ class MoleculeDataModule(SplitDataModule, ABC):
     def vocabulary(self) -> Vocabulary:
         """The labels of the training molecules, and the scales of their couplings."""
         if self._vocabulary is None:
-            training = np.zeros(len(self.graphs), dtype=bool)
-            training[self.molecules("train")] = True
-            self._vocabulary = Vocabulary.of(self.graphs, training, self.rare)
+            self._vocabulary = Vocabulary.of(self.graphs, self.molecules("train"), self.rare)
         return self._vocabulary
 
     @property
@@ -146,9 +145,8 @@ class MoleculeDataModule(SplitDataModule, ABC):
 
     def type_means(self) -> list[float]:
         """The mean coupling of each of TYPES in training, Hz; nan where there is none."""
-        training = np.zeros(len(self.graphs), dtype=bool)
-        training[self.molecules("train")] = True
-        columns, own = self.graphs.level("pair").columns, self.graphs.items_of("pair", training)
+        columns = self.graphs.level("pair").columns
+        own = self.graphs.items_of("pair", self.molecules("train"))
         kinds, couplings = columns["type"][own], columns["coupling"][own, 0]
         parts = [couplings[kinds == kind] for kind in range(1, 1 + len(TYPES))]
         return [float(part.mean(dtype=float)) if len(part) else math.nan for part in parts]
@@ -164,9 +162,7 @@ class MoleculeDataModule(SplitDataModule, ABC):
 
     def _couplings(self, molecules: NDArray[np.int64]) -> dict[str, int]:
         """How many couplings of each type some molecules have."""
-        chosen = np.zeros(len(self.graphs), dtype=bool)
-        chosen[molecules] = True
-        types = self.graphs.level("pair").columns["type"][self.graphs.items_of("pair", chosen)]
+        types = self.graphs.level("pair").columns["type"][self.graphs.items_of("pair", molecules)]
         counts = np.bincount(types, minlength=1 + len(TYPES))[1:]
         return dict(zip(TYPES, counts.tolist(), strict=True))
 
@@ -178,7 +174,8 @@ class MoleculeDataModule(SplitDataModule, ABC):
                 f"and follow from covalent radii alone: {named(odd)}",
                 stacklevel=3,
             )
-        for split_name in self.splits:
+        names: tuple[SplitName, ...] = ("val", "test") if self.test_fraction else ("val",)
+        for split_name in names:
             counts = self._couplings(self.molecules(split_name))
             unseen = [f"{n:,} of {t}" for t, n in counts.items() if n and t not in self.types_seen]
             if unseen:

@@ -16,16 +16,22 @@ import numpy as np
 from tqdm import tqdm
 
 from equipoise.data.molecules.construction import graphs_of
-from equipoise.data.molecules.graphs import Level, MoleculeGraphs, joined
-from equipoise.data.molecules.perception import chemistry
-from equipoise.data.molecules.stored import FORMAT, read_stored, write_stored
-from equipoise.data.molecules.tables import (
+from equipoise.data.molecules.couplings import (
     Couplings,
-    Structures,
+    of_coupled_molecules,
     read_couplings,
-    read_structures,
     with_contributions,
 )
+from equipoise.data.molecules.graphs import (
+    FORMAT,
+    Level,
+    MoleculeGraphs,
+    joined,
+    read_stored,
+    write_stored,
+)
+from equipoise.data.molecules.perception import chemistry
+from equipoise.data.molecules.tables import Structures, read_structures
 from equipoise.errors import UserError
 
 PART = 256  # molecules that are looked at together
@@ -55,7 +61,7 @@ class CouplingFiles:
         return digest.hexdigest()[:24]
 
     def read(self) -> tuple[Structures, Couplings | None]:
-        """The molecules that have pairs, and these. Raises UserError where a file is not in order."""
+        """The molecules that have pairs, and these. Raises UserError where a file is wrong."""
         structures = read_structures(self.structures)
         if self.pairs is None:
             return structures, None
@@ -63,15 +69,6 @@ class CouplingFiles:
         if self.contributions is not None:
             couplings = with_contributions(couplings, self.contributions, structures)
         return of_coupled_molecules(structures, couplings)
-
-
-def of_coupled_molecules(
-    structures: Structures, couplings: Couplings
-) -> tuple[Structures, Couplings]:
-    """The molecules that have pairs, and the pairs sorted by molecule."""
-    order = couplings.molecules.argsort(kind="stable")
-    found, places = np.unique(couplings.molecules[order], return_inverse=True)
-    return structures.at(found), replace(couplings.at(order), molecules=places)
 
 
 def prepared(files: CouplingFiles) -> MoleculeGraphs:

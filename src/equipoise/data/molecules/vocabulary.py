@@ -31,8 +31,8 @@ class Vocabulary:
     usual: Mapping[str, str]
 
     @staticmethod
-    def of(graphs: MoleculeGraphs, molecules: NDArray[np.bool_], rare: int) -> Vocabulary:
-        """Of the molecules that are for training, bool (M,).
+    def of(graphs: MoleculeGraphs, molecules: NDArray[np.int64], rare: int) -> Vocabulary:
+        """Of the molecules that are for training, given by their rows.
 
         Labels of fewer than `rare` couplings are joined in the bare type.
         """
@@ -41,14 +41,13 @@ class Vocabulary:
             level, seen = graphs.level(name), graphs.items_of(name, molecules)
             codes = level.columns["label"][seen]
             labels[name] = tuple(
-                tuple(names[code] for code in np.unique(codes[:, depth]))
+                tuple(names[code] for code in np.flatnonzero(np.bincount(codes[:, depth])))
                 for depth, names in enumerate(level.labels)
             )
         scales = _Scales.of(graphs, molecules, rare)
-        level, depth = LABELLED
-        plain = [name for name in labels[level][depth] if name.split("_")[0] not in TYPES]
-        joint = tuple(sorted([*plain, *scales.mean]))
-        labels[level] = (labels[level][0], joint, *labels[level][2:])
+        kinds, labelled, finest = labels["pair"]
+        plain = [label for label in labelled if label.split("_")[0] not in TYPES]
+        labels["pair"] = (kinds, tuple(sorted([*plain, *scales.mean])), finest)
         return Vocabulary(labels, scales.mean, scales.deviation, scales.usual)
 
     @property
@@ -113,7 +112,7 @@ class _Scales:
     usual: dict[str, str]
 
     @staticmethod
-    def of(graphs: MoleculeGraphs, molecules: NDArray[np.bool_], rare: int) -> _Scales:
+    def of(graphs: MoleculeGraphs, molecules: NDArray[np.int64], rare: int) -> _Scales:
         pairs = graphs.level("pair")
         coupled = graphs.items_of("pair", molecules) & (pairs.columns["type"] > 0)
         values = pairs.columns["coupling"][coupled].astype(np.float64)
