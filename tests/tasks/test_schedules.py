@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from equipoise.tasks.schedules import Constant, Cosine, InverseSquareRoot, Plateau, Schedule
 
@@ -34,6 +34,20 @@ def test_a_cosine_falls_from_the_rate_to_the_minimum() -> None:
     found = rates(Cosine(warmup=0.2, minimum=0.5), 10)
     expected = [0.5 + 1.5 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
     assert found == pytest.approx([1.0, 2.0, *expected])
+
+
+def test_a_cosine_may_be_counted_from_the_first_step_as_the_published_one_of_couplings() -> None:
+    """Where it is torch's in closed form, the steps of the warm-up included."""
+    found = rates(Cosine(warmup=0.3, minimum=0.5, from_first_step=True), 20)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 2.0)
+    published = CosineAnnealingLR(optimizer, 20, eta_min=0.5)
+    expected = []
+    for step in range(20):
+        expected.append(optimizer.param_groups[0]["lr"] if step >= 6 else 2.0 * (step + 1) / 6)
+        optimizer.step()
+        published.step()
+    assert found == pytest.approx(expected)
+    assert found[6] < 1.8 < found[5]
 
 
 @given(st.integers(1, 60), st.floats(0, 1))

@@ -56,8 +56,9 @@ def draw_couplings(
 
 def _draw_type(axes: Axes, name: str, predicted: NDArray[Any], true: NDArray[Any]) -> None:
     shown = np.unique(np.linspace(0, len(true) - 1, min(len(true), MOST_DOTS)).astype(int))
-    lowest = float(min(true.min(), predicted.min()))
-    highest = float(max(true.max(), predicted.max()))
+    numbers = predicted[np.isfinite(predicted)]  # a network that diverged predicts others, too
+    both = np.concatenate([true, numbers])
+    lowest, highest = float(both.min()), float(both.max())
     room = max((highest - lowest) * 0.05, 1e-3)
     ends = (lowest - room, highest + room)
     error = float(np.abs(predicted - true).mean())

@@ -140,14 +140,19 @@ class CouplingTransformer(nn.Module):
         columns = asked.any(dim=0).nonzero()
         last = int(columns[-1]) + 1 if len(columns) else 1  # pairs to be predicted come first
         asked, places = asked[:, :last], asked[:, :last].nonzero(as_tuple=True)
-        states = self.encoded(batch, last)[places]
         shape = (*batch["pair"].shape[:2], self.outputs)
+        if self.legacy_indices:
+            batch = with_legacy_padding(batch, self.types["triplet"][1])
+        states = self.encoded(batch, last)[places]
         predicted = self.head(states, kind[:, :last][places])
         return Couplings(predicted.new_zeros(shape).index_put(places, predicted))
 
     @torch.no_grad()
     def of_all_types(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """What the heads of all types make of every pair, (B, types, P): the published output."""
+        """What the heads of all types make of every pair, (B, types, P): the published output.
+
+        Where indices are legacy, they are of the nodes of the batch, with no padding but its own.
+        """
         return self.head.of_all_types(self.encoded(batch, batch["pair"].shape[1]))
 
     def encoded(self, batch: Mapping[str, Tensor], pairs: int) -> Tensor:
@@ -165,8 +170,6 @@ class CouplingTransformer(nn.Module):
 
     def graph(self, batch: Mapping[str, Tensor]) -> Graph:
         """The embedded nodes of a batch, and their distances."""
-        if self.legacy_indices:
-            batch = with_legacy_padding(batch)
         features = {
             "atom": batch["atom_feature"],
             "pair": batch["squared_distance"].unsqueeze(-1),
