@@ -11,6 +11,8 @@ from equipoise.data.images.stl10 import Stl10
 from equipoise.data.images.tiny_imagenet import TinyImageNet
 from equipoise.data.images.view_augmentations import AffineViews, PhotographViews
 from equipoise.data.images.views import Views
+from equipoise.data.molecules.champs import Champs
+from equipoise.data.molecules.nmr_small import NmrSmall
 from equipoise.data.multimodal.cmu import Iemocap, Mosei, Mosi
 from equipoise.data.multimodal.trimodal import Trimodal
 from equipoise.data.surveys.range_query import RangeQuery
@@ -24,6 +26,7 @@ from equipoise.data.text.wikitext import WikiText
 
 __all__ = [
     "AffineViews",
+    "Champs",
     "Cifar10",
     "Cityscapes",
     "CopyMemory",
@@ -34,6 +37,7 @@ __all__ = [
     "ImageNet",
     "Mosei",
     "Mosi",
+    "NmrSmall",
     "NumberWords",
     "ParallelFolder",
     "PennTreebank",

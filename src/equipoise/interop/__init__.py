@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
     from equipoise.equilibrium import GradientEstimator, Solver
 
-NETWORKS = ("mdeq", "deq_transformer", "deq_trellisnet", "trellisnet", "mult", "barlow")
+NETWORKS = (
+    "mdeq",
+    "deq_transformer",
+    "deq_trellisnet",
+    "trellisnet",
+    "mult",
+    "barlow",
+    "coupling_transformer",
+)
 """Families whose models are whole networks, with checkpoints to import."""
 FAMILIES = (*NETWORKS, "kernel_attention")
 

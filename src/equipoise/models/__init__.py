@@ -1,6 +1,7 @@
 """The networks: one family a file or folder, each an nn.Module from batch inputs to outputs."""
 
 from equipoise.models.barlow import BarlowTwins
+from equipoise.models.coupling_transformer import CouplingTransformer
 from equipoise.models.kernel_transformer import KernelTransformer
 from equipoise.models.mdeq import MDEQ
 from equipoise.models.mult import MulT
@@ -11,6 +12,7 @@ from equipoise.models.trellisnet import DEQTrellisNet, TrellisNet
 __all__ = [
     "MDEQ",
     "BarlowTwins",
+    "CouplingTransformer",
     "DEQTransformer",
     "DEQTrellisNet",
     "KernelTransformer",

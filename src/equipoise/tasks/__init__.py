@@ -6,6 +6,7 @@ from equipoise.tasks.language_modelling import LanguageModelling
 from equipoise.tasks.linear_probe import LinearProbe
 from equipoise.tasks.multimodal import EmotionRecognition, SentimentRegression
 from equipoise.tasks.range_queries import RangeQueries
+from equipoise.tasks.scalar_coupling import ScalarCoupling
 from equipoise.tasks.segmentation import Segmentation
 from equipoise.tasks.self_supervised import SelfSupervised
 from equipoise.tasks.sequence_recall import SequenceRecall
@@ -18,6 +19,7 @@ __all__ = [
     "LanguageModelling",
     "LinearProbe",
     "RangeQueries",
+    "ScalarCoupling",
     "Segmentation",
     "SelfSupervised",
     "SentimentRegression",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.data.molecules import TYPES
+from equipoise.data.molecules.tables import TYPES
 
 FLOOR = 1e-9
 """The smallest MAE of a type that counts, in Hz: a perfect prediction has -20.7232."""
