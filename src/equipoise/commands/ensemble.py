@@ -17,7 +17,7 @@ from equipoise.commands.arguments import Parser
 from equipoise.errors import UserError
 
 if TYPE_CHECKING:
-    from equipoise.data.molecules.submissions import Couplings
+    from equipoise.data.molecules.submissions import CouplingValues
     from equipoise.tasks.coupling_ensemble import Halves, MedianScheme
     from equipoise.tasks.coupling_scores import TypeScore
     from equipoise.tasks.simplex_weights import Fit
@@ -35,7 +35,7 @@ class Read(NamedTuple):
 
     files: list[Path]
     names: list[str]
-    truth: Couplings
+    truth: CouplingValues
     halves: Halves
     scheme: MedianScheme
     left_out: int
@@ -101,25 +101,34 @@ def fitted(errors: SubmissionErrors, read: Read, arguments: Namespace) -> dict[s
     """The weights of each type."""
     from equipoise.tasks.coupling_ensemble import fit_weights
 
+    how = arguments.mode, arguments.solver, arguments.seed
     with progress(desc="fitting the weights", unit=" steps") as bar:
-        return fit_weights(errors, read.halves.fitted, *_how(arguments), bar.update)
+        return fit_weights(errors, read.halves.fitted, *how, bar.update)
 
 
 def results_of(
     errors: SubmissionErrors, read: Read, fits: Mapping[str, Fit], arguments: Namespace
 ) -> dict[str, Any]:
     """What scores.json holds."""
+    from equipoise.data.molecules.tables import TYPES
     from equipoise.tasks.coupling_ensemble import mean_logs, single_mae
     from equipoise.tasks.coupling_scores import YARDSTICKS
 
     singles = {half: single_mae(errors, blocks) for half, blocks in read.halves.both.items()}
     ranked = mean_logs(singles["fitted"], read.halves.fitted).argsort(kind="stable").tolist()
+    of_competition = read.truth.competition and len(read.halves.fitted) == len(TYPES)
     return {
         "mode": arguments.mode,
         "solver": arguments.solver,
         "seed": arguments.seed,
         "median_scheme": read.scheme._asdict(),
-        "couplings": _counts(read),
+        "couplings": {
+            **{
+                half: {name: rows.stop - rows.start for name, rows in blocks.items()}
+                for half, blocks in read.halves.both.items()
+            },
+            "left_out": read.left_out,
+        },
         "gap": {name: fit.gap for name, fit in fits.items()},
         "weights": {
             name: {read.names[place]: float(fit.weights[place]) for place in ranked}
@@ -128,28 +137,8 @@ def results_of(
         "scores": _scores(errors, read, fits),
         "drop_best": _dropped(errors, read, fits, arguments),
         "submissions": _ranked(singles, read, ranked),
-        "yardsticks": YARDSTICKS if arguments.yardsticks or _is_public(read) else {},
+        "yardsticks": YARDSTICKS if arguments.yardsticks or of_competition else {},
     }
-
-
-def _how(arguments: Namespace) -> tuple[Any, Any, int]:
-    return arguments.mode, arguments.solver, arguments.seed
-
-
-def _counts(read: Read) -> dict[str, Any]:
-    """How many couplings of each type are in either half."""
-    counts = {
-        half: {name: rows.stop - rows.start for name, rows in blocks.items()}
-        for half, blocks in read.halves.both.items()
-    }
-    return {**counts, "left_out": read.left_out}
-
-
-def _is_public(read: Read) -> bool:
-    """Whether the couplings are those of the competition: its molecules, and all of its types."""
-    from equipoise.data.molecules import TYPES
-
-    return read.truth.competition and len(read.halves.fitted) == len(TYPES)
 
 
 def _scores(errors: SubmissionErrors, read: Read, fits: Mapping[str, Fit]) -> dict[str, Any]:
@@ -171,8 +160,9 @@ def _dropped(
     """The rows of drop_best.csv."""
     from equipoise.tasks.coupling_ensemble import drop_best
 
+    how = arguments.mode, arguments.solver, arguments.seed
     with progress(desc="without the best", unit=" steps") as bar:
-        rows = drop_best(errors, read.halves, *_how(arguments), fits, bar.update)
+        rows = drop_best(errors, read.halves, *how, fits, bar.update)
         return [row._asdict() | {"best": read.names[row.best]} for row in rows]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from equipoise.data.molecules import TYPES
+from equipoise.data.molecules.tables import TYPES
 from equipoise.errors import UserError
 from equipoise.tasks.coupling_scores import TypeScore, mean_log_mae, type_score
 from equipoise.tasks.simplex_weights import Fit, Notify, Solver, fit

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
+from scipy.special import softmax
 
 from equipoise.tasks.coupling_scores import FLOOR
 from equipoise.tasks.submission_errors import Couplings, Floats, SubmissionErrors
@@ -174,26 +174,36 @@ def fit_adam(errors: SubmissionErrors, blocks: Sequence[slice], seed: int, notif
     Source: Bratholm et al. 2020 (arXiv 2008.05994) and its code: learning rate 0.32, 200 epochs of
     10 batches, MAE + 1e-9 in the logarithm, softmax weights.
     """
-    logits = torch.zeros(len(errors), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE)
     generator = np.random.default_rng(seed)
     kinds = np.repeat(np.arange(len(blocks)), [rows.stop - rows.start for rows in blocks])
     couplings = np.concatenate([np.arange(rows.start, rows.stop) for rows in blocks])
-    order, seen = np.arange(len(couplings)), []
+    order, adam, seen = np.arange(len(couplings)), _Adam(len(errors)), []
     for _ in range(EPOCHS):
         generator.shuffle(order)
         for batch in np.array_split(order, min(BATCHES, len(order))):
-            batch = np.sort(batch)
-            weights = torch.softmax(logits.detach(), 0)
-            slope = torch.from_numpy(
-                _slope(errors, couplings[batch], kinds[batch], len(blocks), weights.numpy())
-            )
-            logits.grad = weights * (slope - weights @ slope)
-            optimizer.step()
-        seen.append(logits.detach().clone())
+            rows = np.sort(batch)
+            weights = softmax(adam.point)
+            slope = _slope(errors, couplings[rows], kinds[rows], len(blocks), weights)
+            adam.step(weights * (slope - weights @ slope))
+        seen.append(adam.point)
         notify()
-    averaged = torch.stack(seen[-AVERAGED:]).mean(dim=0)
-    return gap_at(errors, blocks, torch.softmax(averaged, 0).numpy())
+    return gap_at(errors, blocks, softmax(np.mean(seen[-AVERAGED:], axis=0)))
+
+
+class _Adam:
+    """Adam from zeros, with the usual decays: numpy's few lines save loading torch."""
+
+    def __init__(self, size: int) -> None:
+        self.point, self.mean, self.square, self.steps = *np.zeros((3, size)), 0
+
+    def step(self, slope: Floats) -> None:
+        """Take one step."""
+        self.steps += 1
+        self.mean = 0.9 * self.mean + 0.1 * slope
+        self.square = 0.999 * self.square + 0.001 * slope**2
+        mean = self.mean / (1 - 0.9**self.steps)
+        deviation = np.sqrt(self.square / (1 - 0.999**self.steps))
+        self.point = self.point - LEARNING_RATE * mean / (deviation + 1e-8)
 
 
 def _slope(

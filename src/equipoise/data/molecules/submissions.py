@@ -10,17 +10,16 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import compute, csv
 
-from equipoise.data.molecules import TYPES
+from equipoise.data.molecules.tables import COUPLING, REAL, TEXT, TYPES, WHOLE, read_table
 from equipoise.errors import UserError
 
-ID, VALUE, TYPE, MOLECULE = "id", "scalar_coupling_constant", "type", "molecule_name"
+COLUMNS = {"id": WHOLE, COUPLING: REAL}
 COMPETITION = "dsgdb9nsd_"
 """How the names of the competition's molecules begin."""
 LARGEST = 1e6
@@ -31,7 +30,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Couplings:
+class CouplingValues:
     """Couplings by their ids (N,), with values (N,) in Hz; of the truth also kinds (N,), 1 to 8.
 
     source: the file they are from. competition: whether all are of the competition's molecules.
@@ -47,11 +46,11 @@ class Couplings:
         """Return N."""
         return len(self.id)
 
-    def take(self, rows: Integers) -> Couplings:
+    def take(self, rows: Integers) -> CouplingValues:
         """Some of them, in that order."""
         return replace(self, id=self.id[rows], value=self.value[rows], kind=self.kind[rows])
 
-    def of(self, other: Couplings) -> Couplings:
+    def of(self, other: CouplingValues) -> CouplingValues:
         """Those that a submission has, as its couplings, in the order of these.
 
         Raises UserError where it has ids that these lack.
@@ -67,78 +66,64 @@ class Couplings:
                 f"{missing[0]}: all of them must be of the same couplings"
             )
 
-    def places(self, wanted: Couplings) -> Integers:
+    def places(self, wanted: CouplingValues) -> Integers:
         """The row here of each id that is wanted. Raises UserError where the ids differ."""
-        order = np.argsort(self.id, kind="stable")
-        found = np.searchsorted(self.id, wanted.id, sorter=order).clip(max=len(self) - 1)
-        rows: Integers = order[found]
-        if len(self) != len(wanted) or not np.array_equal(self.id[rows], wanted.id):
+        mine, other = (np.argsort(ids, kind="stable") for ids in (self.id, wanted.id))
+        if not np.array_equal(self.id[mine], wanted.id[other]):
             self._refuse_missing(np.setdiff1d(wanted.id, self.id), wanted.source)
             wanted._refuse_missing(np.setdiff1d(self.id, wanted.id), self.source)
+        rows = np.empty_like(mine)
+        rows[other] = mine
         return rows
 
 
-def read_truth(path: Path) -> Couplings:
+def read_truth(path: Path) -> CouplingValues:
     """Read the true couplings with their types. Raises UserError for what is wrong in the file."""
-    table = _read(path, (ID, TYPE, VALUE), {TYPE: pa.string()})
-    names = table.column(TYPE).combine_chunks()
-    kinds = compute.fill_null(compute.index_in(names, pa.array(TYPES)), -1).to_numpy() + 1
-    if (unknown := np.flatnonzero(kinds == 0)).size:
-        raise UserError(
-            f"{path} has the type {names[int(unknown[0])]}; types are {', '.join(TYPES)}"
-        )
-    return replace(
-        _couplings(path, table), kind=kinds.astype(np.int64), competition=_is_public(table)
-    )
+    named = {"molecule_name": TEXT} if "molecule_name" in _columns(path) else {}
+    table = read_table(path, {**COLUMNS, "type": TEXT, **named})
+    places = compute.fill_null(compute.index_in(table["type"], pa.array(TYPES)), -1)
+    kinds = places.to_numpy().astype(np.int64) + 1
+    for row in np.flatnonzero(kinds == 0)[:1]:
+        found = table["type"][int(row)].as_py()
+        raise UserError(f"{path}: {found!r} is no known type: give one of {', '.join(TYPES)}")
+    return replace(_values(path, table), kind=kinds, competition=bool(named) and _is_public(table))
 
 
 def _is_public(table: pa.Table) -> bool:
-    """Whether the file names molecules, all of them as the competition does."""
-    if MOLECULE not in table.column_names:
-        return False
-    names = table.column(MOLECULE).cast(pa.string())
-    return bool(compute.all(compute.starts_with(names, COMPETITION)).as_py())
+    """Whether all molecules have names of the competition."""
+    return bool(compute.all(compute.starts_with(table["molecule_name"], COMPETITION)).as_py())
 
 
-def read_submission(path: Path) -> Couplings:
-    """Read one submission. Raises UserError for what is wrong in the file."""
-    table = _read(path, (ID, VALUE), {})
-    if extra := [name for name in table.column_names if name not in (ID, VALUE)]:
-        raise UserError(f"{path} has a column {extra[0]}: a submission has {ID} and {VALUE} alone")
-    return _couplings(path, table)
+def read_submission(path: Path) -> CouplingValues:
+    """Read one submission. Raises UserError for what is wrong in the file.
+
+    More columns than a submission has are refused, since a file with the truth has them.
+    """
+    table = read_table(path, COLUMNS)
+    for extra in (name for name in _columns(path) if name not in COLUMNS):
+        raise UserError(f"{path} has a column {extra}: a submission has {' and '.join(COLUMNS)}")
+    return _values(path, table)
 
 
-def _read(path: Path, columns: Sequence[str], types: dict[str, Any]) -> pa.Table:
+def _columns(path: Path) -> list[str]:
+    """The first line; nothing where there is no such file, which `read_table` refuses."""
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"{path} {what}: give a csv file with the columns {', '.join(columns)}")
-    options = csv.ConvertOptions(column_types={ID: pa.int64(), VALUE: pa.float64(), **types})
-    try:
-        table = csv.read_csv(path, convert_options=options)
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).partition("\n")[0].removesuffix(".")
-        raise UserError(f"cannot read {path} as a csv file: {reason}") from error
-    for name in columns:
-        if table.column_names.count(name) != 1:
-            raise UserError(f"{path} lacks a column {name}: it has {', '.join(table.column_names)}")
-    if not len(table):
-        raise UserError(f"{path} has no rows")
-    return table
+        return []
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        return [name.strip('"') for name in lines.readline().strip().split(",")]
 
 
-def _couplings(path: Path, table: pa.Table) -> Couplings:
-    if table.column(ID).null_count:
-        raise UserError(f"{path} has a row without {ID}")
-    ids, values = table.column(ID).to_numpy(), table.column(VALUE).to_numpy()
-    wrong = np.flatnonzero(~(np.abs(values) < LARGEST))
-    if len(wrong):
-        raise UserError(
-            f"{path} has {values[wrong[0]]:g} for id {ids[wrong[0]]}, which is no coupling in Hz"
-        )
+def _values(path: Path, table: pa.Table) -> CouplingValues:
+    if table["id"].null_count:
+        raise UserError(f"{path} has a row without id: correct it, or delete it")
+    ids = table["id"].to_numpy()
+    values = compute.fill_null(table[COUPLING], np.nan).to_numpy()
+    for row in np.flatnonzero(~(np.abs(values) < LARGEST))[:1]:
+        raise UserError(f"{path} has {values[row]:g} for id {ids[row]}: give a coupling in Hz")
     ordered = np.sort(ids)
-    if (again := ordered[1:][ordered[1:] == ordered[:-1]]).size:
-        raise UserError(f"{path} has id {again[0]} more than once")
-    return Couplings(str(path), ids, values, np.zeros(len(ids), np.int64))
+    for repeated in ordered[1:][ordered[1:] == ordered[:-1]][:1]:
+        raise UserError(f"{path} has id {repeated} more than once: give each coupling once")
+    return CouplingValues(str(path), ids, values, np.zeros(len(ids), np.int64))
 
 
 def names_of(files: Sequence[Path]) -> list[str]:
@@ -155,7 +140,7 @@ def names_of(files: Sequence[Path]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
 
 
-def store_errors(files: Iterable[Path], count: int, truth: Couplings, target: Path) -> None:
+def store_errors(files: Iterable[Path], count: int, truth: CouplingValues, target: Path) -> None:
     """Write what `count` submissions predict minus the truth, in its order: (count, N) float32.
 
     Each is read, written and forgotten. Raises UserError for a submission that is not of exactly
@@ -179,4 +164,4 @@ def store_errors(files: Iterable[Path], count: int, truth: Couplings, target: Pa
 def write_submission(ids: Integers, values: Floats, path: Path) -> None:
     """Write predictions in Hz, in the order of their ids, as the competition takes them."""
     order = np.argsort(ids, kind="stable")
-    csv.write_csv(pa.table({ID: ids[order], VALUE: values[order]}), path)
+    csv.write_csv(pa.table({"id": ids[order], COUPLING: values[order]}), path)
