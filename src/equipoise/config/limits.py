@@ -239,6 +239,20 @@ LIMITS: dict[str, Limit] = {
     "SelfSupervised.temperature": Limit(0.0125),  # exp(1 / it) has to fit float32
     "probe_epochs": COUNT,
     "LinearProbe.epochs": COUNT,
+    # couplings
+    "split_seed": SEED,
+    "max_pairs": COUNT,
+    "rare": COUNT,
+    "atom_types": COUNT,
+    "pair_types": COUNT,
+    "triplet_types": COUNT,
+    "quad_types": COUNT,
+    "contribution_weight": NOT_NEGATIVE,
+    "inner": WIDTH,
+    "head_width": WIDTH,
+    "feature_width": WIDTH,
+    "residual_blocks": Limit(0, 1_000),
+    "head_dropout": PART_LEFT_OUT,
     # trainer
     "devices": Limit(-1, 1_000_000),
     "num_nodes": Limit(1, 1_000_000),

@@ -39,7 +39,8 @@ class Cosine:
     """Linear warm-up, then last + (rate - last) (1 + cos(pi t)) / 2, t from 0 to 1.
 
     The last rate is `minimum`, or `final_factor` times the rate where that is more: a factor serves
-    groups of parameters whose rates differ, as those of LARS.
+    groups of parameters whose rates differ, as those of LARS. t counts from the end of the warm-up,
+    or with `from_first_step` from the first step, so that the warm-up replaces its beginning.
 
     Source: Loshchilov and Hutter 2017 (arXiv 1608.03983), eq. 5, without restarts.
     """
@@ -47,10 +48,12 @@ class Cosine:
     warmup: float = 0.0
     minimum: float = 1e-6
     final_factor: float = 0.0
+    from_first_step: bool = False
 
     def __call__(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         """Factors of the base rate, by step; `minimum` is a rate, not a factor."""
         start = self.warmup * steps
+        begin = 0.0 if self.from_first_step else start
         rates = [group["lr"] for group in optimizer.param_groups]
         least = [min(1.0, self.minimum / rate) if rate > 0 else 1.0 for rate in rates]
         floors = [max(floor, self.final_factor) for floor in least]
@@ -58,7 +61,7 @@ class Cosine:
         def factor(step: int, floor: float) -> float:
             if step < start:
                 return ramp(step, start)
-            progress = min(1.0, (step - start) / max(1.0, steps - start))
+            progress = min(1.0, (step - begin) / max(1.0, steps - begin))
             return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
 
         return LambdaLR(optimizer, [partial(factor, floor=floor) for floor in floors])
