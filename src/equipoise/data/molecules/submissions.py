@@ -62,7 +62,7 @@ class CouplingValues:
         """Raise where another file has ids that this one lacks."""
         if len(missing):
             raise UserError(
-                f"{self.source} lacks {len(missing):,} ids that {elsewhere} has, such as "
+                f"{self.source} lacks {len(missing):,} of the ids that {elsewhere} has, such as "
                 f"{missing[0]}: all of them must be of the same couplings"
             )
 
