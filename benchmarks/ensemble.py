@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,28 @@ TYPICAL = (94.9, 47.5, -0.3, -10.3, 3.1, 3.7, 4.8, 1.0)
 """Means of the types in Hz, about those of the competition."""
 TYPES = ("1JHC", "1JHN", "2JHC", "2JHH", "2JHN", "3JHC", "3JHH", "3JHN")
 FAMILIES = 6
+PEAK = """
+import resource, sys
+from pathlib import Path
+
+def peak():
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage tells there includes the process that started this one
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+"""
+"""Of a process, in MB: to be run there."""
+COMMAND = (
+    PEAK
+    + """
+from equipoise.commands import exit_status, run
+status = exit_status(run, ["ensemble", *sys.argv[1:]])
+print("torch loaded:", "torch" in sys.modules)
+print(f"peak {peak():.0f} MB")
+sys.exit(status)
+"""
+)
 
 
 def write_submissions(folder: Path, submissions: int, couplings: int, seed: int = 0) -> None:
@@ -58,16 +79,13 @@ def main() -> None:
         folder = Path(place)
         write_submissions(folder, submissions, couplings)
         files = sorted(str(file) for file in (folder / "predictions").glob("*.csv"))
-        words = [sys.executable, "-m", "equipoise", "ensemble", *files, *sys.argv[3:]]
-        words += ["--truth", str(folder / "truth.csv"), "--output", str(folder / "ensemble")]
+        words = [*files, *sys.argv[3:], "--truth", str(folder / "truth.csv")]
+        words = [sys.executable, "-c", COMMAND, *words, "--output", str(folder / "ensemble")]
         start = time.perf_counter()
         subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         seconds = time.perf_counter() - start
         scores = json.loads((folder / "ensemble" / "scores.json").read_text())
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    megabytes = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-    print(f"\n{submissions} submissions of {couplings:,} couplings")
-    print(f"{seconds:.1f} s, peak {megabytes:.0f} MB")
+    print(f"{seconds:.1f} s for {submissions} submissions of {couplings:,} couplings")
     for name, of in scores["scores"]["held_out"].items():
         print(f"{name:20}{of['mean_log_mae']:9.4f}")
 

@@ -95,7 +95,7 @@ def submissions(count: int, seed: int = 0) -> tuple[SubmissionErrors, Halves]:
     shared = generator.standard_normal(3000)
     own = generator.standard_normal((count, 3000))
     quality = 1.1 ** np.arange(count)[:, None]
-    return SubmissionErrors((quality * (own + shared)).astype(np.float32)), halves
+    return SubmissionErrors.of_array((quality * (own + shared)).astype(np.float32)), halves
 
 
 def test_the_ensemble_beats_what_it_is_compared_with() -> None:
@@ -114,8 +114,9 @@ def test_the_ensemble_beats_what_it_is_compared_with() -> None:
 
 def test_weights_of_each_type_are_fits_of_their_own() -> None:
     errors, halves = submissions(5)
+    matrix = errors.stored.reshape(5, -1)
     for rows in (halves.fitted["2JHH"], halves.held_out["2JHH"]):
-        errors.values[:, rows] = errors.values[::-1, rows]
+        matrix[:, rows] = matrix[::-1, rows]
     fits = fit_weights(errors, halves.fitted, "per_type", "convex", 42, silent)
     assert list(fits) == ["1JHC", "2JHH", "3JHN"]
     assert fits["1JHC"].weights.argmax() == 0
@@ -127,7 +128,7 @@ def test_weights_of_each_type_are_fits_of_their_own() -> None:
 
 def test_the_kept_are_those_that_are_most_often_the_median() -> None:
     base = np.random.default_rng(0).standard_normal(400)
-    errors = SubmissionErrors(np.stack([base - 9, base + 0.1, base, base - 0.1, base + 9]))
+    errors = SubmissionErrors.of_array(np.stack([base - 9, base + 0.1, base, base - 0.1, base + 9]))
     rows = slice(0, 400)
     assert MedianScheme(3, 1).chosen(errors, rows).tolist()[:1] != [4]
     assert 2 in MedianScheme(1, 1).chosen(errors, rows)

@@ -123,9 +123,10 @@ class _Point:
             errors.products((r / width).clip(-1, 1), rows) / len(r)
             for r, width, rows in zip(residuals, widths, blocks, strict=True)
         ])  # fmt: skip
-        # Factors from -1 to 1, whichever, make no blend's MAE smaller than their products with it.
-        relative = (mae / (mae + FLOOR)).mean()
-        self.gap = float(relative - (slopes / (mae + FLOOR)[:, None]).mean(axis=0).min())
+        # Factors from -1 to 1, whichever, make no blend's MAE smaller than their products with it,
+        # and none is below 0.
+        bound = (slopes / (mae + FLOOR)[:, None]).mean(axis=0).min()
+        self.gap = float((mae / (mae + FLOOR)).mean() - max(0.0, bound))
         self.scales = 1 / (len(blocks) * self._smooth(residuals))
         self.slope = self.scales @ slopes
 

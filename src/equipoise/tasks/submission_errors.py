@@ -4,78 +4,98 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.data.molecules.submissions import couplings_of_a_part
+
 Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
+Errors = NDArray[np.floating[Any]]
 Couplings = NDArray[np.int64]
 """Which couplings, or of which kind they are."""
 
-PART = 2**20
-"""Errors that are worked on at once: 4 MB, which a core's cache holds."""
-RESIDENT = 2**28
-"""Bytes of the file that may stay in the memory of the process."""
+RESIDENT = 2**26
+"""Bytes of the file that are read before its pages are given back."""
 
 
 @dataclass
 class SubmissionErrors:
     """What each of M submissions predicts for N couplings minus the truth, in Hz.
 
-    values: (M, N) float32, mapped from a file or in memory. chosen: the M' rows to which this view
-    is restricted, all by default. Weights that sum to 1 blend errors as they blend predictions, and
+    stored: (M N,), in memory or mapped from a file: parts with the errors (M, width) of `width`
+    couplings, the last with those that are left. chosen: the M' submissions to which this view is
+    restricted, all by default. Weights that sum to 1 blend errors as they blend predictions, and
     errors keep in float32 the digits that a prediction of 100 Hz would lose. Rows `rows` are always
     a slice of the N couplings.
     """
 
-    values: Singles
-    chosen: NDArray[np.int64] | None = None
+    stored: Errors
+    submissions: int
+    width: int
     file: mmap.mmap | None = field(default=None, repr=False)
+    chosen: Couplings | None = None
+
+    @classmethod
+    def of_array(cls, errors: Errors) -> SubmissionErrors:
+        """Those in memory, (M, N)."""
+        return cls(errors.ravel(), *errors.shape)
 
     @classmethod
     def of_file(cls, path: Path, submissions: int) -> SubmissionErrors:
         """Map what `store_errors` wrote."""
         with path.open("rb") as opened:
             file = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-        return cls(np.frombuffer(file, np.float32).reshape(submissions, -1), file=file)
+        width = couplings_of_a_part(submissions)
+        return cls(np.frombuffer(file, np.float32), submissions, width, file)
 
     def __len__(self) -> int:
         """Return M', the number of submissions."""
-        return len(self.values) if self.chosen is None else len(self.chosen)
+        return self.submissions if self.chosen is None else len(self.chosen)
 
-    def only(self, chosen: Sequence[int] | NDArray[np.int64]) -> SubmissionErrors:
+    def only(self, chosen: Sequence[int] | Couplings) -> SubmissionErrors:
         """The same, of some of these submissions, in the order in which they are named."""
         places = np.asarray(chosen, np.int64)
-        return SubmissionErrors(
-            self.values, places if self.chosen is None else self.chosen[places], self.file
-        )
+        return replace(self, chosen=places if self.chosen is None else self.chosen[places])
 
-    def parts(self, rows: slice) -> Iterator[tuple[slice, Singles]]:
+    def parts(self, rows: slice) -> Iterator[tuple[slice, Errors]]:
         """Pieces of `rows`, from 0, with the errors (M', n) of each."""
-        step, read = max(1, PART // len(self)), 0
-        for start in range(rows.start, rows.stop, step):
-            piece = slice(start, min(start + step, rows.stop))
-            errors = self.values[:, piece]
-            yield (
-                slice(piece.start - rows.start, piece.stop - rows.start),
-                errors if self.chosen is None else errors[self.chosen],
-            )
-            read += errors.nbytes
+        start, read = rows.start, 0
+        most = couplings_of_a_part(self.submissions)
+        while start < rows.stop:
+            number, first = divmod(start, self.width)
+            stop = min(rows.stop, start + most, (number + 1) * self.width)
+            errors = self._part(number)[:, first : first + stop - start]
+            yield slice(start - rows.start, stop - rows.start), self._of_chosen(errors)
+            start, read = stop, read + errors.nbytes
             if read > RESIDENT:
                 read = self._release()
-
-    def gathered(self, couplings: Couplings) -> Iterator[tuple[slice, Singles]]:
-        """Pieces of `couplings` (n,), with the errors (M', n') of each: slower than `parts`."""
-        step = max(1, PART // len(self))
-        for start in range(0, len(couplings), step):
-            piece = slice(start, start + step)
-            errors = self.values[:, couplings[piece]]
-            yield piece, errors if self.chosen is None else errors[self.chosen]
         self._release()
+
+    def gathered(self, couplings: Couplings) -> Iterator[tuple[slice, Errors]]:
+        """Pieces of `couplings` (n,), which are in ascending order, with the errors of each."""
+        most = couplings_of_a_part(self.submissions)
+        numbers = couplings // self.width
+        edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(couplings)]
+        for first, last in pairwise(edges):
+            part, offset = self._part(int(numbers[first])), int(numbers[first]) * self.width
+            for start in range(first, last, most):
+                piece = slice(start, min(start + most, last))
+                yield piece, self._of_chosen(part[:, couplings[piece] - offset])
+        self._release()
+
+    def _part(self, number: int) -> Errors:
+        """All errors (M, n) of a part."""
+        size = self.submissions * self.width
+        part = self.stored[number * size : (number + 1) * size]
+        return part.reshape(self.submissions, -1)
+
+    def _of_chosen(self, errors: Errors) -> Errors:
+        return errors if self.chosen is None else errors[self.chosen]
 
     def _release(self) -> int:
         """Give the pages that were read back to the system, which keeps them as long as it can."""

@@ -56,7 +56,7 @@ IN_SAMPLE = -2.6648394784822353
 ORDER = np.argsort(KIND, kind="stable")
 ENDS = np.searchsorted(KIND[ORDER], np.arange(1, 10)).tolist()
 BLOCKS = dict(zip(TYPES, map(slice, ENDS, ENDS[1:]), strict=True))
-ERRORS = SubmissionErrors((PREDICTED - TRUE)[:, ORDER])
+ERRORS = SubmissionErrors.of_array((PREDICTED - TRUE)[:, ORDER])
 
 
 @pytest.mark.parametrize("number", range(5))

@@ -22,6 +22,8 @@ from equipoise.errors import UserError
 COLUMNS = {"id": WHOLE, COUPLING: REAL}
 COMPETITION = "dsgdb9nsd_"
 """How the names of the competition's molecules begin."""
+PART = 2**20
+"""Errors in a part of their file: 4 MB, which a core's cache holds."""
 LARGEST = 1e6
 """Hz; no coupling is near it, and sums in single precision hold what is below."""
 
@@ -140,11 +142,17 @@ def names_of(files: Sequence[Path]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
 
 
-def store_errors(files: Iterable[Path], count: int, truth: CouplingValues, target: Path) -> None:
-    """Write what `count` submissions predict minus the truth, in its order: (count, N) float32.
+def couplings_of_a_part(submissions: int) -> int:
+    """How many couplings a part of the file with the errors of so many submissions holds."""
+    return max(1, PART // submissions)
 
-    Each is read, written and forgotten. Raises UserError for a submission that is not of exactly
-    these couplings, and where the disk is too small.
+
+def store_errors(files: Iterable[Path], count: int, truth: CouplingValues, target: Path) -> None:
+    """Write what `count` submissions predict minus the truth, in its order, in float32.
+
+    The file is made of parts with the errors (count, n) of n couplings, so that it is read from
+    its beginning to its end. Each submission is read, written and forgotten. Raises UserError for
+    one that is not of exactly these couplings, and where the disk is too small.
     """
     needed = 4 * count * len(truth)
     if needed > (free := shutil.disk_usage(target.parent).free):
@@ -153,12 +161,17 @@ def store_errors(files: Iterable[Path], count: int, truth: CouplingValues, targe
             f"{target.parent}, where {free / 2**30:.1f} GB are free; choose another folder"
         )
     known, rows = np.empty(0, np.int64), np.empty(0, np.int64)
-    with target.open("wb") as file:
-        for path in files:
+    width = couplings_of_a_part(count)
+    with target.open("wb", buffering=0) as file:
+        for place, path in enumerate(files):
             submission = read_submission(path)
             if not np.array_equal(submission.id, known):
                 known, rows = submission.id, submission.places(truth)
-            (submission.value[rows] - truth.value).astype(np.float32).tofile(file)
+            errors = (submission.value[rows] - truth.value).astype(np.float32)
+            for start in range(0, len(truth), width):
+                part = errors[start : start + width]
+                file.seek(4 * (count * start + place * len(part)))
+                file.write(part.data)
 
 
 def write_submission(ids: Integers, values: Floats, path: Path) -> None:
