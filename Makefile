@@ -48,6 +48,7 @@ bench: $(STAMP) ## ratios against the bare function evaluations and against othe
 	$(BIN)/python -m benchmarks.kernel_attention
 	$(BIN)/python -m benchmarks.mult
 	$(BIN)/python -m benchmarks.nearest_neighbours
+	$(BIN)/python -m benchmarks.coupling_transformer
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.privacy_speed
 

@@ -115,15 +115,15 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
 
 
 def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
-    """Group choices and settings for task and model; how many labels there are, the data tells."""
+    """Group choices and settings for task and model."""
     arguments = architecture(config, _bare(state_dict))
-    settings = {n: value for n, value in arguments.items() if not n.endswith("_types")}
-    pairs = _Words(config, NAME).whole(("max_bond_count",), MAX_PAIRS)
+    settings = {name: arguments.pop(name) for name in tuple(arguments) if name.endswith("_types")}
+    settings["max_pairs"] = _Words(config, NAME).whole(("max_bond_count",), MAX_PAIRS)
     return [
         "task=champs",
         "model=coupling_transformer",
-        f"task.max_pairs={pairs}",
-        *setting_lines("model", settings),
+        *setting_lines("task", settings),
+        *setting_lines("model", arguments),
     ]
 
 

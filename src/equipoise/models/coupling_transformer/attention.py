@@ -93,9 +93,10 @@ class BiasedAttention(torch.autograd.Function):
         ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, bias: Tensor
     ) -> Tensor:
         """(B, H, M, d), (B, H, N, d) twice, (B, M, N) -> (B, H, M, d)."""
-        ctx.save_for_backward(query, key, value, bias)
         samples = zip(query, key, value, bias, strict=True)
-        return torch.stack([torch.matmul(weights(q, k, b), v) for q, k, v, b in samples])
+        output = torch.stack([torch.matmul(weights(q, k, b), v) for q, k, v, b in samples])
+        ctx.save_for_backward(query, key, value, bias, output)
+        return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
@@ -113,13 +114,16 @@ def weights(query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
 
 
 def _gradients(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, gradient: Tensor
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, output: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of one sample, from that of its output (H, M, d)."""
     attention, scale = weights(query, key, bias), 1 / math.sqrt(query.shape[-1])
     of_weights = gradient @ value.mT
-    total = (attention * of_weights).sum(dim=-1, keepdim=True)
-    of_scores = attention * (of_weights - total)
+    total = (gradient * output).sum(dim=-1, keepdim=True)
+    if torch.is_grad_enabled():  # a second backward pass will want what is overwritten below
+        of_scores = attention * (of_weights - total)
+    else:
+        of_scores = of_weights.sub_(total).mul_(attention)
     return (
         of_scores @ key * scale,
         of_scores.mT @ query * scale,
