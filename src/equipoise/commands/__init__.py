@@ -22,7 +22,6 @@ from equipoise.running.interrupts import STATUS, Stopped, end_at_next, leave, st
 NAMES = (
     "convert-multimodal", "ensemble", "evaluate", "generate", "import-weights", "make-nmr", "query",
     "train", "translate",
-    "translate",
 )  # fmt: skip
 HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).
 
