@@ -1,46 +1,57 @@
 """One LightningDataModule per dataset; start at `module`, which says what all of them share."""
 
-from importlib import import_module
-from typing import Any
+from equipoise.data.images.cifar10 import Cifar10
+from equipoise.data.images.cityscapes import Cityscapes
+from equipoise.data.images.digit_scenes import DigitsAndScenes, DigitScenes
+from equipoise.data.images.digits import Digits
+from equipoise.data.images.imagenet import ImageNet
+from equipoise.data.images.picture_folder import PictureFolder
+from equipoise.data.images.segmentation_folder import SegmentationFolder
+from equipoise.data.images.stl10 import Stl10
+from equipoise.data.images.tiny_imagenet import TinyImageNet
+from equipoise.data.images.view_augmentations import AffineViews, PhotographViews
+from equipoise.data.images.views import Views
+from equipoise.data.molecules.champs import Champs
+from equipoise.data.molecules.nmr_small import NmrSmall
+from equipoise.data.multimodal.cmu import Iemocap, Mosei, Mosi
+from equipoise.data.multimodal.trimodal import Trimodal
+from equipoise.data.surveys.range_query import RangeQuery
+from equipoise.data.text.copy_memory import CopyMemory
+from equipoise.data.text.number_words import NumberWords
+from equipoise.data.text.penn_treebank import PennTreebank, PennTreebankCharacters
+from equipoise.data.text.python_docs import PythonDocs
+from equipoise.data.text.text_folder import TextFolder
+from equipoise.data.text.translation_corpora import ParallelFolder, PublishedTranslations
+from equipoise.data.text.wikitext import WikiText
 
-DATASETS = {
-    "AffineViews": "images.view_augmentations",
-    "Champs": "molecules.champs",
-    "Cifar10": "images.cifar10",
-    "Cityscapes": "images.cityscapes",
-    "CopyMemory": "text.copy_memory",
-    "DigitScenes": "images.digit_scenes",
-    "Digits": "images.digits",
-    "DigitsAndScenes": "images.digit_scenes",
-    "Iemocap": "multimodal.cmu",
-    "ImageNet": "images.imagenet",
-    "Mosei": "multimodal.cmu",
-    "Mosi": "multimodal.cmu",
-    "NmrSmall": "molecules.nmr_small",
-    "NumberWords": "text.number_words",
-    "ParallelFolder": "text.translation_corpora",
-    "PennTreebank": "text.penn_treebank",
-    "PennTreebankCharacters": "text.penn_treebank",
-    "PhotographViews": "images.view_augmentations",
-    "PictureFolder": "images.picture_folder",
-    "PublishedTranslations": "text.translation_corpora",
-    "PythonDocs": "text.python_docs",
-    "RangeQuery": "surveys.range_query",
-    "SegmentationFolder": "images.segmentation_folder",
-    "Stl10": "images.stl10",
-    "TextFolder": "text.text_folder",
-    "TinyImageNet": "images.tiny_imagenet",
-    "Trimodal": "multimodal.trimodal",
-    "Views": "images.views",
-    "WikiText": "text.wikitext",
-}
-"""Each class, and the module below this package that it is in."""
-
-__all__ = [*DATASETS]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a dataset when it is asked for: what stands beside it loads without Lightning."""
-    if name not in DATASETS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{DATASETS[name]}"), name)
+__all__ = [
+    "AffineViews",
+    "Champs",
+    "Cifar10",
+    "Cityscapes",
+    "CopyMemory",
+    "DigitScenes",
+    "Digits",
+    "DigitsAndScenes",
+    "Iemocap",
+    "ImageNet",
+    "Mosei",
+    "Mosi",
+    "NmrSmall",
+    "NumberWords",
+    "ParallelFolder",
+    "PennTreebank",
+    "PennTreebankCharacters",
+    "PhotographViews",
+    "PictureFolder",
+    "PublishedTranslations",
+    "PythonDocs",
+    "RangeQuery",
+    "SegmentationFolder",
+    "Stl10",
+    "TextFolder",
+    "TinyImageNet",
+    "Trimodal",
+    "Views",
+    "WikiText",
+]

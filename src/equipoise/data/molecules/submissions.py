@@ -16,7 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import compute, csv
 
-from equipoise.data.molecules.tables import COUPLING, REAL, TEXT, TYPES, WHOLE, read_table
+from equipoise.data.molecules.couplings import COUPLING
+from equipoise.data.molecules.tables import REAL, TEXT, TYPES, WHOLE, read_table
 from equipoise.errors import UserError
 
 COLUMNS = {"id": WHOLE, COUPLING: REAL}
