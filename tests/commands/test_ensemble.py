@@ -176,7 +176,7 @@ def test_a_folder_of_its_own_where_none_is_named(
         (["--mode", "both"], "invalid choice: 'both'"),
         (["--output", "full"], "--output=full is not empty; choose a new folder"),
         (["--truth", "no.csv"], "no.csv does not exist"),
-        (["--truth", "untyped.csv"], "untyped.csv has no column type"),
+        (["--truth", "untyped.csv"], "untyped.csv: the first line has no type"),
         (["predictions/*.csv"], "predictions/\\*.csv does not exist"),
     ],
 )

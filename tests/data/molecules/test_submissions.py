@@ -54,8 +54,8 @@ def test_the_competition_is_known_by_its_molecules(
     ("text", "message"),
     [
         ("", "a.csv cannot be read"),
-        (SUBMISSION, "a.csv has no rows"),
-        ("id,value\n1,2\n", "a.csv has no column scalar_coupling_constant"),
+        (SUBMISSION, "a.csv: no row follows the first line"),
+        ("id,value\n1,2\n", "a.csv: the first line has no scalar_coupling_constant"),
         (GOOD, "a.csv has a column type: a submission has id and scalar_coupling_constant"),
         (SUBMISSION + "1,nan\n", "a.csv has nan for id 1: give a coupling in Hz"),
         (SUBMISSION + "1,\n", "a.csv has nan for id 1"),
@@ -77,7 +77,7 @@ def test_what_is_no_submission_is_refused(tmp_path: Path, text: str, message: st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SUBMISSION + "1,2\n", "a.csv has no column type"),
+        (SUBMISSION + "1,2\n", "a.csv: the first line has no type"),
         (TRUTH + "1,4JHC,2\n", "'4JHC' is no known type: give one of 1JHC, 1JHN"),
         (TRUTH + "1,,2\n", "'' is no known type"),
         (TRUTH + "1,1JHC,\n", "has nan for id 1"),
