@@ -89,11 +89,20 @@ def test_another_network_of_the_same_weights_is_refused(trained: Path, typed: st
         evaluate(f"ckpt_path={trained}/checkpoints/best.ckpt", f"model.{typed}")
 
 
-@pytest.mark.parametrize("typed", ["split_seed=1", "test_fraction=0.3", "rare=1"])
-def test_other_training_molecules_are_refused(trained: Path, typed: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("split_seed=1", "draws another split of the data than the checkpoint was trained with"),
+        ("test_fraction=0.3", "draws another split of the data than the checkpoint was trained"),
+        ("rare=1", "the checkpoint was trained on other molecules, so the labels of atoms"),
+    ],
+)
+def test_other_training_molecules_are_refused(
+    trained: Path, typed: str, sentence: str, tmp_path: Path
+) -> None:
     """Whose labels mean others, or whose test molecules were among those of the training."""
     words = (f"ckpt_path={trained}/checkpoints/best.ckpt", f"run_dir={tmp_path / 'tested'}")
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError, match=sentence) as refusal:
         evaluate(*words, f"task.{typed}")
     assert len(str(refusal.value).splitlines()) == 1
 
@@ -121,25 +130,33 @@ def test_seeds_share_their_test_molecules_and_nothing_else(trained: Path, tmp_pa
 
 
 OPTIONS = [
-    ("task.objective.loss=log_mae",),
-    ("task.contributions=true",),
     ("task.contributions=true", "task.objective.loss=log_mae", "model.quads=true"),
-    ("model.legacy_indices=true",),
     ("model.legacy_indices=true", "model.quads=true", "task.batch_size=1"),
     ("model.weight_norm=true", "model.residual_blocks=2"),
-    ("model.quads=true", *(f"model.{of}_feature=learned" for of in ("atom", "pair", "triplet", "quad"))),  # noqa: E501
+    tuple(f"model.{of}_feature=learned" for of in ("atom", "pair", "triplet")),
+    ("trainer.precision=bf16-mixed",),
+]
+MORE_OPTIONS = [
+    ("task.objective.loss=log_mae",),
+    ("task.contributions=true",),
+    ("model.legacy_indices=true",),
+    ("model.quads=true", "model.quad_feature=learned"),
     ("model.attention_dropout=0.2", "model.dropout=0.2", "model.head_dropout=0.2"),
     ("task.batch_size=1",),
     ("task.rare=1", "task.max_pairs=100"),
-    ("trainer.precision=bf16-mixed",),
     ("trainer.accumulate_grad_batches=2", "schedule=cosine", "schedule.from_first_step=true"),
+    ("trainer.precision=16-mixed",),
+    ("trainer.precision=64-true",),
 ]
 EQUILIBRIA = [
-    ("gradient=exact",),
-    ("gradient=phantom", "model.weight_norm=true", "model.dropout=0.2"),
+    ("gradient=exact", "model.quads=true"),
+    ("regularizer=jacobian", "model.weight_norm=true", "model.dropout=0.2"),
+]
+MORE_EQUILIBRIA = [
+    ("gradient=phantom", "model.legacy_indices=true"),
     ("gradient=shine", "solver=broyden", "trainer.precision=bf16-mixed"),
-    ("regularizer=jacobian", "model.quads=true"),
     ("gradient=jfb", "solver=fixed_point", "task.contributions=true"),
+    ("gradient=auto",),
 ]
 
 
@@ -150,18 +167,23 @@ def assert_runs(folder: Path, *words: str) -> None:
     assert (folder / "report" / "couplings.csv").is_file()
 
 
-@pytest.mark.parametrize("words", OPTIONS, ids=" ".join)
+def also_slow(words: list[tuple[str, ...]]) -> list[Any]:
+    return [pytest.param(typed, marks=pytest.mark.slow) for typed in words]
+
+
+@pytest.mark.parametrize("words", [*OPTIONS, *also_slow(MORE_OPTIONS)], ids=" ".join)
 def test_every_option_trains(words: tuple[str, ...], tmp_path: Path) -> None:
     assert_runs(tmp_path / "run", *words)
     details = reread(tmp_path / "run")["details"]
     assert ("mae_of_contributions" in details) == ("task.contributions=true" in words)
 
 
-@pytest.mark.parametrize("words", EQUILIBRIA, ids=" ".join)
+@pytest.mark.parametrize("words", [*EQUILIBRIA, *also_slow(MORE_EQUILIBRIA)], ids=" ".join)
 def test_the_equilibrium_trains_with_every_part(words: tuple[str, ...], tmp_path: Path) -> None:
     assert_runs(tmp_path / "run", "model.equilibrium=true", *words)
 
 
+@pytest.mark.slow
 def test_an_equilibrium_is_evaluated_as_it_was_tested(tmp_path: Path) -> None:
     metrics = run(*SHORT, "model.equilibrium=true", f"run_dir={tmp_path / 'run'}")
     found = evaluate(
@@ -174,19 +196,19 @@ def test_an_equilibrium_is_evaluated_as_it_was_tested(tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         (("model.heads=3",), "3 heads do not divide a width of 8"),
-        (("model.heads=0",), "model.heads"),
-        (("model.dropout=1.5",), "model.dropout"),
-        (("model.quad_feature=fourier",), "quad_feature"),
-        (("task.split_seed=-1",), "task.split_seed"),
-        (("task.rare=0",), "task.rare"),
-        (("task.objective.loss=squared",), "loss"),
-        (("task.objective.contribution_weight=-1",), "contribution_weight"),
-        (("task.max_pairs=5",), "raise that to"),
+        (("model.heads=0",), "model.heads=0 must be at least 1"),
+        (("model.dropout=1.5",), "model.dropout=1.5 must be at least 0 and below 1"),
+        (("model.quad_feature=fourier",), "quad_feature=fourier is not one of sine, learned"),
+        (("task.split_seed=-1",), "task.split_seed=-1 must be at least 0"),
+        (("task.rare=0",), "task.rare=0 must be at least 1"),
+        (("task.objective.loss=squared",), "loss=squared is not one of absolute, log_mae"),
+        (("task.objective.contribution_weight=-1",), "weight=-1 must be at least 0"),
+        (("task.max_pairs=5",), "more than task.max_pairs=5: raise that to"),
         (("task.val_fraction=0.5", "task.test_fraction=0.5"), "leave nothing to train on"),
-        (("model.contributions=true",), "contributions"),
+        (("model.contributions=true",), "model.contributions=True would not fit the data"),
         (("model.equilibrium=true", "regularizer=correction"), "choose regularizer=jacobian"),
         (("model.feature_width=8", "model.pair_feature=learned"), "feature_width=8 must be above"),
-        (("model.pair_types=[1,2,3]",), "pair_types"),
+        (("model.pair_types=[1,2,3]",), "leave model.pair_types out"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
