@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from equipoise.report.page import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 
 COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5", "#c53030", "#4a5568")
@@ -187,8 +185,8 @@ def draw_overlays(samples: Mapping[str, Tensor], names: Sequence[str], path: Pat
 
 def occurring(samples: Mapping[str, Tensor]) -> list[int]:
     """The classes in the masks or the predictions, ignored pixels aside."""
-    classes = torch.cat([samples["mask"].flatten(), samples["prediction"].flatten()]).unique()
-    return [k for k in classes.tolist() if k < 255]
+    classes = {k for name in ("mask", "prediction") for k in samples[name].unique().tolist()}
+    return sorted(k for k in classes if k < 255)
 
 
 def visible(image: Tensor) -> Tensor:
@@ -222,7 +220,7 @@ def _covered(picture: Tensor, mask: Tensor) -> Tensor:
     covered = picture.clone()
     for number in mask.unique().tolist():
         if number < 255:
-            tint = torch.tensor(colour(number))
+            tint = picture.new_tensor(colour(number))
             place = mask == number
             covered[place] = (1 - OPACITY) * picture[place] + OPACITY * tint
     return covered

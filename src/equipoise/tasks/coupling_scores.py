@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,8 @@ MLE-bench (arXiv 2410.07095), whose marks are of that benchmark's own split.
 """
 
 
-class TypeScore(NamedTuple):
+@dataclass(frozen=True)
+class TypeScore:
     """Couplings of one type: how many, their mean absolute error in Hz, and ln of it, floored."""
 
     count: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -222,7 +223,7 @@ def described(split: Predicted, data: Described) -> dict[str, Any]:
     baseline = type_scores(means, split.true[:, 0], split.kind)
     facts = data.facts("test")
     table = {
-        name: {**score._asdict(), "mae_of_the_mean": baseline[name].mae}
+        name: {**asdict(score), "mae_of_the_mean": baseline[name].mae}
         for name, score in scores.items()
     }
     found = {"types": table, "mean_log_mae_of_the_means": mean_log_mae(baseline)}

@@ -111,6 +111,13 @@ def test_the_data_tell_the_numbers_of_labels_and_refuse_others() -> None:
         NmrSmall().check_model(SimpleNamespace(atom_types=[1, 2, 3]))
 
 
+def test_what_cannot_be_kept_is_refused_before_a_run_begins(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"more than task.max_pairs=60: raise that to 69 or more"):
+        NmrSmall(max_pairs=60).inspect()
+    with pytest.raises(UserError, match="no molecule is left for val"):
+        Champs(path=str(methanes(tmp_path, 3)), val_fraction=0.1).inspect()
+
+
 def test_facts_count_molecules_and_couplings_by_type() -> None:
     data = NmrSmall()
     facts = [data.facts(name) for name in SPLITS]

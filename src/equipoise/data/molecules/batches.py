@@ -63,7 +63,7 @@ class MoleculeBatches:
         self.graphs = graphs
         self.rows = rows
         self.max_pairs = max_pairs
-        _refuse_cut_pairs(graphs, rows, max_pairs)
+        refuse_cut_pairs(graphs, rows, max_pairs)
         self.ids = {
             name: [vocabulary.ids(name, depth, names) for depth, names in enumerate(level.labels)]
             for name, level in graphs.levels.items()
@@ -133,7 +133,7 @@ def _widened(values: NDArray) -> NDArray:
     return values.astype(np.int64) if values.dtype == np.int32 else values
 
 
-def _refuse_cut_pairs(graphs: MoleculeGraphs, rows: NDArray[np.int64], max_pairs: int) -> None:
+def refuse_cut_pairs(graphs: MoleculeGraphs, rows: NDArray[np.int64], max_pairs: int) -> None:
     """Raise UserError where a molecule has more real pairs than are kept: they come first."""
     pairs = graphs.level("pair")
     before = np.concatenate([[0], np.asarray(pairs.columns["real"]).cumsum()])

@@ -13,8 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.data.loading import BatchLoader
-from equipoise.data.module import SplitDataModule, SplitName, check_fraction, refuse_below, shard_of
-from equipoise.data.molecules.batches import MoleculeBatches
+from equipoise.data.module import (
+    SPLITS,
+    SplitDataModule,
+    SplitName,
+    check_fraction,
+    refuse_below,
+    shard_of,
+)
+from equipoise.data.molecules.batches import MoleculeBatches, refuse_cut_pairs
 from equipoise.data.molecules.graphs import MoleculeGraphs
 from equipoise.data.molecules.preparation import named
 from equipoise.data.molecules.tables import TYPES
@@ -110,8 +117,10 @@ class MoleculeDataModule(SplitDataModule, ABC):
         """Read or compute the graphs, and return how many labels each level has.
 
         Raises UserError where these are not as many as the configuration, of a checkpoint say, asks
-        for.
+        for, a split has no molecules, or a molecule more pairs than may be left out.
         """
+        for name in SPLITS:
+            refuse_cut_pairs(self.graphs, self.molecules(name), self.max_pairs)
         sizes = self.vocabulary.sizes
         _refuse_other_sizes(self, sizes, "task", "set them to null, or give the same data")
         return sizes

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.data.molecules.tables import CONTRIBUTIONS, COUPLING
+from equipoise.data.molecules.couplings import COUPLING
+from equipoise.data.molecules.tables import CONTRIBUTIONS
 
 SMILES = Path(__file__).with_name("smiles.csv")
 FOLDER = files("equipoise.data.molecules").joinpath("pcj0")

@@ -1,0 +1,181 @@
+"""Submissions of couplings, and the truth about them: csv files as the competition has them.
+
+A submission has the columns `id` and `scalar_coupling_constant`, in Hz; the truth has `type` too,
+as the competition's train.csv and a run's couplings.csv do. Rows may stand in any order.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import compute, csv
+
+from equipoise.data.molecules.couplings import COUPLING
+from equipoise.data.molecules.tables import REAL, TEXT, TYPES, WHOLE, read_table
+from equipoise.errors import UserError
+
+COLUMNS = {"id": WHOLE, COUPLING: REAL}
+COMPETITION = "dsgdb9nsd_"
+"""How the names of the competition's molecules begin."""
+PART = 2**20
+"""Errors in a part of their file: 4 MB, which a core's cache holds."""
+LARGEST = 1e6
+"""Hz; no coupling is near it, and sums in single precision hold what is below."""
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CouplingValues:
+    """Couplings by their ids (N,), with values (N,) in Hz; of the truth also kinds (N,), 1 to 8.
+
+    source: the file they are from. competition: whether all are of the competition's molecules.
+    """
+
+    source: str
+    id: Integers
+    value: Floats
+    kind: Integers
+    competition: bool = False
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.id)
+
+    def take(self, rows: Integers) -> CouplingValues:
+        """Some of them, in that order."""
+        return replace(self, id=self.id[rows], value=self.value[rows], kind=self.kind[rows])
+
+    def of(self, other: CouplingValues) -> CouplingValues:
+        """Those that a submission has, as its couplings, in the order of these.
+
+        Raises UserError where it has ids that these lack.
+        """
+        self._refuse_missing(np.setdiff1d(other.id, self.id), other.source)
+        return replace(self.take(np.flatnonzero(np.isin(self.id, other.id))), source=other.source)
+
+    def _refuse_missing(self, missing: Integers, elsewhere: str) -> None:
+        """Raise where another file has ids that this one lacks."""
+        if len(missing):
+            raise UserError(
+                f"{self.source} lacks {len(missing):,} of the ids that {elsewhere} has, such as "
+                f"{missing[0]}: all of them must be of the same couplings"
+            )
+
+    def places(self, wanted: CouplingValues) -> Integers:
+        """The row here of each id that is wanted. Raises UserError where the ids differ."""
+        mine, other = (np.argsort(ids, kind="stable") for ids in (self.id, wanted.id))
+        if not np.array_equal(self.id[mine], wanted.id[other]):
+            self._refuse_missing(np.setdiff1d(wanted.id, self.id), wanted.source)
+            wanted._refuse_missing(np.setdiff1d(self.id, wanted.id), self.source)
+        rows = np.empty_like(mine)
+        rows[other] = mine
+        return rows
+
+
+def read_truth(path: Path) -> CouplingValues:
+    """Read the true couplings with their types. Raises UserError for what is wrong in the file."""
+    named = {"molecule_name": TEXT} if "molecule_name" in _columns(path) else {}
+    table = read_table(path, {**COLUMNS, "type": TEXT, **named})
+    places = compute.fill_null(compute.index_in(table["type"], pa.array(TYPES)), -1)
+    kinds = places.to_numpy().astype(np.int64) + 1
+    for row in np.flatnonzero(kinds == 0)[:1]:
+        found = table["type"][int(row)].as_py()
+        raise UserError(f"{path}: {found!r} is no known type: give one of {', '.join(TYPES)}")
+    return replace(_values(path, table), kind=kinds, competition=bool(named) and _is_public(table))
+
+
+def _is_public(table: pa.Table) -> bool:
+    """Whether all molecules have names of the competition."""
+    return bool(compute.all(compute.starts_with(table["molecule_name"], COMPETITION)).as_py())
+
+
+def read_submission(path: Path) -> CouplingValues:
+    """Read one submission. Raises UserError for what is wrong in the file.
+
+    More columns than a submission has are refused, since a file with the truth has them.
+    """
+    table = read_table(path, COLUMNS)
+    for extra in (name for name in _columns(path) if name not in COLUMNS):
+        raise UserError(f"{path} has a column {extra}: a submission has {' and '.join(COLUMNS)}")
+    return _values(path, table)
+
+
+def _columns(path: Path) -> list[str]:
+    """The first line; nothing where there is no such file, which `read_table` refuses."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        return [name.strip('"') for name in lines.readline().strip().split(",")]
+
+
+def _values(path: Path, table: pa.Table) -> CouplingValues:
+    if table["id"].null_count:
+        raise UserError(f"{path} has a row without id: correct it, or delete it")
+    ids = table["id"].to_numpy()
+    values = compute.fill_null(table[COUPLING], np.nan).to_numpy()
+    for row in np.flatnonzero(~(np.abs(values) < LARGEST))[:1]:
+        raise UserError(f"{path} has {values[row]:g} for id {ids[row]}: give a coupling in Hz")
+    ordered = np.sort(ids)
+    for repeated in ordered[1:][ordered[1:] == ordered[:-1]][:1]:
+        raise UserError(f"{path} has id {repeated} more than once: give each coupling once")
+    return CouplingValues(str(path), ids, values, np.zeros(len(ids), np.int64))
+
+
+def names_of(files: Sequence[Path]) -> list[str]:
+    """A name for each submission: of its file, with the folders where two are called the same.
+
+    Raises UserError where a file is given twice.
+    """
+    seen: set[Path] = set()
+    for file in files:
+        if file.resolve() in seen:
+            raise UserError(f"{file} is given twice")
+        seen.add(file.resolve())
+    stems = [file.stem for file in files]
+    return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
+
+
+def couplings_of_a_part(submissions: int) -> int:
+    """How many couplings a part of the file with the errors of so many submissions holds."""
+    return max(1, PART // submissions)
+
+
+def store_errors(files: Iterable[Path], count: int, truth: CouplingValues, target: Path) -> None:
+    """Write what `count` submissions predict minus the truth, in its order, in float32.
+
+    The file is made of parts with the errors (count, n) of n couplings, so that it is read from
+    its beginning to its end. Each submission is read, written and forgotten. Raises UserError for
+    one that is not of exactly these couplings, and where the disk is too small.
+    """
+    needed = 4 * count * len(truth)
+    if needed > (free := shutil.disk_usage(target.parent).free):
+        raise UserError(
+            f"{count} submissions of {len(truth):,} couplings need {needed / 2**30:.1f} GB beside "
+            f"{target.parent}, where {free / 2**30:.1f} GB are free; choose another folder"
+        )
+    known, rows = np.empty(0, np.int64), np.empty(0, np.int64)
+    width = couplings_of_a_part(count)
+    with target.open("wb", buffering=0) as file:
+        for place, path in enumerate(files):
+            submission = read_submission(path)
+            if not np.array_equal(submission.id, known):
+                known, rows = submission.id, submission.places(truth)
+            errors = (submission.value[rows] - truth.value).astype(np.float32)
+            for start in range(0, len(truth), width):
+                part = errors[start : start + width]
+                file.seek(4 * (count * start + place * len(part)))
+                file.write(part.data)
+
+
+def write_submission(ids: Integers, values: Floats, path: Path) -> None:
+    """Write predictions in Hz, in the order of their ids, as the competition takes them."""
+    order = np.argsort(ids, kind="stable")
+    csv.write_csv(pa.table({"id": ids[order], COUPLING: values[order]}), path)

@@ -1,0 +1,193 @@
+"""What submissions reach together: weights from one half of the couplings, scores on the other.
+
+The halves are stratified by type. The weights see the truth of their half, so they are no forecast
+of unknown couplings' scores unless the submissions were made without either half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from equipoise.data.molecules.tables import TYPES
+from equipoise.errors import UserError
+from equipoise.tasks.coupling_scores import TypeScore, mean_log_mae, type_score
+from equipoise.tasks.simplex_weights import Fit, Notify, Solver, fit
+from equipoise.tasks.submission_errors import Floats, SubmissionErrors
+
+Mode = Literal["single", "per_type"]
+Blocks = Mapping[str, slice]
+"""Where the couplings of each type stand, in the order of TYPES."""
+Blend = Callable[[str, slice], Floats]
+"""The errors (n,) of a blend in the couplings of a type."""
+
+DROPPED = (0, 1, 5, 10, 20, 50, *range(100, 100_000, 100))
+"""How many of the best submissions are left out, one after the other."""
+KEPT = 9
+
+
+class Halves(NamedTuple):
+    """Rows (N,) in the order in which errors are stored, and where each type is in either half."""
+
+    order: NDArray[np.int64]
+    fitted: Blocks
+    held_out: Blocks
+
+    @property
+    def both(self) -> dict[str, Blocks]:
+        """The halves by name, the one that judges first."""
+        return {"held_out": self.held_out, "fitted": self.fitted}
+
+
+def stratified_halves(kind: NDArray[np.int64], seed: int) -> Halves:
+    """Deal the couplings of each type, kind (N,) from 1 to 8, into two halves.
+
+    The split is that of the published code, where the rows are in the same order. Raises UserError
+    where a type has a single coupling.
+    """
+    numbers, counts = np.unique(kind, return_counts=True)
+    if counts.min() < 2:
+        lonely = TYPES[int(numbers[counts.argmin()]) - 1]
+        raise UserError(
+            f"there is one coupling of type {lonely} alone, which no half can be judged by: "
+            "leave it out"
+        )
+    halves = train_test_split(
+        np.arange(len(kind)), stratify=kind, test_size=0.5, shuffle=True, random_state=seed
+    )
+    orders = [half[np.argsort(kind[half], kind="stable")] for half in halves]
+    fitted = _blocks(kind[orders[0]], 0)
+    return Halves(np.concatenate(orders), fitted, _blocks(kind[orders[1]], len(orders[0])))
+
+
+def _blocks(kind: NDArray[np.int64], start: int) -> dict[str, slice]:
+    edges = start + np.searchsorted(kind, np.arange(1, len(TYPES) + 2))
+    return {
+        name: slice(int(first), int(last))
+        for name, first, last in zip(TYPES, edges, edges[1:], strict=False)
+        if last > first
+    }
+
+
+def fit_weights(
+    errors: SubmissionErrors, blocks: Blocks, mode: Mode, solver: Solver, seed: int, notify: Notify
+) -> dict[str, Fit]:
+    """The weights of each type: `single`, the same for all, or `per_type`, a fit for each."""
+    if mode == "single":
+        same = fit(errors, list(blocks.values()), solver, seed, notify)
+        return dict.fromkeys(blocks, same)
+    return {name: fit(errors, [rows], solver, seed, notify) for name, rows in blocks.items()}
+
+
+class MedianScheme(NamedTuple):
+    """Of the `keep` submissions of a type that are most often its median, the middle ones' mean.
+
+    Source: Bratholm et al. 2020 (arXiv 2008.05994), first place: 9 of 13, of which the middle 5.
+    """
+
+    keep: int
+    middle: int
+
+    @classmethod
+    def of(cls, submissions: int, keep: int | None, middle: int | None) -> MedianScheme:
+        """The scheme as asked for, else 9 or as many as there are, and 5 of 9 or about that share.
+
+        Raises UserError where there are not as many.
+        """
+        keep = min(KEPT, submissions) if keep is None else keep
+        middle = keep - 2 * round(2 * keep / 9) if middle is None else middle
+        if not 1 <= keep <= submissions:
+            raise UserError(f"--keep {keep} must be from 1 to the {submissions} submissions")
+        if not 1 <= middle <= keep or (keep - middle) % 2:
+            raise UserError(
+                f"--middle {middle} must be from 1 to --keep {keep}, both even or both odd"
+            )
+        return cls(keep, middle)
+
+    def chosen(self, errors: SubmissionErrors, rows: slice) -> NDArray[np.int64]:
+        """The submissions that are kept, of which no truth decides."""
+        chosen: NDArray[np.int64] = np.argsort(-errors.times_median(rows), kind="stable")
+        return np.sort(chosen[: self.keep])
+
+
+def single_mae(errors: SubmissionErrors, blocks: Blocks) -> Floats:
+    """The MAE of each submission for each type: (M, T)."""
+    return np.stack([errors.mae(rows) for rows in blocks.values()], axis=1)
+
+
+def scores_of(mae: Sequence[float] | Floats, blocks: Blocks) -> dict[str, TypeScore]:
+    """The scores of the types from their MAE (T,)."""
+    return {
+        name: type_score(rows.stop - rows.start, float(value))
+        for (name, rows), value in zip(blocks.items(), mae, strict=True)
+    }
+
+
+def mean_logs(mae: Floats, blocks: Blocks) -> Floats:
+    """The mean over the types of ln MAE (M, T), floored: (M,)."""
+    return np.array([mean_log_mae(scores_of(row, blocks)) for row in mae])
+
+
+def ways_to_blend(
+    errors: SubmissionErrors, fitted: Blocks, fits: Mapping[str, Fit], scheme: MedianScheme
+) -> dict[str, Blend]:
+    """The ensemble and what it is to beat; what the truth decides is decided on the fitted half."""
+    singles = single_mae(errors, fitted)
+    best = int(mean_logs(singles, fitted).argmin())
+    best_of = dict(zip(fitted, singles.argmin(axis=0), strict=True))
+    kept = {name: errors.only(scheme.chosen(errors, rows)) for name, rows in fitted.items()}
+    alone, equal = np.ones(1), np.full(len(errors), 1 / len(errors))
+    return {
+        "ensemble": _fitted(errors, fits),
+        "best single": lambda _, rows: errors.only([best]).blended(alone, rows),
+        "best of each type": lambda name, rows: errors.only([best_of[name]]).blended(alone, rows),
+        "mean": lambda _, rows: errors.blended(equal, rows),
+        "median": lambda _, rows: errors.median(rows),
+        "median scheme": lambda name, rows: kept[name].middle_mean(scheme.middle, rows),
+    }
+
+
+def _fitted(errors: SubmissionErrors, fits: Mapping[str, Fit]) -> Blend:
+    return lambda name, rows: errors.blended(fits[name].weights, rows)
+
+
+def blend_scores(blend: Blend, blocks: Blocks) -> dict[str, TypeScore]:
+    """The scores of a way to blend."""
+    mae = [np.abs(blend(name, rows)).mean() for name, rows in blocks.items()]
+    return scores_of(mae, blocks)
+
+
+class Dropped(NamedTuple):
+    """Without the `dropped` best submissions: the best of the rest and the ensemble of the rest.
+
+    Scores are the means of ln MAE of the held-out half.
+    """
+
+    dropped: int
+    submissions: int
+    best: int
+    best_single: float
+    ensemble: float
+
+
+def drop_best(
+    errors: SubmissionErrors, halves: Halves, mode: Mode, solver: Solver, seed: int,
+    fits: Mapping[str, Fit], notify: Notify,
+) -> Iterator[Dropped]:  # fmt: skip
+    """Fit again without the best 1, 5, 10, 20, 50, 100, 200, ... submissions of the fitted half.
+
+    `fits` are those of all, the first row. At least two are left to blend.
+    """
+    ranked = mean_logs(single_mae(errors, halves.fitted), halves.fitted).argsort(kind="stable")
+    held_out = mean_logs(single_mae(errors, halves.held_out), halves.held_out)
+    for dropped in (number for number in DROPPED if number == 0 or number <= len(errors) - 2):
+        rest = errors.only(np.sort(ranked[dropped:]))
+        if dropped:
+            fits = fit_weights(rest, halves.fitted, mode, solver, seed, notify)
+        best = int(ranked[dropped])
+        score = mean_log_mae(blend_scores(_fitted(rest, fits), halves.held_out))
+        yield Dropped(dropped, len(rest), best, float(held_out[best]), score)
