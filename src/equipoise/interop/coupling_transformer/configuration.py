@@ -9,7 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from equipoise.interop.published_configuration import DoesNotFit, PublishedConfiguration
+from equipoise.interop.published_configuration import (
+    DoesNotFit,
+    PublishedConfiguration,
+    setting_lines,
+)
+from equipoise.interop.published_weights import bare_entries
 
 NAME = "graph transformer"
 MAX_PAIRS = 250
@@ -39,6 +44,8 @@ RATES = {
 }
 LABELS = {"atom": 3, "bond": 3, "triplet": 2, "quad": 1}
 """The levels of labels of each kind of node."""
+UNREAD = ("seg_embedding",)
+"""A parameter of one published model that nothing reads."""
 LAYER = re.compile(r"layers\.(\d+)\.")
 BLOCK = re.compile(r"final_res\.(\d+)\.proj\.")
 
@@ -70,6 +77,25 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
         "legacy_indices": True,
         **{ours: words.rate(keys, rate) for ours, (keys, rate) in RATES.items()},
     }
+
+
+def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
+    """Group choices and settings for task and model."""
+    arguments = architecture(config, weights_of(state_dict))
+    settings = {name: arguments.pop(name) for name in tuple(arguments) if name.endswith("_types")}
+    settings["max_pairs"] = max_pairs(config)
+    return [
+        "task=champs",
+        "model=coupling_transformer",
+        *setting_lines("task", settings),
+        *setting_lines("model", arguments),
+    ]
+
+
+def weights_of(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights that are read, by their published names. Raises DoesNotFit as `bare_entries`."""
+    entries = bare_entries(state_dict)
+    return {name: tensor for name, tensor in entries.items() if not name.startswith(UNREAD)}
 
 
 def max_pairs(config: Mapping[str, Any]) -> int:

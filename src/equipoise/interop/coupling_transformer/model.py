@@ -18,9 +18,10 @@ from equipoise.interop.coupling_transformer.configuration import (
     NAME,
     architecture,
     max_pairs,
+    weights_of,
 )
-from equipoise.interop.published_configuration import DoesNotFit, setting_lines
-from equipoise.interop.published_weights import WEIGHT_NORM_RULES, bare_entries, by_rules, load
+from equipoise.interop.published_configuration import DoesNotFit
+from equipoise.interop.published_weights import WEIGHT_NORM_RULES, by_rules, load
 from equipoise.interop.recorded_arrays import (
     as_arrays,
     as_tensors,
@@ -30,8 +31,6 @@ from equipoise.interop.recorded_arrays import (
 )
 from equipoise.models import CouplingTransformer
 
-UNREAD = ("seg_embedding",)
-"""A parameter of one published model that nothing reads."""
 ARRAYS: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "x_atom": ("labels of atoms", "x_atom", (3,)),
     "x_atom_pos": ("x, y, z, angle and charge of atoms", "x_atom", (5,)),
@@ -70,19 +69,6 @@ class PublishedTransformer(CouplingTransformer):
     max_pairs = MAX_PAIRS
 
 
-def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
-    """Group choices and settings for task and model."""
-    arguments = architecture(config, _bare(state_dict))
-    settings = {name: arguments.pop(name) for name in tuple(arguments) if name.endswith("_types")}
-    settings["max_pairs"] = max_pairs(config)
-    return [
-        "task=champs",
-        "model=coupling_transformer",
-        *setting_lines("task", settings),
-        *setting_lines("model", arguments),
-    ]
-
-
 def from_reference(
     config: Mapping[str, Any],
     state_dict: Mapping[str, Any],
@@ -98,7 +84,7 @@ def from_reference(
     """
     if solver is not None or gradient is not None:
         raise DoesNotFit(f"the published {NAME} has neither a solver nor an estimator")
-    weights = _bare(state_dict)
+    weights = weights_of(state_dict)
     arguments = architecture(config, weights)
     try:
         model = PublishedTransformer(**arguments)
@@ -171,11 +157,6 @@ def _array(inputs: Mapping[str, Tensor], name: str) -> Tensor:
             f"molecules as x_atom has and as many nodes as {of}, got {tuple(array.shape)}"
         )
     return array
-
-
-def _bare(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    entries = bare_entries(state_dict)
-    return {name: tensor for name, tensor in entries.items() if not name.startswith(UNREAD)}
 
 
 def _by_type(name: str, tensor: Tensor, types: int) -> Tensor:
