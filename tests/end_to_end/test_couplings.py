@@ -129,6 +129,16 @@ def test_seeds_share_their_test_molecules_and_nothing_else(trained: Path, tmp_pa
     assert first != other
 
 
+def test_a_run_goes_on_with_the_other_loss(trained: Path, tmp_path: Path) -> None:
+    """As published: the last epochs are trained on the logarithm."""
+    metrics = run(
+        *SMALL[:-1], "trainer.max_epochs=2", "task.objective.loss=log_mae",
+        f"ckpt_path={trained}/checkpoints/last.ckpt", f"run_dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert metrics["test"]["loss"] == pytest.approx(metrics["test"]["mean_log_mae"], rel=1e-5)
+    assert metrics["test"]["mean_log_mae"] != reread(trained)["test"]["mean_log_mae"]
+
+
 OPTIONS = [
     ("task.contributions=true", "task.objective.loss=log_mae", "model.quads=true"),
     ("model.legacy_indices=true", "model.quads=true", "task.batch_size=1"),
