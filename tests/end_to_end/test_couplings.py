@@ -213,7 +213,7 @@ def test_an_equilibrium_is_evaluated_as_it_was_tested(tmp_path: Path) -> None:
         (("task.rare=0",), "task.rare=0 must be at least 1"),
         (("task.objective.loss=squared",), "loss=squared is not one of absolute, log_mae"),
         (("task.objective.contribution_weight=-1",), "weight=-1 must be at least 0"),
-        (("task.max_pairs=5",), "more than task.max_pairs=5: raise that to"),
+        (("task.max_pairs=5",), "more than max_pairs=5: raise that to"),
         (("task.val_fraction=0.5", "task.test_fraction=0.5"), "leave nothing to train on"),
         (("model.contributions=true",), "model.contributions=True would not fit the data"),
         (("model.equilibrium=true", "regularizer=correction"), "choose regularizer=jacobian"),
