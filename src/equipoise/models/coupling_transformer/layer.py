@@ -46,10 +46,12 @@ class GraphLayer(nn.Module):
 
 
 class GraphCell(nn.Module):
-    """f(z) = LN(h + F(h)), h = LN(u + A(z)): one layer with the embedded nodes u as injection.
+    """f(z) = LN(h + F(h)), h = LN(u + A(z + u)): one layer with the embedded nodes u as injection.
 
-    Norms and injection follow the equilibrium transformer (1909.01377, section 4.2); no published
-    system has this layer. The states of nodes that are not present are 0.
+    Norms and injection follow the equilibrium transformer (1909.01377, section 4.2), where the
+    injection is attended to, too: so an estimator that looks at one evaluation alone still teaches
+    the embeddings of nodes that are not read. No published system has this layer. The states of
+    nodes that are not present are 0.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class GraphCell(nn.Module):
     ) -> Tensor:
         """One evaluation (B, N, width); present (B, N, 1); masks: those of dropout."""
         of_attention, of_inner = masks or (1.0, 1.0)
-        h = self.norm(u + self.attention(z, bias) * of_attention)
+        h = self.norm(u + self.attention(z + u, bias) * of_attention)
         inner = functional.relu(self.widen(h)) * of_inner
         state: Tensor = self.last_norm(h + self.narrow(inner)) * present
         return state
