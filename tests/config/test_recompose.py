@@ -247,8 +247,8 @@ def test_a_task_of_ones_own_needs_its_folder_for_new_choices_alone() -> None:
 
 
 def test_a_stored_configuration_follows_the_folder_of_the_run_that_reads_it() -> None:
-    run = stored("run_dir=first", "trust=[my_package]")
-    assert "first" not in str(run.config)
+    run = stored("run_dir=one_folder", "trust=[my_package]")
+    assert "one_folder" not in str(run.config)
     assert run.config["trust"] == []
     assert again("run_dir=second", of=run).config.logger.csv.save_dir == "second"
 

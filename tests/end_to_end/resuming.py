@@ -49,6 +49,11 @@ TASKS: dict[str, tuple[str, ...]] = {
         "model.width=8", "model.heads=2", "model.layers=1", "model.relu_dropout=0.2",
         "task.train_size=40", "task.val_size=8", "task.test_size=8", "task.batch_size=8",
     ),
+    "nmr_small": (
+        "model.width=8", "model.heads=2", "model.layers=1", "model.inner=16", "model.head_width=4",
+        "model.dropout=0.2", "task.batch_size=50", "task.val_fraction=0.05",
+        "task.test_fraction=0.25", "trainer.limit_test_batches=1",
+    ),
     "ssl_digits": (
         "model.encoder.size=tiny", "model.projector=[16,8]", "task.batch_size=200",
         "task.val_fraction=0.2", "task.bank_size=100", "trainer.limit_test_batches=1",

@@ -95,6 +95,7 @@ SMALL_PART = [
     Case("python_docs"),
     Case("number_words"),
     Case("trimodal"),
+    Case("nmr_small"),
     Case("digits", place="between", end="ended", validations=2, accumulate=2),
     Case("digits", validations=2, schedule="plateau"),
     Case("digits", place="between", end="ended", schedule="plateau"),

@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.commands.arguments import Parser
+from equipoise.commands.stored_model import read_run
 from equipoise.config.signatures import as_packages, check_targets
-from equipoise.config.stored import Stored, read_checkpoint, stored_run
+from equipoise.config.stored import Stored
 from equipoise.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from equipoise.privacy import Answer, RangeEstimate
-
-CHECKPOINTS = ("best.ckpt", "last.ckpt")
-
 
 CONDITION = re.compile(
     r"\s*(.+?)\s+in\s*([\[(])\s*([^,\[\]()]+?)\s*,\s*([^,\[\]()]+?)\s*([\])])\s*"
@@ -48,9 +45,7 @@ class Attribute:
 def main(words: Sequence[str]) -> int:
     """Print the answer; returns 0. Raises UserError."""
     arguments = _parser().parsed(words)
-    file = checkpoint_of(Path(arguments.run))
-    checkpoint = read_checkpoint(file)
-    stored = stored_run(checkpoint, file)
+    checkpoint, stored = read_run(arguments.run)
     check_targets(stored.config, as_packages(arguments.trust))
     task = stored.config["task"]
     if stored.choices.get("task") != "range_query" and not task.get("epsilon"):
@@ -97,19 +92,6 @@ def _parser() -> Parser:
         help="packages of your own whose classes the checkpoint may name",
     )  # fmt: skip
     return parser
-
-
-def checkpoint_of(run: Path) -> Path:
-    """The checkpoint of a run's folder; a file is one itself. Raises UserError without one."""
-    if not run.is_dir():
-        if not run.exists():
-            raise UserError(f"there is no run at {run}; give runs/range_query/<model>/<time>")
-        return run
-    files = [run / "checkpoints" / name for name in CHECKPOINTS]
-    existing = next((file for file in files if file.is_file()), None)
-    if existing is None:
-        raise UserError(f"the folder {run} holds no checkpoint of a finished survey")
-    return existing
 
 
 def estimate_of(stored: Stored, state: Mapping[str, Any]) -> RangeEstimate:

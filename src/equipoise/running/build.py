@@ -160,11 +160,24 @@ def restored_model(config: dict[str, Any], state: Mapping[str, Any], path: Path)
     """
     model = build_model(config)
     weights = {n.removeprefix("model."): v for n, v in state.items() if n.startswith("model.")}
-    check_weights(
-        model, {n: tuple(v.shape) for n, v in weights.items() if hasattr(v, "shape")}, path
-    )
+    check_weights(model, _shapes(weights), path)
     model.load_state_dict(weights, strict=False)
     return model
+
+
+def restored_task(config: dict[str, Any], state: Mapping[str, Any], path: Path) -> LightningModule:
+    """The task of a stored configuration with the weights and other state of its checkpoint.
+
+    Raises UserError where the weights do not fit.
+    """
+    task = build_task(config)
+    check_weights(task, _shapes(state), path)
+    task.load_state_dict(state, strict=False)
+    return task
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items() if hasattr(value, "shape")}
 
 
 def build_task(config: dict[str, Any]) -> LightningModule:

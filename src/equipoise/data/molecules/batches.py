@@ -142,5 +142,5 @@ def refuse_cut_pairs(graphs: MoleculeGraphs, rows: NDArray[np.int64], max_pairs:
         row = int(real.argmax())
         raise UserError(
             f"{graphs.names[rows[row]]} has {real[row]} pairs of atoms with a bond or a coupling, "
-            f"more than task.max_pairs={max_pairs}: raise that to {real[row]} or more."
+            f"more than max_pairs={max_pairs}: raise that to {real[row]} or more."
         )

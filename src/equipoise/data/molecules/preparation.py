@@ -108,10 +108,13 @@ def cache_of_user() -> Path:
     return Path(root) / "equipoise" / "molecules"
 
 
-def graphs_in_parts(structures: Structures, couplings: Couplings | None) -> MoleculeGraphs:
+def graphs_in_parts(
+    structures: Structures, couplings: Couplings | None, processes: int | None = None
+) -> MoleculeGraphs:
     """The graphs of molecules and of the pairs, sorted by molecule; without any, of all pairs.
 
-    Raises UserError where rdkit is missing or a symbol is no element.
+    processes: that share the work; None for as many as it is worth. Raises UserError where rdkit is
+    missing or a symbol is no element.
     """
     count = len(structures.names)
     starts = range(0, count, PART)
@@ -119,7 +122,7 @@ def graphs_in_parts(structures: Structures, couplings: Couplings | None) -> Mole
     with tqdm(total=count, desc="features", unit="molecule", leave=False,
               delay=PROGRESS_AFTER_SECONDS, disable=None) as progress:  # fmt: skip
         found = []
-        for graphs in _computed(parts, processes_for(count)):
+        for graphs in _computed(parts, processes or processes_for(count)):
             found.append(graphs)
             progress.update(len(graphs))
     graphs = joined(found)

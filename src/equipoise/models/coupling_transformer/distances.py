@@ -76,6 +76,9 @@ def triplet_indices(
     pairs = batch["triplet_pairs"]
     if legacy:
         label = batch["triplet"][..., 1]
+        # the published batches have 250 pairs: a label that is no node of a smaller one means a
+        # padded pair there, which is as near to an atom as the first atom is
+        label = label.where(label < batch["atom"].shape[1] + batch["pair"].shape[1], 0)
         return (label, centre, first), (second, pairs[..., 1])
     return (centre, first, second), (pairs + batch["atom"].shape[1]).unbind(dim=-1)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from equipoise.data.molecules.couplings import read_couplings, with_contributions
 from equipoise.data.molecules.density_functional.calculation import (
     TABLES,
     Calculated,
@@ -16,12 +17,7 @@ from equipoise.data.molecules.density_functional.calculation import (
     jobs_of_structures,
 )
 from equipoise.data.molecules.density_functional.pieces import Pieces
-from equipoise.data.molecules.tables import (
-    TYPES,
-    read_couplings,
-    read_structures,
-    with_contributions,
-)
+from equipoise.data.molecules.tables import TYPES, read_structures
 from equipoise.errors import UserError
 
 AMIDOGEN = Calculated(

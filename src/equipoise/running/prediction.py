@@ -1,0 +1,78 @@
+"""Batches through a trained task, where only its predictions are wanted, with progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from equipoise.callbacks.statistics import SolveStatistics
+from equipoise.equilibrium import SolveReport
+from equipoise.equilibrium.layer import equilibrium_layers
+from equipoise.errors import UserError
+
+PROGRESS_AFTER_SECONDS = 2.0
+OUT_OF_MEMORY = "can't allocate memory"
+"""Part of what torch says of the CPU's memory, in an error of no class of its own."""
+
+Batch = dict[str, Tensor]
+Output = TypeVar("Output")
+
+
+def outputs(
+    compute: Callable[[Batch], Output],
+    batches: Iterable[Batch],
+    device: torch.device,
+    *,
+    total: int,
+    unit: str,
+) -> Iterator[tuple[Batch, Output]]:
+    """Every batch, on the device, and what `compute` makes of it.
+
+    total: how many samples all batches have, each tensor of a batch a row for each; unit: what a
+    sample is called. Raises UserError where a batch does not fit into memory, or the network
+    refuses it with a ValueError.
+    """
+    with tqdm(total=total, desc="predictions", unit=unit, leave=False,
+              delay=PROGRESS_AFTER_SECONDS, disable=None) as progress:  # fmt: skip
+        for batch in batches:
+            samples = len(next(iter(batch.values())))
+            try:
+                with torch.inference_mode():
+                    moved = {key: value.to(device) for key, value in batch.items()}
+                    output = compute(moved)
+            except ValueError as error:
+                raise UserError(f"the network cannot read this {unit}: {error}") from error
+            except RuntimeError as error:
+                if isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY in str(error):
+                    raise UserError(
+                        f"a batch of {samples} does not fit into memory: lower batch_size"
+                    ) from error
+                raise
+            yield moved, output
+            progress.update(samples)
+
+
+class Convergence:
+    """How near to their fixed points the equilibrium layers of a module come, whenever they run."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.statistics = SolveStatistics()
+        for layer in equilibrium_layers(module).values():
+            layer.register_forward_hook(self._note)
+
+    def _note(self, layer: nn.Module, *_: Any) -> None:
+        report = layer.report
+        assert isinstance(report, SolveReport)
+        self.statistics.add(report)
+
+    def described(self) -> str | None:
+        """The fraction that has converged and the median residual; None if nothing was solved."""
+        summary = self.statistics.forward_summary() if self.statistics.solves else {}
+        fraction, residual = summary.get("converged_fraction"), summary.get("residual_median")
+        if fraction is None or residual is None:
+            return None
+        return f"{100 * fraction:.1f} % of the equilibria converged, median residual {residual:.2g}"
