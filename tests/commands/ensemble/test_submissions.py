@@ -85,6 +85,7 @@ def test_what_is_no_submission_is_refused(tmp_path: Path, text: str, message: st
     ("text", "message"),
     [
         (SUBMISSION + "1,2\n", "a.csv: the first line has no type"),
+        ("type," + TRUTH + "1JHC,1,1JHC,2\n", "a.csv: the first line has several type"),
         (TRUTH + "1,1JHC,2\n7,,2\n", "a.csv has no type for id 7: name it, or delete the row"),
         (TRUTH + "1, ,2\n", "a.csv has no type for id 1"),
         (TRUTH + "1,1JHC,\n", "has nan for id 1"),

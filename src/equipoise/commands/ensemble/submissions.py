@@ -7,7 +7,7 @@ as the competition's train.csv and a run's couplings.csv do. Rows may stand in a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -89,13 +89,21 @@ def read_truth(path: Path) -> CouplingValues:
     Raises UserError for what is wrong in the file.
     """
     table = _read(path, {**OF_TRUTH, MOLECULE: pa.string()}, needed=OF_TRUTH)
-    values, named = _values(path, table), compute.utf8_trim_whitespace(table["type"])
-    types = sorted(compute.unique(named).to_pylist())
-    if "" in types:
-        row = compute.index(named, "").as_py()
+    values = _values(path, table)
+    types, kind = _types(table["type"])
+    for row in np.flatnonzero(kind == 0)[:1]:
         raise UserError(f"{path} has no type for id {values.id[row]}: name it, or delete the row")
-    kind = compute.index_in(named, pa.array(types)).to_numpy().astype(np.int64) + 1
-    return replace(values, kind=kind, types=tuple(types), competition=_is_public(table))
+    return replace(values, kind=kind, types=types, competition=_is_public(table))
+
+
+def _types(column: pa.ChunkedArray) -> tuple[tuple[str, ...], Integers]:
+    """The names, sorted, and the number of each row's (N,): from 1, and 0 where it has none."""
+    found = compute.unique(column)
+    names = [name.strip() for name in found.to_pylist()]
+    types = sorted({name for name in names if name})
+    number = {"": 0, **{name: place for place, name in enumerate(types, start=1)}}
+    numbers = np.array([number[name] for name in names])
+    return tuple(types), numbers[compute.index_in(column, found).to_numpy()]
 
 
 def _is_public(table: pa.Table) -> bool:
@@ -116,8 +124,8 @@ def read_submission(path: Path) -> CouplingValues:
     return _values(path, table)
 
 
-def _read(path: Path, kinds: Mapping[str, pa.DataType], needed: Iterable[str]) -> pa.Table:
-    """All columns of a csv file, those of `kinds` as such. Raises UserError for a lack of one."""
+def _read(path: Path, kinds: Mapping[str, pa.DataType], needed: Collection[str]) -> pa.Table:
+    """All columns of a csv file, those of `kinds` as such. Raises UserError where it is none."""
     options = csv.ConvertOptions(column_types=dict(kinds), strings_can_be_null=False)
     try:
         table = csv.read_csv(path, convert_options=options)
@@ -126,10 +134,11 @@ def _read(path: Path, kinds: Mapping[str, pa.DataType], needed: Iterable[str]) -
     except (pa.ArrowException, OSError) as error:
         problem = str(error).partition("\n")[0]
         raise UserError(f"{path} cannot be read ({problem}): write it again as csv") from error
-    if missing := [name for name in needed if name not in table.column_names]:
-        raise UserError(
-            f"{path}: the first line has no {' and no '.join(missing)}: name the columns there"
-        )
+    for name in kinds:
+        count = table.column_names.count(name)
+        if count > 1 or (count == 0 and name in needed):
+            word = "several" if count else "no"
+            raise UserError(f"{path}: the first line has {word} {name}: name each column there")
     if not len(table):
         raise UserError(f"{path}: no row follows the first line, so there is nothing to compare")
     return table
