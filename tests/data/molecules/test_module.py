@@ -112,7 +112,7 @@ def test_the_data_tell_the_numbers_of_labels_and_refuse_others() -> None:
 
 
 def test_what_cannot_be_kept_is_refused_before_a_run_begins(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"more than task.max_pairs=60: raise that to 69 or more"):
+    with pytest.raises(UserError, match=r"more than max_pairs=60: raise that to 69 or more"):
         NmrSmall(max_pairs=60).inspect()
     with pytest.raises(UserError, match="no molecule is left for val"):
         Champs(path=str(methanes(tmp_path, 3)), val_fraction=0.1).inspect()
