@@ -25,9 +25,8 @@ from torch.nn import functional
 from benchmarks.memory import peak_bytes
 from benchmarks.timing import in_turn, keep_freed_memory, ratio
 from equipoise.models import CouplingTransformer
-from equipoise.models.coupling_transformer.attention import DistanceAttention
 from equipoise.models.coupling_transformer.head import ResidualBlock, TypedLinear
-from equipoise.models.coupling_transformer.layer import GraphLayer
+from equipoise.models.coupling_transformer.layer import DistanceAttention, GraphLayer
 
 MOLECULES, ATOMS, PAIRS, PREDICTED, TRIPLETS = 16, 29, 250, 100, 54
 TYPES = {"atom_types": [5, 13, 27], "pair_types": [43, 68, 84], "triplet_types": [29, 118]}

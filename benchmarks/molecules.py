@@ -24,8 +24,8 @@ import torch
 
 from equipoise.data.molecules import nmr_small
 from equipoise.data.molecules.batches import MoleculeBatches
+from equipoise.data.molecules.features.perception import perceive
 from equipoise.data.molecules.graphs import read_stored, write_stored
-from equipoise.data.molecules.perception import perceive
 from equipoise.data.molecules.preparation import CouplingFiles, graphs_in_parts
 from equipoise.data.molecules.vocabulary import Vocabulary
 from equipoise.data.sampling import BatchIndex

@@ -16,7 +16,8 @@ import pytest
 
 from equipoise import commands
 from equipoise.commands import make_nmr
-from equipoise.data.molecules.tables import read_couplings, read_structures
+from equipoise.data.molecules.couplings import read_couplings
+from equipoise.data.molecules.tables import read_structures
 from equipoise.errors import RunFailed, UserError
 from tests.data.molecules.density_functional.bundled import molecules
 from tests.end_to_end.conftest import environment, heed_interrupts

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 
 from equipoise.data.molecules.tables import TYPES
 from equipoise.errors import UserError
+from equipoise.report.couplings import YARDSTICKS
 from equipoise.tasks import ScalarCoupling, scalar_coupling
-from equipoise.tasks.coupling_scores import YARDSTICKS
 from equipoise.tasks.scalar_coupling import FLOOR, coupling_loss, of_all_processes
 from equipoise.tasks.schedules import Constant
 

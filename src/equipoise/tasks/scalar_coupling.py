@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from equipoise.data.molecules.tables import TYPES
 from equipoise.errors import UserError
-from equipoise.report.couplings import draw_couplings
+from equipoise.report.couplings import YARDSTICKS, draw_couplings, mean_log_mae, type_scores
 from equipoise.report.page import Picture
-from equipoise.tasks.coupling_scores import YARDSTICKS, mean_log_mae, type_scores
 from equipoise.tasks.objective import MakeOptimizer, Objective, from_all_processes
 from equipoise.tasks.schedules import Schedule
 
@@ -180,7 +179,7 @@ class ScalarCoupling(Objective):
         """Log the scores of what all processes have predicted, each coupling once."""
         split = of_all_processes(self.seen[stage])
         self.seen[stage] = []
-        scores = type_scores(split.predicted[:, 0], split.true[:, 0], split.kind)
+        scores = type_scores(split.predicted[:, 0], split.true[:, 0], split.kind, TYPES)
         errors = np.abs(split.predicted[:, 0] - split.true[:, 0])
         parts = [torch.from_numpy(part) for part in (split.predicted, split.true, split.kind)]
         loss = coupling_loss(parts[0][:, 0], parts[1][:, 0], parts[2], self.loss)
@@ -219,8 +218,8 @@ def of_all_processes(seen: list[tuple[Tensor, ...]]) -> Predicted:
 def described(split: Predicted, data: Described) -> dict[str, Any]:
     """The score of each type, that of predicting the training mean of each, and yardsticks."""
     means = np.array([np.nan, *data.type_means()])[split.kind]
-    scores = type_scores(split.predicted[:, 0], split.true[:, 0], split.kind)
-    baseline = type_scores(means, split.true[:, 0], split.kind)
+    scores = type_scores(split.predicted[:, 0], split.true[:, 0], split.kind, TYPES)
+    baseline = type_scores(means, split.true[:, 0], split.kind, TYPES)
     facts = data.facts("test")
     table = {
         name: {**asdict(score), "mae_of_the_mean": baseline[name].mae}

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from equipoise.data.molecules.construction import graphs_of
 from equipoise.data.molecules.couplings import Couplings, read_couplings, with_contributions
+from equipoise.data.molecules.features import graphs_of
 from equipoise.data.molecules.preparation import CouplingFiles, prepared
 from equipoise.data.molecules.tables import TYPES, read_structures
 from equipoise.errors import UserError

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from equipoise.models.coupling_transformer.attention import (
+from equipoise.models.coupling_transformer.layer import (
     BiasedAttention,
     DistanceAttention,
     attend,

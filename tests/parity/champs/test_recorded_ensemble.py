@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from equipoise.tasks.coupling_ensemble import blend_scores
-from equipoise.tasks.coupling_scores import FLOOR, mean_log_mae, type_scores
-from equipoise.tasks.simplex_weights import fit_adam, fit_convex
-from equipoise.tasks.submission_errors import SubmissionErrors
+from equipoise.commands.ensemble.blends import blend_scores
+from equipoise.commands.ensemble.simplex_weights import fit_adam, fit_convex
+from equipoise.commands.ensemble.submission_errors import SubmissionErrors
+from equipoise.report.couplings import FLOOR, mean_log_mae, type_scores
 
 RECORDED = np.load(Path(__file__).parent / "metric.npz")
 TRUE, KIND, PREDICTED = RECORDED["y"], RECORDED["type_index"] + 1, RECORDED["preds"]
@@ -62,7 +62,7 @@ ERRORS = SubmissionErrors.of_array((PREDICTED - TRUE)[:, ORDER])
 @pytest.mark.parametrize("number", range(5))
 def test_submissions_are_judged_as_recorded(number: int) -> None:
     total, per_type = SINGLES[number]
-    found = type_scores(PREDICTED[number], TRUE, KIND)
+    found = type_scores(PREDICTED[number], TRUE, KIND, TYPES)
     assert tuple(found) == TYPES
     assert [score.log_mae for score in found.values()] == pytest.approx(per_type, abs=1e-12)
     assert [score.count for score in found.values()] == np.bincount(KIND)[1:].tolist()
@@ -70,7 +70,7 @@ def test_submissions_are_judged_as_recorded(number: int) -> None:
 
 
 def test_a_perfect_submission_has_the_recorded_floor() -> None:
-    found = type_scores(TRUE, TRUE, KIND)
+    found = type_scores(TRUE, TRUE, KIND, TYPES)
     assert mean_log_mae(found) == pytest.approx(-20.72326583694641, abs=1e-12)
     assert found["1JHC"].mae == 0 < FLOOR
 

@@ -1,4 +1,4 @@
-"""Pairs of atoms and the couplings between them: read and checked, or found along the bonds."""
+"""Pairs of atoms and the couplings between them, read and checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from equipoise.data.molecules.tables import (
     refuse,
     whole_column,
 )
-from equipoise.data.molecules.topology import Neighbours, Paths, triplets_of
 
 COUPLING = "scalar_coupling_constant"
 PAIRS = {"molecule_name": TEXT, "atom_index_0": WHOLE, "atom_index_1": WHOLE, "type": TEXT}
@@ -100,41 +99,6 @@ def with_contributions(couplings: Couplings, file: Path, structures: Structures)
     assert couplings.values is not None
     values = np.concatenate([couplings.values, parts[places]], axis=1)
     return Couplings(couplings.molecules, couplings.atoms, couplings.types, couplings.ids, values)
-
-
-def couplings_within_three_bonds(
-    structures: Structures, neighbours: Neighbours, paths: Paths
-) -> Couplings:
-    """Every pair of a hydrogen and a hydrogen, carbon or nitrogen that is one of `TYPES`.
-
-    The fewest bonds between the two count. The hydrogen comes first, of two the lower. The ids
-    count the pairs from 0, sorted by molecule and atoms.
-    """
-    triplets = triplets_of(neighbours)
-    bonds = np.flatnonzero(neighbours.centre < neighbours.other)
-    ends = [
-        (neighbours.centre[bonds], neighbours.other[bonds]),
-        (neighbours.other[triplets.first], neighbours.other[triplets.second]),
-        (neighbours.other[paths.first], neighbours.other[paths.second]),
-    ]
-    low, high = (
-        np.concatenate([pick(*pair) for pair in ends]) for pick in (np.minimum, np.maximum)
-    )
-    counts = np.repeat([1, 2, 3], [len(one) for one, _ in ends])
-    _, fewest = np.unique(low * len(structures.symbols) + high, return_index=True)
-    low, high, counts = low[fewest], high[fewest], counts[fewest]
-    hydrogen = structures.symbols == "H"
-    first = np.where(hydrogen[low], low, high)
-    second = low + high - first
-    names = [f"{n}J{a}{b}" for n, a, b in zip(
-        counts, structures.symbols[first], structures.symbols[second], strict=True
-    )]  # fmt: skip
-    types = np.array([1 + TYPES.index(name) if name in TYPES else 0 for name in names], dtype=int)
-    kept = np.flatnonzero((types > 0) & (first != second))
-    kept = kept[np.lexsort((second[kept], first[kept]))]
-    molecules = np.searchsorted(structures.starts, first[kept], side="right") - 1
-    atoms = np.stack([first[kept], second[kept]], axis=1) - structures.starts[molecules][:, None]
-    return Couplings(molecules, atoms, types[kept], np.arange(len(kept)))
 
 
 def of_coupled_molecules(

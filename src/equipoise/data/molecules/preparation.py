@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from equipoise.data.molecules.construction import graphs_of
 from equipoise.data.molecules.couplings import (
     Couplings,
     of_coupled_molecules,
     read_couplings,
     with_contributions,
 )
+from equipoise.data.molecules.features import chemistry, graphs_of
 from equipoise.data.molecules.graphs import (
     FORMAT,
     Level,
@@ -30,7 +30,6 @@ from equipoise.data.molecules.graphs import (
     read_stored,
     write_stored,
 )
-from equipoise.data.molecules.perception import chemistry
 from equipoise.data.molecules.tables import Structures, read_structures
 from equipoise.errors import UserError
 

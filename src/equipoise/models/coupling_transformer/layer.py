@@ -1,14 +1,136 @@
-"""A layer of the graph transformer, and one whose fixed point takes the place of all layers."""
+"""Attention weakened by distances, a layer of it, and one whose fixed point replaces all layers."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
-from equipoise.models.coupling_transformer.attention import DistanceAttention
+from equipoise.models.coupling_transformer.distances import KINDS
 from equipoise.models.coupling_transformer.embedding import linear
 from equipoise.nn import sequence_mask, weights_computed_once
+
+SLOPE = 0.01
+"""Of the leaky ReLU between the heads and the map that joins them."""
+
+
+class DistanceAttention(nn.Module):
+    """o = W_o leaky_relu(softmax(q k^T / sqrt(d) - gamma_{a b} D) v), heads side by side.
+
+    gamma (4, 4) is learned, a number for each pair of kinds (atom, pair, triplet, quad) of the two
+    nodes, the same for all heads. W_o has no bias.
+
+    Source: 2008.05994, supplementary material, and the code published with it, whose layout of the
+    rows of `value_query_key` this is: of each head, those of v, then q, then k.
+    """
+
+    def __init__(self, width: int, heads: int, *, dropout: float, weight_norm: bool) -> None:
+        """dropout: of the weights. Raises ValueError unless `heads` divides `width`."""
+        super().__init__()
+        if heads < 1 or width % heads:
+            raise ValueError(f"{heads} heads do not divide a width of {width}")
+        self.heads = heads
+        self.dropout = dropout
+        self.gamma = nn.Parameter(torch.ones(len(KINDS), len(KINDS)))
+        self.value_query_key = linear(width, 3 * width, weight_norm=weight_norm)
+        self.output = linear(width, width, bias=False, weight_norm=weight_norm)
+
+    def bias(self, distances: Tensor, present: Tensor, counts: tuple[int, ...]) -> Tensor:
+        """-gamma D (B, N, N), and -inf for keys (B, N) that are not present.
+
+        counts: how many nodes there are of each kind.
+        """
+        numbers = torch.tensor(counts, device=distances.device)
+        kinds = torch.arange(len(counts), device=distances.device).repeat_interleave(
+            numbers, output_size=sum(counts)
+        )
+        weakened = distances * -self.gamma[kinds.unsqueeze(1), kinds]
+        return weakened.masked_fill(~present.unsqueeze(1), float("-inf"))
+
+    def forward(self, x: Tensor, bias: Tensor, rows: slice = slice(None)) -> Tensor:
+        """(B, N, width) and the bias (B, N, N) -> (B, M, width), for the nodes `rows` of N."""
+        split = self.value_query_key(x).unflatten(-1, (self.heads, 3, -1))
+        value, query, key = split.transpose(1, 2).unbind(dim=3)
+        dropout = self.dropout if self.training else 0.0
+        attended = attend(query[:, :, rows], key, value, bias[:, rows], dropout)
+        merged = functional.leaky_relu(attended.transpose(1, 2).flatten(2), SLOPE)
+        output: Tensor = self.output(merged)
+        return output
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias) v: (B, H, M, d), (B, H, N, d) twice, (B, M, N).
+
+    torch's fused attention, but for the gradient of a bias on a CPU: there torch would keep the
+    weights of all samples for the backward pass.
+    """
+    on_cpu = query.device.type == "cpu" and query.dtype == bias.dtype
+    if on_cpu and not dropout and torch.is_grad_enabled():
+        attended: Tensor = BiasedAttention.apply(query, key, value, bias)
+        return attended
+    return functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=bias.unsqueeze(1).to(query.dtype), dropout_p=dropout
+    )
+
+
+class BiasedAttention(torch.autograd.Function):
+    """softmax(q k^T / sqrt(d) + b) v, whose weights are computed again for the gradients.
+
+    They are computed sample by sample, so that they stay in the cache and memory holds those of
+    one sample only. With P the weights, o the output, and do its gradient:
+
+        dv = P^T do,  dS = P * (do v^T - rowsum(do * o)),  dq = dS k / sqrt(d),
+        dk = dS^T q / sqrt(d),  db = the sum of dS over the heads.
+
+    These are functions that torch differentiates once more where a regulariser asks for it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, bias: Tensor
+    ) -> Tensor:
+        """(B, H, M, d), (B, H, N, d) twice, (B, M, N) -> (B, H, M, d)."""
+        samples = zip(query, key, value, bias, strict=True)
+        output = torch.stack([torch.matmul(weights(q, k, b), v) for q, k, v, b in samples])
+        ctx.save_for_backward(query, key, value, bias, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        """The gradients of all four."""
+        (gradient,) = gradients
+        samples = zip(*ctx.saved_tensors, gradient, strict=True)
+        found = [_gradients(*sample) for sample in samples]
+        return tuple(torch.stack(part) for part in zip(*found, strict=True))
+
+
+def weights(query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d) + b) of one sample (H, M, N)."""
+    scores = torch.baddbmm(bias.unsqueeze(0), query, key.mT, alpha=1 / math.sqrt(query.shape[-1]))
+    return scores.softmax(dim=-1)
+
+
+def _gradients(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, output: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of one sample, from that of its output (H, M, d)."""
+    attention, scale = weights(query, key, bias), 1 / math.sqrt(query.shape[-1])
+    of_weights = gradient @ value.mT
+    total = (gradient * output).sum(dim=-1, keepdim=True)
+    if torch.is_grad_enabled():  # a second backward pass will want what is overwritten below
+        of_scores = attention * (of_weights - total)
+    else:
+        of_scores = of_weights.sub_(total).mul_(attention)
+    return (
+        of_scores @ key * scale,
+        of_scores.mT @ query * scale,
+        attention.mT @ gradient,
+        of_scores.sum(dim=0),
+    )
 
 
 class GraphLayer(nn.Module):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.data.molecules.density_functional.basis_sets import ELEMENTS
-from equipoise.data.molecules.perception import chemistry
+from equipoise.data.molecules.features import chemistry
 from equipoise.data.molecules.tables import TYPES
 
 SEED = 7

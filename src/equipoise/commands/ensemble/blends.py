@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from equipoise.data.molecules.tables import TYPES
+from equipoise.commands.ensemble.simplex_weights import Fit, Notify, Solver, fit
+from equipoise.commands.ensemble.submission_errors import Floats, SubmissionErrors
 from equipoise.errors import UserError
-from equipoise.tasks.coupling_scores import TypeScore, mean_log_mae, type_score
-from equipoise.tasks.simplex_weights import Fit, Notify, Solver, fit
-from equipoise.tasks.submission_errors import Floats, SubmissionErrors
+from equipoise.report.couplings import TypeScore, mean_log_mae, type_score
 
 Mode = Literal["single", "per_type"]
 Blocks = Mapping[str, slice]
-"""Where the couplings of each type stand, in the order of TYPES."""
+"""Where the couplings of each type stand, in the order of the types' names."""
 Blend = Callable[[str, slice], Floats]
 """The errors (n,) of a blend in the couplings of a type."""
 
@@ -43,15 +42,15 @@ class Halves(NamedTuple):
         return {"held_out": self.held_out, "fitted": self.fitted}
 
 
-def stratified_halves(kind: NDArray[np.int64], seed: int) -> Halves:
-    """Deal the couplings of each type, kind (N,) from 1 to 8, into two halves.
+def stratified_halves(kind: NDArray[np.int64], types: Sequence[str], seed: int) -> Halves:
+    """Deal the couplings of each type into two halves; kind (N,): from 1, numbers of `types`.
 
     The split is that of the published code, where the rows are in the same order. Raises UserError
     where a type has a single coupling.
     """
     numbers, counts = np.unique(kind, return_counts=True)
     if counts.min() < 2:
-        lonely = TYPES[int(numbers[counts.argmin()]) - 1]
+        lonely = types[int(numbers[counts.argmin()]) - 1]
         raise UserError(
             f"there is one coupling of type {lonely} alone, which no half can be judged by: "
             "leave it out"
@@ -60,15 +59,18 @@ def stratified_halves(kind: NDArray[np.int64], seed: int) -> Halves:
         np.arange(len(kind)), stratify=kind, test_size=0.5, shuffle=True, random_state=seed
     )
     orders = [half[np.argsort(kind[half], kind="stable")] for half in halves]
-    fitted = _blocks(kind[orders[0]], 0)
-    return Halves(np.concatenate(orders), fitted, _blocks(kind[orders[1]], len(orders[0])))
+    fitted, held_out = (
+        _blocks(kind[order], types, start)
+        for order, start in zip(orders, (0, len(orders[0])), strict=True)
+    )
+    return Halves(np.concatenate(orders), fitted, held_out)
 
 
-def _blocks(kind: NDArray[np.int64], start: int) -> dict[str, slice]:
-    edges = start + np.searchsorted(kind, np.arange(1, len(TYPES) + 2))
+def _blocks(kind: NDArray[np.int64], types: Sequence[str], start: int) -> dict[str, slice]:
+    edges = start + np.searchsorted(kind, np.arange(1, len(types) + 2))
     return {
         name: slice(int(first), int(last))
-        for name, first, last in zip(TYPES, edges, edges[1:], strict=False)
+        for name, first, last in zip(types, edges, edges[1:], strict=False)
         if last > first
     }
 

@@ -17,13 +17,14 @@ from equipoise.commands.arguments import Parser
 from equipoise.errors import UserError
 
 if TYPE_CHECKING:
-    from equipoise.data.molecules.submissions import CouplingValues
-    from equipoise.tasks.coupling_ensemble import Halves, MedianScheme
-    from equipoise.tasks.coupling_scores import TypeScore
-    from equipoise.tasks.simplex_weights import Fit
-    from equipoise.tasks.submission_errors import Floats, SubmissionErrors
+    from equipoise.commands.ensemble.blends import Halves, MedianScheme
+    from equipoise.commands.ensemble.simplex_weights import Fit
+    from equipoise.commands.ensemble.submission_errors import Floats, SubmissionErrors
+    from equipoise.commands.ensemble.submissions import CouplingValues
+    from equipoise.report.couplings import TypeScore
 
 SEEDS = 2**32
+TYPES_OF_COMPETITION = 8
 progress = partial(tqdm, delay=1.0, leave=False)
 
 
@@ -66,8 +67,8 @@ def main(words: Sequence[str]) -> int:
 
 def read_all(arguments: Namespace) -> Read:
     """Read the truth and the first submission, and deal their couplings into halves."""
-    from equipoise.data.molecules.submissions import names_of, read_submission, read_truth
-    from equipoise.tasks.coupling_ensemble import MedianScheme, stratified_halves
+    from equipoise.commands.ensemble.blends import MedianScheme, stratified_halves
+    from equipoise.commands.ensemble.submissions import names_of, read_submission, read_truth
 
     files = [Path(name) for name in arguments.predictions]
     names = names_of(files)
@@ -78,7 +79,7 @@ def read_all(arguments: Namespace) -> Read:
     scheme = MedianScheme.of(len(files), arguments.keep, arguments.middle)
     truth = read_truth(Path(arguments.truth))
     known = truth.of(read_submission(files[0]))
-    halves = stratified_halves(known.kind, arguments.seed)
+    halves = stratified_halves(known.kind, known.types, arguments.seed)
     left_out = len(truth) - len(known)
     print(f"{len(files)} submissions of {len(known):,} couplings", flush=True)
     if left_out:
@@ -88,8 +89,8 @@ def read_all(arguments: Namespace) -> Read:
 
 def stored_errors(read: Read, file: Path) -> SubmissionErrors:
     """Write the errors of all submissions into a file, and map it."""
-    from equipoise.data.molecules.submissions import store_errors
-    from equipoise.tasks.submission_errors import SubmissionErrors
+    from equipoise.commands.ensemble.submission_errors import SubmissionErrors
+    from equipoise.commands.ensemble.submissions import store_errors
 
     count = len(read.files)
     store_errors(progress(read.files, "reading"), count, read.truth, file)
@@ -99,7 +100,7 @@ def stored_errors(read: Read, file: Path) -> SubmissionErrors:
 
 def fitted(errors: SubmissionErrors, read: Read, arguments: Namespace) -> dict[str, Fit]:
     """The weights of each type."""
-    from equipoise.tasks.coupling_ensemble import fit_weights
+    from equipoise.commands.ensemble.blends import fit_weights
 
     how = arguments.mode, arguments.solver, arguments.seed
     with progress(desc="fitting the weights", unit=" steps") as bar:
@@ -110,13 +111,12 @@ def results_of(
     errors: SubmissionErrors, read: Read, fits: Mapping[str, Fit], arguments: Namespace
 ) -> dict[str, Any]:
     """What scores.json holds."""
-    from equipoise.data.molecules.tables import TYPES
-    from equipoise.tasks.coupling_ensemble import mean_logs, single_mae
-    from equipoise.tasks.coupling_scores import YARDSTICKS
+    from equipoise.commands.ensemble.blends import mean_logs, single_mae
+    from equipoise.report.couplings import YARDSTICKS
 
     singles = {half: single_mae(errors, blocks) for half, blocks in read.halves.both.items()}
     ranked = mean_logs(singles["fitted"], read.halves.fitted).argsort(kind="stable").tolist()
-    of_competition = read.truth.competition and len(read.halves.fitted) == len(TYPES)
+    of_competition = read.truth.competition and len(read.halves.fitted) == TYPES_OF_COMPETITION
     return {
         "mode": arguments.mode,
         "solver": arguments.solver,
@@ -143,7 +143,7 @@ def results_of(
 
 def _scores(errors: SubmissionErrors, read: Read, fits: Mapping[str, Fit]) -> dict[str, Any]:
     """The scores of each way to blend, of both halves."""
-    from equipoise.tasks.coupling_ensemble import blend_scores, ways_to_blend
+    from equipoise.commands.ensemble.blends import blend_scores, ways_to_blend
 
     ways = ways_to_blend(errors, read.halves.fitted, fits, read.scheme)
     halves = read.halves.both
@@ -158,7 +158,7 @@ def _dropped(
     errors: SubmissionErrors, read: Read, fits: Mapping[str, Fit], arguments: Namespace
 ) -> list[dict[str, Any]]:
     """The rows of drop_best.csv."""
-    from equipoise.tasks.coupling_ensemble import drop_best
+    from equipoise.commands.ensemble.blends import drop_best
 
     how = arguments.mode, arguments.solver, arguments.seed
     with progress(desc="without the best", unit=" steps") as bar:
@@ -168,7 +168,7 @@ def _dropped(
 
 def _ranked(singles: Mapping[str, Floats], read: Read, ranked: Sequence[int]) -> dict[str, Any]:
     """The scores of each submission, of both halves, the best of the fitted half first."""
-    from equipoise.tasks.coupling_ensemble import scores_of
+    from equipoise.commands.ensemble.blends import scores_of
 
     return {
         half: {
@@ -180,7 +180,7 @@ def _ranked(singles: Mapping[str, Floats], read: Read, ranked: Sequence[int]) ->
 
 def told(scores: Mapping[str, TypeScore]) -> dict[str, Any]:
     """Scores as scores.json has them."""
-    from equipoise.tasks.coupling_scores import mean_log_mae
+    from equipoise.report.couplings import mean_log_mae
 
     return {
         "mean_log_mae": mean_log_mae(scores),
@@ -191,7 +191,7 @@ def told(scores: Mapping[str, TypeScore]) -> dict[str, Any]:
 
 def _write_blend(errors: SubmissionErrors, read: Read, fits: Mapping[str, Fit], file: Path) -> None:
     """Write the blend of all couplings, those of both halves, as a submission."""
-    from equipoise.data.molecules.submissions import write_submission
+    from equipoise.commands.ensemble.submissions import write_submission
 
     value = read.truth.value.copy()
     for blocks in read.halves.both.values():
@@ -210,8 +210,8 @@ def _folder(named: str | None) -> Path:
 
 
 def _parser() -> Parser:
-    from equipoise.tasks.coupling_ensemble import Mode
-    from equipoise.tasks.simplex_weights import Solver
+    from equipoise.commands.ensemble.blends import Mode
+    from equipoise.commands.ensemble.simplex_weights import Solver
 
     parser = Parser(
         prog="python -m equipoise ensemble",

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.ensemble import PEAK
-from equipoise.data.molecules import submissions
-from equipoise.tasks.submission_errors import SubmissionErrors
+from equipoise.commands.ensemble import submissions
+from equipoise.commands.ensemble.submission_errors import SubmissionErrors
 
 ROWS = slice(3, 50)
 VALUES = np.random.default_rng(0).standard_normal((6, 61)).astype(np.float32)
@@ -19,7 +19,7 @@ VALUES = np.random.default_rng(0).standard_normal((6, 61)).astype(np.float32)
 MEASURED = (
     PEAK
     + """
-from equipoise.tasks.submission_errors import SubmissionErrors
+from equipoise.commands.ensemble.submission_errors import SubmissionErrors
 
 errors = SubmissionErrors.of_file(Path(sys.argv[1]), 300)
 before = peak()

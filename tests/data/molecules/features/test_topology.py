@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from equipoise.data.molecules.topology import (
+from equipoise.data.molecules.features.topology import (
     Neighbours,
     bond_angles,
     dihedral_angles,

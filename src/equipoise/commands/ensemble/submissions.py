@@ -7,7 +7,7 @@ as the competition's train.csv and a run's couplings.csv do. Rows may stand in a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +16,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import compute, csv
 
-from equipoise.data.molecules.couplings import COUPLING
-from equipoise.data.molecules.tables import REAL, TEXT, TYPES, WHOLE, read_table
 from equipoise.errors import UserError
 
-COLUMNS = {"id": WHOLE, COUPLING: REAL}
+COUPLING = "scalar_coupling_constant"
+COLUMNS = {"id": pa.int64(), COUPLING: pa.float64()}
+OF_TRUTH = {**COLUMNS, "type": pa.string()}
+MOLECULE = "molecule_name"
 COMPETITION = "dsgdb9nsd_"
 """How the names of the competition's molecules begin."""
 PART = 2**20
@@ -34,15 +35,17 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CouplingValues:
-    """Couplings by their ids (N,), with values (N,) in Hz; of the truth also kinds (N,), 1 to 8.
+    """Couplings by their ids (N,), with values (N,) in Hz; of the truth also their types.
 
-    source: the file they are from. competition: whether all are of the competition's molecules.
+    source: the file they are from. types: their names, sorted. kind: (N,), from 1, numbers of
+    `types`; 0 in a submission. competition: whether all are of the competition's molecules.
     """
 
     source: str
     id: Integers
     value: Floats
     kind: Integers
+    types: tuple[str, ...] = ()
     competition: bool = False
 
     def __len__(self) -> int:
@@ -81,20 +84,33 @@ class CouplingValues:
 
 
 def read_truth(path: Path) -> CouplingValues:
-    """Read the true couplings with their types. Raises UserError for what is wrong in the file."""
-    named = {"molecule_name": TEXT} if "molecule_name" in _columns(path) else {}
-    table = read_table(path, {**COLUMNS, "type": TEXT, **named})
-    places = compute.fill_null(compute.index_in(table["type"], pa.array(TYPES)), -1)
-    kinds = places.to_numpy().astype(np.int64) + 1
-    for row in np.flatnonzero(kinds == 0)[:1]:
-        found = table["type"][int(row)].as_py()
-        raise UserError(f"{path}: {found!r} is no known type: give one of {', '.join(TYPES)}")
-    return replace(_values(path, table), kind=kinds, competition=bool(named) and _is_public(table))
+    """Read the true couplings with their types, whatever these are called.
+
+    Raises UserError for what is wrong in the file.
+    """
+    table = _read(path, {**OF_TRUTH, MOLECULE: pa.string()}, needed=OF_TRUTH)
+    values = _values(path, table)
+    types, kind = _types(table["type"])
+    for row in np.flatnonzero(kind == 0)[:1]:
+        raise UserError(f"{path} has no type for id {values.id[row]}: name it, or delete the row")
+    return replace(values, kind=kind, types=types, competition=_is_public(table))
+
+
+def _types(column: pa.ChunkedArray) -> tuple[tuple[str, ...], Integers]:
+    """The names, sorted, and the number of each row's (N,): from 1, and 0 where it has none."""
+    found = compute.unique(column)
+    names = [name.strip() for name in found.to_pylist()]
+    types = sorted({name for name in names if name})
+    number = {"": 0, **{name: place for place, name in enumerate(types, start=1)}}
+    numbers = np.array([number[name] for name in names])
+    return tuple(types), numbers[compute.index_in(column, found).to_numpy()]
 
 
 def _is_public(table: pa.Table) -> bool:
     """Whether all molecules have names of the competition."""
-    return bool(compute.all(compute.starts_with(table["molecule_name"], COMPETITION)).as_py())
+    if MOLECULE not in table.column_names:
+        return False
+    return bool(compute.all(compute.starts_with(table[MOLECULE], COMPETITION)).as_py())
 
 
 def read_submission(path: Path) -> CouplingValues:
@@ -102,18 +118,30 @@ def read_submission(path: Path) -> CouplingValues:
 
     More columns than a submission has are refused, since a file with the truth has them.
     """
-    table = read_table(path, COLUMNS)
-    for extra in (name for name in _columns(path) if name not in COLUMNS):
+    table = _read(path, COLUMNS, needed=COLUMNS)
+    for extra in (name for name in table.column_names if name not in COLUMNS):
         raise UserError(f"{path} has a column {extra}: a submission has {' and '.join(COLUMNS)}")
     return _values(path, table)
 
 
-def _columns(path: Path) -> list[str]:
-    """The first line; nothing where there is no such file, which `read_table` refuses."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        return [name.strip('"') for name in lines.readline().strip().split(",")]
+def _read(path: Path, kinds: Mapping[str, pa.DataType], needed: Collection[str]) -> pa.Table:
+    """All columns of a csv file, those of `kinds` as such. Raises UserError where it is none."""
+    options = csv.ConvertOptions(column_types=dict(kinds), strings_can_be_null=False)
+    try:
+        table = csv.read_csv(path, convert_options=options)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: correct its name") from error
+    except (pa.ArrowException, OSError) as error:
+        problem = str(error).partition("\n")[0]
+        raise UserError(f"{path} cannot be read ({problem}): write it again as csv") from error
+    for name in kinds:
+        count = table.column_names.count(name)
+        if count > 1 or (count == 0 and name in needed):
+            word = "several" if count else "no"
+            raise UserError(f"{path}: the first line has {word} {name}: name each column there")
+    if not len(table):
+        raise UserError(f"{path}: no row follows the first line, so there is nothing to compare")
+    return table
 
 
 def _values(path: Path, table: pa.Table) -> CouplingValues:

@@ -8,8 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from equipoise.tasks.coupling_scores import FLOOR
-from equipoise.tasks.simplex_weights import (
+from equipoise.commands.ensemble.simplex_weights import (
     EPOCHS,
     Fit,
     fit,
@@ -18,7 +17,8 @@ from equipoise.tasks.simplex_weights import (
     gap_at,
     least_on_simplex,
 )  # fmt: skip
-from equipoise.tasks.submission_errors import SubmissionErrors
+from equipoise.commands.ensemble.submission_errors import SubmissionErrors
+from equipoise.report.couplings import FLOOR
 
 
 def silent() -> None:

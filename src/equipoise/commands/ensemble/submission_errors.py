@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.data.molecules.submissions import couplings_of_a_part
+from equipoise.commands.ensemble.submissions import couplings_of_a_part
 
 Floats = NDArray[np.float64]
 Errors = NDArray[np.floating[Any]]

@@ -1,9 +1,4 @@
-"""From atoms and couplings to graphs: the features of many molecules at once.
-
-They are those of the winners of the CHAMPS competition (Bratholm et al. 2021, A community-powered
-search of machine learning strategy space to find NMR property prediction models, doi
-10.1371/journal.pone.0253612), but for the partial charges, which RDKit computes here.
-"""
+"""Columns and labels of all atoms, pairs, triplets and quads of many molecules."""
 
 from __future__ import annotations
 
@@ -13,19 +8,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.data.molecules.couplings import Couplings, couplings_within_three_bonds
-from equipoise.data.molecules.graphs import Level, MoleculeGraphs
-from equipoise.data.molecules.labels import (
+from equipoise.data.molecules.couplings import Couplings
+from equipoise.data.molecules.features.labels import (
     AtomLabels,
     Coded,
-    atom_labels,
     pair_labels,
     quad_labels,
     triplet_labels,
 )
-from equipoise.data.molecules.perception import perceive
-from equipoise.data.molecules.tables import Structures, ranges
-from equipoise.data.molecules.topology import (
+from equipoise.data.molecules.features.topology import (
     Neighbours,
     Paths,
     Rows,
@@ -33,43 +24,24 @@ from equipoise.data.molecules.topology import (
     bond_angles,
     dihedral_angles,
     nearest_angles,
-    paths_of,
     triplet_rows,
     triplets_of,
 )
+from equipoise.data.molecules.graphs import Level
+from equipoise.data.molecules.tables import Structures, ranges
 
 
-def graphs_of(structures: Structures, couplings: Couplings | None) -> MoleculeGraphs:
-    """The graphs of molecules; where no couplings are given, of all pairs whose type is of `TYPES`.
-
-    Raises UserError where rdkit is missing or a symbol is no element.
-    """
-    perceived = perceive(structures)
-    neighbours = Neighbours.of(perceived.bonds, len(structures.symbols))
-    labels = atom_labels(structures.symbols, neighbours, perceived.orders)
-    paths = paths_of(neighbours)
-    if couplings is None:
-        couplings = couplings_within_three_bonds(structures, neighbours, paths)
-    pairs = _Pairs(structures, couplings, perceived.bonds, perceived.orders)
-    items = _Items(structures, neighbours, labels, pairs.of_bonds[neighbours.bond])
+def atom_level(structures: Structures, charges: NDArray, labels: AtomLabels) -> Level:
+    """The atoms; charges: (N,), in elementary charges."""
     angles = nearest_angles(structures.positions, structures.starts) / np.pi
-    atoms = {
+    columns = {
         "position": _float(structures.positions),
-        "feature": _float(np.stack([angles, perceived.charges], axis=1)),
+        "feature": _float(np.stack([angles, charges], axis=1)),
     }
-    return MoleculeGraphs(
-        structures.names,
-        perceived.by_radii,
-        {
-            "atom": _level(structures.starts, atoms, labels[:3]),
-            "pair": pairs.level(labels),
-            "triplet": items.triplet_level(),
-            "quad": items.quad_level(paths),
-        },
-    )
+    return _level(structures.starts, columns, labels[:3])
 
 
-class _Pairs:
+class Pairs:
     """All pairs of atoms of each molecule: first in a triangle, then in their published order."""
 
     def __init__(
@@ -138,7 +110,7 @@ class _Pairs:
 
 
 @dataclass(frozen=True, eq=False)
-class _Items:
+class Items:
     """Triplets and quads. pair_of: (2E,), the pair of each row of `neighbours`, in its molecule."""
 
     structures: Structures

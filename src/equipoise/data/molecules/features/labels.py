@@ -1,6 +1,6 @@
 """The labels of atoms, pairs, triplets and quads: what kind of each the network embeds.
 
-Source: the features of the winners of the CHAMPS competition (see `graphs`).
+Source: the features of the winners of the CHAMPS competition (see `features`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.data.molecules.features.topology import Neighbours, Paths, Rows, Triplets
 from equipoise.data.molecules.tables import TYPES
-from equipoise.data.molecules.topology import Neighbours, Paths, Rows, Triplets
 
 CORRECTIONS = {
     "1JHN_2_2_1_1": "1JHN_3_2_2_1",

@@ -19,11 +19,11 @@ from benchmarks.ensemble import COMMAND as MEASURED
 from benchmarks.ensemble import write_submissions
 from equipoise import commands
 from equipoise.commands.ensemble import _parser
-from equipoise.data.molecules.submissions import read_submission, read_truth
+from equipoise.commands.ensemble.submissions import read_submission, read_truth
 from equipoise.errors import UserError
-from equipoise.tasks.coupling_scores import YARDSTICKS
+from equipoise.report.couplings import YARDSTICKS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMMAND = re.compile(r"^    (python -m equipoise ensemble (?:[^\\\n]|\\\n)*)$", re.MULTILINE)
 PICTURES = {"weights.png", "correlation.png", "drop_best.png"}
 TABLES = {"weights.csv", "scores.csv", "scores.json", "drop_best.csv", "submission.csv"}

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from equipoise.data.molecules import perception
-from equipoise.data.molecules.construction import graphs_of
+from equipoise.data.molecules.features import graphs_of, perception
+from equipoise.data.molecules.features.perception import Perceived, perceive
 from equipoise.data.molecules.nmr_small import bundled
-from equipoise.data.molecules.perception import Perceived, perceive
 from equipoise.data.molecules.tables import Structures
 from equipoise.errors import UserError
 from tests.data.molecules.csv_writing import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from equipoise.data.molecules.submissions import (
+from equipoise.commands.ensemble.submissions import (
     names_of,
     read_submission,
     read_truth,
@@ -36,9 +36,16 @@ def written(folder: Path, text: str, name: str = "a.csv") -> Path:
 def test_the_truth_is_read_with_its_types(tmp_path: Path) -> None:
     truth = read_truth(written(tmp_path, GOOD))
     assert truth.id.tolist() == [7, 3, 5]
-    assert truth.kind.tolist() == [1, 8, 4]
+    assert truth.types == ("1JHC", "2JHH", "3JHN")
+    assert truth.kind.tolist() == [1, 3, 2]
     assert truth.value.tolist() == [80.5, 1.25, -11]
     assert not truth.competition
+
+
+def test_types_are_groups_whatever_their_names(tmp_path: Path) -> None:
+    truth = read_truth(written(tmp_path, TRUTH + "1,long,2\n4,1JFC,3\n2, long ,4\n"))
+    assert truth.types == ("1JFC", "long")
+    assert truth.kind.tolist() == [2, 1, 2]
 
 
 @pytest.mark.parametrize(("other", "competition"), [("dsgdb9nsd_133884", True), ("benzene", False)])
@@ -47,7 +54,7 @@ def test_the_competition_is_known_by_its_molecules(
 ) -> None:
     truth = read_truth(written(tmp_path, TRAIN.format(other=other)))
     assert truth.competition == competition
-    assert truth.kind.tolist() == [1, 4]
+    assert truth.kind.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -78,8 +85,9 @@ def test_what_is_no_submission_is_refused(tmp_path: Path, text: str, message: st
     ("text", "message"),
     [
         (SUBMISSION + "1,2\n", "a.csv: the first line has no type"),
-        (TRUTH + "1,4JHC,2\n", "'4JHC' is no known type: give one of 1JHC, 1JHN"),
-        (TRUTH + "1,,2\n", "'' is no known type"),
+        ("type," + TRUTH + "1JHC,1,1JHC,2\n", "a.csv: the first line has several type"),
+        (TRUTH + "1,1JHC,2\n7,,2\n", "a.csv has no type for id 7: name it, or delete the row"),
+        (TRUTH + "1, ,2\n", "a.csv has no type for id 1"),
         (TRUTH + "1,1JHC,\n", "has nan for id 1"),
     ],
 )
@@ -103,7 +111,7 @@ def test_errors_stand_in_the_order_of_the_truth(tmp_path: Path) -> None:
     ]
     known = truth.of(read_submission(files[0]))
     assert known.id.tolist() == [7, 3, 5]
-    assert known.kind.tolist() == [1, 8, 4]
+    assert known.kind.tolist() == [1, 3, 2]
     store_errors(files, 2, known, tmp_path / "errors")
     found = np.fromfile(tmp_path / "errors", np.float32).reshape(2, 3)
     assert found.tolist() == [[-0.5, 0.25, 1], [1, -0.25, 0]]

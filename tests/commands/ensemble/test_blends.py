@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from equipoise.errors import UserError
-from equipoise.tasks.coupling_ensemble import (
+from equipoise.commands.ensemble.blends import (
     Halves,
     MedianScheme,
     blend_scores,
@@ -20,8 +19,11 @@ from equipoise.tasks.coupling_ensemble import (
     stratified_halves,
     ways_to_blend,
 )
-from equipoise.tasks.coupling_scores import mean_log_mae
-from equipoise.tasks.submission_errors import SubmissionErrors
+from equipoise.commands.ensemble.submission_errors import SubmissionErrors
+from equipoise.errors import UserError
+from equipoise.report.couplings import mean_log_mae
+
+TYPES = ("1JHC", "1JHN", "2JHC", "2JHH", "2JHN", "3JHC", "3JHH", "3JHN")
 
 
 def silent() -> None:
@@ -37,7 +39,7 @@ def test_each_type_is_in_both_halves_and_each_coupling_in_one(
     counts: list[tuple[int, int]], seed: int
 ) -> None:
     kind = np.random.default_rng(0).permutation(np.concatenate([[k] * n for k, n in counts]))
-    halves = stratified_halves(kind, seed)
+    halves = stratified_halves(kind, TYPES, seed)
     assert sorted(halves.order) == list(range(len(kind)))
     assert list(halves.fitted) == list(halves.held_out)
     rows = [rows for blocks in (halves.fitted, halves.held_out) for rows in blocks.values()]
@@ -55,12 +57,12 @@ def test_the_halves_are_the_published_ones() -> None:
     half, _ = train_test_split(
         np.arange(500), stratify=kind, test_size=0.5, shuffle=True, random_state=42
     )
-    assert sorted(stratified_halves(kind, 42).order[:250]) == sorted(half)
+    assert sorted(stratified_halves(kind, TYPES, 42).order[:250]) == sorted(half)
 
 
 def test_a_lonely_coupling_is_refused() -> None:
     with pytest.raises(UserError, match="one coupling of type 1JHN alone"):
-        stratified_halves(np.array([1, 1, 2, 3, 3]), 42)
+        stratified_halves(np.array([1, 1, 2, 3, 3]), TYPES, 42)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_a_median_scheme_that_cannot_be(keep: int, middle: int | None, message: 
 def submissions(count: int, seed: int = 0) -> tuple[SubmissionErrors, Halves]:
     """Correlated errors for couplings of three types, the first submissions the better ones."""
     generator = np.random.default_rng(seed)
-    halves = stratified_halves(generator.choice([1, 4, 8], 3000), 42)
+    halves = stratified_halves(generator.choice([1, 4, 8], 3000), TYPES, 42)
     shared = generator.standard_normal(3000)
     own = generator.standard_normal((count, 3000))
     quality = 1.1 ** np.arange(count)[:, None]

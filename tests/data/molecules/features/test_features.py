@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from equipoise.data.molecules import nmr_small
-from equipoise.data.molecules.construction import graphs_of
+from equipoise.data.molecules.features import graphs_of
 from equipoise.data.molecules.graphs import LEVELS, MoleculeGraphs
 from equipoise.data.molecules.tables import Structures, read_structures
 

@@ -21,8 +21,8 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
 from scipy.special import softmax
 
-from equipoise.tasks.coupling_scores import FLOOR
-from equipoise.tasks.submission_errors import Couplings, Floats, SubmissionErrors
+from equipoise.commands.ensemble.submission_errors import Couplings, Floats, SubmissionErrors
+from equipoise.report.couplings import FLOOR
 
 Solver = Literal["convex", "adam"]
 Notify = Callable[[], object]
