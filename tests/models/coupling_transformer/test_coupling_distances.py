@@ -100,16 +100,13 @@ def present(batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize("atoms", [5, LEGACY_ATOMS])
-def test_legacy_padding_leaves_a_node_for_every_label(atoms: int) -> None:
+def test_legacy_padding_adds_atoms_that_are_not_there(atoms: int) -> None:
     batch = batched([molecule(5), molecule(atoms, seed=1)])
-    pairs = batch["pair"].shape[1]
-    for labels in (3, 60):
-        padded = with_legacy_padding(batch, labels)
-        assert padded["atom"].shape[1] == LEGACY_ATOMS
-        assert padded["pair"].shape[1] == max(pairs, labels + 1 - LEGACY_ATOMS)
-        for name, tensor in batch.items():
-            assert torch.equal(padded[name][:, : tensor.shape[1]], tensor)
-            assert not padded[name][:, tensor.shape[1] :].any()
+    padded = with_legacy_padding(batch)
+    assert padded["atom"].shape[1] == LEGACY_ATOMS
+    for name, tensor in batch.items():
+        assert torch.equal(padded[name][:, : tensor.shape[1]], tensor)
+        assert not padded[name][:, tensor.shape[1] :].any()
 
 
 def test_larger_molecules_have_no_legacy_indices() -> None:
@@ -119,7 +116,7 @@ def test_larger_molecules_have_no_legacy_indices() -> None:
 
 
 def test_a_batch_of_small_molecules_has_the_legacy_distances_of_a_large_one() -> None:
-    """Labels of triplets are places of nodes there, so these must be there in every batch."""
+    """Labels of triplets are places of nodes there, also where a batch has not so many."""
     labels = {"triplet_types": (4, 40)}
     model = network(legacy_indices=True, **labels).eval()
     small, large = molecule(4, triplets=3), molecule(9, seed=1)
@@ -132,7 +129,7 @@ def test_a_batch_of_small_molecules_has_the_legacy_distances_of_a_large_one() ->
 
 def test_the_slips_of_the_published_indices_are_kept() -> None:
     """A centre is the label, an atom its neighbour, a first pair an atom, a second one unmoved."""
-    batch = with_legacy_padding(batched([molecule(5, triplets=2)]), LABELS["triplet"][1])
+    batch = with_legacy_padding(batched([molecule(5, triplets=2)]))
     found = squared_distances(batch, quads=False, legacy=True)[0]
     atoms, pairs = batch["atom"].shape[1], batch["pair"].shape[1]
     for number, node in product(range(2), range(atoms + pairs)):

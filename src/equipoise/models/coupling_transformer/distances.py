@@ -13,29 +13,20 @@ KINDS = ("atom", "pair", "triplet", "quad")
 """Nodes come in this order, and within a kind in that of the batch."""
 LEGACY_ATOMS = 29
 """The published code pads molecules to so many; some of its indices mean no atom, but a node."""
-PADDED = {
-    "atom": ("atom", "atom_feature", "position", "atom_present"),
-    "pair": ("pair", "pair_atoms", "squared_distance", "pair_present"),
-}
+PADDED = ("atom", "atom_feature", "position", "atom_present")
 
 
-def with_legacy_padding(batch: Mapping[str, Tensor], labels: int) -> dict[str, Tensor]:
-    """The batch with atoms padded to 29, and with a node for each of `labels`.
-
-    labels: the greatest label of triplets, which the published code takes for the place of a node;
-    it pads pairs to many more. Raises ValueError for a larger molecule.
-    """
-    atoms, pairs = batch["atom"].shape[1], batch["pair"].shape[1]
+def with_legacy_padding(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The batch with atoms padded to 29. Raises ValueError for a larger molecule."""
+    atoms = batch["atom"].shape[1]
     if atoms > LEGACY_ATOMS:
         raise ValueError(
             f"legacy_indices=true takes molecules of up to {LEGACY_ATOMS} atoms, not of {atoms}"
         )
-    missing = {"atom": LEGACY_ATOMS - atoms, "pair": max(labels + 1 - LEGACY_ATOMS - pairs, 0)}
     padded = {}
-    for kind, names in PADDED.items():
-        for name in names:
-            widths = [0, 0] * (batch[name].dim() - 2) + [0, missing[kind]]
-            padded[name] = functional.pad(batch[name], widths)
+    for name in PADDED:
+        widths = [0, 0] * (batch[name].dim() - 2) + [0, LEGACY_ATOMS - atoms]
+        padded[name] = functional.pad(batch[name], widths)
     return {**batch, **padded}
 
 

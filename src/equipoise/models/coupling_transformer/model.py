@@ -142,7 +142,7 @@ class CouplingTransformer(nn.Module):
         asked, places = asked[:, :last], asked[:, :last].nonzero(as_tuple=True)
         shape = (*batch["pair"].shape[:2], self.outputs)
         if self.legacy_indices:
-            batch = with_legacy_padding(batch, self.types["triplet"][1])
+            batch = with_legacy_padding(batch)
         states = self.encoded(batch, last)[places]
         predicted = self.head(states, kind[:, :last][places])
         return Couplings(predicted.new_zeros(shape).index_put(places, predicted))
