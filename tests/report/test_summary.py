@@ -146,3 +146,22 @@ def test_how_a_score_was_computed_is_printed_with_it(
     lines = capsys.readouterr().out.splitlines()
     assert f"bleu by {signature}" in lines
     assert any("test bleu" in line and "33.25" in line for line in lines)
+
+
+def test_types_have_a_table_and_known_figures_a_line_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    types = {"1JHC": {"count": 7, "mae": 1.25, "mae_of_the_mean": 2.0}, "3JHH": {"count": 2}}
+    metrics = {
+        "task": "t", "model": "m", "test": {}, "solver_stats": None, "gradient_stats": None,
+        "parameters": 3, "seconds": 1.0,
+        "details": {"types": types, "yardsticks": {"first place, on the leaderboard": -3.24}},
+    }  # fmt: skip
+    print_result(metrics, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert "-3.24: first place, on the leaderboard" in lines
+    (row,) = (line for line in lines if "1JHC" in line)
+    assert all(word in row for word in ("7", "1.25", "2"))
+    (empty,) = (line for line in lines if "3JHH" in line)
+    assert empty.count("-") == 2

@@ -28,7 +28,8 @@ FIGURES = ("nfe", "residual", "seconds", "backward nfe")
 def print_result(metrics: dict[str, Any], directory: Path) -> None:
     """One run: its test metrics, figures beside them, the solver's, and where everything lies.
 
-    Where `details` has signatures, they say how the scores of those names were computed.
+    Where `details` has signatures, they say how the scores of those names were computed; types,
+    they have a row of figures each; yardsticks, they are known figures by what they are of.
     """
     table = Table(title=f"{metrics['model']} on {metrics['task']}", show_header=False)
     for name, value in metrics["test"].items():
@@ -43,6 +44,11 @@ def print_result(metrics: dict[str, Any], directory: Path) -> None:
     table.add_row("seconds", number(metrics["seconds"]))
     console = Console(markup=False)
     console.print(table)
+    if types := metrics["details"].get("types"):
+        rows = [{"type": name, **figures} for name, figures in types.items()]
+        print_whole(table_of("test results by type", list(rows[0]), rows))
+    for name, value in (metrics["details"].get("yardsticks") or {}).items():
+        console.print(f"{number(value)}: {name}", soft_wrap=True, highlight=False, markup=False)
     for name, signature in (metrics["details"].get("signatures") or {}).items():
         console.print(f"{name} by {signature}", soft_wrap=True, highlight=False, markup=False)
     if points := metrics["details"].get("anytime"):
