@@ -44,11 +44,9 @@ class DistanceAttention(nn.Module):
 
         counts: how many nodes there are of each kind.
         """
-        numbers = torch.tensor(counts, device=distances.device)
-        kinds = torch.arange(len(counts), device=distances.device).repeat_interleave(
-            numbers, output_size=sum(counts)
-        )
-        weakened = distances * -self.gamma[kinds.unsqueeze(1), kinds]
+        unit = torch.eye(len(KINDS), dtype=self.gamma.dtype, device=self.gamma.device)
+        kinds = torch.cat([row.expand(n, -1) for row, n in zip(unit, counts, strict=False)])
+        weakened = distances * -(kinds @ self.gamma @ kinds.mT)
         return weakened.masked_fill(~present.unsqueeze(1), float("-inf"))
 
     def forward(self, x: Tensor, bias: Tensor, rows: slice = slice(None)) -> Tensor:
