@@ -229,3 +229,12 @@ def test_many_couplings_in_little_memory(tmp_path: Path) -> None:
     scores = results(tmp_path / "out")["scores"]["held_out"]
     for beaten in ("best single", "median", "mean", "median scheme"):
         assert scores["ensemble"]["mean_log_mae"] < scores[beaten]["mean_log_mae"] - 0.01
+
+
+@pytest.mark.parametrize("name", ["nothing*.csv", "folder"])
+def test_a_name_of_no_file_alone_is_told_as_such(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    truth = tmp_path / "truth.csv"
+    words = ["ensemble", str(tmp_path / name), "--truth", str(truth)]
+    with pytest.raises(UserError, match="does not exist, or is no file"):
+        commands.run(words)

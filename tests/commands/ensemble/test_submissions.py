@@ -165,5 +165,5 @@ def test_a_blend_is_written_as_a_submission(tmp_path: Path) -> None:
 def test_names_tell_submissions_apart(tmp_path: Path) -> None:
     assert names_of([Path("x/a.csv"), Path("y/b.csv")]) == ["a", "b"]
     assert names_of([Path("x/a.csv"), Path("y/a.csv")]) == ["x/a.csv", "y/a.csv"]
-    with pytest.raises(UserError, match=r"a.csv is given twice"):
+    with pytest.raises(UserError, match=r"a.csv is given twice: give it once"):
         names_of([tmp_path / "a.csv", tmp_path / "b" / ".." / "a.csv"])

@@ -72,6 +72,9 @@ def read_all(arguments: Namespace) -> Read:
 
     files = [Path(name) for name in arguments.predictions]
     names = names_of(files)
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file} does not exist, or is no file: correct its name")
     if len(files) < 2:
         raise UserError("one submission alone leaves nothing to blend: give at least two")
     if not 0 <= arguments.seed < SEEDS:

@@ -165,7 +165,7 @@ def names_of(files: Sequence[Path]) -> list[str]:
     seen: set[Path] = set()
     for file in files:
         if file.resolve() in seen:
-            raise UserError(f"{file} is given twice")
+            raise UserError(f"{file} is given twice: give it once")
         seen.add(file.resolve())
     stems = [file.stem for file in files]
     return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
