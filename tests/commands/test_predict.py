@@ -230,7 +230,7 @@ def test_a_type_that_training_did_not_have_is_named_and_predicted_as_0(
         (HELIUM, "has no pair of a hydrogen with"),
         ((), "no row follows the first line"),
         (("ch4,0,C,0,0,0", "ch4,2,H,1,0,0"), "ch4 has no atom 1"),
-        (("ch4,0,C,0,0,nan", "ch4,1,H,1,0,0"), "atom 0 of ch4 has no finite position"),
+        (("ch4,0,C,0,0,nan", "ch4,1,H,1,0,0"), "atom 0 of ch4 has no position within"),
         (("x,0,Qq,0,0,0", "x,1,H,1,0,0"), "'Qq', which is no element"),
         (("ch4,0,C,0,0,0", "ch4,1,H,0,0,0"), "atoms 0 and 1 of ch4 lie in one place"),
     ],

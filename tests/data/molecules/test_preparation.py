@@ -174,3 +174,19 @@ def test_pairs_of_a_test_file_need_no_couplings(tmp_path: Path) -> None:
     pairs = graphs.level("pair").columns
     np.testing.assert_array_equal(pairs["row"], with_couplings["row"])
     assert not pairs["coupling"].any()
+
+
+def test_a_file_with_other_numbers_than_were_written_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "molecules.arrow"
+    write_stored(bundled(contributions=False), file)
+    whole = file.read_bytes()
+    found = 0
+    for place in range(len(whole) // 9, len(whole) - 4096, len(whole) // 9):
+        damaged = bytearray(whole)
+        for near in range(place, place + 2000, 8):
+            damaged[near] ^= 16
+        file.write_bytes(damaged)
+        found += read_stored(file) is None
+    assert found == 8
+    file.write_bytes(whole)
+    assert read_stored(file) is not None

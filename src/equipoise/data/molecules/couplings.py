@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from equipoise.data.molecules.tables import (
 )
 
 COUPLING = "scalar_coupling_constant"
+STRONGEST = 100_000
+"""Hz; beyond it no two nuclei couple, and a loss would be of this number alone."""
+DIFFERENT = 0.01
+"""How much the contributions may miss, in Hz and as a part of the coupling: they are rounded."""
 PAIRS = {"molecule_name": TEXT, "atom_index_0": WHOLE, "atom_index_1": WHOLE, "type": TEXT}
 
 
@@ -70,8 +75,12 @@ def read_couplings(file: Path, structures: Structures, *, labelled: bool) -> Cou
     types = _types(file, table, structures, molecules, atoms, ids)
     values = real_column(table[COUPLING])[:, None] if labelled else None
     if values is not None:
-        for row in np.flatnonzero(~np.isfinite(values[:, 0]))[:1]:
-            refuse(file, f"id {ids[row]} has no finite {COUPLING}: correct the row, or delete it")
+        for row in np.flatnonzero(~(np.abs(values[:, 0]) <= STRONGEST))[:1]:
+            refuse(
+                file,
+                f"id {ids[row]} has no {COUPLING} within {STRONGEST:,} Hz: correct the row, or "
+                "delete it",
+            )
     return Couplings(molecules, atoms, types, ids, values)
 
 
@@ -89,15 +98,22 @@ def with_contributions(couplings: Couplings, file: Path, structures: Structures)
     )
     order = keys.argsort()
     places = order[np.searchsorted(keys, wanted, sorter=order).clip(max=len(keys) - 1)]
-    usable = (keys[places] == wanted) & np.isfinite(parts[places]).all(axis=1)
+    usable = (keys[places] == wanted) & (np.abs(parts[places]) <= STRONGEST).all(axis=1)
     for row in np.flatnonzero(~usable)[:1]:
         refuse(
             file,
-            f"the coupling of id {couplings.ids[row]} has no finite {', '.join(CONTRIBUTIONS)}: "
-            "complete the file, or set task.contributions=false",
+            f"the coupling of id {couplings.ids[row]} has no {', '.join(CONTRIBUTIONS)} within "
+            f"{STRONGEST:,} Hz: complete the file, or set task.contributions=false",
         )
     assert couplings.values is not None
     values = np.concatenate([couplings.values, parts[places]], axis=1)
+    off = np.abs(values[:, 1:].sum(axis=1) - values[:, 0]) > DIFFERENT * (1 + np.abs(values[:, 0]))
+    if off.any():
+        warnings.warn(
+            f"{file}: the contributions of {int(off.sum()):,} of {len(off):,} couplings do not add "
+            f"up to them, first those of id {couplings.ids[off.argmax()]}",
+            stacklevel=2,
+        )
     return Couplings(couplings.molecules, couplings.atoms, couplings.types, couplings.ids, values)
 
 

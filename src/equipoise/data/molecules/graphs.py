@@ -5,6 +5,7 @@ In an Arrow file they have a row per molecule, and a run maps into memory what i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-FORMAT = "equipoise molecules 1"
+FORMAT = "equipoise molecules 2"
 DESCRIPTION = b"equipoise"
 LEVELS = ("atom", "pair", "triplet", "quad")
 
@@ -125,7 +126,8 @@ def write_stored(graphs: MoleculeGraphs, target: Path) -> None:
         columns[f"{level}.{key}"] = _lists(graphs.level(level).starts, values)
         shapes[f"{level}.{key}"] = [values.dtype.str, *values.shape[1:]]
     labels = {name: level.labels for name, level in graphs.levels.items()}
-    description = json.dumps({"format": FORMAT, "shapes": shapes, "labels": labels})
+    content = {"format": FORMAT, "shapes": shapes, "labels": labels, "sum": _checksum(graphs)}
+    description = json.dumps(content)
     table = pa.table(columns).replace_schema_metadata({DESCRIPTION: description.encode()})
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -149,9 +151,23 @@ def read_stored(file: Path) -> MoleculeGraphs | None:
             name: _level(table, name, content["shapes"], content["labels"][name]) for name in LEVELS
         }
         names = tuple(table["name"].to_pylist())
-        return MoleculeGraphs(names, table["by_radii"].to_numpy(), levels)
-    except (OSError, pa.ArrowException, ValueError, KeyError):  # absent, damaged, of another kind
+        graphs = MoleculeGraphs(names, table["by_radii"].to_numpy(), levels)
+    except (OSError, pa.ArrowException, ValueError, LookupError):  # absent, damaged, another kind
         return None
+    return graphs if _checksum(graphs) == content.get("sum") else None
+
+
+def _checksum(graphs: MoleculeGraphs) -> str:
+    """Of all that a file holds: a damaged one would be read as other molecules."""
+    digest = hashlib.blake2b(json.dumps(graphs.names).encode())
+    digest.update(graphs.by_radii.tobytes())
+    for name, level in graphs.levels.items():
+        digest.update(json.dumps([name, level.labels]).encode())
+        digest.update(level.starts.tobytes())
+    for name, key, values in _columns(graphs):
+        digest.update(f"{name}.{key}".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
 
 
 def _columns(graphs: MoleculeGraphs) -> list[tuple[str, str, NDArray]]:

@@ -122,7 +122,9 @@ class MoleculeDataModule(SplitDataModule, ABC):
         for name in SPLITS:
             refuse_cut_pairs(self.graphs, self.molecules(name), self.max_pairs)
         sizes = self.vocabulary.sizes
-        _refuse_other_sizes(self, sizes, "task", "set them to null, or give the same data")
+        _refuse_other_sizes(
+            self, sizes, "task", "give the same data, split and task.rare, or set them to null"
+        )
         return sizes
 
     def check_model(self, model: object) -> None:
@@ -176,15 +178,17 @@ class MoleculeDataModule(SplitDataModule, ABC):
         return dict(zip(TYPES, counts.tolist(), strict=True))
 
     def _warn(self) -> None:
-        odd = [name for name, by in zip(self.graphs.names, self.graphs.by_radii, strict=True) if by]
+        names = self.graphs.names
+        odd = [name for name, by in zip(names, self.graphs.by_radii, strict=True) if by]
         if odd:
+            question = " (are the positions in Angstrom?)" if 2 * len(odd) > len(names) else ""
             warnings.warn(
-                f"the bonds of {len(odd)} of {len(self.graphs):,} molecules could not be perceived "
-                f"and follow from covalent radii alone: {named(odd)}",
+                f"the bonds of {len(odd)} of {len(names):,} molecules could not be perceived "
+                f"and follow from covalent radii alone{question}: {named(odd)}",
                 stacklevel=3,
             )
-        names: tuple[SplitName, ...] = ("val", "test") if self.test_fraction else ("val",)
-        for split_name in names:
+        held_out: tuple[SplitName, ...] = ("val", "test") if self.test_fraction else ("val",)
+        for split_name in held_out:
             counts = self._couplings(self.molecules(split_name))
             unseen = [f"{n:,} of {t}" for t, n in counts.items() if n and t not in self.types_seen]
             if unseen:

@@ -15,6 +15,8 @@ from pyarrow import csv
 
 from equipoise.errors import UserError
 
+FARTHEST = 10_000
+"""Angstrom from the origin; no molecule is so large, and squares of far more would overflow."""
 TYPES = ("1JHC", "1JHN", "2JHC", "2JHH", "2JHN", "3JHC", "3JHH", "3JHN")
 """The kinds of coupling: bonds between the two atoms, J, and the elements of both."""
 CONTRIBUTIONS = ("fc", "sd", "pso", "dso")
@@ -74,9 +76,12 @@ def read_structures(file: Path) -> Structures:
         wrong, right = indices[row], expected[row]
         problem = f"has no atom {right}" if wrong > right else f"has atom {wrong} once too often"
         refuse(file, f"{names[molecules[row]]} {problem}: number its atoms from 0, each once")
-    for row in np.flatnonzero(~np.isfinite(positions).all(axis=1))[:1]:
+    for row in np.flatnonzero(~(np.abs(positions) <= FARTHEST).all(axis=1))[:1]:
         where = f"atom {indices[row]} of {names[molecules[row]]}"
-        refuse(file, f"{where} has no finite position: correct its x, y and z")
+        refuse(
+            file,
+            f"{where} has no position within {FARTHEST:,} Angstrom: correct its x, y and z",
+        )
     _refuse_shared_positions(file, names, molecules, positions)
     symbols = np.char.strip(np.array(table["atom"].to_pylist(), dtype=np.str_))[order]
     return Structures(tuple(names), starts, np.char.capitalize(symbols), positions)
@@ -96,7 +101,8 @@ def read_table(file: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
     if missing:
         refuse(
             file,
-            f"the first line has no {', '.join(missing)}: give these columns their names there",
+            f"the first line has no {', '.join(missing)}: name these columns there, with commas "
+            "and no spaces between the names",
         )
     if not len(table):
         refuse(file, "no row follows the first line: get it again")

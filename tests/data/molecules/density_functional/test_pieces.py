@@ -124,7 +124,7 @@ def test_files_of_another_origin_are_not_replaced(tmp_path: Path) -> None:
 
 def test_lines_of_smiles(tmp_path: Path) -> None:
     file = tmp_path / "smiles.txt"
-    file.write_text("C\n\n  CC   an ethane \nN\tammonia\nO\n")
+    file.write_text("C\n\n# two more\n  CC   an ethane \nN\tammonia\nO\n")
     jobs = jobs_of_smiles(file, "champs")
     assert [(job.name, job.smiles, job.level) for job in jobs] == [
         ("molecule_000000", "C", "champs"), ("an ethane", "CC", "champs"),

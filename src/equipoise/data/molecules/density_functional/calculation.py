@@ -157,14 +157,16 @@ def jobs_of_structures(file: Path, level: Level) -> list[Job]:
 def jobs_of_smiles(file: Path, level: Level) -> list[Job]:
     """A molecule a line, named by what follows the SMILES, or by its number, from 0.
 
-    Raises UserError where the file cannot be read or is empty, or a name is there twice.
+    Lines that begin with # are comments. Raises UserError where the file cannot be read or is
+    empty, or a name is there twice.
     """
     try:
         lines = [line.split(maxsplit=1) for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({error}): give a text file of SMILES") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UserError(f"{file} cannot be read ({reason}): give a text file of SMILES") from error
     jobs: dict[str, Job] = {}
-    for number, parts in enumerate(line for line in lines if line):
+    for number, parts in enumerate(line for line in lines if line and not line[0].startswith("#")):
         name = parts[1].strip() if len(parts) > 1 else f"molecule_{number:06d}"
         if name in jobs:
             raise UserError(f"{file} names two molecules {name}: give each a name of its own")
