@@ -6,8 +6,7 @@ Source: 1906.00295 and the code published with it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from numbers import Integral
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -102,8 +101,8 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
         "width": words.whole(("d_model",), WIDTH),
         "layers": words.whole(("layers", "nlevels"), _layers(weights)),
         "heads": words.whole(("num_heads", "heads"), HEADS),
-        "attention_dropout": [words.rate(word, rate) for word, rate in ATTENTION_RATES.items()],
-        **{ours: words.rate(*theirs) for ours, theirs in RATES.items()},
+        "attention_dropout": [words.rate((word,), rate) for word, rate in ATTENTION_RATES.items()],
+        **{ours: words.rate((word,), rate) for ours, (word, rate) in RATES.items()},
         "causal": words.flag("attn_mask", True),
         "kernel": 1,  # for this and the next there are no words
         "key_padding_mask": False,
@@ -185,30 +184,6 @@ def reference_forward(model: MulT, arrays: Mapping[str, Any]) -> dict[str, ndarr
 
 class _Words(PublishedConfiguration):
     """The words of the training script, each of a kind."""
-
-    def whole(self, words: Sequence[str], otherwise: int | None) -> int:
-        """A number above 0: that of the first of several words for one thing."""
-        given = self.first(words)
-        value = otherwise if given is None else given
-        if value is None:
-            return int(self.need(words[0]))
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise DoesNotFit(f"{words[0]} is {value}; it must be a whole number, at least 1")
-        return int(value)
-
-    def rate(self, word: str, otherwise: float) -> float:
-        """A probability."""
-        value = self.get(word, otherwise)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-            raise DoesNotFit(f"{word} is {value}; it must be a probability, from 0 to 1")
-        return float(value)
-
-    def flag(self, word: str, otherwise: bool) -> bool:
-        """True or False."""
-        value = self.get(word, otherwise)
-        if not isinstance(value, bool):
-            raise DoesNotFit(f"{word} is {value}; choose true or false")
-        return value
 
     def targets(self, weights: Mapping[str, Tensor]) -> list[str] | None:
         """The one target that is chosen; None for all three, which no word true means too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from equipoise.errors import UserError
@@ -55,6 +56,34 @@ class PublishedConfiguration:
                 f"the configuration of a published {self.model} needs {key}, but lacks it"
             )
         return self.values[key]
+
+    def whole(self, keys: Sequence[str], otherwise: int | None) -> int:
+        """A number above 0: that of the first of several words for one thing.
+
+        Raises DoesNotFit where it is another one, or neither the words nor `otherwise` tell.
+        """
+        given = self.first(keys)
+        value = otherwise if given is None else given
+        if value is None:
+            return int(self.need(keys[0]))
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            raise DoesNotFit(f"{keys[0]} is {value}; it must be a whole number, at least 1")
+        return int(value)
+
+    def rate(self, keys: Sequence[str], otherwise: float) -> float:
+        """A probability, by the first of several words. Raises DoesNotFit where it is none."""
+        given = self.first(keys)
+        value = otherwise if given is None else given
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise DoesNotFit(f"{keys[0]} is {value}; it must be a probability, from 0 to 1")
+        return float(value)
+
+    def flag(self, key: str, otherwise: bool) -> bool:
+        """True or False. Raises DoesNotFit where it is neither."""
+        value = self.get(key, otherwise)
+        if not isinstance(value, bool):
+            raise DoesNotFit(f"{key} is {value}; choose true or false")
+        return value
 
 
 def token_lines(

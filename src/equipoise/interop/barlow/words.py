@@ -27,13 +27,6 @@ class Words(PublishedConfiguration):
             raise DoesNotFit(f"{words[0]} is {value}; it must be a number, at least 0")
         return float(value)
 
-    def flag(self, word: str, otherwise: bool) -> bool:
-        """True or False."""
-        value = self.get(word, otherwise)
-        if not isinstance(value, bool):
-            raise DoesNotFit(f"{word} is {value}; choose true or false")
-        return value
-
     def widths(self) -> list[int]:
         """Those of the projector; none where no word tells them."""
         if "projector" in self:

@@ -140,31 +140,6 @@ class Words(PublishedConfiguration):
         of_source = re.search(r"(^|/)src/?$", str(self.get("source_dir", "")))
         return 1 if of_source else otherwise
 
-    def whole(self, words: Sequence[str], otherwise: int | None) -> int:
-        """A number above 0: that of the first of several words for one thing."""
-        given = self.first(words)
-        value = otherwise if given is None else given
-        if value is None:
-            return int(self.need(words[0]))
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise DoesNotFit(f"{words[0]} is {value}; it must be a whole number, at least 1")
-        return int(value)
-
-    def rate(self, words: Sequence[str], otherwise: float) -> float:
-        """A probability."""
-        given = self.first(words)
-        value = otherwise if given is None else given
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-            raise DoesNotFit(f"{words[0]} is {value}; it must be a probability, from 0 to 1")
-        return float(value)
-
-    def flag(self, word: str, otherwise: bool) -> bool:
-        """True or False."""
-        value = self.get(word, otherwise)
-        if not isinstance(value, bool):
-            raise DoesNotFit(f"{word} is {value}; choose true or false")
-        return value
-
     def form(self, word: str, *, learned: bool) -> str:
         """How a feature is embedded; `learned`: where no word says so."""
         value = self.get(word, "learnable" if learned else "sine")
