@@ -175,7 +175,7 @@ def test_exact_predictions_have_the_floor() -> None:
 def test_a_regulariser_that_reads_states_is_refused() -> None:
     task = task_of(FromDistance())
     with pytest.raises(UserError, match="regularizer=correction needs a network with one equilib"):
-        task._no_readout(torch.zeros(1))
+        task.readout(torch.zeros(1))
 
 
 @pytest.mark.parametrize("loss", ["absolute", "log_mae"])
