@@ -17,6 +17,7 @@ from equipoise.data.sampling import (
     OrderedIndices,
     Shard,
     ShuffledIndices,
+    stratified_split,
     stream,
     stream_seed,
 )
@@ -188,3 +189,21 @@ def test_length_saves_padding() -> None:
     (indices,) = buckets(lengths, 1, batch_size=16, batch_tokens=480)
     padded = sum(len(rows) * int(lengths[rows].max()) for rows in indices.batches())
     assert lengths.sum() / padded > 0.95
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.02, 0.1, 0.5, 0.9])
+def test_every_row_is_in_one_part_and_classes_keep_their_shares(fraction: float) -> None:
+    labels = torch.randint(0, 7, (1003,), generator=stream(0))
+    rest, held = stratified_split(labels, fraction, stream(1))
+    assert torch.equal(torch.cat([rest, held]).sort().values, torch.arange(1003))
+    assert len(held) == round(fraction * 1003)
+    shares = torch.bincount(labels[held], minlength=7) - fraction * torch.bincount(labels)
+    assert shares.abs().max() <= 1.5
+
+
+def test_the_seed_decides_and_neighbours_are_not_sampled_in_step() -> None:
+    labels = torch.arange(1000) % 10
+    held = [stratified_split(labels, 0.2, stream(seed))[1] for seed in (0, 0, 1)]
+    assert torch.equal(held[0], held[1])
+    assert not torch.equal(held[0], held[2])
+    assert len(held[0].diff().unique()) > 3

@@ -16,6 +16,7 @@ from equipoise.data.molecules.nmr_small import NmrSmall
 from equipoise.data.multimodal.cmu import Iemocap, Mosei, Mosi
 from equipoise.data.multimodal.trimodal import Trimodal
 from equipoise.data.surveys.range_query import RangeQuery
+from equipoise.data.tabular.module import Tabular
 from equipoise.data.text.copy_memory import CopyMemory
 from equipoise.data.text.number_words import NumberWords
 from equipoise.data.text.penn_treebank import PennTreebank, PennTreebankCharacters
@@ -49,6 +50,7 @@ __all__ = [
     "RangeQuery",
     "SegmentationFolder",
     "Stl10",
+    "Tabular",
     "TextFolder",
     "TinyImageNet",
     "Trimodal",

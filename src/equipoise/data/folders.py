@@ -47,6 +47,15 @@ def expanded(path: str) -> Path:
         ) from error
 
 
+def file_stamp(path: str) -> tuple[int, int]:
+    """What changes when the file does; zeros if there is none."""
+    file = Path(os.path.expanduser(path))  # Path's own raises for the home of an unknown user
+    if not file.is_file():
+        return 0, 0
+    state = file.stat()
+    return state.st_mtime_ns, state.st_size
+
+
 def is_content(name: str) -> bool:
     """Whether a file or folder of this name was put there by its owner.
 

@@ -79,6 +79,7 @@ class BatchLoader:
     It wraps a DataLoader instead of being one, so that Lightning never rebuilds it around
     another sampler. Iterating draws from a generator of its own, never from torch's global
     one. A UserError is raised as it was written, also out of a worker process.
+    pin_memory: copy each batch to where a GPU fetches it faster; not for one that stays the same.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class BatchLoader:
         *,
         seed: int,
         num_workers: int,
+        pin_memory: bool = True,
     ) -> None:
         self.batch_sampler = ResumableBatches(sampler)
         self.position = Position(0, 0)
@@ -99,7 +101,7 @@ class BatchLoader:
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             worker_init_fn=_leave_signals_to_the_main_process,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pin_memory and torch.cuda.is_available(),
             generator=stream(seed),
         )
         _loaders.add(self)

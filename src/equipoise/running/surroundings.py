@@ -111,8 +111,8 @@ def check_attention(task: Mapping[str, Any], model: Mapping[str, Any]) -> None:
         )
 
 
-def _product(size: Any) -> int:
-    return math.prod(size) if isinstance(size, Iterable) else int(size)
+def _product(size: Any) -> float:
+    return math.prod(size) if isinstance(size, Iterable) else float(size)
 
 
 def check_account(logger: Mapping[str, Any]) -> None:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from equipoise.data import module
 from equipoise.data.images.cifar10 import Cifar10
 from equipoise.data.images.digits import Digits
-from equipoise.data.images.module import ImageDataModule, stratified_split
+from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import MemoryImages
 from equipoise.data.images.transforms import Normalization
-from equipoise.data.sampling import Shard, stream
+from equipoise.data.sampling import Shard
 from equipoise.errors import UserError
 
 BATCHES = 4  # 54 training images in batches of 16
@@ -187,21 +187,3 @@ def test_a_constructor_of_ones_own_gives_what_a_record_has() -> None:
         OfOneClass(1).setup("fit")
     with pytest.raises(UserError, match=r"task\.num_workers is -1: set it to 0 or more"):
         OfOneClass(1, num_workers=-1)
-
-
-@pytest.mark.parametrize("fraction", [0.0, 0.02, 0.1, 0.5, 0.9])
-def test_every_row_is_in_one_part_and_classes_keep_their_shares(fraction: float) -> None:
-    labels = torch.randint(0, 7, (1003,), generator=stream(0))
-    rest, held = stratified_split(labels, fraction, stream(1))
-    assert torch.equal(torch.cat([rest, held]).sort().values, torch.arange(1003))
-    assert len(held) == round(fraction * 1003)
-    shares = torch.bincount(labels[held], minlength=7) - fraction * torch.bincount(labels)
-    assert shares.abs().max() <= 1.5
-
-
-def test_the_seed_decides_and_neighbours_are_not_sampled_in_step() -> None:
-    labels = torch.arange(1000) % 10
-    held = [stratified_split(labels, 0.2, stream(seed))[1] for seed in (0, 0, 1)]
-    assert torch.equal(held[0], held[1])
-    assert not torch.equal(held[0], held[2])
-    assert len(held[0].diff().unique()) > 3

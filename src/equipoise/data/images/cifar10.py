@@ -11,11 +11,11 @@ from torch import Tensor
 
 from equipoise.data.hub import open_splits
 from equipoise.data.images.labelled import ImageTable
-from equipoise.data.images.module import ImageDataModule, stratified_split
+from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import MemoryImages, decode_rows
 from equipoise.data.images.transforms import CIFAR10, CropAndFlip
 from equipoise.data.module import SplitName, check_fraction
-from equipoise.data.sampling import stream
+from equipoise.data.sampling import stratified_split, stream
 from equipoise.errors import UserError
 
 SIZE = 32

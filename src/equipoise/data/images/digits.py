@@ -8,11 +8,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from equipoise.data.images.module import ImageDataModule, stratified_split
+from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import MemoryImages
 from equipoise.data.images.transforms import Normalization
 from equipoise.data.module import SplitName, check_fraction
-from equipoise.data.sampling import stream
+from equipoise.data.sampling import stratified_split, stream
 from equipoise.errors import UserError
 
 IMAGES = 1797

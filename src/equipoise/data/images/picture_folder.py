@@ -17,11 +17,11 @@ from equipoise.data.folders import (
     required_path,
 )
 from equipoise.data.images.labelled import ImageFiles
-from equipoise.data.images.module import ImageDataModule, refuse_other_classes, stratified_split
+from equipoise.data.images.module import ImageDataModule, refuse_other_classes
 from equipoise.data.images.splits import DecodedImages, Selection
 from equipoise.data.images.transforms import IMAGENET, evaluation_transform
 from equipoise.data.module import SplitName, check_fraction
-from equipoise.data.sampling import stream
+from equipoise.data.sampling import stratified_split, stream
 from equipoise.errors import UserError
 
 LEAST_CLASSES = 2

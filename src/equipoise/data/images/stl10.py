@@ -16,11 +16,11 @@ from equipoise.data.folders import holds_parquet, is_local, local_folder, requir
 from equipoise.data.hub import open_splits
 from equipoise.data.images.encoded import LabelledPixels
 from equipoise.data.images.labelled import ImageTable
-from equipoise.data.images.module import ImageDataModule, stratified_split
+from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import DecodedImages, Selection
 from equipoise.data.images.transforms import Normalization
 from equipoise.data.module import SplitName, check_fraction
-from equipoise.data.sampling import stream
+from equipoise.data.sampling import stratified_split, stream
 from equipoise.errors import UserError
 
 SIZE = 96

@@ -14,11 +14,11 @@ from equipoise.data.folders import holds_parquet, is_local, local_folder
 from equipoise.data.hub import open_splits
 from equipoise.data.images.encoded import EncodedImages
 from equipoise.data.images.labelled import ImageFiles, ImageFolder, ImageTable, class_folders
-from equipoise.data.images.module import ImageDataModule, refuse_other_classes, stratified_split
+from equipoise.data.images.module import ImageDataModule, refuse_other_classes
 from equipoise.data.images.splits import DecodedImages, Selection
 from equipoise.data.images.transforms import Normalization, whole_at
 from equipoise.data.module import SplitName, check_fraction
-from equipoise.data.sampling import stream
+from equipoise.data.sampling import stratified_split, stream
 from equipoise.errors import UserError
 
 INSIDE = "images"

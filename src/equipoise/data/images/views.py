@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from equipoise.data.images.module import stratified_split
 from equipoise.data.images.transforms import Normalization
 from equipoise.data.images.view_augmentations import ViewAugmentation
 from equipoise.data.loading import Batch, BatchDataset, BatchLoader
@@ -20,6 +19,7 @@ from equipoise.data.sampling import (
     EpochIndices,
     OrderedIndices,
     ShuffledIndices,
+    stratified_split,
     stream,
     stream_seed,
 )

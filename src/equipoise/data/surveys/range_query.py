@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
+from equipoise.data.folders import file_stamp
 from equipoise.data.loading import BatchLoader
 from equipoise.data.module import refuse_below, shard_of
 from equipoise.data.sampling import OrderedIndices, Shard, stream_seed
@@ -90,7 +89,7 @@ class RangeQuery(LightningDataModule):
         if self.path is None:
             return self._drawn()
         people = read_population(
-            self.path, _stamp(self.path), _frozen(self.columns), _frozen(self.domain),
+            self.path, file_stamp(self.path), _frozen(self.columns), _frozen(self.domain),
             _frozen(self.limits), self.encoding,
         )  # fmt: skip
         return people if self.users is None else self._some_of(people, self.users)
@@ -207,12 +206,3 @@ def _ends(limits: tuple[float, ...] | None, name: str) -> Limits | None:
 def _frozen(value: Any) -> Any:
     """Lists as tuples, so that a call can be remembered by its arguments."""
     return tuple(_frozen(entry) for entry in value) if isinstance(value, list) else value
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    """What changes when the file does; zeros if there is none."""
-    file = Path(os.path.expanduser(path))
-    if not file.is_file():
-        return 0, 0
-    state = file.stat()
-    return state.st_mtime_ns, state.st_size

@@ -1,0 +1,246 @@
+"""Rows of numbers with a class each, for an outer problem over an inner one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from equipoise.data.folders import file_stamp
+from equipoise.data.loading import BatchDataset, BatchLoader
+from equipoise.data.module import SplitName, check_fraction, refuse_below, shard_of
+from equipoise.data.sampling import (
+    BatchIndex,
+    EpochIndices,
+    OrderedIndices,
+    Shard,
+    ShuffledIndices,
+)
+from equipoise.data.tabular.division import divide
+from equipoise.data.tabular.libsvm import LabelledRows, read_libsvm
+from equipoise.data.tabular.sources import bundled, sparse_problem
+from equipoise.data.tabular.tables import Scaling, Table, TableRows, density
+from equipoise.errors import UserError
+
+
+@dataclass(eq=False)
+class TrainingTables:
+    """The one batch of each training epoch: the tables of all training and validation rows."""
+
+    training: TableRows
+    validation: TableRows
+
+    def __len__(self) -> int:
+        """One."""
+        return 1
+
+    def __getitem__(self, index: BatchIndex) -> dict[str, Any]:
+        """The batch; its index is that of itself."""
+        return {
+            "training": self.training.whole(),
+            "validation": self.validation.whole(),
+            "index": index.rows,
+        }
+
+
+@dataclass(kw_only=True, eq=False)
+class Tabular(LightningDataModule):
+    """Rows of numbers with a class each: a bundled set, a generated one, or files.
+
+    data: breast_cancer | digits (of scikit-learn) | sparse (`sparse_problem` of `rows`, `columns`
+    and `density`), in place of which a `path` names a file in libsvm's format, plain or packed by
+    gzip, bzip2 or xz, and val_path and test_path further ones. What they do not give is taken from
+    the first: `val_fraction` and `test_fraction` of its rows, an equal share of each class, drawn
+    by `seed`. Classes are numbered in the order of their labels.
+
+    standardize: bring each column to mean 0 and deviation 1 in training, or a sparse one to mean
+    square 1 without a shift; None: only what is dense. features, classes, training_rows: what the
+    data have; None for whatever that is.
+
+    The one batch of a training epoch, the same in every process, is {"training": table,
+    "validation": table, "index": int64 (1,)}; those of validation and test are tables
+    (`TableRows`) of at most eval_batch_size rows of this process, None: all of them.
+    """
+
+    data: Literal["breast_cancer", "digits", "sparse"] = "breast_cancer"
+    rows: int = 20_000
+    columns: int = 50_000
+    density: float = 1e-3
+    path: str | None = None
+    val_path: str | None = None
+    test_path: str | None = None
+    val_fraction: float = 0.2
+    test_fraction: float = 0.2
+    standardize: bool | None = None
+    eval_batch_size: int | None = None
+    seed: int = 0
+    features: int | None = None
+    classes: int | None = None
+    training_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__init__()
+        refuse_below(self, 1, "rows", "columns", "eval_batch_size")
+        for name in ("val_path", "test_path"):
+            if self.path is None and getattr(self, name) is not None:
+                raise UserError(
+                    f"task.{name} is for files: set task.path too, to the training rows"
+                )
+        self._refuse_fractions()
+        self.class_names: list[str] = []
+        self.splits: dict[SplitName, TableRows] = {}
+        self._density: dict[SplitName, float] = {}
+        self._copies: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def _refuse_fractions(self) -> None:
+        fractions = self._fractions()
+        for part, fraction in fractions.items():
+            check_fraction(f"{part}_fraction", fraction)
+            if fraction == 0:
+                raise UserError(
+                    f"task.{part}_fraction is 0: set it above 0, for {part} needs rows, or name "
+                    f"a file with them in task.{part}_path"
+                )
+        if sum(fractions.values()) >= 1:
+            sizes = " and ".join(f"task.{part}_fraction={f}" for part, f in fractions.items())
+            raise UserError(f"{sizes} leave nothing to train on: lower one of them")
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the tables are stored without their zeros."""
+        return self.path is not None or self.data == "sparse"
+
+    def inspect(self) -> dict[str, Any]:
+        """Read the data, and return how many features, classes and training rows they have.
+
+        Raises UserError where the data cannot be used, or are not those of the configuration.
+        """
+        self.setup()
+        training = self.splits["train"]
+        sizes = {
+            "features": int(training.features.shape[1]),
+            "classes": len(self.class_names),
+            "training_rows": len(training),
+        }
+        for name, size in sizes.items():
+            wanted = getattr(self, name)
+            if wanted not in (None, size):
+                raise UserError(
+                    f"task.{name} is {wanted}, but the data have {size}: give the data and the "
+                    f"fractions that it was set for, or task.{name}=null"
+                )
+        return sizes
+
+    def check_model(self, model: object) -> None:
+        """Raise UserError where the tables are sparse and the model takes only dense ones."""
+        if self.is_sparse and getattr(model, "dense_only", False):
+            raise UserError(
+                f"{type(model).__name__} takes no sparse table, as files in libsvm's format and "
+                "task.data=sparse are: choose model=logistic_regression or "
+                "model=nonlinear_least_squares, or task.data=breast_cancer or task.data=digits"
+            )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, divide and scale the rows, when they are first needed."""
+        if self.splits:
+            return
+        names, splits = divide(self._sources(), self._fractions(), self.seed)
+        self.class_names = list(names)
+        self._density = {name: density(split.features) for name, split in splits.items()}
+        if self.standardize or (self.standardize is None and not self.is_sparse):
+            scaling = Scaling.of(splits["train"].features)
+            for split in splits.values():
+                split.features = scaling(split.features)
+        self.splits = splits
+
+    def train_dataloader(self) -> BatchLoader:
+        """The one batch of each epoch."""
+        tables = TrainingTables(self.splits["train"], self.splits["val"])
+        return self._loader(tables, ShuffledIndices(len(tables), 1, self.seed, Shard()))
+
+    def val_dataloader(self) -> BatchLoader:
+        """The tables of the validation rows, in their order."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> BatchLoader:
+        """The tables of the test rows, in their order."""
+        return self._evaluation_loader("test")
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """The batch on the device, to which a table is copied once: each epoch has the same."""
+        if "training" not in batch:
+            return self._on(batch, device)
+        tables = {name: self._on(batch[name], device) for name in ("training", "validation")}
+        return {**tables, "index": batch["index"].to(device)}
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the copies on a device."""
+        self._copies.clear()
+
+    def facts(self, name: SplitName) -> dict[str, Any]:
+        """What to know about a split beside the result on it: rows, shares of classes, density."""
+        target = self.splits[name].target
+        shares = np.bincount(target, minlength=len(self.class_names)) / len(target)
+        return {
+            "rows": len(target),
+            "classes": dict(zip(self.class_names, shares.tolist(), strict=True)),
+            "density": self._density[name],
+        }
+
+    def _fractions(self) -> dict[SplitName, float]:
+        """Which part of the first source each split takes that has no file of its own."""
+        fractions: dict[SplitName, float] = {}
+        if self.test_path is None:
+            fractions["test"] = self.test_fraction
+        if self.val_path is None:
+            fractions["val"] = self.val_fraction
+        return fractions
+
+    def _sources(self) -> Mapping[SplitName, LabelledRows]:
+        if self.path is not None:
+            paths: dict[SplitName, str | None] = {
+                "train": self.path, "val": self.val_path, "test": self.test_path
+            }  # fmt: skip
+            return read_sources(
+                tuple((name, path, file_stamp(path)) for name, path in paths.items() if path)
+            )
+        if self.data == "sparse":
+            return {"train": sparse_problem(self.rows, self.columns, self.density, seed=self.seed)}
+        return {"train": bundled(self.data)}
+
+    def _evaluation_loader(self, name: SplitName) -> BatchLoader:
+        split = self.splits[name]
+        size = self.eval_batch_size or len(split)
+        return self._loader(split, OrderedIndices(len(split), size, shard_of(self)))
+
+    def _loader(self, tables: BatchDataset, indices: EpochIndices) -> BatchLoader:
+        return BatchLoader(tables, indices, seed=self.seed, num_workers=0, pin_memory=False)
+
+    def _on(self, table: Table, device: torch.device) -> Table:
+        """The table on the device; a tensor is kept beside its copy, so that its id stays its."""
+        for tensor in table.values():
+            if (id(tensor), device) not in self._copies:
+                self._copies[id(tensor), device] = tensor, tensor.to(device)
+        return {name: self._copies[id(tensor), device][1] for name, tensor in table.items()}
+
+
+@lru_cache(maxsize=1)
+def read_sources(
+    files: tuple[tuple[SplitName, str, tuple[int, int]], ...],
+) -> Mapping[SplitName, LabelledRows]:
+    """The rows of the files, each with its split, its path and what changes when the file does.
+
+    The latest ones are kept, because a run reads them before it begins and again when it does.
+    Raises UserError as `read_libsvm` does.
+    """
+    parts = read_libsvm([path for _, path, _ in files])
+    return {name: part for (name, _, _), part in zip(files, parts, strict=True)}
