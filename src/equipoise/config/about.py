@@ -33,14 +33,14 @@ OPTIONAL: dict[str, dict[str, Any]] = {
     "task": {
         "settings": list[str], "data": list[str], "from_data": list[str], "split": list[str],
         "counts": dict[str, list[str]], "from_hub": bool, "without_path": str, "limits": LIMITS,
-        "objectives": list[str], "of_checkpoint": bool,
+        "objectives": list[str], "of_checkpoint": bool, "own_steps": bool,
     },
     "model": {
         "data": list[str], "fixed": list[str], "equilibrium": bool, "weights": bool,
-        "layer": dict[str, str], "encoder": bool,
+        "layer": dict[str, str], "encoder": bool, "minimizes": bool,
         "least": dict[str, int], "most": dict[str, int], "limits": LIMITS,
     },
-    "solver": {"limits": LIMITS},
+    "solver": {"finds": str, "limits": LIMITS},
     "gradient": {"solvers": list[str], "limits": LIMITS},
     "regularizer": {"gradients": list[str], "limits": LIMITS},
 }  # fmt: skip

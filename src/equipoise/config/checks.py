@@ -148,15 +148,18 @@ def check_weights(config: DictConfig, choices: Mapping[str, str]) -> None:
             )
 
 
-def check_steps_without_weights(config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise where gradients are to be summed or clipped of a model that has none."""
-    if about(config.model, "weights", True):
+def check_steps(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where gradients are to be summed or clipped of a model or a task that does not."""
+    if about(config.task, "own_steps", False):
+        reason = f"task={choices['task']} takes steps of its own"
+    elif not about(config.model, "weights", True):
+        reason = f"model={choices['model']} trains no weights"
+    else:
         return
     for name, idle in (("accumulate_grad_batches", 1), ("gradient_clip_val", None)):
         if config.trainer.get(name) not in (None, idle):
             raise UserError(
-                f"model={choices['model']} trains no weights, so "
-                f"trainer.{name}={config.trainer[name]} would do nothing; leave it out"
+                f"{reason}, so trainer.{name}={config.trainer[name]} would do nothing; leave it out"
             )
 
 
@@ -170,11 +173,40 @@ def check_solver_and_gradient(config: DictConfig, choices: Mapping[str, str]) ->
         )
 
 
+def check_roles(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise where a solver that minimises, or solves adjoint systems alone, has another place."""
+    minimizes = about(config.model, "minimizes", False)
+    for group in ("solver", "eval_solver"):
+        role = about(config.get(group), "finds", "equilibrium")
+        if role == "adjoint":
+            raise UserError(
+                f"{group}={_chosen(choices, group)} solves adjoint systems alone: choose "
+                f"gradient=exact solver@gradient.solver={_chosen(choices, group)}"
+            )
+        if role == "minimum" and not minimizes:
+            raise UserError(
+                f"{group}={_chosen(choices, group)} minimises an objective, and "
+                f"model={choices['model']} has none: choose {group}=anderson or {group}=broyden"
+            )
+    adjoint = about((config.get("gradient") or {}).get("solver"), "finds", "equilibrium")
+    if adjoint == "minimum" or (adjoint == "adjoint" and not minimizes):
+        raise UserError(
+            f"solver@gradient.solver={choices.get('solver@gradient.solver')} needs an adjoint "
+            f"system of another kind than that of model={choices['model']}: choose "
+            "solver@gradient.solver=anderson"
+        )
+
+
+def _chosen(choices: Mapping[str, str], group: str) -> str | None:
+    return choices.get(group) or choices.get(f"solver@{group}")
+
+
 def check_outer_updates(config: DictConfig) -> None:
     """Raise where a solver is to aim at the loss, whose gradient the command line cannot give."""
     for group in ("solver", "eval_solver"):
         node = config.get(group) or {}
-        if node.get("opa_every") and not node.get("direction"):
+        aims_itself = about(node, "finds") == "minimum"
+        if node.get("opa_every") and not node.get("direction") and not aims_itself:
             raise UserError(
                 f"{group}.opa_every needs {group}.direction, the gradient of the loss as a "
                 f"function, which only Python can give: leave {group}.opa_every out here"
@@ -186,6 +218,11 @@ def check_regularizer(
 ) -> None:
     """Raise where the regulariser has nothing to act on, or cannot work with the estimator."""
     choice = choices.get("regularizer", "none")
+    if choice != "none" and about(config.model, "minimizes", False):
+        raise UserError(
+            f"model={choices['model']} minimises its objective as it is, so regularizer={choice} "
+            "would do nothing; leave it out"
+        )
     if choice != "none" and not about(config.model, "equilibrium", True):
         raise UserError(
             f"{no_layer(config.model, choices['model'])}, so regularizer={choice} would do "

@@ -115,6 +115,7 @@ def check_choices(config: DictConfig, choices: dict[str, str], words: CommandLin
     checks.check_objective(config, choices)
     checks.check_weights(config, choices)
     checks.check_solver_and_gradient(config, choices)
+    checks.check_roles(config, choices)
     checks.check_regularizer(config, choices, words.roots)
 
 
@@ -123,7 +124,7 @@ def finish(config: DictConfig, choices: dict[str, str], words: CommandLine) -> N
     checks.check_outer_updates(config)
     expand_phases(config, choices, words.menu, words.searched)
     _let_typed_steps_rule(config, words.keys)
-    checks.check_steps_without_weights(config, choices)
+    checks.check_steps(config, choices)
     checks.check_counts(config, choices, words.roots)
     machine.check_processes(config, words.keys)
     check_values(config, words.keys)

@@ -258,6 +258,13 @@ LIMITS: dict[str, Limit] = {
     "feature_width": WIDTH,
     "residual_blocks": Limit(0, 1_000),
     "head_dropout": PART_LEFT_OUT,
+    # hyper-parameters
+    "LogisticRegression.features": SAMPLES,
+    "NonlinearLeastSquares.features": SAMPLES,
+    "drawn_by": SEED,
+    "first_tolerance": POSITIVE,
+    "decrease_factor": SOME_PART,
+    "growth": Limit(1, 1_000),
     # trainer
     "devices": Limit(-1, 1_000_000),
     "num_nodes": Limit(1, 1_000_000),

@@ -1,12 +1,15 @@
 """The implicit layer: solvers, gradient estimators, and the layer that joins them. Plain torch."""
 
 from equipoise.equilibrium.backward_graph import Fidelity, compare_gradients
+from equipoise.equilibrium.curvature_pairs import CurvaturePairs
+from equipoise.equilibrium.descent import Descent
 from equipoise.equilibrium.diagnostics import (
     gradient_fidelity,
     jacobian_spectral_norm,
     spectral_radius,
 )
 from equipoise.equilibrium.gradients import (
+    AdjointMemory,
     Auto,
     Exact,
     GradientEstimator,
@@ -28,9 +31,11 @@ from equipoise.equilibrium.regularizers import (
 )
 from equipoise.equilibrium.solution import NotConvergedError, Solution, SolveReport, Status
 from equipoise.equilibrium.solvers import (
+    LBFGS,
     AdjointBroyden,
     Anderson,
     Broyden,
+    ConjugateGradient,
     FixedPoint,
     LowRankInverse,
     NewtonKrylov,
@@ -39,10 +44,15 @@ from equipoise.equilibrium.solvers import (
 from equipoise.equilibrium.state import Function, State
 
 __all__ = [
+    "LBFGS",
     "AdjointBroyden",
+    "AdjointMemory",
     "Anderson",
     "Auto",
     "Broyden",
+    "ConjugateGradient",
+    "CurvaturePairs",
+    "Descent",
     "Equilibrium",
     "Exact",
     "Fidelity",

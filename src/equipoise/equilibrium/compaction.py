@@ -84,12 +84,18 @@ class Compaction:
         _, pairs, width = inverse.u.shape
         u = inverse.u.new_zeros(self.batch, pairs, width)
         v = torch.zeros_like(u)
+        scale = u.new_ones(self.batch, 1)
         groups = [(search.rows, inverse)] + [(gone.rows, gone.inverse) for gone in self.departed]
         for rows, part in groups:
             assert part is not None
-            u[rows, : part.u.shape[1]] = part.u
-            v[rows, : part.v.shape[1]] = part.v
-        return LowRankInverse(u, v, inverse.oldest)
+            plain, units = part.in_units()
+            u[rows, : part.u.shape[1]] = plain.u
+            v[rows, : part.v.shape[1]] = plain.v
+            if units is not None:
+                scale[rows] = units
+        if inverse.scale is None:
+            return LowRankInverse(u, v, inverse.oldest)
+        return LowRankInverse(u * scale.unsqueeze(2), v, inverse.oldest, scale)
 
 
 def check_rows(layout: Layout, inputs: tuple[Tensor, ...]) -> None:

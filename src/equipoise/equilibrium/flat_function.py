@@ -129,6 +129,18 @@ class AttachedGraph:
         )
 
 
+@dataclass(frozen=True)
+class AffineMap:
+    """f(z) = J z + constant, on matrices (B, D); linear: z -> J z."""
+
+    linear: Callable[[Tensor], Tensor]
+    constant: Tensor
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """J z + constant."""
+        return self.linear(z) + self.constant
+
+
 class FlatFunction:
     """f(z, *inputs) on (B, D) matrices, which counts what is spent on it.
 
@@ -162,6 +174,22 @@ class FlatFunction:
             value = evaluate(self.f, state, *self.inputs)
         self.latest = Evaluation(state, value)
         return self.layout.flatten(constant(value))
+
+    def affine(self, z: Tensor) -> AffineMap:
+        """f by its linear part and its constant, f(0) for states like z (B, D); f has to be affine.
+
+        Its products count as evaluations; one more is spent where f is no `AffineMap` itself.
+        """
+        f = self.f
+        if not isinstance(f, AffineMap):
+            constant = self(torch.zeros_like(z))
+            return AffineMap(lambda v: self(v) - constant, constant)
+
+        def counted(v: Tensor) -> Tensor:
+            self.evaluations += 1
+            return f.linear(v)
+
+        return AffineMap(counted, f.constant)
 
     def transposed_product(self, w: Tensor) -> Tensor:
         """J_f^T w at the z of the latest evaluation: (B, D) -> (B, D).

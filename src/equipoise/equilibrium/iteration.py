@@ -32,6 +32,9 @@ class Iteration(ABC):
         Called after `advance`, before f is evaluated on its result.
         """
 
+    def conclude(self, z: Tensor, g: Tensor) -> None:  # noqa: B027  few methods have a use for it
+        """Take note of the evaluation with which a solve ends that has not spent its budget."""
+
     def inverse(self) -> LowRankInverse | None:
         """The estimate of (J_f - I)^-1 that the method has built, if it builds one."""
         return None

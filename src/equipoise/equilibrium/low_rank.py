@@ -37,39 +37,56 @@ def combine_minus(rows: Tensor, weights: Tensor, subtracted: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LowRankInverse:
-    """H = -I + sum_i u_i v_i^T, an estimate of (J_f - I)^-1, per sample.
+    """H = -scale I + sum_ij core_ij u_i v_j^T, an estimate of (J_f - I)^-1, per sample.
 
     u, v: (B, m, D), the stored pairs (rows that were not filled are zero). oldest: the row of the
-    pair that was stored first; the others follow it cyclically.
+    pair that was stored first; the others follow it cyclically. scale: (B, 1), None = 1. core:
+    (B, m, m), None = identity.
     """
 
     u: Tensor
     v: Tensor
     oldest: int = 0
+    scale: Tensor | None = None
+    core: Tensor | None = None
 
     def apply(self, x: Tensor) -> Tensor:
         """H x: (B, D) -> (B, D)."""
-        return combine_minus(self.u, row_products(self.v, x), x)
+        weights = row_products(self.v, x)
+        if self.core is not None:
+            weights = torch.bmm(self.core, weights.unsqueeze(2)).squeeze(2)
+        return combine_minus(self.u, weights, self._scaled(x))
 
     def apply_transposed(self, x: Tensor) -> Tensor:
         """H^T x: (B, D) -> (B, D), the product that a cotangent needs."""
-        return combine_minus(self.v, row_products(self.u, x), x)
+        return self.transposed().apply(x)
 
     def transposed(self) -> LowRankInverse:
         """H^T, the estimate of (J_f^T - I)^-1, without a copy."""
-        return LowRankInverse(self.v, self.u, self.oldest)
+        core = None if self.core is None else self.core.transpose(1, 2)
+        return LowRankInverse(self.v, self.u, self.oldest, self.scale, core)
 
     def select(self, rows: Tensor) -> LowRankInverse:
         """H of some samples (b,), a copy."""
-        return LowRankInverse(self.u[rows], self.v[rows], self.oldest)
+        scale, core = (None if part is None else part[rows] for part in (self.scale, self.core))
+        return LowRankInverse(self.u[rows], self.v[rows], self.oldest, scale, core)
 
     def newest(self, count: int) -> LowRankInverse:
-        """The latest `count` pairs at most, oldest first."""
+        """The latest `count` pairs at most, oldest first, of an H without a core."""
         if self.oldest:
             u, v = (rows.roll(-self.oldest, dims=1) for rows in (self.u, self.v))
-            return LowRankInverse(u, v).newest(count)
+            return LowRankInverse(u, v, scale=self.scale).newest(count)
         first = max(self.u.shape[1] - count, 0)
-        return LowRankInverse(self.u[:, first:], self.v[:, first:])
+        return LowRankInverse(self.u[:, first:], self.v[:, first:], scale=self.scale)
+
+    def in_units(self) -> tuple[LowRankInverse, Tensor | None]:
+        """H / scale as a plain sum of pairs, which starts from -I, and the scale."""
+        v = self.v if self.core is None else torch.bmm(self.core.to(self.v.dtype), self.v)
+        u = self.u if self.scale is None else self.u / self.scale.unsqueeze(2).to(self.u.dtype)
+        return LowRankInverse(u, v, self.oldest), self.scale
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return x if self.scale is None else x * self.scale
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:

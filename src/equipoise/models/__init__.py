@@ -5,6 +5,7 @@ from equipoise.models.coupling_transformer import CouplingTransformer
 from equipoise.models.kernel_transformer import KernelTransformer
 from equipoise.models.mdeq import MDEQ
 from equipoise.models.mult import MulT
+from equipoise.models.regularized import KernelRidge, LogisticRegression, NonlinearLeastSquares
 from equipoise.models.resnet import ResNet
 from equipoise.models.transformer import DEQTransformer, Transformer
 from equipoise.models.trellisnet import DEQTrellisNet, TrellisNet
@@ -15,8 +16,11 @@ __all__ = [
     "CouplingTransformer",
     "DEQTransformer",
     "DEQTrellisNet",
+    "KernelRidge",
     "KernelTransformer",
+    "LogisticRegression",
     "MulT",
+    "NonlinearLeastSquares",
     "ResNet",
     "Transformer",
     "TrellisNet",

@@ -2,6 +2,7 @@
 
 from equipoise.tasks.classification import Classification
 from equipoise.tasks.classification_and_segmentation import ClassificationAndSegmentation
+from equipoise.tasks.hyperparameter import Hyperparameter
 from equipoise.tasks.language_modelling import LanguageModelling
 from equipoise.tasks.linear_probe import LinearProbe
 from equipoise.tasks.multimodal import EmotionRecognition, SentimentRegression
@@ -16,6 +17,7 @@ __all__ = [
     "Classification",
     "ClassificationAndSegmentation",
     "EmotionRecognition",
+    "Hyperparameter",
     "LanguageModelling",
     "LinearProbe",
     "RangeQueries",

@@ -17,6 +17,18 @@ from equipoise.equilibrium.solvers import Broyden, LowRankInverse
 
 
 @dataclass(frozen=True)
+class ScaledGraph:
+    """The graph of (1 - scale) z + scale f(z), which has the same solution; scale (B, 1)."""
+
+    graph: Graph
+    scale: Tensor
+
+    def product(self, w: Tensor) -> Tensor:
+        """J^T w: (B, D) -> (B, D)."""
+        return w + self.scale * (self.graph.product(w) - w)
+
+
+@dataclass(frozen=True)
 class Shine(CotangentRule):
     """w = -H^T c, with H the forward solver's estimate of (J - I)^-1: no product with J^T at all.
 
@@ -67,8 +79,13 @@ class Shine(CotangentRule):
         graph: Graph,
         start: Tensor,
     ) -> tuple[Tensor, SolveReport]:
-        """The adjoint solve from `start`; where the estimate is not trusted, from H = -I."""
-        shared, mask = inverse.transposed(), trusted.unsqueeze(2)
+        """The adjoint solve from `start`; where the estimate is not trusted, from H = -I.
+
+        In the units of an estimate that begins at -scale I: scale (I - J^T) w = scale c.
+        """
+        (shared, scale), mask = inverse.transposed().in_units(), trusted.unsqueeze(2)
+        if scale is not None:
+            graph, cotangent = ScaledGraph(graph, scale), cotangent * scale
         initial = LowRankInverse(
             torch.where(mask, shared.u, 0.0), torch.where(mask, shared.v, 0.0), shared.oldest
         )

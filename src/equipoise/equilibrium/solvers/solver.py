@@ -100,6 +100,7 @@ class Solver(ABC):
             if self.tol > 0 and spent - checked >= self.check_every:
                 checked = spent
                 if search.check():
+                    iteration.conclude(z, g)
                     inverse = iteration.inverse()
                     break
             z = iteration.advance(z, fz, g, search.frozen)

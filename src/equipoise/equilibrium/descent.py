@@ -1,0 +1,44 @@
+"""The descent map of an objective: its fixed points are the objective's stationary points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from equipoise.equilibrium.curvature_pairs import CurvaturePairs
+
+Gradient = Callable[..., Tensor]
+"""(z (B, D), *inputs) -> gradient of the objective (B, D)."""
+ValueAndGradient = Callable[..., tuple[Tensor, Tensor]]
+"""(z (B, D), *inputs) -> (objective of each sample (B,), its gradient (B, D))."""
+
+
+@dataclass
+class Descent:
+    """f(z) = z - grad h(z): one step of gradient descent, in units in which that is a good one.
+
+    Where the Hessian of h lies between 0 and the identity, f contracts, its Jacobian I - H is
+    symmetric, and every solver and estimator may be used. A solver that minimises (`LBFGS`) asks
+    for more than the map: `values`, those of the latest evaluation without a graph.
+
+    gradient: written with differentiable operations, for the estimators. objective: the value and
+    the same gradient without a graph, for the solver. outer_gradient: z -> gradient (B, D) of the
+    loss that is read from the solution, at which a solver may aim its inverse. pairs: what is known
+    of the curvature beforehand; a solver that learns more leaves it here.
+    """
+
+    gradient: Gradient
+    objective: ValueAndGradient
+    outer_gradient: Callable[[Tensor], Tensor] | None = None
+    pairs: CurvaturePairs | None = None
+    values: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
+
+    def __call__(self, z: Tensor, *inputs: Tensor) -> Tensor:
+        """The state (B, D) after one step."""
+        if torch.is_grad_enabled():
+            return z - self.gradient(z, *inputs)
+        self.values, gradient = self.objective(z, *inputs)
+        return z - gradient

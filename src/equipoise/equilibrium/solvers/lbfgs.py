@@ -1,0 +1,181 @@
+"""Limited-memory BFGS, which minimises instead of only looking for a fixed point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from equipoise.equilibrium.curvature_pairs import CurvaturePairs
+from equipoise.equilibrium.descent import Descent
+from equipoise.equilibrium.flat_function import FlatFunction
+from equipoise.equilibrium.iteration import Iteration
+from equipoise.equilibrium.low_rank import LowRankInverse, inner
+from equipoise.equilibrium.solvers.solver import Solver
+
+DECREASE = 1e-4
+ROUNDING = 1e-10
+"""Part of the objective's size below which a difference of two values tells nothing."""
+SHORTEST, LONGEST = 0.1, 0.5
+"""A step that was too long is shortened to a part of it between these."""
+
+
+class LBFGSIteration(Iteration):
+    """Steps along -H grad h, each shortened until h decreases enough; one trial an evaluation.
+
+    origin, value, gradient: of the latest point that was accepted, per sample; direction and slope
+    = gradient^T direction belong to the step from there, and length is the part of it on trial.
+    """
+
+    def __init__(
+        self, function: FlatFunction, pairs: CurvaturePairs, opa_every: int | None
+    ) -> None:
+        assert isinstance(function.f, Descent)
+        self.function = function
+        self.descent = function.f
+        self.pairs = pairs
+        self.opa_every = opa_every
+        self.steps = 0
+        self.begun = False
+        self.origin: Tensor
+        self.value: Tensor
+        self.gradient: Tensor
+        self.direction: Tensor
+        self.slope: Tensor
+        self.length: Tensor
+
+    def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
+        """The next trial: of a new step where z is accepted, of a shorter one elsewhere."""
+        accepted = self._take(z, g, frozen)
+        if bool(accepted.any()):
+            self.steps += 1
+            if self.opa_every and self.steps % self.opa_every == 0:
+                self._aim(accepted)
+            self._turn(accepted)
+        return self.origin + self.length * self.direction
+
+    def conclude(self, z: Tensor, g: Tensor) -> None:
+        """Take in the last pair, and aim H once more at the loss."""
+        accepted = self._take(z, g, None)
+        if self.opa_every:
+            self._aim(accepted)
+
+    def inverse(self) -> LowRankInverse:
+        """-H with the pairs that are in memory."""
+        return self.pairs.inverse()
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Those of all that is remembered per sample."""
+        self.pairs.keep_rows(rows)
+        for name in ("origin", "value", "gradient", "direction", "slope", "length"):
+            setattr(self, name, getattr(self, name)[rows])
+
+    def _take(self, z: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
+        """(B,) bool: where the trial z becomes the origin; the others get a shorter length."""
+        value, gradient = self.descent.values.to(z.dtype).unsqueeze(1), -g
+        if not self.begun:
+            self.begun = True
+            self.origin, self.value, self.gradient = z.clone(), value, gradient
+            self.direction, self.length = torch.zeros_like(z), torch.ones_like(value)
+            return torch.ones(len(z), dtype=torch.bool, device=z.device)
+        accepted = self._decreases(value, gradient)
+        if frozen is not None:
+            accepted &= ~frozen.unsqueeze(1)
+        self.pairs.store(z - self.origin, gradient - self.gradient, accepted.squeeze(1))
+        self.length = torch.where(accepted, self.length, self._shortened(value))
+        self.origin = torch.where(accepted, z, self.origin)
+        self.value = torch.where(accepted, value, self.value)
+        self.gradient = torch.where(accepted, gradient, self.gradient)
+        return accepted.squeeze(1)
+
+    def _decreases(self, value: Tensor, gradient: Tensor) -> Tensor:
+        """(B, 1) bool: Armijo's condition, or, where values differ by rounding, that of slopes.
+
+        Source: Hager and Zhang 2005, eq. 4.1 (the approximate Wolfe conditions).
+        """
+        enough = value <= self.value + DECREASE * self.length * self.slope
+        as_small = value <= self.value + ROUNDING * self.value.abs()
+        flat = inner(gradient, self.direction) <= (2 * DECREASE - 1) * self.slope
+        return enough | (as_small & flat)
+
+    def _shortened(self, value: Tensor) -> Tensor:
+        """(B, 1) the minimum of the parabola through what is known, within limits."""
+        rise = value - self.value - self.length * self.slope
+        part = torch.where(rise > 0, -0.5 * self.length * self.slope / rise, SHORTEST)
+        return self.length * part.clamp(SHORTEST, LONGEST)
+
+    def _turn(self, accepted: Tensor) -> None:
+        """A new direction and the full length of it; steepest descent where H leads nowhere."""
+        where = accepted.unsqueeze(1)
+        direction = self.pairs.apply(self.gradient).neg_()
+        slope = inner(self.gradient, direction)
+        downhill = slope < 0
+        direction = torch.where(downhill, direction, -self.gradient)
+        slope = torch.where(downhill, slope, -inner(self.gradient, self.gradient))
+        self.direction = torch.where(where, direction, self.direction)
+        self.slope = slope if self.steps == 1 else torch.where(where, slope, self.slope)
+        self.length = torch.where(where, 1.0, self.length)
+
+    def _aim(self, accepted: Tensor) -> None:
+        """A pair along e = H grad L, of the length of the latest step, at one evaluation.
+
+        Afterwards H A e = e, A the Hessian along e: what SHINE's product with grad L needs.
+        """
+        assert self.descent.outer_gradient is not None
+        e = self.pairs.apply(self.descent.outer_gradient(self.origin))
+        size = torch.linalg.vector_norm(self.length * self.direction, dim=1, keepdim=True)
+        tiny = torch.finfo(e.dtype).tiny
+        e = e * (size / torch.linalg.vector_norm(e, dim=1, keepdim=True).clamp(min=tiny))
+        point = self.origin + e
+        change = point - self.function(point) - self.gradient
+        self.pairs.store(e, change, accepted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LBFGS(Solver):
+    """z <- z - length H grad h(z), H the BFGS estimate of the inverse Hessian; f is a `Descent`.
+
+    memory: secant pairs kept (two states each); those of `Descent.pairs` stand at the beginning,
+    so a solve near an earlier one starts with its H. opa_every: accepted steps between updates
+    along H grad L, L the outer loss (outer-problem awareness, for `Shine`), and one at the end;
+    each costs an evaluation and takes `Descent.outer_gradient`. Every evaluation is one trial of a
+    step. patience is longer than elsewhere, since gradients may grow while the objective falls.
+    Source: Liu and Nocedal 1989; Ramzi et al. 2022 (arXiv 2106.00553), algorithm LBFGS with OPA.
+    """
+
+    name: ClassVar[str] = "lbfgs"
+
+    max_steps: int = 1000
+    tol: float = 1e-6
+    patience: int = 100
+    memory: int = 30
+    opa_every: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.memory < 1:
+            raise ValueError(f"memory must be at least 1, got {self.memory}")
+        if self.opa_every is not None and self.opa_every < 1:
+            raise ValueError(f"opa_every must be at least 1, or None, got {self.opa_every}")
+
+    def start(self, z0: Tensor, function: FlatFunction) -> LBFGSIteration:
+        """The pairs that are known, or room for them.
+
+        Raises TypeError where f is no descent map, and ValueError where outer updates are asked
+        for and the descent knows no outer gradient.
+        """
+        descent = function.f
+        if not isinstance(descent, Descent):
+            raise TypeError(
+                "lbfgs minimises, so it needs a Descent, which tells the values of the objective; "
+                "for other maps use anderson or broyden"
+            )
+        if self.opa_every and descent.outer_gradient is None:
+            raise ValueError(
+                "opa_every needs the outer_gradient of the Descent; set it, or leave opa_every out"
+            )
+        known = descent.pairs
+        descent.pairs = known.with_room(self.memory) if known else CurvaturePairs(z0, self.memory)
+        return LBFGSIteration(function, descent.pairs, self.opa_every)

@@ -1,0 +1,49 @@
+"""Pictures of a bi-level optimisation: the outer loss against time, and the hyper-parameters."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.report.page import Picture
+from equipoise.report.plot import COLOURS, new_axes, save
+
+Numbers = NDArray[np.float64]
+LOWEST = 1e-12
+"""A smaller suboptimality is drawn at this level: it is a rounding error, or zero."""
+MOST_BARS = 200
+
+
+def draw_outer_steps(history: Mapping[str, Sequence[float]], folder: Path) -> list[Picture]:
+    """Outer loss above its lowest value, against the seconds that the outer steps have taken."""
+    losses = np.asarray(history["loss"])
+    figure, axes = new_axes("Outer loss above the lowest of this run", "seconds", "suboptimality")
+    above = np.maximum(losses - losses.min(), LOWEST)
+    axes.plot(history["seconds"], above, "o-", color=COLOURS[0], markersize=3)
+    axes.set_yscale("log")
+    save(figure, folder / "suboptimality.png")
+    text = "Loss on the validation samples after each outer step, above the lowest of this run."
+    return [Picture("suboptimality.png", text)]
+
+
+def draw_hyperparameters(named: Mapping[str, Numbers], folder: Path) -> list[Picture]:
+    """The values in the order of the coefficients, and hyperparameters.csv with all of them."""
+    with (folder / "hyperparameters.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "number", "value"])
+        for name, values in named.items():
+            writer.writerows([name, i, f"{value:.17g}"] for i, value in enumerate(values))
+    several = {name: values for name, values in named.items() if len(values) > 1}
+    pictures = []
+    for name, values in several.items():
+        title = f"{name}, sorted" if len(values) > MOST_BARS else name
+        shown = np.sort(values) if len(values) > MOST_BARS else values
+        figure, axes = new_axes(f"Hyper-parameters: {title}", "number", name)
+        axes.bar(np.arange(len(shown)), shown, width=1.0, color=COLOURS[0])
+        save(figure, folder / f"{name}.png")
+        pictures.append(Picture(f"{name}.png", f"The {len(values)} values of {name} found."))
+    return pictures

@@ -1,0 +1,81 @@
+"""Descent on a loss whose values and gradients are known only nearly, with steps that adapt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+REJECTED = 1.2
+"""A loss this many times the last one says that the step was too long by far."""
+
+
+class HypergradientDescent(Optimizer):
+    """p <- p - lr gradient / L, where L, the slope's Lipschitz constant, is estimated on the way.
+
+    At first L = |gradient| / sqrt(number of parameters), so that the first step moves a parameter
+    by `lr` in the root mean square. A step that has lowered the loss as its gradient promised makes
+    L smaller by `growth`; one that has raised it doubles L, and where it was raised to 1.2 times or
+    is not finite, the parameters go back and the step is repeated from there, half as long. The
+    loss that `step` gets by its closure is that of the present parameters, like their gradients.
+    Source: Pedregosa 2016 (arXiv 1602.02355), section 3 and the published code, which takes an
+    accepted step twice and has a growth of 1 / 0.95.
+    """
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float = 1.0, growth: float = 1.25
+    ) -> None:
+        if lr < 0 or growth < 1:
+            raise ValueError("lr must not be negative, and growth be at least 1")
+        super().__init__(params, {"lr": lr, "growth": growth})
+        if len(self.param_groups) > 1:
+            raise ValueError("HypergradientDescent has one step length, and takes no groups")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; nothing happens where there are no gradients.
+
+        Raises ValueError without a closure that tells the loss.
+        """
+        parameters = [p for p in self.param_groups[0]["params"] if p.grad is not None]
+        if closure is None:
+            raise ValueError("HypergradientDescent needs a closure that returns the loss")
+        loss = float(closure())
+        if not parameters:
+            return loss
+        self._adapt(loss, parameters)
+        group = self.param_groups[0]
+        for parameter in parameters:
+            state = self.state[parameter]
+            parameter.sub_(state["gradient"], alpha=group["lr"] / group["lipschitz"])
+        return loss
+
+    def _adapt(self, loss: float, parameters: list[nn.Parameter]) -> None:
+        """Update L, and note the point from which the next step goes, the present or the last."""
+        group = self.param_groups[0]
+        before = group.get("loss")
+        if before is None:
+            count = sum(parameter.numel() for parameter in parameters)
+            group["lipschitz"] = max(_norm(p.grad for p in parameters) / count**0.5, 1e-300)
+        elif not loss < before + (REJECTED - 1) * abs(before):
+            group["lipschitz"] *= 2
+            for parameter in parameters:
+                parameter.copy_(self.state[parameter]["point"])
+            return
+        elif loss > before:
+            group["lipschitz"] *= 2
+        elif loss <= before - 0.5 * group["promised"]:
+            group["lipschitz"] /= group["growth"]
+        for parameter in parameters:
+            assert parameter.grad is not None
+            self.state[parameter].update(point=parameter.clone(), gradient=parameter.grad.clone())
+        group["loss"] = loss
+        group["promised"] = _norm(p.grad for p in parameters) ** 2 / group["lipschitz"]
+
+
+def _norm(tensors: Iterable[Tensor | None]) -> float:
+    """The 2-norm of all tensors together."""
+    return float(torch.stack([t.norm() for t in tensors if t is not None]).norm())
