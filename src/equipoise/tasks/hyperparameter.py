@@ -116,6 +116,7 @@ class Hyperparameter(Objective):
         self.problem = cast(InnerProblem, model)
         self.solver: Solver = self.problem.equilibrium.solver
         self.adjoint_solver: Solver | None = None
+        self.gradients: dict[str, Tensor] = {}  # for the next step; the trainer clears .grad
         self.history: dict[str, list[float]] = {}
         for stage in ("val", "test"):
             self.metrics[stage] = nn.ModuleDict({"loss": MeanMetric(), "accuracy": MeanMetric()})
@@ -139,6 +140,9 @@ class Hyperparameter(Objective):
         loss = self.problem.outer_loss(w, batch["validation"])
         self.zero_grad()
         self.manual_backward(loss)
+        self.gradients = {
+            n: p.grad for n, p in self.problem.named_parameters() if p.grad is not None
+        }
         row = self._row(loss.detach(), time.perf_counter() - began)
         for name, value in row.items():
             self.history.setdefault(name, []).append(value)
@@ -204,23 +208,22 @@ class Hyperparameter(Objective):
 
     def get_extra_state(self) -> dict[str, Any]:
         """The pending hyper-gradient and the outer steps so far."""
-        gradients = {name: p.grad for name, p in self.problem.named_parameters()}
-        return {"gradients": gradients, "history": self.history}
+        return {"gradients": self.gradients, "history": self.history}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Continue after these steps."""
-        for name, parameter in self.problem.named_parameters():
-            gradient = state["gradients"].get(name)
-            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        self.gradients = dict(state["gradients"])
         self.history = {name: list(values) for name, values in state["history"].items()}
 
     def _take_step(self) -> None:
         """The optimiser's step, if there is a gradient; counted by the trainer in any case."""
         optimizer: Any = self.optimizers()
         loss = self.history["loss"][-1] if self.history else math.inf
-        moved = any(p.grad is not None for _, p in self.problem.named_parameters())
+        for name, parameter in self.problem.named_parameters():
+            gradient = self.gradients.get(name)
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
         optimizer.step(closure=lambda: loss)
-        if moved:
+        if self.gradients:
             self.problem.project()
             cast(Any, self.lr_schedulers()).step()
 
@@ -238,8 +241,7 @@ class Hyperparameter(Objective):
 
     def _row(self, loss: Tensor, seconds: float) -> dict[str, float]:
         """What the curve and the history tell of a step. Raises UserError as the class says."""
-        gradients = [p.grad for _, p in self.problem.named_parameters() if p.grad is not None]
-        size = float(torch.stack([gradient.norm() for gradient in gradients]).norm())
+        size = float(torch.stack([gradient.norm() for gradient in self.gradients.values()]).norm())
         report = self.problem.equilibrium.report
         assert report is not None
         assert report.backward is not None
