@@ -75,7 +75,7 @@ def test_every_row_is_in_one_split_and_classes_keep_their_shares(
         assert split.features[:, 0].tolist() == split.index.tolist()
         assert [3 * label - 1 for label in split.target] == [labels[row] for row in split.index]
     for name, fraction in (("val", val), ("test", test)):
-        drawn = np.bincount(splits[name].target, minlength=len(counts))  # type: ignore[index]
+        drawn = np.bincount(splits[name].target, minlength=len(counts))
         assert np.all(np.abs(drawn - fraction * np.array(counts)) <= 2)
     assert np.bincount(splits["train"].target, minlength=len(counts)).min() > 0
 
