@@ -5,6 +5,7 @@ Source of the picture: Ramzi et al. 2022 (SHINE, arXiv 2106.00553), figure 1.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,16 +35,19 @@ NEAR = 1e-3
 RESOLUTION = 1e-7
 """Values that are closer, relatively, are the same in metrics.csv, which has single precision."""
 MOST_PRINTED = 40
+INCHES_OF_LINE, INCHES_OF_LETTER = 0.7, 0.09
+"""What an entry of the legend takes."""
 STYLES = ("-", "--", ":", "-.")
 Settings = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Race:
-    """The columns `train/<name>` of metrics.csv that a task's file names under `about.race`.
+    """The columns of metrics.csv that a task's file names under `about.race`.
 
-    value: what is minimised, called `label`. against: what a job has spent up to a step. among:
-    the settings and groups in which the jobs of one race may differ. counts: summed for the table.
+    value: what is minimised, called `label`, such as val/loss. against: what a job has spent up to
+    then, such as train/seconds. among: the settings and groups in which the jobs of one race may
+    differ. counts: summed for the table.
     """
 
     value: str
@@ -66,12 +70,12 @@ class Race:
             raise UserError(f"the task's about.race needs an entry '{missing[0]}'")
         value = str(node["value"])
         counts = tuple(node.get("counts", ()))
-        called = str(node.get("label", value))
+        called = str(node.get("label", unit(value)))
         return cls(value, str(node["against"]), tuple(node["among"]), called, counts)
 
 
 class Runner(NamedTuple):
-    """One job: its folder's name, what it solved, how, and a value for each of its steps.
+    """One job: its folder's name, what it solved, how, and a value for each step or epoch.
 
     problem: the swept settings outside of the race, but for the seed. spent: as `against` of the
     race. counts: sums over all steps, None where not all of them are in the file.
@@ -106,7 +110,7 @@ def show_race(directory: Path, race: Race | None) -> None:
     path = directory / f"{NAME}.csv"
     write_summary(path, list(rows[0]), rows)
     if len(rows) <= MOST_PRINTED:
-        title = f"{race.label}, and {race.against} until it is within {NEAR:g} of the lowest"
+        title = f"{race.label}, and {unit(race.against)} until it is within {NEAR:g} of the lowest"
         print_whole(table_of(title, list(rows[0]), rows))
     print("".join(f"not in {NAME}: {name}: {why}\n" for name, why in reasons.items()), end="")
     draw_race(path.with_suffix(".png"), fields, race)
@@ -156,8 +160,7 @@ def _runners(
     for job in jobs:
         row = sweep_row(job, directory, swept)
         curve = CurveFile(job.folder / "metrics.csv")
-        columns = [f"train/{name}" for name in (race.value, race.against)]
-        missing = [column for column in columns if not curve.points(column)]
+        missing = [name for name in (race.value, race.against) if not curve.points(name)]
         if row["status"] != "completed":
             reasons[row["run"]] = str(row["status"])
         elif missing:
@@ -168,10 +171,8 @@ def _runners(
 
 
 def _runner(job: Job, name: str, swept: Sequence[str], curve: CurveFile, race: Race) -> Runner:
-    values, spent = (dict(curve.points(f"train/{n}")) for n in (race.value, race.against))
-    steps = sorted(values.keys() & spent.keys())
-    counts = {name: dict(curve.points(f"train/{name}")) for name in race.counts}
-    every = steps == [float(number) for number in range(1, len(steps) + 1)]
+    pairs = joined(curve, race.value, race.against)
+    counts = {unit(name): dict(curve.points(name)) for name in race.counts}
     settings = {key: job.settings.get(key) for key in swept}
     ways = [label(key, str(value)) for key, value in settings.items() if within(key, race.among)]
     return Runner(
@@ -180,10 +181,36 @@ def _runner(job: Job, name: str, swept: Sequence[str], curve: CurveFile, race: R
         outside(job, swept, (*race.among, SEED)),
         str(job.settings.get(SEED)),
         settings,
-        tuple(values[step] for step in steps),
-        tuple(spent[step] for step in steps),
-        {n: sum(column.values()) if every and column else None for n, column in counts.items()},
+        tuple(value for value, _ in pairs),
+        tuple(spent for _, spent in pairs),
+        {name: sum(column.values()) if _whole(column) else None for name, column in counts.items()},
     )
+
+
+def joined(curve: CurveFile, first: str, second: str) -> list[tuple[float, float]]:
+    """The pairs of values of two columns, of the same row or else of the end of an epoch.
+
+    The rows of a validation count their steps differently from those of the training.
+    """
+    pairs = [(row[first], row[second]) for row in curve.rows if row.get(first) and row.get(second)]
+    if not pairs:
+        ends = [
+            {int(row["epoch"]): row[name] for row in curve.rows if row.get(name)}
+            for name in (first, second)
+        ]
+        pairs = [(ends[0][epoch], ends[1][epoch]) for epoch in ends[0] if epoch in ends[1]]
+    numbers = [(float(a), float(b)) for a, b in pairs]
+    return [pair for pair in numbers if all(map(math.isfinite, pair))]
+
+
+def _whole(column: Mapping[float, float]) -> bool:
+    """Whether there is a value of every step."""
+    return bool(column) and sorted(column) == list(range(1, len(column) + 1))
+
+
+def unit(column: str) -> str:
+    """A column without the stage before it: seconds for train/seconds."""
+    return column.rpartition("/")[2].replace("_", " ")
 
 
 def _row(runner: Runner, best: float, race: Race) -> dict[str, Any]:
@@ -192,8 +219,8 @@ def _row(runner: Runner, best: float, race: Race) -> dict[str, Any]:
         **runner.settings,
         f"lowest {race.label}": min(runner.values),
         "relative to the lowest": (min(runner.values) - best) / (abs(best) or 1.0),
-        race.against: runner.spent[-1],
-        f"{race.against} to {NEAR:g}": arrival(runner, best),
+        unit(race.against): runner.spent[-1],
+        f"{unit(race.against)} to within {NEAR:g}": arrival(runner, best),
         **runner.counts,
     }
 
@@ -208,14 +235,15 @@ def draw_race(path: Path, fields: Sequence[Sequence[Runner]], race: Race) -> Non
         named = ", ".join(label(key, value) for key, value in problem)
         above = f"{race.label} above the lowest"
         title = named or f"Suboptimality{', a line for each seed' if several else ''}"
-        style(axes, title, race.against, above if place % COLUMNS == 0 else "")
+        style(axes, title, unit(race.against), above if place % COLUMNS == 0 else "")
         axes.set_yscale("log")
         for field in fields:
             if field[0].problem == problem:
                 _draw_field(axes, field, ways)
     handles = {name: line for axes in grid for line, name in _labelled(axes)}
+    wide = INCHES_OF_LINE + INCHES_OF_LETTER * max(map(len, handles))
     figure.legend(list(handles.values()), list(handles), loc="outside lower center",
-                  ncols=min(4, len(handles)), frameon=False)  # fmt: skip
+                  ncols=max(1, int(figure.get_figwidth() / wide)), frameon=False)  # fmt: skip
     save(figure, path)
 
 
