@@ -1,4 +1,4 @@
-"""Objectives with their descent maps, for the tests of what minimises and of what differentiates."""
+"""Objectives with their descent maps, for tests of solvers and estimators."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def quadratic(batch: int = 4, width: int = 10, lowest: float = 0.05, seed: int =
 
 
 ROSENBROCK_UNIT = 2000.0
-"""Above the largest eigenvalue of the Hessian at the usual start."""
+"""Above the largest eigenvalue of the Hessian at (-1.2, 1)."""
 
 
 def rosenbrock(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Rosenbrock's function of any width, in units in which its Hessian is below 1 near the start."""
+    """Rosenbrock's function of any width, of a Hessian below 1 near the usual start."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         rise, fall = z[:, 1:] - z[:, :-1].square(), 1 - z[:, :-1]
