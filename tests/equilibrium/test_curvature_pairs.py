@@ -113,16 +113,15 @@ def test_a_pair_of_rounding_errors_is_left_out() -> None:
 
 
 def test_rejections_cost_no_memory() -> None:
-    """The others' pairs, and rejected ones, push nothing out."""
     pairs = CurvaturePairs(torch.zeros(2, 4, dtype=torch.float64), 2)
     matrices = definite(2, 4, 0.2, seed=3)
     kept = [secant(matrices, seed) for seed in range(3)]
     for pair in kept:
         pairs.store(*pair, torch.tensor([True, True]))
         pairs.store(*secant(matrices, 70), torch.tensor([False, False]))
-        pairs.store(*secant(matrices, 71), torch.tensor([False, True]))
-    expected = updated([(s[0], y[0]) for s, y in kept[-2:]], 4)
-    close(explicit(pairs)[0], expected)
+    for sample in range(2):
+        expected = updated([(s[sample], y[sample]) for s, y in kept[-2:]], 4)
+        close(explicit(pairs)[sample], expected)
 
 
 @pytest.mark.parametrize("count", [0, 2, 6])

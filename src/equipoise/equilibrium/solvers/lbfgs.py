@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +21,8 @@ ROUNDING = 1e-10
 """Part of the objective's size below which a difference of two values tells nothing."""
 SHORTEST, LONGEST = 0.1, 0.5
 """A step that was too long is shortened to a part of it between these."""
+PER_SAMPLE = ("steps", "ended", "origin", "value", "gradient", "direction", "slope", "length")
+"""What an iteration remembers with a row per sample, beside the pairs."""
 
 
 class LBFGSIteration(Iteration):
@@ -27,18 +30,22 @@ class LBFGSIteration(Iteration):
 
     origin, value, gradient: of the latest point that was accepted, per sample; direction and slope
     = gradient^T direction belong to the step from there, and length is the part of it on trial.
+    steps (B,): points accepted. ended (B,) bool: samples that have taken in the evaluation at which
+    they ended, and stay as they are.
     """
 
     def __init__(
-        self, function: FlatFunction, pairs: CurvaturePairs, opa_every: int | None
+        self, function: FlatFunction, pairs: CurvaturePairs, opa_every: int | None, max_steps: int
     ) -> None:
         assert isinstance(function.f, Descent)
         self.function = function
         self.descent = function.f
         self.pairs = pairs
         self.opa_every = opa_every
-        self.steps = 0
+        self.max_steps = max_steps
         self.begun = False
+        self.steps: Tensor
+        self.ended: Tensor
         self.origin: Tensor
         self.value: Tensor
         self.gradient: Tensor
@@ -48,47 +55,56 @@ class LBFGSIteration(Iteration):
 
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
         """The next trial: of a new step where z is accepted, of a shorter one elsewhere."""
-        accepted = self._take(z, g, frozen)
+        accepted = self._take(z, g)
+        ending = torch.zeros_like(accepted) if frozen is None else frozen & ~self.ended
+        self.ended = self.ended | ending
+        if self.opa_every and self.function.evaluations < self.max_steps - 1:
+            due = (accepted & (self.steps % self.opa_every == 0)) | ending
+            if bool(due.any()):
+                self._aim(due)
         if bool(accepted.any()):
-            self.steps += 1
-            if self.opa_every and self.steps % self.opa_every == 0:
-                self._aim(accepted)
             self._turn(accepted)
         return self.origin + self.length * self.direction
 
     def conclude(self, z: Tensor, g: Tensor) -> None:
         """Take in the last pair, and aim H once more at the loss."""
-        accepted = self._take(z, g, None)
+        self._take(z, g)
         if self.opa_every:
-            self._aim(accepted)
+            self._aim(~self.ended)
 
     def inverse(self) -> LowRankInverse:
         """-H with the pairs that are in memory."""
         return self.pairs.inverse()
 
     def keep_rows(self, rows: Tensor) -> None:
-        """Those of all that is remembered per sample."""
+        """Those of all that is remembered per sample; the descent keeps the pairs of all so far."""
+        self.pairs = copy(self.pairs)
         self.pairs.keep_rows(rows)
-        for name in ("origin", "value", "gradient", "direction", "slope", "length"):
+        for name in PER_SAMPLE:
             setattr(self, name, getattr(self, name)[rows])
 
-    def _take(self, z: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
+    def _take(self, z: Tensor, g: Tensor) -> Tensor:
         """(B,) bool: where the trial z becomes the origin; the others get a shorter length."""
         value, gradient = self.descent.values.to(z.dtype).unsqueeze(1), -g
         if not self.begun:
-            self.begun = True
-            self.origin, self.value, self.gradient = z.clone(), value, gradient
-            self.direction, self.length = torch.zeros_like(z), torch.ones_like(value)
-            return torch.ones(len(z), dtype=torch.bool, device=z.device)
-        accepted = self._decreases(value, gradient)
-        if frozen is not None:
-            accepted &= ~frozen.unsqueeze(1)
+            return self._begin(z, value, gradient)
+        accepted = self._decreases(value, gradient) & ~self.ended.unsqueeze(1)
+        self.steps = self.steps + accepted.squeeze(1)
         self.pairs.store(z - self.origin, gradient - self.gradient, accepted.squeeze(1))
         self.length = torch.where(accepted, self.length, self._shortened(value))
         self.origin = torch.where(accepted, z, self.origin)
         self.value = torch.where(accepted, value, self.value)
         self.gradient = torch.where(accepted, gradient, self.gradient)
         return accepted.squeeze(1)
+
+    def _begin(self, z: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        self.begun = True
+        accepted = torch.ones(len(z), dtype=torch.bool, device=z.device)
+        self.ended, self.steps = ~accepted, accepted.long()
+        self.origin, self.value, self.gradient = z.clone(), value, gradient
+        self.direction, self.length = torch.zeros_like(z), torch.ones_like(value)
+        self.slope = torch.zeros_like(value)
+        return accepted
 
     def _decreases(self, value: Tensor, gradient: Tensor) -> Tensor:
         """(B, 1) bool: Armijo's condition, or, where values differ by rounding, that of slopes.
@@ -115,22 +131,25 @@ class LBFGSIteration(Iteration):
         direction = torch.where(downhill, direction, -self.gradient)
         slope = torch.where(downhill, slope, -inner(self.gradient, self.gradient))
         self.direction = torch.where(where, direction, self.direction)
-        self.slope = slope if self.steps == 1 else torch.where(where, slope, self.slope)
+        self.slope = torch.where(where, slope, self.slope)
         self.length = torch.where(where, 1.0, self.length)
 
-    def _aim(self, accepted: Tensor) -> None:
+    def _aim(self, where: Tensor) -> None:
         """A pair along e = H grad L, of the length of the latest step, at one evaluation.
 
-        Afterwards H A e = e, A the Hessian along e: what SHINE's product with grad L needs.
+        Afterwards H A e = e, A the Hessian along e: what SHINE's product with grad L needs. A
+        shorter e than can be told from the origin is lengthened.
         """
         assert self.descent.outer_gradient is not None
         e = self.pairs.apply(self.descent.outer_gradient(self.origin))
         size = torch.linalg.vector_norm(self.length * self.direction, dim=1, keepdim=True)
+        shortest = self.function.resolution**0.5 * self.origin.norm(dim=1, keepdim=True)
+        size = torch.maximum(size, shortest)
         tiny = torch.finfo(e.dtype).tiny
         e = e * (size / torch.linalg.vector_norm(e, dim=1, keepdim=True).clamp(min=tiny))
         point = self.origin + e
         change = point - self.function(point) - self.gradient
-        self.pairs.store(e, change, accepted)
+        self.pairs.store(e, change, where)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,12 +178,14 @@ class LBFGS(Solver):
             raise ValueError(f"memory must be at least 1, got {self.memory}")
         if self.opa_every is not None and self.opa_every < 1:
             raise ValueError(f"opa_every must be at least 1, or None, got {self.opa_every}")
+        if self.opa_every is not None and self.compact_at is not None:
+            raise ValueError("compact_at needs opa_every=None: an outer gradient is of all rows")
 
     def start(self, z0: Tensor, function: FlatFunction) -> LBFGSIteration:
         """The pairs that are known, or room for them.
 
         Raises TypeError where f is no descent map, and ValueError where outer updates are asked
-        for and the descent knows no outer gradient.
+        for and the descent knows no outer gradient, or where its pairs are of another shape.
         """
         descent = function.f
         if not isinstance(descent, Descent):
@@ -177,5 +198,10 @@ class LBFGS(Solver):
                 "opa_every needs the outer_gradient of the Descent; set it, or leave opa_every out"
             )
         known = descent.pairs
+        if known is not None and known.s[:, 0].shape != z0.shape:
+            raise ValueError(
+                f"the pairs of the Descent are for states {tuple(known.s[:, 0].shape)}, this one "
+                f"is {tuple(z0.shape)}"
+            )
         descent.pairs = known.with_room(self.memory) if known else CurvaturePairs(z0, self.memory)
-        return LBFGSIteration(function, descent.pairs, self.opa_every)
+        return LBFGSIteration(function, descent.pairs, self.opa_every, self.max_steps)
