@@ -13,7 +13,7 @@ from equipoise.equilibrium.curvature_pairs import CurvaturePairs
 from equipoise.equilibrium.descent import Descent
 from equipoise.equilibrium.flat_function import FlatFunction
 from equipoise.equilibrium.iteration import Iteration
-from equipoise.equilibrium.low_rank import LowRankInverse, inner
+from equipoise.equilibrium.low_rank import LowRankInverse, inner, reciprocal
 from equipoise.equilibrium.solvers.solver import Solver
 
 DECREASE = 1e-4
@@ -34,15 +34,12 @@ class LBFGSIteration(Iteration):
     they ended, and stay as they are.
     """
 
-    def __init__(
-        self, function: FlatFunction, pairs: CurvaturePairs, opa_every: int | None, max_steps: int
-    ) -> None:
+    def __init__(self, function: FlatFunction, pairs: CurvaturePairs, solver: LBFGS) -> None:
         assert isinstance(function.f, Descent)
         self.function = function
         self.descent = function.f
         self.pairs = pairs
-        self.opa_every = opa_every
-        self.max_steps = max_steps
+        self.solver = solver
         self.begun = False
         self.steps: Tensor
         self.ended: Tensor
@@ -58,10 +55,10 @@ class LBFGSIteration(Iteration):
         accepted = self._take(z, g)
         ending = torch.zeros_like(accepted) if frozen is None else frozen & ~self.ended
         self.ended = self.ended | ending
-        if self.opa_every and self.function.evaluations < self.max_steps - 1:
-            due = (accepted & (self.steps % self.opa_every == 0)) | ending
-            if bool(due.any()):
-                self._aim(due)
+        if self.solver.opa_every:
+            due = accepted & (self.steps % self.solver.opa_every == 0) & ~self.ended
+            self._aim(due, 1, spared=1)
+            self._aim(ending, self.solver.opa_steps, spared=1)
         if bool(accepted.any()):
             self._turn(accepted)
         return self.origin + self.length * self.direction
@@ -69,8 +66,8 @@ class LBFGSIteration(Iteration):
     def conclude(self, z: Tensor, g: Tensor) -> None:
         """Take in the last pair, and aim H once more at the loss."""
         self._take(z, g)
-        if self.opa_every:
-            self._aim(~self.ended)
+        if self.solver.opa_every:
+            self._aim(~self.ended, self.solver.opa_steps, spared=0)
 
     def inverse(self) -> LowRankInverse:
         """-H with the pairs that are in memory."""
@@ -134,22 +131,33 @@ class LBFGSIteration(Iteration):
         self.slope = torch.where(where, slope, self.slope)
         self.length = torch.where(where, 1.0, self.length)
 
-    def _aim(self, where: Tensor) -> None:
-        """A pair along e = H grad L, of the length of the latest step, at one evaluation.
+    def _aim(self, where: Tensor, updates: int, spared: int) -> None:
+        """Pairs (e, A e), A the Hessian at the origin, so that H grad L comes near to A^-1 grad L.
 
-        Afterwards H A e = e, A the Hessian along e: what SHINE's product with grad L needs. A
-        shorter e than can be told from the origin is lengthened.
+        e = H r for the residual r = grad L - A q of what the pairs so far give, q: conjugate
+        gradients, preconditioned by H. Each takes one evaluation, at a small step along e. spared:
+        evaluations of the budget that are left for the solve.
         """
+        updates = min(updates, self.solver.max_steps - spared - self.function.evaluations)
+        if updates < 1 or not bool(where.any()):
+            return
         assert self.descent.outer_gradient is not None
-        e = self.pairs.apply(self.descent.outer_gradient(self.origin))
-        size = torch.linalg.vector_norm(self.length * self.direction, dim=1, keepdim=True)
-        shortest = self.function.resolution**0.5 * self.origin.norm(dim=1, keepdim=True)
-        size = torch.maximum(size, shortest)
-        tiny = torch.finfo(e.dtype).tiny
-        e = e * (size / torch.linalg.vector_norm(e, dim=1, keepdim=True).clamp(min=tiny))
-        point = self.origin + e
-        change = point - self.function(point) - self.gradient
-        self.pairs.store(e, change, where)
+        r = self.descent.outer_gradient(self.origin)
+        size = torch.linalg.vector_norm(self.origin, dim=1, keepdim=True)
+        increment = self.function.resolution ** (1 / 3) * (1.0 + size)
+        q, tiny = torch.zeros_like(r), torch.finfo(r.dtype).tiny
+        for _ in range(updates):
+            e = self.pairs.apply(r)
+            e = e * (increment / torch.linalg.vector_norm(e, dim=1, keepdim=True).clamp(min=tiny))
+            point = self.origin + e
+            a_e = point - self.function(point) - self.gradient
+            self.pairs.store(e, a_e, where)
+            alpha = inner(e, r) * reciprocal(inner(e, a_e))
+            q, r = q + alpha * e, r - alpha * a_e
+            size, missing = (torch.linalg.vector_norm(part, dim=1) for part in (q, r))
+            where = where & (missing > self.solver.tol * size)
+            if not bool(where.any()):
+                break
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +166,11 @@ class LBFGS(Solver):
 
     memory: secant pairs kept (two states each); those of `Descent.pairs` stand at the beginning,
     so a solve near an earlier one starts with its H. opa_every: accepted steps between updates
-    along H grad L, L the outer loss (outer-problem awareness, for `Shine`), and one at the end;
-    each costs an evaluation and takes `Descent.outer_gradient`. Every evaluation is one trial of a
-    step. patience is longer than elsewhere, since gradients may grow while the objective falls.
+    along H grad L, L the outer loss (outer-problem awareness, for `Shine`), which take
+    `Descent.outer_gradient`; None: no such updates. opa_steps: at most so many more at the end of a
+    solve, until H grad L is A^-1 grad L to `tol`, A the Hessian. Each of these costs an evaluation;
+    every other one is a trial of a step. patience is longer than elsewhere, since gradients may
+    grow while the objective falls.
     Source: Liu and Nocedal 1989; Ramzi et al. 2022 (arXiv 2106.00553), algorithm LBFGS with OPA.
     """
 
@@ -171,6 +181,7 @@ class LBFGS(Solver):
     patience: int = 100
     memory: int = 30
     opa_every: int | None = None
+    opa_steps: int = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -178,6 +189,8 @@ class LBFGS(Solver):
             raise ValueError(f"memory must be at least 1, got {self.memory}")
         if self.opa_every is not None and self.opa_every < 1:
             raise ValueError(f"opa_every must be at least 1, or None, got {self.opa_every}")
+        if self.opa_steps < 1:
+            raise ValueError(f"opa_steps must be at least 1, got {self.opa_steps}")
         if self.opa_every is not None and self.compact_at is not None:
             raise ValueError("compact_at needs opa_every=None: an outer gradient is of all rows")
 
@@ -204,4 +217,4 @@ class LBFGS(Solver):
                 f"is {tuple(z0.shape)}"
             )
         descent.pairs = known.with_room(self.memory) if known else CurvaturePairs(z0, self.memory)
-        return LBFGSIteration(function, descent.pairs, self.opa_every, self.max_steps)
+        return LBFGSIteration(function, descent.pairs, self)
