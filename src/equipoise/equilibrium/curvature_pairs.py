@@ -32,6 +32,7 @@ class CurvaturePairs:
         self.y = torch.zeros_like(self.s)
         self.born = torch.full((batch, size), -1, device=z.device)
         self.stores = 0
+        self.gamma: Tensor
         self.refresh()
 
     def store(self, s: Tensor, y: Tensor, where: Tensor) -> None:
