@@ -17,6 +17,7 @@ from equipoise.equilibrium import (
     Status,
 )
 from equipoise.equilibrium.flat_function import AffineMap
+from equipoise.equilibrium.solution import Stop
 from tests.equilibrium.objectives import Quadratic, gaussian, quadratic
 
 
@@ -157,13 +158,18 @@ def test_nothing_is_spent_where_nothing_is_to_be_solved() -> None:
     assert found.trace.shape == (0, 4)
 
 
+@pytest.mark.parametrize("stop", ["absolute", "relative"])
 @pytest.mark.parametrize("tol", [1e-2, 1e-5, 1e-9])
-def test_a_tighter_tolerance_costs_more_and_is_met(tol: float) -> None:
+def test_a_tighter_tolerance_costs_more_and_is_met(tol: float, stop: Stop) -> None:
     system = quadratic(width=60, lowest=0.005)
-    found, loose = (solve(system, system.shift, tol=each) for each in (tol, 10 * tol))
+    found, loose = (
+        ConjugateGradient(tol=each, stop=stop).solve(Products(system).affine(), system.shift)
+        for each in (tol, 10 * tol)
+    )
     assert found.nfe > loose.nfe
     value = system.shift + found.z - system.product(found.z)
-    residual = (value - found.z).norm(dim=1) / value.norm(dim=1)
+    size = 1.0 if stop == "absolute" else value.norm(dim=1)
+    residual = (value - found.z).norm(dim=1) / size
     assert (residual <= 1.001 * tol).all()
     torch.testing.assert_close(found.residual, residual, rtol=1e-3, atol=1e-13)
 

@@ -14,6 +14,7 @@ from equipoise.equilibrium.descent import Descent
 from equipoise.equilibrium.flat_function import FlatFunction
 from equipoise.equilibrium.iteration import Iteration
 from equipoise.equilibrium.low_rank import LowRankInverse, inner, reciprocal
+from equipoise.equilibrium.solution import Stop
 from equipoise.equilibrium.solvers.solver import Solver
 
 DECREASE = 1e-4
@@ -134,9 +135,9 @@ class LBFGSIteration(Iteration):
     def _aim(self, where: Tensor, updates: int, spared: int) -> None:
         """Pairs (e, A e), A the Hessian at the origin, so that H grad L comes near to A^-1 grad L.
 
-        e = H r for the residual r = grad L - A q of what the pairs so far give, q: conjugate
-        gradients, preconditioned by H. Each takes one evaluation, at a small step along e. spared:
-        evaluations of the budget that are left for the solve.
+        e = H r, where r is what the pairs so far leave of grad L: conjugate gradients,
+        preconditioned by H. Each takes one evaluation, at a small step along e. spared: evaluations
+        of the budget that are left for the solve.
         """
         updates = min(updates, self.solver.max_steps - spared - self.function.evaluations)
         if updates < 1 or not bool(where.any()):
@@ -145,17 +146,16 @@ class LBFGSIteration(Iteration):
         r = self.descent.outer_gradient(self.origin)
         size = torch.linalg.vector_norm(self.origin, dim=1, keepdim=True)
         increment = self.function.resolution ** (1 / 3) * (1.0 + size)
-        q, tiny = torch.zeros_like(r), torch.finfo(r.dtype).tiny
+        least = self.solver.tol * torch.linalg.vector_norm(r, dim=1)
+        tiny = torch.finfo(r.dtype).tiny
         for _ in range(updates):
             e = self.pairs.apply(r)
             e = e * (increment / torch.linalg.vector_norm(e, dim=1, keepdim=True).clamp(min=tiny))
             point = self.origin + e
             a_e = point - self.function(point) - self.gradient
             self.pairs.store(e, a_e, where)
-            alpha = inner(e, r) * reciprocal(inner(e, a_e))
-            q, r = q + alpha * e, r - alpha * a_e
-            size, missing = (torch.linalg.vector_norm(part, dim=1) for part in (q, r))
-            where = where & (missing > self.solver.tol * size)
+            r = r - inner(e, r) * reciprocal(inner(e, a_e)) * a_e
+            where = where & (torch.linalg.vector_norm(r, dim=1) > least)
             if not bool(where.any()):
                 break
 
@@ -169,8 +169,9 @@ class LBFGS(Solver):
     along H grad L, L the outer loss (outer-problem awareness, for `Shine`), which take
     `Descent.outer_gradient`; None: no such updates. opa_steps: at most so many more at the end of a
     solve, until H grad L is A^-1 grad L to `tol`, A the Hessian. Each of these costs an evaluation;
-    every other one is a trial of a step. patience is longer than elsewhere, since gradients may
-    grow while the objective falls.
+    every other one is a trial of a step. stop: the size of the gradient itself tells how far the
+    minimum is, that of z does not. patience is longer than elsewhere, since gradients may grow
+    while the objective falls.
     Source: Liu and Nocedal 1989; Ramzi et al. 2022 (arXiv 2106.00553), algorithm LBFGS with OPA.
     """
 
@@ -178,6 +179,7 @@ class LBFGS(Solver):
 
     max_steps: int = 1000
     tol: float = 1e-6
+    stop: Stop = "absolute"
     patience: int = 100
     memory: int = 30
     opa_every: int | None = None
