@@ -55,7 +55,7 @@ class CurveFile:
         return tuple(sorted(pair for pair in pairs if math.isfinite(pair[1])))
 
     def pairs(self, first: str, second: str) -> list[tuple[float, float]]:
-        """The finite pairs of values of two columns, of the same row or else of the end of an epoch.
+        """Finite pairs of values of two columns, of the same row or else the end of an epoch.
 
         The rows of a validation count their steps differently from those of the training.
         """
