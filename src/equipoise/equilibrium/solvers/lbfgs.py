@@ -126,7 +126,8 @@ class LBFGSIteration(Iteration):
         assert self.descent.outer_gradient is not None
         e = self.pairs.apply(self.descent.outer_gradient(self.origin))
         size = torch.linalg.vector_norm(self.length * self.direction, dim=1, keepdim=True)
-        tiny = torch.finfo(e.dtype).tiny
+        tiny, resolution = torch.finfo(e.dtype).tiny, torch.finfo(e.dtype).eps ** 0.5
+        size = size.maximum(resolution * torch.linalg.vector_norm(self.origin, dim=1, keepdim=True))
         e = e * (size / torch.linalg.vector_norm(e, dim=1, keepdim=True).clamp(min=tiny))
         point = self.origin + e
         change = point - self.function(point) - self.gradient
