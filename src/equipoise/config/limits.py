@@ -73,6 +73,7 @@ LIMITS: dict[str, Limit] = {
     "damping": SOME_PART,
     "krylov_steps": BUDGET,
     "opa_every": BUDGET,
+    "opa_steps": BUDGET,
     "steps": BUDGET,
     "horizon": COUNT,
     "mask_values": Limit(0, 65_535),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-REJECTED = 1.2
+REJECTED = 1.02
 """A loss this many times the last one says that the step was too long by far."""
 
 

@@ -12,7 +12,7 @@ from equipoise.equilibrium.flat_function import AffineMap, FlatFunction, Origin
 from equipoise.equilibrium.iteration import Iteration
 from equipoise.equilibrium.low_rank import inner
 from equipoise.equilibrium.search import Search
-from equipoise.equilibrium.solution import Solution, resolution
+from equipoise.equilibrium.solution import Solution, Stop, resolution
 from equipoise.equilibrium.solvers.solver import Solver
 from equipoise.equilibrium.state import Function, Layout, State
 
@@ -61,7 +61,8 @@ class ConjugateGradient(Solver):
 
     For the adjoint system of a `Descent`, whose J is I minus a Hessian. Residuals follow by the
     method's recurrence, so a step costs one product; memory of five states. z0 is the first
-    direction. A sample whose I - J is singular or indefinite ends as non-finite.
+    direction. stop: by |c - (I - J) z|, which `Exact` measures in units of |c|. A sample whose
+    I - J is singular or indefinite ends as non-finite.
     Source: Hestenes and Stiefel 1952; Pedregosa 2016 (arXiv 1602.02355) for its use here.
     """
 
@@ -69,6 +70,7 @@ class ConjugateGradient(Solver):
 
     max_steps: int = 1000
     tol: float = 1e-6
+    stop: Stop = "absolute"
 
     def start(self, z0: Tensor, function: FlatFunction) -> ConjugateDirections:
         """The direction z0; costs one evaluation where f does not tell its constant."""

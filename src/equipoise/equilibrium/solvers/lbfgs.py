@@ -12,7 +12,8 @@ from equipoise.equilibrium.curvature_pairs import CurvaturePairs
 from equipoise.equilibrium.descent import Descent
 from equipoise.equilibrium.flat_function import FlatFunction
 from equipoise.equilibrium.iteration import Iteration
-from equipoise.equilibrium.low_rank import LowRankInverse, inner
+from equipoise.equilibrium.low_rank import LowRankInverse, inner, reciprocal
+from equipoise.equilibrium.solution import Stop
 from equipoise.equilibrium.solvers.solver import Solver
 
 DECREASE = 1e-4
@@ -29,14 +30,12 @@ class LBFGSIteration(Iteration):
     = gradient^T direction belong to the step from there, and length is the part of it on trial.
     """
 
-    def __init__(
-        self, function: FlatFunction, pairs: CurvaturePairs, opa_every: int | None
-    ) -> None:
+    def __init__(self, function: FlatFunction, pairs: CurvaturePairs, solver: LBFGS) -> None:
         assert isinstance(function.f, Descent)
         self.function = function
         self.descent = function.f
         self.pairs = pairs
-        self.opa_every = opa_every
+        self.opa_every, self.opa_steps, self.tol = solver.opa_every, solver.opa_steps, solver.tol
         self.steps = 0
         self.begun = False
         self.origin: Tensor
@@ -52,7 +51,7 @@ class LBFGSIteration(Iteration):
         if bool(accepted.any()):
             self.steps += 1
             if self.opa_every and self.steps % self.opa_every == 0:
-                self._aim(accepted)
+                self._aim(accepted, 1)
             self._turn(accepted)
         return self.origin + self.length * self.direction
 
@@ -60,7 +59,7 @@ class LBFGSIteration(Iteration):
         """Take in the last pair, and aim H once more at the loss."""
         accepted = self._take(z, g, None)
         if self.opa_every:
-            self._aim(accepted)
+            self._aim(accepted, self.opa_steps)
 
     def inverse(self) -> LowRankInverse:
         """-H with the pairs that are in memory."""
@@ -118,20 +117,27 @@ class LBFGSIteration(Iteration):
         self.slope = slope if self.steps == 1 else torch.where(where, slope, self.slope)
         self.length = torch.where(where, 1.0, self.length)
 
-    def _aim(self, accepted: Tensor) -> None:
-        """A pair along e = H grad L, of the length of the latest step, at one evaluation.
+    def _aim(self, where: Tensor, updates: int) -> None:
+        """Pairs (e, A e), A the Hessian at the origin, so that H grad L comes near to A^-1 grad L.
 
-        Afterwards H A e = e, A the Hessian along e: what SHINE's product with grad L needs.
+        e = H r, where r is what the pairs so far leave of grad L: conjugate gradients,
+        preconditioned by H. Each takes one evaluation, at a small step along e.
         """
         assert self.descent.outer_gradient is not None
-        e = self.pairs.apply(self.descent.outer_gradient(self.origin))
-        size = torch.linalg.vector_norm(self.length * self.direction, dim=1, keepdim=True)
-        tiny, resolution = torch.finfo(e.dtype).tiny, torch.finfo(e.dtype).eps ** 0.5
-        size = size.maximum(resolution * torch.linalg.vector_norm(self.origin, dim=1, keepdim=True))
-        e = e * (size / torch.linalg.vector_norm(e, dim=1, keepdim=True).clamp(min=tiny))
-        point = self.origin + e
-        change = point - self.function(point) - self.gradient
-        self.pairs.store(e, change, accepted)
+        r = self.descent.outer_gradient(self.origin)
+        size = torch.linalg.vector_norm(self.origin, dim=1, keepdim=True)
+        increment = self.function.resolution ** (1 / 3) * (1.0 + size)
+        least, tiny = self.tol * torch.linalg.vector_norm(r, dim=1), torch.finfo(r.dtype).tiny
+        for _ in range(updates):
+            e = self.pairs.apply(r)
+            e = e * (increment / torch.linalg.vector_norm(e, dim=1, keepdim=True).clamp(min=tiny))
+            point = self.origin + e
+            a_e = point - self.function(point) - self.gradient
+            self.pairs.store(e, a_e, where)
+            r = r - inner(e, r) * reciprocal(inner(e, a_e)) * a_e
+            missing = torch.linalg.vector_norm(r, dim=1) > least
+            if not bool((missing & where).any()):
+                break
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +146,12 @@ class LBFGS(Solver):
 
     memory: secant pairs kept (two states each); those of `Descent.pairs` stand at the beginning,
     so a solve near an earlier one starts with its H. opa_every: accepted steps between updates
-    along H grad L, L the outer loss (outer-problem awareness, for `Shine`), and one at the end;
-    each costs an evaluation and takes `Descent.outer_gradient`. Every evaluation is one trial of a
-    step. patience is longer than elsewhere, since gradients may grow while the objective falls.
+    along H grad L, L the outer loss (outer-problem awareness, for `Shine`), which take
+    `Descent.outer_gradient`; None: no such updates. opa_steps: at most so many more at the end of a
+    solve, until H grad L is A^-1 grad L to `tol`, A the Hessian. Each of these costs an evaluation;
+    every other one is a trial of a step. stop: the size of the gradient itself tells how far the
+    minimum is, that of z does not. patience is longer than elsewhere, since gradients may grow
+    while the objective falls.
     Source: Liu and Nocedal 1989; Ramzi et al. 2022 (arXiv 2106.00553), algorithm LBFGS with OPA.
     """
 
@@ -150,9 +159,11 @@ class LBFGS(Solver):
 
     max_steps: int = 1000
     tol: float = 1e-6
+    stop: Stop = "absolute"
     patience: int = 100
     memory: int = 30
     opa_every: int | None = None
+    opa_steps: int = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -160,6 +171,8 @@ class LBFGS(Solver):
             raise ValueError(f"memory must be at least 1, got {self.memory}")
         if self.opa_every is not None and self.opa_every < 1:
             raise ValueError(f"opa_every must be at least 1, or None, got {self.opa_every}")
+        if self.opa_steps < 1:
+            raise ValueError(f"opa_steps must be at least 1, got {self.opa_steps}")
 
     def start(self, z0: Tensor, function: FlatFunction) -> LBFGSIteration:
         """The pairs that are known, or room for them.
@@ -179,4 +192,4 @@ class LBFGS(Solver):
             )
         known = descent.pairs
         descent.pairs = known.with_room(self.memory) if known else CurvaturePairs(z0, self.memory)
-        return LBFGSIteration(function, descent.pairs, self.opa_every)
+        return LBFGSIteration(function, descent.pairs, self)
