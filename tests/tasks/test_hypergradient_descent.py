@@ -53,9 +53,9 @@ def test_the_first_step_has_the_length_of_the_rate_whatever_the_loss(lr, scale):
 @settings(max_examples=25, deadline=None)
 def test_it_comes_to_a_minimum_from_anywhere(start):
     descended = Descended(bowl, *start)
-    for _ in range(150):
-        descended.step()
-    assert float(bowl(descended.p.detach())) < 1e-6 * float(bowl(torch.tensor(start))) + 1e-9
+    losses = [descended.step() for _ in range(150)]
+    assert max(losses[-20:]) < 1e-2 * losses[0]
+    assert min(losses) < 1e-4 * losses[0]
 
 
 def test_a_step_that_keeps_its_promise_lengthens_the_next():
@@ -75,14 +75,14 @@ def test_a_step_that_lowers_the_loss_by_less_keeps_its_length():
 
 
 def test_a_step_that_raises_the_loss_a_little_counts_and_halves_the_next():
-    losses = iter([1.0, 1.1])
+    losses = iter([1.0, 1.01])
     descended = Descended(lambda p: next(losses) + p.sum() - p.sum().detach(), 0.0)
     descended.step()
     descended.step()
     assert descended.p.tolist() == [-1.5]
 
 
-@pytest.mark.parametrize("bad", [1.2, 50.0, math.inf, math.nan])
+@pytest.mark.parametrize("bad", [1.03, 50.0, math.inf, math.nan])
 def test_a_step_that_raises_the_loss_by_far_is_taken_back_and_repeated_in_half(bad):
     losses = iter([1.0, bad, bad, 0.5])
     gradients = iter([1.0, 7.0, -3.0, 1.0])
@@ -97,13 +97,13 @@ def test_a_step_that_raises_the_loss_by_far_is_taken_back_and_repeated_in_half(b
 
 
 def test_a_loss_below_zero_is_judged_by_its_size():
-    losses = iter([-10.0, -8.5, -7.5])
+    losses = iter([-10.0, -9.9, -8.5])
     descended = Descended(lambda p: next(losses) + p.sum() - p.sum().detach(), 0.0)
     descended.step()
     descended.step()
     assert descended.p.tolist() == [-1.5]
     descended.step()
-    assert descended.p.tolist() == [-1.75]
+    assert descended.p.tolist() == [-1.25]
 
 
 def test_nothing_happens_without_a_gradient():

@@ -10,7 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium import LBFGS, FixedPoint, JacobianFree, Neumann, Phantom, Unrolled
+from equipoise.data import Tabular
+from equipoise.equilibrium import (
+    LBFGS,
+    ConjugateGradient,
+    Exact,
+    FixedPoint,
+    JacobianFree,
+    Neumann,
+    Phantom,
+    Unrolled,
+)
 from equipoise.models import KernelRidge, LogisticRegression, NonlinearLeastSquares
 from equipoise.models.regularized import RegularizedModel
 from equipoise.models.regularized.table import Table
@@ -125,15 +135,16 @@ def errors_by_tolerance(
 
 
 @pytest.mark.parametrize("kind", LINEAR)
+@pytest.mark.parametrize("every", [1, 5])
 def test_the_error_of_opa_vanishes_as_the_inner_problem_converges(
-    kind: type[RegularizedModel],
+    kind: type[RegularizedModel], every: int
 ) -> None:
     """Ramzi et al. 2022, theorem 3: the gradient of SHINE with OPA converges to the exact one."""
-    errors = errors_by_tolerance(kind, every=1, memory=30)
-    assert errors[1e-2] > 1e-2
+    errors = errors_by_tolerance(kind, every=every, memory=30)
+    assert errors[1e-2] > 1e-3
     for loose, tight in pairwise(TOLERANCES[:4]):
-        assert errors[tight] < 0.1 * errors[loose]
-    assert errors[1e-12] < 1e-6
+        assert errors[tight] < max(0.1 * errors[loose], 1e-7)
+    assert max(errors[1e-10], errors[1e-12]) < 1e-6
 
 
 @pytest.mark.parametrize("kind", LINEAR)
@@ -191,3 +202,17 @@ def test_a_refined_estimate_of_shine_is_nearer_to_the_exact_gradient() -> None:
             return error(hypergradient(model, training, validation), exact)
 
     assert found(20) < 0.1 * found(0)
+
+
+def test_conjugate_gradients_go_on_where_residuals_grow_at_first() -> None:
+    """With more columns than rows and hardly a penalty, they grow for more than thirty steps."""
+    data = Tabular(data="sparse", rows=60, columns=200, density=0.1)
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    solver = ConjugateGradient(tol=1e-3)
+    model = build(
+        NonlinearLeastSquares, batch["training"], LBFGS(tol=1e-3), Exact(solver=solver),
+        log_strength=-20.0, bounds=[-700.0, 0.0],
+    )  # fmt: skip
+    assert float(hypergradient(model, batch["training"], batch["validation"])) > 1e-4
+    assert model.equilibrium.report.backward.residual <= solver.tol
