@@ -12,15 +12,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from equipoise.equilibrium import (
+    LBFGS,
     AdjointBroyden,
     Anderson,
     Broyden,
+    Descent,
     Equilibrium,
     Exact,
+    LowRankInverse,
     Shine,
     Solver,
     Status,
 )
+from tests.equilibrium.objectives import Quadratic, quadratic
 from tests.equilibrium.solvers.problems import SOLVERS, Counted, dense
 
 every_solver = pytest.mark.parametrize("kind", SOLVERS, ids=lambda kind: kind.name)
@@ -82,6 +86,31 @@ def test_the_inverse_is_put_together_again(kind: type[Broyden], memory: int) -> 
     torch.testing.assert_close(compact.apply(probe), whole.apply(probe), rtol=1e-7, atol=1e-9)
     newest = [inverse.newest(2).apply_transposed(probe) for inverse in (compact, whole)]
     torch.testing.assert_close(*newest, rtol=1e-7, atol=1e-9)
+
+
+def test_an_inverse_with_a_scale_and_a_core_is_put_together_again() -> None:
+    spread = torch.tensor([0.999, 0.02, 0.2, 0.05], dtype=torch.float64)
+    parts = [quadratic(1, 10, float(lowest), seed) for seed, lowest in enumerate(spread)]
+    matrix, shift = torch.cat([p.matrix for p in parts]), torch.cat([p.shift for p in parts])
+    seen = []
+
+    def objective(z: Tensor, matrix: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(len(z))
+        return Quadratic(matrix, shift).objective(z)
+
+    def solved(share: float | None) -> LowRankInverse:
+        descent = Descent(lambda z, *inputs: objective(z, *inputs)[1], objective)
+        solver = LBFGS(tol=1e-6, compact_at=share)
+        inverse = solver.solve(descent, torch.zeros_like(shift), matrix, shift).inverse
+        assert inverse is not None
+        return inverse
+
+    whole, compact = solved(None), solved(0.1)
+    assert min(seen) < 4
+    probe = torch.randn(4, 10, generator=torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(compact.apply(probe), whole.apply(probe), rtol=1e-6, atol=1e-6)
+    transposed = [inverse.apply_transposed(probe) for inverse in (compact, whole)]
+    torch.testing.assert_close(*transposed, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("gradient", [Exact(Anderson(tol=1e-12, max_steps=60)), Shine()])

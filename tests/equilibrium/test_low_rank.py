@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
 from equipoise.equilibrium import LowRankInverse
@@ -65,3 +68,52 @@ def test_frozen_samples_keep_their_pairs() -> None:
 
 def test_a_vanishing_curvature_gives_no_update() -> None:
     assert reciprocal(torch.tensor([0.0, 2.0, torch.nan])).tolist() == [0.0, 0.5, 0.0]
+
+
+def with_core() -> LowRankInverse:
+    generator = torch.Generator().manual_seed(1)
+    scale = torch.tensor([[0.5], [1.0], [3.0]], dtype=torch.float64)
+    core = torch.randn(3, 4, 4, generator=generator, dtype=torch.float64)
+    return replace(inverse(), scale=scale, core=core)
+
+
+def explicit_with_core(inverse: LowRankInverse) -> torch.Tensor:
+    assert inverse.scale is not None
+    assert inverse.core is not None
+    identity = torch.eye(inverse.u.shape[2], dtype=inverse.u.dtype)
+    sums = inverse.u.transpose(1, 2) @ inverse.core @ inverse.v
+    return sums - inverse.scale.unsqueeze(2) * identity
+
+
+def test_products_with_a_scale_and_a_core_are_those_of_the_matrix() -> None:
+    x = torch.randn(3, 5, dtype=torch.float64)
+    inverse = with_core()
+    matrix = explicit_with_core(inverse)
+    torch.testing.assert_close(inverse.apply(x), torch.einsum("bij,bj->bi", matrix, x))
+    transposed = torch.einsum("bji,bj->bi", matrix, x)
+    torch.testing.assert_close(inverse.apply_transposed(x), transposed)
+    torch.testing.assert_close(inverse.transposed().apply(x), transposed)
+    torch.testing.assert_close(inverse.transposed().apply_transposed(x), inverse.apply(x))
+    rows = torch.tensor([2, 0])
+    torch.testing.assert_close(inverse.select(rows).apply(x[rows]), inverse.apply(x)[rows])
+
+
+@pytest.mark.parametrize("left_out", [(), ("scale",), ("core",), ("scale", "core")])
+def test_in_its_own_units_it_is_a_plain_sum_of_pairs(left_out: tuple[str, ...]) -> None:
+    x = torch.randn(3, 5, dtype=torch.float64)
+    inverse = replace(with_core(), **dict.fromkeys(left_out))
+    plain, scale = inverse.in_units()
+    assert (plain.scale, plain.core) == (None, None)
+    assert (scale is None) == ("scale" in left_out)
+    units = 1.0 if scale is None else scale
+    torch.testing.assert_close(units * plain.apply(x), inverse.apply(x))
+    torch.testing.assert_close(units * plain.apply_transposed(x), inverse.apply_transposed(x))
+
+
+def test_the_newest_pairs_keep_the_scale() -> None:
+    x = torch.randn(3, 5, dtype=torch.float64)
+    inverse = replace(with_core(), core=None, oldest=3)
+    newest = inverse.newest(2)
+    u, v = inverse.u[:, [1, 2]], inverse.v[:, [1, 2]]
+    torch.testing.assert_close(newest.apply(x), LowRankInverse(u, v, 0, inverse.scale).apply(x))
+    torch.testing.assert_close(inverse.newest(4).apply(x), inverse.apply(x))

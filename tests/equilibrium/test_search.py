@@ -32,7 +32,7 @@ def test_a_better_iterate_after_the_end_is_ignored() -> None:
     assert not search.check()
     search.observe(2 * z, z, torch.tensor([[0.1], [0.2]]), 2)
     assert search.check()
-    search.finish()
+    search.finish(2)
     assert search.steps.tolist() == [1, 2]
     torch.testing.assert_close(search.best_residual, torch.tensor([0.4, 0.2]))
     assert torch.equal(search.best.get(), torch.tensor([[1.0], [2.0]]))
@@ -43,7 +43,7 @@ def test_a_sample_that_had_converged_keeps_that_status_when_it_breaks_later() ->
     search = Search(z, StoppingRule("absolute", 0.5, 1e-7), patience=9, keep_trace=False)
     search.observe(z, z, torch.tensor([[0.4]]), 1)
     search.observe(z, torch.tensor([[torch.inf]]), torch.tensor([[torch.inf]]), 2)
-    search.finish()
+    search.finish(2)
     assert search.status.tolist() == [Status.CONVERGED]
 
 
@@ -52,7 +52,7 @@ def test_a_huge_value_does_not_count_as_converged() -> None:
     search = Search(z, StoppingRule("absolute", 1e-3, 1e-7), patience=9, keep_trace=False)
     search.observe(z, z, torch.tensor([[1.0]]), 1)
     search.observe(z, torch.tensor([[1e12]]), torch.tensor([[1e12]]), 2)
-    search.finish()
+    search.finish(2)
     assert search.status.tolist() == [Status.DIVERGED]
 
 

@@ -51,7 +51,8 @@ def test_every_task_that_needs_a_path_says_so():
     null = {
         file.stem for file in (CONF / "task").glob("*.yaml") if "path: null" in file.read_text()
     }
-    assert null - said == {"range_query"}  # which draws people where there is no file
+    # these draw people, and take a bundled set, where there is no file
+    assert null - said == {"range_query", "hyperparameter"}
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,8 @@ def test_wandb_without_an_account_says_how_to_do_without(logger, stranger, monke
     [
         (["task=digit_scenes", "task.train_scenes=100000000", "task.canvas=65536"], "canvas=65536"),
         (["task=range_query", "task.users=100000000", "task.repeats=10000"], "users=100000000"),
+        (["task=hyperparameter", "task.rows=1000000", "task.columns=1000000", "task.density=0.5"],
+         r"density=0\.5"),
         (["task=text_folder", "task.path=.", "task.batch_size=1000000",
           "task.segment_length=1000000"], "segment_length=1000000"),
         (["task=segmentation_folder", "task.path=.", "task.batch_size=1000000",

@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from equipoise.config import machine
+from equipoise.config.about import about
 from equipoise.config.compose import (
     CONF,
     SEARCH_PATH,
@@ -51,14 +52,18 @@ def start(overrides: Sequence[str]) -> int:
     """
     from equipoise.report.summary import print_sweep
     from equipoise.report.sweep_cells import tables_of
+    from equipoise.report.sweep_choice import Choice, show_choice
+    from equipoise.report.sweep_race import Race, show_race
     from equipoise.report.sweep_seeds import show_over_seeds
     from equipoise.report.sweep_table import show_sweep_tables
 
     overrides = on_checkpoint(written_out(with_grid(written_out(overrides))))
     config = check(overrides)
     check_one_process(config)
-    sweep = config.get("sweep")
-    tables = tables_of(plain(sweep, resolve=True) if sweep else None)
+    node = config.get("sweep")
+    sweep = plain(node, resolve=True) if node else {}
+    tables, choice = tables_of(sweep), Choice.of(sweep.get("choice"))
+    race = Race.of(plain(about(config.task, "race", {})))
     with folders.held(sweep_folder(overrides), {"multirun.yaml"}) as directory:
         named = [f"hydra.sweep.dir={quoted(str(directory))}"]
         if not is_typed(overrides, "hydra.sweep.subdir"):
@@ -73,6 +78,8 @@ def start(overrides: Sequence[str]) -> int:
             show_over_seeds(directory)
             planned = [] if draws_values(parse(overrides)) else jobs(overrides)
             show_sweep_tables(directory, tables, planned)
+            show_choice(directory, choice)
+            show_race(directory, race)
         return status
 
 

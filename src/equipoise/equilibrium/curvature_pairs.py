@@ -22,6 +22,7 @@ class CurvaturePairs:
 
     s, y: (B, size, D). born: (B, size), the number of the store that brought a pair, -1 for rows
     that are empty: these are zero, with a 1 in R. A sample may be left out of a store: its H stays.
+    Each sample loses its own oldest pair to a new one.
     """
 
     def __init__(self, z: Tensor, size: int) -> None:
@@ -30,8 +31,8 @@ class CurvaturePairs:
         self.s = z.new_zeros(batch, size, width)
         self.y = torch.zeros_like(self.s)
         self.born = torch.full((batch, size), -1, device=z.device)
-        self.gamma = z.new_ones(batch, 1)
         self.stores = 0
+        self.gamma: Tensor
         self.refresh()
 
     def store(self, s: Tensor, y: Tensor, where: Tensor) -> None:
@@ -39,15 +40,16 @@ class CurvaturePairs:
         curvature, square = inner(s, y), inner(y, y)
         least = LEAST_CURVATURE * torch.sqrt(inner(s, s) * square)
         taken = where.unsqueeze(1) & (curvature > least) & torch.isfinite(square)
-        slot = self.stores % self.born.shape[1]
+        at = torch.arange(len(s), device=s.device), self.born.argmin(dim=1)  # empty, or the oldest
         for rows, row in ((self.s, s), (self.y, y)):
-            rows[:, slot] = torch.where(taken, row, rows[:, slot])
+            rows[at] = torch.where(taken, row, rows[at])
         self.gamma = torch.where(taken, curvature / square, self.gamma)
-        self.born[:, slot] = torch.where(taken.squeeze(1), self.stores, self.born[:, slot])
+        self.born[at] = torch.where(taken.squeeze(1), self.stores, self.born[at])
         self.stores += 1
-        s, y = self.s[:, slot], self.y[:, slot]
-        self.s_y[:, slot], self.s_y[:, :, slot] = row_products(self.y, s), row_products(self.s, y)
-        self.y_y[:, slot] = self.y_y[:, :, slot] = row_products(self.y, y)
+        s, y = self.s[at], self.y[at]
+        column = at[0], slice(None), at[1]
+        self.s_y[at], self.s_y[column] = row_products(self.y, s), row_products(self.s, y)
+        self.y_y[at] = self.y_y[column] = row_products(self.y, y)
         self._invert()
 
     def apply(self, x: Tensor) -> Tensor:
@@ -76,7 +78,7 @@ class CurvaturePairs:
         pairs.s[:, :count], pairs.y[:, :count] = self.s[rows, kept], self.y[rows, kept]
         age = torch.arange(count, device=kept.device)
         pairs.born[:, :count] = torch.where(self.born[rows, kept] < 0, -1, age)
-        pairs.stores, pairs.gamma = count, self.gamma.clone()
+        pairs.stores = count
         pairs.refresh()
         return pairs
 
@@ -94,32 +96,40 @@ class CurvaturePairs:
 
     def state(self) -> dict[str, Any]:
         """The pairs as plain containers, for a checkpoint."""
-        return {"s": self.s, "y": self.y, "born": self.born, "gamma": self.gamma}
+        return {"s": self.s, "y": self.y, "born": self.born}
 
     @classmethod
     def of(cls, state: dict[str, Any], device: torch.device) -> CurvaturePairs:
         """The pairs of a checkpoint; their products are computed as they were."""
         pairs = cls(state["s"][:, 0].to(device), state["s"].shape[1])
         pairs.s, pairs.y = state["s"].to(device), state["y"].to(device)
-        pairs.born, pairs.gamma = state["born"].to(device), state["gamma"].to(device)
+        pairs.born = state["born"].to(device)
         pairs.stores = int(pairs.born.max()) + 1
         pairs.refresh()
         return pairs
 
     def keep_rows(self, rows: Tensor) -> None:
         """Keep the pairs of these samples (b,)."""
-        for name in ("s", "y", "born", "gamma"):
+        for name in ("s", "y", "born"):
             setattr(self, name, getattr(self, name)[rows])
         self.refresh()
 
     def refresh(self) -> None:
-        """Compute all products of the pairs anew; those that have lost their curvature leave."""
+        """Compute all products of the pairs anew; those that have lost their curvature leave.
+
+        gamma is that of the latest pair that is left, 1 where none is.
+        """
         lost = (self.s * self.y).sum(dim=2) <= 0
         self.born.masked_fill_(lost, -1)
         self.s.masked_fill_(lost.unsqueeze(2), 0.0)
         self.y.masked_fill_(lost.unsqueeze(2), 0.0)
         self.s_y = self.s @ self.y.transpose(1, 2)
         self.y_y = self.y @ self.y.transpose(1, 2)
+        age, latest = self.born.max(dim=1, keepdim=True)
+        curvature, square = (
+            products.diagonal(dim1=1, dim2=2).gather(1, latest) for products in (self.s_y, self.y_y)
+        )
+        self.gamma = torch.where(age < 0, 1.0, curvature / square)
         self._invert()
 
     def _invert(self) -> None:

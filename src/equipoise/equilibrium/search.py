@@ -129,10 +129,12 @@ class Search:
             return z
         return torch.where(self.frozen.unsqueeze(1), self.best.get(), z)
 
-    def finish(self) -> None:
-        """The solve is over: give every sample that is still active its status."""
+    def finish(self, nfe: int) -> None:
+        """The solve is over, after nfe evaluations: give samples that are active their status."""
         self._close()
         self.status.masked_fill_(self.status == ACTIVE, int(Status.BUDGET))
+        if self.trace is not None:
+            self.trace.extend(self.trace[-1] for _ in range(nfe - self.nfe))
 
     def outcome(self) -> Outcome:
         """What stands at present."""

@@ -36,7 +36,7 @@ def draw(path: Path, table: SweepTable, cells: Cells) -> None:
     """
     several = len(table.rows) > 1
     panels = list(dict.fromkeys(point[0] for point in rows_of(cells))) if several else [""]
-    figure, grid = _panels(len(panels))
+    figure, grid = new_panels(len(panels))
     heads = table.heads[several:]
     for place, (axes, panel) in enumerate(zip(grid, panels, strict=True)):
         left = table.metric if place % COLUMNS == 0 else ""
@@ -53,7 +53,8 @@ def draw(path: Path, table: SweepTable, cells: Cells) -> None:
     save(figure, path)
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
+def new_panels(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure, and as many sets of axes, in rows of COLUMNS."""
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
     figure = new_figure(max(6.4, 3.7 * columns), 3.1 * rows + 0.7)

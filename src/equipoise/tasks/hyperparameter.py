@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -86,8 +87,9 @@ class Hyperparameter(Objective):
 
     Inner and adjoint problem are solved to first_tolerance times decrease_factor^k
     ("exponential"), / (k + 1)^2 ("quadratic"), / (k + 1)^3 ("cubic") or 1 ("constant") in outer
-    step k, but no farther than to the `tol` of their own solver. The test solves once more to that,
-    by the solver whatever the estimator, so that it judges lambda and not the budget.
+    step k, but no farther than to the `tol` of their own solver. Validation and test solve once
+    more to that, by the solver whatever the estimator, so that they judge lambda and not the
+    budget; the next step goes on from its own solution all the same.
     Columns: loss (outer), suboptimality (above the lowest so far), inner_iterations,
     linear_iterations, hypergradient (its norm), seconds (of all outer steps so far, without
     validation and files). Metrics: loss, accuracy.
@@ -163,20 +165,25 @@ class Hyperparameter(Objective):
         """Judge the present coefficients."""
         self._judge("val", batch)
 
+    def on_validation_epoch_start(self) -> None:
+        """Solve the inner problem to the end, so that the validation judges lambda too.
+
+        Otherwise best.ckpt is the lambda whose solution stopped at the luckiest place.
+        """
+        with torch.inference_mode(False), torch.no_grad():  # the next step goes on with these
+            self.kept = copy.deepcopy((self.model.state_dict(), self.problem.equilibrium.report))
+            self._solve_to_the_end()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics, and go on from where the last outer step has stopped."""
+        super().on_validation_epoch_end()
+        state, self.problem.equilibrium.report = self.kept
+        with torch.inference_mode(False):
+            self.model.load_state_dict(state)
+
     def on_test_epoch_start(self) -> None:
         """Solve the inner problem to the end for the present lambda."""
-        layer = self.problem.equilibrium
-        estimator, solver = layer.gradient, self.solver
-        if isinstance(solver, LBFGS):
-            solver = replace(solver, opa_every=None)
-        layer.gradient, layer.solver = JacobianFree(), solver
-        data = cast(TabularData, self.trainer.datamodule)  # type: ignore[attr-defined]
-        (batch,) = data.train_dataloader()
-        batch = data.transfer_batch_to_device(batch, self.device, 0)
-        try:
-            self.problem.solve(batch["training"])
-        finally:
-            layer.gradient = estimator
+        self._solve_to_the_end()
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Judge the coefficients of the last solve."""
@@ -218,6 +225,20 @@ class Hyperparameter(Objective):
         if self.history and trainer is not None and trainer.state.fn == TrainerFn.TESTING:
             return
         self.history = {name: list(values) for name, values in state["history"].items()}
+
+    def _solve_to_the_end(self) -> None:
+        layer = self.problem.equilibrium
+        estimator, current, solver = layer.gradient, layer.solver, self.solver
+        if isinstance(solver, LBFGS):
+            solver = replace(solver, opa_every=None)
+        layer.gradient, layer.solver = JacobianFree(), solver
+        data = cast(TabularData, self.trainer.datamodule)  # type: ignore[attr-defined]
+        (batch,) = data.train_dataloader()
+        batch = data.transfer_batch_to_device(batch, self.device, 0)
+        try:
+            self.problem.solve(batch["training"])
+        finally:
+            layer.gradient, layer.solver = estimator, current
 
     def _take_step(self) -> None:
         """The optimiser's step, if there is a gradient; counted by the trainer in any case."""

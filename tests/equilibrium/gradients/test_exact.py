@@ -8,8 +8,10 @@ from torch import Tensor
 
 from equipoise.equilibrium import (
     AdjointBroyden,
+    AdjointMemory,
     Anderson,
     Broyden,
+    ConjugateGradient,
     Equilibrium,
     Exact,
     FixedPoint,
@@ -17,6 +19,7 @@ from equipoise.equilibrium import (
     Solver,
 )
 from equipoise.equilibrium.state import parts
+from tests.equilibrium.objectives import regularized
 from tests.equilibrium.systems import SYSTEMS, dense_gradient, fixed_point, loss, relative_error
 
 BACKWARD = {
@@ -117,3 +120,55 @@ def test_a_backward_that_does_not_converge_is_reported() -> None:
     assert layer.report is not None
     assert layer.report.backward is not None
     assert layer.report.backward.counts() == {"budget": 3}
+
+
+REMEMBERING = {
+    "conjugate_gradient": ConjugateGradient(tol=1e-8),
+    "anderson": Anderson(tol=1e-8, max_steps=60),
+    "broyden": Broyden(tol=1e-8, max_steps=60, memory=60),
+}
+
+
+@pytest.mark.parametrize("solver", REMEMBERING.values(), ids=REMEMBERING)
+def test_the_next_backward_starts_from_the_adjoint_before(solver: Solver) -> None:
+    memory = AdjointMemory()
+    layer = Equilibrium(FORWARD, Exact(solver, memory))
+    costs = []
+    for batch in (3, 3, 2, 2):
+        problem = regularized(batch)
+        state = layer(problem.f, problem.z0, problem.x)
+        found = torch.autograd.grad(loss(state), problem.sources)
+        assert relative_error(found, dense_gradient(problem)) < 1e-6
+        assert memory.latest is not None
+        assert memory.latest.shape == (batch, 5)
+        assert layer.report is not None
+        assert layer.report.backward is not None
+        costs.append(layer.report.backward.nfe)
+    assert costs[1] <= 1  # nothing has changed
+    assert costs[3] <= 1
+    assert min(costs[0], costs[2]) >= 4  # another batch has another adjoint
+
+
+def test_the_adjoint_is_remembered_in_the_units_of_the_loss() -> None:
+    problem, memory = regularized(), AdjointMemory()
+    layer = Equilibrium(FORWARD, Exact(REMEMBERING["conjugate_gradient"], memory))
+    remembered = []
+    for scale in (1.0, 1e-3):
+        state = layer(problem.f, problem.z0, problem.x)
+        torch.autograd.grad(scale * loss(state), problem.sources)
+        assert memory.latest is not None
+        remembered.append(memory.latest / scale)
+    torch.testing.assert_close(*remembered, rtol=1e-6, atol=1e-9)
+    assert layer.report is not None
+    assert layer.report.backward is not None
+    assert layer.report.backward.nfe == 1  # along the adjoint before, whatever its length
+
+
+def test_without_a_memory_nothing_is_carried_over() -> None:
+    problem = regularized()
+    layer = Equilibrium(FORWARD, Exact(REMEMBERING["conjugate_gradient"]))
+    found = []
+    for _ in range(2):
+        state = layer(problem.f, problem.z0, problem.x)
+        found.append(torch.autograd.grad(loss(state), problem.x)[0])
+    assert torch.equal(*found)

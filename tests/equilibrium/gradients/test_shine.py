@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from equipoise.equilibrium import (
+    LBFGS,
     Anderson,
     Broyden,
     Equilibrium,
@@ -23,6 +24,7 @@ from equipoise.equilibrium import (
 from equipoise.equilibrium.backward_graph import Rule
 from equipoise.equilibrium.solvers import LowRankInverse
 from tests.equilibrium.gradients.random_networks import RandomNetwork, draw
+from tests.equilibrium.objectives import regularized
 from tests.equilibrium.systems import SYSTEMS, cosine, dense, dense_gradient, loss, relative_error
 
 DRAWS = 20
@@ -84,6 +86,44 @@ def test_an_exact_inverse_gives_the_exact_gradient() -> None:
     solution = Solution.unsolved(z)
     solution.inverse = inverse
     assert network.error(Shine(fallback_ratio=1e9).rule(solution), z) < 1e-12
+
+
+def with_an_exact_inverse() -> tuple[RandomNetwork, Solution, Tensor]:
+    """H = (J - I)^-1 as -scale I and pairs with a core, in place of plain pairs."""
+    network = draw(3)
+    width = network.x.shape[1]
+    identity = torch.eye(width, dtype=torch.float64)
+    scale = torch.full((1, 1), 0.4, dtype=torch.float64)
+    core = torch.linalg.inv(network.jacobian() - identity) + scale * identity
+    z = network.solution()
+    solution = Solution.unsolved(z)
+    solution.inverse = LowRankInverse(
+        identity[None], identity[None], scale=scale, core=core.reshape(1, width, width)
+    )
+    return network, solution, z
+
+
+@pytest.mark.parametrize("refine_steps", [0, 3])
+def test_an_exact_inverse_with_a_scale_and_a_core_gives_the_exact_gradient(
+    refine_steps: int,
+) -> None:
+    network, solution, z = with_an_exact_inverse()
+    estimator = Shine(fallback_ratio=1e9, refine_steps=refine_steps)
+    assert network.error(estimator.rule(solution), z) < 1e-12
+
+
+@pytest.mark.parametrize("ratio", [1e9, 1e-9])
+def test_refinement_in_the_units_of_the_scale_ends_at_the_exact_gradient(ratio: float) -> None:
+    """Also where no estimate is trusted and it begins from the cotangent."""
+    problem = regularized()
+    expected = dense_gradient(problem)
+    errors = []
+    for steps in (0, 2, 4, 12):
+        layer = Equilibrium(LBFGS(tol=1e-7, memory=3), Shine(ratio, steps))
+        state = layer(problem.f, problem.z0, problem.x)
+        errors.append(relative_error(torch.autograd.grad(loss(state), problem.sources), expected))
+    assert errors[0] > errors[2] > errors[3]
+    assert errors[3] < 1e-6
 
 
 def broken(value: float) -> Solution:

@@ -11,6 +11,7 @@ from scipy.optimize import brentq
 from sklearn import datasets
 
 from equipoise.data.tabular.libsvm import LabelledRows
+from equipoise.data.tabular.tables import with_short_indices
 
 Bundled = Literal["breast_cancer", "digits"]
 
@@ -53,7 +54,11 @@ def sparse_problem(
     score += NOISE * score.std() * generator.standard_normal(rows)
     labels = np.where(score > np.median(score), 1.0, -1.0)
     return LabelledRows(
-        sparse.csr_array(features), labels, None, GENERATED, lambda row: f"row {row} of {GENERATED}"
+        with_short_indices(sparse.csr_array(features)),
+        labels,
+        None,
+        GENERATED,
+        lambda row: f"row {row} of {GENERATED}",
     )
 
 

@@ -99,6 +99,16 @@ def density(features: Features) -> float:
     return int(filled) / max(features.shape[0] * features.shape[1], 1)
 
 
+def with_short_indices(features: sparse.csr_array) -> sparse.csr_array:
+    """The same values with indices of 32 bits, if these suffice: products are faster by half."""
+    if max(features.nnz, *features.shape) > np.iinfo(np.int32).max:
+        return features
+    places = features.indices.astype(np.int32, copy=False)
+    return sparse.csr_array(
+        (features.data, places, features.indptr.astype(np.int32, copy=False)), features.shape
+    )
+
+
 def _scale(deviation: NDArray[np.float64], constant: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.where(constant | (deviation == 0), 1.0, deviation)
 
@@ -106,15 +116,12 @@ def _scale(deviation: NDArray[np.float64], constant: NDArray[np.bool_]) -> NDArr
 def _tensor(features: NDArray[np.float64] | sparse.csr_array | sparse.csc_array) -> Tensor:
     if isinstance(features, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(features))
-    by_rows = sparse.csr_array(features)
-    # 32 bits wherever they suffice: the products of a table with a vector are faster by half
-    narrow = max(by_rows.nnz, *by_rows.shape) <= np.iinfo(np.int32).max
-    kind = np.int32 if narrow else np.int64
+    by_rows = with_short_indices(sparse.csr_array(features))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(
-            torch.from_numpy(by_rows.indptr.astype(kind, copy=False)),
-            torch.from_numpy(by_rows.indices.astype(kind, copy=False)),
+            torch.from_numpy(by_rows.indptr),
+            torch.from_numpy(by_rows.indices),
             torch.from_numpy(by_rows.data),
             by_rows.shape,
             check_invariants=True,

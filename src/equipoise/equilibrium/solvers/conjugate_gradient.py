@@ -33,22 +33,25 @@ class ConjugateDirections(Iteration):
         self.r = system.constant
         zero = ~start.any(dim=1, keepdim=True)
         self.p = torch.where(zero, system.constant, start)
-        self.restart = start is not system.constant
+        foreign = (self.p != system.constant).any(dim=1, keepdim=True)
+        self.unrelated: Tensor | None = foreign  # (B, 1) bool: where p is no residual
 
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
         """The next x. Where the curvature is not positive, NaN: A is no matrix for this method."""
         square = inner(self.r, self.r)
+        tiny = torch.finfo(square.dtype).tiny
         a_p = self.p - self.system.linear(self.p)
         curvature = inner(self.p, a_p)
         usable = curvature > SINGULAR * inner(self.p, self.p)
-        alpha = torch.where(usable, inner(self.r, self.p) / curvature, torch.nan)
+        # A row that is solved to the last digit stays where it is while others go on.
+        unusable = torch.where(square > tiny, torch.nan, 0.0)
+        alpha = torch.where(usable, inner(self.r, self.p) / curvature, unusable)
         self.x = torch.addcmul(self.x, alpha, self.p)
         self.r = torch.addcmul(self.r, alpha, a_p, value=-1.0)
-        if self.restart:
-            self.p, self.restart = self.r, False
-        else:
-            tiny = torch.finfo(square.dtype).tiny
-            self.p = torch.addcmul(self.r, inner(self.r, self.r) / square.clamp(min=tiny), self.p)
+        beta = inner(self.r, self.r) / square.clamp(min=tiny)
+        if self.unrelated is not None:
+            beta, self.unrelated = beta.masked_fill(self.unrelated, 0.0), None
+        self.p = torch.addcmul(self.r, beta, self.p)
         return self.x
 
     def keep_rows(self, rows: Tensor) -> None:
@@ -61,9 +64,10 @@ class ConjugateGradient(Solver):
 
     For the adjoint system of a `Descent`, whose J is I minus a Hessian. Residuals follow by the
     method's recurrence, so a step costs one product; memory of five states. z0 is the first
-    direction. stop: by |c - (I - J) z|, which `Exact` measures in units of |c|. patience
-    is that long since residuals may grow for many steps before they fall. A sample whose
-    I - J is singular or indefinite ends as non-finite.
+    direction. stop: by |c - (I - J) z|, which `Exact` measures in units of |c|; patience is long,
+    since residuals may grow for many steps before they fall. A sample whose I - J is singular or
+    indefinite ends as non-finite. Each sample is a system of its own: where f couples them, the
+    residuals are not the true ones.
     Source: Hestenes and Stiefel 1952; Pedregosa 2016 (arXiv 1602.02355) for its use here.
     """
 
@@ -103,13 +107,16 @@ class ConjugateGradient(Solver):
         return self._found(search, layout, function)
 
     def _found(self, search: Search, layout: Layout, function: FlatFunction) -> Solution:
-        search.finish()
+        search.finish(function.evaluations)
         outcome = search.outcome()
+        trace = None if search.trace is None else torch.stack(search.trace)
+        if trace is not None:  # the start's residual may have come without an evaluation
+            trace = trace[len(trace) - function.evaluations :]
         return Solution(
             z=layout.restore(outcome.z),
             residual=outcome.residual,
             steps=outcome.steps,
             status=outcome.status,
             nfe=function.evaluations,
-            trace=torch.stack(search.trace) if search.trace is not None else None,
+            trace=trace,
         )

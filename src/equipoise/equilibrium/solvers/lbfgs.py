@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +22,8 @@ ROUNDING = 1e-10
 """Part of the objective's size below which a difference of two values tells nothing."""
 SHORTEST, LONGEST = 0.1, 0.5
 """A step that was too long is shortened to a part of it between these."""
+PER_SAMPLE = ("steps", "ended", "origin", "value", "gradient", "direction", "slope", "length")
+"""What an iteration remembers with a row per sample, beside the pairs."""
 
 
 class LBFGSIteration(Iteration):
@@ -28,6 +31,8 @@ class LBFGSIteration(Iteration):
 
     origin, value, gradient: of the latest point that was accepted, per sample; direction and slope
     = gradient^T direction belong to the step from there, and length is the part of it on trial.
+    steps (B,): points accepted. ended (B,) bool: samples that have taken in the evaluation at which
+    they ended, and stay as they are.
     """
 
     def __init__(self, function: FlatFunction, pairs: CurvaturePairs, solver: LBFGS) -> None:
@@ -35,9 +40,10 @@ class LBFGSIteration(Iteration):
         self.function = function
         self.descent = function.f
         self.pairs = pairs
-        self.opa_every, self.opa_steps, self.tol = solver.opa_every, solver.opa_steps, solver.tol
-        self.steps = 0
+        self.solver = solver
         self.begun = False
+        self.steps: Tensor
+        self.ended: Tensor
         self.origin: Tensor
         self.value: Tensor
         self.gradient: Tensor
@@ -47,47 +53,56 @@ class LBFGSIteration(Iteration):
 
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
         """The next trial: of a new step where z is accepted, of a shorter one elsewhere."""
-        accepted = self._take(z, g, frozen)
+        accepted = self._take(z, g)
+        ending = torch.zeros_like(accepted) if frozen is None else frozen & ~self.ended
+        self.ended = self.ended | ending
+        if self.solver.opa_every:
+            due = accepted & (self.steps % self.solver.opa_every == 0) & ~self.ended
+            self._aim(due, 1, spared=1)
+            self._aim(ending, self.solver.opa_steps, spared=1)
         if bool(accepted.any()):
-            self.steps += 1
-            if self.opa_every and self.steps % self.opa_every == 0:
-                self._aim(accepted, 1)
             self._turn(accepted)
         return self.origin + self.length * self.direction
 
     def conclude(self, z: Tensor, g: Tensor) -> None:
         """Take in the last pair, and aim H once more at the loss."""
-        accepted = self._take(z, g, None)
-        if self.opa_every:
-            self._aim(accepted, self.opa_steps)
+        self._take(z, g)
+        if self.solver.opa_every:
+            self._aim(~self.ended, self.solver.opa_steps, spared=0)
 
     def inverse(self) -> LowRankInverse:
         """-H with the pairs that are in memory."""
         return self.pairs.inverse()
 
     def keep_rows(self, rows: Tensor) -> None:
-        """Those of all that is remembered per sample."""
+        """Those of all that is remembered per sample; the descent keeps the pairs of all so far."""
+        self.pairs = copy(self.pairs)
         self.pairs.keep_rows(rows)
-        for name in ("origin", "value", "gradient", "direction", "slope", "length"):
+        for name in PER_SAMPLE:
             setattr(self, name, getattr(self, name)[rows])
 
-    def _take(self, z: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
+    def _take(self, z: Tensor, g: Tensor) -> Tensor:
         """(B,) bool: where the trial z becomes the origin; the others get a shorter length."""
         value, gradient = self.descent.values.to(z.dtype).unsqueeze(1), -g
         if not self.begun:
-            self.begun = True
-            self.origin, self.value, self.gradient = z.clone(), value, gradient
-            self.direction, self.length = torch.zeros_like(z), torch.ones_like(value)
-            return torch.ones(len(z), dtype=torch.bool, device=z.device)
-        accepted = self._decreases(value, gradient)
-        if frozen is not None:
-            accepted &= ~frozen.unsqueeze(1)
+            return self._begin(z, value, gradient)
+        accepted = self._decreases(value, gradient) & ~self.ended.unsqueeze(1)
+        self.steps = self.steps + accepted.squeeze(1)
         self.pairs.store(z - self.origin, gradient - self.gradient, accepted.squeeze(1))
         self.length = torch.where(accepted, self.length, self._shortened(value))
         self.origin = torch.where(accepted, z, self.origin)
         self.value = torch.where(accepted, value, self.value)
         self.gradient = torch.where(accepted, gradient, self.gradient)
         return accepted.squeeze(1)
+
+    def _begin(self, z: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        self.begun = True
+        accepted = torch.ones(len(z), dtype=torch.bool, device=z.device)
+        self.ended, self.steps = ~accepted, accepted.long()
+        self.origin, self.value, self.gradient = z.clone(), value, gradient
+        self.direction, self.length = torch.zeros_like(z), torch.ones_like(value)
+        self.slope = torch.zeros_like(value)
+        return accepted
 
     def _decreases(self, value: Tensor, gradient: Tensor) -> Tensor:
         """(B, 1) bool: Armijo's condition, or, where values differ by rounding, that of slopes.
@@ -114,20 +129,25 @@ class LBFGSIteration(Iteration):
         direction = torch.where(downhill, direction, -self.gradient)
         slope = torch.where(downhill, slope, -inner(self.gradient, self.gradient))
         self.direction = torch.where(where, direction, self.direction)
-        self.slope = slope if self.steps == 1 else torch.where(where, slope, self.slope)
+        self.slope = torch.where(where, slope, self.slope)
         self.length = torch.where(where, 1.0, self.length)
 
-    def _aim(self, where: Tensor, updates: int) -> None:
+    def _aim(self, where: Tensor, updates: int, spared: int) -> None:
         """Pairs (e, A e), A the Hessian at the origin, so that H grad L comes near to A^-1 grad L.
 
         e = H r, where r is what the pairs so far leave of grad L: conjugate gradients,
-        preconditioned by H. Each takes one evaluation, at a small step along e.
+        preconditioned by H. Each takes one evaluation, at a small step along e. spared: evaluations
+        of the budget that are left for the solve.
         """
+        updates = min(updates, self.solver.max_steps - spared - self.function.evaluations)
+        if updates < 1 or not bool(where.any()):
+            return
         assert self.descent.outer_gradient is not None
         r = self.descent.outer_gradient(self.origin)
         size = torch.linalg.vector_norm(self.origin, dim=1, keepdim=True)
         increment = self.function.resolution**0.5 * (1.0 + size)
-        least, tiny = self.tol * torch.linalg.vector_norm(r, dim=1), torch.finfo(r.dtype).tiny
+        least = self.solver.tol * torch.linalg.vector_norm(r, dim=1)
+        tiny = torch.finfo(r.dtype).tiny
         for _ in range(updates):
             e = self.pairs.apply(r)
             e = e * (increment / torch.linalg.vector_norm(e, dim=1, keepdim=True).clamp(min=tiny))
@@ -135,8 +155,8 @@ class LBFGSIteration(Iteration):
             a_e = point - self.function(point) - self.gradient
             self.pairs.store(e, a_e, where)
             r = r - inner(e, r) * reciprocal(inner(e, a_e)) * a_e
-            missing = torch.linalg.vector_norm(r, dim=1) > least
-            if not bool((missing & where).any()):
+            where = where & (torch.linalg.vector_norm(r, dim=1) > least)
+            if not bool(where.any()):
                 break
 
 
@@ -173,12 +193,14 @@ class LBFGS(Solver):
             raise ValueError(f"opa_every must be at least 1, or None, got {self.opa_every}")
         if self.opa_steps < 1:
             raise ValueError(f"opa_steps must be at least 1, got {self.opa_steps}")
+        if self.opa_every is not None and self.compact_at is not None:
+            raise ValueError("compact_at needs opa_every=None: an outer gradient is of all rows")
 
     def start(self, z0: Tensor, function: FlatFunction) -> LBFGSIteration:
         """The pairs that are known, or room for them.
 
         Raises TypeError where f is no descent map, and ValueError where outer updates are asked
-        for and the descent knows no outer gradient.
+        for and the descent knows no outer gradient, or where its pairs are of another shape.
         """
         descent = function.f
         if not isinstance(descent, Descent):
@@ -191,5 +213,10 @@ class LBFGS(Solver):
                 "opa_every needs the outer_gradient of the Descent; set it, or leave opa_every out"
             )
         known = descent.pairs
+        if known is not None and known.s[:, 0].shape != z0.shape:
+            raise ValueError(
+                f"the pairs of the Descent are for states {tuple(known.s[:, 0].shape)}, this one "
+                f"is {tuple(z0.shape)}"
+            )
         descent.pairs = known.with_room(self.memory) if known else CurvaturePairs(z0, self.memory)
         return LBFGSIteration(function, descent.pairs, self)

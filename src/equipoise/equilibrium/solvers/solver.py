@@ -121,7 +121,7 @@ class Solver(ABC):
             search.observe(z, fz, torch.sub(fz, z, out=buffer), spent)
             if trajectory.due(spent):
                 trajectory.keep(spent, compaction.whole_state(search, search.usable(z)))
-        search.finish()
+        search.finish(function.evaluations)
         outcome = compaction.whole(search)
         return Solution(
             z=layout.restore(outcome.z),

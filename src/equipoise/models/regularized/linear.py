@@ -43,18 +43,22 @@ class LinearModel(RegularizedModel):
         super().__init__(equilibrium, groups, log_strength, bounds, drawn_by)
 
     @abstractmethod
-    def slope(self, scores: Tensor, target: Tensor) -> Tensor:
-        """(N, outputs) the derivative of each sample's loss towards its scores."""
+    def loss_and_slope(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of each sample (N,), and its derivative towards the scores (N, outputs)."""
+
+    def loss(self, scores: Tensor, target: Tensor) -> Tensor:
+        """(N,) the loss of each sample."""
+        return self.loss_and_slope(scores, target)[0]
 
     def objective(self, w: Tensor, training: Table) -> tuple[Tensor, Tensor]:
         """Mean training loss (1,) and its gradient (1, D)."""
-        scores = self.scores(training, w)
-        value = self.loss(scores, training["target"]).mean().unsqueeze(0)
-        return value, self._pulled(training, self.slope(scores, training["target"]))
+        loss, slope = self.loss_and_slope(self.scores(training, w), training["target"])
+        return loss.mean().unsqueeze(0), self._pulled(training, slope)
 
     def gradient(self, w: Tensor, training: Table) -> Tensor:
         """Mean of features^T slope, (1, D)."""
-        return self._pulled(training, self.slope(self.scores(training, w), training["target"]))
+        scores = self.scores(training, w)
+        return self._pulled(training, self.loss_and_slope(scores, training["target"])[1])
 
     def scores(self, table: Table, w: Tensor) -> Tensor:
         """(N, outputs)."""

@@ -37,14 +37,13 @@ class LogisticRegression(LinearModel):
         )
         self.sharpness = 0.25 if self.outputs == 1 else 0.5  # Boehning 1992 for the softmax
 
-    def loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        """(N,) -log p of the true class."""
+    def loss_and_slope(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """-log p of the true class (N,), and p - t (N, outputs)."""
         if self.outputs == 1:
-            return functional.softplus(torch.where(target == 1, -scores[:, 0], scores[:, 0]))
-        return functional.cross_entropy(scores, target, reduction="none")
-
-    def slope(self, scores: Tensor, target: Tensor) -> Tensor:
-        """p - t, (N, outputs)."""
-        if self.outputs == 1:
-            return torch.sigmoid(scores) - target.unsqueeze(1).to(scores.dtype)
-        return scores.softmax(dim=1) - functional.one_hot(target, self.outputs).to(scores.dtype)
+            wanted = target.unsqueeze(1).to(scores.dtype)
+            loss = functional.softplus((1.0 - 2.0 * wanted) * scores).squeeze(1)
+            return loss, torch.sigmoid(scores) - wanted
+        log_p = functional.log_softmax(scores, dim=1)
+        rows = target.unsqueeze(1)
+        slope = log_p.exp().scatter_add(1, rows, log_p.new_full(rows.shape, -1.0))
+        return -log_p.gather(1, rows).squeeze(1), slope

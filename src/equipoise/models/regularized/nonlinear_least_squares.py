@@ -39,14 +39,11 @@ class NonlinearLeastSquares(LinearModel):
             equilibrium, features, classes, strengths, log_strength, bounds, intercept, drawn_by
         )
 
-    def loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        """(N,) half the squared distance to the target."""
-        return 0.5 * (torch.sigmoid(scores) - self._wanted(target)).square().sum(dim=1)
-
-    def slope(self, scores: Tensor, target: Tensor) -> Tensor:
-        """(s - t) s (1 - s), (N, outputs)."""
+    def loss_and_slope(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Half the squared distance (N,), and (s - t) s (1 - s) (N, outputs)."""
         s = torch.sigmoid(scores)
-        return (s - self._wanted(target)) * s * (1 - s)
+        distance = s - self._wanted(target)
+        return 0.5 * distance.square().sum(dim=1), distance * s * (1 - s)
 
     def _wanted(self, target: Tensor) -> Tensor:
         """(N, outputs) of 0 and 1."""

@@ -1,0 +1,265 @@
+"""How fast the jobs of a multirun reach the lowest value of a column, against what they spent.
+
+Source of the picture: Ramzi et al. 2022 (SHINE, arXiv 2106.00553), figure 1.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from equipoise.errors import UserError, nearest
+from equipoise.report.curves import CurveFile
+from equipoise.report.plot import save, style
+from equipoise.report.summary import (
+    Job,
+    print_whole,
+    read_jobs,
+    sweep_row,
+    swept_keys,
+    table_of,
+    write_summary,
+)
+from equipoise.report.sweep_cells import label
+from equipoise.report.sweep_picture import COLUMNS, MORE_COLOURS, new_panels
+from equipoise.report.sweep_seeds import SEED
+
+NAME = "suboptimality"
+NEEDED, OPTIONAL = ("value", "against", "among"), ("label", "counts")
+NEAR = 1e-3
+"""A job has arrived where its value is at most this part above the lowest."""
+RESOLUTION = 1e-7
+"""Values that are closer, relatively, are the same in metrics.csv, which has single precision."""
+MOST_PRINTED = 40
+INCHES_OF_LINE, INCHES_OF_LETTER = 0.7, 0.09
+"""What an entry of the legend takes."""
+STYLES = ("-", "--", ":", "-.")
+Settings = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Race:
+    """The columns of metrics.csv that a task's file names under `about.race`.
+
+    value: what is minimised, called `label`, such as val/loss. against: what a job has spent up to
+    then, such as train/seconds. among: the settings and groups in which the jobs of one race may
+    differ. counts: summed for the table.
+    """
+
+    value: str
+    against: str
+    among: tuple[str, ...]
+    label: str
+    counts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any] | None) -> Race | None:
+        """Read and check what the file tells; None where it tells nothing. Raises UserError."""
+        if not node:
+            return None
+        for key in node:
+            if key not in (*NEEDED, *OPTIONAL):
+                hint = nearest(str(key), (*NEEDED, *OPTIONAL))
+                raise UserError(f"the task's about.race has an entry '{key}'{hint}")
+        missing = [key for key in NEEDED if not node.get(key)]
+        if missing:
+            raise UserError(f"the task's about.race needs an entry '{missing[0]}'")
+        value = str(node["value"])
+        counts = tuple(node.get("counts", ()))
+        called = str(node.get("label", unit(value)))
+        return cls(value, str(node["against"]), tuple(node["among"]), called, counts)
+
+
+class Runner(NamedTuple):
+    """One job: its folder's name, what it solved, how, and a value for each step or epoch.
+
+    problem: the swept settings outside of the race, but for the seed. spent: as `against` of the
+    race. counts: sums over all steps, None where not all of them are in the file.
+    """
+
+    name: str
+    way: str
+    problem: Settings
+    seed: str
+    settings: Mapping[str, str | None]
+    values: tuple[float, ...]
+    spent: tuple[float, ...]
+    counts: Mapping[str, float | None]
+
+
+def show_race(directory: Path, race: Race | None) -> None:
+    """Print the table of the race, and write it and its picture into the multirun's folder.
+
+    A job races against those of the same seed and problem. One that has not completed, or lacks
+    the columns, is named. Nothing happens where no two jobs can race.
+    """
+    jobs = read_jobs(directory)
+    if race is None or not any(within(key, race.among) for key in swept_keys(jobs)):
+        return
+    runners, reasons = _runners(jobs, directory, race)
+    fields = fields_of(runners)
+    raced = [runner for field in fields for runner in field]
+    if not raced:
+        return
+    reasons |= {r.name: "alone in its problem and seed" for r in runners if r not in raced}
+    rows = [_row(runner, lowest(field), race) for field in fields for runner in field]
+    path = directory / f"{NAME}.csv"
+    write_summary(path, list(rows[0]), rows)
+    if len(rows) <= MOST_PRINTED:
+        title = f"{race.label}, and {unit(race.against)} until it is within {NEAR:g} of the lowest"
+        print_whole(table_of(title, list(rows[0]), rows))
+    print("".join(f"not in {NAME}: {name}: {why}\n" for name, why in reasons.items()), end="")
+    draw_race(path.with_suffix(".png"), fields, race)
+    print(f"table:   {path}")
+    print(f"picture: {path.with_suffix('.png')}")
+
+
+def within(key: str, among: Sequence[str]) -> bool:
+    """Whether a swept key is one of these settings or groups, or below one of them."""
+    return any(re.match(rf"{re.escape(name)}(?=[.@]|$)", key) for name in among)
+
+
+def outside(job: Job, swept: Sequence[str], among: Sequence[str]) -> Settings:
+    """What a job's swept settings are, but for these: the same in all jobs to be compared."""
+    others = [key for key in swept if not within(key, among)]
+    return tuple((key, str(job.settings.get(key))) for key in others)
+
+
+def fields_of(runners: Sequence[Runner]) -> list[list[Runner]]:
+    """The jobs that race against each other, those of one problem after another."""
+    fields: dict[tuple[Settings, str], list[Runner]] = {}
+    for runner in runners:
+        fields.setdefault((runner.problem, runner.seed), []).append(runner)
+    problems = list(dict.fromkeys(problem for problem, _ in fields))
+    ordered = sorted(fields.items(), key=lambda field: problems.index(field[0][0]))
+    return [field for _, field in ordered if len({runner.way for runner in field}) > 1]
+
+
+def lowest(field: Sequence[Runner]) -> float:
+    """The lowest value that any of the jobs has met."""
+    return min(min(runner.values) for runner in field)
+
+
+def arrival(runner: Runner, best: float) -> float | None:
+    """What the job had spent when it was near enough to the lowest value; None if never."""
+    enough = best + NEAR * abs(best)
+    arrived = (x for x, value in zip(runner.spent, runner.values, strict=True) if value <= enough)
+    return next(arrived, None)
+
+
+def _runners(
+    jobs: Sequence[Job], directory: Path, race: Race
+) -> tuple[list[Runner], dict[str, str]]:
+    """The jobs that can race, and why the others cannot."""
+    swept = swept_keys(jobs)
+    runners, reasons = [], {}
+    for job in jobs:
+        row = sweep_row(job, directory, swept)
+        curve = CurveFile(job.folder / "metrics.csv")
+        missing = [name for name in (race.value, race.against) if not curve.points(name)]
+        if row["status"] != "completed":
+            reasons[row["run"]] = str(row["status"])
+        elif missing:
+            reasons[row["run"]] = f"its metrics.csv has no column {missing[0]}"
+        else:
+            runners.append(_runner(job, row["run"], swept, curve, race))
+    return runners, reasons
+
+
+def _runner(job: Job, name: str, swept: Sequence[str], curve: CurveFile, race: Race) -> Runner:
+    pairs = joined(curve, race.value, race.against)
+    counts = {unit(name): dict(curve.points(name)) for name in race.counts}
+    settings = {key: job.settings.get(key) for key in swept}
+    ways = [label(key, str(value)) for key, value in settings.items() if within(key, race.among)]
+    return Runner(
+        name,
+        ", ".join(ways),
+        outside(job, swept, (*race.among, SEED)),
+        str(job.settings.get(SEED)),
+        settings,
+        tuple(value for value, _ in pairs),
+        tuple(spent for _, spent in pairs),
+        {name: sum(column.values()) if _whole(column) else None for name, column in counts.items()},
+    )
+
+
+def joined(curve: CurveFile, first: str, second: str) -> list[tuple[float, float]]:
+    """The pairs of values of two columns, of the same row or else of the end of an epoch.
+
+    The rows of a validation count their steps differently from those of the training.
+    """
+    pairs = [(row[first], row[second]) for row in curve.rows if row.get(first) and row.get(second)]
+    if not pairs:
+        ends = [
+            {int(row["epoch"]): row[name] for row in curve.rows if row.get(name)}
+            for name in (first, second)
+        ]
+        pairs = [(ends[0][epoch], ends[1][epoch]) for epoch in ends[0] if epoch in ends[1]]
+    numbers = [(float(a), float(b)) for a, b in pairs]
+    return [pair for pair in numbers if all(map(math.isfinite, pair))]
+
+
+def _whole(column: Mapping[float, float]) -> bool:
+    """Whether there is a value of every step."""
+    return bool(column) and sorted(column) == list(range(1, len(column) + 1))
+
+
+def unit(column: str) -> str:
+    """A column without the stage before it: seconds for train/seconds."""
+    return column.rpartition("/")[2].replace("_", " ")
+
+
+def _row(runner: Runner, best: float, race: Race) -> dict[str, Any]:
+    return {
+        "run": runner.name,
+        **runner.settings,
+        f"lowest {race.label}": min(runner.values),
+        "relative to the lowest": (min(runner.values) - best) / (abs(best) or 1.0),
+        unit(race.against): runner.spent[-1],
+        f"{unit(race.against)} to within {NEAR:g}": arrival(runner, best),
+        **runner.counts,
+    }
+
+
+def draw_race(path: Path, fields: Sequence[Sequence[Runner]], race: Race) -> None:
+    """Write the PNG file: a panel for each problem, a colour for each way, a line for each job."""
+    problems = list(dict.fromkeys(field[0].problem for field in fields))
+    ways = list(dict.fromkeys(runner.way for field in fields for runner in field))
+    several = len({field[0].seed for field in fields}) > 1
+    figure, grid = new_panels(len(problems))
+    for place, (axes, problem) in enumerate(zip(grid, problems, strict=True)):
+        named = ", ".join(label(key, value) for key, value in problem)
+        above = f"{race.label} above the lowest"
+        title = named or f"Suboptimality{', a line for each seed' if several else ''}"
+        style(axes, title, unit(race.against), above if place % COLUMNS == 0 else "")
+        axes.set_yscale("log")
+        for field in fields:
+            if field[0].problem == problem:
+                _draw_field(axes, field, ways)
+    handles = {name: line for axes in grid for line, name in _labelled(axes)}
+    wide = INCHES_OF_LINE + INCHES_OF_LETTER * max(map(len, handles))
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center",
+                  ncols=max(1, int(figure.get_figwidth() / wide)), frameon=False)  # fmt: skip
+    save(figure, path)
+
+
+def _labelled(axes: Any) -> list[tuple[Any, str]]:
+    return list(zip(*axes.get_legend_handles_labels(), strict=True))
+
+
+def _draw_field(axes: Any, field: Sequence[Runner], ways: Sequence[str]) -> None:
+    """The lines of one seed; a value that is as low as the lowest stands on the floor."""
+    best = lowest(field)
+    floor = RESOLUTION * (abs(best) or 1.0)
+    for runner in field:
+        order = ways.index(runner.way)
+        above = [max(value - best, floor) for value in runner.values]
+        axes.plot(
+            runner.spent, above, label=runner.way, linewidth=1.0, marker="o", markersize=2,
+            color=MORE_COLOURS[order % len(MORE_COLOURS)],
+            linestyle=STYLES[order // len(MORE_COLOURS) % len(STYLES)],
+        )  # fmt: skip
