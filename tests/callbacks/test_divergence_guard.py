@@ -135,3 +135,10 @@ def test_large_but_finite_gradients_pass(toy: Run, loader: Any, make_trainer: Ru
     guard = DivergenceGuard()
     make_trainer([Large(), guard], max_epochs=1, max_steps=1).fit(toy(optimizer="adam"), loader)
     assert guard.skipped_steps == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*did not reach the tolerance")
+def test_double_precision_is_watched_too(toy: Run, loader: Any, make_trainer: Run) -> None:
+    task, guard = toy(bad_gradient=lambda step: step == 2), DivergenceGuard()
+    make_trainer([guard], max_epochs=1, precision="64-true").fit(task, loader)
+    assert guard.skipped_steps == 1

@@ -148,7 +148,9 @@ def _not_finite(gradients: list[Tensor]) -> list[Tensor]:
         kinds.setdefault((gradient.device, gradient.dtype), []).append(gradient)
     flags = []
     for (device, _), alike in kinds.items():
-        flag, scale = torch.zeros((), device=device), torch.ones((), device=device)
+        # in float32 whatever the default is, which trainer.precision=64-true changes
+        flag = torch.zeros((), dtype=torch.float32, device=device)
+        scale = torch.ones_like(flag)
         torch._amp_foreach_non_finite_check_and_unscale_(alike, flag, scale)
         flags.append(flag)
     return flags

@@ -205,7 +205,7 @@ def check_outer_updates(config: DictConfig) -> None:
     """Raise where a solver is to aim at the loss, whose gradient the command line cannot give."""
     for group in ("solver", "eval_solver"):
         node = config.get(group) or {}
-        aims_itself = about(node, "finds") == "minimum"
+        aims_itself = group == "solver" and about(node, "finds") == "minimum"
         if node.get("opa_every") and not node.get("direction") and not aims_itself:
             raise UserError(
                 f"{group}.opa_every needs {group}.direction, the gradient of the loss as a "

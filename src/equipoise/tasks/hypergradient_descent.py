@@ -18,8 +18,8 @@ class HypergradientDescent(Optimizer):
 
     At first L = |gradient| / sqrt(number of parameters), so that the first step moves a parameter
     by `lr` in the root mean square. A step that has lowered the loss as its gradient promised makes
-    L smaller by `growth`; one that has raised it doubles L, and where it was raised to 1.2 times or
-    is not finite, the parameters go back and the step is repeated from there, half as long. The
+    L smaller by `growth`; one that has raised it doubles L, and where it was raised to 1.02 times
+    or is not finite, the parameters go back and the step is repeated from there, half as long. The
     loss that `step` gets by its closure is that of the present parameters, like their gradients.
     Source: Pedregosa 2016 (arXiv 1602.02355), section 3 and the published code, which takes an
     accepted step twice and has a growth of 1 / 0.95.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
@@ -226,8 +227,11 @@ class Hyperparameter(Objective):
         return {"gradients": self.gradients, "history": self.history}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue after these steps."""
+        """Continue after these steps; the test of an earlier one forgets none of the later."""
         self.gradients = dict(state["gradients"])
+        trainer = self._trainer
+        if self.history and trainer is not None and trainer.state.fn == TrainerFn.TESTING:
+            return
         self.history = {name: list(values) for name, values in state["history"].items()}
 
     def _solve_to_the_end(self) -> None:

@@ -139,14 +139,10 @@ class Objective(pl.LightningModule):
         # A fused optimiser would undo the scale of float16 gradients itself, too late for clipping.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         scheduler = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {
-                "scheduler": scheduler,
-                "interval": "step",
-                "reduce_on_plateau": False,  # Lightning would want a metric after every step
-            },
-        }
+        how: Any = {"scheduler": scheduler, "interval": "step"}
+        if self.automatic_optimization:  # else Lightning steps nothing, and warns of the word
+            how["reduce_on_plateau"] = False  # it would want a metric after every step
+        return {"optimizer": optimizer, "lr_scheduler": how}
 
     def _close(self, stage: str) -> None:
         for name, metric in self.stage_metrics(stage).items():

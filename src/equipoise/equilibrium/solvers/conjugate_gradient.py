@@ -64,9 +64,10 @@ class ConjugateGradient(Solver):
 
     For the adjoint system of a `Descent`, whose J is I minus a Hessian. Residuals follow by the
     method's recurrence, so a step costs one product; memory of five states. z0 is the first
-    direction. stop: by |c - (I - J) z|, which `Exact` measures in units of |c|. A sample whose
-    I - J is singular or indefinite ends as non-finite. Each sample is a system of its own: where f
-    couples them, the residuals are not the true ones.
+    direction. stop: by |c - (I - J) z|, which `Exact` measures in units of |c|; patience is long,
+    since residuals may grow for many steps before they fall. A sample whose I - J is singular or
+    indefinite ends as non-finite. Each sample is a system of its own: where f couples them, the
+    residuals are not the true ones.
     Source: Hestenes and Stiefel 1952; Pedregosa 2016 (arXiv 1602.02355) for its use here.
     """
 
@@ -75,6 +76,7 @@ class ConjugateGradient(Solver):
     max_steps: int = 1000
     tol: float = 1e-6
     stop: Stop = "absolute"
+    patience: int = 1000
 
     def start(self, z0: Tensor, function: FlatFunction) -> ConjugateDirections:
         """The direction z0; costs one evaluation where f does not tell its constant."""

@@ -145,7 +145,7 @@ class LBFGSIteration(Iteration):
         assert self.descent.outer_gradient is not None
         r = self.descent.outer_gradient(self.origin)
         size = torch.linalg.vector_norm(self.origin, dim=1, keepdim=True)
-        increment = self.function.resolution ** (1 / 3) * (1.0 + size)
+        increment = self.function.resolution**0.5 * (1.0 + size)
         least = self.solver.tol * torch.linalg.vector_norm(r, dim=1)
         tiny = torch.finfo(r.dtype).tiny
         for _ in range(updates):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from equipoise.equilibrium import Equilibrium
-from equipoise.models.regularized.model import RegularizedModel
+from equipoise.models.regularized.model import RegularizedModel, check_choice
 from equipoise.models.regularized.table import Table
 
 
@@ -40,11 +40,14 @@ class KernelRidge(RegularizedModel):
         bounds: Sequence[float] = (-12.0, 12.0),
         drawn_by: int | None = None,
     ) -> None:
-        """Raises ValueError as `RegularizedModel`."""
+        """Raises ValueError as `RegularizedModel`, also for log_scale, and for other choices."""
+        check_choice("strengths", strengths, ("one", "coefficient"))
+        check_choice("scales", scales, ("one", "feature"))
         self.outputs = 1 if classes == 2 else classes
         count = training_rows * self.outputs
         groups = torch.arange(count) if strengths == "coefficient" else torch.zeros(count).long()
         super().__init__(equilibrium, groups, log_strength, bounds, drawn_by)
+        self.check_start("log_scale", log_scale)
         size = features if scales == "feature" else 1
         start = torch.full((size,), float(log_scale), dtype=torch.float64)
         self.log_scale = nn.Parameter(start)
@@ -52,6 +55,10 @@ class KernelRidge(RegularizedModel):
         support = torch.zeros(training_rows, features, dtype=torch.float64)
         self.register_buffer("support", support)
         self._kernel = torch.empty(0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the kernel of the latest solve, which has a graph and cannot be copied."""
+        return {**self.__dict__, "_kernel": torch.empty(0)}
 
     def prepare(self, training: Table) -> None:
         """Keep the training samples, and their kernel for this solve."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.equilibrium import Equilibrium
-from equipoise.models.regularized.model import RegularizedModel, Strengths
+from equipoise.models.regularized.model import RegularizedModel, Strengths, check_choice
 from equipoise.models.regularized.table import Table, backward_product, forward_product
 
 POWER_STEPS = 30
@@ -100,7 +100,6 @@ def _groups(strengths: Strengths, features: int, outputs: int, intercept: bool) 
         "feature": torch.arange(features).repeat_interleave(outputs),
         "coefficient": torch.arange(features * outputs),
     }
-    if strengths not in choices:
-        raise ValueError(f"strengths must be one of {', '.join(choices)}, not {strengths!r}")
+    check_choice("strengths", strengths, choices)
     unpenalized = torch.full((outputs * intercept,), -1, dtype=torch.long)
     return torch.cat([choices[strengths], unpenalized])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,7 +14,12 @@ from equipoise.equilibrium import AdjointMemory, CurvaturePairs, Descent, Equili
 from equipoise.models.regularized.table import Table
 
 Strengths = Literal["one", "feature", "coefficient"]
-LossAt = Callable[[Tensor], Tensor]
+
+
+def check_choice(name: str, choice: str, choices: Iterable[str]) -> None:
+    """Raise ValueError for a choice that is none of them."""
+    if choice not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {choice!r}")
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,10 @@ class RegularizedModel(nn.Module, ABC):
         low, high = bounds
         if not low < high:
             raise ValueError(f"bounds must be a lower and a higher number, got {list(bounds)}")
-        if not low <= log_strength <= high:
-            raise ValueError(f"log_strength={log_strength:g} lies outside of bounds={list(bounds)}")
         self.equilibrium = equilibrium
         self.bounds = (float(low), float(high))
+        if drawn_by is None:
+            self.check_start("log_strength", log_strength)
         count = int(groups.max()) + 1
         start = torch.full((count,), float(log_strength), dtype=torch.float64)
         if drawn_by is not None:
@@ -73,6 +78,12 @@ class RegularizedModel(nn.Module, ABC):
         self.adjoint = AdjointMemory()
         self.units: Units | None = None
         self._curvature: float | None = None
+
+    def check_start(self, name: str, value: float) -> None:
+        """Raise ValueError for a hyper-parameter that starts outside of the bounds."""
+        low, high = self.bounds
+        if not low <= value <= high:
+            raise ValueError(f"{name}={value:g} lies outside of bounds={[low, high]}")
 
     def prepare(self, training: Table) -> None:
         """Compute what all evaluations of a solve share; by default nothing."""

@@ -21,7 +21,7 @@ class NonlinearLeastSquares(LinearModel):
     """
 
     sharpness = 0.0771
-    """Of 1/2 (s - t)^2, s the sigmoid: s'^2 + (s - t) s'' is at most 0.1496."""
+    """Of 1/2 (s - t)^2, s the sigmoid: s'^2 + (s - t) s'' is at most 0.07703."""
 
     def __init__(
         self,
