@@ -7,10 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.low_rank import LowRankInverse, combine, inner, row_products
+from equipoise.equilibrium.low_rank import LowRankInverse, combine, row_products
 
 LEAST_CURVATURE = 1e-12
 """A pair with s^T y below this part of |s| |y| tells of rounding errors alone."""
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b> per sample, (B, D), (B, D) -> (B, 1), without a matrix in between."""
+    return row_products(a.unsqueeze(1), b)
 
 
 class CurvaturePairs:
@@ -37,16 +42,19 @@ class CurvaturePairs:
 
     def store(self, s: Tensor, y: Tensor, where: Tensor) -> None:
         """Take in a pair, (B, D) each, of the samples (B,) that offer one with curvature."""
-        curvature, square = inner(s, y), inner(y, y)
-        least = LEAST_CURVATURE * torch.sqrt(inner(s, s) * square)
+        curvature, square = product(s, y), product(y, y)
+        least = LEAST_CURVATURE * torch.sqrt(product(s, s) * square)
         taken = where.unsqueeze(1) & (curvature > least) & torch.isfinite(square)
-        at = torch.arange(len(s), device=s.device), self.born.argmin(dim=1)  # empty, or the oldest
-        for rows, row in ((self.s, s), (self.y, y)):
-            rows[at] = torch.where(taken, row, rows[at])
-        self.gamma = torch.where(taken, curvature / square, self.gamma)
-        self.born[at] = torch.where(taken.squeeze(1), self.stores, self.born[at])
+        count = int(taken.sum())  # the short ways spare copies of rows that may be long
         self.stores += 1
-        s, y = self.s[at], self.y[at]
+        if count == 0:
+            return
+        at = torch.arange(len(s), device=s.device), self.born.argmin(dim=1)  # empty, or the oldest
+        self.gamma = torch.where(taken, curvature / square, self.gamma)
+        self.born[at] = torch.where(taken.squeeze(1), self.stores - 1, self.born[at])
+        if count < len(s):
+            s, y = torch.where(taken, s, self.s[at]), torch.where(taken, y, self.y[at])
+        self.s[at], self.y[at] = s, y
         column = at[0], slice(None), at[1]
         self.s_y[at], self.s_y[column] = row_products(self.y, s), row_products(self.s, y)
         self.y_y[at] = self.y_y[column] = row_products(self.y, y)

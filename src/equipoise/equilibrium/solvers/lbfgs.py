@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.curvature_pairs import CurvaturePairs
+from equipoise.equilibrium.curvature_pairs import CurvaturePairs, product
 from equipoise.equilibrium.descent import Descent
 from equipoise.equilibrium.flat_function import FlatFunction
 from equipoise.equilibrium.iteration import Iteration
-from equipoise.equilibrium.low_rank import LowRankInverse, inner, reciprocal
+from equipoise.equilibrium.low_rank import LowRankInverse, reciprocal
 from equipoise.equilibrium.solution import Stop
 from equipoise.equilibrium.solvers.solver import Solver
 
@@ -62,7 +62,7 @@ class LBFGSIteration(Iteration):
             self._aim(ending, self.solver.opa_steps, spared=1)
         if bool(accepted.any()):
             self._turn(accepted)
-        return self.origin + self.length * self.direction
+        return torch.addcmul(self.origin, self.length, self.direction)
 
     def conclude(self, z: Tensor, g: Tensor) -> None:
         """Take in the last pair, and aim H once more at the loss."""
@@ -89,6 +89,9 @@ class LBFGSIteration(Iteration):
         accepted = self._decreases(value, gradient) & ~self.ended.unsqueeze(1)
         self.steps = self.steps + accepted.squeeze(1)
         self.pairs.store(z - self.origin, gradient - self.gradient, accepted.squeeze(1))
+        if bool(accepted.all()):  # the usual case, without copies
+            self.origin, self.value, self.gradient = z, value, gradient
+            return accepted.squeeze(1)
         self.length = torch.where(accepted, self.length, self._shortened(value))
         self.origin = torch.where(accepted, z, self.origin)
         self.value = torch.where(accepted, value, self.value)
@@ -110,8 +113,9 @@ class LBFGSIteration(Iteration):
         Source: Hager and Zhang 2005, eq. 4.1 (the approximate Wolfe conditions).
         """
         enough = value <= self.value + DECREASE * self.length * self.slope
-        as_small = value <= self.value + ROUNDING * self.value.abs()
-        flat = inner(gradient, self.direction) <= (2 * DECREASE - 1) * self.slope
+        rounding = max(ROUNDING, 8 * torch.finfo(value.dtype).eps)
+        as_small = value <= self.value + rounding * self.value.abs()
+        flat = product(gradient, self.direction) <= (2 * DECREASE - 1) * self.slope
         return enough | (as_small & flat)
 
     def _shortened(self, value: Tensor) -> Tensor:
@@ -124,10 +128,13 @@ class LBFGSIteration(Iteration):
         """A new direction and the full length of it; steepest descent where H leads nowhere."""
         where = accepted.unsqueeze(1)
         direction = self.pairs.apply(self.gradient).neg_()
-        slope = inner(self.gradient, direction)
+        slope = product(self.gradient, direction)
         downhill = slope < 0
+        if bool((downhill & where).all()):
+            self.direction, self.slope, self.length = direction, slope, torch.ones_like(slope)
+            return
         direction = torch.where(downhill, direction, -self.gradient)
-        slope = torch.where(downhill, slope, -inner(self.gradient, self.gradient))
+        slope = torch.where(downhill, slope, -product(self.gradient, self.gradient))
         self.direction = torch.where(where, direction, self.direction)
         self.slope = torch.where(where, slope, self.slope)
         self.length = torch.where(where, 1.0, self.length)
@@ -154,7 +161,7 @@ class LBFGSIteration(Iteration):
             point = self.origin + e
             a_e = point - self.function(point) - self.gradient
             self.pairs.store(e, a_e, where)
-            r = r - inner(e, r) * reciprocal(inner(e, a_e)) * a_e
+            r = r - product(e, r) * reciprocal(product(e, a_e)) * a_e
             where = where & (torch.linalg.vector_norm(r, dim=1) > least)
             if not bool(where.any()):
                 break

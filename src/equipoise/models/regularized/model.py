@@ -144,7 +144,8 @@ class RegularizedModel(nn.Module, ABC):
             w = scaling * z
             value, gradient = self.objective(w, training)
             penalized = constant * w
-            return value + 0.5 * (penalized * w).sum(dim=1), scaling * (gradient + penalized)
+            penalty = 0.5 * torch.mm(penalized, w.T).squeeze(1)
+            return value + penalty, (gradient + penalized).mul_(scaling)
 
         def gradient(z: Tensor) -> Tensor:
             w = scaling * z
