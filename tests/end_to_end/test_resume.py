@@ -181,7 +181,7 @@ IN_FULL = [("interrupted", ()), ("elsewhere", ()), ("ended", SHINE), ("elsewhere
 def test_outer_steps_go_on_to_the_same_bits(
     end: str, choice: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """The solution, the curvature pairs and the adjoint of the last step are what it begins with."""
+    """Each begins with the solution, the curvature pairs and the adjoint of the last one."""
     words = (*HYPERPARAMETER, *choice, "trainer.max_steps=6", "trainer.max_epochs=-1")
     whole, part, last = (tmp_path / name for name in ("whole", "part", "last"))
     run(*words, f"run_dir={whole}")
