@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from equipoise.equilibrium import Descent
+from equipoise.equilibrium.descent import ValueAndGradient
 from tests.equilibrium.systems import System, leaf
 
 
@@ -56,6 +58,13 @@ def quadratic(batch: int = 4, width: int = 10, lowest: float = 0.05, seed: int =
     return Quadratic(definite(batch, width, lowest, seed), gaussian(batch, width, seed=seed + 1))
 
 
+def uneven() -> Quadratic:
+    """Samples at which a solve ends at very different evaluations."""
+    parts = [quadratic(1, 10, lowest, seed) for seed, lowest in enumerate((0.999, 0.02, 0.2, 0.05))]
+    matrix, shift = (torch.cat([getattr(p, name) for p in parts]) for name in ("matrix", "shift"))
+    return Quadratic(matrix, shift)
+
+
 ROSENBROCK_UNIT = 2000.0
 """Above the largest eigenvalue of the Hessian at (-1.2, 1)."""
 
@@ -72,6 +81,24 @@ def rosenbrock(z: Tensor) -> tuple[Tensor, Tensor]:
 
 def rosenbrock_descent() -> Descent:
     return Descent(lambda z: rosenbrock(z)[1], rosenbrock)
+
+
+class Recorded:
+    """An objective, with every point at which it was asked for."""
+
+    def __init__(self, objective: ValueAndGradient) -> None:
+        self.objective = objective
+        self.points: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    def __call__(self, z: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = self.objective(z, *inputs)
+        self.points.append(z.clone())
+        self.values.append(value)
+        return value, gradient
+
+    def descent(self, outer_gradient: Callable[[Tensor], Tensor] | None = None) -> Descent:
+        return Descent(lambda z, *inputs: self.objective(z, *inputs)[1], self, outer_gradient)
 
 
 def regularized(batch: int = 3) -> System:

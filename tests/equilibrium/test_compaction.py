@@ -24,7 +24,8 @@ from equipoise.equilibrium import (
     Solver,
     Status,
 )
-from tests.equilibrium.objectives import Quadratic, quadratic
+from tests.equilibrium.objectives import Quadratic
+from tests.equilibrium.objectives import uneven as uneven_quadratic
 from tests.equilibrium.solvers.problems import SOLVERS, Counted, dense
 
 every_solver = pytest.mark.parametrize("kind", SOLVERS, ids=lambda kind: kind.name)
@@ -89,9 +90,7 @@ def test_the_inverse_is_put_together_again(kind: type[Broyden], memory: int) -> 
 
 
 def test_an_inverse_with_a_scale_and_a_core_is_put_together_again() -> None:
-    spread = torch.tensor([0.999, 0.02, 0.2, 0.05], dtype=torch.float64)
-    parts = [quadratic(1, 10, float(lowest), seed) for seed, lowest in enumerate(spread)]
-    matrix, shift = torch.cat([p.matrix for p in parts]), torch.cat([p.shift for p in parts])
+    matrix, shift = uneven_quadratic().matrix, uneven_quadratic().shift
     seen = []
 
     def objective(z: Tensor, matrix: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

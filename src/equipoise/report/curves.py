@@ -54,6 +54,23 @@ class CurveFile:
         pairs = [(float(step), float(value)) for step, value in filled]
         return tuple(sorted(pair for pair in pairs if math.isfinite(pair[1])))
 
+    def pairs(self, first: str, second: str) -> list[tuple[float, float]]:
+        """Finite pairs of values of two columns, of the same row or else the end of an epoch.
+
+        The rows of a validation count their steps differently from those of the training.
+        """
+        pairs = [
+            (row[first], row[second]) for row in self.rows if row.get(first) and row.get(second)
+        ]
+        if not pairs:
+            ends = [
+                {int(row["epoch"]): row[name] for row in self.rows if row.get(name)}
+                for name in (first, second)
+            ]
+            pairs = [(ends[0][epoch], ends[1][epoch]) for epoch in ends[0] if epoch in ends[1]]
+        numbers = [(float(a), float(b)) for a, b in pairs]
+        return [pair for pair in numbers if all(map(math.isfinite, pair))]
+
     def gradient_spans(self) -> tuple[Span, ...]:
         """The phases of the gradient estimator; none where it never changed."""
         named = [(float(row["step"]), row["gradient"]) for row in self.rows if row.get("gradient")]

@@ -43,13 +43,7 @@ class SweepTable:
     @classmethod
     def of(cls, name: str, node: Mapping[str, Any]) -> SweepTable:
         """Read and check the description. Raises UserError."""
-        for key in node:
-            if key not in (*NEEDED, *OPTIONAL):
-                hint = nearest(str(key), (*NEEDED, *OPTIONAL))
-                raise UserError(f"the sweep's table {name} has an entry '{key}'{hint}")
-        missing = [key for key in NEEDED if not node.get(key)]
-        if missing:
-            raise UserError(f"the sweep's table {name} needs an entry '{missing[0]}'")
+        check_entries(f"the sweep's table {name}", node, NEEDED, OPTIONAL)
         best = str(node.get("best", "min"))
         if best not in ("min", "max"):
             raise UserError(f"the sweep's table {name} has best: {best}; give min or max")
@@ -67,6 +61,19 @@ class SweepTable:
     def most(self) -> str:
         """What the best value is."""
         return "highest" if self.best == "max" else "lowest"
+
+
+def check_entries(
+    what: str, node: Mapping[str, Any], needed: Sequence[str], optional: Sequence[str]
+) -> None:
+    """Raise UserError where a description has an entry that is not known, or lacks one."""
+    for key in node:
+        if key not in (*needed, *optional):
+            hint = nearest(str(key), (*needed, *optional))
+            raise UserError(f"{what} has an entry '{key}'{hint}")
+    missing = [key for key in needed if not node.get(key)]
+    if missing:
+        raise UserError(f"{what} needs an entry '{missing[0]}'")
 
 
 def tables_of(sweep: Mapping[str, Any] | None) -> list[SweepTable]:

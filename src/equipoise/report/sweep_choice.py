@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from equipoise.errors import UserError, nearest
+from equipoise.errors import UserError
 from equipoise.report.summary import (
     plain_numbers,
     print_whole,
@@ -18,6 +18,7 @@ from equipoise.report.summary import (
     table_of,
     write_summary,
 )
+from equipoise.report.sweep_cells import check_entries
 from equipoise.report.sweep_race import outside
 
 FILE = "choice.csv"
@@ -41,13 +42,7 @@ class Choice:
         """Read and check the description; None without one. Raises UserError."""
         if not node:
             return None
-        for key in node:
-            if key not in (*NEEDED, *OPTIONAL):
-                hint = nearest(str(key), (*NEEDED, *OPTIONAL))
-                raise UserError(f"the sweep's choice has an entry '{key}'{hint}")
-        missing = [key for key in NEEDED if not node.get(key)]
-        if missing:
-            raise UserError(f"the sweep's choice needs an entry '{missing[0]}'")
+        check_entries("the sweep's choice", node, NEEDED, OPTIONAL)
         best = str(node.get("best", "min"))
         if best not in ("min", "max"):
             raise UserError(f"the sweep's choice has best: {best}; give min or max")

@@ -5,14 +5,12 @@ Source of the picture: Ramzi et al. 2022 (SHINE, arXiv 2106.00553), figure 1.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from equipoise.errors import UserError, nearest
 from equipoise.report.curves import CurveFile
 from equipoise.report.plot import save, style
 from equipoise.report.summary import (
@@ -24,9 +22,12 @@ from equipoise.report.summary import (
     table_of,
     write_summary,
 )
-from equipoise.report.sweep_cells import label
+from equipoise.report.sweep_cells import check_entries, label
 from equipoise.report.sweep_picture import COLUMNS, MORE_COLOURS, new_panels
 from equipoise.report.sweep_seeds import SEED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NAME = "suboptimality"
 NEEDED, OPTIONAL = ("value", "against", "among"), ("label", "counts")
@@ -61,24 +62,16 @@ class Race:
         """Read and check what the file tells; None where it tells nothing. Raises UserError."""
         if not node:
             return None
-        for key in node:
-            if key not in (*NEEDED, *OPTIONAL):
-                hint = nearest(str(key), (*NEEDED, *OPTIONAL))
-                raise UserError(f"the task's about.race has an entry '{key}'{hint}")
-        missing = [key for key in NEEDED if not node.get(key)]
-        if missing:
-            raise UserError(f"the task's about.race needs an entry '{missing[0]}'")
-        value = str(node["value"])
-        counts = tuple(node.get("counts", ()))
-        called = str(node.get("label", unit(value)))
-        return cls(value, str(node["against"]), tuple(node["among"]), called, counts)
+        check_entries("the task's about.race", node, NEEDED, OPTIONAL)
+        value, against = str(node["value"]), str(node["against"])
+        label, counts = str(node.get("label", unit(value))), tuple(node.get("counts", ()))
+        return cls(value, against, tuple(node["among"]), label, counts)
 
 
 class Runner(NamedTuple):
-    """One job: its folder's name, what it solved, how, and a value for each step or epoch.
+    """One job: what it solved (problem: swept settings outside of the race, but for the seed), how.
 
-    problem: the swept settings outside of the race, but for the seed. spent: as `against` of the
-    race. counts: sums over all steps, None where not all of them are in the file.
+    spent: as `against` of the race. counts: sums over all steps, None where some are not in a file.
     """
 
     name: str
@@ -171,7 +164,7 @@ def _runners(
 
 
 def _runner(job: Job, name: str, swept: Sequence[str], curve: CurveFile, race: Race) -> Runner:
-    pairs = joined(curve, race.value, race.against)
+    pairs = curve.pairs(race.value, race.against)
     counts = {unit(name): dict(curve.points(name)) for name in race.counts}
     settings = {key: job.settings.get(key) for key in swept}
     ways = [label(key, str(value)) for key, value in settings.items() if within(key, race.among)]
@@ -185,22 +178,6 @@ def _runner(job: Job, name: str, swept: Sequence[str], curve: CurveFile, race: R
         tuple(spent for _, spent in pairs),
         {name: sum(column.values()) if _whole(column) else None for name, column in counts.items()},
     )
-
-
-def joined(curve: CurveFile, first: str, second: str) -> list[tuple[float, float]]:
-    """The pairs of values of two columns, of the same row or else of the end of an epoch.
-
-    The rows of a validation count their steps differently from those of the training.
-    """
-    pairs = [(row[first], row[second]) for row in curve.rows if row.get(first) and row.get(second)]
-    if not pairs:
-        ends = [
-            {int(row["epoch"]): row[name] for row in curve.rows if row.get(name)}
-            for name in (first, second)
-        ]
-        pairs = [(ends[0][epoch], ends[1][epoch]) for epoch in ends[0] if epoch in ends[1]]
-    numbers = [(float(a), float(b)) for a, b in pairs]
-    return [pair for pair in numbers if all(map(math.isfinite, pair))]
 
 
 def _whole(column: Mapping[float, float]) -> bool:
@@ -230,28 +207,28 @@ def draw_race(path: Path, fields: Sequence[Sequence[Runner]], race: Race) -> Non
     problems = list(dict.fromkeys(field[0].problem for field in fields))
     ways = list(dict.fromkeys(runner.way for field in fields for runner in field))
     several = len({field[0].seed for field in fields}) > 1
+    above = f"{race.label} above the lowest"
     figure, grid = new_panels(len(problems))
     for place, (axes, problem) in enumerate(zip(grid, problems, strict=True)):
         named = ", ".join(label(key, value) for key, value in problem)
-        above = f"{race.label} above the lowest"
         title = named or f"Suboptimality{', a line for each seed' if several else ''}"
         style(axes, title, unit(race.against), above if place % COLUMNS == 0 else "")
         axes.set_yscale("log")
         for field in fields:
             if field[0].problem == problem:
                 _draw_field(axes, field, ways)
-    handles = {name: line for axes in grid for line, name in _labelled(axes)}
-    wide = INCHES_OF_LINE + INCHES_OF_LETTER * max(map(len, handles))
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center",
-                  ncols=max(1, int(figure.get_figwidth() / wide)), frameon=False)  # fmt: skip
+    lines: dict[str, Any] = {}
+    for axes in grid:
+        handles, names = axes.get_legend_handles_labels()
+        lines |= dict(zip(names, handles, strict=True))
+    wide = INCHES_OF_LINE + INCHES_OF_LETTER * max(map(len, ways))
+    columns = max(1, int(figure.get_figwidth() / wide))
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center",
+                  ncols=columns, frameon=False)  # fmt: skip
     save(figure, path)
 
 
-def _labelled(axes: Any) -> list[tuple[Any, str]]:
-    return list(zip(*axes.get_legend_handles_labels(), strict=True))
-
-
-def _draw_field(axes: Any, field: Sequence[Runner], ways: Sequence[str]) -> None:
+def _draw_field(axes: Axes, field: Sequence[Runner], ways: Sequence[str]) -> None:
     """The lines of one seed; a value that is as low as the lowest stands on the floor."""
     best = lowest(field)
     floor = RESOLUTION * (abs(best) or 1.0)

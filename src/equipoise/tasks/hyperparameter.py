@@ -124,6 +124,14 @@ class Hyperparameter(Objective):
         for stage in ("val", "test"):
             self.metrics[stage] = nn.ModuleDict({"loss": MeanMetric(), "accuracy": MeanMetric()})
 
+    def configure_optimizers(self) -> Any:
+        """The optimiser over lambda, and its schedule, stepped here."""
+        configured: Any = super().configure_optimizers()
+        return {
+            **configured,
+            "lr_scheduler": {"scheduler": configured["lr_scheduler"]["scheduler"]},
+        }
+
     def on_fit_start(self) -> None:
         """Raise UserError for a precision that lambda cannot be computed in."""
         precision = self.trainer.precision_plugin.precision

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -12,34 +10,16 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from torch import Tensor
 
-from equipoise.equilibrium import LBFGS, CurvaturePairs, Descent, Solution, Status
+from equipoise.equilibrium import LBFGS, CurvaturePairs, Descent, Status
 from tests.equilibrium.objectives import (
     Quadratic,
+    Recorded,
     gaussian,
     quadratic,
     rosenbrock,
     rosenbrock_descent,
+    uneven,
 )
-
-Objective = Callable[..., tuple[Tensor, Tensor]]
-
-
-class Recorded:
-    """An objective, with every point at which it was asked for."""
-
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
-        self.points: list[Tensor] = []
-        self.values: list[Tensor] = []
-
-    def __call__(self, z: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = self.objective(z, *inputs)
-        self.points.append(z.clone())
-        self.values.append(value)
-        return value, gradient
-
-    def descent(self, outer_gradient: Callable[[Tensor], Tensor] | None = None) -> Descent:
-        return Descent(lambda z, *inputs: self.objective(z, *inputs)[1], self, outer_gradient)
 
 
 @settings(deadline=None, max_examples=30)
@@ -124,99 +104,6 @@ def test_a_sample_is_solved_the_same_alone_and_in_a_batch(memory: int) -> None:
         torch.testing.assert_close(alone.z[0], together.z[sample], rtol=1e-7, atol=1e-9)
 
 
-def uneven() -> tuple[Quadratic, Tensor]:
-    """Samples that end at very different evaluations, and a gradient to aim at."""
-    parts = [quadratic(1, 10, lowest, seed) for seed, lowest in enumerate((0.999, 0.02, 0.2, 0.05))]
-    matrix, shift = (torch.cat([getattr(p, name) for p in parts]) for name in ("matrix", "shift"))
-    return Quadratic(matrix, shift), gaussian(4, 10, seed=77)
-
-
-def aimed(problem: Quadratic, outer: Tensor, **settings_: float) -> tuple[Solution, Recorded]:
-    objective = Recorded(problem.objective)
-    solver = LBFGS(tol=1e-7, **settings_)  # type: ignore[arg-type]
-    z0 = torch.zeros_like(problem.shift)
-    return solver.solve(objective.descent(lambda z: outer), z0), objective
-
-
-@pytest.mark.parametrize("every", [None, 1, 5])
-def test_the_inverse_of_a_sample_is_the_same_alone_and_in_a_batch(every: int | None) -> None:
-    problem, outer = uneven()
-    together, _ = aimed(problem, outer, opa_every=every)
-    assert together.inverse is not None
-    product = together.inverse.apply(outer)
-    for sample in range(4):
-        rows = slice(sample, sample + 1)
-        alone, _ = aimed(problem.rows(rows), outer[rows], opa_every=every)
-        assert alone.inverse is not None
-        torch.testing.assert_close(
-            alone.inverse.apply(outer[rows])[0], product[sample], rtol=1e-5, atol=1e-6
-        )
-
-
-def test_the_inverse_is_right_along_the_last_outer_direction() -> None:
-    """H A e = e, for each sample of a batch, also where there is no step before."""
-    problem, outer = uneven()
-    for start in (torch.zeros(4, 10).double(), problem.solution()):
-        for sample in range(4):
-            rows = slice(sample, sample + 1)
-            objective = Recorded(problem.rows(rows).objective)
-            descent = objective.descent(lambda z, rows=rows: outer[rows])  # type: ignore[misc]
-            found = LBFGS(tol=1e-7, opa_every=5, opa_steps=1).solve(descent, start[rows])
-            assert found.converged.all()
-            e = objective.points[-1] - found.z
-            assert found.inverse is not None
-            again = -found.inverse.apply(problem.rows(rows).product(e))
-            assert (again - e).norm() < 1e-6 * e.norm()
-
-
-@pytest.mark.parametrize("steps", [1, 3, 10])
-def test_updates_at_the_end_bring_the_product_with_the_outer_gradient_to_the_tolerance(
-    steps: int,
-) -> None:
-    problem, outer = uneven()
-    exact = Quadratic(problem.matrix, outer).solution()
-
-    def errors(**settings_: float) -> Tensor:
-        found, _ = aimed(problem, outer, **settings_)
-        assert found.inverse is not None
-        return (-found.inverse.apply(outer) - exact).norm(dim=1) / exact.norm(dim=1)
-
-    plain, fewer, found = (
-        errors(),
-        errors(opa_every=3, opa_steps=1),
-        errors(opa_every=3, opa_steps=steps),
-    )
-    assert found.mean() < 0.5 * plain.mean()
-    assert (found <= 1.01 * fewer).all()
-    if steps == 10:
-        assert (found < 1e-5).all()
-
-
-def test_no_update_is_made_where_the_inverse_is_exact() -> None:
-    found, _ = aimed(*uneven(), opa_every=1000, opa_steps=1000)
-    more, _ = aimed(*uneven(), opa_every=1000, opa_steps=2000)
-    assert found.nfe == more.nfe < 100
-
-
-@pytest.mark.parametrize("every", [None, 1, 2, 5])
-@pytest.mark.parametrize("budget", [1, 2, 3, 4, 7, 12])
-def test_the_budget_is_never_exceeded(every: int | None, budget: int) -> None:
-    problem, outer = uneven()
-    objective = Recorded(problem.objective)
-    solver = LBFGS(max_steps=budget, tol=0.0, opa_every=every, trace=True)
-    found = solver.solve(objective.descent(lambda z: outer), torch.zeros(4, 10).double())
-    assert len(objective.points) == found.nfe == budget
-    assert found.trace is not None
-    assert found.trace.shape == (budget, 4)
-    assert torch.isfinite(found.z).all()
-
-
-def test_the_trace_has_a_row_for_the_update_that_ends_the_solve() -> None:
-    found, objective = aimed(*uneven(), opa_every=5, trace=True)
-    assert found.trace is not None
-    assert len(found.trace) == found.nfe == len(objective.points)
-
-
 def test_carried_pairs_save_evaluations() -> None:
     problem = quadratic(width=40, lowest=0.01)
     descent = problem.descent()
@@ -288,7 +175,7 @@ def test_single_precision() -> None:
 
 
 def test_samples_that_have_ended_can_leave_the_batch() -> None:
-    problem, _ = uneven()
+    problem = uneven()
     seen = []
 
     def objective(z: Tensor, matrix: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ class SparseProduct(torch.autograd.Function):
     def forward(ctx: Any, matrix: Tensor, transposed: Tensor, dense: Tensor) -> Tensor:
         """matrix @ dense."""
         ctx.matrices = matrix, transposed
-        return matrix @ dense
+        return _sparse_product(matrix, dense)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[None, None, Tensor]:
@@ -51,4 +51,9 @@ def _product(matrix: Tensor, transposed: Tensor, dense: Tensor) -> Tensor:
     if torch.is_grad_enabled() and dense.requires_grad:
         product: Tensor = SparseProduct.apply(matrix, transposed, dense)
         return product
-    return matrix @ dense
+    return _sparse_product(matrix, dense)
+
+
+def _sparse_product(matrix: Tensor, dense: Tensor) -> Tensor:
+    """A vector is multiplied faster than a matrix of one column."""
+    return (matrix @ dense[:, 0]).unsqueeze(1) if dense.shape[1] == 1 else matrix @ dense
