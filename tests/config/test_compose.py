@@ -232,6 +232,10 @@ def test_every_pair_composes(task, model):
 def test_every_choice_composes(typed):
     group, _, choice = typed.partition("=")
     task = [f"task={task_for(choice)}"] if group == "model" else []
+    if typed == "solver=lbfgs":
+        task = ["task=hyperparameter"]
+    if typed == "solver=conjugate_gradient":  # for adjoint systems alone
+        typed, task = "solver@gradient.solver=conjugate_gradient", ["task=hyperparameter"]
     if group in ("encoder", "objective"):
         task = ["task=ssl_digits"]
     if task == ["task=range_query"]:

@@ -59,13 +59,14 @@ TASKS: dict[str, tuple[str, ...]] = {
         "task.val_fraction=0.2", "task.bank_size=100", "trainer.limit_test_batches=1",
         "task.objective.probe_epochs=2",
     ),
+    "hyperparameter": ("model.strengths=feature", "task.eval_batch_size=50"),
     "range_query": (
         "task.users=2001", "task.domain=64", "task.repeats=2", "task.batch_size=200",
         "task.queries=20",
     ),
 }  # fmt: skip
 BATCHES = 5
-"""Batches of an epoch of each task but the last, of which a round has 1 or 2."""
+"""Batches of an epoch of each task but the last two, of which an epoch or a round has 1 or 2."""
 
 
 class SignalAt(Callback):

@@ -101,7 +101,7 @@ SMALL_PART = [
     Case("digits", place="between", end="ended", schedule="plateau"),
     Case("digits", accumulate=2, optimizer="lars"),  # with groups of two rates
 ]
-GRADIENT_TASKS = [task for task in TASKS if task != "range_query"]
+GRADIENT_TASKS = [task for task in TASKS if task not in ("hyperparameter", "range_query")]
 # Each kind of task with every way to end, and each of the other axes in half of them.
 EVERY_KIND = [
     Case(task, *broken, workers=2 * (i % 2) if "digit" in task else 0,
@@ -159,6 +159,53 @@ def test_every_kind_of_task_goes_on_to_the_same_bits(
     case: Case, wholes: Wholes, tmp_path: Path
 ) -> None:
     check(case, wholes, tmp_path / "part")
+
+
+HYPERPARAMETER = ("task=hyperparameter", "seed=7", *TASKS["hyperparameter"],
+                  "callbacks.report=null", "~callbacks.progress",
+                  "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1")  # fmt: skip
+SHINE = ("gradient=shine", "solver.opa_every=2")
+
+
+KERNEL = ("model=kernel_ridge", "model.strengths=one", "model.scales=feature")
+SOFT = ("optimizer=adam", "gradient=neumann", "schedule=cosine")
+IN_SHORT = [("ended", ()), ("interrupted", SHINE), ("elsewhere", KERNEL)]
+IN_FULL = [("interrupted", ()), ("elsewhere", ()), ("ended", SHINE), ("elsewhere", SHINE),
+           ("interrupted", KERNEL), ("ended", KERNEL), ("interrupted", SOFT)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("end", "choice"),
+    [*IN_SHORT, *(pytest.param(*case, marks=pytest.mark.slow) for case in IN_FULL)],
+)
+def test_outer_steps_go_on_to_the_same_bits(
+    end: str, choice: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Each begins with the solution, the curvature pairs and the adjoint of the last one."""
+    words = (*HYPERPARAMETER, *choice, "trainer.max_steps=6", "trainer.max_epochs=-1")
+    whole, part, last = (tmp_path / name for name in ("whole", "part", "last"))
+    run(*words, f"run_dir={whole}")
+    if end == "interrupted":
+        interrupted(part, 3, *words)
+        resumed(part)
+    else:
+        run(*words, "trainer.max_steps=3", f"run_dir={part}")
+        folder = last if end == "elsewhere" else part
+        run(f"ckpt_path={part}/checkpoints/last.ckpt", f"run_dir={folder}", "trainer.max_steps=6")
+        part = folder
+    for name in ("last.ckpt", "best.ckpt"):
+        reached, expected = checkpoint(part, name), checkpoint(whole, name)
+        for state in (reached, expected):
+            state["state_dict"]["_extra_state"]["history"].pop("seconds")
+        for key in KEPT:
+            assert differences(reached.get(key), expected.get(key), key) == []
+    clocks = {"train/seconds"}
+    steps = [
+        [{k: v for k, v in row.items() if k not in clocks} for row in curve(at)]
+        for at in (part, whole)
+    ]
+    assert steps[0] == steps[1][-len(steps[0]) :]
+    assert end == "elsewhere" or len(steps[0]) == len(steps[1])
 
 
 @pytest.mark.slow

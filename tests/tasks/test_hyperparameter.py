@@ -37,10 +37,11 @@ COLUMNS = {"loss", "suboptimality", "inner_iterations", "linear_iterations", "hy
 
 
 def trainer(folder: Path, steps: int, **settings: Any) -> pl.Trainer:
-    settings = {"logger": False, "enable_checkpointing": False, **settings}
+    settings = {"logger": False, "enable_checkpointing": False, "num_sanity_val_steps": 0,
+                **settings}  # fmt: skip
     return pl.Trainer(
         default_root_dir=folder, max_epochs=steps, accelerator="cpu", enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, log_every_n_steps=1, **settings,
+        enable_model_summary=False, log_every_n_steps=1, **settings,
     )  # fmt: skip
 
 
@@ -129,7 +130,6 @@ def test_outer_steps_lower_the_outer_loss_and_are_told(
     assert history["seconds"] == sorted(history["seconds"])
     assert all(n >= 1 for n in history["inner_iterations"])
     assert (max(history["linear_iterations"]) > 0) == (gradient.name != "shine")
-    assert float(fit.callback_metrics["val/loss"]) == pytest.approx(history["loss"][-1], rel=1e-5)
     notes = task.epoch_notes()
     assert notes[0] == f"inner {history['inner_iterations'][-1]:.0f}"
 
@@ -227,6 +227,35 @@ def test_the_test_judges_the_hyper_parameters_by_a_full_solve(
     assert result["test/loss"] == pytest.approx(loss, rel=1e-4)
     accuracy = (fresh.problem.predicted(scores) == test["target"]).double().mean()
     assert result["test/accuracy"] == pytest.approx(float(accuracy))
+
+
+def test_the_validation_judges_the_same_and_leaves_the_next_step_alone(tmp_path: Path) -> None:
+    task, data = parts(strengths="feature", first_tolerance=0.1)
+    fit = trainer(tmp_path, 4)
+    fit.fit(task, data)
+    alone, _ = parts(strengths="feature", first_tolerance=0.1)
+    trainer(tmp_path, 4, limit_val_batches=0).fit(alone, data)
+    for name in COLUMNS - {"seconds"}:
+        assert task.history[name] == alone.history[name]
+    for kept, expected in zip(task.state_dict().values(), alone.state_dict().values(), strict=True):
+        if isinstance(expected, Tensor):
+            assert torch.equal(kept, expected)
+    fresh, _ = parts(strengths="feature", solver=LBFGS(tol=1e-9))
+    fresh.model.log_strength.data.copy_(task.model.log_strength.detach())
+    batch = next(iter(data.train_dataloader()))
+    w = fresh.problem.solve(batch["training"])
+    loss = float(fresh.problem.outer_loss(w, batch["validation"]).detach())
+    assert float(fit.callback_metrics["val/loss"]) == pytest.approx(loss, rel=1e-4)
+    assert task.history["loss"][-1] != pytest.approx(loss, rel=1e-4)
+
+
+def test_a_validation_before_all_steps_leaves_nothing(tmp_path: Path) -> None:
+    histories = []
+    for sanity in (0, 1):
+        task, data = parts()
+        trainer(tmp_path, 2, num_sanity_val_steps=sanity).fit(task, data)
+        histories.append({k: v for k, v in task.history.items() if k != "seconds"})
+    assert histories[0] == histories[1]
 
 
 def test_a_fit_goes_on_after_a_test(tmp_path: Path) -> None:

@@ -206,9 +206,16 @@ def with_implied_choices(
         _fit_recipe_to_size(config, shape.get("size"))
         implied = _implied(config, choices, preferred or {})
         new = {g: c for g, c in implied.items() if g not in typed_groups}
+        new = {g: c for g, c in new.items() if not _is_part_of_a_change(g, new, choices)}
         if all(added.get(group) == choice for group, choice in new.items()):
             return config, choices
         added.update(new)
+
+
+def _is_part_of_a_change(group: str, new: Mapping[str, str], choices: Mapping[str, str]) -> bool:
+    """Whether a group belongs to another whose next choice may not have it, as gradient.solver."""
+    owner = group.partition("@")[2].partition(".")[0]
+    return owner in new and new[owner] != choices[owner]
 
 
 def _switch_layer(config: DictConfig, typed: Any) -> None:

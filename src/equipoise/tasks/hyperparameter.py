@@ -144,7 +144,9 @@ class Hyperparameter(Objective):
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """One outer step."""
         began = time.perf_counter()
-        self._take_step()
+        first = not self.gradients
+        if not first:
+            self._take_step(self.gradients, self.history["loss"][-1])
         tolerance = self.tolerance(len(self.history.get("loss", ())))
         self._set_tolerance(tolerance)
         w = self.problem.solve(batch["training"], batch["validation"])
@@ -157,6 +159,8 @@ class Hyperparameter(Objective):
         row = self._row(loss.detach(), time.perf_counter() - began)
         for name, value in row.items():
             self.history.setdefault(name, []).append(value)
+        if first:  # it counts as well, but only once it has been refused for no reason
+            self._take_step({}, math.inf)
         return {"loss": loss.detach(), **{k: v for k, v in row.items() if k != "loss"}}
 
     def tolerance(self, step: int) -> float:
@@ -248,15 +252,14 @@ class Hyperparameter(Objective):
         finally:
             layer.gradient, layer.solver = estimator, current
 
-    def _take_step(self) -> None:
+    def _take_step(self, gradients: Mapping[str, Tensor], loss: float) -> None:
         """The optimiser's step, if there is a gradient; counted by the trainer in any case."""
         optimizer: Any = self.optimizers()
-        loss = self.history["loss"][-1] if self.history else math.inf
         for name, parameter in self.problem.named_parameters():
-            gradient = self.gradients.get(name)
+            gradient = gradients.get(name)
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
         optimizer.step(closure=lambda: loss)
-        if self.gradients:
+        if gradients:
             self.problem.project()
             cast(Any, self.lr_schedulers()).step()
 

@@ -91,7 +91,7 @@ def test_the_sharpness_of_least_squares_is_the_greatest_second_derivative_of_its
     model = build(NonlinearLeastSquares, drawn(4))
     scores = torch.linspace(-12, 12, 4001, dtype=torch.float64).unsqueeze(1).requires_grad_()
     for target in (0, 1):
-        slope = model.slope(scores, torch.full((4001,), target))
+        _, slope = model.loss_and_slope(scores, torch.full((4001,), target))
         (bend,) = torch.autograd.grad(slope.sum(), scores)
         assert 0.995 * model.sharpness <= float(bend.max()) <= model.sharpness
         assert -model.sharpness < float(bend.min()) < 0.0

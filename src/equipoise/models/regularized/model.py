@@ -184,8 +184,9 @@ class RegularizedModel(nn.Module, ABC):
         return {"pairs": pairs, "adjoint": self.adjoint.latest, **units}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue where that state was taken."""
+        """Continue where that state was taken; from an empty one, as if nothing had been solved."""
         if not state:
+            self.units, self.pairs, self.adjoint.latest = None, None, None
             return
         device = self.coefficients.device
         self.units = Units(state["scaling"].to(device), state["strength"].to(device))
