@@ -49,6 +49,7 @@ bench: $(STAMP) ## ratios against the bare function evaluations and against othe
 	$(BIN)/python -m benchmarks.mult
 	$(BIN)/python -m benchmarks.nearest_neighbours
 	$(BIN)/python -m benchmarks.coupling_transformer
+	$(BIN)/python -m benchmarks.hyperparameter --seeds 2
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.privacy_speed
 

@@ -67,7 +67,7 @@ def test_a_run_leaves_a_curve_a_table_and_pictures(trained: Path) -> None:
         assert picture in page
 
 
-@pytest.mark.parametrize("words", [(), ("task.eval_batch_size=7",), ("gradient=exact",),
+@pytest.mark.parametrize("words", [(), ("task.batch_size=7",), ("gradient=exact",),
                                    ("solver=anderson", "solver.tol=1e-7", "solver.max_steps=1000",
                                     "gradient=jfb")])  # fmt: skip
 def test_an_evaluation_reproduces_the_test(

@@ -57,7 +57,7 @@ def parts(
     **settings: Any,
 ) -> tuple[Hyperparameter, Tabular]:
     """A task on the breast tumours, and the data."""
-    data = data or Tabular(eval_batch_size=50)
+    data = data or Tabular(batch_size=50)
     sizes = data.inspect()
     if kind is not KernelRidge:
         sizes.pop("training_rows")

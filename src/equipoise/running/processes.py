@@ -150,7 +150,8 @@ def say_global_batch(config: Mapping[str, Any], trainer: Trainer) -> None:
     Where the recipe says for how many processes its batch was published, that is named too.
     """
     size, parts = config["task"].get("batch_size"), trainer.accumulate_grad_batches
-    if size is None or not about(config["model"], "weights", True):
+    own_steps = about(config["task"], "own_steps", False)
+    if size is None or own_steps or not about(config["model"], "weights", True):
         return
     published = (config.get("recipe") or {}).get("published") or {}
     line = global_batch(int(size), trainer.world_size, int(parts), published)

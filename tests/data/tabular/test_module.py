@@ -123,7 +123,7 @@ def test_evaluation_batches_divide_a_split_among_processes(
     monkeypatch: pytest.MonkeyPatch, size: int | None, lengths: list[int]
 ) -> None:
     seen: list[int] = []
-    data = Tabular(eval_batch_size=size)
+    data = Tabular(batch_size=size)
     data.setup("test")
     for rank in range(2):
         monkeypatch.setattr(module, "shard_of", lambda data, rank=rank: Shard(rank, 2))
@@ -146,7 +146,7 @@ def test_a_table_is_moved_to_a_device_once() -> None:
 
 
 def test_a_trainer_hands_over_one_batch_an_epoch(tmp_path: Path) -> None:
-    data = Tabular(data="sparse", rows=300, columns=80, density=0.1, eval_batch_size=25)
+    data = Tabular(data="sparse", rows=300, columns=80, density=0.1, batch_size=25)
     task = Counted()
     trainer = Trainer(
         max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
@@ -244,7 +244,7 @@ def test_what_the_training_does_not_know_is_refused(tmp_path: Path) -> None:
         ({"val_fraction": 0.0}, "task.val_fraction is 0: set it above 0"),
         ({"test_fraction": 1.0}, r"task.test_fraction is 1.0: set it to a number in \[0, 1\)"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),
-        ({"eval_batch_size": 0}, "task.eval_batch_size is 0: set it to 1 or more"),
+        ({"batch_size": 0}, "task.batch_size is 0: set it to 1 or more"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings_: dict[str, Any], said: str) -> None:

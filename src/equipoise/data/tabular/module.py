@@ -65,7 +65,7 @@ class Tabular(LightningDataModule):
 
     The one batch of a training epoch, the same in every process, is {"training": table,
     "validation": table, "index": int64 (1,)}; those of validation and test are tables
-    (`TableRows`) of at most eval_batch_size rows of this process, None: all of them.
+    (`TableRows`) of at most batch_size rows of this process, None: all of them.
     """
 
     data: Literal["breast_cancer", "digits", "sparse"] = "breast_cancer"
@@ -78,7 +78,7 @@ class Tabular(LightningDataModule):
     val_fraction: float = 0.2
     test_fraction: float = 0.2
     standardize: bool | None = None
-    eval_batch_size: int | None = None
+    batch_size: int | None = None
     seed: int = 0
     features: int | None = None
     classes: int | None = None
@@ -87,7 +87,7 @@ class Tabular(LightningDataModule):
     def __post_init__(self) -> None:
         """Check the settings; raises UserError."""
         super().__init__()
-        refuse_below(self, 1, "rows", "columns", "eval_batch_size")
+        refuse_below(self, 1, "rows", "columns", "batch_size")
         for name in ("val_path", "test_path"):
             if self.path is None and getattr(self, name) is not None:
                 raise UserError(
@@ -219,7 +219,7 @@ class Tabular(LightningDataModule):
 
     def _evaluation_loader(self, name: SplitName) -> BatchLoader:
         split = self.splits[name]
-        size = self.eval_batch_size or len(split)
+        size = self.batch_size or len(split)
         return self._loader(split, OrderedIndices(len(split), size, shard_of(self)))
 
     def _loader(self, tables: BatchDataset, indices: EpochIndices) -> BatchLoader:
