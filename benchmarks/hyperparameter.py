@@ -1,7 +1,7 @@
 """Bi-level optimisation: SHINE, with and without OPA, against HOAG on the same outer problem.
 
     python -m benchmarks.hyperparameter [--seeds 5] [--problems digits sparse breast_cancer]
-                                        [--output benchmarks/results]
+                                        [--output runs/benchmarks]
 
 Logistic regression with one lambda per feature. All methods start at the same lambda, take the same
 kind of outer steps and tighten their tolerances alike; one thread, one process, sides in turn. The
@@ -210,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
