@@ -23,24 +23,28 @@ class LinearModel(RegularizedModel):
     outputs: 1 for two classes, else one per class. A subclass tells its loss by the score.
     """
 
-    sharpness: float
-    """The greatest second derivative of the loss, towards the scores of a sample."""
-
     def __init__(
         self,
+        *,
         equilibrium: Equilibrium,
         features: int,
         classes: int,
-        strengths: Strengths,
-        log_strength: float,
-        bounds: Sequence[float],
-        intercept: bool,
-        drawn_by: int | None,
+        strengths: Strengths = "one",
+        log_strength: float = 0.0,
+        bounds: Sequence[float] = (-12.0, 12.0),
+        intercept: bool = True,
+        drawn_by: int | None = None,
     ) -> None:
+        """Raises ValueError as `RegularizedModel`, and for strengths that it does not know."""
         self.outputs = 1 if classes == 2 else classes
         self.features, self.classes, self.intercept = features, classes, intercept
         groups = _groups(strengths, features, self.outputs, intercept)
         super().__init__(equilibrium, groups, log_strength, bounds, drawn_by)
+
+    @property
+    @abstractmethod
+    def sharpness(self) -> float:
+        """The greatest second derivative of the loss, towards the scores of a sample."""
 
     @abstractmethod
     def loss_and_slope(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

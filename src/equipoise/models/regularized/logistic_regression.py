@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from equipoise.equilibrium import Equilibrium
 from equipoise.models.regularized.linear import LinearModel
-from equipoise.models.regularized.model import Strengths
 
 
 class LogisticRegression(LinearModel):
@@ -20,22 +16,10 @@ class LogisticRegression(LinearModel):
     al. 2022 (arXiv 2106.00553), section 3.1; h is a mean over the samples here.
     """
 
-    def __init__(
-        self,
-        *,
-        equilibrium: Equilibrium,
-        features: int,
-        classes: int,
-        strengths: Strengths = "one",
-        log_strength: float = 0.0,
-        bounds: Sequence[float] = (-12.0, 12.0),
-        intercept: bool = True,
-        drawn_by: int | None = None,
-    ) -> None:
-        super().__init__(
-            equilibrium, features, classes, strengths, log_strength, bounds, intercept, drawn_by
-        )
-        self.sharpness = 0.25 if self.outputs == 1 else 0.5  # Boehning 1992 for the softmax
+    @property
+    def sharpness(self) -> float:
+        """Of the softmax: Boehning 1992."""
+        return 0.25 if self.outputs == 1 else 0.5
 
     def loss_and_slope(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """-log p of the true class (N,), and p - t (N, outputs)."""

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from equipoise.equilibrium import Equilibrium
 from equipoise.models.regularized.linear import LinearModel
-from equipoise.models.regularized.model import Strengths
 
 
 class NonlinearLeastSquares(LinearModel):
@@ -20,24 +16,10 @@ class NonlinearLeastSquares(LinearModel):
     Source: Ramzi et al. 2022 (arXiv 2106.00553), appendix, regularised nonlinear least squares.
     """
 
-    sharpness = 0.0771
-    """Of 1/2 (s - t)^2, s the sigmoid: s'^2 + (s - t) s'' is at most 0.07703."""
-
-    def __init__(
-        self,
-        *,
-        equilibrium: Equilibrium,
-        features: int,
-        classes: int,
-        strengths: Strengths = "one",
-        log_strength: float = 0.0,
-        bounds: Sequence[float] = (-12.0, 12.0),
-        intercept: bool = True,
-        drawn_by: int | None = None,
-    ) -> None:
-        super().__init__(
-            equilibrium, features, classes, strengths, log_strength, bounds, intercept, drawn_by
-        )
+    @property
+    def sharpness(self) -> float:
+        """Of 1/2 (s - t)^2, s the sigmoid: s'^2 + (s - t) s'' is at most 0.07703."""
+        return 0.0771
 
     def loss_and_slope(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Half the squared distance (N,), and (s - t) s (1 - s) (N, outputs)."""
