@@ -64,5 +64,11 @@ def test_a_network_without_a_layer_is_refused() -> None:
         check_curve_on_model(allowed.config, allowed.choices)
 
 
+def test_a_model_that_is_solved_once_for_all_samples_is_refused() -> None:
+    refused = compose(["task=hyperparameter", "anytime=curve"])
+    with pytest.raises(UserError, match="model=logistic_regression is solved once"):
+        check_curve_on_model(refused.config, refused.choices)
+
+
 def test_random_starts_are_reached_from_the_command_line() -> None:
     assert compose(["equilibrium.random_start=0.5"]).config.equilibrium.random_start == 0.5

@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from equipoise.callbacks import GradientSchedule
+from equipoise.callbacks.gradient_schedule import Phase
 from equipoise.data import Tabular
 from equipoise.equilibrium import (
     LBFGS,
@@ -108,6 +110,20 @@ def test_both_solvers_follow_the_schedule_down_to_their_own_tolerance(tmp_path: 
     assert [adjoint for _, adjoint in task.seen] == pytest.approx([max(t, 1e-4) for t in wanted])
     trainer(tmp_path, 0).test(task, data, verbose=False)
     assert task.problem.equilibrium.solver.tol == 1e-5
+
+
+def test_phases_of_a_gradient_schedule_keep_their_budget_and_their_solvers(tmp_path: Path) -> None:
+    task, data = parts(
+        task=Watched, decrease="constant", first_tolerance=1e-9, solver=LBFGS(tol=1e-8),
+        gradient=Exact(solver=ConjugateGradient(tol=1e-7)),
+    )  # fmt: skip
+    assert isinstance(task, Watched)
+    other = Exact(solver=ConjugateGradient(tol=1e-4))
+    phases = GradientSchedule([Phase(0, max_steps=2), Phase(2, gradient=other), Phase(3)])
+    trainer(tmp_path, 5, callbacks=[phases]).fit(task, data)
+    assert [adjoint for _, adjoint in task.seen] == [1e-7, 1e-7, 1e-4, 1e-7, 1e-7]
+    inner = task.history["inner_iterations"]
+    assert max(inner[:2]) == 2 < inner[2]
 
 
 @pytest.mark.parametrize("kind", [LogisticRegression, NonlinearLeastSquares, KernelRidge])

@@ -237,8 +237,15 @@ def check_regularizer(
 
 
 def check_curve_on_model(config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise where an anytime curve is asked for of a model whose solves have no budget."""
-    if config.get("anytime") and not about(config.model, "equilibrium", True):
+    """Raise where an anytime curve is asked for of a model whose solves it cannot follow."""
+    if not config.get("anytime"):
+        return
+    if about(config.model, "minimizes", False):
+        raise UserError(
+            f"model={choices['model']} is solved once for all samples, which have no solutions of "
+            "their own to compare; leave anytime out"
+        )
+    if not about(config.model, "equilibrium", True):
         raise UserError(
             f"{no_layer(config.model, choices['model'])}, so there is no budget to vary; leave "
             "anytime out"

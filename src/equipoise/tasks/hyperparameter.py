@@ -118,7 +118,8 @@ class Hyperparameter(Objective):
         self.decrease, self.decrease_factor = decrease, decrease_factor
         self.problem = cast(InnerProblem, model)
         self.solver: Solver = self.problem.equilibrium.solver
-        self.adjoint_solver: Solver | None = None
+        self.adjoint_solver: Solver | None = None  # as the last step has set it
+        self.adjoint_tolerance = 0.0  # as configured
         self.gradients: dict[str, Tensor] = {}  # for the next step; the trainer clears .grad
         self.history: dict[str, list[float]] = {}
         for stage in ("val", "test"):
@@ -264,16 +265,17 @@ class Hyperparameter(Objective):
             cast(Any, self.lr_schedulers()).step()
 
     def _set_tolerance(self, tolerance: float) -> None:
+        """The solvers in force, which a gradient schedule may have changed, to this tolerance."""
         layer = self.problem.equilibrium
-        layer.solver = replace(self.solver, tol=max(tolerance, self.solver.tol))
+        layer.solver = replace(layer.solver, tol=max(tolerance, self.solver.tol))
         estimator = layer.gradient
         if not isinstance(estimator, Exact):
             return
-        if self.adjoint_solver is None:
-            self.adjoint_solver = estimator.solver
-        solver = self.adjoint_solver
-        solver = replace(solver, tol=max(tolerance, solver.tol))
-        layer.gradient = replace(estimator, solver=solver)
+        if estimator.solver is not self.adjoint_solver:
+            self.adjoint_tolerance = estimator.solver.tol
+        tolerance = max(tolerance, self.adjoint_tolerance)
+        self.adjoint_solver = replace(estimator.solver, tol=tolerance)
+        layer.gradient = replace(estimator, solver=self.adjoint_solver)
 
     def _row(self, loss: Tensor, seconds: float) -> dict[str, float]:
         """What the curve and the history tell of a step. Raises UserError as the class says."""

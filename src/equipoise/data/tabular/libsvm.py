@@ -28,6 +28,7 @@ FORM = "each line must be <label> <index>:<value> <index>:<value> ..., with asce
 SHOWN = 40  # characters of what is wrong
 MOST_COLUMNS = 100_000_000
 GREATEST = 1e100  # of a value; the square of a greater one may be no number any more
+A_NUMBER = f"a number of at most {GREATEST:g} in size"
 COMMENT = b"#"
 INTEGER = re.compile(rb"[+-]?\d+")
 NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -152,7 +153,7 @@ def fault(line: bytes) -> str | None:
     """What is wrong with a line, None where nothing is."""
     label, *pairs = line.partition(COMMENT)[0].split() or [b"0"]
     if not _is_finite(label):
-        return f"its label {_shown(label)} is not a finite number"
+        return f"its label {_shown(label)} is not {A_NUMBER}"
     if pairs and pairs[0].startswith(b"qid:"):  # of rankings; it is no feature
         del pairs[0]
     before = -1
@@ -161,7 +162,7 @@ def fault(line: bytes) -> str | None:
         if not (colon and INTEGER.fullmatch(index)):
             return f"{_shown(pair)} does not begin with an integer and a colon"
         if not _is_finite(value):
-            return f"the value of {_shown(pair)} is not a finite number"
+            return f"the value of {_shown(pair)} is not {A_NUMBER}"
         if not before < int(index) <= MOST_COLUMNS:
             least = "at least 0" if before < 0 else f"above {before}, the one before it"
             return f"the index of {_shown(pair)} must be {least}, and at most {MOST_COLUMNS:,}"
