@@ -44,7 +44,6 @@ FIRST_TOLERANCE, DECREASE, LAST_TOLERANCE = 1e-3, 0.9, 1e-6
 JUDGED = 1e-7
 """Size of the gradient to which every lambda's inner problem is solved in the end."""
 ARRIVED = 1.001
-NEVER = 1e9
 METHODS = ("HOAG", "SHINE", "SHINE + OPA")
 
 
@@ -91,7 +90,7 @@ def layer(method: str, problem: Problem) -> Equilibrium:
         return Equilibrium(LBFGS(memory=10), Exact(ConjugateGradient(max_steps=5000)))
     every = 5 if method == "SHINE + OPA" else None
     solver = LBFGS(memory=problem.memory, opa_every=every, opa_steps=problem.updates)
-    return Equilibrium(solver, Shine(fallback_ratio=NEVER))
+    return Equilibrium(solver, Shine())
 
 
 def model_for(training: Table, equilibrium: Equilibrium, start: float) -> LogisticRegression:

@@ -60,7 +60,7 @@ def decaying_classifier(
         max_steps=evaluations, tol=1e-5, opa_every=10
     )  # opa: aims the inverse at the outer loss
     model = LogisticRegression(
-        equilibrium=Equilibrium(solver, Shine(fallback_ratio=1e9)),  # the inverse is trusted
+        equilibrium=Equilibrium(solver, Shine()),
         features=classifier.in_features,
         classes=classifier.out_features,
         strengths=strengths,

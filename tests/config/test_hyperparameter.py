@@ -18,7 +18,7 @@ MODELS = ("logistic_regression", "nonlinear_least_squares", "kernel_ridge")
 @pytest.mark.parametrize(
     ("gradient", "solver"),
     [("exact", "lbfgs"), ("shine", "lbfgs"), ("jfb", "lbfgs"), ("neumann", "lbfgs"),
-     ("unrolled", "lbfgs"), ("phantom", "lbfgs"), ("reversible", "fixed_point"),
+     ("unrolled", "lbfgs"), ("phantom", "lbfgs"), ("reversible", "lbfgs"),
      ("auto", "lbfgs")],
 )  # fmt: skip
 def test_every_estimator_composes_with_its_solver(model: str, gradient: str, solver: str) -> None:
@@ -28,8 +28,6 @@ def test_every_estimator_composes_with_its_solver(model: str, gradient: str, sol
         adjoint = composition.config.gradient.solver
         assert adjoint._target_.endswith("ConjugateGradient")
         assert (adjoint.max_steps, adjoint.stop) == (1000, "absolute")
-    if gradient == "shine":
-        assert composition.config.gradient.fallback_ratio >= 1e9
 
 
 def test_the_task_brings_its_model_solver_estimator_and_optimiser() -> None:

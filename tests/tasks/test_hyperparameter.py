@@ -127,9 +127,7 @@ def test_phases_of_a_gradient_schedule_keep_their_budget_and_their_solvers(tmp_p
 
 
 @pytest.mark.parametrize("kind", [LogisticRegression, NonlinearLeastSquares, KernelRidge])
-@pytest.mark.parametrize(
-    "gradient", [EXACT, Shine(fallback_ratio=1e9), Unrolled(steps=30)], ids=lambda g: g.name
-)
+@pytest.mark.parametrize("gradient", [EXACT, Shine(), Unrolled(steps=30)], ids=lambda g: g.name)
 def test_outer_steps_lower_the_outer_loss_and_are_told(
     kind: Any, gradient: Any, tmp_path: Path
 ) -> None:
@@ -225,7 +223,7 @@ def test_pictures_show_the_steps_and_the_hyper_parameters(tmp_path: Path) -> Non
     assert values == [*task.model.log_strength.tolist(), *task.model.log_scale.tolist()]
 
 
-@pytest.mark.parametrize("gradient", [EXACT, Shine(fallback_ratio=1e9), Unrolled(steps=2)])
+@pytest.mark.parametrize("gradient", [EXACT, Shine(), Unrolled(steps=2)])
 def test_the_test_judges_the_hyper_parameters_by_a_full_solve(
     gradient: Any, tmp_path: Path
 ) -> None:
@@ -299,7 +297,7 @@ def test_the_test_of_an_early_checkpoint_forgets_no_later_step(tmp_path: Path) -
 
 
 def test_nothing_is_warned_of(tmp_path: Path) -> None:
-    task, data = parts(gradient=Shine(fallback_ratio=1e9))
+    task, data = parts(gradient=Shine())
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         trainer(tmp_path, 2).fit(task, data)
@@ -334,14 +332,14 @@ class Overflowing(LogisticRegression):
 
 
 def test_an_outer_loss_that_is_not_finite_is_told(tmp_path: Path) -> None:
-    task, data = parts(Overflowing, gradient=Shine(fallback_ratio=1e9))
+    task, data = parts(Overflowing, gradient=Shine())
     with pytest.raises(UserError, match="not finite: start nearer to 0"):
         trainer(tmp_path, 1).fit(task, data)
 
 
 @pytest.mark.parametrize("log_strength", [-700.0, 700.0])
 def test_the_farthest_strengths_give_numbers(log_strength: float, tmp_path: Path) -> None:
-    shine = Shine(fallback_ratio=1e9)
+    shine = Shine()
     task, data = parts(
         gradient=shine, strengths="feature", bounds=[-700.0, 700.0], log_strength=log_strength
     )

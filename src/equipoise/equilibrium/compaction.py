@@ -95,7 +95,9 @@ class Compaction:
                 scale[rows] = units
         if inverse.scale is None:
             return LowRankInverse(u, v, inverse.oldest)
-        return LowRankInverse(u * scale.unsqueeze(2), v, inverse.oldest, scale)
+        return LowRankInverse(
+            u * scale.unsqueeze(2), v, inverse.oldest, scale, definite=inverse.definite
+        )
 
 
 def check_rows(layout: Layout, inputs: tuple[Tensor, ...]) -> None:

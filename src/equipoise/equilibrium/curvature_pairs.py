@@ -75,7 +75,8 @@ class CurvaturePairs:
         side = -self.gamma.unsqueeze(2) * self.r_inverse
         upper = torch.cat([corner, side.transpose(1, 2)], dim=2)
         lower = torch.cat([side, torch.zeros_like(side)], dim=2)
-        return LowRankInverse(rows, rows, scale=self.gamma, core=-torch.cat([upper, lower], dim=1))
+        core = -torch.cat([upper, lower], dim=1)
+        return LowRankInverse(rows, rows, scale=self.gamma, core=core, definite=True)
 
     def with_room(self, size: int) -> CurvaturePairs:
         """The newest `size` pairs, a copy with room for as many."""

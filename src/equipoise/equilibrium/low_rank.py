@@ -41,7 +41,7 @@ class LowRankInverse:
 
     u, v: (B, m, D), the stored pairs (rows that were not filled are zero). oldest: the row of the
     pair that was stored first; the others follow it cyclically. scale: (B, 1), None = 1. core:
-    (B, m, m), None = identity.
+    (B, m, m), None = identity. definite: whether -H is positive definite by its construction.
     """
 
     u: Tensor
@@ -49,6 +49,7 @@ class LowRankInverse:
     oldest: int = 0
     scale: Tensor | None = None
     core: Tensor | None = None
+    definite: bool = False
 
     def apply(self, x: Tensor) -> Tensor:
         """H x: (B, D) -> (B, D)."""
@@ -64,12 +65,12 @@ class LowRankInverse:
     def transposed(self) -> LowRankInverse:
         """H^T, the estimate of (J_f^T - I)^-1, without a copy."""
         core = None if self.core is None else self.core.transpose(1, 2)
-        return LowRankInverse(self.v, self.u, self.oldest, self.scale, core)
+        return LowRankInverse(self.v, self.u, self.oldest, self.scale, core, self.definite)
 
     def select(self, rows: Tensor) -> LowRankInverse:
         """H of some samples (b,), a copy."""
         scale, core = (None if part is None else part[rows] for part in (self.scale, self.core))
-        return LowRankInverse(self.u[rows], self.v[rows], self.oldest, scale, core)
+        return LowRankInverse(self.u[rows], self.v[rows], self.oldest, scale, core, self.definite)
 
     def newest(self, count: int) -> LowRankInverse:
         """The latest `count` pairs at most, oldest first, of an H without a core."""

@@ -13,18 +13,21 @@ from equipoise.report.page import Picture
 from equipoise.report.plot import COLOURS, new_axes, save
 
 Numbers = NDArray[np.float64]
-LOWEST = 1e-12
-"""A smaller suboptimality is drawn at this level: it is a rounding error, or zero."""
 MOST_BARS = 200
 
 
 def draw_outer_steps(history: Mapping[str, Sequence[float]], folder: Path) -> list[Picture]:
-    """Outer loss above its lowest value, against the seconds that the outer steps have taken."""
+    """Outer loss above its lowest value, against the seconds that the outer steps have taken.
+
+    The lowest itself has no place on the logarithmic axis.
+    """
     losses = np.asarray(history["loss"])
     figure, axes = new_axes("Outer loss above the lowest of this run", "seconds", "suboptimality")
-    above = np.maximum(losses - losses.min(), LOWEST)
-    axes.plot(history["seconds"], above, "o-", color=COLOURS[0], markersize=3)
-    axes.set_yscale("log")
+    higher = losses > losses.min()
+    seconds, above = np.asarray(history["seconds"])[higher], (losses - losses.min())[higher]
+    axes.plot(seconds, above, "o-", color=COLOURS[0], markersize=3)
+    if higher.any():
+        axes.set_yscale("log")
     save(figure, folder / "suboptimality.png")
     text = "Loss on the validation samples after each outer step, above the lowest of this run."
     return [Picture("suboptimality.png", text)]

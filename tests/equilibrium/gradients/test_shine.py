@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from statistics import median
 
@@ -101,6 +102,28 @@ def with_an_exact_inverse() -> tuple[RandomNetwork, Solution, Tensor]:
         identity[None], identity[None], scale=scale, core=core.reshape(1, width, width)
     )
     return network, solution, z
+
+
+class NoProducts:
+    """The graph of an estimate that is not refined."""
+
+    def product(self, w: Tensor) -> Tensor:
+        raise AssertionError("shine takes no product without refinement")
+
+
+@pytest.mark.parametrize("definite", [False, True])
+def test_only_an_estimate_that_is_definite_is_trusted_at_any_length(definite: bool) -> None:
+    network, solution, _ = with_an_exact_inverse()
+    assert solution.inverse is not None
+    long = replace(solution.inverse, scale=torch.full((1, 1), 50.0).double(), definite=definite)
+    solution.inverse = long
+    c = torch.ones_like(network.x)
+    _, report = Shine().rule(solution)(c, NoProducts())
+    assert report.fallback is not None
+    assert bool(report.fallback.all()) != definite
+    _, report = Shine().rule(solution)(c * torch.inf, NoProducts())
+    assert report.fallback is not None
+    assert bool(report.fallback.all())
 
 
 @pytest.mark.parametrize("refine_steps", [0, 3])

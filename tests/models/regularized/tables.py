@@ -30,7 +30,7 @@ MODELS: tuple[type[RegularizedModel], ...] = (
 LINEAR = MODELS[:2]
 TO_THE_END = LBFGS(tol=1e-13, max_steps=20_000)
 EXACT = Exact(solver=ConjugateGradient(tol=1e-13, max_steps=20_000))
-SHINE = Shine(fallback_ratio=1e9)
+SHINE = Shine()
 
 
 def table(features: Tensor, target: Tensor) -> Table:

@@ -193,7 +193,7 @@ def test_a_refined_estimate_of_shine_is_nearer_to_the_exact_gradient() -> None:
     )
 
     def found(steps: int) -> float:
-        estimator = type(SHINE)(fallback_ratio=1e9, refine_steps=steps)
+        estimator = type(SHINE)(refine_steps=steps)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = build(

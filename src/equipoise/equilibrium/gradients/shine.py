@@ -33,10 +33,11 @@ class Shine(CotangentRule):
     """w = -H^T c, with H the forward solver's estimate of (J - I)^-1: no product with J^T at all.
 
     Where |w| > fallback_ratio |c| the estimate is not trusted and that sample takes w = c, the
-    Jacobian-free gradient. refine_steps: Broyden steps on w = J^T w + c from there, which start
-    with the transposed estimate (the pairs with u and v exchanged) and add to it.
+    Jacobian-free gradient; an estimate that is definite by its construction (`LBFGS`) is trusted
+    whatever its length. refine_steps: Broyden steps on w = J^T w + c from there, which start with
+    the transposed estimate (the pairs with u and v exchanged) and add to it.
     Cost: one f and `refine_steps` + 1 products, none without refinement. Needs a solver that keeps
-    an inverse: broyden or adjoint_broyden; raises ValueError otherwise.
+    an inverse: broyden, adjoint_broyden or lbfgs; raises ValueError otherwise.
     Source: Ramzi et al. 2022 (arXiv 2106.00553).
     """
 
@@ -62,8 +63,11 @@ class Shine(CotangentRule):
         self, inverse: LowRankInverse, cotangent: Tensor, graph: Graph
     ) -> tuple[Tensor, SolveReport]:
         shared = inverse.apply_transposed(cotangent).neg_()
+        length = norms(shared)
         # Written so that a non-finite estimate falls back as well.
-        trusted = norms(shared) <= self.fallback_ratio * norms(cotangent)
+        trusted = length <= self.fallback_ratio * norms(cotangent)
+        if inverse.definite:
+            trusted = torch.isfinite(length)
         w = torch.where(trusted, shared, cotangent)
         report = SolveReport(nfe=0)
         if self.refine_steps:
