@@ -59,7 +59,7 @@ TASKS: dict[str, tuple[str, ...]] = {
         "task.val_fraction=0.2", "task.bank_size=100", "trainer.limit_test_batches=1",
         "task.objective.probe_epochs=2",
     ),
-    "hyperparameter": ("model.strengths=feature", "task.eval_batch_size=50"),
+    "hyperparameter": ("model.strengths=feature", "task.batch_size=50"),
     "range_query": (
         "task.users=2001", "task.domain=64", "task.repeats=2", "task.batch_size=200",
         "task.queries=20",

@@ -73,7 +73,7 @@ def test_a_broken_line_ends_the_run_before_it_begins(texts: Path, tmp_path: Path
     lines = bz2.decompress(texts.read_bytes()).decode().splitlines()
     lines[416] += " 7:nan"
     (tmp_path / "broken").write_text("\n".join(lines))
-    with pytest.raises(UserError, match=r"broken, line 417: the value of '7:nan' is not a finite"):
+    with pytest.raises(UserError, match=r"broken, line 417: the value of '7:nan' is not a number"):
         equipoise.run(
             "task=hyperparameter", f"task.path={tmp_path}/broken", f"run_dir={tmp_path}/run"
         )

@@ -63,7 +63,8 @@ def start(overrides: Sequence[str]) -> int:
     node = config.get("sweep")
     sweep = plain(node, resolve=True) if node else {}
     tables, choice = tables_of(sweep), Choice.of(sweep.get("choice"))
-    race = Race.of(plain(about(config.task, "race", {})))
+    raced = about(config.task, "race")
+    race = Race.of(None if raced is None else plain(raced))
     with folders.held(sweep_folder(overrides), {"multirun.yaml"}) as directory:
         named = [f"hydra.sweep.dir={quoted(str(directory))}"]
         if not is_typed(overrides, "hydra.sweep.subdir"):

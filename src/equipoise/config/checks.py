@@ -163,13 +163,18 @@ def check_steps(config: DictConfig, choices: Mapping[str, str]) -> None:
             )
 
 
-def check_solver_and_gradient(config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise where the estimator cannot work with the solver."""
+def check_solver_and_gradient(
+    config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]
+) -> None:
+    """Raise where the estimator cannot work with the solver; name those that serve this model."""
     solvers = about(config.gradient, "solvers")
     if solvers and choices["solver"] not in solvers:
+        roles = {name: about(node, "finds") for name, node in written_choices("solver", roots)}
+        minimizes = about(config.model, "minimizes", False)
+        fitting = [s for s in solvers if minimizes or roles.get(s) != "minimum"]
         raise UserError(
             f"gradient={choices['gradient']} cannot work with solver={choices['solver']}; "
-            f"choose solver={' or solver='.join(solvers)}"
+            f"choose solver={' or solver='.join(fitting)}"
         )
 
 

@@ -114,7 +114,7 @@ def check_choices(config: DictConfig, choices: dict[str, str], words: CommandLin
     checks.check_equilibrium(config, choices, words.roots)
     checks.check_objective(config, choices)
     checks.check_weights(config, choices)
-    checks.check_solver_and_gradient(config, choices)
+    checks.check_solver_and_gradient(config, choices, words.roots)
     checks.check_roles(config, choices)
     checks.check_regularizer(config, choices, words.roots)
 

@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 
 REJECTED = 1.02
 """A loss this many times the last one says that the step was too long by far."""
+KEPT, WEAK = 0.5, 0.25
+"""Parts of the promised decrease: from the first on a step may be longer, below the second not."""
 
 
 class HypergradientDescent(Optimizer):
@@ -18,9 +20,10 @@ class HypergradientDescent(Optimizer):
 
     At first L = |gradient| / sqrt(number of parameters), so that the first step moves a parameter
     by `lr` in the root mean square. A step that has lowered the loss as its gradient promised makes
-    L smaller by `growth`; one that has raised it doubles L, and where it was raised to 1.02 times
-    or is not finite, the parameters go back and the step is repeated from there, half as long. The
-    loss that `step` gets by its closure is that of the present parameters, like their gradients.
+    L smaller by `growth`, one that has lowered it by much less makes L larger, and one that has
+    raised it doubles L. Where it was raised to 1.02 times or is not finite, the parameters go back
+    and the step is repeated from there, half as long. The loss that `step` gets by its closure is
+    that of the present parameters, like their gradients.
     Source: Pedregosa 2016 (arXiv 1602.02355), section 3 and the published code, which takes an
     accepted step twice and has a growth of 1 / 0.95.
     """
@@ -65,15 +68,29 @@ class HypergradientDescent(Optimizer):
             for parameter in parameters:
                 parameter.copy_(self.state[parameter]["point"])
             return
-        elif loss > before:
-            group["lipschitz"] *= 2
-        elif loss <= before - 0.5 * group["promised"]:
-            group["lipschitz"] /= group["growth"]
+        else:
+            group["lipschitz"] *= self._factor(before - loss, self._promised(parameters))
         for parameter in parameters:
             assert parameter.grad is not None
             self.state[parameter].update(point=parameter.clone(), gradient=parameter.grad.clone())
         group["loss"] = loss
-        group["promised"] = _norm(p.grad for p in parameters) ** 2 / group["lipschitz"]
+
+    def _promised(self, parameters: list[nn.Parameter]) -> float:
+        """By how much the last gradient said that the move since then would lower the loss.
+
+        The parameters may have been put back into bounds after the step.
+        """
+        states = [(p, self.state[p]) for p in parameters if self.state[p]]
+        return sum(float(((s["point"] - p) * s["gradient"]).sum()) for p, s in states)
+
+    def _factor(self, decrease: float, promised: float) -> float:
+        """By what L changes after a step that is kept."""
+        growth = float(self.param_groups[0]["growth"])
+        if decrease < 0:
+            return 2.0
+        if decrease < WEAK * promised:
+            return growth
+        return 1 / growth if decrease >= KEPT * promised else 1.0
 
 
 def _norm(tensors: Iterable[Tensor | None]) -> float:
