@@ -94,11 +94,9 @@ class CurvaturePairs:
             s, y = torch.where(taken, s, self.s[at]), torch.where(taken, y, self.y[at])
             along_y = None  # of another y where a sample keeps its own
         self.s[at], self.y[at] = s, y
-        if along_y is None:
-            along_y = self.along(y)
-        else:
-            along_y = renewed(along_y, columns, curvature, square)
         column = at[0], slice(None), slot
+        known = None if along_y is None else renewed(along_y, columns, curvature, square)
+        along_y = self.along(y) if known is None else known
         self.s_y[column], self.y_y[column] = along_y.split(self.size, dim=1)
         self.y_y[at] = self.y_y[column]
         self._invert()
