@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from equipoise import __version__
 from equipoise.config.hydra import quoted
+from equipoise.config.init_from import spelled_out
 from equipoise.errors import UserError, nearest
 
 CHOICES = {
@@ -118,7 +119,7 @@ def configured(program: str, page: Callable[[], str], words: Sequence[str]) -> a
         parser.add_argument(*flags, action=Refused)
     arguments = parser.parsed(words)
     check_flags(arguments)
-    arguments.overrides = with_config_dir(arguments.config_dir, arguments.overrides)
+    arguments.overrides = with_config_dir(arguments.config_dir, spelled_out(arguments.overrides))
     return arguments
 
 

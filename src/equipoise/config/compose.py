@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from equipoise.config import checks, machine
+from equipoise.config import checks, init_from, machine
 from equipoise.config.about import about, check_about
 from equipoise.config.hydra import (
     CONF,
@@ -102,6 +102,8 @@ def compose(overrides: Sequence[str]) -> Composition:
     for override in words.values:
         check_value(override, defaults, choices)
         set_value(config, override)
+    init_from.complete(config)
+    init_from.check_init_from(config, choices)
     apply_recipe(config, choices, typed_keys=words.keys)
     finish(config, choices, words)
     return Composition(config, choices, list(overrides))

@@ -86,7 +86,7 @@ def read_content(file: Path) -> Any:
     import torch
 
     try:
-        if (damaged := _damaged_entry(file)) is not None:
+        if (damaged := damaged_entry(file)) is not None:
             raise UserError(
                 f"the checkpoint {file} is damaged: the checksum of its entry {damaged} is wrong; "
                 "use another one, such as last.ckpt or best.ckpt of the same run"
@@ -99,7 +99,7 @@ def read_content(file: Path) -> Any:
         ) from error
 
 
-def _damaged_entry(file: Path) -> str | None:
+def damaged_entry(file: Path) -> str | None:
     """The first entry of the archive whose content does not have its checksum; torch reads on."""
     with zipfile.ZipFile(file) as archive:
         return archive.testzip()

@@ -87,6 +87,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
         note_hooks_directly,
     )
     from equipoise.callbacks.resumption import ResumedOptimizer, TrainingPosition
+    from equipoise.running.initial_weights import StartingReport, start_from
     from equipoise.running.parts import Run, TrainingBegun
     from equipoise.running.processes import strategy_for
 
@@ -97,12 +98,14 @@ def build_run(composition: Composition, directory: Path) -> Run:
     task = build_task(config)
     if hasattr(data, "check_model"):
         data.check_model(task.model)
+    resumes = composition.trusted is not None  # with all weights, of which nothing is new
+    taken = {} if resumes else start_from(config, task.model, data)  # type: ignore[arg-type]
     check_monitored(task, config)
     note_hooks_directly(task)
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
-    callbacks += [RandomState(), TrainingBegun()]
+    callbacks += [RandomState(), TrainingBegun(), StartingReport(taken)]
     callbacks += [ResumedOptimizer(stored.get("optimizer") or {}, stored.get("schedule") or {})]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
     callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
@@ -116,7 +119,8 @@ def build_run(composition: Composition, directory: Path) -> Run:
         lambda: class_names(data),
     )
     trainer = instantiate("trainer", config["trainer"], **around)
-    return Run(data, task, trainer, directory, composition.choices, config["seed"], stored)
+    seed, choices = config["seed"], composition.choices
+    return Run(data, task, trainer, directory, choices, seed, stored, init_from=taken)
 
 
 def class_names(data: Any) -> dict[str, list[str]]:

@@ -23,7 +23,10 @@ CallbackType = TypeVar("CallbackType", bound=pl.Callback)
 
 @dataclass
 class Run:
-    """One run: its parts, its folder, and the names that metrics.json shows."""
+    """One run: its parts, its folder, and the names that metrics.json shows.
+
+    init_from: of a run that starts from other weights, the report of what it has taken.
+    """
 
     data: pl.LightningDataModule
     task: pl.LightningModule
@@ -32,6 +35,7 @@ class Run:
     choices: dict[str, str]
     seed: int
     config: dict[str, Any] = field(default_factory=dict)
+    init_from: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     @property
