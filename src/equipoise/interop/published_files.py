@@ -34,16 +34,18 @@ def _mdeq(
     name: str, parameters: int | None, figure: str | None, drive: str, yaml: str
 ) -> PublishedFile:
     configuration = f"experiments/{yaml}.yaml of github.com/locuslab/mdeq"
-    return PublishedFile(
-        "mdeq", name, parameters, figure, DRIVE.format(drive), configuration,
-        "linked from locuslab/mdeq (2020) and locuslab/deq (2021) alike",
-    )  # fmt: skip
+    return PublishedFile("mdeq", name, parameters, figure, DRIVE.format(drive), configuration)
 
 
 def _torchdeq(name: str, figure: str) -> PublishedFile:
     address = DRIVE_FOLDER.format("1vv9dkxO-wX4e47u8aQjC62wiYhEKSajA")
     return PublishedFile(
-        "mdeq", name, None, figure, address, "a yaml file of the words of MDEQ's (NUM_CHANNELS, ...)"
+        "mdeq",
+        name,
+        None,
+        figure,
+        address,
+        "a yaml file of the words of MDEQ's (NUM_CHANNELS, ...)",
     )
 
 

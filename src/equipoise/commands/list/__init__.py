@@ -1,4 +1,4 @@
-"""Show what there is: tasks and their data, models, pairs that fit, recipes, published weights."""
+"""List tasks and their data, models, pairs that fit, recipes, published weights."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def lines_of(section: Section, width: int | None) -> Iterator[str]:
             yield f"{name:<{indent - MARGIN}}{' ' * MARGIN}{SEPARATOR.join(entry.said)}"
             continue
         said = [line for text in entry.said for line in _wrapped(text, width, indent)]
-        if len(name) < indent - 1:
+        if said[0].startswith(" " * (len(name) + 1)):
             said[0] = name + said[0][len(name) :]
         else:
             yield name

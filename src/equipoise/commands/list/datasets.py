@@ -12,7 +12,6 @@ from equipoise.config.about import about
 from equipoise.running.surroundings import is_local
 
 
-
 class DataPlace(NamedTuple):
     """Where the data of a task are looked for and what is found there, in words.
 

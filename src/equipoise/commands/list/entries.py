@@ -162,9 +162,9 @@ def weights(shelf: Shelf, full: bool) -> Section:
         size = f"{file.parameters / 1e6:.1f} M parameters" if file.parameters else "size not stated"
         said = [
             f"{file.family}; {size}; {file.figure or 'figure not stated'}",
-            file.address,
-            f"configuration: {file.configuration}",
+            f"with {file.configuration}",
             *([file.note] if file.note else []),
+            file.address,
         ]
         entries.append(Entry(file.name, said))
     entries += [Entry(f"{family}, not published", [words]) for family, words in UNPUBLISHED.items()]
