@@ -21,7 +21,7 @@ from equipoise.running.interrupts import STATUS, Stopped, end_at_next, leave, st
 
 NAMES = (
     "convert-multimodal", "ensemble", "evaluate", "generate", "import-weights", "make-nmr",
-    "predict", "query", "train", "translate",
+    "list", "predict", "query", "train", "translate",
 )  # fmt: skip
 HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).
 

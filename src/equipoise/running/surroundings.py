@@ -52,7 +52,7 @@ def check_data(task: Mapping[str, Any]) -> None:
     path = task.get("path")
     if path is None and about(task, "without_path"):
         raise UserError(str(about(task, "without_path")))
-    if not isinstance(path, str) or (about(task, "from_hub") and not _is_local(path)):
+    if not isinstance(path, str) or (about(task, "from_hub") and not is_local(path)):
         return
     if not Path(path).expanduser().exists():
         raise UserError(f"There is no file or folder {path}: set task.path to the data.")
@@ -86,7 +86,7 @@ def data_is_there(task: Mapping[str, Any]) -> bool:
     return True
 
 
-def _is_local(path: str) -> bool:
+def is_local(path: str) -> bool:
     """Whether it is written as a place on this machine, and not as a dataset `owner/name`."""
     return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path
 
