@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.commands.stored_model import StoredRun
 from equipoise.data.molecules.batches import MoleculeBatches
 from equipoise.data.molecules.couplings import COUPLING, of_coupled_molecules, read_couplings
 from equipoise.data.molecules.graphs import LEVELS, MoleculeGraphs
@@ -24,6 +23,7 @@ from equipoise.data.molecules.vocabulary import Vocabulary, vocabulary_from_stat
 from equipoise.data.sampling import BatchIndex
 from equipoise.errors import UserError
 from equipoise.running.prediction import outputs
+from equipoise.running.run_checkpoint import StoredRun
 
 ALL = "all"
 DECIMALS = 6

@@ -11,14 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from equipoise.commands.stored_model import (
-    StoredRequest,
-    StoredRun,
-    read_run,
-    read_settings,
-    restored,
-)
+from equipoise.commands.stored_model import COMMANDS, StoredRequest, read_settings
 from equipoise.errors import UserError
+from equipoise.running.run_checkpoint import StoredRun, read_run, restored
 
 COMMAND = "predict"
 SETTINGS = """the settings:
@@ -69,7 +64,7 @@ def main(words: Sequence[str]) -> int:
     from equipoise.running.prediction import Convergence
 
     began = time.perf_counter()
-    task, device = restored(restored_task, checkpoint, request)
+    task, device = restored(restored_task, checkpoint, request.device, request.trust)
     convergence = Convergence(task)
     with whole_file(Path(request.output), request.overwrite) as target:
         said = predict_couplings(checkpoint, task, device, request, files, target)
@@ -97,8 +92,7 @@ def parse(words: Sequence[str]) -> tuple[Request, list[Path]]:
 
 def check_kind(checkpoint: StoredRun) -> None:
     """Raise UserError for a checkpoint of another kind of task, telling what that is for."""
-    if checkpoint.command != COMMAND:
-        other = checkpoint.command
+    if (other := COMMANDS.get(checkpoint.wants)) != COMMAND:
         use = f"python -m equipoise {other}" if other else "python evaluate.py"
         raise UserError(
             f"the checkpoint {checkpoint.run.path} is of task={checkpoint.task}, and predict is "

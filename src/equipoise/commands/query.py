@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from equipoise.commands.arguments import Parser
-from equipoise.commands.stored_model import read_run
 from equipoise.config.signatures import as_packages, check_targets
 from equipoise.config.stored import Stored
 from equipoise.errors import UserError, nearest
+from equipoise.running.run_checkpoint import read_run
 
 if TYPE_CHECKING:
     from equipoise.privacy import Answer, RangeEstimate

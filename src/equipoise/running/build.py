@@ -6,7 +6,7 @@ Importing it takes torch, which nothing needs that only checks a configuration.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -111,16 +111,26 @@ def build_run(composition: Composition, directory: Path) -> Run:
         around["profiler"] = Unprofiled()
     around |= strategy_for(task, config["trainer"])
     around["plugins"] = checkpoint_plugins(
-        config["trainer"]["plugins"], {"config": stored, "choices": composition.choices}
+        config["trainer"]["plugins"],
+        {"config": stored, "choices": composition.choices},
+        lambda: class_names(data),
     )
     trainer = instantiate("trainer", config["trainer"], **around)
     return Run(data, task, trainer, directory, composition.choices, config["seed"], stored)
 
 
-def checkpoint_plugins(configured: Any, always: dict[str, Any]) -> list[Any]:
+def class_names(data: Any) -> dict[str, list[str]]:
+    """What a checkpoint tells of the data, so that predictions have names where they are not."""
+    return {"class_names": list(data.class_names)} if isinstance(data, Named) else {}
+
+
+def checkpoint_plugins(
+    configured: Any, always: dict[str, Any], also: Callable[[], Mapping[str, Any]] = dict[str, Any]
+) -> list[Any]:
     """The trainer's plugins, with ours for checkpoint files unless one was configured.
 
-    always: what every checkpoint carries: evaluate.py needs nothing else to rebuild the model.
+    always, also: what every checkpoint carries: evaluate.py needs nothing else to rebuild the
+    model.
     """
     from lightning.fabric.plugins import CheckpointIO
 
@@ -129,7 +139,7 @@ def checkpoint_plugins(configured: Any, always: dict[str, Any]) -> list[Any]:
     entries = configured if isinstance(configured, list) else [configured]
     plugins = [plugin for plugin in entries if plugin is not None]
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-        plugins.append(CheckpointFile(always))
+        plugins.append(CheckpointFile(always, also))
     return plugins
 
 
@@ -258,6 +268,16 @@ class Measuring(Protocol):
 
     def logged(self, stage: str) -> set[str]:
         """The names of "val" or "test", such as val/loss."""
+        ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A data module whose classes have names, once it has read a split."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes."""
         ...
 
 

@@ -56,6 +56,10 @@ class Classification(Objective):
         logits = self._evaluate("test", batch)
         self.per_class.update(logits, batch["label"])
 
+    def predict_step(self, batch: dict[str, Tensor], batch_index: int = 0) -> dict[str, Tensor]:
+        """{"probabilities" (B, classes)} of the images of a batch."""
+        return {"probabilities": self(batch["image"]).float().softmax(dim=1)}
+
     def details(self) -> dict[str, Any]:
         """Per-class accuracy of the last test, for metrics.json."""
         if not self.per_class.update_called:

@@ -75,12 +75,22 @@ def decode_rgb(source: EncodedFiles, row: int) -> Tensor:
     """
     try:
         with Image.open(io.BytesIO(source.encoded(row))) as image:
-            pixels: Tensor = functional.pil_to_tensor(_rgb(upright(image)))
+            pixels = rgb_pixels(image)
     except DECODING_ERRORS as error:
         raise UserError(
             f"The image {source.describe(row)} cannot be decoded ({reason(error)}): "
             "replace it or take it out of the dataset."
         ) from error
+    return pixels
+
+
+def rgb_pixels(image: Image.Image) -> Tensor:
+    """An image that Pillow has opened, upright, as uint8 (3, H, W).
+
+    Raises one of `DECODING_ERRORS` where its data are damaged, or of numbers whose white is not
+    known.
+    """
+    pixels: Tensor = functional.pil_to_tensor(_rgb(upright(image)))
     return pixels
 
 

@@ -15,7 +15,12 @@ from equipoise.data.images.encoded import EncodedImages
 from equipoise.data.images.labelled import ImageFolder, ImageTable, class_folders
 from equipoise.data.images.module import ImageDataModule, refuse_other_classes
 from equipoise.data.images.splits import DecodedImages
-from equipoise.data.images.transforms import IMAGENET, evaluation_transform, training_transform
+from equipoise.data.images.transforms import (
+    IMAGENET,
+    Preprocessing,
+    evaluation_transform,
+    training_transform,
+)
 from equipoise.data.module import SplitName
 from equipoise.errors import UserError
 
@@ -60,6 +65,11 @@ class ImageNet(ImageDataModule):
         if _is_folder(path):
             self._class_folders(local_folder(path))
         return {}
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The central pixels at `image_size`."""
+        return Preprocessing(IMAGENET, evaluation_transform(self.image_size))
 
     def read_split(self, name: SplitName) -> DecodedImages:
         """Find the images of one split; raises UserError when it cannot be had."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
+from equipoise.data.images.transforms import Preprocessing
 from equipoise.data.module import SplitDataModule
 from equipoise.errors import UserError
 
@@ -24,6 +27,25 @@ class ImageDataModule(SplitDataModule):
         """Check the settings; raises UserError."""
         super().__post_init__()
         self.class_names: list[str] = []
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What becomes of an image of validation or test. Raises UserError where it does not tell.
+
+        A subclass that is to serve pictures from elsewhere says what it does with its own.
+        """
+        raise UserError(
+            f"{type(self).__name__} does not tell what it does with its pictures: give it a "
+            "property `preprocessing`"
+        )
+
+    def preprocess(self, pixels: Tensor) -> Tensor:
+        """What the network sees of a picture in evaluation: uint8 (C, H, W) -> float32.
+
+        White is 255, also where the data themselves count otherwise. The same as of a picture of
+        the data's own test split.
+        """
+        return self.preprocessing(pixels)
 
     def setup(self, stage: str | None = None) -> None:
         """Read the splits of a stage; raises UserError where a class would have no output."""

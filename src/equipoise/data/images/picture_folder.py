@@ -19,7 +19,7 @@ from equipoise.data.folders import (
 from equipoise.data.images.labelled import ImageFiles
 from equipoise.data.images.module import ImageDataModule, refuse_other_classes
 from equipoise.data.images.splits import DecodedImages, Selection
-from equipoise.data.images.transforms import IMAGENET, evaluation_transform
+from equipoise.data.images.transforms import IMAGENET, Preprocessing, evaluation_transform
 from equipoise.data.module import SplitName, check_fraction
 from equipoise.data.sampling import stratified_split, stream
 from equipoise.errors import UserError
@@ -75,6 +75,11 @@ class PictureFolder(ImageDataModule):
             return {"classes": len(classes)}
         refuse_other_classes(f"The folder {training_folder(root)}", len(classes), self.classes)
         return {}
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The central pixels at `image_size`."""
+        return Preprocessing(IMAGENET, evaluation_transform(self.image_size))
 
     def read_split(self, name: SplitName) -> DecodedImages:
         """Find the pictures of one split; raises UserError when there are none."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,9 @@ from equipoise.data.images.masked_files import IGNORED
 from equipoise.data.sampling import BatchIndex, stream
 
 STEP = 0.1
+WHITE = 255
+LUMA = (19595, 38470, 7471)
+"""What red, green and blue add to grey, of 65536 (ITU-R BT.601)."""
 
 
 class Draw(NamedTuple):
@@ -130,6 +134,39 @@ class Normalization:
     def __call__(self, images: Tensor) -> Tensor:
         """The normalised images."""
         return images.float().sub_(self.mean).div_(self.std)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network sees in evaluation of a picture, uint8 (1 or 3, H, W) with white at 255.
+
+    Colour becomes grey, or grey colour, as the network's channels are; then comes the `transform`.
+    `multiple`: pad below and on the right with black to multiples of so many pixels.
+    """
+
+    normalization: Normalization
+    transform: Callable[[Tensor], Tensor] | None = None
+    multiple: int = 1
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """The picture as float32 (C, H', W')."""
+        pixels = with_channels(pixels, len(self.normalization.mean))
+        if self.transform is not None:
+            pixels = self.transform(pixels)
+        if (white := self.normalization.white) != WHITE:
+            pixels = ((pixels.int() * white + WHITE // 2) // WHITE).to(torch.uint8)
+        below, right = (-side % self.multiple for side in pixels.shape[1:])
+        return self.normalization(functional.pad(pixels, (0, right, 0, below))[None])[0]
+
+
+def with_channels(pixels: Tensor, channels: int) -> Tensor:
+    """Pixels uint8 (1 or 3, H, W) in so many channels, 1 or 3; grey is weighted as Pillow does."""
+    if len(pixels) == channels:
+        return pixels
+    if len(pixels) == 1:
+        return pixels.expand(channels, -1, -1)
+    weighted = pixels.int() * torch.tensor(LUMA).view(-1, 1, 1)
+    return ((weighted.sum(dim=0, keepdim=True) + (1 << 15)) >> 16).to(torch.uint8)
 
 
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
