@@ -53,15 +53,21 @@ def main(words: Sequence[str]) -> int:
             f"{arguments.run} is a run of task={stored.choices.get('task')}; queries are "
             "answered by a run of task=range_query"
         )
-    ends = task.get("limits") or [None] * len(task["domain"])
-    attributes = [
-        Attribute(name, size, end)
-        for name, size, end in zip(task["columns"], task["domain"], ends, strict=True)
-    ]
+    attributes = attributes_of(stored)
     ranges = read_ranges(arguments.query, attributes)
     answer = estimate_of(stored, checkpoint["state_dict"]).query(*ranges)
     print(described(answer, written(ranges, attributes), int(task["users"])))
     return 0
+
+
+def attributes_of(stored: Stored) -> list[Attribute]:
+    """The columns that a survey has asked for."""
+    task = stored.config["task"]
+    ends = task.get("limits") or [None] * len(task["domain"])
+    return [
+        Attribute(name, size, end)
+        for name, size, end in zip(task["columns"], task["domain"], ends, strict=True)
+    ]
 
 
 def described(answer: Answer, condition: str, people: int) -> str:

@@ -53,15 +53,16 @@ def read_settings(
     description: str,
     settings: str,
     files: str = "",
+    usage: str | None = None,
 ) -> Request:
     """Put key=value words into the request, the values taken as they stand.
 
     description, settings: what --help shows before and after the usage. files: what stands there
-    for words that the command reads itself. Raises UserError for an
-    unknown key, a value of the wrong kind, or without a checkpoint.
+    for words that the command reads itself. usage: in place of the usual one. Raises UserError
+    for an unknown key, a value of the wrong kind, or without a checkpoint.
     """
     kinds = get_type_hints(type(request))
-    for argument in _parser(command, description, settings, files).parsed(words).settings:
+    for argument in _parser(command, description, settings, files, usage).parsed(words).settings:
         key, equals, value = argument.partition("=")
         if key not in kinds or not (equals or kinds[key] is bool):
             hint = nearest(key, kinds) or f"; see python -m equipoise {command} --help"
@@ -75,11 +76,11 @@ def read_settings(
     return request
 
 
-def _parser(command: str, description: str, settings: str, files: str) -> Parser:
+def _parser(command: str, description: str, settings: str, files: str, usage: str | None) -> Parser:
     operands = f"{files} [setting=value ...]".lstrip()
     parser = Parser(
         f"python -m equipoise {command}", description,
-        usage=f"%(prog)s ckpt_path=<run>/checkpoints/best.ckpt {operands}",
+        usage=usage or f"%(prog)s ckpt_path=<run>/checkpoints/best.ckpt {operands}",
         epilog=settings, formatter_class=RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("settings", nargs="*", metavar="setting=value", help="see below")

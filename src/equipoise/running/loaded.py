@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from equipoise.config.about import about
 from equipoise.config.signatures import locate
+from equipoise.data.images.picture_sources import GivenPictures, PictureBatches, of_one_shape
 from equipoise.data.images.pictures import Picture, as_list, as_pixels
+from equipoise.data.sampling import BatchIndex, OrderedIndices, Shard
 from equipoise.errors import UserError
 from equipoise.running.build import instantiate, restored_task
 from equipoise.running.parts import Restoring
@@ -116,35 +118,44 @@ class Loaded(nn.Module):
         these; or a folder. batch_size: by default that of the task's test, so that the same
         pictures in the same order give the same bits. Raises UserError.
         """
-        found = as_list(pictures)
+        source = GivenPictures(as_list(pictures))
         size = batch_size or self.batch_size
         if size < 1:
             raise UserError(f"batch_size={batch_size} must be 1 or more")
-        pixels = (as_pixels(picture) for picture in found)
-        batches = batches_of_one_shape(((p, self.seen(p)) for p in pixels), size)
+        content = PictureBatches(source, self.seen)
+        order = OrderedIndices(len(source), size, Shard()).batches()
+        batches = (content[BatchIndex(0, rows)] for rows in order)
         parts, masks = list[Batch](), list[Tensor]()
-        for sizes, image in batches:
-            step = self.step({"image": image})
-            masks += [of_size(m, s) for m, s in zip(step.pop("mask", ()), sizes, strict=False)]
-            parts.append(step)
+        for batch, found in self.steps(batches, len(source)):
+            masks += self.masks_of(batch, found)
+            parts.append(found)
         return self._joined(parts, masks)
 
-    def step(self, batch: Batch) -> Batch:
-        """What the task predicts of a batch, and how near its samples came to their equilibria.
+    def steps(self, batches: Iterable[Batch], total: int) -> Iterator[tuple[Batch, Batch]]:
+        """What the task predicts of batches, and how near their samples came to their equilibria.
 
-        {name: (B, ...)} on the CPU; its names depend on the task. Raises UserError where the batch
-        does not fit into memory, or the network refuses it.
+        Yields each batch, parts of which may come after each other, with {name: (B, ...)} on the
+        CPU, whose names depend on the task. total: the samples of all batches. Raises UserError
+        where one does not fit into memory, or the network refuses it.
         """
-        count = len(next(iter(batch.values())))
 
-        def compute(moved: Batch) -> Batch:
+        def compute(batch: Batch) -> Batch:
             self.convergence.reports.clear()
             with self.arithmetic():
-                found: Batch = self.task.predict_step(moved, 0)
-            return found | self.convergence.take(count)
+                found: Batch = self.task.predict_step(batch, 0)
+            return found | self.convergence.take(len(batch["index"]))
 
-        ((_, found),) = outputs(compute, [batch], self.device, total=count, unit="picture")
-        return {name: value.cpu() for name, value in found.items()}
+        parts = (part for batch in batches for part in of_one_shape(batch))
+        for batch, found in outputs(compute, parts, self.device, total=total, unit="sample"):
+            yield batch, {name: value.cpu() for name, value in found.items()}
+
+    def masks_of(self, batch: Batch, found: Batch) -> list[Tensor]:
+        """Take the masks out of what was found: uint8 (H, W), each of its picture's own size."""
+        if (masks := found.pop("mask", None)) is None:
+            return []
+        kind = masks.to(torch.uint8)
+        sizes = batch["size"].tolist() if "size" in batch else [mask.shape for mask in kind]
+        return [self.data.mask_at(mask, size) for mask, size in zip(kind, sizes, strict=True)]
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """The precision of the run's own evaluation."""
@@ -181,11 +192,15 @@ def load(path: str | Path, device: str | None = None, trust: Sequence[str] = ())
     default a GPU if there is one. trust: packages of your own whose classes the checkpoint may
     name. Raises UserError where it cannot be used.
     """
-    checkpoint = read_run(path)
+    return loaded(read_run(path), device, trust)
+
+
+def loaded(checkpoint: StoredRun, device: str | None, trust: Sequence[str]) -> Loaded:
+    """The same of a checkpoint that has been read."""
     if not about(checkpoint.run.config["model"], "weights", True):
         raise UserError(
-            f"{path} is of task={checkpoint.task}, which has no network to load: answer queries "
-            f'with python -m equipoise query {path} "<condition>"'
+            f"{checkpoint.run.path} is of task={checkpoint.task}, which has no network to load: "
+            "answer queries with python -m equipoise query"
         )
     task, place = restored(restored_task, checkpoint, device, trust)
     restore_layers(task, checkpoint)
@@ -200,27 +215,3 @@ def restore_layers(task: nn.Module, checkpoint: StoredRun) -> None:
             callback = instantiate(f"callbacks.{key}", node)
             if isinstance(callback, Restoring):
                 callback.restore(task, checkpoint.content, config)  # type: ignore[arg-type]
-
-
-def batches_of_one_shape(
-    pictures: Iterator[tuple[Tensor, Tensor]], size: int
-) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
-    """Neighbours whose images have one shape, at most `size` together: (B, C, H, W).
-
-    pictures: pixels, and what the network sees of them. With each batch come the heights and widths
-    of the pixels.
-    """
-    sizes, images = list[tuple[int, int]](), list[Tensor]()
-    for pixels, image in pictures:
-        if images and (len(images) == size or images[0].shape != image.shape):
-            yield sizes, torch.stack(images)
-            sizes, images = [], []
-        sizes.append((pixels.shape[1], pixels.shape[2]))
-        images.append(image)
-    if images:
-        yield sizes, torch.stack(images)
-
-
-def of_size(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """A mask without the padding below and on the right, uint8 (H, W)."""
-    return mask[: size[0], : size[1]].to(torch.uint8)

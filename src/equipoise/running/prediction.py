@@ -69,7 +69,9 @@ class SampleConvergence:
             layer.register_forward_hook(self._note)
 
     def _note(self, layer: nn.Module, *_: Any) -> None:
-        self.reports.append(layer.report)
+        report = layer.report
+        assert isinstance(report, SolveReport)
+        self.reports.append(report)
 
     def take(self, samples: int) -> Batch:
         """{"residual" float (B,), "converged" bool (B,)} of the solves since it was last asked.

@@ -5,6 +5,7 @@ Also beside digits to classify, for one model of both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -95,6 +96,12 @@ class DigitsAndScenes(DigitScenes):
     def preprocessing(self) -> Preprocessing:
         """The same; one smaller than the canvas, such as a digit, is enlarged to it."""
         return Preprocessing(SCENES, self._enlarged, self.canvas)
+
+    def mask_at(self, mask: Tensor, size: Sequence[int]) -> Tensor:
+        """The mask without padding, or as small again as the picture was: (H, W)."""
+        if max(size) >= self.canvas:
+            return super().mask_at(mask, size)
+        return functional.interpolate(mask[None, None].float(), list(size))[0, 0].to(mask.dtype)
 
     def _enlarged(self, pixels: Tensor) -> Tensor:
         if max(pixels.shape[1:]) >= self.canvas:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,6 +47,18 @@ class ImageDataModule(SplitDataModule):
         the data's own test split.
         """
         return self.preprocessing(pixels)
+
+    def mask_at(self, mask: Tensor, size: Sequence[int]) -> Tensor:
+        """A mask of what the network saw of a picture, as one of the picture: size = (H, W)."""
+        return mask[: size[0], : size[1]]
+
+    def mask_numbers(self) -> Sequence[int] | None:
+        """The number of each class in the files of masks, None where they are 0, 1, ..."""
+        return None
+
+    def mask_colours(self) -> Sequence[tuple[int, int, int]] | None:
+        """The colour of each class, where the dataset has published some."""
+        return None
 
     def setup(self, stage: str | None = None) -> None:
         """Read the splits of a stage; raises UserError where a class would have no output."""

@@ -1,4 +1,4 @@
-"""Pictures that a user hands to a trained network: files, and what Python holds of them."""
+"""Pictures as a user has them in Python: paths, PIL images, arrays; and the files in a folder."""
 
 from __future__ import annotations
 
