@@ -47,7 +47,9 @@ def write_exported(content: Mapping[str, Any], folder: Path, told: Mapping[str, 
         folder / WEIGHTS,
         metadata={"format": "pt"},
     )
-    (folder / CONFIGURATION).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    configuration = folder / CONFIGURATION
+    configuration.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    (folder / WEIGHTS).chmod(configuration.stat().st_mode)  # readable by others, as that one is
 
 
 def is_plain(value: Any) -> bool:

@@ -52,9 +52,7 @@ def fixed_solver(solver: Solver, steps: int | None = None) -> Solver:
         shared = {field.name for field in fields(Broyden)} - {"initial_inverse"}
         solver = Broyden(**{name: getattr(solver, name) for name in shared})
     budget = solver.max_steps if steps is None else steps
-    return replace(
-        solver, max_steps=budget, tol=0.0, compact_at=None, trace=False, keep_states=()
-    )
+    return replace(solver, max_steps=budget, tol=0.0, compact_at=None, trace=False, keep_states=())
 
 
 def eliminated(matrix: Tensor, right: Tensor) -> Tensor:

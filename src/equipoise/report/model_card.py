@@ -46,12 +46,12 @@ class Card:
     class_names: Sequence[str] = ()
     metrics: Mapping[str, Any] | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
-    program: Program | None = None
+    program: ProgramCard | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Program:
+class ProgramCard:
     """What a card tells of a program: its file, shapes by name, and what a forward spends."""
 
     file: str
@@ -108,7 +108,7 @@ def _test(metrics: Mapping[str, Any] | None) -> dict[str, float]:
 def _what_it_is(card: Card) -> str:
     lines = [
         f"A network `{card.model}` with {card.parameters:,} parameters, trained on `{card.task}` "
-        "with [Equipoise](https://pypi.org/project/equipoise/)."
+        "with Equipoise."
     ]
     if card.solver is not None:
         lines.append(
@@ -162,8 +162,8 @@ def _use(card: Card) -> str:
         outputs=", ".join(program.outputs) + ",",
     )
     return (
-        f"{example.strip()}\n\nIn: {inputs}, any number of samples. Out: {outputs}.\n\n{budget} Its "
-        f"outputs differ by at most {program.difference:.1g} from those of the network with the "
+        f"{example.strip()}\n\nIn: {inputs}, any number of samples. Out: {outputs}.\n\n{budget} "
+        f"Its outputs differ by at most {program.difference:.1g} from those of the network with the "
         "same budget."
     )
 
@@ -230,9 +230,9 @@ def _preprocessing(card: Card) -> str:
     return "\n\n".join(lines)
 
 
-NORMALISED = """A pixel p from 0 to `white` becomes (p / white - mean) / std, channel by channel, once the
-picture has the size that the network takes. `equipoise.load(<folder of format=safetensors>)` has
-all of it as `preprocess`."""
+NORMALISED = """A pixel p from 0 to `white` becomes (p / white - mean) / std, channel by channel, once
+the picture has the size that the network takes. `equipoise.load(<folder of format=safetensors>)`
+has all of it as `preprocess`."""
 
 
 def _table(rows: Mapping[str, Any], first: str, second: str) -> str:

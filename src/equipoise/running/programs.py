@@ -1,4 +1,4 @@
-"""What of a trained network becomes a program: by the kind of its task, what goes in and comes out."""
+"""What of a trained network becomes a program, by the kind of its task."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ class Program:
         return given
 
 
-def program_of(network: nn.Module, config: Mapping[str, Any], wants: str, steps: int | None) -> Program:
+def program_of(
+    network: nn.Module, config: Mapping[str, Any], wants: str, steps: int | None
+) -> Program:
     """The network as a program; wants: the output that its task needs, which is its kind.
 
     Raises UserError where there is no such program of its kind, or for steps below 1.

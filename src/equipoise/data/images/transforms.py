@@ -162,7 +162,10 @@ class Preprocessing:
         """The numbers of it, as plain data: mean and std of each channel, relative to white."""
         white = self.normalization.white
         scaled = {"mean": self.normalization.mean, "std": self.normalization.std}
-        channels = {name: (tensor / white).flatten().tolist() for name, tensor in scaled.items()}
+        channels = {
+            name: [round(value, 6) for value in (tensor / white).flatten().tolist()]
+            for name, tensor in scaled.items()
+        }
         return {"white": white, **channels, "multiple": self.multiple}
 
 
