@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -157,6 +157,16 @@ class Preprocessing:
             pixels = ((pixels.int() * white + WHITE // 2) // WHITE).to(torch.uint8)
         below, right = (-side % self.multiple for side in pixels.shape[1:])
         return self.normalization(functional.pad(pixels, (0, right, 0, below))[None])[0]
+
+    def numbers(self) -> dict[str, Any]:
+        """The numbers of it, as plain data: mean and std of each channel, relative to white."""
+        white = self.normalization.white
+        scaled = {"mean": self.normalization.mean, "std": self.normalization.std}
+        channels = {
+            name: [round(value, 6) for value in (tensor / white).flatten().tolist()]
+            for name, tensor in scaled.items()
+        }
+        return {"white": white, **channels, "multiple": self.multiple}
 
 
 def with_channels(pixels: Tensor, channels: int) -> Tensor:
