@@ -48,8 +48,8 @@ class LearningRateFinder(Observer):
     least value. A run that is resumed is not tested again. Groups of other rates keep their ratio
     to that of the first. With several processes the gradients and losses are their means.
 
-    Raises UserError for manual optimisation, for sharded parameters, for rates that do not rise, and
-    for trainer.precision=16-mixed, whose scale of the loss belongs to the run.
+    Raises UserError for manual optimisation, for sharded parameters, for rates that do not rise,
+    and for trainer.precision=16-mixed, whose scale of the loss belongs to the run.
 
     Source: Smith 2017 (arXiv 1506.01186), section 3.3; the smoothing and the factor as in fastai.
     """

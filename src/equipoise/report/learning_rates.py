@@ -13,6 +13,7 @@ from equipoise.report.plot import COLOURS, new_axes, save
 
 FIRST, LAST = 10, 1
 """Points at the ends of the curve that the suggestion leaves out: they are mostly noise."""
+ROUNDING = 1e-9
 NAME = "learning_rate_finder"
 
 
@@ -32,7 +33,7 @@ class RangeTest(NamedTuple):
             return None
         slopes = np.gradient(np.asarray(losses), np.log(np.asarray(rates)))
         steepest = int(slopes.argmin())
-        return rates[steepest] if slopes[steepest] < 0 else None
+        return rates[steepest] if slopes[steepest] < -ROUNDING * max(map(abs, losses)) else None
 
     def sentence(self, rate: float) -> str:
         """What was found, beside the highest rate of the run."""
