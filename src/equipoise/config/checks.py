@@ -149,8 +149,22 @@ def check_weights(config: DictConfig, choices: Mapping[str, str]) -> None:
             )
 
 
+AVERAGES = ("ExponentialMovingAverage", "StochasticWeightAveraging")
+OF_GRADIENT_STEPS = (*AVERAGES, "LearningRateFinder")
+"""Callbacks that need weights, and a task that leaves their steps to the trainer."""
+
+
 def check_steps(config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise where gradients are to be summed or clipped of a model or a task that does not."""
+    """Raise where gradients are to be summed or clipped, or weights averaged, and there are none.
+
+    Also where two averages would take each other's place.
+    """
+    averages = _callbacks_of(config, AVERAGES)
+    if len(averages) > 1:
+        raise UserError(
+            f"callbacks={averages[0]} and callbacks={averages[1]} both put an average in the "
+            "place of the weights: choose one of them"
+        )
     if about(config.task, "own_steps", False):
         reason = f"task={choices['task']} takes steps of its own"
     elif not about(config.model, "weights", True):
@@ -162,6 +176,15 @@ def check_steps(config: DictConfig, choices: Mapping[str, str]) -> None:
             raise UserError(
                 f"{reason}, so trainer.{name}={config.trainer[name]} would do nothing; leave it out"
             )
+    for name in _callbacks_of(config, OF_GRADIENT_STEPS):
+        raise UserError(f"{reason}, so callbacks={name} would do nothing; leave it out")
+
+
+def _callbacks_of(config: DictConfig, kinds: Sequence[str]) -> list[str]:
+    """The names of the callbacks that are of one of our classes."""
+    targets = [f"equipoise.callbacks.{kind}" for kind in kinds]
+    nodes = (config.get("callbacks") or {}).items()
+    return [str(name) for name, node in nodes if node and node.get("_target_") in targets]
 
 
 def check_solver_and_gradient(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 OURS = ("equipoise", "lightning")
 BEST = "equipoise.callbacks.BestCheckpoint"
+STOPPING = "equipoise.callbacks.EarlyStopping"
 COPIES = 3  # weights, their gradients, and at least as much for the optimiser
 FACTORIES = {
     torch.ops.aten.empty.memory_format,
@@ -87,6 +88,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
         note_hooks_directly,
     )
     from equipoise.callbacks.resumption import ResumedOptimizer, TrainingPosition
+    from equipoise.callbacks.weight_averaging import SavedWeights
     from equipoise.running.initial_weights import StartingReport, start_from
     from equipoise.running.parts import Run, TrainingBegun
     from equipoise.running.processes import strategy_for
@@ -108,6 +110,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     callbacks += [RandomState(), TrainingBegun(), StartingReport(taken)]
     callbacks += [ResumedOptimizer(stored.get("optimizer") or {}, stored.get("schedule") or {})]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
+    callbacks += [SavedWeights()]  # after an average, which it asks what it is of
     callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
     around: dict[str, Any] = {"callbacks": grouped(callbacks), "logger": loggers or False}
     if config["trainer"]["profiler"] is None:
@@ -309,13 +312,21 @@ def check_monitored(task: Any, config: Mapping[str, Any]) -> None:
 
 
 def check_validated(config: Mapping[str, Any]) -> None:
-    """Raise UserError where the schedule waits for validations and there are none."""
+    """Raise UserError where something waits for validations and there are none."""
+    if config["trainer"]["limit_val_batches"] != 0:
+        return
     monitor = (config.get("schedule") or {}).get("monitor")
-    if monitor is not None and config["trainer"]["limit_val_batches"] == 0:
+    if monitor is not None:
         raise UserError(
             f"the schedule follows {monitor}, and trainer.limit_val_batches=0 leaves out the "
             "validation: choose schedule=constant, or keep the validation"
         )
+    for key, node in config["callbacks"].items():
+        if node and node["_target_"] == STOPPING and node["monitor"].startswith("val/"):
+            raise UserError(
+                f"callbacks={key} follows {node['monitor']}, and trainer.limit_val_batches=0 "
+                f"leaves out the validation: leave callbacks={key} out, or keep the validation"
+            )
 
 
 def _settings(
