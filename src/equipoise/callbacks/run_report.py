@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from equipoise.callbacks.lightning_overhead import Observer
 from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.report.curves import NAME, CurveFile, Trace, TraceRecorder, draw_trace, plots
+from equipoise.report.lines import Plot
 from equipoise.report.page import Picture, page
-from equipoise.report.plot import Plot
 
 
 @runtime_checkable
@@ -113,7 +113,9 @@ class RunReport(Observer):
             return
         self.dirpath.mkdir(parents=True, exist_ok=True)
         pictures = [*self.added, *self.of_task, *self._draw_curves(), *self._draw_traces()]
-        html = page(metrics, pictures, self.dirpath, self._note())
+        file = self.dirpath.parent / "config.yaml"
+        configuration = file.read_text(encoding="utf-8") if file.is_file() else ""
+        html = page(metrics, pictures, self.dirpath, self._note(), configuration)
         (self.dirpath / "index.html").write_text(html, encoding="utf-8")
 
     def add(self, picture: Picture) -> None:

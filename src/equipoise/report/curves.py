@@ -13,7 +13,8 @@ from torch import Tensor
 
 from equipoise.equilibrium import Equilibrium
 from equipoise.equilibrium.solvers import Solver
-from equipoise.report.plot import COLOURS, Plot, Points, Span, draw_level, new_axes, save
+from equipoise.report.lines import Plot, Points, Span
+from equipoise.report.plot import COLOURS, draw_level, logarithmic, new_axes, save
 
 RESIDUALS = {
     "solver/residual_median": "forward, median",
@@ -231,7 +232,7 @@ def draw_trace(trace: Trace, path: Path) -> None:
         axes.plot(iterations, residuals, color=COLOURS[0], alpha=0.35, linewidth=1.2, label=label)
     median = samples.nanmedian(dim=0).values.tolist()
     axes.plot(iterations, median, color=COLOURS[1], linewidth=2.2, label="median of these")
-    axes.set_yscale("log")
+    logarithmic(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if trace.tolerance > 0:
         draw_level(axes, f"tolerance {trace.tolerance:g}", trace.tolerance)
