@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.report.page import Picture
-from equipoise.report.plot import COLOURS, INK, SMALL, new_axes, new_figure, save, style
+from equipoise.report.plot import COLOURS, INK, SMALL, legible, new_axes, new_figure, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
-    from matplotlib.ft2font import FT2Font
 
 Floats = NDArray[np.floating[Any]]
 MOST_HEADS, MOST_LAYERS = 8, 3
@@ -184,20 +183,8 @@ def _draw_widths(path: Path, widths: Mapping[str, Floats]) -> Picture:
 
 def readable(tokens: Sequence[str]) -> list[str]:
     """Tokens for an axis: short, blanks visible, and no letter that the font does not have."""
-    font = _font()
-    shown = []
-    for token in tokens:
-        visible = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
-        drawn = "".join(c if font.get_char_index(ord(c)) else "▯" for c in visible)
-        short = drawn if len(drawn) <= MOST_LETTERS else f"{drawn[: MOST_LETTERS - 1]}…"
-        shown.append(short.replace("$", r"\$"))
-    return shown
-
-
-def _font() -> FT2Font:
-    from matplotlib.font_manager import findfont, get_font
-
-    return get_font(findfont("DejaVu Sans"))
+    blanks = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
+    return [legible(token.translate(blanks), MOST_LETTERS) for token in tokens]
 
 
 def _array(values: Tensor | Floats) -> Floats:

@@ -106,6 +106,15 @@ def write_out(axis: Axis) -> None:
     axis.set_minor_formatter(Plain())
 
 
+def legible(text: str, most: int) -> str:
+    """A text of at most so many letters, all of which the font has, and none of them a formula."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont("DejaVu Sans"))
+    drawn = "".join(letter if font.get_char_index(ord(letter)) else "▯" for letter in text)
+    return (drawn if len(drawn) <= most else f"{drawn[: most - 1]}…").replace("$", r"\$")
+
+
 def draw_level(axes: Axes, label: str, value: float) -> None:
     """Draw a dashed horizontal line."""
     axes.axhline(value, color="#c53030", linewidth=1.2, linestyle="--", label=label)

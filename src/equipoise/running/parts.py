@@ -23,7 +23,10 @@ CallbackType = TypeVar("CallbackType", bound=pl.Callback)
 
 @dataclass
 class Run:
-    """One run: its parts, its folder, and the names that metrics.json shows."""
+    """One run: its parts, its folder, and the names that metrics.json shows.
+
+    origin: the entries of metrics.json that tell where the run comes from.
+    """
 
     data: pl.LightningDataModule
     task: pl.LightningModule
@@ -33,6 +36,7 @@ class Run:
     seed: int
     config: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    origin: dict[str, Any] = field(default_factory=dict)
 
     @property
     def callbacks(self) -> list[pl.Callback]:
