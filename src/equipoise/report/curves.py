@@ -13,7 +13,7 @@ from torch import Tensor
 
 from equipoise.equilibrium import Equilibrium
 from equipoise.equilibrium.solvers import Solver
-from equipoise.report.lines import Plot, Points, Span
+from equipoise.report.lines import Lines, Plot, Points, Span
 from equipoise.report.plot import COLOURS, draw_level, logarithmic, new_axes, save
 
 RESIDUALS = {
@@ -148,17 +148,20 @@ def _metrics(curve: CurveFile) -> list[str]:
 def _metric(curve: CurveFile, name: str, spans: tuple[Span, ...]) -> Plot:
     words = name.replace("_", " ").replace("/", " ")
     lines = _lines(curve, {f"train/{name}": "training", f"val/{name}": "validation"})
-    values = [value for _, points in lines for _, value in points]
-    wide = name == "loss" and bool(values) and min(values) > 0 and max(values) > 20 * min(values)
     caption = f"{words.capitalize()} on the training batches and on the validation set."
     return Plot(
-        name.replace("/", "_"), words.capitalize(), caption, words, lines, spans, logarithmic=wide
-    )
+        name.replace("/", "_"), words.capitalize(), caption, words, lines, spans,
+        logarithmic=name == "loss" and is_wide(lines),
+    )  # fmt: skip
 
 
-def _lines(
-    curve: CurveFile, columns: dict[str, str], *, positive: bool = False
-) -> tuple[tuple[str, tuple[tuple[float, float], ...]], ...]:
+def is_wide(lines: Lines) -> bool:
+    """Whether curves need a logarithmic axis: all are positive, and they differ by a factor."""
+    values = [value for _, points in lines for _, value in points]
+    return bool(values) and min(values) > 0 and max(values) > 20 * min(values)
+
+
+def _lines(curve: CurveFile, columns: dict[str, str], *, positive: bool = False) -> Lines:
     """Label and points of the columns that hold any; a log axis takes positive ones."""
     lines = []
     for column, label in columns.items():

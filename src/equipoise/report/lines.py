@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+LONG = 30
+"""Letters of a label that would cover the curves."""
+
 Points = tuple[tuple[float, float], ...]
 """(step, value) pairs in the order of the steps."""
+Lines = tuple[tuple[str, Points], ...]
+"""Label and points of each curve."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Plot:
     title: str
     caption: str
     ylabel: str
-    lines: tuple[tuple[str, Points], ...]
+    lines: Lines
     spans: tuple[Span, ...] = ()
     logarithmic: bool = False
     level: tuple[str, float] | None = None
@@ -62,7 +67,7 @@ class Plot:
             draw_level(axes, *self.level)
         for number, span in enumerate(self.spans):
             _draw_span(axes, span, shaded=number % 2 == 1)
-        if len(self.lines) > len(COLOURS):
+        if len(self.lines) > len(COLOURS) or max(len(label) for label, _ in self.lines) > LONG:
             figure.set_size_inches(FULL, 3.3)
             figure.legend(loc="outside right upper", frameon=False, fontsize=9)
         elif len(self.lines) > 1 or self.level is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -31,7 +31,7 @@ td:last-child { text-align: right; font-variant-numeric: tabular-nums; overflow-
 .texts td:last-child { text-align: left; }
 figure { margin: 0; background: #fff; border: 1px solid #e2e8f0; padding: .75rem;
   box-sizing: border-box; max-width: 100%; }
-figure > div { overflow-x: auto; }
+figure > div, .wide { overflow-x: auto; }
 figure img { height: auto; display: block; }
 figcaption { color: #718096; font-size: .9rem; padding-top: .4rem; }
 pre { background: #fff; border: 1px solid #e2e8f0; padding: .75rem; font-size: .85rem;
@@ -152,15 +152,17 @@ def _are_texts(rows: Sequence[Any]) -> bool:
 
 def _text_table(title: str, rows: Sequence[Mapping[str, str]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{escape(_title(name))}</th>" for name in names)
+    cells = [[escape(row.get(name, "")) for name in names] for row in rows]
+    return f"<h2>{escape(_title(title))}</h2>\n" + rows_of_cells(map(_title, names), cells)
+
+
+def rows_of_cells(heads: Iterable[str], cells: Iterable[Sequence[str]]) -> str:
+    """A table with a head above each column; the cells are HTML."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(row.get(name, ''))}</td>" for name in names) + "</tr>\n"
-        for row in rows
+        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in cells
     )
-    return (
-        f"<h2>{escape(_title(title))}</h2>\n"
-        f'<table class="texts">\n<tr>{head}</tr>\n{body}</table>\n'
-    )
+    return f'<table class="texts">\n<tr>{head}</tr>\n{body}</table>\n'
 
 
 def _title(key: str) -> str:
@@ -171,7 +173,7 @@ def _table(title: str, values: Mapping[str, Any]) -> str:
     shown = {key: value for key, value in values.items() if isinstance(value, str | int | float)}
     rows = "".join(
         f"<tr><td>{escape(key.replace('_', ' '))}</td>"
-        f"<td>{escape(_written(value))}{UNITS.get(key, '')}</td></tr>\n"
+        f"<td>{escape(written(value))}{UNITS.get(key, '')}</td></tr>\n"
         for key, value in shown.items()
     )
     if len(shown) > MOST_ROWS:
@@ -179,7 +181,7 @@ def _table(title: str, values: Mapping[str, Any]) -> str:
     return f"<table><caption>{escape(title)}</caption>\n{rows}</table>\n" if rows else ""
 
 
-def _written(value: str | int | float) -> str:
+def written(value: str | int | float) -> str:
     """Write whole numbers with separators, others with four significant digits."""
     if isinstance(value, str):
         return value
