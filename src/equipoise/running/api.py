@@ -216,8 +216,10 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
 def at_work(built: Run, purpose: str, overrides: Sequence[str]) -> Iterator[None]:
     """While a run is at work: its other processes, its refusals, and at its end its W&B run."""
     from equipoise.running import processes
+    from equipoise.running.origin import origin
 
     exit_code = 1
+    built.origin = origin(purpose, overrides)
     try:
         with (
             refusals_of_run(built),

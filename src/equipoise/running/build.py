@@ -70,7 +70,7 @@ def open_folder(config: DictConfig, built: Run) -> None:
         print(f"run folder: {built.directory}")
     for logger in built.trainer.loggers:
         if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv
-            logger.log_hyperparams(plain(config, resolve=True))
+            logger.log_hyperparams({"choices": built.choices, **plain(config, resolve=True)})
 
 
 def build_run(composition: Composition, directory: Path) -> Run:

@@ -26,6 +26,7 @@ class Run:
     """One run: its parts, its folder, and the names that metrics.json shows.
 
     init_from: of a run that starts from other weights, the report of what it has taken.
+    origin: the entries of metrics.json that tell where the run comes from.
     """
 
     data: pl.LightningDataModule
@@ -37,6 +38,7 @@ class Run:
     config: dict[str, Any] = field(default_factory=dict)
     init_from: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    origin: dict[str, Any] = field(default_factory=dict)
 
     @property
     def callbacks(self) -> list[pl.Callback]:
