@@ -21,7 +21,7 @@ from equipoise.config.about import about
 from equipoise.config.compose import plain, storable
 from equipoise.config.machine import GIB, free_memory
 from equipoise.config.signatures import check_signatures, constructor_arguments, locate
-from equipoise.errors import UserError, nearest
+from equipoise.errors import DataDiffer, UserError, nearest
 from equipoise.running.messages import refusals
 
 if TYPE_CHECKING:
@@ -56,8 +56,22 @@ def complete_from_data(config: DictConfig) -> None:
     if not hasattr(locate("task", str(node["_target_"])), "inspect"):
         return
     check_signatures({"task": node})
-    for key, value in instantiate("task", node).inspect().items():
+    try:
+        settled = instantiate("task", node).inspect()
+    except DataDiffer as error:
+        raise _of_checkpoint(error, config.get("ckpt_path")) from error
+    for key, value in settled.items():
         OmegaConf.update(config, f"task.{key}", value)
+
+
+def _of_checkpoint(error: DataDiffer, checkpoint: str | None) -> UserError:
+    """The same error, with what can be done where the setting is that of a checkpoint."""
+    if not checkpoint:
+        return error
+    return UserError(
+        f"{error.found}, but {error.setting} in the checkpoint {checkpoint}: to train on these "
+        f"data from its weights, start a new run with init_from={checkpoint} in place of ckpt_path"
+    )
 
 
 def open_folder(config: DictConfig, built: Run) -> None:

@@ -52,10 +52,10 @@ class Run:
 
 @runtime_checkable
 class Detailed(Protocol):
-    """A task that has more to tell about its last test than its logged metrics."""
+    """A task that has more to tell about its last test than its metrics, or data of their files."""
 
     def details(self) -> dict[str, Any]:
-        """Per-class values and the like, for `details` in metrics.json."""
+        """Per-class values, pictures left out and the like, for `details` in metrics.json."""
         ...
 
 
