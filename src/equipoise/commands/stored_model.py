@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
 
 from equipoise.commands.arguments import Parser
 from equipoise.config.about import about
+from equipoise.config.recompose import trusted_packages
 from equipoise.config.signatures import as_packages, check_targets
 from equipoise.config.stored import Stored, read_checkpoint, stored_run
 from equipoise.errors import UserError, nearest
@@ -170,7 +171,7 @@ def restored(
 
     quiet_lightning()
     content, run = checkpoint
-    check_targets(run.config, request.trust)
+    check_targets(run.config, trusted_packages(run, request.trust))
     try:
         device = usable_device(request.device)
     except ValueError as error:
