@@ -15,6 +15,7 @@ from typing import Any
 from equipoise.config.about import wrong_about
 from equipoise.config.annotations import parameters
 from equipoise.config.exported import is_exported, modified, read_exported
+from equipoise.config.own_code import NO_OWN_CODE, OwnCode, believed
 from equipoise.errors import UserError
 
 UNREADABLE = (
@@ -53,7 +54,8 @@ class Stored:
     """The run behind a checkpoint: its configuration, its choices, and how far it had come.
 
     shapes: of every tensor among the weights. rows: of metrics.csv when it was written, None where
-    it does not say. whole: whether it holds more than the weights.
+    it does not say. whole: whether it holds more than the weights. own_code: the user's own code,
+    where one of this user's runs has written the checkpoint.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class Stored:
     shapes: dict[str, tuple[int, ...]]
     rows: int | None = None
     whole: bool = True
+    own_code: OwnCode = NO_OWN_CODE
 
 
 def existing_checkpoint(path: str | Path) -> Path:
@@ -157,6 +160,7 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
         shapes=shapes,
         rows=_count(_mapping(content, "curve"), "rows"),
         whole={"optimizer_states", "loops"} <= set(content),
+        own_code=believed(content),
     )
 
 

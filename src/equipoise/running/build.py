@@ -5,6 +5,7 @@ Importing it takes torch, which nothing needs that only checks a configuration.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from equipoise.config import machine
 from equipoise.config.about import about
 from equipoise.config.compose import plain, storable
+from equipoise.config.hydra import parse, search_entries
 from equipoise.config.machine import GIB, free_memory
+from equipoise.config.own_code import RECORD, OwnCode, own_code, own_packages, sealed
 from equipoise.config.signatures import check_signatures, constructor_arguments, locate
 from equipoise.errors import DataDiffer, UserError, nearest
 from equipoise.running.messages import refusals
@@ -80,7 +83,10 @@ def open_folder(config: DictConfig, built: Run) -> None:
 
     if machine.decides(config.trainer):
         built.directory.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, built.directory / "config.yaml", resolve=True)
+        shown = plain(config, resolve=True)
+        if built.own_code:
+            shown[RECORD] = built.own_code.as_record()
+        OmegaConf.save(shown, built.directory / "config.yaml")
         print(f"run folder: {built.directory}")
     for logger in built.trainer.loggers:
         if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv
@@ -121,6 +127,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
+    code = own_code_of(composition, stored)
     callbacks += [RandomState(), TrainingBegun(), StartingReport(taken)]
     callbacks += [ResumedOptimizer(stored.get("optimizer") or {}, stored.get("schedule") or {})]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
@@ -132,12 +139,18 @@ def build_run(composition: Composition, directory: Path) -> Run:
     around |= strategy_for(task, config["trainer"])
     around["plugins"] = checkpoint_plugins(
         config["trainer"]["plugins"],
-        {"config": stored, "choices": composition.choices},
+        {"config": stored, "choices": composition.choices}
+        | sealed(stored, composition.choices, code),
         lambda: class_names(data),
     )
     trainer = instantiate("trainer", config["trainer"], **around)
     seed, choices = config["seed"], composition.choices
-    return Run(data, task, trainer, directory, choices, seed, stored, init_from=taken)
+    return Run(data, task, trainer, directory, choices, seed, stored, code, init_from=taken)
+
+
+def own_code_of(composition: Composition, config: dict[str, Any]) -> OwnCode:
+    """The user's own packages and config folders in a run."""
+    return own_code(config, search_entries(parse(composition.overrides)))
 
 
 def class_names(data: Any) -> dict[str, list[str]]:
@@ -216,10 +229,20 @@ def build_task(config: dict[str, Any]) -> LightningModule:
     parts: dict[str, Any] = {"model": build_model(config)}
     if about(config["model"], "weights", True):
         parts["make_optimizer"] = instantiate("optimizer", config["optimizer"])
-        parts["schedule"] = instantiate("schedule", config["schedule"])
+        parts["schedule"] = build_schedule(config["schedule"])
         check_optimizer(parts["make_optimizer"], parts["schedule"])
     task: LightningModule = instantiate("task.objective", config["task"]["objective"], **parts)
     return task
+
+
+def build_schedule(node: dict[str, Any]) -> Any:
+    """A schedule of ours or of the user's, or one around a scheduler of torch's."""
+    target = locate("schedule", str(node["_target_"]))
+    if not (inspect.isclass(target) and issubclass(target, torch.optim.lr_scheduler.LRScheduler)):
+        return instantiate("schedule", node)
+    from equipoise.tasks.schedules import OfTorch
+
+    return OfTorch(instantiate("schedule", {**node, "_partial_": True}))
 
 
 def check_optimizer(make_optimizer: Any, schedule: Any) -> None:
@@ -276,7 +299,7 @@ def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
     Raises UserError with the cause where its class refuses the values.
     """
     node = constructor_arguments(key, node)
-    with refusals(key):
+    with refusals(key, own_packages(node)):
         if not parts:
             return hydra_instantiate(node, _convert_="all")
         # as call-site arguments Hydra would turn solvers, which are dataclasses, into mappings

@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 from lightning.pytorch import LightningModule, Trainer
 
 from equipoise.callbacks.lightning_overhead import Observer, every_callback, find_callback
+from equipoise.config.own_code import NO_OWN_CODE, OwnCode
 from equipoise.report.page import Picture
 
 CallbackType = TypeVar("CallbackType", bound=pl.Callback)
@@ -36,6 +37,7 @@ class Run:
     choices: dict[str, str]
     seed: int
     config: dict[str, Any] = field(default_factory=dict)
+    own_code: OwnCode = NO_OWN_CODE
     init_from: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     origin: dict[str, Any] = field(default_factory=dict)
