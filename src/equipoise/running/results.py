@@ -18,6 +18,7 @@ import torch
 
 from equipoise.callbacks.resumption import position
 from equipoise.errors import RunFailed
+from equipoise.running.origin import device_name
 from equipoise.running.parts import Detailed, Reporting, Run, Summarizing
 
 SECTIONS = ("train", "solver_stats", "gradient_stats")
@@ -86,6 +87,9 @@ class Results:
             "solver_stats": self.solver_stats,
             "gradient_stats": self.gradient_stats,
             "details": self.details,
+            "choices": run.choices,
+            **run.origin,
+            "device": device_name(run.trainer.strategy.root_device, run.trainer.world_size),
             "versions": versions(),
         }
 

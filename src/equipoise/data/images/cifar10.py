@@ -13,7 +13,7 @@ from equipoise.data.hub import open_splits
 from equipoise.data.images.labelled import ImageTable, split_among
 from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import MemoryImages, decode_rows
-from equipoise.data.images.transforms import CIFAR10, CropAndFlip
+from equipoise.data.images.transforms import CIFAR10, CropAndFlip, Preprocessing, whole_at
 from equipoise.data.module import SplitName, check_fraction
 from equipoise.data.sampling import stratified_split, stream
 from equipoise.errors import UserError
@@ -45,6 +45,11 @@ class Cifar10(ImageDataModule):
         super().__post_init__()
         check_fraction("val_fraction", self.val_fraction)
         self._published: Mapping[str, datasets.Dataset] = {}
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The whole picture at 32 by 32 pixels."""
+        return Preprocessing(CIFAR10, whole_at(SIZE))
 
     def read_split(self, name: SplitName) -> MemoryImages:
         """Decode one split; raises UserError when it cannot be had or has no images."""

@@ -21,7 +21,12 @@ from equipoise.data.images.labelled import (
 )
 from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import DecodedImages
-from equipoise.data.images.transforms import IMAGENET, evaluation_transform, training_transform
+from equipoise.data.images.transforms import (
+    IMAGENET,
+    Preprocessing,
+    evaluation_transform,
+    training_transform,
+)
 from equipoise.data.module import SplitName
 
 WITHOUT_PATH = (
@@ -64,6 +69,11 @@ class ImageNet(ImageDataModule):
         if _is_folder(path):
             counted_class_folders(local_folder(path), self.classes)
         return {}
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The central pixels at `image_size`."""
+        return Preprocessing(IMAGENET, evaluation_transform(self.image_size))
 
     def read_split(self, name: SplitName) -> DecodedImages:
         """Find the images of one split; raises UserError when it cannot be had."""

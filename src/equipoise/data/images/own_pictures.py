@@ -23,6 +23,7 @@ from equipoise.data.images.transforms import (
     IMAGENET,
     Grey,
     Normalization,
+    Preprocessing,
     evaluation_transform,
     training_transform,
 )
@@ -108,6 +109,11 @@ class OwnPictures(ImageDataModule):
     def augmentation(self) -> v2.Transform | None:
         """What takes its place in training; None: nothing does."""
         return None
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The same of pictures of any number of channels."""
+        return Preprocessing(self.normalization, self.evaluation)
 
     def inspect(self) -> dict[str, Any]:
         """Find and decode all pictures before a run begins; {"classes": their number}, if null.

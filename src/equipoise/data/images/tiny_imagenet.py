@@ -23,7 +23,7 @@ from equipoise.data.images.labelled import (
 )
 from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import DecodedImages, Selection
-from equipoise.data.images.transforms import Normalization, whole_at
+from equipoise.data.images.transforms import Normalization, Preprocessing, whole_at
 from equipoise.data.module import SplitName, check_fraction
 from equipoise.data.sampling import stratified_split, stream
 from equipoise.errors import UserError
@@ -64,6 +64,11 @@ class TinyImageNet(ImageDataModule):
         if self._is_folder():
             counted_class_folders(local_folder(self.path), self.classes)
         return {}
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The whole picture at `image_size`."""
+        return Preprocessing(TINY_IMAGENET, whole_at(self.image_size))
 
     def read_split(self, name: SplitName) -> DecodedImages:
         """Find the images of one split; raises UserError when it cannot be had."""

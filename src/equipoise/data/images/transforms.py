@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from equipoise.data.images.masked_files import IGNORED
 from equipoise.data.sampling import BatchIndex, stream
 
 STEP = 0.1
+WHITE = 255
 LUMA = (19595, 38470, 7471)
 """What red, green and blue add to grey, of 65536 (ITU-R BT.601)."""
 LONGEST = 16
@@ -133,6 +135,39 @@ class Normalization:
     def __call__(self, images: Tensor) -> Tensor:
         """The normalised images."""
         return images.float().sub_(self.mean).div_(self.std)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network sees in evaluation of a picture, uint8 (1 or 3, H, W) with white at 255.
+
+    Colour becomes grey, or grey colour, as the network's channels are; then comes the `transform`.
+    `multiple`: pad below and on the right with black to multiples of so many pixels.
+    """
+
+    normalization: Normalization
+    transform: Callable[[Tensor], Tensor] | None = None
+    multiple: int = 1
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """The picture as float32 (C, H', W')."""
+        pixels = with_channels(pixels, len(self.normalization.mean))
+        if self.transform is not None:
+            pixels = self.transform(pixels)
+        if (white := self.normalization.white) != WHITE:
+            pixels = ((pixels.int() * white + WHITE // 2) // WHITE).to(torch.uint8)
+        below, right = (-side % self.multiple for side in pixels.shape[1:])
+        return self.normalization(functional.pad(pixels, (0, right, 0, below))[None])[0]
+
+    def numbers(self) -> dict[str, Any]:
+        """The numbers of it, as plain data: mean and std of each channel, relative to white."""
+        white = self.normalization.white
+        scaled = {"mean": self.normalization.mean, "std": self.normalization.std}
+        channels = {
+            name: [round(value, 6) for value in (tensor / white).flatten().tolist()]
+            for name, tensor in scaled.items()
+        }
+        return {"white": white, **channels, "multiple": self.multiple}
 
 
 def with_channels(pixels: Tensor, channels: int) -> Tensor:
