@@ -6,6 +6,7 @@ Lengths are fractions of the run, so that a shortened run still sees the whole s
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -217,6 +218,25 @@ class Plateau:
 def between(first: float, last: float, progress: float) -> float:
     """Half a cosine from `first` to `last`; progress: from 0 to 1, and 1 beyond it."""
     return last + (first - last) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+@dataclass(frozen=True)
+class OfTorch:
+    """One of torch's own schedulers, stepped as all others are: once an optimiser step.
+
+    make: the class with its settings. `total_steps` and `T_max` are the length of the run, unless
+    they are among the settings. Raises ValueError for one that is stepped with a metric.
+    """
+
+    make: partial[LRScheduler]
+
+    def __call__(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        """torch's scheduler."""
+        if issubclass(self.make.func, ReduceLROnPlateau):  # type: ignore[arg-type]
+            raise ValueError("it is stepped with a metric: choose schedule=plateau")
+        takes = inspect.signature(self.make.func).parameters
+        lengths = {name: steps for name in ("total_steps", "T_max") if name in takes}
+        return self.make(optimizer, **{**lengths, **self.make.keywords})
 
 
 def ramp(step: int, length: float) -> float:
