@@ -15,6 +15,7 @@ from typing import Any
 from equipoise.config.about import wrong_about
 from equipoise.config.annotations import parameters
 from equipoise.config.exported import is_exported, modified, read_exported
+from equipoise.config.own_code import NO_OWN_CODE, OwnCode, believed
 from equipoise.errors import UserError
 
 UNREADABLE = (
@@ -53,7 +54,8 @@ class Stored:
     """The run behind a checkpoint: its configuration, its choices, and how far it had come.
 
     shapes: of every tensor among the weights. rows: of metrics.csv when it was written, None where
-    it does not say. whole: whether it holds more than the weights.
+    it does not say. whole: whether it holds more than the weights. own_code: the user's own code,
+    where one of this user's runs has written the checkpoint.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class Stored:
     shapes: dict[str, tuple[int, ...]]
     rows: int | None = None
     whole: bool = True
+    own_code: OwnCode = NO_OWN_CODE
 
 
 def existing_checkpoint(path: str | Path) -> Path:
@@ -90,7 +93,7 @@ def read_content(file: Path) -> Any:
     import torch
 
     try:
-        if (damaged := _damaged_entry(file)) is not None:
+        if (damaged := damaged_entry(file)) is not None:
             raise UserError(
                 f"the checkpoint {file} is damaged: the checksum of its entry {damaged} is wrong; "
                 "use another one, such as last.ckpt or best.ckpt of the same run"
@@ -103,7 +106,7 @@ def read_content(file: Path) -> Any:
         ) from error
 
 
-def _damaged_entry(file: Path) -> str | None:
+def damaged_entry(file: Path) -> str | None:
     """The first entry of the archive whose content does not have its checksum; torch reads on."""
     with zipfile.ZipFile(file) as archive:
         return archive.testzip()
@@ -157,6 +160,7 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
         shapes=shapes,
         rows=_count(_mapping(content, "curve"), "rows"),
         whole={"optimizer_states", "loops"} <= set(content),
+        own_code=believed(content),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from equipoise.config.about import about
 from equipoise.config.exported import is_exported
+from equipoise.config.recompose import trusted_packages
 from equipoise.config.signatures import check_targets
 from equipoise.config.stored import Stored, read_checkpoint, stored_run
 from equipoise.errors import UserError
@@ -83,7 +84,7 @@ def restored(
 
     quiet_lightning()
     content, run = checkpoint
-    check_targets(run.config, tuple(trust))
+    check_targets(run.config, trusted_packages(run, tuple(trust)))
     try:
         place = usable_device(device)
     except ValueError as error:
