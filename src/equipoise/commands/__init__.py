@@ -21,8 +21,8 @@ from equipoise.errors import RunFailed, RunInterrupted, UserError, nearest
 from equipoise.running.interrupts import STATUS, Stopped, end_at_next, leave, stoppable
 
 NAMES = (
-    "convert-multimodal", "ensemble", "evaluate", "generate", "import-weights", "make-nmr",
-    "predict", "query", "train", "translate",
+    "compare", "convert-multimodal", "ensemble", "evaluate", "export", "generate",
+    "import-weights", "list", "make-nmr", "predict", "push", "query", "train", "translate",
 )  # fmt: skip
 HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).
 

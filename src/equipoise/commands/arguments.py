@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from equipoise import __version__
 from equipoise.config.hydra import CONF, SEARCH_PATH, parse, quoted, search_path
+from equipoise.config.init_from import spelled_out
 from equipoise.errors import UserError, nearest
 
 CHOICES = {
@@ -122,7 +123,7 @@ def configured(
     arguments = parser.parsed(words)
     if not arguments.help:
         check_flags(arguments)
-    arguments.overrides = with_config_dir(arguments.config_dir, arguments.overrides)
+    arguments.overrides = with_config_dir(arguments.config_dir, spelled_out(arguments.overrides))
     if arguments.help:
         settings = [line for line in arguments.overrides if line.startswith(f"{SEARCH_PATH}=")]
         print(page([CONF, *search_path(parse(settings))]))

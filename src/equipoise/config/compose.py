@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from equipoise.config import checks, machine
+from equipoise.config import checks, init_from, machine
 from equipoise.config.about import about, check_about
 from equipoise.config.exchange import exchange_classes, make_room
 from equipoise.config.hydra import (
@@ -121,6 +121,8 @@ def compose(overrides: Sequence[str]) -> Composition:
     for part in (defaults, config):
         exchange_classes(part, words.values)
     set_values(config, defaults, words, choices)
+    init_from.complete(config)
+    init_from.check_init_from(config, choices)
     finish(config, choices, words)
     return Composition(config, choices, list(overrides))
 

@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from equipoise.config.init_from import spelled_out
 from equipoise.errors import UserError
 
 CONF = next(
@@ -69,7 +70,7 @@ def parse(lines: Sequence[str]) -> list[Override]:
     """The overrides by Hydra's grammar. Raises UserError where one is not of the form key=value."""
     parser = OverridesParser.create()
     overrides: list[Override] = []
-    for line in lines:
+    for line in spelled_out(lines):
         try:
             overrides += parser.parse_overrides([line])
         except HydraException as error:

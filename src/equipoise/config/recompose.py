@@ -14,6 +14,7 @@ import yaml
 from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from equipoise.config import init_from
 from equipoise.config.about import about, shared_data, written_choices
 from equipoise.config.compose import (
     LASTING,
@@ -69,6 +70,7 @@ def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Com
     config = OmegaConf.create(copy.deepcopy(stored.config))
     with open_dict(config):
         config.setdefault("trust", [])
+        init_from.complete(config)
         for part in set(MAPPINGS) - {"eval_solver"}:  # earlier versions did not have all
             config.setdefault(part, {})
     choices = {"solver": "none", "gradient": "none", **stored.choices}
@@ -139,6 +141,11 @@ def _check_changes(stored: Stored, words: CommandLine, purpose: Purpose) -> None
                 "the settings that should change, one by one"
             )
     for override in words.values:
+        if init_from.is_init_from(override.key_or_group) and override.value() is not None:
+            raise UserError(
+                f"{override.input_line} starts a new run from weights, and ckpt_path takes a "
+                "checkpoint as it is, its weights and all: leave one of the two out"
+            )
         _check_value_can_change(override, stored, words, purpose)
     if purpose == "evaluate":
         _check_belongs_to_evaluation(words)

@@ -14,6 +14,7 @@ from typing import Any
 
 from equipoise.config.about import wrong_about
 from equipoise.config.annotations import parameters
+from equipoise.config.exported import is_exported, modified, read_exported
 from equipoise.config.own_code import NO_OWN_CODE, OwnCode, believed
 from equipoise.errors import UserError
 
@@ -69,12 +70,12 @@ class Stored:
 
 
 def existing_checkpoint(path: str | Path) -> Path:
-    """The path, if there is such a file; nothing heavy is imported to find that out.
+    """The path, if there is such a file or exported folder; nothing heavy is imported to find out.
 
     Raises UserError if there is none.
     """
     file = Path(path)
-    if not file.is_file():
+    if not (file.is_file() or is_exported(file)):
         near = sorted(file.parent.glob("*.ckpt")) if file.parent.is_dir() else []
         hint = f"did you mean {near[0]}?" if near else "give runs/<...>/checkpoints/last.ckpt"
         raise UserError(f"there is no checkpoint at {file}; {hint}")
@@ -84,12 +85,15 @@ def existing_checkpoint(path: str | Path) -> Path:
 def read_content(file: Path) -> Any:
     """What a checkpoint file holds, on the CPU, once its checksums are found right.
 
-    Raises UserError where it cannot be read.
+    An exported folder holds the same but for what only training reads. Raises UserError where it
+    cannot be read.
     """
+    if file.is_dir():
+        return read_exported(file)
     import torch
 
     try:
-        if (damaged := _damaged_entry(file)) is not None:
+        if (damaged := damaged_entry(file)) is not None:
             raise UserError(
                 f"the checkpoint {file} is damaged: the checksum of its entry {damaged} is wrong; "
                 "use another one, such as last.ckpt or best.ckpt of the same run"
@@ -102,7 +106,7 @@ def read_content(file: Path) -> Any:
         ) from error
 
 
-def _damaged_entry(file: Path) -> str | None:
+def damaged_entry(file: Path) -> str | None:
     """The first entry of the archive whose content does not have its checksum; torch reads on."""
     with zipfile.ZipFile(file) as archive:
         return archive.testzip()
@@ -130,8 +134,7 @@ def read_stored(path: str | Path) -> Stored:
     A command asks several times, and a large file is read once.
     """
     file = existing_checkpoint(path)
-    status = file.stat()
-    return _read(file, status.st_mtime_ns, status.st_size)
+    return _read(file, *modified(file))
 
 
 @lru_cache(maxsize=8)

@@ -32,6 +32,7 @@ from equipoise.running.surroundings import (
     check_resumable,
     check_surroundings,
     data_is_there,
+    initial_file,
     keep_earlier_curve,
     resumes_in_place,
 )
@@ -64,6 +65,8 @@ def checked(overrides: Sequence[str], surroundings: bool = True) -> Composition:
     checks.check_curve_in_training(composition.config, composition.choices)
     if surroundings and not composition.config.ckpt_path:
         check_surroundings(composition.config)
+        if composition.config.init_from.path is not None:
+            initial_file(composition.config.init_from.path)
     return composition
 
 
@@ -96,7 +99,13 @@ def build(*overrides: str) -> nn.Module:
     import torch
 
     from equipoise.config.signatures import check_signatures
-    from equipoise.running.build import build_model, complete_from_data, restored_model
+    from equipoise.running.build import (
+        build_model,
+        complete_from_data,
+        instantiate,
+        restored_model,
+    )
+    from equipoise.running.initial_weights import start_from
 
     if any(config.task.get(key) is None for key in about(config.task, "from_data", ())):
         complete_from_data(config)
@@ -105,7 +114,11 @@ def build(*overrides: str) -> nn.Module:
     check_signatures({part: parts[part] for part in layer if parts.get(part)})
     with torch.random.fork_rng():
         torch.manual_seed(parts["seed"])
-        if not (config.ckpt_path and about(parts["model"], "weights", True)):
+        if composition.trusted is None:
+            model = build_model(parts)
+            start_from(parts, model, instantiate("task", parts["task"]))
+            return model
+        if not about(parts["model"], "weights", True):
             return build_model(parts)
         path = Path(config.ckpt_path)
         return restored_model(parts, read_checkpoint(path)["state_dict"], path)
@@ -185,12 +198,15 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     from equipoise.running import processes
     from equipoise.running import run as training
     from equipoise.running.build import open_folder
+    from equipoise.running.initial_weights import lines
 
     open_folder(config, built)
     if stored is not None:
         keep_earlier_curve(built.trainer.loggers, stored, directory)
     if built.trainer.is_global_zero:
         processes.say_global_batch(config, built.trainer)
+        for line in lines(built.init_from):
+            print(line)
     resumed_at = None if stored is None else stored.steps
     begun_at = resumed_at or 0
     with failed_after_a_step(built, begun_at), at_work(built, "train", composition.overrides):
@@ -203,8 +219,10 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
 def at_work(built: Run, purpose: str, overrides: Sequence[str]) -> Iterator[None]:
     """While a run is at work: its other processes, its refusals, and at its end its W&B run."""
     from equipoise.running import processes
+    from equipoise.running.origin import origin
 
     exit_code = 1
+    built.origin = origin(purpose, overrides)
     try:
         with (
             refusals_of_run(built),

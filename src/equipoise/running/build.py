@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -24,7 +24,7 @@ from equipoise.config.hydra import parse, search_entries
 from equipoise.config.machine import GIB, free_memory
 from equipoise.config.own_code import RECORD, OwnCode, own_code, own_packages, sealed
 from equipoise.config.signatures import check_signatures, constructor_arguments, locate
-from equipoise.errors import UserError, nearest
+from equipoise.errors import DataDiffer, UserError, nearest
 from equipoise.running.messages import refusals
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 OURS = ("equipoise", "lightning")
 BEST = "equipoise.callbacks.BestCheckpoint"
+STOPPING = "equipoise.callbacks.EarlyStopping"
 COPIES = 3  # weights, their gradients, and at least as much for the optimiser
 FACTORIES = {
     torch.ops.aten.empty.memory_format,
@@ -58,8 +59,22 @@ def complete_from_data(config: DictConfig) -> None:
     if not hasattr(locate("task", str(node["_target_"])), "inspect"):
         return
     check_signatures({"task": node})
-    for key, value in instantiate("task", node).inspect().items():
+    try:
+        settled = instantiate("task", node).inspect()
+    except DataDiffer as error:
+        raise _of_checkpoint(error, config.get("ckpt_path")) from error
+    for key, value in settled.items():
         OmegaConf.update(config, f"task.{key}", value)
+
+
+def _of_checkpoint(error: DataDiffer, checkpoint: str | None) -> UserError:
+    """The same error, with what can be done where the setting is that of a checkpoint."""
+    if not checkpoint:
+        return error
+    return UserError(
+        f"{error.found}, but {error.setting} in the checkpoint {checkpoint}: to train on these "
+        f"data from its weights, start a new run with init_from={checkpoint} in place of ckpt_path"
+    )
 
 
 def open_folder(config: DictConfig, built: Run) -> None:
@@ -75,7 +90,7 @@ def open_folder(config: DictConfig, built: Run) -> None:
         print(f"run folder: {built.directory}")
     for logger in built.trainer.loggers:
         if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv
-            logger.log_hyperparams(plain(config, resolve=True))
+            logger.log_hyperparams({"choices": built.choices, **plain(config, resolve=True)})
 
 
 def build_run(composition: Composition, directory: Path) -> Run:
@@ -93,6 +108,8 @@ def build_run(composition: Composition, directory: Path) -> Run:
         note_hooks_directly,
     )
     from equipoise.callbacks.resumption import ResumedOptimizer, TrainingPosition
+    from equipoise.callbacks.weight_averaging import SavedWeights
+    from equipoise.running.initial_weights import StartingReport, start_from
     from equipoise.running.parts import Run, TrainingBegun
     from equipoise.running.processes import strategy_for
 
@@ -103,15 +120,18 @@ def build_run(composition: Composition, directory: Path) -> Run:
     task = build_task(config)
     if hasattr(data, "check_model"):
         data.check_model(task.model)
+    resumes = composition.trusted is not None  # with all weights, of which nothing is new
+    taken = {} if resumes else start_from(config, task.model, data)  # type: ignore[arg-type]
     check_monitored(task, config)
     note_hooks_directly(task)
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
     code = own_code_of(composition, stored)
-    callbacks += [RandomState(), TrainingBegun()]
+    callbacks += [RandomState(), TrainingBegun(), StartingReport(taken)]
     callbacks += [ResumedOptimizer(stored.get("optimizer") or {}, stored.get("schedule") or {})]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
+    callbacks += [SavedWeights()]  # after an average, which it asks what it is of
     callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
     around: dict[str, Any] = {"callbacks": grouped(callbacks), "logger": loggers or False}
     if config["trainer"]["profiler"] is None:
@@ -121,9 +141,11 @@ def build_run(composition: Composition, directory: Path) -> Run:
         config["trainer"]["plugins"],
         {"config": stored, "choices": composition.choices}
         | sealed(stored, composition.choices, code),
+        lambda: class_names(data),
     )
     trainer = instantiate("trainer", config["trainer"], **around)
-    return Run(data, task, trainer, directory, composition.choices, config["seed"], stored, code)
+    seed, choices = config["seed"], composition.choices
+    return Run(data, task, trainer, directory, choices, seed, stored, code, init_from=taken)
 
 
 def own_code_of(composition: Composition, config: dict[str, Any]) -> OwnCode:
@@ -131,10 +153,18 @@ def own_code_of(composition: Composition, config: dict[str, Any]) -> OwnCode:
     return own_code(config, search_entries(parse(composition.overrides)))
 
 
-def checkpoint_plugins(configured: Any, always: dict[str, Any]) -> list[Any]:
+def class_names(data: Any) -> dict[str, list[str]]:
+    """What a checkpoint tells of the data, so that predictions have names where they are not."""
+    return {"class_names": list(data.class_names)} if isinstance(data, Named) else {}
+
+
+def checkpoint_plugins(
+    configured: Any, always: dict[str, Any], also: Callable[[], Mapping[str, Any]] = dict[str, Any]
+) -> list[Any]:
     """The trainer's plugins, with ours for checkpoint files unless one was configured.
 
-    always: what every checkpoint carries: evaluate.py needs nothing else to rebuild the model.
+    always, also: what every checkpoint carries: evaluate.py needs nothing else to rebuild the
+    model.
     """
     from lightning.fabric.plugins import CheckpointIO
 
@@ -143,7 +173,7 @@ def checkpoint_plugins(configured: Any, always: dict[str, Any]) -> list[Any]:
     entries = configured if isinstance(configured, list) else [configured]
     plugins = [plugin for plugin in entries if plugin is not None]
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-        plugins.append(CheckpointFile(always))
+        plugins.append(CheckpointFile(always, also))
     return plugins
 
 
@@ -285,6 +315,16 @@ class Measuring(Protocol):
         ...
 
 
+@runtime_checkable
+class Named(Protocol):
+    """A data module whose classes have names, once it has read a split."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes."""
+        ...
+
+
 def check_monitored(task: Any, config: Mapping[str, Any]) -> None:
     """Raise UserError where a setting monitors what the task does not log in its validation.
 
@@ -309,13 +349,21 @@ def check_monitored(task: Any, config: Mapping[str, Any]) -> None:
 
 
 def check_validated(config: Mapping[str, Any]) -> None:
-    """Raise UserError where the schedule waits for validations and there are none."""
+    """Raise UserError where something waits for validations and there are none."""
+    if config["trainer"]["limit_val_batches"] != 0:
+        return
     monitor = (config.get("schedule") or {}).get("monitor")
-    if monitor is not None and config["trainer"]["limit_val_batches"] == 0:
+    if monitor is not None:
         raise UserError(
             f"the schedule follows {monitor}, and trainer.limit_val_batches=0 leaves out the "
             "validation: choose schedule=constant, or keep the validation"
         )
+    for key, node in config["callbacks"].items():
+        if node and node["_target_"] == STOPPING and node["monitor"].startswith("val/"):
+            raise UserError(
+                f"callbacks={key} follows {node['monitor']}, and trainer.limit_val_batches=0 "
+                f"leaves out the validation: leave callbacks={key} out, or keep the validation"
+            )
 
 
 def _settings(
