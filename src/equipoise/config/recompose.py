@@ -24,6 +24,7 @@ from equipoise.config.compose import (
     apply_recipe,
     check_choices,
     finish,
+    set_values,
     with_implied_choices,
 )
 from equipoise.config.exchange import exchange_classes
@@ -32,10 +33,8 @@ from equipoise.config.overrides import (
     OPEN,
     CommandLine,
     check_key,
-    check_value,
     full_key,
     is_of_hydra,
-    set_value,
 )
 from equipoise.config.own_code import KNOWN, make_importable, targets
 from equipoise.config.phases import KEY as PHASES
@@ -82,12 +81,10 @@ def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Com
     check_choices(config, choices, words)
     exchange_classes(config, words.values)
     reference = _reference(config, fresh)
-    for override in words.values:
-        check_value(override, reference, choices)
-        followers = _followers(config, override)
-        set_value(config, override)
-        for key in followers:
-            OmegaConf.update(config, key, override.value())
+    followers = {key: o.value() for o in words.values for key in _followers(config, o)}
+    set_values(config, reference, words, choices)
+    for key, value in followers.items():
+        OmegaConf.update(config, key, value)
     config.ckpt_path = str(stored.path)
     finish(config, choices, words)
     named = as_packages(words.value("trust") or [])
