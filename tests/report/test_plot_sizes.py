@@ -31,6 +31,7 @@ from equipoise.report import (
     sweep_picture,
     sweep_race,
 )
+from equipoise.report.learning_rates import RangeTest
 from equipoise.report.lines import Plot, Span
 from equipoise.report.page import CSS_PIXELS, STYLE
 from equipoise.report.sweep_cells import Cell, SweepTable
@@ -82,6 +83,7 @@ def of_curves(folder: Path) -> None:
     residuals = torch.logspace(0, -5, 20).unsqueeze(1).expand(20, 4)
     trace = curves.Trace("equilibrium", "anderson", "relative", 1e-3, residuals)
     curves.draw_trace(trace, folder / "trace.png")
+    RangeTest([10.0**-k for k in range(16)], [1.0 / (k + 1) for k in range(16)]).draw(0.1, folder)
     anytime.draw(BUDGETS, "accuracy", "relative", folder)
 
 

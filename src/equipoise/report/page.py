@@ -138,21 +138,26 @@ def _details(details: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _texts(details: Mapping[str, Any]) -> str:
-    """What `details` lists in rows of texts, such as sentences and their translations."""
-    lists = {key: rows for key, rows in details.items() if rows and isinstance(rows, list)}
-    return "".join(_text_table(key, rows) for key, rows in lists.items() if _are_texts(rows))
+    """What `details` lists in rows of texts, such as sentences and their translations.
+
+    Rows of an entry with several lists, such as weights that were taken and left, may have numbers.
+    """
+    lists = {key: rows for key, rows in details.items() if _are_rows(rows, str)}
+    for key, value in details.items():
+        inner = value.items() if isinstance(value, Mapping) else ()
+        lists |= {f"{key}: {name}": rows for name, rows in inner if _are_rows(rows, str | int)}
+    return "".join(_text_table(key, rows) for key, rows in lists.items())
 
 
-def _are_texts(rows: Sequence[Any]) -> bool:
-    return all(
-        isinstance(row, Mapping) and all(isinstance(text, str) for text in row.values())
-        for row in rows
-    )
+def _are_rows(rows: Any, kind: Any) -> bool:
+    """Whether it is a list of mappings whose values are of that kind."""
+    mappings = isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows)
+    return bool(mappings) and all(isinstance(text, kind) for row in rows for text in row.values())
 
 
-def _text_table(title: str, rows: Sequence[Mapping[str, str]]) -> str:
+def _text_table(title: str, rows: Sequence[Mapping[str, str | int]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[escape(row.get(name, "")) for name in names] for row in rows]
+    cells = [[escape(written(row.get(name, ""))) for name in names] for row in rows]
     return f"<h2>{escape(_title(title))}</h2>\n" + rows_of_cells(map(_title, names), cells)
 
 

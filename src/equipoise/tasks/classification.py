@@ -69,6 +69,10 @@ class Classification(Objective):
         super().on_test_epoch_end()
         self.predictions.gather()
 
+    def predict_step(self, batch: dict[str, Tensor], batch_index: int = 0) -> dict[str, Tensor]:
+        """{"probabilities" (B, classes)} of the images of a batch."""
+        return {"probabilities": self(batch["image"]).float().softmax(dim=1)}
+
     def details(self) -> dict[str, Any]:
         """Per-class accuracy of the last test, for metrics.json."""
         return self.predictions.details(self.classes, self.class_names())

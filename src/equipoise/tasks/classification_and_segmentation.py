@@ -92,6 +92,15 @@ class ClassificationAndSegmentation(MaskObjective):
         self.predictions.update(batch["image"], logits, batch["label"])
         keep_pictures(self.pictured, batch["scene"], batch["mask"], mask_logits)
 
+    def predict_step(self, batch: dict[str, Tensor], batch_index: int = 0) -> dict[str, Tensor]:
+        """{"probabilities" (B, classes), "mask" (B, H, W)} of the same images, by one solve."""
+        network: Any = self.model
+        image = batch["image"]
+        state: State = network.state(image)
+        mask_logits = upsample(network.readout(state, "mask_logits"), image[:, 0])
+        probabilities = network.readout(state, "logits").float().softmax(dim=1)
+        return {"probabilities": probabilities, "mask": mask_logits.argmax(dim=1)}
+
     def on_test_start(self) -> None:
         """Forget the predictions of an earlier test."""
         super().on_test_start()

@@ -113,6 +113,12 @@ class Segmentation(MaskObjective):
         update_mask_metrics(self.stage_metrics("test"), logits, mask)
         keep_pictures(self.pictured, batch["image"], mask, logits)
 
+    def predict_step(self, batch: dict[str, Tensor], batch_index: int = 0) -> dict[str, Tensor]:
+        """{"mask": the class of each pixel (B, H, W)} of the images of a batch, as in the test."""
+        image = batch["image"]
+        logits = upsample(self(image), image[:, 0], self.align_corners_at_test)
+        return {"mask": logits.argmax(dim=1)}
+
 
 def check_class_weights(class_weights: Sequence[float] | None, mask_classes: int) -> None:
     """Raise UserError unless there is one weight for each class."""
