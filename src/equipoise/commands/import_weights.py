@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,8 @@ def main(words: Sequence[str]) -> int:
     if target.exists():
         raise UserError(f"{target} already exists; choose a new file")
     config = read_configuration(Path(arguments.configuration))
+    from equipoise.running.weight_files import read_weights
+
     weights = read_weights(weights_file)
     try:
         model = family.from_reference(config, weights)
@@ -63,31 +64,6 @@ def read_configuration(file: Path) -> Mapping[str, Any]:
         raise UserError(f"the configuration {file} is not a yaml file: {_line(error)}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"the configuration {file} is not a yaml mapping of keys and values")
-    return content
-
-
-def read_weights(file: Path) -> Mapping[str, Any]:
-    """The content of a file of weights, of which no code is run.
-
-    Raises UserError where there is no such file, it is truncated, or holds a pickled module.
-    """
-    import torch
-
-    if not file.is_file():
-        raise UserError(f"there is no weights file at {file}")
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{file} holds pickled objects, whose code would run on reading, or it is not a "
-            "weights file: where it was written, save only model.state_dict()"
-        ) from error
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise UserError(
-            f"the weights {file} cannot be read: truncated, or not a weights file"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise UserError(f"{file} holds a {type(content).__name__}, not the mapping of a state dict")
     return content
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from equipoise.commands.arguments import Parser
+from equipoise.config.recompose import trusted_packages
 from equipoise.config.signatures import as_packages, check_targets
 from equipoise.config.stored import Stored
 from equipoise.errors import UserError, nearest
@@ -46,7 +47,7 @@ def main(words: Sequence[str]) -> int:
     """Print the answer; returns 0. Raises UserError."""
     arguments = _parser().parsed(words)
     checkpoint, stored = read_run(arguments.run)
-    check_targets(stored.config, as_packages(arguments.trust))
+    check_targets(stored.config, trusted_packages(stored, as_packages(arguments.trust)))
     task = stored.config["task"]
     if stored.choices.get("task") != "range_query" and not task.get("epsilon"):
         raise UserError(

@@ -14,9 +14,10 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from equipoise.config import init_from
 from equipoise.config.about import about, shared_data
 from equipoise.config.annotations import accepts, described, literals, parameters
-from equipoise.config.hydra import first_line
+from equipoise.config.hydra import first_line, flatten
 from equipoise.config.limits import SEED, Limit, limit_of
 from equipoise.config.overrides import OPEN
 from equipoise.errors import UserError, nearest
@@ -24,7 +25,7 @@ from equipoise.errors import UserError, nearest
 SETTING = re.compile(r"\$\{[\w.\[\]]+\}")
 """A value that is taken whole from another setting; ${oc.env:HOME} is none."""
 TOP: dict[str, Any] = {"seed": int, "ckpt_path": str | None, "run_dir": str | None,
-                       "trust": list[str]}  # fmt: skip
+                       "trust": list[str], **init_from.TYPES}  # fmt: skip
 WATCHED: dict[str, Any] = {"monitor": str, "monitor_mode": Literal["min", "max"]}
 
 
@@ -39,9 +40,10 @@ def check_values(config: DictConfig, typed_keys: Collection[str] = ()) -> None:
         resolved: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"cannot resolve the settings: {first_line(error)}") from error
+    top = {**resolved, **dict(flatten(resolved.get("init_from") or {}, "init_from."))}
     for name, hint in TOP.items():
-        if name in resolved:  # a checkpoint of an earlier version has not all of them
-            check_type(name, resolved[name], hint)
+        if name in top:  # a checkpoint of an earlier version has not all of them
+            check_type(name, top[name], hint)
     check_limit("seed", resolved["seed"], SEED)
     _check_entries(resolved)
     for key, node in target_nodes(resolved):

@@ -5,7 +5,7 @@ One module a family; each is imported when it is first asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +13,7 @@ from equipoise.interop.published_configuration import DoesNotFit
 
 if TYPE_CHECKING:
     from numpy import ndarray
-    from torch import nn
+    from torch import Tensor, nn
 
     from equipoise.equilibrium import GradientEstimator, Solver
 
@@ -29,7 +29,7 @@ NETWORKS = (
 """Families whose models are whole networks, with checkpoints to import."""
 FAMILIES = (*NETWORKS, "kernel_attention")
 
-__all__ = ["FAMILIES", "DoesNotFit", "from_reference", "reference_forward"]
+__all__ = ["FAMILIES", "DoesNotFit", "from_reference", "in_our_names", "reference_forward"]
 
 
 class Family(Protocol):
@@ -58,6 +58,12 @@ class NetworkFamily(Family, Protocol):
         """The command-line overrides that compose a run of this model."""
         ...
 
+    def in_our_names(
+        self, state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The weights by the names that those of `ours` have; others keep the published name."""
+        ...
+
 
 def family_module(family: str) -> Family:
     """The module of a family. Raises DoesNotFit, a ValueError, for an unknown one."""
@@ -77,6 +83,22 @@ def network_family_module(family: str) -> NetworkFamily:
         )
     module: Any = family_module(family)
     return module
+
+
+def in_our_names(
+    state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]
+) -> Iterator[dict[str, Tensor]]:
+    """Published weights as each family that can read them has them in a network of ours.
+
+    ours: the network's weights. They may be those of a network inside of it, whose names lack the
+    name of that part.
+    """
+    inner = {name.partition(".")[2]: tensor for name, tensor in ours.items() if "." in name}
+    for family in NETWORKS:
+        try:
+            yield network_family_module(family).in_our_names(state_dict, {**inner, **ours})
+        except DoesNotFit:
+            continue
 
 
 def from_reference(

@@ -33,7 +33,13 @@ from equipoise.interop.published_trellis import (
     taps_in_a_row,
     with_split_softmax,
 )
-from equipoise.interop.published_weights import WEIGHT_NORM_RULES, by_rules, load, primary_entries
+from equipoise.interop.published_weights import (
+    WEIGHT_NORM_RULES,
+    by_our_names,
+    by_rules,
+    load,
+    primary_entries,
+)
 from equipoise.interop.recorded_arrays import (
     as_arrays,
     as_tensors,
@@ -71,6 +77,13 @@ def published_name(name: str, weight_norm: bool = True) -> str:
     if not weight_norm and published.endswith(".weight_v"):
         published = published.removesuffix("_v")
     return ENDS.get(published, published)
+
+
+def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by the names that those of `ours` have; others keep the published name."""
+    weights = primary(state_dict)
+    published = partial(published_name, weight_norm="trellisnet.func.full_conv.weight_g" in weights)
+    return by_our_names(weights, ours, published)
 
 
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from equipoise.interop.published_configuration import (
     PublishedConfiguration,
     setting_lines,
 )
-from equipoise.interop.published_weights import bare_entries, by_rules, load
+from equipoise.interop.published_weights import bare_entries, by_our_names, by_rules, load
 from equipoise.interop.recorded_arrays import (
     as_arrays,
     as_tensors,
@@ -83,6 +83,11 @@ def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         elif not name.endswith(BUFFERS):
             weights[name] = tensor
     return weights
+
+
+def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by the names that those of `ours` have; others keep the published name."""
+    return by_our_names(primary(state_dict), ours, published_name)
 
 
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:

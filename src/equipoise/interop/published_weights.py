@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -109,6 +109,14 @@ def load(model: nn.Module, weights: Mapping[str, Tensor], published: Callable[[s
         text = "; ".join(f"{kind}: {listed(them)}" for kind, them in problems.items() if them)
         raise DoesNotFit(f"the weights do not fit the configuration; {text}")
     model.load_state_dict({names[n]: tensor for n, tensor in entries.items()}, strict=False)
+
+
+def by_our_names(
+    weights: Mapping[str, Tensor], ours: Iterable[str], published: Callable[[str], str]
+) -> dict[str, Tensor]:
+    """The weights by our names, those that none of `ours` is by their own."""
+    names = {published(name): name for name in ours}
+    return {names.get(name, name): tensor for name, tensor in weights.items()}
 
 
 def listed(names: Sequence[str]) -> str:

@@ -27,7 +27,12 @@ from equipoise.interop.published_trellis import (
     taps_in_a_row,
     with_split_softmax,
 )
-from equipoise.interop.published_weights import bare_entries, load, primary_entries
+from equipoise.interop.published_weights import (
+    bare_entries,
+    by_our_names,
+    load,
+    primary_entries,
+)
 from equipoise.interop.recorded_arrays import (
     as_arrays,
     as_tensors,
@@ -74,6 +79,13 @@ def published_name(name: str, weight_norm: bool = True) -> str:
 
 def _plain(key: str) -> str:
     return key.replace(".module.", ".").removesuffix(RAW)
+
+
+def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by the names that those of `ours` have; others keep the published name."""
+    weights = primary(state_dict)
+    published = partial(published_name, weight_norm=f"{PREFIX}.weight1_g" in weights)
+    return by_our_names(weights, ours, published)
 
 
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class BarlowTwins(nn.Module):
     Sources: 2103.03230, section 2; 2104.13712. An equilibrium network as encoder was not published.
     """
 
+    head_parts = ("projector",)
+
     def __init__(
         self,
         equilibrium: nn.Module | None = None,

@@ -68,6 +68,8 @@ class ResNet(nn.Module):
     halves in its 3x3 convolutions, as torchvision's does.
     """
 
+    head_parts = ("classifier",)
+
     def __init__(
         self,
         *,

@@ -16,11 +16,13 @@ from equipoise.config import checks
 from equipoise.config.about import about
 from equipoise.config.compose import Composition, compose, parse, plain
 from equipoise.config.overrides import CommandLine
+from equipoise.config.own_code import own_packages
 from equipoise.config.stored import Stored, read_checkpoint, read_stored
 from equipoise.errors import RunInterrupted, UserError
 from equipoise.running import folders
 from equipoise.running.folders import check_no_folder_of_hydra, run_directory
 from equipoise.running.messages import (
+    errors_of_own_code,
     failed_after_a_step,
     quiet_lightning,
     refusals_of_run,
@@ -30,6 +32,7 @@ from equipoise.running.surroundings import (
     check_resumable,
     check_surroundings,
     data_is_there,
+    initial_file,
     keep_earlier_curve,
     resumes_in_place,
 )
@@ -62,6 +65,8 @@ def checked(overrides: Sequence[str], surroundings: bool = True) -> Composition:
     checks.check_curve_in_training(composition.config, composition.choices)
     if surroundings and not composition.config.ckpt_path:
         check_surroundings(composition.config)
+        if composition.config.init_from.path is not None:
+            initial_file(composition.config.init_from.path)
     return composition
 
 
@@ -70,14 +75,15 @@ def composed(overrides: Sequence[str]) -> Composition:
 
     Raises UserError.
     """
+    from equipoise.config.recompose import recompose, with_folders_of_checkpoint
+
+    overrides = with_folders_of_checkpoint(overrides)
     path = CommandLine.of(overrides).value("ckpt_path")
     if not isinstance(path, str | int):  # of a sweep's list composing says what is wrong
         composition = compose(overrides)
         path = composition.config.ckpt_path
         if not path:
             return composition
-    from equipoise.config.recompose import recompose
-
     return recompose(read_stored(str(path)), overrides, "train")
 
 
@@ -93,7 +99,13 @@ def build(*overrides: str) -> nn.Module:
     import torch
 
     from equipoise.config.signatures import check_signatures
-    from equipoise.running.build import build_model, complete_from_data, restored_model
+    from equipoise.running.build import (
+        build_model,
+        complete_from_data,
+        instantiate,
+        restored_model,
+    )
+    from equipoise.running.initial_weights import start_from
 
     if any(config.task.get(key) is None for key in about(config.task, "from_data", ())):
         complete_from_data(config)
@@ -102,7 +114,11 @@ def build(*overrides: str) -> nn.Module:
     check_signatures({part: parts[part] for part in layer if parts.get(part)})
     with torch.random.fork_rng():
         torch.manual_seed(parts["seed"])
-        if not (config.ckpt_path and about(parts["model"], "weights", True)):
+        if composition.trusted is None:
+            model = build_model(parts)
+            start_from(parts, model, instantiate("task", parts["task"]))
+            return model
+        if not about(parts["model"], "weights", True):
             return build_model(parts)
         path = Path(config.ckpt_path)
         return restored_model(parts, read_checkpoint(path)["state_dict"], path)
@@ -124,12 +140,12 @@ def evaluate(*overrides: str, directory: Path | None = None) -> dict[str, Any]:
 
 def evaluation_of(overrides: Sequence[str]) -> Composition:
     """The configuration of an evaluation: the checkpoint's with `overrides` on top."""
-    words = CommandLine.of(overrides)
+    from equipoise.config.recompose import recompose, with_folders_of_checkpoint
+
+    words = CommandLine.of(with_folders_of_checkpoint(overrides))
     path = words.value("ckpt_path")
     if not path:
         raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
-    from equipoise.config.recompose import recompose
-
     composition = recompose(read_stored(str(path)), overrides, "evaluate")
     if not any(o.key_or_group.partition(".")[0] == "logger" for o in words.overrides):
         composition.config.logger = {}  # the training's loggers belong to the training
@@ -182,12 +198,15 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     from equipoise.running import processes
     from equipoise.running import run as training
     from equipoise.running.build import open_folder
+    from equipoise.running.initial_weights import lines
 
     open_folder(config, built)
     if stored is not None:
         keep_earlier_curve(built.trainer.loggers, stored, directory)
     if built.trainer.is_global_zero:
         processes.say_global_batch(config, built.trainer)
+        for line in lines(built.init_from):
+            print(line)
     resumed_at = None if stored is None else stored.steps
     begun_at = resumed_at or 0
     with failed_after_a_step(built, begun_at), at_work(built, "train", composition.overrides):
@@ -200,8 +219,10 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
 def at_work(built: Run, purpose: str, overrides: Sequence[str]) -> Iterator[None]:
     """While a run is at work: its other processes, its refusals, and at its end its W&B run."""
     from equipoise.running import processes
+    from equipoise.running.origin import origin
 
     exit_code = 1
+    built.origin = origin(purpose, overrides)
     try:
         with (
             refusals_of_run(built),
@@ -253,10 +274,11 @@ def prepared(composition: Composition, directory: Path, stored: Stored | None) -
 
     Raises UserError.
     """
-    _prepare(composition, directory)
-    from equipoise.running.build import build_run, check_weights
+    with errors_of_own_code(own_packages(plain(composition.config))):
+        _prepare(composition, directory)
+        from equipoise.running.build import build_run, check_weights
 
-    built = build_run(composition, directory)
+        built = build_run(composition, directory)
     if stored is not None:
         shapes: Mapping[str, tuple[int, ...]] = stored.shapes
         if about(composition.config.task, "of_checkpoint", False):  # it takes the network alone

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from equipoise.config.about import about
+from equipoise.config.exported import is_exported
+from equipoise.config.recompose import trusted_packages
 from equipoise.config.signatures import check_targets
 from equipoise.config.stored import Stored, read_checkpoint, stored_run
 from equipoise.errors import UserError
@@ -52,8 +54,11 @@ def read_run(path: str | Path) -> StoredRun:
 
 
 def checkpoint_of(path: Path) -> Path:
-    """The checkpoint of a run's folder; a file is one itself. Raises UserError without one."""
-    if not path.is_dir():
+    """The checkpoint of a run's folder; a file, or an exported folder, is one itself.
+
+    Raises UserError without one.
+    """
+    if not path.is_dir() or is_exported(path):
         return path
     files = [path / "checkpoints" / name for name in CHECKPOINTS]
     existing = next((file for file in files if file.is_file()), None)
@@ -79,7 +84,7 @@ def restored(
 
     quiet_lightning()
     content, run = checkpoint
-    check_targets(run.config, tuple(trust))
+    check_targets(run.config, trusted_packages(run, tuple(trust)))
     try:
         place = usable_device(device)
     except ValueError as error:

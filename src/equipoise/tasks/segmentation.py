@@ -52,10 +52,6 @@ class MaskObjective(Objective):
         """Draw a few test images with their true and predicted masks; none without a test."""
         return mask_pictures(self.pictured, self.class_names(), folder)
 
-    def class_names(self) -> list[str]:
-        """The names of the classes in the data module; none where it does not tell them."""
-        return list(getattr(getattr(self.trainer, "datamodule", None), "class_names", []))
-
 
 class Segmentation(MaskObjective):
     """Trains any model that maps images (B, C, H, W) to mask logits (B, mask_classes, h, w).

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equipoise.data.hub import open_splits
-from equipoise.data.images.labelled import ImageTable
+from equipoise.data.images.labelled import ImageTable, split_among
 from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import MemoryImages, decode_rows
 from equipoise.data.images.transforms import CIFAR10, CropAndFlip, Preprocessing, whole_at
@@ -87,11 +87,6 @@ class Cifar10(ImageDataModule):
         return train[stratified_split(labels[train], fraction, stream(self.seed))[1]]
 
     def _table(self, name: str) -> ImageTable:
-        if name not in self._published:
-            raise UserError(
-                f"{self.path} has no split '{name}', only {', '.join(self._published)}: "
-                "set task.path to a dataset that has one."
-            )
-        table = ImageTable(self._published[name], f"the split '{name}' of {self.path}")
+        table = ImageTable(*split_among(self._published, (name,), self.path))
         table.refuse_other_classes(self.classes, whole=name == "train")
         return table

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from equipoise.data.images.transforms import Preprocessing
 from equipoise.data.module import SplitDataModule
-from equipoise.errors import UserError
+from equipoise.errors import DataDiffer, UserError
 
 
 @dataclass(kw_only=True, eq=False)
@@ -72,9 +72,11 @@ class ImageDataModule(SplitDataModule):
 
 
 def refuse_other_classes(place: str, count: int, classes: int) -> None:
-    """Raise UserError unless `place`, a folder or a table, has as many classes as the model."""
+    """Raise DataDiffer unless `place`, a folder or a table, has as many classes as the model."""
     if count != classes:
-        raise UserError(
-            f"{place} has {count} classes, but task.classes is {classes}: set task.classes={count} "
-            "to train on it, or set task.path to the dataset that the model is for."
+        raise DataDiffer(
+            f"{place} has {count} classes",
+            f"task.classes is {classes}",
+            f"set task.classes={count} to train on it, or set task.path to the dataset that the "
+            "model is for",
         )

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from equipoise.data.folders import holds_parquet, is_local, local_folder, required_path
 from equipoise.data.hub import open_splits
 from equipoise.data.images.encoded import LabelledPixels
-from equipoise.data.images.labelled import ImageTable
+from equipoise.data.images.labelled import ImageTable, split_among
 from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import DecodedImages, Selection
 from equipoise.data.images.transforms import Normalization, Preprocessing
@@ -87,13 +87,7 @@ class Stl10(ImageDataModule):
         folder = binary_folder(path)
         if folder is not None:
             return BinaryImages(folder / f"{name}_X.bin", folder / f"{name}_y.bin")
-        published = self._tables(path)
-        if name not in published:
-            raise UserError(
-                f"{path} has no split '{name}', only {', '.join(published)}: "
-                "set task.path to a dataset that has one."
-            )
-        table = ImageTable(published[name], f"the split '{name}' of {path}")
+        table = ImageTable(*split_among(self._tables(path), (name,), path))
         table.refuse_other_classes(self.classes, whole=name == "train")
         return table
 

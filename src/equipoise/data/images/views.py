@@ -174,6 +174,11 @@ class Views(SplitDataModule):
         look = getattr(self.source, "inspect", None)
         return look() if look is not None else {}
 
+    def details(self) -> dict[str, Any]:
+        """What the source tells of its files, for metrics.json."""
+        tell = getattr(self.source, "details", None)
+        return tell() if tell is not None else {}
+
     def read_split(self, name: SplitName) -> BatchDataset:
         """Read a split of the source; raises UserError when it cannot be had."""
         return TwoViews(self._pictures(name), self.augmentation, self.seed, name != "train")

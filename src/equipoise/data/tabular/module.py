@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -89,6 +89,7 @@ class Tabular(LightningDataModule):
         """Check the settings; raises UserError."""
         super().__init__()
         refuse_below(self, 1, "rows", "columns", "batch_size")
+        self._refuse_without_use()
         for name in ("val_path", "test_path"):
             if self.path is None and getattr(self, name) is not None:
                 raise UserError(
@@ -100,6 +101,19 @@ class Tabular(LightningDataModule):
         self.scaling: Scaling | None = None
         self._density: dict[SplitName, float] = {}
         self._copies: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def _refuse_without_use(self) -> None:
+        """Raise UserError for a setting of another source of data than the one that is read."""
+        default = {field.name: field.default for field in fields(self)}
+        if self.path is not None and self.data != default["data"]:
+            raise UserError(
+                f"task.path takes the place of task.data={self.data}: leave one of them out"
+            )
+        for name in ("rows", "columns", "density"):
+            if getattr(self, name) != default[name] and self.data != "sparse":
+                raise UserError(
+                    f"task.{name} is for generated data: set task.data=sparse too, or leave it out"
+                )
 
     def _refuse_fractions(self) -> None:
         fractions = self._fractions()

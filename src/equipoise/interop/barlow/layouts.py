@@ -11,7 +11,7 @@ from torch import Tensor
 
 from equipoise.interop.barlow.words import NAME, Words
 from equipoise.interop.published_configuration import DoesNotFit
-from equipoise.interop.published_weights import bare_entries
+from equipoise.interop.published_weights import bare_entries, by_our_names, by_rules
 from equipoise.interop.recorded_arrays import required
 from equipoise.models.barlow import Biases
 from equipoise.models.resnet import PUBLISHED
@@ -67,6 +67,17 @@ def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     entries = bare_entries(nested if isinstance(nested, Mapping) else checkpoint)
     probe = ONLINE_PROBE if any(name.startswith("backbone.") for name in entries) else ()
     return {n: t for n, t in entries.items() if not UNREAD.fullmatch(n) and n not in probe}
+
+
+def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by the names that those of `ours` have; others keep the published name.
+
+    Names of an encoder alone are also known below `encoder.`, where they are in the whole network.
+    """
+    weights = primary(state_dict)
+    rules = layout_of(weights).rules()
+    names = [*(f"encoder.{name}" for name in ours), *ours]
+    return by_our_names(weights, names, lambda name: by_rules(name, rules))
 
 
 def encoder_arguments(weights: Mapping[str, Tensor], layout: Layout) -> dict[str, Any]:

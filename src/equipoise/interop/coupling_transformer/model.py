@@ -14,6 +14,7 @@ from torch import Tensor
 
 from equipoise.equilibrium import GradientEstimator, Solver
 from equipoise.interop.coupling_transformer.configuration import (
+    BLOCK,
     MAX_PAIRS,
     NAME,
     architecture,
@@ -21,7 +22,12 @@ from equipoise.interop.coupling_transformer.configuration import (
     weights_of,
 )
 from equipoise.interop.published_configuration import DoesNotFit
-from equipoise.interop.published_weights import WEIGHT_NORM_RULES, by_rules, load
+from equipoise.interop.published_weights import (
+    WEIGHT_NORM_RULES,
+    by_our_names,
+    by_rules,
+    load,
+)
 from equipoise.interop.recorded_arrays import (
     as_arrays,
     as_tensors,
@@ -97,10 +103,26 @@ def from_reference(
     return model
 
 
+def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by the names that those of `ours` have; others keep the published name.
+
+    A head fits where ours has as many types.
+    """
+    weights, entrance = weights_of(state_dict), ours.get("head.enter.weight")
+    if entrance is not None:
+        types = len(entrance)
+        weights = {name: _by_type(name, tensor, types) for name, tensor in weights.items()}
+    blocks = len({found[1] for found in map(BLOCK.match, weights) if found})
+    return by_our_names(weights, ours, lambda name: _published_name(blocks, name))
+
+
 def published_name(model: CouplingTransformer, name: str) -> str:
     """What a parameter of ours is called there."""
-    last = (r"head\.leave\.", f"final_res.{len(model.head.blocks)}.")
-    return by_rules(name, [*RULES, last])
+    return _published_name(len(model.head.blocks), name)
+
+
+def _published_name(blocks: int, name: str) -> str:
+    return by_rules(name, [*RULES, (r"head\.leave\.", f"final_res.{blocks}.")])
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import Tensor
 from equipoise.interop.published_weights import (
     WEIGHT_NORM_RULES,
     bare_entries,
+    by_our_names,
     by_rules,
     primary_entries,
 )
@@ -56,6 +57,11 @@ def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 def published_name(name: str) -> str:
     """The name in the code of 2021 of our parameter or buffer `name`."""
     return by_rules(name, RULES)
+
+
+def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by the names that those of `ours` have; others keep the published name."""
+    return by_our_names(primary(state_dict), ours, published_name)
 
 
 def _whole(key: str) -> str:

@@ -6,5 +6,6 @@ two networks of torchdeq's zoo, 2310.18605.
 
 from equipoise.interop.mdeq.configuration import overrides
 from equipoise.interop.mdeq.model import from_reference, reference_forward
+from equipoise.interop.mdeq.weights import in_our_names
 
-__all__ = ["from_reference", "overrides", "reference_forward"]
+__all__ = ["from_reference", "in_our_names", "overrides", "reference_forward"]

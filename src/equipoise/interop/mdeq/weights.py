@@ -8,7 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from equipoise.interop.published_weights import WEIGHT_NORM_RULES, by_rules, primary_entries
+from equipoise.interop.published_weights import (
+    WEIGHT_NORM_RULES,
+    by_our_names,
+    by_rules,
+    primary_entries,
+)
 
 COPIES = ("fullstage_copy.", "full_stage_copy.", "deq.func_copy.", "loss.")
 """The code of 2020 saves frozen copies of f, one step old; the segmentation's loss its weights."""
@@ -55,6 +60,11 @@ def published_name(name: str) -> str:
     """The published name of our parameter or buffer `name`."""
     name = re.sub(r"^stem\.layers\.(\d+)\.(conv|norm)", _stem_layer, name)
     return by_rules(name, RULES)
+
+
+def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by the names that those of `ours` have; others keep the published name."""
+    return by_our_names(primary(state_dict), ours, published_name)
 
 
 def _of_2021(key: str) -> str:

@@ -49,6 +49,8 @@ class NodeEmbedding(nn.Module):
     stands beside the embeddings, in `feature_width` channels of the width.
     """
 
+    vocabulary_parts = ("levels",)
+
     def __init__(
         self, labels: Sequence[int], width: int, *, features: int, form: Form, feature_width: int
     ) -> None:

@@ -52,6 +52,8 @@ class CouplingTransformer(nn.Module):
     the code published with it.
     """
 
+    head_parts = ("head",)
+
     def __init__(
         self,
         equilibrium: nn.Module | bool = False,

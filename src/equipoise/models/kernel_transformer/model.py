@@ -37,6 +37,8 @@ class KernelTransformer(nn.Module):
     """
 
     auxiliary_weight = 0.0
+    head_parts = ("softmax",)
+    vocabulary_parts = ("embedding", "softmax")
 
     def __init__(
         self,

@@ -111,6 +111,11 @@ class MDEQ(nn.Module):
         return self.size.final_channels
 
     @property
+    def head_parts(self) -> tuple[str, ...]:
+        """What depends on the classes; the features of an encoder do not."""
+        return tuple(f"heads.{name}" for name in self.heads if name != "features")
+
+    @property
     def image_multiple(self) -> int:
         """Every image whose height and width are multiples of it fits the branches."""
         return self.size.image_multiple

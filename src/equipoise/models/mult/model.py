@@ -58,6 +58,8 @@ class MulT(nn.Module):
     code published with it.
     """
 
+    head_parts = ("output",)
+
     def __init__(
         self,
         equilibrium: nn.Module | bool = False,

@@ -25,6 +25,7 @@ class KernelRidge(RegularizedModel):
     """
 
     dense_only = True
+    head_parts = ("coefficients", "support")
 
     def __init__(
         self,

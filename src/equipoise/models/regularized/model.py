@@ -43,6 +43,7 @@ class RegularizedModel(nn.Module, ABC):
     """
 
     dense_only = False
+    head_parts: tuple[str, ...] = ("coefficients",)
 
     def __init__(
         self,

@@ -61,6 +61,8 @@ class DEQTransformer(nn.Module):
     """
 
     auxiliary_weight = 0.0
+    head_parts = ("softmax",)
+    vocabulary_parts = ("embedding", "softmax")
 
     def __init__(
         self,

@@ -14,6 +14,9 @@ from equipoise.nn import AdaptiveEmbedding, AdaptiveSoftmax, VocabularyClusters,
 class TokenEnds(nn.Module):
     """Embedding and softmax, tied or not, with variational dropout behind and in front of them."""
 
+    head_parts = ("softmax",)
+    vocabulary_parts = ("embedding", "softmax")
+
     def __init__(
         self,
         vocabulary: int,

@@ -1,0 +1,117 @@
+"""Files of weights: a checkpoint of ours, an exported network, a published state dict.
+
+None of them runs code when it is read.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from equipoise import interop
+from equipoise.config.stored import Stored, damaged_entry, stored_run
+from equipoise.errors import UserError
+from equipoise.interop.published_weights import WRAPPERS
+from equipoise.models.transfer import placed
+
+NETWORK = "model."
+"""Below which a checkpoint of ours has the network."""
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """Weights by their names in a network of ours.
+
+    state: what the objective kept beside them, such as a vocabulary. run: of a checkpoint of ours.
+    """
+
+    path: Path
+    weights: dict[str, Tensor]
+    state: Mapping[str, Any] = field(default_factory=dict)
+    run: Stored | None = None
+
+
+def read_weight_file(file: Path, ours: Mapping[str, Tensor]) -> WeightFile:
+    """What a file holds, a published one in the words of the network whose weights are `ours`.
+
+    Raises UserError where it cannot be read, or holds no weights.
+    """
+    content = _read_exported(file) if file.suffix == ".safetensors" else read_weights(file)
+    state = content.get("state_dict")
+    if isinstance(state, Mapping) and {"config", "choices"} <= set(content):
+        weights = {n: t for n, t in tensors(state).items() if n.startswith(NETWORK)}
+        return WeightFile(
+            file,
+            {name.removeprefix(NETWORK): tensor for name, tensor in weights.items()},
+            state.get("_extra_state") or {},
+            stored_run(content, file),
+        )
+    plain = tensors(state if isinstance(state, Mapping) else content)
+    return WeightFile(file, _in_our_names(content, plain, ours))
+
+
+def tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict by name."""
+    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _in_our_names(
+    content: Mapping[str, Any], plain: Mapping[str, Tensor], ours: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The weights as that form has them of which most fit; of equals as they stand in the file."""
+    bare = {WRAPPERS.sub("", name): tensor for name, tensor in plain.items()}
+    with warnings.catch_warnings():  # of forms that are not the file's own
+        warnings.simplefilter("ignore")
+        forms = [bare, *interop.in_our_names(content, ours)]
+
+    def fitting(form: Mapping[str, Tensor]) -> int:
+        places = placed(form, ours)
+        return sum(form[there].shape == ours[here].shape for here, there in places.items())
+
+    return max(forms, key=fitting)
+
+
+def _read_exported(file: Path) -> dict[str, Any]:
+    try:
+        return dict(load_file(file))
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"the weights {file} cannot be read: truncated, or not a safetensors file"
+        ) from error
+
+
+def read_weights(file: Path) -> Mapping[str, Any]:
+    """The content of a file of weights, of which no code is run.
+
+    Raises UserError where there is no such file, it is damaged, or holds a pickled module.
+    """
+    if not file.is_file():
+        raise UserError(f"there is no weights file at {file}")
+    try:
+        if zipfile.is_zipfile(file) and (damaged := damaged_entry(file)) is not None:
+            raise UserError(
+                f"the weights {file} are damaged: the checksum of the entry {damaged} is wrong"
+            )
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{file} holds pickled objects, whose code would run on reading, or it is not a "
+            "weights file: where it was written, save only model.state_dict()"
+        ) from error
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"the weights {file} cannot be read: truncated, or not a weights file"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{file} holds a {type(content).__name__}, not the mapping of a state dict")
+    return content
