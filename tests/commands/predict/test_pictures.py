@@ -26,6 +26,11 @@ FEW = (
     "trainer.limit_test_batches=1", "callbacks.progress=null", "callbacks.report=null",
     "logger=none",
 )  # fmt: skip
+SMALL = {
+    "digits": ("task.test_fraction=0.05", "solver.max_steps=12"),
+    "digit_scenes": ("task.test_fraction=0.03", "task.train_scenes=64", "solver.max_steps=5"),
+    "digits_and_scenes": ("task.test_fraction=0.03", "task.train_scenes=64", "solver.max_steps=5"),
+}
 COUNT = 70  # a whole batch of the test, and a part
 Row = dict[str, str]
 Make = Callable[[str], Path]
@@ -39,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Make:
     def of(task: str) -> Path:
         if task not in folders:
             folders[task] = tmp_path_factory.mktemp("runs") / task
-            equipoise.run(f"task={task}", *FEW, f"run_dir={folders[task]}")
+            equipoise.run(f"task={task}", *FEW, *SMALL.get(task, ()), f"run_dir={folders[task]}")
         return folders[task]
 
     return of
@@ -50,7 +55,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first digits of the test split, as files whose names are sorted in its order."""
     folder = tmp_path_factory.mktemp("files") / "pictures"
     folder.mkdir()
-    images = Digits().read_split("test").images[:COUNT, 0].int()
+    images = Digits(test_fraction=0.05).read_split("test").images[:COUNT, 0].int()
     for row, image in enumerate(images):
         pixels = ((image * 255 + 8) // 16).to(torch.uint8)
         Image.fromarray(pixels.numpy()).save(folder / f"{row:04}.png")
