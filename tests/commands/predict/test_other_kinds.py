@@ -79,9 +79,9 @@ def test_sentences_are_translated_line_by_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train(
-        tmp_path / "run", "task=number_words", "trainer.max_steps=2", "trainer.limit_val_batches=1",
-        "trainer.limit_test_batches=1", "model.width=16", "model.inner_width=32", "model.layers=1",
-        "task.encoder_layers=1",
+        tmp_path / "run", "task=number_words", "trainer.max_steps=2", "task.train_size=300",
+        "task.val_size=20", "task.test_size=20", "model.width=16", "model.inner_width=32",
+        "model.layers=1", "task.encoder_layers=1",
     )  # fmt: skip
     lines = tmp_path / "lines.txt"
     lines.write_text("one hundred and two\n\ntwenty\n")
@@ -138,6 +138,7 @@ def test_rows_of_a_file_have_the_classes_of_the_test(tmp_path: Path) -> None:
 def test_streams_have_the_scores_of_the_test(tmp_path: Path) -> None:
     run = train(
         tmp_path / "run", "task=trimodal", "trainer.max_steps=2", "trainer.limit_val_batches=1",
+        "task.train_size=100", "task.test_size=100",
         "model.equilibrium=true", "solver.max_steps=4",
     )  # fmt: skip
     found = predicted(run, tmp_path / "out.csv", "split=test")
