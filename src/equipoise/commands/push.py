@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 COMMAND = "push"
 USAGE = "%(prog)s <run, checkpoint or exported folder> <hub name> [setting=value ...]"
-SETTINGS = f"""the hub name is <user or organisation>/<name>; a path such as ./published/ is written to
-instead
+SETTINGS = f"""the hub name is <user or organisation>/<name>; a path such as ./published/ is
+written to instead
 
   private              only those with access see it
   overwrite            add to a repository of that name, or a folder, that exists

@@ -189,13 +189,17 @@ def _check_model_has_not_read(override: Override, stored: Stored) -> None:
     """Raise UserError for a setting of the task that the stored model was made with."""
     name = override.key_or_group.removeprefix("task.")
     task, model = stored.config["task"], stored.config["model"]
-    read = set(about(task, "settings", ())) - set(about(task, "from_data", ()))
+    counted = about(task, "from_data", ())
+    read = {*about(task, "settings", ()), *counted}
     if override.key_or_group != f"task.{name}" or name not in read or name not in model:
         return
+    if name in counted and not override.is_delete() and override.value() is None:
+        return  # counted anew, to be compared with what the checkpoint has
     if override.is_delete() or override.value() not in (task.get(name), model[name]):
         raise UserError(
             f"{override.input_line}: the model of the checkpoint {stored.path} was made with "
-            f"{name}={model[name]}, and its weights fit only that; leave it out"
+            f"{name}={model[name]}, and its weights fit only that; leave it out, or start a new "
+            f"run from those that fit with init_from={stored.path}"
         )
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from equipoise.equilibrium.gradients import with_budget
 from equipoise.equilibrium.layer import equilibrium_layers
@@ -62,23 +63,33 @@ def eliminated(matrix: Tensor, right: Tensor) -> Tensor:
     infinities or NaN, as `torch.linalg.solve_ex` does.
     Source: Golub and Van Loan 2013, Matrix Computations, section 3.4.
     """
-    rows = torch.arange(matrix.shape[1], device=matrix.device)
+    size = matrix.shape[1]
+    rows = torch.arange(size, device=matrix.device)
     system = torch.cat((matrix, right.unsqueeze(2)), dim=2)
-    for column in range(matrix.shape[1]):
-        largest = system[:, column:, column].abs().argmax(dim=1) + column
-        chosen = (rows == largest.unsqueeze(1)).unsqueeze(2)
-        pivot = torch.where(chosen, system, 0.0).sum(dim=1, keepdim=True)
-        system = torch.where(chosen, system[:, column : column + 1], system)
+    for column in range(size):
+        here = rows == column
+        chosen = here.unsqueeze(0)
+        if column < size - 1:  # the last column has one candidate
+            largest = system[:, column:, column].abs().argmax(dim=1, keepdim=True) + column
+            chosen = rows == largest
+        pivot = torch.where(chosen.unsqueeze(2), system, 0.0).sum(dim=1, keepdim=True)
+        if column < size - 1:
+            swapped = system[:, column : column + 1]
+            system = torch.where(chosen.unsqueeze(2), swapped, system)
         pivot = pivot / pivot[:, :, column : column + 1]
         reduced = system - system[:, :, column : column + 1] * pivot
-        system = torch.where((rows == column).view(1, -1, 1), pivot, reduced)
+        system = torch.where(here.unsqueeze(1), pivot, reduced)
     return system[:, :, -1]
 
 
-def solve_ex(
-    matrix: Tensor, right: Tensor, *, left: bool = True, check_errors: bool = False
-) -> tuple[Tensor, Tensor]:
-    """What takes the place of `torch.linalg.solve_ex` where a runtime has no such operator."""
-    if not left or right.ndim != 2:
-        raise ValueError("only systems with one right side can be exported, (B, n, n) and (B, n)")
-    return eliminated(matrix, right), torch.zeros_like(right[:, 0], dtype=torch.int32)
+class Eliminating(TorchFunctionMode):
+    """Within it, `torch.linalg.solve_ex` solves by `eliminated`, for runtimes without a solver."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Replace that one function; everything else passes."""
+        if func is not torch.linalg.solve_ex:
+            return func(*args, **(kwargs or {}))
+        matrix, right = args
+        return eliminated(matrix, right), torch.zeros_like(right[:, 0], dtype=torch.int32)

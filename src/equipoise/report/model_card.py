@@ -163,8 +163,8 @@ def _use(card: Card) -> str:
     )
     return (
         f"{example.strip()}\n\nIn: {inputs}, any number of samples. Out: {outputs}.\n\n{budget} "
-        f"Its outputs differ by at most {program.difference:.1g} from those of the network with the "
-        "same budget."
+        f"Its outputs differ by at most {program.difference:.1g} from those of the network with "
+        "the same budget."
     )
 
 
@@ -230,9 +230,9 @@ def _preprocessing(card: Card) -> str:
     return "\n\n".join(lines)
 
 
-NORMALISED = """A pixel p from 0 to `white` becomes (p / white - mean) / std, channel by channel, once
-the picture has the size that the network takes. `equipoise.load(<folder of format=safetensors>)`
-has all of it as `preprocess`."""
+NORMALISED = """A pixel p from 0 to `white` becomes (p / white - mean) / std, channel by channel,
+once the picture has the size that the network takes. `equipoise.load` of a folder written with
+`format=safetensors` has all of it as `preprocess`."""
 
 
 def _table(rows: Mapping[str, Any], first: str, second: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.fixed_budget import TRACEABLE, solve_ex
+from equipoise.equilibrium.fixed_budget import TRACEABLE, Eliminating
 from equipoise.errors import UserError
 from equipoise.running.programs import Program
 
@@ -43,8 +43,11 @@ def traced(program: Program) -> torch.export.ExportedProgram:
 
 def write_torch_export(program: Program, file: Path) -> Run:
     """Write model.pt2, and return it as it is read again. Raises UserError as `traced` does."""
+    graph = traced(program)
+    for node in graph.graph.nodes:
+        node.meta.pop("stack_trace", None)  # where in which file the line of each node stands
     with _quiet():
-        torch.export.save(traced(program), file)
+        torch.export.save(graph, file)
         module = torch.export.load(file).module()
 
     @torch.no_grad()
@@ -62,19 +65,25 @@ def write_onnx(program: Program, file: Path) -> Run:
     """
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401  torch asks for it, in a sentence of its own
+        import onnxscript.optimizer
     except ImportError as error:
         raise UserError(
             f"format=onnx needs {error.name}: pip install 'equipoise[export]'"
         ) from error
-    solvable = {torch.ops.aten.linalg_solve_ex.default: solve_ex}
-    graph = traced(program)
+    with Eliminating():
+        graph = traced(program)
     try:
         with torch.no_grad(), _quiet():
+            # Of the exporter's optimisation only this: its other rules take most of the time, and
+            # onnxruntime has them too.
             written: Any = torch.onnx.export(
-                graph.run_decompositions(solvable), dynamo=True, verbose=False,
+                graph, dynamo=True, optimize=False, verbose=False,
                 input_names=list(program.inputs), output_names=list(program.outputs),
             )  # fmt: skip
+            onnxscript.optimizer.fold_constants(written.model)
+            onnxscript.optimizer.remove_unused_nodes(written.model)
+            for node in written.model.graph:
+                node.metadata_props.clear()  # where in which file the line of each node stands
             written.save(file)
     except torch.onnx.OnnxExporterError as error:
         cause = error.__cause__ or error
