@@ -23,7 +23,7 @@ class Stripes(ImageDataModule):
     batch_size: int = 64
     image_size: int = 16
     train_size: int = 640
-    noise: float = 1.0  # standard deviation; that of the stripes is 0.7
+    noise: float = 0.7  # standard deviation; that of the stripes is 0.7
 
     @property
     def preprocessing(self) -> Preprocessing:

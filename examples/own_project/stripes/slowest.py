@@ -27,9 +27,8 @@ class SlowestPictures(Callback):
     ) -> None:
         """Note the evaluations of every picture of the batch."""
         for layer in equilibrium_layers(pl_module).values():
-            self.steps |= dict(
-                zip(batch["index"].tolist(), layer.report.steps.tolist(), strict=True)
-            )
+            steps = layer.report.steps.tolist()
+            self.steps |= dict(zip(batch["index"].tolist(), steps, strict=True))
 
     def summary(self) -> dict[str, Any]:
         """What is added to `details` in metrics.json."""
