@@ -11,7 +11,7 @@ from equipoise.config.compose import compose
 from equipoise.config.hydra import plain
 from equipoise.errors import UserError
 
-MINE = '''
+MINE = """
 class Net:
     def __init__(self, equilibrium, *, classes: int, width: int = 8) -> None: ...
 
@@ -30,7 +30,7 @@ class Base:
 
 class Forwarding(Base):
     def __init__(self, params, **others) -> None: ...
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +107,7 @@ def test_what_a_class_takes_can_be_typed(key: str, words: list[str], value: obje
     ("words", "sentence"),
     [
         (["optimizer._target_=torch.optim.RMSprop", "optimizer.alhpa=1"],
-         "RMSprop takes no 'alhpa'; did you mean alpha?"),
+         "RMSprop takes no 'alhpa'; did you mean optimizer.alpha?"),
         (["optimizer._target_=torch.optim.RMSprop", "optimizer.betas=[0.9,0.9]"],
          "RMSprop takes no 'betas'"),
         (["optimizer._target_=torch.optim.RMSprop", "optimizer.alpha=high"],
@@ -115,10 +115,10 @@ def test_what_a_class_takes_can_be_typed(key: str, words: list[str], value: obje
         (["optimizer._target_=torch.optim.SGD", "optimizer.params=[1]"], "takes no 'params'"),
         (["optimizer._target_=mine_exchanged.Nope"], "mine_exchanged has no Nope"),
         (["optimizer._target_=mine_absent.Nope"], "there is no package mine_absent: install it"),
-        (["logger=wandb", "logger.wandb.tgas=[a]"], "did you mean tags?"),
+        (["logger=wandb", "logger.wandb.tgas=[a]"], "did you mean logger.wandb.tags?"),
         (["callbacks.mine._target_=mine_exchanged.Late"], "to add it, type +callbacks.mine._targ"),
         (["+callbacks.mine._target_=mine_exchanged.Late", "callbacks.mine.patients=2"],
-         "Late takes no 'patients'; did you mean patience?"),
+         "Late takes no 'patients'; did you mean callbacks.mine.patience?"),
         (["model._target_=mine_exchanged.Plain"], "such as model=resnet"),
         (["model=resnet", "model._target_=mine_exchanged.Net"], "such as model=mdeq"),
         (["model._target_=mine_exchanged.Net", "model.equilibrium=3"], "takes no 'equilibrium'"),
