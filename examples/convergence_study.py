@@ -72,13 +72,14 @@ def main() -> None:
     network.eval()
 
     figure, axes = new_axes("Four solvers, one equilibrium", "evaluations of f", "median residual")
-    print(f"{'evaluations until':20}{'1e-2':>8}{'1e-4':>8}{'1e-6':>8}")
+    print(f"{'evaluations until':20}{'1e-2':>8}{'1e-4':>8}{'1e-6':>8}{'least':>10}")
     for solver, colour in zip(SOLVERS, COLOURS, strict=False):
         residuals = trace(network, test["image"][: given.images], solver, given.budget)
         axes.semilogy(range(1, given.budget + 1), residuals, color=colour, label=solver.name)
         reached = [(residuals < level).nonzero().flatten() for level in (1e-2, 1e-4, 1e-6)]
         counts = [str(int(found[0]) + 1) if len(found) else "-" for found in reached]
-        print(f"{solver.name:20}" + "".join(f"{count:>8}" for count in counts))
+        shown = "".join(f"{count:>8}" for count in counts)
+        print(f"{solver.name:20}{shown}{residuals.min().item():>10.1e}")
     axes.legend(edgecolor="none")
     figure.savefig(given.output)
     print(f"picture: {given.output}")
