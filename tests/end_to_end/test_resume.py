@@ -137,8 +137,8 @@ OF_TRAINING = [
     for axes, file in (
         (("epochs", "within", "interrupted", 0, 2, 2), "last.ckpt"),
         (("steps", "within", "interrupted"), "last.ckpt"),
-        (("epochs", "between", "interrupted"), "best.ckpt"),
-        (("steps", "between", "interrupted", 0, 2), "best.ckpt"),
+        (("epochs", "within", "interrupted"), "best.ckpt"),
+        (("steps", "within", "interrupted", 0, 2), "best.ckpt"),
         (("steps", "within", "ended"), "last.ckpt"),
     )
     # the length of a run is the length of its schedule

@@ -148,7 +148,9 @@ def check_one_process(config: DictConfig) -> None:
 def sweep_folder(overrides: Sequence[str]) -> Path:
     """Make the folder of a multirun: that of `hydra.sweep.dir`, or multirun/<time>."""
     if is_typed(overrides, "hydra.sweep.dir"):
-        path = Path(str(hydra_setting(hydra_config(jobs(overrides)[0]), "hydra.sweep.dir")))
+        path = Path(
+            str(hydra_setting(hydra_config(composable(jobs(overrides)[0])), "hydra.sweep.dir"))
+        )
         return folders.claim(folders.shortened(path), name="hydra.sweep.dir")
     return folders.claim_new(Path("multirun"), datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
 
@@ -163,7 +165,7 @@ def check_subdirectories(overrides: Sequence[str]) -> None:
     seen: set[str | None] = set()
     for number, job in enumerate(itertools.islice(jobs(overrides), MOST_CHECKED)):
         numbered = [*job, f"hydra.job.num={number}", f"hydra.job.id='{number}'"]
-        name = hydra_setting(hydra_config(numbered), "hydra.sweep.subdir")
+        name = hydra_setting(hydra_config(composable(numbered)), "hydra.sweep.subdir")
         if name in seen:
             raise UserError(
                 f"hydra.sweep.subdir puts two jobs into {name}: quote it, with a key that tells "

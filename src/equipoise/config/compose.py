@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from equipoise.config import checks, init_from, machine
 from equipoise.config.about import about, check_about
-from equipoise.config.exchange import exchange_classes
+from equipoise.config.exchange import exchange_classes, make_room
 from equipoise.config.hydra import (
     CONF,
     SEARCH_PATH,
@@ -120,13 +120,27 @@ def compose(overrides: Sequence[str]) -> Composition:
     apply_recipe(config, choices, typed_keys=words.keys)
     for part in (defaults, config):
         exchange_classes(part, words.values)
-    for override in words.values:
-        check_value(override, defaults, choices)
-        set_value(config, override)
+    set_values(config, defaults, words, choices)
     init_from.complete(config)
     init_from.check_init_from(config, choices)
     finish(config, choices, words)
     return Composition(config, choices, list(overrides))
+
+
+def set_values(
+    config: DictConfig, reference: DictConfig, words: CommandLine, choices: Mapping[str, str]
+) -> None:
+    """Check the typed values and set them; `reference` shows what there is, and of which kind.
+
+    Raises UserError.
+    """
+    for override in words.values:
+        for part in (reference, config):
+            make_room(part, override, words.keys)
+        check_value(override, reference, choices)
+        set_value(config, override)
+        if override.is_add() or override.is_force_add():  # a later one may change it
+            OmegaConf.update(reference, override.key_or_group, override.value(), force_add=True)
 
 
 def check_choices(config: DictConfig, choices: dict[str, str], words: CommandLine) -> None:

@@ -7,8 +7,8 @@ takes is the schema: settings that it lacks are left out, and those that it has 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -33,28 +33,41 @@ FILLED = {"schedule": ("total_steps", "T_max")}
 FORWARDED = {"WandbLogger": "wandb.sdk.wandb_init.init"}
 """Loggers that hand arguments on, and the function that takes them."""
 OURS = "equipoise"
+MAY_BE_EMPTY = ("eval_solver", "regularizer")
+"""Groups of which a run may have no choice."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a class takes: arguments by name, and whether others that only it can judge."""
+
+    names: frozenset[str]
+    others: bool = False
+
+    def settings(self, key: str) -> frozenset[str]:
+        """Those that are no other parts of the run, of a class at this key."""
+        return self.names - set(PROVIDED.get(key, ()))
 
 
 def exchange_classes(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Make the nodes of `config` ready for the overrides: those of another class, and beside them.
+    """Put the classes that `<key>._target_=<class>` names into the nodes of a configuration.
 
-    Where `<key>._target_` names another class, the settings that it does not take are left out.
-    Where it, or a class of another package, takes one that the file of the choice does not name,
-    there is room for it. Raises UserError where the class does not take what is typed, or not what
-    stands at its place.
+    Settings that the new class does not take are left out. Raises UserError where there is no such
+    class, or it does not take what stands at its place.
     """
-    typed = [o for o in overrides if not o.is_delete() and not o.is_sweep_override()]
-    for override in typed:
+    for override in overrides:
         key, _, name = override.key_or_group.rpartition(".")
-        if name == TARGET and isinstance(override.value(), str):
+        if name == TARGET and key and _is_plain(override) and isinstance(override.value(), str):
             _exchange(config, key, override)
-    for override in typed:
-        _make_room(config, override)
+
+
+def _is_plain(override: Override) -> bool:
+    return not override.is_delete() and not override.is_sweep_override()
 
 
 def _exchange(config: DictConfig, key: str, override: Override) -> None:
     target = str(override.value())
-    node = OmegaConf.select(config, key, throw_on_missing=False) if key else None
+    node = OmegaConf.select(config, key, throw_on_missing=False)
     if key.partition(".")[0] in OPEN and node is None:
         if not override.is_add() and not override.is_force_add():
             raise UserError(f"{key} does not exist: to add it, type +{override.input_line}")
@@ -63,30 +76,31 @@ def _exchange(config: DictConfig, key: str, override: Override) -> None:
         node = _new_node(config, key)
     if node is None or node.get(TARGET) == target:
         return
-    arguments = arguments_of(key, target)
-    if arguments is not None:
-        _check_layer(key, target, node, arguments)
-        written: dict[str, Any] = {str(name): node._get_node(name) for name in node}
-        kept = {"_partial_", "about"} | keys_of_others(key, node) | set(arguments)
-        with open_dict(node):
-            for name in set(written) - kept - {TARGET}:
-                del node[name]
-    OmegaConf.update(config, f"{key}.{TARGET}", target, force_add=True)
+    arguments = arguments_of(target, key)
+    _check_layer(key, target, node, arguments)
+    kept = {"_partial_", "about"} | keys_of_others(key, node) | arguments.settings(key)
+    with open_dict(node):
+        for name in {str(name) for name in node} - kept:
+            del node[name]
+        node[TARGET] = target
 
 
 def _new_node(config: DictConfig, key: str) -> DictConfig | None:
-    """An empty node at a key where a choice such as regularizer=none has left none."""
-    if "." in key or key not in config:
+    """An empty node where there is none yet, as with regularizer=none; None for an unknown key."""
+    parent, _, name = key.rpartition(".")
+    around = OmegaConf.select(config, parent) if parent else config
+    if key not in MAY_BE_EMPTY and not (isinstance(around, DictConfig) and name in around):
         return None
     OmegaConf.update(config, key, {}, merge=False, force_add=True)
-    return OmegaConf.select(config, key)
+    node: DictConfig = OmegaConf.select(config, key)
+    return node
 
 
-def _check_layer(key: str, target: str, node: DictConfig, arguments: dict[str, Any]) -> None:
+def _check_layer(key: str, target: str, node: DictConfig, arguments: Arguments) -> None:
     """Raise where a network takes no equilibrium layer in the place of one that does, or so."""
-    if key != "model" or not arguments:
+    if key != "model" or (arguments.others and "equilibrium" not in arguments.names):
         return
-    takes, has = "equilibrium" in arguments, about(node, "equilibrium", True)
+    takes, has = "equilibrium" in arguments.names, about(node, "equilibrium", True)
     if has and not takes:
         raise UserError(
             f"model._target_={target} takes no argument 'equilibrium', the layer: put it in the "
@@ -99,46 +113,49 @@ def _check_layer(key: str, target: str, node: DictConfig, arguments: dict[str, A
         )
 
 
-def _make_room(config: DictConfig, override: Override) -> None:
-    """Let a setting be typed that the class takes and the file of the choice does not name."""
+def make_room(config: DictConfig, override: Override, exchanged: Collection[str]) -> None:
+    """Let a setting be typed that a class takes and the file of its choice does not name.
+
+    The files of our own classes name all; `exchanged` are the typed keys, in case one of ours has
+    come to another place. Raises UserError, with the nearest, for what the class does not take.
+    """
     key, _, name = override.key_or_group.rpartition(".")
     node = OmegaConf.select(config, key, throw_on_missing=False) if key else None
     if not isinstance(node, DictConfig) or name in node or name.startswith("_"):
         return
     target = str(node.get(TARGET) or "")
-    if not target or target.partition(".")[0] == OURS:
+    named_in_file = target.partition(".")[0] == OURS and f"{key}.{TARGET}" not in exchanged
+    if not target or named_in_file or not _is_plain(override):
         return
-    arguments = arguments_of(key, target)
-    if arguments is None or name in arguments:
+    arguments = arguments_of(target, key)
+    names = arguments.settings(key)
+    if not arguments.others and name not in names:
+        hint = nearest(name, names) or f"; it takes {', '.join(sorted(names)) or 'none'}"
+        shown = target.rpartition(".")[2]
+        raise UserError(f"{override.input_line}: {shown} takes no '{name}'{hint}")
+    if not override.is_add():
         OmegaConf.update(config, f"{key}.{name}", None, force_add=True)
-        return
-    shown = target.rpartition(".")[2]
-    hint = nearest(name, arguments) or f"; it takes {', '.join(arguments) or 'none'}"
-    raise UserError(f"{override.input_line}: {shown} takes no '{name}'{hint}")
 
 
-def arguments_of(key: str, target: str) -> dict[str, Any] | None:
-    """The settings that the class behind a dotted path takes, and their types; None: any.
+def arguments_of(target: str, key: str) -> Arguments:
+    """The arguments of the class behind a dotted path.
 
-    Read from its source where that tells, else by importing it. Raises UserError where there is no
-    such class.
+    Read from its source where that tells, else by importing it. Raises UserError, which begins with
+    the key, where there is no such class.
     """
     known = parameters(target)
+    if forwarded := FORWARDED.get(target.rpartition(".")[2]):
+        return Arguments(frozenset({*known, *parameters(forwarded)}))
     if known and not takes_others(target):
-        arguments: dict[str, Any] | None = known
-    elif forwarded := FORWARDED.get(target.rpartition(".")[2]):
-        arguments = {**known, **parameters(forwarded)}
-    else:
-        arguments = _by_signature(key, target)
-    if arguments is None:
-        return None
-    return {name: kind for name, kind in arguments.items() if name not in PROVIDED.get(key, ())}
-
-
-def _by_signature(key: str, target: str) -> dict[str, Any] | None:
+        return Arguments(frozenset(known))
     from equipoise.config.signatures import locate
 
-    described = inspect.signature(locate(key, target)).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in described):
-        return None
-    return {parameter.name: Any for parameter in described}
+    found = locate(key, target)
+    described = list(inspect.signature(found).parameters.values())
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in described):
+        return Arguments(frozenset(parameter.name for parameter in described))
+    # what it hands on, its bases take
+    for base in inspect.getmro(found)[1:] if inspect.isclass(found) else ():
+        described += inspect.signature(base.__init__).parameters.values()
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return Arguments(frozenset(p.name for p in described if p.kind not in variadic), others=True)

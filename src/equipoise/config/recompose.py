@@ -24,6 +24,7 @@ from equipoise.config.compose import (
     apply_recipe,
     check_choices,
     finish,
+    set_values,
     with_implied_choices,
 )
 from equipoise.config.exchange import exchange_classes
@@ -32,10 +33,8 @@ from equipoise.config.overrides import (
     OPEN,
     CommandLine,
     check_key,
-    check_value,
     full_key,
     is_of_hydra,
-    set_value,
 )
 from equipoise.config.own_code import KNOWN, make_importable, targets
 from equipoise.config.phases import KEY as PHASES
@@ -82,12 +81,10 @@ def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Com
     check_choices(config, choices, words)
     exchange_classes(config, words.values)
     reference = _reference(config, fresh)
-    for override in words.values:
-        check_value(override, reference, choices)
-        followers = _followers(config, override)
-        set_value(config, override)
-        for key in followers:
-            OmegaConf.update(config, key, override.value())
+    followers = {key: o.value() for o in words.values for key in _followers(config, o)}
+    set_values(config, reference, words, choices)
+    for key, value in followers.items():
+        OmegaConf.update(config, key, value)
     config.ckpt_path = str(stored.path)
     finish(config, choices, words)
     named = as_packages(words.value("trust") or [])
@@ -192,13 +189,17 @@ def _check_model_has_not_read(override: Override, stored: Stored) -> None:
     """Raise UserError for a setting of the task that the stored model was made with."""
     name = override.key_or_group.removeprefix("task.")
     task, model = stored.config["task"], stored.config["model"]
-    read = set(about(task, "settings", ())) - set(about(task, "from_data", ()))
+    counted = about(task, "from_data", ())
+    read = {*about(task, "settings", ()), *counted}
     if override.key_or_group != f"task.{name}" or name not in read or name not in model:
         return
+    if name in counted and not override.is_delete() and override.value() is None:
+        return  # counted anew, to be compared with what the checkpoint has
     if override.is_delete() or override.value() not in (task.get(name), model[name]):
         raise UserError(
             f"{override.input_line}: the model of the checkpoint {stored.path} was made with "
-            f"{name}={model[name]}, and its weights fit only that; leave it out"
+            f"{name}={model[name]}, and its weights fit only that; leave it out, or start a new "
+            f"run from those that fit with init_from={stored.path}"
         )
 
 

@@ -157,7 +157,7 @@ def _are_rows(rows: Any, kind: Any) -> bool:
 
 def _text_table(title: str, rows: Sequence[Mapping[str, str | int]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[escape(_written(row.get(name, ""))) for name in names] for row in rows]
+    cells = [[escape(written(row.get(name, ""))) for name in names] for row in rows]
     return f"<h2>{escape(_title(title))}</h2>\n" + rows_of_cells(map(_title, names), cells)
 
 

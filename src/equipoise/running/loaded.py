@@ -84,8 +84,14 @@ class Loaded(nn.Module):
         Empty where the network knows no classes.
         """
         names = self.stored_names or self._names_of_data()
-        outputs = next((n for key in ("classes", "mask_classes") if (n := self._count(key))), 0)
+        outputs = max(self._count(key) for key in ("classes", "mask_classes"))
         return [*names, *(str(number) for number in range(len(names), outputs))]
+
+    @property
+    def label_names(self) -> list[str]:
+        """The names of the classes of whole pictures, where those of masks are others."""
+        names: list[str] = getattr(self.data, "label_names", self.class_names)
+        return names
 
     def preprocess(self, picture: Picture) -> Tensor:
         """What the network sees of a picture in evaluation, float32 (C, H, W), on the CPU.
@@ -167,7 +173,7 @@ class Loaded(nn.Module):
     def _joined(self, parts: Sequence[Batch], masks: list[Tensor]) -> Predictions:
         values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         labels = values["probabilities"].argmax(dim=1) if "probabilities" in values else None
-        names = None if labels is None else [self.class_names[k] for k in labels.tolist()]
+        names = None if labels is None else [self.label_names[k] for k in labels.tolist()]
         return Predictions(labels=labels, names=names, masks=masks or None, **values)
 
     def _count(self, key: str) -> int:

@@ -29,7 +29,8 @@ SETTINGS = """what can be predicted:
   text                 the probability of each token of a text; generate continues one
   sentences            translations, of a file with one sentence a line
   surveys              answers, of a file with one condition a line; query answers a single one
-  other samples        those of split=test, of the run's data or of the folder that is given
+  rows of numbers      classes, of a file in libsvm's format
+  other samples        those of split=test, of the run's own data or of the folder that is given
 
 the settings of all:
   overwrite            replace the output if it exists
@@ -68,7 +69,6 @@ MODULES = {
     "logits": "pictures", "mask_logits": "pictures", "logits_and_mask_logits": "pictures",
     "embeddings": "pictures", "couplings": "couplings", "token_logits": "tokens",
     "translation_logits": "translations", "range_estimate": "answers",
-    "inner_problem": "rows",
 }  # fmt: skip
 """By what the task wants of its model, the module that predicts; `samples` does for any other."""
 

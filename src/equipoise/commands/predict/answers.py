@@ -6,6 +6,7 @@ from equipoise.commands.predict.job import Job
 from equipoise.commands.predict.table import Column, whole_table
 from equipoise.commands.query import attributes_of, estimate_of, read_ranges, written
 from equipoise.commands.translate import lines_of
+from equipoise.config.recompose import trusted_packages
 from equipoise.config.signatures import check_targets
 from equipoise.errors import UserError
 
@@ -19,7 +20,7 @@ def predict(job: Job) -> str:
     naming its line, or the survey is not finished.
     """
     content, stored = job.checkpoint
-    check_targets(stored.config, job.request.trust)
+    check_targets(stored.config, trusted_packages(stored, job.request.trust))
     file = job.only_file('of conditions such as "age in [30, 40)", one a line')
     attributes, people = attributes_of(stored), int(stored.config["task"]["users"])
     asked = []

@@ -75,9 +75,9 @@ def columns_of(batch: Batch, found: Batch, model: Loaded, top: int | None) -> di
     """The columns of classes and features, and of the true class where the data know it."""
     columns: dict[str, Column] = {}
     if (labels := batch.get("label")) is not None:
-        columns["target"] = [model.class_names[k] if k >= 0 else "" for k in labels.tolist()]
+        columns["target"] = [model.label_names[k] if k >= 0 else "" for k in labels.tolist()]
     if (probabilities := found.get("probabilities")) is not None:
-        columns |= class_columns(probabilities, model.class_names, top)
+        columns |= class_columns(probabilities, model.label_names, top)
     return columns | ({"feature": found["features"]} if "features" in found else {})
 
 
@@ -177,6 +177,6 @@ def described(table: Table, source: Source) -> Iterator[str]:
     """How many pictures were read, how many not, and how near they came to their equilibria."""
     yield f"{table.rows:,} pictures"
     if left_out := source.damaged():
-        yield f"{len(left_out):,} damaged ones left out"
+        yield f"{len(left_out):,} damaged left out"
     if (convergence := table.convergence()) is not None:
         yield convergence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -83,8 +84,11 @@ class ArrayTable(Table):
             self.parts.setdefault(name, []).append(np.asarray(values))
 
     def close(self) -> None:
-        """Write the arrays."""
-        np.savez(self.file, **{n: np.concatenate(p) for n, p in self.parts.items()})  # type: ignore[arg-type]
+        """Write the arrays, as numpy.savez does, which takes none that is called file."""
+        with zipfile.ZipFile(self.file, "w") as archive:
+            for name, parts in self.parts.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.concatenate(parts), allow_pickle=False)
 
 
 @contextmanager

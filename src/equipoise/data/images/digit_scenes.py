@@ -93,6 +93,11 @@ class DigitsAndScenes(DigitScenes):
     """
 
     @property
+    def label_names(self) -> list[str]:
+        """The names of the classes of whole pictures, which are digits."""
+        return [str(digit) for digit in range(self.digits.classes)]
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """The same; one smaller than the canvas, such as a digit, is enlarged to it."""
         return Preprocessing(SCENES, self._enlarged, self.canvas)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -290,13 +291,12 @@ class ClassifiedPictures(OwnPictures):
             )
         if train is None:
             return
-        there = found.splits["train"].labels.bincount(minlength=len(found.classes))
-        left = train.labels.bincount(minlength=len(found.classes))
-        for name, before, after in zip(found.classes, there.tolist(), left.tolist(), strict=True):
-            if before and not after:
+        there, left = Counter(found.splits["train"].labels.tolist()), set(train.labels.tolist())
+        for label, name in enumerate(found.classes):
+            if there[label] and label not in left:
                 raise UserError(
                     f"The class {name} of {found.place} has no picture left to train on, of "
-                    f"{before}: add some, or lower task.val_fraction and task.test_fraction."
+                    f"{there[label]}: add some, or lower task.val_fraction and task.test_fraction."
                 )
 
     def _channelled(self, transform: v2.Transform) -> v2.Transform:

@@ -33,7 +33,7 @@ def as_pixels(picture: Picture) -> Tensor:
     other way round. Raises UserError for what is no picture, or a damaged one.
     """
     if isinstance(picture, str | Path):
-        return ImageFiles(Path(), [str(picture)], [-1], []).pixels(0)
+        return ImageFiles(Path(), [(str(picture), -1)], []).pixels(0)
     if isinstance(picture, Image.Image):
         try:
             return rgb_pixels(picture.copy())
