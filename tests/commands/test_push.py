@@ -21,6 +21,8 @@ from equipoise.commands.push import publish
 from equipoise.errors import UserError
 from equipoise.running.api import run
 
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
+COMMAND = re.compile(r"^python -m equipoise (.*)$", re.MULTILINE)
 NAME = "somebody/small-digits"
 FILES = {"README.md", "config.json", "metrics.json", "model.safetensors"}
 
@@ -60,7 +62,12 @@ class Requests(BaseHTTPRequestHandler):
                 if entry["key"] == "file":
                     value = entry["value"]
                     self.server.files[value["path"]] = base64.b64decode(value["content"])
-            self.reply({"commitUrl": "https://hub/commit", "commitOid": "0" * 40})
+            self.reply(
+                {
+                    "commitUrl": f"{self.server.address}/{NAME}/commit/{'0' * 40}",
+                    "commitOid": "0" * 40,
+                }
+            )
         else:
             self.reply({"errors": [], "warnings": []})  # of the check of a card
 
@@ -175,6 +182,23 @@ def test_who_is_not_logged_in_is_told(exported: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(UserError, match="run hf auth login, or set HF_TOKEN"):
         commands.run(["push", str(exported), NAME])
+
+
+def test_the_commands_and_programs_of_the_page_run(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = PAGE.read_text()
+    lines = COMMAND.findall(page)
+    assert len(lines) == 5
+    for line in lines:
+        words = line.replace("<run>", str(trained)).replace("<user>", ".")
+        # the network of this run has no layer, so that the page's formats cost little here
+        assert commands.run(words.split()) == 0
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, {})
 
 
 def test_a_folder_that_exists_is_kept(exported: Path, tmp_path: Path) -> None:
