@@ -89,3 +89,19 @@ def test_pictures_without_classes_skip_what_is_damaged(tmp_path):
         "task.num_workers=0", f"run_dir={tmp_path}/run",
     )  # fmt: skip
     assert metrics["details"]["pictures"]["skipped"] == 3
+
+
+def test_a_recipe_of_other_classes_than_the_data(tmp_path):
+    own_folder(tmp_path / "own", 2)
+    recipe = tmp_path / "conf" / "recipe" / "seven.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text("# @package _global_\ntask:\n  classes: 7\n")
+    words = (
+        f"hydra.searchpath=[file://{tmp_path}/conf]", "task=image_folder", "recipe=seven",
+        f"task.path={tmp_path}/own", f"run_dir={tmp_path}/run",
+    )  # fmt: skip
+    said = r"has 5 classes, but task\.classes is 7: set task\.classes=5 .*; recipe=seven sets"
+    with pytest.raises(UserError, match=said):
+        equipoise.run(*words)
+    with pytest.raises(UserError, match=r"task\.classes is 6: set task\.classes=5 [^;]*$"):
+        equipoise.run(*words, "task.classes=6")
