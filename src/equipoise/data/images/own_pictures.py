@@ -26,6 +26,7 @@ from equipoise.data.images.transforms import (
     Preprocessing,
     evaluation_transform,
     training_transform,
+    whole_at,
 )
 from equipoise.data.module import SPLITS, SplitName, check_fraction
 from equipoise.data.sampling import stratified_split, stream
@@ -230,7 +231,7 @@ class ClassifiedPictures(OwnPictures):
 
     `image_channels` is 3, or 1 for grey. `augment` draws crops of `crop_scale` of the area and of
     random shape, and mirrors a `flip_probability` of the training pictures; otherwise they are
-    cropped in the centre like the others. `names` are those of the classes in the order of the
+    seen as the others: whole, the shorter side resized, and of a longer one the middle. `names` are those of the classes in the order of the
     network's outputs; null: those that the training pictures have, sorted. A checkpoint keeps
     them, so that other pictures are told apart by the same.
     """
@@ -264,8 +265,8 @@ class ClassifiedPictures(OwnPictures):
 
     @property
     def evaluation(self) -> v2.Transform:
-        """The central pixels at `image_size`."""
-        return self._channelled(super().evaluation)
+        """The whole picture, its shorter side at `image_size`, and of a longer one the middle."""
+        return self._channelled(whole_at(self.image_size))
 
     @property
     def augmentation(self) -> v2.Transform | None:
