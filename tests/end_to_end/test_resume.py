@@ -23,7 +23,7 @@ from tests.end_to_end.resuming import (
 pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.filterwarnings("ignore:.*did not reach the tolerance"),
-    pytest.mark.filterwarnings("ignore:.*cannot be used and are left out"),
+    pytest.mark.filterwarnings("ignore:.*of the pictures in .* cannot be used"),
 ]
 KEPT = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "training_position",
         "carried_memory", "averaged_weights")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -121,8 +122,9 @@ class OwnPictures(ImageDataModule):
             refuse_other_classes(self._found.place, count, self.classes)
         if left_out := self._usable.left_out:
             warnings.warn(
-                f"{len(left_out)} of the pictures in {self.path} cannot be used and are left out, "
-                f"such as {left_out[0].place} ({left_out[0].reason}): metrics.json lists all",
+                f"{len(left_out)} of the pictures in {self.path} cannot be used, such as "
+                f"{left_out[0].place} ({left_out[0].reason}): the run goes without, and "
+                "metrics.json lists all",
                 stacklevel=2,
             )
         return {"classes": count} if self.classes is None else {}
@@ -155,6 +157,29 @@ class OwnPictures(ImageDataModule):
                 for left_out in self._usable.left_out
             ],
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What tells these pictures from others, for a checkpoint."""
+        sources = self._found.splits.values()
+        labels = [zlib.crc32(source.labels.numpy().tobytes()) for source in sources]
+        return {"labels": labels, "usable": len(self._usable.splits["train"].labels)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Warn where a run goes on with other pictures than it has begun with."""
+        now = self.state_dict()
+        if now["labels"] != state_dict["labels"]:
+            warnings.warn(
+                f"the pictures in {self.path} are no longer those that the checkpoint was trained "
+                "on: where validation and test are drawn of them, it may be tested on some that it "
+                "has seen",
+                stacklevel=2,
+            )
+        elif now != state_dict:
+            warnings.warn(
+                f"{now['usable']} of the training pictures can be used, and {state_dict['usable']} "
+                "could when the checkpoint was saved: the rest of its epoch is of another order",
+                stacklevel=2,
+            )
 
     @cached_property
     def _found(self) -> Found:
