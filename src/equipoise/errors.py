@@ -14,6 +14,18 @@ class UserError(Exception):
     """
 
 
+class DataDiffer(UserError):
+    """The data are not what a setting says; whoever knows where that was set can tell it.
+
+    found: what the data have, a clause. setting: what is set instead, a clause. advice: what to do.
+    """
+
+    def __init__(self, found: str, setting: str, advice: str) -> None:
+        super().__init__(f"{found}, but {setting}: {advice}.")
+        self.found = found
+        self.setting = setting
+
+
 class RunFailed(Exception):
     """Training could not continue; its results so far are kept, and the exit status is 1."""
 

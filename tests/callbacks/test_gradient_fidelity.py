@@ -23,11 +23,8 @@ from equipoise.callbacks import (
     Phase,
     TrainingCurve,
 )
-from equipoise.callbacks.gradient_fidelity import (
-    first_samples,
-    preserved,
-    refuse_what_cannot_be_measured,
-)
+from equipoise.callbacks.beside_training import preserved, refuse_manual_and_sharded
+from equipoise.callbacks.gradient_fidelity import first_samples
 from equipoise.equilibrium import (
     Anderson,
     Auto,
@@ -220,7 +217,7 @@ def test_what_cannot_be_measured_is_refused(toy: Run, loader: Any, make_trainer:
         make_trainer([GradientFidelity()]).fit(task, loader)
     sharded: Any = SimpleNamespace(strategy=FSDPStrategy.__new__(FSDPStrategy))  # needs no GPU
     with pytest.raises(UserError, match="strategy=ddp"):
-        refuse_what_cannot_be_measured(sharded, toy())
+        refuse_manual_and_sharded(sharded, toy(), "gradient_fidelity")
     for wrong in ({"every": 0}, {"samples": 0}):
         with pytest.raises(UserError, match="at least 1"):
             GradientFidelity(**wrong)

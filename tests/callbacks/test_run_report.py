@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch.loggers import TensorBoardLogger
+import wandb
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from equipoise.callbacks import ConvergenceMonitor, RunReport, TrainingCurve
 from equipoise.report.page import Picture
@@ -35,6 +37,7 @@ def test_a_whole_run(toy: Run, loader: Any, make_trainer: Run, tmp_path: Path) -
     assert all((tmp_path / "report" / name).read_bytes().startswith(PNG) for name in names)
     html = (tmp_path / "report" / "index.html").read_text()
     assert all(f'href="{name}"' in html for name in names)
+    assert all(f'href="{name[:-4]}.svg"' in html for name in names)
     assert html.count("data:image/png;base64,") == len(names)
     assert "ToyNetwork" in html
 
@@ -79,6 +82,34 @@ def test_text_is_escaped(tmp_path: Path) -> None:
     html = (tmp_path / "index.html").read_text()
     assert "<script>" not in html
     assert "&lt;script&gt; · a&amp;b" in html
+
+
+def test_the_page_has_the_command_and_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("task:\n  path: <data>\n")
+    RunReport(tmp_path / "report").write({"command": "python train.py 'a=<b>'", "device": "TPU"})
+    html = (tmp_path / "report" / "index.html").read_text()
+    for text in ("python train.py &#x27;a=&lt;b&gt;&#x27;", "path: &lt;data&gt;", "TPU"):
+        assert text in html
+
+
+def test_the_pictures_are_logged_once_at_the_end(
+    toy: Run, loader: Any, make_trainer: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    loggers = [
+        CSVLogger(tmp_path, name="csv", version=""),
+        TensorBoardLogger(tmp_path, name="board", version=""),
+        WandbLogger(project="toy", save_dir=tmp_path, offline=True),
+    ]
+    report = RunReport(tmp_path / "report")
+    make_trainer([TrainingCurve(), report], logger=loggers, max_epochs=1).fit(toy(), loader)
+    assert not list(tmp_path.rglob("media/**/*.png"))
+    report.write({})
+    wandb.finish()
+    files = [file.name for file in tmp_path.rglob("media/**/*.png")]
+    assert sorted(name.partition("_")[0] for name in files) == ["accuracy", "loss"]
+    board = EventAccumulator(str(tmp_path / "board")).Reload()
+    assert sorted(board.Tags()["images"]) == ["accuracy", "loss"]
 
 
 @pytest.mark.parametrize("logger", [False, "tensorboard"])

@@ -91,6 +91,11 @@ def test_what_goes_together_composes(words: str) -> None:
             "task=hyperparameter trainer.accumulate_grad_batches=2",
             "so trainer.accumulate_grad_batches=2 would do nothing",
         ),
+        ("task=hyperparameter callbacks=[default,ema]", "so callbacks=ema would do nothing"),
+        (
+            "task=hyperparameter callbacks=[default,learning_rate_finder]",
+            "takes steps of its own, so callbacks=learning_rate_finder would do nothing",
+        ),
         ("task=hyperparameter model=mdeq", "models for this task: kernel_ridge, logistic_"),
         ("task=digits model=kernel_ridge", "tasks for this model: hyperparameter"),
         ("task=hyperparameter solver.memory=0", "solver.memory=0 must be at least 1"),

@@ -90,9 +90,9 @@ def interrupted(directory: Path, batch: int, *overrides: str) -> None:
         training.fit_and_test(built, None)
 
 
-def resumed(directory: Path, *overrides: str) -> dict[str, Any]:
+def resumed(directory: Path, *overrides: str, name: str = "last.ckpt") -> dict[str, Any]:
     """Resume a run in its own folder."""
-    return run(f"ckpt_path={directory}/checkpoints/last.ckpt", f"run_dir={directory}", *overrides)
+    return run(f"ckpt_path={directory}/checkpoints/{name}", f"run_dir={directory}", *overrides)
 
 
 def checkpoint(directory: Path, name: str = "last.ckpt") -> dict[str, Any]:

@@ -24,7 +24,27 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*did not reach the tolerance"),
 ]
 KEPT = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "training_position",
-        "carried_memory")  # fmt: skip
+        "carried_memory", "averaged_weights")  # fmt: skip
+WORSE = ("schedule.mode=min", "schedule.patience=0")
+SCHEDULES = {
+    "plateau": ("schedule=plateau", *WORSE),  # which takes what is better for worse
+    "warm_plateau": ("schedule=plateau", *WORSE, "schedule.warmup=0.3"),
+    "one_cycle": ("schedule=one_cycle",),
+    "step": ("schedule=step", "schedule.warmup=0.2", "schedule.milestones=[0.4,0.65,0.8]"),
+}
+CALLBACKS = {
+    "ema": ("callbacks=[default,ema]", "callbacks.ema.decay=0.8"),
+    "late_ema": ("callbacks=[default,ema]", "callbacks.ema.start=0.3", "callbacks.ema.every=2"),
+    "swa": (
+        "callbacks=[default,swa]", "callbacks.swa.start=0.3", "callbacks.swa.lr=0.01",
+        "callbacks.swa.annealing=0.5",
+    ),
+    "stopping": (
+        "callbacks=[default,early_stopping]", "callbacks.early_stopping.mode=min",
+        "callbacks.early_stopping.patience=2",
+    ),
+    "finder": ("callbacks=[default,learning_rate_finder]",),
+}  # fmt: skip
 
 
 class Case(NamedTuple):
@@ -39,6 +59,8 @@ class Case(NamedTuple):
     validations: int = 1  # in an epoch
     schedule: str = ""
     optimizer: str = ""
+    callback: str = ""
+    file: str = "last.ckpt"  # that is resumed
 
 
 def length(case: Case, batches: int) -> tuple[str, ...]:
@@ -53,6 +75,7 @@ def length(case: Case, batches: int) -> tuple[str, ...]:
 def settings(case: Case) -> tuple[str, ...]:
     words = (
         f"task={case.task}", "seed=7", *TASKS[case.task], "trainer.deterministic=true",
+        *CALLBACKS.get(case.callback, ()),
         "trainer.log_every_n_steps=2", "callbacks.report=null", "trainer.enable_progress_bar=false",
         "~callbacks.progress", f"trainer.accumulate_grad_batches={case.accumulate}",
     )  # fmt: skip
@@ -62,8 +85,8 @@ def settings(case: Case) -> tuple[str, ...]:
         words += (f"trainer.val_check_interval={1 / case.validations}",)
     if case.optimizer:
         words += (f"optimizer={case.optimizer}",)
-    if case.schedule == "plateau":  # which takes what is better for worse
-        return (*words, "schedule=plateau", "schedule.mode=min", "schedule.patience=0")
+    if case.schedule:
+        return (*words, *SCHEDULES[case.schedule])
     # a schedule as long as the run would tell the first part from the whole
     return (*words, "schedule=constant") if case.end == "ended" else words
 
@@ -100,7 +123,27 @@ SMALL_PART = [
     Case("digits", validations=2, schedule="plateau"),
     Case("digits", place="between", end="ended", schedule="plateau"),
     Case("digits", accumulate=2, optimizer="lars"),  # with groups of two rates
+    Case("digits", accumulate=2, validations=2, callback="ema"),
+    Case("digits", unit="steps", end="ended", callback="ema", file="best.ckpt"),
+    Case("digits", validations=2, callback="swa", schedule="warm_plateau"),
 ]
+# What averages, ends or moves the rate, with every way to stop and go on.
+OF_TRAINING = [
+    Case("digits", *axes, callback=callback, schedule=schedule, file=file)
+    for callback, schedule in (
+        ("ema", ""), ("late_ema", ""), ("swa", "plateau"), ("swa", "step"), ("finder", ""),
+        ("", "step"), ("", "one_cycle"), ("", "warm_plateau"), ("stopping", ""),
+    )
+    for axes, file in (
+        (("epochs", "within", "interrupted", 0, 2, 2), "last.ckpt"),
+        (("steps", "within", "interrupted"), "last.ckpt"),
+        (("epochs", "within", "interrupted"), "best.ckpt"),
+        (("steps", "within", "interrupted", 0, 2), "best.ckpt"),
+        (("steps", "within", "ended"), "last.ckpt"),
+    )
+    # the length of a run is the length of its schedule
+    if axes[2] == "interrupted" or (callback in ("ema", "finder", "stopping") and not schedule)
+]  # fmt: skip
 GRADIENT_TASKS = [task for task in TASKS if task not in ("hyperparameter", "range_query")]
 # Each kind of task with every way to end, and each of the other axes in half of them.
 EVERY_KIND = [
@@ -126,10 +169,10 @@ def check(case: Case, wholes: Wholes, folder: Path) -> None:
     first = {"within": BATCHES + 2, "between": BATCHES}[case.place]
     if case.end == "interrupted":
         interrupted(folder, first - 1, *settings(case), *length(case, 2 * BATCHES))
-        resumed(folder)
+        resumed(folder, name=case.file)
     else:
         run(*settings(case), *length(case, first), f"run_dir={folder}")
-        resumed(folder, *length(case, 2 * BATCHES))
+        resumed(folder, *length(case, 2 * BATCHES), name=case.file)
     for name in ("last.ckpt", "best.ckpt"):
         reached, expected = checkpoint(folder, name), checkpoint(whole, name)
         for key in KEPT:
@@ -156,6 +199,14 @@ def test_the_rate_of_a_plateau_has_fallen_in_the_checkpoint_of_its_validation(
 @pytest.mark.slow
 @pytest.mark.parametrize("case", EVERY_KIND, ids=lambda case: "-".join(map(str, case)))
 def test_every_kind_of_task_goes_on_to_the_same_bits(
+    case: Case, wholes: Wholes, tmp_path: Path
+) -> None:
+    check(case, wholes, tmp_path / "part")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", OF_TRAINING, ids=lambda case: "-".join(map(str, case)))
+def test_averages_and_schedules_go_on_to_the_same_bits(
     case: Case, wholes: Wholes, tmp_path: Path
 ) -> None:
     check(case, wholes, tmp_path / "part")

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import time
+from html import escape
 
 import pytest
 import torch
@@ -37,6 +38,13 @@ def test_a_run_leaves_everything_and_its_evaluation_repeats_the_test(command, tm
     assert set(metrics["test"]) == set(metrics["val"]) == set(metrics["train"])
     assert metrics["solver_stats"]["nfe_mean"] == 4
     assert metrics["gradient_stats"]["nfe_mean"] == 5
+    assert list(metrics["details"]["accuracy_by_class"]) == [str(digit) for digit in range(10)]
+    assert metrics["choices"]["recipe"] == "digits_mdeq"
+    page = (folder / "report" / "index.html").read_text()
+    origin = [escape(metrics[key]) for key in ("command", "date", "device", "revision")]
+    pictures = ["confusion.svg", "mistakes.png"]
+    for text in (*pictures, *origin, "Accuracy by class", "<summary>Configuration"):
+        assert text in page
     torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
     path = folder / "checkpoints" / "best.ckpt"
@@ -123,8 +131,11 @@ def test_an_offline_wandb_run_holds_the_solver_metrics(command, tmp_path):
     assert done.returncode == 0, done.stderr
     (record,) = (tmp_path / "run").rglob("run-*.wandb")
     content = record.read_bytes()
-    for key in (b"solver/nfe", b"solver/residual_median", b"backward/nfe", b"train/loss"):
+    for key in (b"solver/nfe", b"solver/residual_median", b"backward/nfe", b"train/loss",
+                b"choices", b"digits_mdeq", b"The test samples of which"):  # fmt: skip
         assert key in content
+    shown = {file.name.partition("_")[0] for file in (tmp_path / "run").rglob("media/**/*.png")}
+    assert {"confusion", "mistakes", "convergence"} <= shown
 
 
 def test_two_processes_on_the_cpu_train_and_test(command, tmp_path):

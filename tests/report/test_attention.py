@@ -36,7 +36,7 @@ def test_each_kind_is_a_picture(tmp_path: Path) -> None:
     drawn = draw_attention(tmp_path, maps("encoder 1", "decoder 1", "cross 1"), SOURCE, TARGET)
     files = [f"attention_{kind}.png" for kind in ("encoder", "decoder", "cross")]
     assert [picture.file for picture in drawn] == files
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == sorted(files)
     assert draw_attention(tmp_path / "nothing", {}, SOURCE, TARGET) == []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from equipoise.report.curves import CurveFile, plots
-from equipoise.report.plot import Span
+from equipoise.report.lines import Span
 
 TEXT = """step,epoch,train/loss,val/loss,gradient,solver/residual_median,lr-SGD
 2,0,2.0,,unrolled,0.5,

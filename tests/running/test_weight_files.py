@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from equipoise.config.compose import compose, storable
+from equipoise.config.exported import write_exported
 from equipoise.errors import UserError
 from equipoise.running.surroundings import initial_file
 from equipoise.running.weight_files import read_weight_file, read_weights, tensors
@@ -64,6 +65,26 @@ def test_a_plain_state_dict_and_an_exported_file_have_our_names(
         assert same(read_weight_file(tmp_path / name, weights).weights, weights)
 
 
+def test_an_export_gives_what_its_checkpoint_gave(tmp_path: Path) -> None:
+    weights, folder = ours(), tmp_path / "out"
+    folder.mkdir()
+    write_exported(checkpoint(weights, vocabulary={"unit": "word"}), folder, {})
+    for path in (folder, folder / "model.safetensors"):
+        file = read_weight_file(initial_file(str(path)), weights)
+        assert same(file.weights, weights)
+        assert file.state == {"vocabulary": {"unit": "word"}}
+        assert file.run is not None
+
+
+def test_a_safetensors_file_of_others_is_read_by_itself(tmp_path: Path) -> None:
+    weights = ours()
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"architectures": ["Other"]}')
+    file = read_weight_file(initial_file(str(tmp_path)), weights)
+    assert same(file.weights, weights)
+    assert file.run is None
+
+
 def test_a_published_file_gets_our_names(tmp_path: Path) -> None:
     network = small_network()
     torch.save({"state_dict": published(network)}, tmp_path / "mdeq.pth")
@@ -76,7 +97,7 @@ def test_of_a_folder_the_best_weights_are_meant(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no checkpoints/best\.ckpt or"):
         initial_file(str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
-    for name in ("model.safetensors", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt"):
         (tmp_path / name).touch()
         assert initial_file(str(tmp_path)) == tmp_path / name
     with pytest.raises(UserError, match="there is no such file or folder"):

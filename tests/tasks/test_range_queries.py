@@ -150,6 +150,7 @@ def test_what_cannot_work_is_said_in_one_sentence(
         (["task=digits", "model=ahead"], "tasks for this model: range_query"),
         (["task=range_query", "solver=broyden"], "solver=broyden would do nothing; leave it out"),
         (["task=range_query", "optimizer=sgd"], "optimizer=sgd would do nothing; leave it out"),
+        (["task=range_query", "callbacks=[default,swa]"], "so callbacks=swa would do nothing"),
         (["task=range_query", "optimizer.lr=1"], "trains no weights; leave it out"),
         (["optimizer=none"], "leave optimizer=none out"),
         (

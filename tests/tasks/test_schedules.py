@@ -9,9 +9,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
-from equipoise.tasks.schedules import Constant, Cosine, InverseSquareRoot, Plateau, Schedule
+from equipoise.tasks.schedules import (
+    Constant,
+    Cosine,
+    InverseSquareRoot,
+    OneCycle,
+    Plateau,
+    Schedule,
+    Step,
+)
 
 
 def rates(schedule: Schedule, steps: int, rate: float = 2.0) -> list[float]:
@@ -69,6 +77,61 @@ def test_the_published_rates_differ_by_a_constant_alone() -> None:
 
 def test_without_a_warm_up_the_first_rate_is_the_greatest() -> None:
     assert rates(InverseSquareRoot(warmup=0.0), 4) == pytest.approx([2, 2**0.5, (4 / 3) ** 0.5, 1])
+
+
+@given(st.integers(20, 60), st.floats(0.1, 0.9))
+def test_one_cycle_is_that_of_torch(steps: int, warmup: float) -> None:
+    optimizer = optimizer_of(1.0)
+    reference = OneCycleLR(optimizer, 2.0, steps, pct_start=warmup, cycle_momentum=False)
+    expected = [optimizer.param_groups[0]["lr"]]
+    for _ in range(steps - 1):
+        optimizer.step()
+        reference.step()
+        expected.append(optimizer.param_groups[0]["lr"])
+    factors = OneCycle(warmup, first_factor=1 / 25, final_factor=1 / 25e4)
+    assert rates(factors, steps) == pytest.approx(expected)
+
+
+def test_one_cycle_has_its_ends_whatever_its_warm_up() -> None:
+    for warmup in (0.0, 0.3, 1.0):
+        found = rates(OneCycle(warmup, first_factor=0.5, final_factor=0.25), 10)
+        assert max(found) == 2.0
+        assert found[0] == (2.0 if warmup == 0 else 1.0)
+        assert found[-1] == (2.0 if warmup == 1 else 0.5)
+
+
+def test_steps_fall_at_fractions_of_the_run_behind_a_warm_up() -> None:
+    found = rates(Step(warmup=0.2, milestones=(0.5, 0.8), factor=0.5), 10)
+    assert found == pytest.approx([1.0, 2.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.5, 0.5])
+    assert rates(Step(milestones=()), 3) == [2.0] * 3
+
+
+def test_a_plateau_judges_no_validation_of_its_warm_up() -> None:
+    optimizer = optimizer_of(1.0)
+    scheduler = Plateau("val/loss", factor=0.5, patience=0, warmup=0.4)(optimizer, 10)
+    found = []
+    for step in range(10):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+        scheduler.step(float(step))  # type: ignore[arg-type]
+    # the first value that counts is the best; each later one halves the rate
+    assert found == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125])
+
+
+def test_a_plateau_of_a_revision_without_a_warm_up_goes_on_at_its_rate() -> None:
+    optimizer = optimizer_of(1.0)
+    scheduler = Plateau("val/loss", patience=0)(optimizer, 10)
+    for _ in range(2):
+        scheduler.step(1.0)  # type: ignore[arg-type]
+    state = scheduler.state_dict()
+    for key in ("reached", "taken", "length"):
+        del state[key]
+    resumed = Plateau("val/loss", patience=0)(optimizer, 10)
+    optimizer.param_groups[0]["lr"] = 0.1  # Lightning restores the optimiser first
+    resumed.load_state_dict(state)
+    resumed.step()
+    assert optimizer.param_groups[0]["lr"] == 0.1
 
 
 def optimizer_of(rate: float) -> torch.optim.Optimizer:

@@ -4,28 +4,36 @@ from equipoise.callbacks.checkpointing import BestCheckpoint, RunCheckpoint
 from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
 from equipoise.callbacks.curve_rows import CurveLogger
 from equipoise.callbacks.divergence_guard import DivergenceGuard, TrainingDiverged
+from equipoise.callbacks.early_stopping import EarlyStopping
 from equipoise.callbacks.graceful_interrupt import GracefulInterrupt
 from equipoise.callbacks.gradient_fidelity import GradientFidelity
 from equipoise.callbacks.gradient_schedule import GradientSchedule, Phase
+from equipoise.callbacks.learning_rate_finder import LearningRateFinder
 from equipoise.callbacks.normalization_warmup import NormalizationWarmup
 from equipoise.callbacks.progress import Progress
 from equipoise.callbacks.run_report import RunReport
+from equipoise.callbacks.stochastic_weight_averaging import StochasticWeightAveraging
 from equipoise.callbacks.training_curve import LearningRate, TrainingCurve
+from equipoise.callbacks.weight_averaging import ExponentialMovingAverage
 
 __all__ = [
     "BestCheckpoint",
     "ConvergenceMonitor",
     "CurveLogger",
     "DivergenceGuard",
+    "EarlyStopping",
+    "ExponentialMovingAverage",
     "GracefulInterrupt",
     "GradientFidelity",
     "GradientSchedule",
     "LearningRate",
+    "LearningRateFinder",
     "NormalizationWarmup",
     "Phase",
     "Progress",
     "RunCheckpoint",
     "RunReport",
+    "StochasticWeightAveraging",
     "TrainingCurve",
     "TrainingDiverged",
 ]

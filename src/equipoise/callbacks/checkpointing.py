@@ -19,6 +19,7 @@ from torch import Tensor
 
 from equipoise.callbacks.gradient_schedule import GradientSchedule
 from equipoise.callbacks.lightning_overhead import Observer, every_callback
+from equipoise.callbacks.weight_averaging import WeightAveraging
 from equipoise.equilibrium.layer import equilibrium_layers
 
 KEY = "gradient_estimators"
@@ -30,7 +31,8 @@ class RunCheckpoint(ModelCheckpoint):
     Here it is kept, with the file: that of the new folder where the old one was moved there, else a
     copy of the one beside the checkpoint that is resumed. Without such a file the score counts no
     more, with a warning. A checkpoint of the weights alone (`save_weights_only`) also tells the
-    phase of the gradient schedule, which its evaluation needs.
+    phase of the gradient schedule, which its evaluation needs, and holds an average of the weights
+    where the run keeps one.
     """
 
     resumed_beside: Path | None = None
@@ -67,16 +69,17 @@ class RunCheckpoint(ModelCheckpoint):
             super()._save_checkpoint(trainer, filepath)
             return
         module = trainer.lightning_module
-        added = [c for c in every_callback(trainer) if isinstance(c, GradientSchedule)]
+        kinds = (GradientSchedule, WeightAveraging)
+        added = [c for c in every_callback(trainer) if isinstance(c, kinds)]
         saved_by_module = module.on_save_checkpoint
 
-        def with_phase(checkpoint: dict[str, Any]) -> None:
+        def with_added(checkpoint: dict[str, Any]) -> None:
             saved_by_module(checkpoint)
-            for schedule in added:
-                schedule.on_save_checkpoint(trainer, module, checkpoint)
+            for callback in added:
+                callback.on_save_checkpoint(trainer, module, checkpoint)
 
         # Lightning asks no callback for such a file.
-        module.on_save_checkpoint = with_phase  # type: ignore[method-assign]
+        module.on_save_checkpoint = with_added  # type: ignore[method-assign]
         try:
             super()._save_checkpoint(trainer, filepath)
         finally:

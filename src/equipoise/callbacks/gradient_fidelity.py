@@ -10,9 +10,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
+from equipoise.callbacks.beside_training import (
+    preserved,
+    refuse_manual_and_sharded,
+    training_loss,
+)
 from equipoise.callbacks.curve_rows import MeanColumns
 from equipoise.callbacks.statistics import FiniteMean
 from equipoise.equilibrium import (
@@ -30,9 +34,6 @@ from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.errors import UserError
 
 NAMES = ("cosine", "norm_ratio", "reference_residual")
-SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
-
-Container = dict[Any, Any] | list[Any]
 
 
 class GradientFidelity(MeanColumns):
@@ -77,7 +78,7 @@ class GradientFidelity(MeanColumns):
         self.parameters, self.measured_at = None, None
         self.forget()
         if self.layers:
-            refuse_what_cannot_be_measured(trainer, pl_module)
+            refuse_manual_and_sharded(trainer, pl_module, "gradient_fidelity")
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -89,7 +90,7 @@ class GradientFidelity(MeanColumns):
         self.measured_at = step
         probe = first_samples(batch, self.samples)
         with preserved(pl_module, pl_module.device), _plain(self.layers):
-            self._measure(lambda: _loss(trainer, pl_module, probe, batch_idx), pl_module)
+            self._measure(lambda: training_loss(trainer, pl_module, probe, batch_idx), pl_module)
 
     def observe(self, trainer: Trainer, outputs: Any) -> None:
         """Nothing: what is measured is noted where the step begins."""
@@ -135,15 +136,6 @@ def _plain(layers: Sequence[Equilibrium]) -> Iterator[None]:
         yield
 
 
-def _loss(trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> Tensor:
-    """The loss of a training step, in the precision of the run."""
-    with trainer.precision_plugin.train_step_context():
-        outputs = module.training_step(batch, batch_idx)
-    loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
-    assert isinstance(loss, Tensor)
-    return loss
-
-
 def _parameters_before(
     layers: Sequence[Equilibrium], loss: Callable[[], Tensor], module: nn.Module
 ) -> list[Tensor]:
@@ -168,67 +160,6 @@ def _largest_median(reports: Sequence[SolveReport]) -> Tensor:
     if not residuals:
         return torch.tensor(torch.nan)
     return torch.stack([residual.float().median() for residual in residuals]).max()
-
-
-def refuse_what_cannot_be_measured(trainer: Trainer, module: LightningModule) -> None:
-    """Raise UserError for manual optimisation and for sharded parameters."""
-    if not module.automatic_optimization:
-        raise UserError(
-            "gradient_fidelity cannot measure a task that steps its optimisers itself: "
-            "leave callbacks=gradient_fidelity out"
-        )
-    if isinstance(trainer.strategy, SHARDED):
-        raise UserError(
-            "gradient_fidelity needs whole parameters in every process: leave it out, or choose "
-            "strategy=ddp"
-        )
-
-
-@contextmanager
-def preserved(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Give the module, its parts and torch's generators back as they were.
-
-    Kept are which objects the attributes hold, the entries of dictionaries and lists among them
-    (buffers, submodules and hooks included), and the values of buffers and of tensors that are
-    attributes. Parameters are not: a measurement does not change them.
-    """
-    held = [value for part in module.modules() for value in (vars(part), *vars(part).values())]
-    entries = [(value, value.copy()) for value in held if isinstance(value, dict | list)]
-    values = [(tensor, tensor.detach().clone()) for tensor in _writable_tensors(entries)]
-    others = [] if device.type == "cpu" else [device]
-    try:
-        with torch.random.fork_rng(others, device_type=device.type):
-            yield
-    finally:
-        for container, kept in entries:
-            _restore(container, kept)
-        with torch.no_grad():
-            for tensor, value in values:
-                tensor.copy_(value)
-
-
-def _writable_tensors(entries: list[tuple[Container, Container]]) -> list[Tensor]:
-    """Every tensor that is an entry and that can be written into, once; no parameters."""
-    inside = (v for _, kept in entries for v in (kept.values() if isinstance(kept, dict) else kept))
-    tensors = (v for v in inside if isinstance(v, Tensor) and not isinstance(v, nn.Parameter))
-    return list({id(tensor): tensor for tensor in tensors if _writable(tensor)}.values())
-
-
-def _writable(tensor: Tensor) -> bool:
-    """Neither made in inference mode, as a metric's state in validation, nor an expanded view."""
-    if tensor.is_inference() or tensor.layout != torch.strided:
-        return False
-    return all(
-        step > 0 or size == 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
-    )
-
-
-def _restore(container: Container, kept: Container) -> None:
-    container.clear()
-    if isinstance(container, dict):
-        container.update(kept)
-    else:
-        container.extend(kept)
 
 
 def first_samples(batch: Any, samples: int | None) -> Any:

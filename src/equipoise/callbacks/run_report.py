@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from equipoise.callbacks.lightning_overhead import Observer
 from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.report.curves import NAME, CurveFile, Trace, TraceRecorder, draw_trace, plots
+from equipoise.report.lines import Plot
 from equipoise.report.page import Picture, page
-from equipoise.report.plot import Plot
 
 
 @runtime_checkable
@@ -46,11 +46,13 @@ class RunReport(Observer):
         self.of_task: list[Picture] = []
         self.added: list[Picture] = []
         self.drawn: dict[str, Plot | Trace] = {}
+        self.loggers: list[Logger] = []
         self.is_first_process = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out where the curve is kept and which tolerance the solvers have."""
         self.is_first_process = trainer.is_global_zero
+        self.loggers = list(trainer.loggers)
         self.elsewhere = [_place(logger) for logger in trainer.loggers]
         for logger in trainer.loggers:
             if isinstance(logger, CSVLogger):
@@ -95,26 +97,36 @@ class RunReport(Observer):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report of the training."""
-        self.write(_metrics_of(trainer, pl_module))
+        self._write(_metrics_of(trainer, pl_module))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report with the test."""
         if self.is_first_process and isinstance(pl_module, Pictured):
             self.of_task = list(pl_module.pictures(self.dirpath))
-        self.write(_metrics_of(trainer, pl_module))
+        self._write(_metrics_of(trainer, pl_module))
 
     def write(self, metrics: Mapping[str, Any]) -> None:
-        """Write the report; `metrics` is the dictionary of metrics.json or a part of it.
+        """Write the report of a run at its end, and hand its pictures to loggers that show them.
 
-        Only the first process writes. Runs without equilibrium layers have no pictures of solves;
-        without a CSVLogger the page says where the curves are.
+        metrics: the dictionary of metrics.json. Only the first process writes. Runs without
+        equilibrium layers have no pictures of solves; without a CSVLogger the page says where the
+        curves are.
         """
+        pictures = self._write(metrics)
+        for logger in self.loggers:
+            log_pictures(logger, pictures, self.dirpath)
+
+    def _write(self, metrics: Mapping[str, Any]) -> list[Picture]:
+        """Write the report with what is known so far; its pictures."""
         if not self.is_first_process:
-            return
+            return []
         self.dirpath.mkdir(parents=True, exist_ok=True)
         pictures = [*self.added, *self.of_task, *self._draw_curves(), *self._draw_traces()]
-        html = page(metrics, pictures, self.dirpath, self._note())
+        file = self.dirpath.parent / "config.yaml"
+        configuration = file.read_text(encoding="utf-8") if file.is_file() else ""
+        html = page(metrics, pictures, self.dirpath, self._note(), configuration)
         (self.dirpath / "index.html").write_text(html, encoding="utf-8")
+        return pictures
 
     def add(self, picture: Picture) -> None:
         """Have the page show a file that someone else has drawn into the folder."""
@@ -147,6 +159,21 @@ class RunReport(Observer):
         if not self.elsewhere:
             return "No logger was active, so no curve of this run was kept."
         return f"The curves of this run are kept by {', '.join(self.elsewhere)}."
+
+
+def log_pictures(logger: Logger, pictures: Sequence[Picture], folder: Path) -> None:
+    """Show PNG files of a folder in W&B, TensorBoard, or any logger that has `log_image`."""
+    if hasattr(logger, "log_image"):
+        for picture in pictures:
+            key = f"report/{Path(picture.file).stem}"
+            logger.log_image(key, [str(folder / picture.file)], caption=[picture.caption])
+    elif isinstance(logger, TensorBoardLogger):
+        from matplotlib.image import imread
+
+        for picture in pictures:
+            pixels = imread(folder / picture.file)
+            logger.experiment.add_image(Path(picture.file).stem, pixels, dataformats="HWC")
+        logger.experiment.flush()
 
 
 def _place(logger: Logger) -> str:

@@ -16,12 +16,13 @@ from types import ModuleType
 from typing import Any
 
 from equipoise import __version__
+from equipoise.config.own_code import make_importable
 from equipoise.errors import RunFailed, RunInterrupted, UserError, nearest
 from equipoise.running.interrupts import STATUS, Stopped, end_at_next, leave, stoppable
 
 NAMES = (
-    "convert-multimodal", "ensemble", "evaluate", "generate", "import-weights", "make-nmr",
-    "predict", "query", "train", "translate",
+    "compare", "convert-multimodal", "ensemble", "evaluate", "export", "generate",
+    "import-weights", "list", "make-nmr", "predict", "push", "query", "train", "translate",
 )  # fmt: skip
 HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).
 
@@ -69,14 +70,14 @@ def exit_status(command: Callable[..., int], *arguments: Any) -> int:
     """The exit status of a command: 2 with one sentence for the user's errors, 1 if a run fails."""
     try:
         with stoppable():
+            make_importable([os.getcwd()])
             return command(*arguments)
     except Stopped:
         end_at_next()
         print("Interrupted before there was anything to save", file=sys.stderr)
         return STATUS
     except UserError as error:
-        if os.environ.get("HYDRA_FULL_ERROR") or "debug=smoke" in sys.argv:
-            traceback.print_exc()
+        show_traceback()
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RunInterrupted as stop:
@@ -87,10 +88,17 @@ def exit_status(command: Callable[..., int], *arguments: Any) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - closed by the end of the process
         return 0
     except RunFailed as failure:
+        show_traceback()
         print(f"error: {failure}", file=sys.stderr)
         return 1
     except SystemExit as end:  # argparse's way to end after a page of help
         return int(end.code or 0)
+
+
+def show_traceback() -> None:
+    """Print the traceback of the exception at hand where it was asked for."""
+    if os.environ.get("HYDRA_FULL_ERROR") or "debug=smoke" in sys.argv:
+        traceback.print_exc()
 
 
 def join(job: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from equipoise import __version__
-from equipoise.config.hydra import quoted
+from equipoise.config.hydra import CONF, SEARCH_PATH, parse, quoted, search_path
 from equipoise.config.init_from import spelled_out
 from equipoise.errors import UserError, nearest
 
@@ -100,14 +100,17 @@ class Refused(argparse.Action):
         raise UserError(f"{name}: {REFUSED[name]}")
 
 
-def configured(program: str, page: Callable[[], str], words: Sequence[str]) -> argparse.Namespace:
+def configured(
+    program: str, page: Callable[[Sequence[Path]], str], words: Sequence[str]
+) -> argparse.Namespace:
     """The arguments of a command that composes a configuration: flags, and `overrides`.
 
-    page: what --help prints. Raises UserError for a flag that does not exist or does not work
-    here, that lacks its value or the flag that it belongs to.
+    page: what --help prints for the folders where choices are looked for. Raises UserError for a
+    flag that does not exist or does not work here, that lacks its value or the flag that it belongs
+    to.
     """
     parser = Parser(program, add_help=False)
-    parser.add_argument("-h", "--help", action=Page, text=page)
+    parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--version", action=Page, text=lambda: f"equipoise {__version__}")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     for flags in (("-m", "--multirun"), ("-r", "--run"), ("-sc", "--shell-completion"),
@@ -118,8 +121,13 @@ def configured(program: str, page: Callable[[], str], words: Sequence[str]) -> a
     for flags in (("-cn", "--config-name"), ("-cp", "--config-path"), ("--experimental-rerun",)):
         parser.add_argument(*flags, action=Refused)
     arguments = parser.parsed(words)
-    check_flags(arguments)
+    if not arguments.help:
+        check_flags(arguments)
     arguments.overrides = with_config_dir(arguments.config_dir, spelled_out(arguments.overrides))
+    if arguments.help:
+        settings = [line for line in arguments.overrides if line.startswith(f"{SEARCH_PATH}=")]
+        print(page([CONF, *search_path(parse(settings))]))
+        parser.exit()
     return arguments
 
 

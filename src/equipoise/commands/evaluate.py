@@ -12,7 +12,7 @@ from equipoise.running.api import evaluate, evaluation_of
 
 def main(words: Sequence[str]) -> int:
     """Evaluate a checkpoint, or show its settings; returns 0. Raises UserError."""
-    arguments = configured("evaluate.py", lambda: help_page.EVALUATE, words)
+    arguments = configured("evaluate.py", lambda _: help_page.EVALUATE, words)
     check_evaluation(arguments)
     if arguments.cfg:
         config = evaluation_of(arguments.overrides).config

@@ -24,6 +24,7 @@ from equipoise.config.about import about
 from equipoise.config.compose import (
     CONF,
     SEARCH_PATH,
+    composable,
     on_choices,
     parse,
     plain,
@@ -32,6 +33,7 @@ from equipoise.config.compose import (
 )
 from equipoise.config.hydra import as_text, hydra_config, hydra_setting, quoted
 from equipoise.config.overrides import Menu
+from equipoise.config.recompose import with_folders_of_checkpoint
 from equipoise.config.stored import read_stored
 from equipoise.config.sweeps import as_override
 from equipoise.errors import RunFailed, RunInterrupted, UserError
@@ -57,6 +59,7 @@ def start(overrides: Sequence[str]) -> int:
     from equipoise.report.sweep_seeds import show_over_seeds
     from equipoise.report.sweep_table import show_sweep_tables
 
+    overrides = with_folders_of_checkpoint(overrides)
     overrides = on_checkpoint(written_out(with_grid(written_out(overrides))))
     config = check(overrides)
     check_one_process(config)
@@ -145,7 +148,9 @@ def check_one_process(config: DictConfig) -> None:
 def sweep_folder(overrides: Sequence[str]) -> Path:
     """Make the folder of a multirun: that of `hydra.sweep.dir`, or multirun/<time>."""
     if is_typed(overrides, "hydra.sweep.dir"):
-        path = Path(str(hydra_setting(hydra_config(jobs(overrides)[0]), "hydra.sweep.dir")))
+        path = Path(
+            str(hydra_setting(hydra_config(composable(jobs(overrides)[0])), "hydra.sweep.dir"))
+        )
         return folders.claim(folders.shortened(path), name="hydra.sweep.dir")
     return folders.claim_new(Path("multirun"), datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
 
@@ -160,7 +165,7 @@ def check_subdirectories(overrides: Sequence[str]) -> None:
     seen: set[str | None] = set()
     for number, job in enumerate(itertools.islice(jobs(overrides), MOST_CHECKED)):
         numbered = [*job, f"hydra.job.num={number}", f"hydra.job.id='{number}'"]
-        name = hydra_setting(hydra_config(numbered), "hydra.sweep.subdir")
+        name = hydra_setting(hydra_config(composable(numbered)), "hydra.sweep.subdir")
         if name in seen:
             raise UserError(
                 f"hydra.sweep.subdir puts two jobs into {name}: quote it, with a key that tells "
@@ -172,7 +177,10 @@ def check_subdirectories(overrides: Sequence[str]) -> None:
 def hand_over(named: Sequence[str], overrides: Sequence[str]) -> None:
     """Let Hydra call `run_job` for each job; `named` are the overrides that name the folders."""
     keys = {line.partition("=")[0] for line in named}
+    first = composable(jobs(overrides)[0])
+    added = {line.partition("=")[0].lstrip("+") for line in first if line.startswith("++")}
     rest = [line for line in overrides if line.partition("=")[0] not in keys]
+    rest = [f"++{line}" if line.partition("=")[0] in added else line for line in rest]
     sys.argv = [sys.argv[0], "--multirun", "hydra.job.name=train", *rest, *named]
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(run_job)()
 

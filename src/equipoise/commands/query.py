@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from equipoise.commands.arguments import Parser
-from equipoise.commands.stored_model import read_run
+from equipoise.config.recompose import trusted_packages
 from equipoise.config.signatures import as_packages, check_targets
 from equipoise.config.stored import Stored
 from equipoise.errors import UserError, nearest
+from equipoise.running.run_checkpoint import read_run
 
 if TYPE_CHECKING:
     from equipoise.privacy import Answer, RangeEstimate
@@ -46,22 +47,28 @@ def main(words: Sequence[str]) -> int:
     """Print the answer; returns 0. Raises UserError."""
     arguments = _parser().parsed(words)
     checkpoint, stored = read_run(arguments.run)
-    check_targets(stored.config, as_packages(arguments.trust))
+    check_targets(stored.config, trusted_packages(stored, as_packages(arguments.trust)))
     task = stored.config["task"]
     if stored.choices.get("task") != "range_query" and not task.get("epsilon"):
         raise UserError(
             f"{arguments.run} is a run of task={stored.choices.get('task')}; queries are "
             "answered by a run of task=range_query"
         )
-    ends = task.get("limits") or [None] * len(task["domain"])
-    attributes = [
-        Attribute(name, size, end)
-        for name, size, end in zip(task["columns"], task["domain"], ends, strict=True)
-    ]
+    attributes = attributes_of(stored)
     ranges = read_ranges(arguments.query, attributes)
     answer = estimate_of(stored, checkpoint["state_dict"]).query(*ranges)
     print(described(answer, written(ranges, attributes), int(task["users"])))
     return 0
+
+
+def attributes_of(stored: Stored) -> list[Attribute]:
+    """The columns that a survey has asked for."""
+    task = stored.config["task"]
+    ends = task.get("limits") or [None] * len(task["domain"])
+    return [
+        Attribute(name, size, end)
+        for name, size, end in zip(task["columns"], task["domain"], ends, strict=True)
+    ]
 
 
 def described(answer: Answer, condition: str, people: int) -> str:

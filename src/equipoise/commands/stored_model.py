@@ -5,14 +5,12 @@ from __future__ import annotations
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
 
 from equipoise.commands.arguments import Parser
-from equipoise.config.about import about
-from equipoise.config.signatures import as_packages, check_targets
-from equipoise.config.stored import Stored, read_checkpoint, stored_run
+from equipoise.config.signatures import as_packages
 from equipoise.errors import UserError, nearest
+from equipoise.running.run_checkpoint import StoredRun, read_run, restored
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 
     from equipoise.data.text.vocabulary import Vocabulary
 
-CHECKPOINTS = ("best.ckpt", "last.ckpt")
 COMMANDS = {
     "couplings": "predict", "range_estimate": "query", "token_logits": "generate",
     "translation_logits": "translate",
@@ -35,28 +32,6 @@ class StoredRequest:
     ckpt_path: str = ""
     device: str | None = None
     trust: tuple[str, ...] = ()
-
-
-class StoredRun(NamedTuple):
-    """The content of a checkpoint, and the run that it tells of."""
-
-    content: dict[str, Any]
-    run: Stored
-
-    @property
-    def task(self) -> str:
-        """The choice of the task."""
-        return self.run.choices.get("task", "")
-
-    @property
-    def command(self) -> str | None:
-        """The command that such a checkpoint is for, None where there is none but evaluate."""
-        return COMMANDS.get(about(self.run.config["task"], "wants") or "")
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """What the objective keeps beside the weights."""
-        return self.content["state_dict"].get("_extra_state") or {}
 
 
 class StoredModel(NamedTuple):
@@ -78,15 +53,16 @@ def read_settings(
     description: str,
     settings: str,
     files: str = "",
+    usage: str | None = None,
 ) -> Request:
     """Put key=value words into the request, the values taken as they stand.
 
     description, settings: what --help shows before and after the usage. files: what stands there
-    for words that the command reads itself. Raises UserError for an
-    unknown key, a value of the wrong kind, or without a checkpoint.
+    for words that the command reads itself. usage: in place of the usual one. Raises UserError
+    for an unknown key, a value of the wrong kind, or without a checkpoint.
     """
     kinds = get_type_hints(type(request))
-    for argument in _parser(command, description, settings, files).parsed(words).settings:
+    for argument in _parser(command, description, settings, files, usage).parsed(words).settings:
         key, equals, value = argument.partition("=")
         if key not in kinds or not (equals or kinds[key] is bool):
             hint = nearest(key, kinds) or f"; see python -m equipoise {command} --help"
@@ -100,11 +76,11 @@ def read_settings(
     return request
 
 
-def _parser(command: str, description: str, settings: str, files: str) -> Parser:
+def _parser(command: str, description: str, settings: str, files: str, usage: str | None) -> Parser:
     operands = f"{files} [setting=value ...]".lstrip()
     parser = Parser(
         f"python -m equipoise {command}", description,
-        usage=f"%(prog)s ckpt_path=<run>/checkpoints/best.ckpt {operands}",
+        usage=usage or f"%(prog)s ckpt_path=<run>/checkpoints/best.ckpt {operands}",
         epilog=settings, formatter_class=RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("settings", nargs="*", metavar="setting=value", help="see below")
@@ -130,55 +106,6 @@ READERS: Mapping[Any, Callable[[str], Any]] = {
 """By the type of a setting, what reads its value; it raises ValueError for another one."""
 
 
-def read_run(path: str) -> StoredRun:
-    """The checkpoint at a path, or the best or else the last one of a run's folder.
-
-    Raises UserError where there is none that can be used.
-    """
-    file = checkpoint_of(Path(path))
-    content = read_checkpoint(file)
-    return StoredRun(content, stored_run(content, file))
-
-
-def checkpoint_of(path: Path) -> Path:
-    """The checkpoint of a run's folder; a file is one itself. Raises UserError without one."""
-    if not path.is_dir():
-        return path
-    files = [path / "checkpoints" / name for name in CHECKPOINTS]
-    existing = next((file for file in files if file.is_file()), None)
-    if existing is None:
-        wanted = " or ".join(f"checkpoints/{name}" for name in CHECKPOINTS)
-        raise UserError(f"the folder {path} holds no {wanted}: give a run's folder or checkpoint")
-    return existing
-
-
-Module = TypeVar("Module", bound="nn.Module")
-
-
-def restored(
-    build: Callable[[dict[str, Any], Mapping[str, Any], Path], Module],
-    checkpoint: StoredRun,
-    request: StoredRequest,
-) -> tuple[Module, torch.device]:
-    """What `build` makes of configuration and weights, ready for evaluation on the device.
-
-    Raises UserError where the device does not exist, or the checkpoint names code that is not to be
-    trusted.
-    """
-    from equipoise.models.generation import usable_device
-    from equipoise.running.messages import quiet_lightning
-
-    quiet_lightning()
-    content, run = checkpoint
-    check_targets(run.config, request.trust)
-    try:
-        device = usable_device(request.device)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    module = build(run.config, content["state_dict"], run.path)
-    return module.to(device).eval(), device
-
-
 def read_model(command: str, request: StoredRequest) -> StoredModel:
     """The model of a checkpoint of text with its weights, and its vocabulary.
 
@@ -190,7 +117,7 @@ def read_model(command: str, request: StoredRequest) -> StoredModel:
     from equipoise.data.text.vocabulary import vocabulary_from_state
     from equipoise.running.build import restored_model
 
-    model, device = restored(restored_model, checkpoint, request)
+    model, device = restored(restored_model, checkpoint, request.device, request.trust)
     vocabulary = vocabulary_from_state(checkpoint.state["vocabulary"])
     return StoredModel(model, vocabulary, checkpoint.run.config["task"], device)
 
@@ -202,10 +129,10 @@ def check_kind(command: str, checkpoint: StoredRun) -> None:
         raise UserError(
             f"{name} has no vocabulary: {command} needs a checkpoint of a {KINDS[command]} task"
         )
-    if checkpoint.command not in (None, command):
+    if (other := COMMANDS.get(checkpoint.wants)) not in (None, command):
         raise UserError(
             f"{name} is not for {command}, which needs one of a {KINDS[command]} task: use "
-            f"python -m equipoise {checkpoint.command}"
+            f"python -m equipoise {other}"
         )
 
 

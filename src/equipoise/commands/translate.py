@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from equipoise.commands.stored_model import StoredRequest, read_model, read_settings
@@ -165,6 +166,18 @@ def numbered(lines: Iterable[bytes]) -> Iterator[Line]:
                 f"line {number} of the input is not UTF-8 ({error.reason} at byte {error.start}): "
                 "convert it first, with iconv for example"
             ) from error
+
+
+def lines_of(file: Path) -> list[Line]:
+    """The lines of a file. Raises UserError where it cannot be read, is empty or is not UTF-8."""
+    try:
+        with file.open("rb") as content:
+            lines = list(numbered(content))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from error
+    if not lines:
+        raise UserError(f"{file} is empty: it has to hold a sentence a line")
+    return lines
 
 
 def one_line(text: str) -> str:

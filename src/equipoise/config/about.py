@@ -34,7 +34,7 @@ OPTIONAL: dict[str, dict[str, Any]] = {
         "settings": list[str], "data": list[str], "from_data": list[str], "split": list[str],
         "counts": dict[str, list[str]], "from_hub": bool, "without_path": str, "limits": LIMITS,
         "objectives": list[str], "of_checkpoint": bool, "own_steps": bool,
-        "race": dict[str, str | list[str]],
+        "race": dict[str, str | list[str]], "licence": str,
     },
     "model": {
         "data": list[str], "fixed": list[str], "initial": list[str], "equilibrium": bool,

@@ -47,6 +47,26 @@ def parameters(target: str) -> dict[str, Any]:
     return {} if definition is None else _arguments(definition)
 
 
+@cache
+def takes_others(target: str) -> bool:
+    """Whether the class or function that a dotted path names also takes `**others`."""
+    module, _, name = target.rpartition(".")
+    definition = _lookup(module, name)
+    return definition is not None and _hands_on(definition)
+
+
+def _hands_on(definition: Definition) -> bool:
+    node = definition.value
+    if isinstance(node, ast.FunctionDef):
+        return node.args.kwarg is not None
+    if not isinstance(node, ast.ClassDef):
+        return False
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            return statement.args.kwarg is not None
+    return any(_hands_on(base) for base in _bases(node, definition.module))
+
+
 def _arguments(definition: Definition) -> dict[str, Any]:
     node = definition.value
     if isinstance(node, ast.FunctionDef):

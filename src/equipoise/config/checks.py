@@ -21,10 +21,10 @@ def check_model_and_task(
 ) -> None:
     """Raise where the model does not take what the task gives, or not give what it wants."""
     model, task = config.model, config.task
-    if _fits(model, task):
+    if fits(model, task):
         return
-    models = [name for name, node in written_choices("model", roots) if _fits(node, task)]
-    tasks = [name for name, node in written_choices("task", roots) if _fits(model, node)]
+    models = [name for name, node in written_choices("model", roots) if fits(node, task)]
+    tasks = [name for name, node in written_choices("task", roots) if fits(model, node)]
     raise UserError(
         f"model={choices['model']} takes {' or '.join(_samples(model))} and gives "
         f"{', '.join(about(model, 'gives'))}, but task={choices['task']} gives "
@@ -33,7 +33,8 @@ def check_model_and_task(
     )
 
 
-def _fits(model: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
+def fits(model: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
+    """Whether the model takes what the task gives, and gives what it wants."""
     fitting = about(task, "gives") in _samples(model)
     return fitting and about(task, "wants") in about(model, "gives", ())
 
@@ -55,7 +56,7 @@ def check_counts(config: DictConfig, choices: Mapping[str, str], roots: Sequence
         fitting = [
             name
             for name, node in written_choices("model", roots)
-            if _fits(node, task) and _takes_count(node, noun, count)
+            if fits(node, task) and _takes_count(node, noun, count)
         ]
         raise UserError(
             f"model={choices['model']} takes {_counts(model, noun)}, but task={choices['task']} "
@@ -99,7 +100,7 @@ def check_equilibrium(
 def _alternative(config: DictConfig, roots: Sequence[Path]) -> str:
     """A clause that names a model with an equilibrium layer, where one fits the task."""
     for name, node in written_choices("model", roots):
-        if about(node, "equilibrium", True) is True and _fits(node, config.task):
+        if about(node, "equilibrium", True) is True and fits(node, config.task):
             return f", or choose a model that has one, such as model={name}"
     return ""
 
@@ -148,8 +149,22 @@ def check_weights(config: DictConfig, choices: Mapping[str, str]) -> None:
             )
 
 
+AVERAGES = ("ExponentialMovingAverage", "StochasticWeightAveraging")
+OF_GRADIENT_STEPS = (*AVERAGES, "LearningRateFinder")
+"""Callbacks that need weights, and a task that leaves their steps to the trainer."""
+
+
 def check_steps(config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise where gradients are to be summed or clipped of a model or a task that does not."""
+    """Raise where gradients are to be summed or clipped, or weights averaged, and there are none.
+
+    Also where two averages would take each other's place.
+    """
+    averages = _callbacks_of(config, AVERAGES)
+    if len(averages) > 1:
+        raise UserError(
+            f"callbacks={averages[0]} and callbacks={averages[1]} both put an average in the "
+            "place of the weights: choose one of them"
+        )
     if about(config.task, "own_steps", False):
         reason = f"task={choices['task']} takes steps of its own"
     elif not about(config.model, "weights", True):
@@ -161,6 +176,15 @@ def check_steps(config: DictConfig, choices: Mapping[str, str]) -> None:
             raise UserError(
                 f"{reason}, so trainer.{name}={config.trainer[name]} would do nothing; leave it out"
             )
+    for name in _callbacks_of(config, OF_GRADIENT_STEPS):
+        raise UserError(f"{reason}, so callbacks={name} would do nothing; leave it out")
+
+
+def _callbacks_of(config: DictConfig, kinds: Sequence[str]) -> list[str]:
+    """The names of the callbacks that are of one of our classes."""
+    targets = [f"equipoise.callbacks.{kind}" for kind in kinds]
+    nodes = (config.get("callbacks") or {}).items()
+    return [str(name) for name, node in nodes if node and node.get("_target_") in targets]
 
 
 def check_solver_and_gradient(

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from equipoise.config import checks, init_from, machine
 from equipoise.config.about import about, check_about
+from equipoise.config.exchange import exchange_classes, make_room
 from equipoise.config.hydra import (
     CONF,
     SEARCH_PATH,
@@ -34,6 +35,7 @@ from equipoise.config.overrides import (
     check_recipe_key,
     check_value,
     full_key,
+    keys,
     set_value,
 )
 from equipoise.config.phases import expand_phases
@@ -55,7 +57,7 @@ class Composition:
     """A checked configuration, and which choice of each group it is made of.
 
     trusted: of a configuration out of a checkpoint, the packages beside our own whose classes it
-    may name; None for one that the user composed.
+    may name, and single classes; None for one that the user composed.
     """
 
     config: DictConfig
@@ -69,9 +71,25 @@ class Composition:
         What stands on a checkpoint may set keys that only the choices of the checkpoint have, such
         as task.path, so those choices come first.
         """
-        if self.trusted is None:
-            return self.overrides
-        return on_choices(self.overrides, self.choices)
+        stored = self.trusted is not None
+        lines = on_choices(self.overrides, self.choices) if stored else self.overrides
+        return composable(lines)
+
+
+def composable(lines: Sequence[str]) -> list[str]:
+    """The overrides as Hydra takes them: `++` before what the files of the choices do not name.
+
+    Our rules have let it pass: another class takes it, or a choice that Hydra does not know of.
+    """
+    words = CommandLine.of(lines)
+    known = set(keys(composed_by_hydra([o.input_line or "" for o in words.groups])[0]))
+    plain_values = {
+        o.input_line for o in words.values if not (o.is_add() or o.is_force_add() or o.is_delete())
+    }
+    return [
+        f"++{line}" if line in plain_values and line.partition("=")[0] not in known else line
+        for line in lines
+    ]
 
 
 def on_choices(overrides: Sequence[str], choices: Mapping[str, str]) -> list[str]:
@@ -99,14 +117,30 @@ def compose(overrides: Sequence[str]) -> Composition:
     check_choices(config, choices, words)
     defaults = copy.deepcopy(config)
     apply_recipe(defaults, choices)
-    for override in words.values:
-        check_value(override, defaults, choices)
-        set_value(config, override)
+    apply_recipe(config, choices, typed_keys=words.keys)
+    for part in (defaults, config):
+        exchange_classes(part, words.values)
+    set_values(config, defaults, words, choices)
     init_from.complete(config)
     init_from.check_init_from(config, choices)
-    apply_recipe(config, choices, typed_keys=words.keys)
     finish(config, choices, words)
     return Composition(config, choices, list(overrides))
+
+
+def set_values(
+    config: DictConfig, reference: DictConfig, words: CommandLine, choices: Mapping[str, str]
+) -> None:
+    """Check the typed values and set them; `reference` shows what there is, and of which kind.
+
+    Raises UserError.
+    """
+    for override in words.values:
+        for part in (reference, config):
+            make_room(part, override, words.keys)
+        check_value(override, reference, choices)
+        set_value(config, override)
+        if override.is_add() or override.is_force_add():  # a later one may change it
+            OmegaConf.update(reference, override.key_or_group, override.value(), force_add=True)
 
 
 def check_choices(config: DictConfig, choices: dict[str, str], words: CommandLine) -> None:

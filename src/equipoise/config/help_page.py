@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -53,10 +54,12 @@ NOTES = {
 FRONT = ("task", "model", "solver", "gradient", "regularizer")
 
 
-def text() -> str:
-    """The whole page."""
+def text(roots: Sequence[Path] = (CONF,)) -> str:
+    """The whole page, with the choices of every root, `conf/` and folders of the user's."""
     defaults = default_choices()
-    return "\n".join([HEAD, *(group_lines(folder, defaults) for folder in group_folders())])
+    own = ", ".join(map(str, roots[1:]))
+    head = f"{HEAD}Choices marked + are from {own}.\n" if own else HEAD
+    return "\n".join([head, *(group_lines(group, roots, defaults) for group in groups(roots))])
 
 
 def default_choices() -> dict[str, str]:
@@ -66,18 +69,21 @@ def default_choices() -> dict[str, str]:
     return {group: choice for group, choice in pairs if choice is not None}
 
 
-def group_folders() -> list[Path]:
+def groups(roots: Sequence[Path]) -> list[str]:
     """The groups that have a choice: those of the mathematics first, then by name."""
-    folders = [folder for folder in CONF.iterdir() if any(folder.glob("*.yaml"))]
-    return sorted(folders, key=lambda f: (FRONT.index(f.name) if f.name in FRONT else 9, f.name))
+    folders = [folder for root in roots for folder in root.iterdir() if folder.is_dir()]
+    names = {folder.name for folder in folders if choice_files(folder)}
+    return sorted(names, key=lambda name: (FRONT.index(name) if name in FRONT else 9, name))
 
 
-def group_lines(folder: Path, defaults: dict[str, str]) -> str:
-    """A group's name and its choices."""
-    note = f"  ({NOTES[folder.name]})" if folder.name in NOTES else ""
-    lines = [f"{folder.name}={note}"]
-    for file in choice_files(folder):
-        mark = "*" if defaults.get(folder.name) == file.stem else " "
+def group_lines(group: str, roots: Sequence[Path], defaults: dict[str, str]) -> str:
+    """A group's name and its choices, by name."""
+    note = f"  ({NOTES[group]})" if group in NOTES else ""
+    files = [file for root in roots for file in choice_files(root / group)]
+    lines = [f"{group}={note}"]
+    for file in sorted(files, key=lambda file: file.stem):
+        own = "+" if file.parent.parent != CONF else " "
+        mark = "*" if defaults.get(group) == file.stem else own
         lines.append(f" {mark} {file.stem:<22} {description(file)}")
     return "\n".join([*lines, ""])
 

@@ -101,6 +101,27 @@ def search_path(overrides: Sequence[Override]) -> list[Path]:
     ]
 
 
+def search_entries(overrides: Sequence[Override]) -> list[str]:
+    """What `hydra.searchpath` lists, folders by their absolute path: valid wherever it is read."""
+    settings = [override for override in overrides if override.key_or_group == SEARCH_PATH]
+    entries = [as_text(entry) for override in settings for entry in override.value()]
+    return [entry if entry.startswith("pkg://") else _absolute(entry) for entry in entries]
+
+
+def _absolute(entry: str) -> str:
+    return f"file://{Path(entry.removeprefix('file://')).absolute()}"
+
+
+def with_search_entries(lines: Sequence[str], entries: Sequence[str]) -> list[str]:
+    """The overrides, with further entries in `hydra.searchpath` behind those that are typed."""
+    typed = [o for o in parse(lines) if o.key_or_group == SEARCH_PATH]
+    every = list(dict.fromkeys([*search_entries(typed), *entries]))
+    rest = [line for line in lines if not line.startswith(f"{SEARCH_PATH}=")]
+    if not every:
+        return list(lines)
+    return [f"{SEARCH_PATH}=[{','.join(map(quoted, every))}]", *rest]
+
+
 def _folders(value: Any, line: str | None) -> Iterator[Path]:
     if not isinstance(value, list):
         raise UserError(f"{line} must be a list: '{SEARCH_PATH}=[file://<folder>]'")

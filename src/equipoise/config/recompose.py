@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import yaml
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from equipoise.config import init_from
@@ -25,21 +25,22 @@ from equipoise.config.compose import (
     apply_recipe,
     check_choices,
     finish,
+    set_values,
     with_implied_choices,
 )
-from equipoise.config.hydra import as_text, flatten, plain
+from equipoise.config.exchange import exchange_classes
+from equipoise.config.hydra import as_text, flatten, parse, plain, with_search_entries
 from equipoise.config.overrides import (
     OPEN,
     CommandLine,
     check_key,
-    check_value,
     full_key,
     is_of_hydra,
-    set_value,
 )
+from equipoise.config.own_code import KNOWN, make_importable, targets
 from equipoise.config.phases import KEY as PHASES
 from equipoise.config.signatures import as_packages
-from equipoise.config.stored import MAPPINGS, Stored
+from equipoise.config.stored import MAPPINGS, Stored, read_stored
 from equipoise.errors import UserError
 
 Purpose = Literal["train", "evaluate"]
@@ -64,6 +65,7 @@ def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Com
     that its stored settings stay. Raises UserError as `compose` does, and where an override
     cannot change any more.
     """
+    overrides = with_search_entries(overrides, stored.own_code.config_folders)
     words = CommandLine.of(overrides)
     _check_changes(stored, words, purpose)
     config = OmegaConf.create(copy.deepcopy(stored.config))
@@ -78,19 +80,44 @@ def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Com
         _lay(group, fresh, fresh_choices, config, choices, words)
     _check_kind_of_task(stored, config, choices)
     check_choices(config, choices, words)
+    exchange_classes(config, words.values)
     reference = _reference(config, fresh)
-    for override in words.values:
-        check_value(override, reference, choices)
-        followers = _followers(config, override)
-        set_value(config, override)
-        for key in followers:
-            OmegaConf.update(config, key, override.value())
+    followers = {key: o.value() for o in words.values for key in _followers(config, o)}
+    set_values(config, reference, words, choices)
+    for key, value in followers.items():
+        OmegaConf.update(config, key, value)
     config.ckpt_path = str(stored.path)
     finish(config, choices, words)
     if purpose == "train":
         check_in_force(config, stored, words)
-    trusted = as_packages(words.value("trust") or [])
+    named = as_packages(words.value("trust") or [])
+    trusted = (*trusted_packages(stored, named), *_written_by_user(fresh, words))
     return Composition(config, choices, list(overrides), trusted)
+
+
+def trusted_packages(stored: Stored, named: Sequence[str]) -> tuple[str, ...]:
+    """The packages of the user's whose classes a checkpoint may name, which can be imported now.
+
+    Those `named` now, and those that the checkpoint tells of a run of this user's.
+    """
+    make_importable(stored.own_code.import_folders)
+    return (*named, *stored.own_code.packages)
+
+
+def _written_by_user(fresh: DictConfig | None, words: CommandLine) -> list[str]:
+    """The classes that the command line and the files of `conf/` and the user's folders name."""
+    typed = [{o.key_or_group.rpartition(".")[2]: o.value()} for o in words.values]
+    named = [*targets([] if fresh is None else plain(fresh)), *targets(typed)]
+    return [target for target in named if target.partition(".")[0] not in KNOWN]
+
+
+def with_folders_of_checkpoint(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with the config folders of the checkpoint that they name."""
+    path = [o.value() for o in parse(overrides) if o.key_or_group == "ckpt_path"]
+    if not path or not isinstance(path[-1], str | QuotedString) or not as_text(path[-1]):
+        return list(overrides)
+    stored = read_stored(as_text(path[-1]))
+    return with_search_entries(overrides, stored.own_code.config_folders)
 
 
 def _check_changes(stored: Stored, words: CommandLine, purpose: Purpose) -> None:
@@ -166,13 +193,17 @@ def _check_model_has_not_read(override: Override, stored: Stored) -> None:
     """Raise UserError for a setting of the task that the stored model was made with."""
     name = override.key_or_group.removeprefix("task.")
     task, model = stored.config["task"], stored.config["model"]
-    read = set(about(task, "settings", ())) - set(about(task, "from_data", ()))
+    counted = about(task, "from_data", ())
+    read = {*about(task, "settings", ()), *counted}
     if override.key_or_group != f"task.{name}" or name not in read or name not in model:
         return
+    if name in counted and not override.is_delete() and override.value() is None:
+        return  # counted anew, to be compared with what the checkpoint has
     if override.is_delete() or override.value() not in (task.get(name), model[name]):
         raise UserError(
             f"{override.input_line}: the model of the checkpoint {stored.path} was made with "
-            f"{name}={model[name]}, and its weights fit only that; leave it out"
+            f"{name}={model[name]}, and its weights fit only that; leave it out, or start a new "
+            f"run from those that fit with init_from={stored.path}"
         )
 
 

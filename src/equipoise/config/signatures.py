@@ -21,10 +21,11 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
 
 from equipoise.config.about import keys_of_others
+from equipoise.config.exchange import FILLED, FORWARDED, PROVIDED
+from equipoise.config.own_code import KNOWN, origin, own_packages
 from equipoise.config.values import refused, target_nodes
 from equipoise.errors import UserError, nearest
 
-KNOWN = ("equipoise", "torch", "torchvision", "torchmetrics", "lightning")
 PLACES = {
     r"task": ("lightning.pytorch.LightningDataModule",),
     r"task\.objective": ("lightning.pytorch.LightningModule",),
@@ -49,27 +50,71 @@ def check_signatures(config: Mapping[str, Any]) -> None:
     """Check every node with a `_target_`; raises UserError at the first wrong key or value."""
     for key, node in target_nodes(config):
         target = locate(key, str(node["_target_"]))
-        parameters = inspect.signature(target).parameters
+        parameters = known_arguments(target)
         hints = type_hints(target)
         extra = {"_target_", "_partial_"} | (keys_of_others(key, node) - set(parameters))
+        any_name = takes_any_name(target)
         for name, value in node.items():
             if name in extra:
                 continue
-            if name not in parameters:
+            if name not in parameters and not any_name:
                 hint = nearest(name, parameters)
                 raise UserError(f"{key}.{name}: {target.__name__} takes no '{name}'{hint}")
             if name in hints and not _is_node(value):
                 _check_type(f"{key}.{name}", value, hints[name])
+        _check_complete(key, node, target)
+
+
+def known_arguments(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The arguments of a class, and of the function that it hands others to."""
+    names = dict(inspect.signature(target).parameters)
+    if forwarded := FORWARDED.get(target.__name__):
+        names |= inspect.signature(locate("logger", forwarded)).parameters
+    return names
+
+
+def takes_any_name(target: Callable[..., Any]) -> bool:
+    """Whether only the class itself can tell which arguments it takes."""
+    kinds = [parameter.kind for parameter in inspect.signature(target).parameters.values()]
+    return inspect.Parameter.VAR_KEYWORD in kinds and target.__name__ not in FORWARDED
+
+
+def _check_complete(key: str, node: Mapping[str, Any], target: Callable[..., Any]) -> None:
+    """Raise where a class of another package is not given what it cannot do without."""
+    if str(node["_target_"]).partition(".")[0] == "equipoise":
+        return
+    given = {*node, *PROVIDED.get(key, ()), *FILLED.get(key, ())}
+    for name, parameter in inspect.signature(target).parameters.items():
+        variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and not variadic and name not in given:
+            raise UserError(f"{key}: {target.__name__} needs '{name}': add +{key}.{name}=<value>")
 
 
 def locate(key: str, target: str) -> Callable[..., Any]:
-    """The class that a dotted path names. Raises UserError, with the cause, if there is none."""
+    """The class that a dotted path names.
+
+    Raises UserError if there is none, or its module cannot be imported, with the line of it.
+    """
     module, _, name = target.rpartition(".")
     try:
-        target_class: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{key}: cannot import {target}: {error}") from error
+        found = importlib.import_module(module)
+    except Exception as error:  # a module of the user's may raise anything
+        raise UserError(f"{key}: cannot import {target}: {_cause(error, target)}") from error
+    if not hasattr(found, name):
+        hint = nearest(name, [n for n in vars(found) if not n.startswith("_")])
+        raise UserError(f"{key}: cannot import {target}: {module} has no {name}{hint}")
+    target_class: Callable[..., Any] = getattr(found, name)
     return target_class
+
+
+def _cause(error: Exception, target: str) -> str:
+    """Why a module cannot be imported, with the line where that happens."""
+    where = origin(error, own_packages({"_target_": target}))
+    top = target.partition(".")[0]
+    if not where and isinstance(error, ModuleNotFoundError) and error.name == top:
+        return f"there is no package {top}: install it, or start in the folder that it lies in"
+    kind = f"{type(error).__name__}: " if where else ""
+    return f"{where}{kind}{' '.join(str(error).split())}"
 
 
 def constructor_arguments(key: str, node: Any) -> Any:
@@ -132,7 +177,9 @@ def as_packages(value: Any) -> tuple[str, ...]:
 
 
 def check_targets(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
-    """Check every `_target_` of a stored configuration; `trusted` names packages of the user's.
+    """Check every `_target_` of a stored configuration.
+
+    trusted: packages of the user's, and single classes by their dotted paths.
 
     Raises UserError at the first one that is not to be trusted.
     """
@@ -145,6 +192,8 @@ def check_targets(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
 
 def _check_target(key: str, target: str, trusted: Sequence[str]) -> None:
     package = target.partition(".")[0]
+    if target in trusted:
+        return
     if package not in (*KNOWN, *trusted):
         raise UserError(
             f"{key}: the checkpoint names {target}, which is not our code; if you trust it, set "

@@ -14,6 +14,8 @@ from typing import Any
 
 from equipoise.config.about import wrong_about
 from equipoise.config.annotations import parameters
+from equipoise.config.exported import is_exported, modified, read_exported
+from equipoise.config.own_code import NO_OWN_CODE, OwnCode, believed
 from equipoise.errors import UserError
 
 UNREADABLE = (
@@ -52,7 +54,8 @@ class Stored:
     """The run behind a checkpoint: its configuration, its choices, and how far it had come.
 
     shapes: of every tensor among the weights. rows: of metrics.csv when it was written, None where
-    it does not say. whole: whether it holds more than the weights.
+    it does not say. whole: whether it holds more than the weights. own_code: the user's own code,
+    where one of this user's runs has written the checkpoint.
     """
 
     path: Path
@@ -63,15 +66,16 @@ class Stored:
     shapes: dict[str, tuple[int, ...]]
     rows: int | None = None
     whole: bool = True
+    own_code: OwnCode = NO_OWN_CODE
 
 
 def existing_checkpoint(path: str | Path) -> Path:
-    """The path, if there is such a file; nothing heavy is imported to find that out.
+    """The path, if there is such a file or exported folder; nothing heavy is imported to find out.
 
     Raises UserError if there is none.
     """
     file = Path(path)
-    if not file.is_file():
+    if not (file.is_file() or is_exported(file)):
         near = sorted(file.parent.glob("*.ckpt")) if file.parent.is_dir() else []
         hint = f"did you mean {near[0]}?" if near else "give runs/<...>/checkpoints/last.ckpt"
         raise UserError(f"there is no checkpoint at {file}; {hint}")
@@ -81,8 +85,11 @@ def existing_checkpoint(path: str | Path) -> Path:
 def read_content(file: Path) -> Any:
     """What a checkpoint file holds, on the CPU, once its checksums are found right.
 
-    Raises UserError where it cannot be read.
+    An exported folder holds the same but for what only training reads. Raises UserError where it
+    cannot be read.
     """
+    if file.is_dir():
+        return read_exported(file)
     import torch
 
     try:
@@ -127,8 +134,7 @@ def read_stored(path: str | Path) -> Stored:
     A command asks several times, and a large file is read once.
     """
     file = existing_checkpoint(path)
-    status = file.stat()
-    return _read(file, status.st_mtime_ns, status.st_size)
+    return _read(file, *modified(file))
 
 
 @lru_cache(maxsize=8)
@@ -154,6 +160,7 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
         shapes=shapes,
         rows=_count(_mapping(content, "curve"), "rows"),
         whole={"optimizer_states", "loops"} <= set(content),
+        own_code=believed(content),
     )
 
 

@@ -5,7 +5,8 @@ from equipoise.data.images.cityscapes import Cityscapes
 from equipoise.data.images.digit_scenes import DigitsAndScenes, DigitScenes
 from equipoise.data.images.digits import Digits
 from equipoise.data.images.imagenet import ImageNet
-from equipoise.data.images.picture_folder import PictureFolder
+from equipoise.data.images.picture_folder import ClassFolders, PictureFolder
+from equipoise.data.images.picture_table import PictureTable
 from equipoise.data.images.segmentation_folder import SegmentationFolder
 from equipoise.data.images.stl10 import Stl10
 from equipoise.data.images.tiny_imagenet import TinyImageNet
@@ -30,6 +31,7 @@ __all__ = [
     "Champs",
     "Cifar10",
     "Cityscapes",
+    "ClassFolders",
     "CopyMemory",
     "DigitScenes",
     "Digits",
@@ -45,6 +47,7 @@ __all__ = [
     "PennTreebankCharacters",
     "PhotographViews",
     "PictureFolder",
+    "PictureTable",
     "PublishedTranslations",
     "PythonDocs",
     "RangeQuery",

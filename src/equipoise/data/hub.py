@@ -84,8 +84,8 @@ class PublishedSplits(Mapping[str, datasets.Dataset]):
         return builder
 
 
-def open_splits(path: str) -> PublishedSplits:
-    """The splits of a hub dataset or of a folder of parquet files, by name.
+def open_splits(path: str, configuration: str | None = None) -> PublishedSplits:
+    """The splits of a hub dataset (or of one configuration) or of a folder of parquet files.
 
     Nothing but the list of the files is fetched before a split is asked for. Without a network the
     copy that an earlier download left is used. Raises UserError, within seconds, when there is
@@ -95,7 +95,7 @@ def open_splits(path: str) -> PublishedSplits:
         return _open_folder(path)
     return open_from_hub(
         path,
-        None,
+        configuration,
         f"The Hugging Face hub refuses access to {path} ({{}}): accept its licence and log in (hf "
         "auth login), or fetch it and set task.path=<folder>.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -18,6 +19,16 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return row_products(a.unsqueeze(1), b)
 
 
+def renewed(along: Tensor, columns: Tensor, s_x: Tensor, y_x: Tensor) -> Tensor:
+    """`CurvaturePairs.along(x)` after a store, from what it was before, s^T x and y^T x (B, 1).
+
+    columns: (B, 2), as `store` returns them.
+    """
+    at = columns.clamp(min=0)
+    new = torch.where(columns < 0, along.gather(1, at), torch.cat([s_x, y_x], dim=1))
+    return along.scatter(1, at, new)
+
+
 class CurvaturePairs:
     """H = gamma I + [S Y] M [S Y]^T, the BFGS inverse of pairs s and y = change of the gradient.
 
@@ -25,52 +36,84 @@ class CurvaturePairs:
     M = [[R^-T (D + gamma Y^T Y) R^-1, -gamma R^-T], [-gamma R^-1, 0]].
     Source: Byrd, Nocedal and Schnabel 1994, eq. 2.6; gamma = s^T y / y^T y of the latest pair.
 
-    s, y: (B, size, D). born: (B, size), the number of the store that brought a pair, -1 for rows
-    that are empty: these are zero, with a 1 in R. A sample may be left out of a store: its H stays.
-    Each sample loses its own oldest pair to a new one.
+    rows: (B, 2 size, D), those of s, then those of y. born: (B, size), the number of the store that
+    brought a pair, -1 for rows that are empty: these are zero, with a 1 in R. A sample may be left
+    out of a store: its H stays. Each sample loses its own oldest pair to a new one.
+
+    To read all rows is what a step costs where states are long, so the inner products of the rows
+    with a vector, `along`, may be handed to whatever needs them.
     """
 
     def __init__(self, z: Tensor, size: int) -> None:
         """No pairs yet, of samples like z (B, D)."""
         batch, width = z.shape
-        self.s = z.new_zeros(batch, size, width)
-        self.y = torch.zeros_like(self.s)
+        self.rows = z.new_zeros(batch, 2 * size, width)
         self.born = torch.full((batch, size), -1, device=z.device)
         self.stores = 0
         self.gamma: Tensor
         self.refresh()
 
-    def store(self, s: Tensor, y: Tensor, where: Tensor) -> None:
-        """Take in a pair, (B, D) each, of the samples (B,) that offer one with curvature."""
+    @property
+    def size(self) -> int:
+        """How many pairs of a sample there is room for."""
+        return self.born.shape[1]
+
+    @property
+    def s(self) -> Tensor:
+        """(B, size, D), a part of the rows."""
+        return self.rows[:, : self.size]
+
+    @property
+    def y(self) -> Tensor:
+        """(B, size, D), a part of the rows."""
+        return self.rows[:, self.size :]
+
+    def along(self, x: Tensor) -> Tensor:
+        """The inner products of all rows with x: (B, D) -> (B, 2 size)."""
+        return row_products(self.rows, x)
+
+    def store(self, s: Tensor, y: Tensor, where: Tensor, along_y: Tensor | None = None) -> Tensor:
+        """Take in a pair, (B, D) each, of the samples (B,) that offer one with curvature.
+
+        along_y: `along(y)` before the store, if known. Returns the columns of `along` that belong
+        to the new s and y, (B, 2), -1 for a sample whose pairs stay.
+        """
         curvature, square = product(s, y), product(y, y)
         least = LEAST_CURVATURE * torch.sqrt(product(s, s) * square)
         taken = where.unsqueeze(1) & (curvature > least) & torch.isfinite(square)
         count = int(taken.sum())  # the short ways spare copies of rows that may be long
         self.stores += 1
+        slot = self.born.argmin(dim=1)  # an empty one, or that of the oldest
+        columns = torch.where(taken, torch.stack([slot, slot + self.size], dim=1), -1)
         if count == 0:
-            return
-        at = torch.arange(len(s), device=s.device), self.born.argmin(dim=1)  # empty, or the oldest
+            return columns
+        at = torch.arange(len(s), device=s.device), slot
         self.gamma = torch.where(taken, curvature / square, self.gamma)
         self.born[at] = torch.where(taken.squeeze(1), self.stores - 1, self.born[at])
         if count < len(s):
             s, y = torch.where(taken, s, self.s[at]), torch.where(taken, y, self.y[at])
+            along_y = None  # of another y where a sample keeps its own
         self.s[at], self.y[at] = s, y
-        column = at[0], slice(None), at[1]
-        self.s_y[at], self.s_y[column] = row_products(self.y, s), row_products(self.s, y)
-        self.y_y[at] = self.y_y[column] = row_products(self.y, y)
+        column = at[0], slice(None), slot
+        known = None if along_y is None else renewed(along_y, columns, curvature, square)
+        along_y = self.along(y) if known is None else known
+        self.s_y[column], self.y_y[column] = along_y.split(self.size, dim=1)
+        self.y_y[at] = self.y_y[column]
         self._invert()
+        return columns
 
-    def apply(self, x: Tensor) -> Tensor:
-        """H x: (B, D) -> (B, D)."""
-        along_y = self.r_inverse @ row_products(self.s, x).unsqueeze(2)
-        inside = self.middle @ along_y - (self.gamma * row_products(self.y, x)).unsqueeze(2)
-        along_s = (self.r_inverse.transpose(1, 2) @ inside).squeeze(2)
-        scaled = combine(self.y, along_y.squeeze(2)).sub_(x).mul_(self.gamma)
-        return combine(self.s, along_s).sub_(scaled)
+    def apply(self, x: Tensor, along: Tensor | None = None) -> Tensor:
+        """H x: (B, D) -> (B, D); along: `along(x)`, if known."""
+        s_x, y_x = (self.along(x) if along is None else along).split(self.size, dim=1)
+        on_y = self.r_inverse @ s_x.unsqueeze(2)
+        inside = self.middle @ on_y - (self.gamma * y_x).unsqueeze(2)
+        on_s = self.r_inverse.transpose(1, 2) @ inside
+        weights = torch.cat([on_s.squeeze(2), -self.gamma * on_y.squeeze(2)], dim=1)
+        return combine(self.rows, weights).addcmul_(self.gamma, x)
 
     def inverse(self) -> LowRankInverse:
         """-H, the estimate of (J_f - I)^-1 of the descent map f; a copy."""
-        rows = torch.cat([self.s, self.y], dim=1)
+        rows = self.rows.clone()
         corner = self.r_inverse.transpose(1, 2) @ self.middle @ self.r_inverse
         side = -self.gamma.unsqueeze(2) * self.r_inverse
         upper = torch.cat([corner, side.transpose(1, 2)], dim=2)
@@ -97,11 +140,11 @@ class CurvaturePairs:
         s -> ratio s, y -> y / ratio + stiffening ratio s, for ratio and stiffening (D,): the
         coordinates are ratio times as large, and a diagonal was added to the Hessian.
         """
-        pairs = self.with_room(self.born.shape[1])
-        pairs.s = pairs.s * ratio
-        pairs.y = pairs.y / ratio + stiffening * pairs.s
-        pairs.refresh()
-        return pairs
+        rows = torch.empty_like(self.rows)
+        new_s, new_y = rows.split(self.size, dim=1)
+        torch.mul(self.s, ratio, out=new_s)
+        torch.div(self.y, ratio, out=new_y).addcmul_(stiffening, new_s)
+        return self._with(rows, self.born.clone())
 
     def state(self) -> dict[str, Any]:
         """The pairs as plain containers, for a checkpoint."""
@@ -111,16 +154,14 @@ class CurvaturePairs:
     def of(cls, state: dict[str, Any], device: torch.device) -> CurvaturePairs:
         """The pairs of a checkpoint; their products are computed as they were."""
         pairs = cls(state["s"][:, 0].to(device), state["s"].shape[1])
-        pairs.s, pairs.y = state["s"].to(device), state["y"].to(device)
-        pairs.born = state["born"].to(device)
+        rows = torch.cat([state["s"], state["y"]], dim=1).to(device)
+        pairs = pairs._with(rows, state["born"].to(device))
         pairs.stores = int(pairs.born.max()) + 1
-        pairs.refresh()
         return pairs
 
     def keep_rows(self, rows: Tensor) -> None:
         """Keep the pairs of these samples (b,)."""
-        for name in ("s", "y", "born"):
-            setattr(self, name, getattr(self, name)[rows])
+        self.rows, self.born = self.rows[rows], self.born[rows]
         self.refresh()
 
     def refresh(self) -> None:
@@ -128,11 +169,12 @@ class CurvaturePairs:
 
         gamma is that of the latest pair that is left, 1 where none is.
         """
-        lost = (self.s * self.y).sum(dim=2) <= 0
-        self.born.masked_fill_(lost, -1)
-        self.s.masked_fill_(lost.unsqueeze(2), 0.0)
-        self.y.masked_fill_(lost.unsqueeze(2), 0.0)
         self.s_y = self.s @ self.y.transpose(1, 2)
+        lost = (self.s_y.diagonal(dim1=1, dim2=2) <= 0) & (self.born >= 0)
+        if bool(lost.any()):
+            self.born = self.born.masked_fill(lost, -1)
+            self.rows.masked_fill_(lost.repeat(1, 2).unsqueeze(2), 0.0)
+            self.s_y = self.s @ self.y.transpose(1, 2)
         self.y_y = self.y @ self.y.transpose(1, 2)
         age, latest = self.born.max(dim=1, keepdim=True)
         curvature, square = (
@@ -140,6 +182,13 @@ class CurvaturePairs:
         )
         self.gamma = torch.where(age < 0, 1.0, curvature / square)
         self._invert()
+
+    def _with(self, rows: Tensor, born: Tensor) -> CurvaturePairs:
+        """The same with other rows."""
+        pairs = copy(self)
+        pairs.rows, pairs.born = rows, born
+        pairs.refresh()
+        return pairs
 
     def _invert(self) -> None:
         """R^-1 and D + gamma Y^T Y."""

@@ -51,7 +51,8 @@ class ArnoldiBasis:
         h = self.hessenberg[:, : self.count + 1, : self.count]
         normal = h.transpose(1, 2) @ h
         ridge = 1e-13 * normal.diagonal(dim1=1, dim2=2).sum(dim=1, keepdim=True)
-        normal.diagonal(dim1=1, dim2=2).add_(ridge + torch.finfo(normal.dtype).tiny)
+        added = (ridge + torch.finfo(normal.dtype).tiny).expand(-1, self.count)
+        normal = normal + torch.diag_embed(added)
         right = -h[:, 0] * self.norm.to(h.dtype)
         weights, _ = torch.linalg.solve_ex(normal, right)
         weights = torch.where(torch.isfinite(weights), weights, 0.0).to(self.vectors.dtype)

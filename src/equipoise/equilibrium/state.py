@@ -77,7 +77,7 @@ class Layout:
         tensors = parts(as_state(state))
         if not tensors or any(part.ndim == 0 for part in tensors):
             raise ValueError("a state needs at least one tensor with a batch dimension")
-        if len({part.shape[0] for part in tensors}) > 1:
+        if any(part.shape[0] != tensors[0].shape[0] for part in tensors[1:]):
             sizes = ", ".join(str(tuple(part.shape)) for part in tensors)
             raise ValueError(f"all parts of a state must share the batch dimension, got {sizes}")
         if dtype is None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from equipoise.report.lines import Points
 from equipoise.report.page import Picture
-from equipoise.report.plot import COLOURS, Points, save, style
+from equipoise.report.plot import COLOURS, FULL, logarithmic, new_figure, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,18 +67,14 @@ class BudgetPlot:
 
     def draw(self, path: Path) -> None:
         """Write the PNG file."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9.6, 3.8), dpi=120, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(FULL, 3.8)
         left, right = figure.subplots(1, 2)
         words = self.metric.replace("_", " ")
         style(left, f"Test {words}", XLABEL, words)
         style(right, "Residual", XLABEL, f"median residual ({self.stop})")
         _draw(left, self.metrics)
         _draw(right, {start: _positive(points) for start, points in self.residuals.items()})
-        right.set_yscale("log")
+        logarithmic(right.yaxis)
         save(figure, path)
 
 

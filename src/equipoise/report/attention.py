@@ -11,21 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.report.page import Picture
-from equipoise.report.plot import COLOURS, INK, new_axes, new_figure, save, style
+from equipoise.report.plot import COLOURS, INK, SMALL, legible, new_axes, new_figure, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
-    from matplotlib.ft2font import FT2Font
 
 Floats = NDArray[np.floating[Any]]
 MOST_HEADS, MOST_LAYERS = 8, 3
 """How many columns and rows of maps a picture has; of more layers, some from first to last."""
-MOST_LABELS = 40
+MOST_LABELS = 24
 """The longest axis whose places are labelled with their tokens."""
 MOST_LETTERS = 12
-SIDE = (1.3, 2.8)
+SIDE = (1.3, 3.0)
 """The least and the greatest length of a map's axis, in inches."""
-INCHES_A_TOKEN = 0.11
+INCHES_A_TOKEN = 0.125
 GAP = 1
 """Places between two maps."""
 MOST_PROFILES = 6
@@ -87,7 +86,7 @@ def _draw_maps(
     _name_axis(axes.yaxis, layers, queries, height)
     axes.set_xlabel("key", color=INK)
     axes.set_ylabel("query", color=INK)
-    axes.tick_params(length=0, labelsize=7, colors=INK)
+    axes.tick_params(length=0, labelsize=SMALL, colors=INK)
     axes.spines[:].set_visible(False)
     for head in range(heads):
         place = head * (width + GAP) + (width - 1) / 2
@@ -175,8 +174,7 @@ def _draw_widths(path: Path, widths: Mapping[str, Floats]) -> Picture:
         axes.plot(places + apart, values, marker, color=_of_head(head)["color"], markersize=5,
                   label=f"head {head + 1}")  # fmt: skip
     axes.axhline(1.0, color=INK, linewidth=1.0, linestyle="--", label="before training")
-    long = len(widths) > 6
-    axes.set_xticks(places, list(widths), rotation=90 if long else 0, fontsize=8 if long else 10)
+    axes.set_xticks(places, list(widths), rotation=90 if len(widths) > 6 else 0, fontsize=SMALL)
     figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     save(figure, path)
     caption = "The width w of each head's kernel exp(-|q - k|² / (w² √d)) or exp(q·k / (w² √d))."
@@ -185,20 +183,8 @@ def _draw_widths(path: Path, widths: Mapping[str, Floats]) -> Picture:
 
 def readable(tokens: Sequence[str]) -> list[str]:
     """Tokens for an axis: short, blanks visible, and no letter that the font does not have."""
-    font = _font()
-    shown = []
-    for token in tokens:
-        visible = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
-        drawn = "".join(c if font.get_char_index(ord(c)) else "▯" for c in visible)
-        short = drawn if len(drawn) <= MOST_LETTERS else f"{drawn[: MOST_LETTERS - 1]}…"
-        shown.append(short.replace("$", r"\$"))
-    return shown
-
-
-def _font() -> FT2Font:
-    from matplotlib.font_manager import findfont, get_font
-
-    return get_font(findfont("DejaVu Sans"))
+    blanks = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
+    return [legible(token.translate(blanks), MOST_LETTERS) for token in tokens]
 
 
 def _array(values: Tensor | Floats) -> Floats:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.report.page import Picture
-from equipoise.report.plot import COLOURS, INK, new_figure, save, style
+from equipoise.report.plot import COLOURS, INK, MOST_VECTORS, SMALL, new_figure, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ MLE-bench (arXiv 2410.07095), whose marks are of that benchmark's own split.
 """
 
 COLUMNS = 4
-SIDE = 2.7
+SIDE = 2.6
 """Of a panel, in inches."""
 MOST_DOTS = 4000
 """Of a panel: more of them would hide each other; they are spread evenly over the split."""
@@ -128,8 +128,11 @@ def _draw_type(axes: Axes, name: str, predicted: NDArray[Any], true: NDArray[Any
     style(axes, "", "", "")
     axes.set_title(f"{name}: MAE {error:.3g} Hz", loc="left", fontsize=9, color=INK, pad=4)
     axes.plot(ends, ends, color=INK, linewidth=0.8)
-    axes.scatter(true[shown], predicted[shown], s=6, color=COLOURS[0], alpha=0.5, linewidths=0)
+    axes.scatter(
+        true[shown], predicted[shown], s=6, color=COLOURS[0], alpha=0.5, linewidths=0,
+        rasterized=len(shown) > MOST_VECTORS,
+    )  # fmt: skip
     axes.set_xlim(ends)
     axes.set_ylim(ends)
     axes.set_aspect("equal")
-    axes.tick_params(labelsize=7)
+    axes.tick_params(labelsize=SMALL)

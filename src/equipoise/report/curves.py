@@ -13,7 +13,8 @@ from torch import Tensor
 
 from equipoise.equilibrium import Equilibrium
 from equipoise.equilibrium.solvers import Solver
-from equipoise.report.plot import COLOURS, Plot, Points, Span, draw_level, new_axes, save
+from equipoise.report.lines import Lines, Plot, Points, Span
+from equipoise.report.plot import COLOURS, draw_level, logarithmic, new_axes, save
 
 RESIDUALS = {
     "solver/residual_median": "forward, median",
@@ -147,17 +148,20 @@ def _metrics(curve: CurveFile) -> list[str]:
 def _metric(curve: CurveFile, name: str, spans: tuple[Span, ...]) -> Plot:
     words = name.replace("_", " ").replace("/", " ")
     lines = _lines(curve, {f"train/{name}": "training", f"val/{name}": "validation"})
-    values = [value for _, points in lines for _, value in points]
-    wide = name == "loss" and bool(values) and min(values) > 0 and max(values) > 20 * min(values)
     caption = f"{words.capitalize()} on the training batches and on the validation set."
     return Plot(
-        name.replace("/", "_"), words.capitalize(), caption, words, lines, spans, logarithmic=wide
-    )
+        name.replace("/", "_"), words.capitalize(), caption, words, lines, spans,
+        logarithmic=name == "loss" and is_wide(lines),
+    )  # fmt: skip
 
 
-def _lines(
-    curve: CurveFile, columns: dict[str, str], *, positive: bool = False
-) -> tuple[tuple[str, tuple[tuple[float, float], ...]], ...]:
+def is_wide(lines: Lines) -> bool:
+    """Whether curves need a logarithmic axis: all are positive, and they differ by a factor."""
+    values = [value for _, points in lines for _, value in points]
+    return bool(values) and min(values) > 0 and max(values) > 20 * min(values)
+
+
+def _lines(curve: CurveFile, columns: dict[str, str], *, positive: bool = False) -> Lines:
     """Label and points of the columns that hold any; a log axis takes positive ones."""
     lines = []
     for column, label in columns.items():
@@ -231,7 +235,7 @@ def draw_trace(trace: Trace, path: Path) -> None:
         axes.plot(iterations, residuals, color=COLOURS[0], alpha=0.35, linewidth=1.2, label=label)
     median = samples.nanmedian(dim=0).values.tolist()
     axes.plot(iterations, median, color=COLOURS[1], linewidth=2.2, label="median of these")
-    axes.set_yscale("log")
+    logarithmic(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if trace.tolerance > 0:
         draw_level(axes, f"tolerance {trace.tolerance:g}", trace.tolerance)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.report.page import Picture
-from equipoise.report.plot import COLOURS, new_axes, save
+from equipoise.report.plot import COLOURS, logarithmic, new_axes, save
 
 Numbers = NDArray[np.float64]
 MOST_BARS = 200
@@ -27,7 +27,7 @@ def draw_outer_steps(history: Mapping[str, Sequence[float]], folder: Path) -> li
     seconds, above = np.asarray(history["seconds"])[higher], (losses - losses.min())[higher]
     axes.plot(seconds, above, "o-", color=COLOURS[0], markersize=3)
     if higher.any():
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
     save(figure, folder / "suboptimality.png")
     text = "Loss on the validation samples after each outer step, above the lowest of this run."
     return [Picture("suboptimality.png", text)]

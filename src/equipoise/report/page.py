@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -19,20 +20,27 @@ h2 { font-size: 1.1rem; margin: 2rem 0 .75rem; }
 .status { color: #718096; margin: 0 0 1rem; }
 .status b { color: #2f855a; } .status b.failed { color: #c53030; }
 .status b.interrupted { color: #b7791f; }
-.tables, .pictures { display: grid; gap: 1rem;
+.tables { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: start; }
 table { border-collapse: collapse; width: 100%; background: #fff; align-self: start; }
 caption { text-align: left; font-weight: 600; padding: .35rem 0; }
 td { border-top: 1px solid #e2e8f0; padding: .35rem .7rem; vertical-align: top; }
 td:last-child { text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .texts th { text-align: left; padding: .35rem .7rem; }
 .texts td:last-child { text-align: left; }
-figure { margin: 0; background: #fff; border: 1px solid #e2e8f0; padding: .75rem; }
-figure img { width: 100%; height: auto; display: block; }
+figure { margin: 0; background: #fff; border: 1px solid #e2e8f0; padding: .75rem;
+  box-sizing: border-box; max-width: 100%; }
+figure > div, .wide { overflow-x: auto; }
+figure img { height: auto; display: block; }
 figcaption { color: #718096; font-size: .9rem; padding-top: .4rem; }
+pre { background: #fff; border: 1px solid #e2e8f0; padding: .75rem; font-size: .85rem;
+  white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
+summary { cursor: pointer; font-weight: 600; padding: .35rem 0; }
 """
 
-RUN = ("task", "model", "solver", "gradient", "seed", "parameters", "epochs", "steps", "seconds")
+RUN = ("task", "model", "solver", "gradient", "seed", "parameters", "epochs", "steps", "seconds",
+       "peak_rss_mb", "peak_gpu_mb", "date", "device", "revision", "project_revision")  # fmt: skip
 UNITS = {"seconds": " s", "peak_rss_mb": " MB", "peak_gpu_mb": " MB"}
 TABLES = {
     "test": "Test",
@@ -41,35 +49,72 @@ TABLES = {
     "solver_stats": "Forward solves",
     "gradient_stats": "Backward",
 }
+MOST_ROWS = 30
+"""A longer table is folded up."""
+CSS_PIXELS = 96
+INCH = 0.0254
+"""In metres, and CSS pixels in one."""
+METRE = 1
+"""The unit of a PNG file that has one."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file beside the page, and what to say below it."""
+    """A PNG file beside the page, and what to say below it; an SVG file of its name is linked."""
 
     file: str
     caption: str
 
 
-def page(metrics: Mapping[str, Any], pictures: Sequence[Picture], folder: Path, note: str) -> str:
-    """The page as HTML that needs no other file: style and pictures are inside.
+def page(
+    metrics: Mapping[str, Any],
+    pictures: Sequence[Picture],
+    folder: Path,
+    note: str,
+    configuration: str = "",
+) -> str:
+    """The page of a run; its title, figures and tables are those of metrics.json.
 
-    metrics: the dictionary of metrics.json, of which any part may be missing.
+    metrics: the dictionary of metrics.json, of which any part may be missing. configuration: the
+    text of config.yaml.
     """
     names = [str(metrics[key]) for key in ("task", "model") if metrics.get(key)]
-    title = escape(" · ".join(names) or "Equipoise run")
-    figures = "".join(_figure(picture, folder) for picture in pictures)
+    return document(
+        " · ".join(names) or "Equipoise run",
+        f'{_status(metrics)}<div class="tables">\n{_tables(metrics)}</div>\n',
+        _texts(metrics.get("details") or {}),
+        gallery(pictures, folder),
+        f"<p>{escape(note)}</p>\n" if note else "",
+        command_line(str(metrics.get("command") or "")),
+        folded("Configuration", f"<pre>{escape(configuration)}</pre>") if configuration else "",
+    )
+
+
+def document(title: str, *parts: str) -> str:
+    """A page that needs no other file: style and pictures are inside. parts: its HTML."""
+    title = escape(title)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{title}</h1>\n{_status(metrics)}"
-        f'<div class="tables">\n{_tables(metrics)}</div>\n'
-        + _texts(metrics.get("details") or {})
-        + (f'<h2>Pictures</h2>\n<div class="pictures">\n{figures}</div>\n' if figures else "")
-        + (f"<p>{escape(note)}</p>\n" if note else "")
-        + "</main>\n</body>\n</html>\n"
+        f"<h1>{title}</h1>\n{''.join(parts)}</main>\n</body>\n</html>\n"
     )
+
+
+def gallery(pictures: Sequence[Picture], folder: Path) -> str:
+    """The section of the pictures, which lie in the folder; nothing without any."""
+    figures = "".join(_figure(picture, folder) for picture in pictures)
+    return f'<h2>Pictures</h2>\n<div class="pictures">\n{figures}</div>\n' if figures else ""
+
+
+def command_line(command: str) -> str:
+    """The section that shows a command; nothing without one."""
+    return f"<h2>Command line</h2>\n<pre>{escape(command)}</pre>\n" if command else ""
+
+
+def folded(title: str, html: str) -> str:
+    """A section that shows its title alone until one asks for the rest."""
+    return f"<details>\n<summary>{escape(title)}</summary>\n{html}</details>\n"
 
 
 def _status(metrics: Mapping[str, Any]) -> str:
@@ -78,9 +123,8 @@ def _status(metrics: Mapping[str, Any]) -> str:
 
 
 def _tables(metrics: Mapping[str, Any]) -> str:
-    run = {key: metrics.get(key) for key in (*RUN, "peak_rss_mb", "peak_gpu_mb")}
     tables = [
-        ("Run", run),
+        ("Run", {key: metrics.get(key) for key in RUN}),
         *((title, metrics.get(key)) for key, title in TABLES.items()),
         *_details(metrics.get("details") or {}),
     ]
@@ -113,17 +157,17 @@ def _are_rows(rows: Any, kind: Any) -> bool:
 
 def _text_table(title: str, rows: Sequence[Mapping[str, str | int]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{escape(_title(name))}</th>" for name in names)
+    cells = [[escape(written(row.get(name, ""))) for name in names] for row in rows]
+    return f"<h2>{escape(_title(title))}</h2>\n" + rows_of_cells(map(_title, names), cells)
+
+
+def rows_of_cells(heads: Iterable[str], cells: Iterable[Sequence[str]]) -> str:
+    """A table with a head above each column; the cells are HTML."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     body = "".join(
-        "<tr>"
-        + "".join(f"<td>{escape(_written(row.get(name, '')))}</td>" for name in names)
-        + "</tr>\n"
-        for row in rows
+        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in cells
     )
-    return (
-        f"<h2>{escape(_title(title))}</h2>\n"
-        f'<table class="texts">\n<tr>{head}</tr>\n{body}</table>\n'
-    )
+    return f'<table class="texts">\n<tr>{head}</tr>\n{body}</table>\n'
 
 
 def _title(key: str) -> str:
@@ -134,13 +178,15 @@ def _table(title: str, values: Mapping[str, Any]) -> str:
     shown = {key: value for key, value in values.items() if isinstance(value, str | int | float)}
     rows = "".join(
         f"<tr><td>{escape(key.replace('_', ' '))}</td>"
-        f"<td>{escape(_written(value))}{UNITS.get(key, '')}</td></tr>\n"
+        f"<td>{escape(written(value))}{UNITS.get(key, '')}</td></tr>\n"
         for key, value in shown.items()
     )
+    if len(shown) > MOST_ROWS:
+        return f"<div>\n{folded(f'{title} ({len(shown)})', f'<table>{rows}</table>')}</div>\n"
     return f"<table><caption>{escape(title)}</caption>\n{rows}</table>\n" if rows else ""
 
 
-def _written(value: str | int | float) -> str:
+def written(value: str | int | float) -> str:
     """Write whole numbers with separators, others with four significant digits."""
     if isinstance(value, str):
         return value
@@ -150,9 +196,28 @@ def _written(value: str | int | float) -> str:
 
 
 def _figure(picture: Picture, folder: Path) -> str:
-    data = base64.b64encode((folder / picture.file).read_bytes()).decode()
-    caption = escape(picture.caption)
+    """A picture in its own size, however wide the page is, so that its text stays legible."""
+    content = (folder / picture.file).read_bytes()
+    width = shown_width(content)
+    card = f' style="width: calc({width}px + 1.5rem + 2px)"' if width else ""
+    file, caption = escape(picture.file), escape(picture.caption)
+    vector = Path(picture.file).with_suffix(".svg")
+    link = f' <a href="{escape(str(vector))}">SVG</a>' if (folder / vector).is_file() else ""
     return (
-        f'<figure><a href="{escape(picture.file)}"><img alt="{caption}" '
-        f'src="data:image/png;base64,{data}"></a><figcaption>{caption}</figcaption></figure>\n'
+        f'<figure{card}><div><a href="{file}"><img alt="{caption}" width="{width or "100%"}" '
+        f'src="data:image/png;base64,{base64.b64encode(content).decode()}"></a></div>'
+        f"<figcaption>{caption}{link}</figcaption></figure>\n"
     )
+
+
+def shown_width(content: bytes) -> int | None:
+    """The width of a PNG file in CSS pixels, by the resolution it tells; None where it does not.
+
+    Source: Portable Network Graphics (ISO/IEC 15948), chunks IHDR and pHYs.
+    """
+    place = content.find(b"pHYs")
+    if place < 0:
+        return None
+    (pixels,) = struct.unpack(">I", content[16:20])
+    of_a_metre, _, unit = struct.unpack(">IIB", content[place + 4 : place + 13])
+    return round(pixels / (of_a_metre * INCH) * CSS_PIXELS) if unit == METRE else None

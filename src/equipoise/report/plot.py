@@ -1,9 +1,8 @@
-"""What all pictures look like: columns over the optimiser steps, and masks over images."""
+"""What all pictures look like, in what size, and how they are saved; and masks over images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,62 +10,29 @@ from equipoise.report.page import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from torch import Tensor
 
 
 COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5", "#c53030", "#4a5568")
+STYLES = ("-", "--", ":", "-.")
 INK, GRID = "#2d3748", "#e2e8f0"
 MASKS = "masks"
 MASK_COLUMNS = ("image", "true mask", "predicted mask")
 OPACITY = 0.65
 LEGEND_COLUMNS = 4
 
+HALF, FULL = 5.25, 10.9
+"""Widths of a picture, in inches of 96 CSS px: two of them share a line of a page, or one fills it.
 
-Points = tuple[tuple[float, float], ...]
-"""(step, value) pairs in the order of the steps."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """Steps during which one gradient estimator was in force."""
-
-    name: str
-    first: float
-    last: float
-
-
-@dataclass(frozen=True)
-class Plot:
-    """What one picture shows; two equal plots give the same picture.
-
-    name: of the file, without ending. lines: label and points of each curve. spans: phases to
-    shade. level: a horizontal line such as the tolerance, with its label.
-    """
-
-    name: str
-    title: str
-    caption: str
-    ylabel: str
-    lines: tuple[tuple[str, Points], ...]
-    spans: tuple[Span, ...] = ()
-    logarithmic: bool = False
-    level: tuple[str, float] | None = None
-
-    def draw(self, folder: Path) -> None:
-        """Write `<name>.png` into the folder."""
-        figure, axes = new_axes(self.title, "optimiser step", self.ylabel)
-        for (label, points), colour in zip(self.lines, COLOURS, strict=False):
-            _draw_line(axes, label, points, colour)
-        if self.logarithmic:
-            axes.set_yscale("log")
-        if self.level is not None:
-            draw_level(axes, *self.level)
-        for number, span in enumerate(self.spans):
-            _draw_span(axes, span, shaded=number % 2 == 1)
-        if len(self.lines) > 1 or self.level is not None:
-            axes.legend(loc="best", edgecolor="none", framealpha=0.85)
-        save(figure, folder / f"{self.name}.png")
+The page shows every picture in its own size, so that text has the size that it is drawn in.
+"""
+DPI = 144
+SMALL = 8.5
+"""The least size of a text, in points of 4/3 CSS px: 11.3 px."""
+MOST_VECTORS = 500
+"""Points of a scatter that an SVG file holds one by one; more of them are an image in it."""
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -77,14 +43,14 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def new_axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     """A figure with one set of axes in the report's style."""
-    figure = new_figure(6.4, 3.8)
+    figure = new_figure(HALF, 3.3)
     axes = figure.add_subplot()
     style(axes, title, xlabel, ylabel)
     return figure, axes
@@ -111,37 +77,47 @@ def new_grid(rows: int, columns: int, aspect: float) -> tuple[Figure, list[list[
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure as a PNG file."""
+    """Write the figure as a PNG file, and beside it as an SVG file, the same bytes every time."""
+    from matplotlib import rc_context
+
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+    with rc_context({"svg.hashsalt": path.stem}):
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+def logarithmic(axis: Axis) -> None:
+    """Make an axis logarithmic."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    write_out(axis)
+
+
+def write_out(axis: Axis) -> None:
+    """Write the numbers of a logarithmic axis out: raised exponents would be too small to read."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        """Labels what LogFormatter would."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    axis.set_major_formatter(Plain())
+    axis.set_minor_formatter(Plain())
+
+
+def legible(text: str, most: int) -> str:
+    """A text of at most so many letters, all of which the font has, and none of them a formula."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont("DejaVu Sans"))
+    drawn = "".join(letter if font.get_char_index(ord(letter)) else "▯" for letter in text)
+    return (drawn if len(drawn) <= most else f"{drawn[: most - 1]}…").replace("$", r"\$")
 
 
 def draw_level(axes: Axes, label: str, value: float) -> None:
     """Draw a dashed horizontal line."""
     axes.axhline(value, color="#c53030", linewidth=1.2, linestyle="--", label=label)
-
-
-def _draw_line(axes: Axes, label: str, points: Points, colour: str) -> None:
-    steps, values = zip(*points, strict=True)
-    # A curve of few points would otherwise be invisible or pretend to know what lies between.
-    marker = "o" if len(points) <= 40 else ""
-    axes.plot(
-        steps, values, color=colour, linewidth=1.8, marker=marker, markersize=3.5, label=label
-    )
-
-
-def _draw_span(axes: Axes, span: Span, *, shaded: bool) -> None:
-    if shaded:
-        axes.axvspan(span.first, span.last, color="#edf2f7", zorder=0)
-    axes.annotate(
-        span.name,
-        xy=((span.first + span.last) / 2, 1.01),
-        xycoords=("data", "axes fraction"),
-        ha="center",
-        va="bottom",
-        fontsize=8.5,
-        color="#718096",
-    )
 
 
 def mask_pictures(

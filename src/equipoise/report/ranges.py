@@ -10,7 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.report.page import Picture
-from equipoise.report.plot import COLOURS, GRID, INK, new_axes, new_figure, save, style
+from equipoise.report.plot import (
+    COLOURS,
+    GRID,
+    HALF,
+    INK,
+    logarithmic,
+    new_axes,
+    new_figure,
+    save,
+    style,
+    write_out,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +58,7 @@ def _histograms(samples: Mapping[str, Any], path: Path) -> None:
     names = samples["columns"]
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure = new_figure(max(6.4, 3.6 * columns), 3.2 * rows + 0.6)
+    figure = new_figure(max(HALF, 3.6 * columns), 3.2 * rows + 0.6)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(names) :]:
         axes.set_axis_off()
@@ -75,7 +86,7 @@ def _tree_below_histogram(samples: Mapping[str, Any], path: Path) -> None:
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import LogNorm
 
-    figure = new_figure(6.4, 5.2)
+    figure = new_figure(HALF, 4.8)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     style(upper, f"Distribution of {samples['columns'][0]}", "", "fraction of people")
     _histogram(upper, samples, 0)
@@ -99,7 +110,10 @@ def _tree_below_histogram(samples: Mapping[str, Any], path: Path) -> None:
     lower.grid(visible=False)
     lower.set_ylim(depth.max() + 0.5, -0.5)
     lower.set_yticks(range(0, int(depth.max()) + 1, 2 if depth.max() > 6 else 1))
-    figure.colorbar(nodes, ax=[upper, lower], label="estimated density", fraction=0.05, pad=0.02)
+    bar = figure.colorbar(
+        nodes, ax=[upper, lower], label="estimated density", fraction=0.05, pad=0.02
+    )
+    write_out(bar.ax.yaxis)
     save(figure, path)
 
 
@@ -178,7 +192,7 @@ def _draw_errors(samples: Mapping[str, Any], path: Path) -> Picture:
             *points, dashes, color=colour, linewidth=1.8, marker="o", markersize=3, label=label
         )
     _fixed_volumes(axes, samples)
-    axes.set_yscale("log")
+    logarithmic(axes.yaxis)
     axes.legend(loc="best", edgecolor="none", framealpha=0.85, fontsize=9)
     axes.grid(color=GRID, linewidth=0.6, which="both")
     save(figure, path)

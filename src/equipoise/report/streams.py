@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.report.page import Picture
-from equipoise.report.plot import COLOURS, INK, new_axes, new_figure, save, style
+from equipoise.report.plot import (
+    COLOURS,
+    INK,
+    MOST_VECTORS,
+    SMALL,
+    new_axes,
+    new_figure,
+    save,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,11 +103,11 @@ def _draw_map(axes: Axes, weights: Floats, target: Tensor, source: Tensor) -> No
     attended = attended[attended > 0]
     darkest = float(np.quantile(attended, DARKEST)) if len(attended) else 1.0
     axes.imshow(weights, cmap="Blues", vmin=0.0, vmax=darkest, aspect="auto")
-    axes.set_title(f"darkest from {darkest:.2g}", fontsize=8, color=INK)
+    axes.set_title(f"darkest from {darkest:.2g}", fontsize=SMALL, color=INK)
     for place, line in ((first_query, axes.axhline), (first_key, axes.axvline)):
         if place:
             line(place - 0.5, color=COLOURS[1], linewidth=0.8)
-    axes.tick_params(length=0, labelsize=7, colors=INK)
+    axes.tick_params(length=0, labelsize=SMALL, colors=INK)
     axes.spines[:].set_visible(False)
 
 
@@ -109,7 +118,10 @@ def draw_sentiment(folder: Path, predicted: Floats, true: Floats) -> list[Pictur
     style(axes, "Predicted against true sentiment", "true", "predicted")
     end = max(GREATEST, float(np.nanmax(np.abs([predicted, true]))))
     axes.plot([-end, end], [-end, end], color=INK, linewidth=1.0, linestyle="--")
-    axes.plot(true, predicted, "o", color=COLOURS[0], alpha=0.35, markersize=3.5, markeredgewidth=0)
+    axes.plot(
+        true, predicted, "o", color=COLOURS[0], alpha=0.35, markersize=3.5, markeredgewidth=0,
+        rasterized=len(true) > MOST_VECTORS,
+    )  # fmt: skip
     wide = 1.03 * end
     axes.set(xlim=(-wide, wide), ylim=(-wide, wide), aspect="equal")
     save(figure, folder / "sentiment.png")

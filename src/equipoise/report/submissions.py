@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.report.page import Picture, page
-from equipoise.report.plot import COLOURS, INK, new_axes, new_figure, save
+from equipoise.report.plot import COLOURS, INK, SMALL, new_axes, new_figure, save
 from equipoise.report.summary import print_whole, table_of
 
 Floats = NDArray[np.float64]
@@ -146,7 +146,7 @@ def draw_weights(names: Sequence[str], weights: Mapping[str, Floats], path: Path
         axes.set_xlabel("type", color=INK)
         axes.grid(visible=False)
         figure.colorbar(picture, ax=axes, label="weight")
-    axes.set_yticks(range(len(shown)), [_short(names[row]) for row in shown], fontsize=8)
+    axes.set_yticks(range(len(shown)), [_short(names[row]) for row in shown], fontsize=SMALL)
     save(figure, path)
     return Picture(path.name, f"The weights of {len(shown)} of {len(names)} submissions.")
 
@@ -161,8 +161,8 @@ def draw_correlation(names: Sequence[str], correlation: Floats, path: Path) -> P
     axes.tick_params(colors=INK)
     if len(names) <= NAMED:
         labels = [_short(name) for name in names]
-        axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=7)
-        axes.set_yticks(range(len(names)), labels, fontsize=7)
+        axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=SMALL)
+        axes.set_yticks(range(len(names)), labels, fontsize=SMALL)
     else:
         axes.set_xlabel("submissions, the best first", color=INK)
     save(figure, path)

@@ -22,7 +22,7 @@ METRICS = 3
 NUMBER = re.compile(r"^  job:\n(?:    .*\n)*?    num: (\d+)$", re.MULTILINE)
 MAPPING = re.compile(r"\{((?:\w+:[\w.+/-]+,?)+)\}")
 LEAST = ("run", "status")
-FIGURES = ("nfe", "residual", "seconds", "backward nfe")
+FIGURES = ("nfe", "residual", "seconds", "converged", "backward nfe")
 
 
 def print_result(metrics: dict[str, Any], directory: Path) -> None:
@@ -180,6 +180,7 @@ def _figures(folder: Path) -> dict[str, Any]:
         **{f"test {name}": value for name, value in test},
         "nfe": solver.get("nfe_mean"),
         "residual": solver.get("residual_median"),
+        "converged": solver.get("converged_fraction"),
         "backward nfe": backward.get("nfe_mean"),
         "seconds": metrics["seconds"],
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from equipoise.report.plot import COLOURS, new_figure, save, style
+from equipoise.report.plot import COLOURS, HALF, SMALL, logarithmic, new_figure, save, style
 from equipoise.report.sweep_cells import (
     NOT_RUN,
     Cell,
@@ -57,7 +57,7 @@ def new_panels(count: int) -> tuple[Figure, list[Axes]]:
     """A figure, and as many sets of axes, in rows of COLUMNS."""
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
-    figure = new_figure(max(6.4, 3.7 * columns), 3.1 * rows + 0.7)
+    figure = new_figure(max(HALF, 3.6 * columns), 3.1 * rows + 0.7)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes in grid[count:]:
         axes.set_axis_off()
@@ -78,7 +78,7 @@ def _draw_panel(
                if (name, line) in cells}  # fmt: skip
         _draw_line(axes, label(table.columns, line), row, order, joined=numeric)
     if table.best == "min" and all((cell.mean or 1) > 0 for cell in cells.values()):
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
     if numeric and len(words) > 1:
         axes.set_xscale("log")
     axes.set_xticks(middles, words)
@@ -106,7 +106,7 @@ def _draw_line(
         text = cells[x].text.removeprefix(NOT_RUN)
         axes.text(
             x, 0.03, text, transform=axes.get_xaxis_transform(), rotation=90, ha="center",
-            va="bottom", fontsize=8, color=colour,
+            va="bottom", fontsize=SMALL, color=colour,
         )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from equipoise.report.curves import CurveFile
-from equipoise.report.plot import save, style
+from equipoise.report.plot import STYLES, logarithmic, save, style
 from equipoise.report.summary import (
     Job,
     print_whole,
@@ -38,7 +38,6 @@ RESOLUTION = 1e-7
 MOST_PRINTED = 40
 INCHES_OF_LINE, INCHES_OF_LETTER = 0.7, 0.09
 """What an entry of the legend takes."""
-STYLES = ("-", "--", ":", "-.")
 Settings = tuple[tuple[str, str], ...]
 
 
@@ -213,7 +212,7 @@ def draw_race(path: Path, fields: Sequence[Sequence[Runner]], race: Race) -> Non
         named = ", ".join(label(key, value) for key, value in problem)
         title = named or f"Suboptimality{', a line for each seed' if several else ''}"
         style(axes, title, unit(race.against), above if place % COLUMNS == 0 else "")
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
         for field in fields:
             if field[0].problem == problem:
                 _draw_field(axes, field, ways)

@@ -16,11 +16,13 @@ from equipoise.config import changes, checks
 from equipoise.config.about import about
 from equipoise.config.compose import Composition, compose, parse, plain
 from equipoise.config.overrides import CommandLine
+from equipoise.config.own_code import own_packages
 from equipoise.config.stored import Stored, read_checkpoint, read_stored
 from equipoise.errors import RunInterrupted, UserError
 from equipoise.running import folders
 from equipoise.running.folders import check_no_folder_of_hydra, run_directory
 from equipoise.running.messages import (
+    errors_of_own_code,
     failed_after_a_step,
     quiet_lightning,
     refusals_of_run,
@@ -73,14 +75,15 @@ def composed(overrides: Sequence[str]) -> Composition:
 
     Raises UserError.
     """
+    from equipoise.config.recompose import recompose, with_folders_of_checkpoint
+
+    overrides = with_folders_of_checkpoint(overrides)
     path = CommandLine.of(overrides).value("ckpt_path")
     if not isinstance(path, str | int):  # of a sweep's list composing says what is wrong
         composition = compose(overrides)
         path = composition.config.ckpt_path
         if not path:
             return composition
-    from equipoise.config.recompose import recompose
-
     return recompose(read_stored(str(path)), overrides, "train")
 
 
@@ -137,12 +140,12 @@ def evaluate(*overrides: str, directory: Path | None = None) -> dict[str, Any]:
 
 def evaluation_of(overrides: Sequence[str]) -> Composition:
     """The configuration of an evaluation: the checkpoint's with `overrides` on top."""
-    words = CommandLine.of(overrides)
+    from equipoise.config.recompose import recompose, with_folders_of_checkpoint
+
+    words = CommandLine.of(with_folders_of_checkpoint(overrides))
     path = words.value("ckpt_path")
     if not path:
         raise UserError("a checkpoint is needed: ckpt_path=runs/<...>/checkpoints/best.ckpt")
-    from equipoise.config.recompose import recompose
-
     composition = recompose(read_stored(str(path)), overrides, "evaluate")
     if not any(o.key_or_group.partition(".")[0] == "logger" for o in words.overrides):
         composition.config.logger = {}  # the training's loggers belong to the training
@@ -223,8 +226,10 @@ def say_changes(stored: Stored | None, composition: Composition) -> None:
 def at_work(built: Run, purpose: str, overrides: Sequence[str]) -> Iterator[None]:
     """While a run is at work: its other processes, its refusals, and at its end its W&B run."""
     from equipoise.running import processes
+    from equipoise.running.origin import origin
 
     exit_code = 1
+    built.origin = origin(purpose, overrides)
     try:
         with (
             refusals_of_run(built),
@@ -276,10 +281,11 @@ def prepared(composition: Composition, directory: Path, stored: Stored | None) -
 
     Raises UserError.
     """
-    _prepare(composition, directory)
-    from equipoise.running.build import build_run, check_weights
+    with errors_of_own_code(own_packages(plain(composition.config))):
+        _prepare(composition, directory)
+        from equipoise.running.build import build_run, check_weights
 
-    built = build_run(composition, directory)
+        built = build_run(composition, directory)
     if stored is not None:
         shapes: Mapping[str, tuple[int, ...]] = stored.shapes
         if about(composition.config.task, "of_checkpoint", False):  # it takes the network alone

@@ -5,8 +5,9 @@ Importing it takes torch, which nothing needs that only checks a configuration.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -19,9 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from equipoise.config import machine
 from equipoise.config.about import about
 from equipoise.config.compose import plain, storable
+from equipoise.config.hydra import parse, search_entries
 from equipoise.config.machine import GIB, free_memory
+from equipoise.config.own_code import RECORD, OwnCode, own_code, own_packages, sealed
 from equipoise.config.signatures import check_signatures, constructor_arguments, locate
-from equipoise.errors import UserError, nearest
+from equipoise.errors import DataDiffer, UserError, nearest
 from equipoise.running.messages import refusals
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 OURS = ("equipoise", "lightning")
 BEST = "equipoise.callbacks.BestCheckpoint"
+STOPPING = "equipoise.callbacks.EarlyStopping"
 COPIES = 3  # weights, their gradients, and at least as much for the optimiser
 FACTORIES = {
     torch.ops.aten.empty.memory_format,
@@ -55,8 +59,22 @@ def complete_from_data(config: DictConfig) -> None:
     if not hasattr(locate("task", str(node["_target_"])), "inspect"):
         return
     check_signatures({"task": node})
-    for key, value in instantiate("task", node).inspect().items():
+    try:
+        settled = instantiate("task", node).inspect()
+    except DataDiffer as error:
+        raise _of_checkpoint(error, config.get("ckpt_path")) from error
+    for key, value in settled.items():
         OmegaConf.update(config, f"task.{key}", value)
+
+
+def _of_checkpoint(error: DataDiffer, checkpoint: str | None) -> UserError:
+    """The same error, with what can be done where the setting is that of a checkpoint."""
+    if not checkpoint:
+        return error
+    return UserError(
+        f"{error.found}, but {error.setting} in the checkpoint {checkpoint}: to train on these "
+        f"data from its weights, start a new run with init_from={checkpoint} in place of ckpt_path"
+    )
 
 
 def open_folder(config: DictConfig, built: Run) -> None:
@@ -65,11 +83,14 @@ def open_folder(config: DictConfig, built: Run) -> None:
 
     if machine.decides(config.trainer):
         built.directory.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, built.directory / "config.yaml", resolve=True)
+        shown = plain(config, resolve=True)
+        if built.own_code:
+            shown[RECORD] = built.own_code.as_record()
+        OmegaConf.save(shown, built.directory / "config.yaml")
         print(f"run folder: {built.directory}")
     for logger in built.trainer.loggers:
         if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv
-            logger.log_hyperparams(plain(config, resolve=True))
+            logger.log_hyperparams({"choices": built.choices, **plain(config, resolve=True)})
 
 
 def build_run(composition: Composition, directory: Path) -> Run:
@@ -87,6 +108,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
         note_hooks_directly,
     )
     from equipoise.callbacks.resumption import ResumedOptimizer, TrainingPosition
+    from equipoise.callbacks.weight_averaging import SavedWeights
     from equipoise.running.initial_weights import StartingReport, start_from
     from equipoise.running.parts import Run, TrainingBegun
     from equipoise.running.processes import strategy_for
@@ -105,26 +127,44 @@ def build_run(composition: Composition, directory: Path) -> Run:
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]
     loggers = [instantiate(f"logger.{k}", c) for k, c in config["logger"].items() if c]
     stored = storable(composition.config)
+    code = own_code_of(composition, stored)
     callbacks += [RandomState(), TrainingBegun(), StartingReport(taken)]
     callbacks += [ResumedOptimizer(stored.get("optimizer") or {}, stored.get("schedule") or {})]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
+    callbacks += [SavedWeights()]  # after an average, which it asks what it is of
     callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
     around: dict[str, Any] = {"callbacks": grouped(callbacks), "logger": loggers or False}
     if config["trainer"]["profiler"] is None:
         around["profiler"] = Unprofiled()
     around |= strategy_for(task, config["trainer"])
     around["plugins"] = checkpoint_plugins(
-        config["trainer"]["plugins"], {"config": stored, "choices": composition.choices}
+        config["trainer"]["plugins"],
+        {"config": stored, "choices": composition.choices}
+        | sealed(stored, composition.choices, code),
+        lambda: class_names(data),
     )
     trainer = instantiate("trainer", config["trainer"], **around)
     seed, choices = config["seed"], composition.choices
-    return Run(data, task, trainer, directory, choices, seed, stored, init_from=taken)
+    return Run(data, task, trainer, directory, choices, seed, stored, code, init_from=taken)
 
 
-def checkpoint_plugins(configured: Any, always: dict[str, Any]) -> list[Any]:
+def own_code_of(composition: Composition, config: dict[str, Any]) -> OwnCode:
+    """The user's own packages and config folders in a run."""
+    return own_code(config, search_entries(parse(composition.overrides)))
+
+
+def class_names(data: Any) -> dict[str, list[str]]:
+    """What a checkpoint tells of the data, so that predictions have names where they are not."""
+    return {"class_names": list(data.class_names)} if isinstance(data, Named) else {}
+
+
+def checkpoint_plugins(
+    configured: Any, always: dict[str, Any], also: Callable[[], Mapping[str, Any]] = dict[str, Any]
+) -> list[Any]:
     """The trainer's plugins, with ours for checkpoint files unless one was configured.
 
-    always: what every checkpoint carries: evaluate.py needs nothing else to rebuild the model.
+    always, also: what every checkpoint carries: evaluate.py needs nothing else to rebuild the
+    model.
     """
     from lightning.fabric.plugins import CheckpointIO
 
@@ -133,7 +173,7 @@ def checkpoint_plugins(configured: Any, always: dict[str, Any]) -> list[Any]:
     entries = configured if isinstance(configured, list) else [configured]
     plugins = [plugin for plugin in entries if plugin is not None]
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-        plugins.append(CheckpointFile(always))
+        plugins.append(CheckpointFile(always, also))
     return plugins
 
 
@@ -189,10 +229,20 @@ def build_task(config: dict[str, Any]) -> LightningModule:
     parts: dict[str, Any] = {"model": build_model(config)}
     if about(config["model"], "weights", True):
         parts["make_optimizer"] = instantiate("optimizer", config["optimizer"])
-        parts["schedule"] = instantiate("schedule", config["schedule"])
+        parts["schedule"] = build_schedule(config["schedule"])
         check_optimizer(parts["make_optimizer"], parts["schedule"])
     task: LightningModule = instantiate("task.objective", config["task"]["objective"], **parts)
     return task
+
+
+def build_schedule(node: dict[str, Any]) -> Any:
+    """A schedule of ours or of the user's, or one around a scheduler of torch's."""
+    target = locate("schedule", str(node["_target_"]))
+    if not (inspect.isclass(target) and issubclass(target, torch.optim.lr_scheduler.LRScheduler)):
+        return instantiate("schedule", node)
+    from equipoise.tasks.schedules import OfTorch
+
+    return OfTorch(instantiate("schedule", {**node, "_partial_": True}))
 
 
 def check_optimizer(make_optimizer: Any, schedule: Any) -> None:
@@ -249,7 +299,7 @@ def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
     Raises UserError with the cause where its class refuses the values.
     """
     node = constructor_arguments(key, node)
-    with refusals(key):
+    with refusals(key, own_packages(node)):
         if not parts:
             return hydra_instantiate(node, _convert_="all")
         # as call-site arguments Hydra would turn solvers, which are dataclasses, into mappings
@@ -262,6 +312,16 @@ class Measuring(Protocol):
 
     def logged(self, stage: str) -> set[str]:
         """The names of "val" or "test", such as val/loss."""
+        ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A data module whose classes have names, once it has read a split."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes."""
         ...
 
 
@@ -289,13 +349,21 @@ def check_monitored(task: Any, config: Mapping[str, Any]) -> None:
 
 
 def check_validated(config: Mapping[str, Any]) -> None:
-    """Raise UserError where the schedule waits for validations and there are none."""
+    """Raise UserError where something waits for validations and there are none."""
+    if config["trainer"]["limit_val_batches"] != 0:
+        return
     monitor = (config.get("schedule") or {}).get("monitor")
-    if monitor is not None and config["trainer"]["limit_val_batches"] == 0:
+    if monitor is not None:
         raise UserError(
             f"the schedule follows {monitor}, and trainer.limit_val_batches=0 leaves out the "
             "validation: choose schedule=constant, or keep the validation"
         )
+    for key, node in config["callbacks"].items():
+        if node and node["_target_"] == STOPPING and node["monitor"].startswith("val/"):
+            raise UserError(
+                f"callbacks={key} follows {node['monitor']}, and trainer.limit_val_batches=0 "
+                f"leaves out the validation: leave callbacks={key} out, or keep the validation"
+            )
 
 
 def _settings(

@@ -23,14 +23,20 @@ class CheckpointFile(CheckpointIO):
     """Writes a file beside the target, syncs it, and renames it over the target.
 
     So there is the old checkpoint or the new one at every moment, also when the process is killed
-    or the machine stops. `always` is added to every checkpoint, also to one of the weights alone.
-    The file that is not finished is called like the target with ".partial" behind.
+    or the machine stops. `always` is added to every checkpoint, also to one of the weights alone,
+    and so is what `also` returns at that moment. The file that is not finished is called like the
+    target with ".partial" behind.
 
     Raises CheckpointNotSaved with the cause where that fails.
     """
 
-    def __init__(self, always: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        always: dict[str, Any] | None = None,
+        also: Callable[[], Mapping[str, Any]] = dict[str, Any],
+    ) -> None:
         self.always = always or {}
+        self.also = also
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
@@ -38,7 +44,7 @@ class CheckpointFile(CheckpointIO):
         """Write the checkpoint."""
         target = Path(path)
         partial = target.with_name(f"{target.name}.partial")
-        content = {**checkpoint, **self.always}
+        content = {**checkpoint, **self.always, **self.also()}
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_whole(partial, target, lambda file: torch.save(content, file))

@@ -7,12 +7,13 @@ import shutil
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hydra.errors import InstantiationException
 
+from equipoise.config.own_code import origin
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.running import folders
 
@@ -33,26 +34,47 @@ ADVICE = {
 
 
 @contextmanager
-def refusals(key: str) -> Iterator[None]:
+def refusals(key: str, packages: Collection[str] = ()) -> Iterator[None]:
     """Turn whatever is raised while a part is built into a UserError that names its key.
 
     Every class has exceptions of its own for values that it does not take: Lightning its
     MisconfigurationException, torch RuntimeError, W&B UsageError. All of them mean that the
-    configuration cannot be built; HYDRA_FULL_ERROR=1 shows where.
+    configuration cannot be built; HYDRA_FULL_ERROR=1 shows where. Of an error in one of the user's
+    `packages` the line is told.
     """
     try:
         yield
     except (RunFailed, RunInterrupted):
         raise
     except InstantiationException as error:
-        raise _refused(key, error.__cause__ or error) from error
+        raise _refused(key, error.__cause__ or error, packages) from error
     except Exception as error:
-        raise _refused(key, error) from error
+        raise _refused(key, error, packages) from error
 
 
-def _refused(key: str, error: BaseException) -> UserError:
-    text = sentence(error)
+def _refused(key: str, error: BaseException, packages: Collection[str]) -> UserError:
+    text = located(error, packages)
     return UserError(text if text.startswith(key) else f"{key}: {text}")
+
+
+@contextmanager
+def errors_of_own_code(packages: Collection[str]) -> Iterator[None]:
+    """Tell an error in one of the user's packages in a sentence, with its line."""
+    try:
+        yield
+    except (UserError, RunFailed, RunInterrupted):
+        raise
+    except Exception as error:
+        if not origin(error, packages):
+            raise
+        raise UserError(located(error, packages)) from error
+
+
+def located(error: BaseException, packages: Collection[str]) -> str:
+    """An exception's sentence, after its line and class where it comes from the user's packages."""
+    where = "" if isinstance(error, UserError) else origin(error, packages)
+    kind = f"{type(error).__name__}: " if where and not isinstance(error, KeyError) else ""
+    return f"{where}{kind}{sentence(error)}"
 
 
 def sentence(error: BaseException) -> str:
@@ -92,8 +114,10 @@ def refusals_of_run(built: Run) -> Iterator[None]:
         refusal = outside or isinstance(error, refused) or "can't allocate memory" in str(error)
         if refusal and not begun:
             folders.refuse(built.directory)
-        if refusal and not isinstance(error, UserError):
-            raise UserError(f"the run cannot continue: {sentence(error)}") from error
+        own = origin(error, built.own_code.packages)
+        if (refusal or own) and not isinstance(error, UserError):
+            told = located(error, built.own_code.packages)
+            raise UserError(f"the run cannot continue: {told}") from error
         raise
 
 

@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 from lightning.pytorch import LightningModule, Trainer
 
 from equipoise.callbacks.lightning_overhead import Observer, every_callback, find_callback
+from equipoise.config.own_code import NO_OWN_CODE, OwnCode
 from equipoise.report.page import Picture
 
 CallbackType = TypeVar("CallbackType", bound=pl.Callback)
@@ -26,6 +27,7 @@ class Run:
     """One run: its parts, its folder, and the names that metrics.json shows.
 
     init_from: of a run that starts from other weights, the report of what it has taken.
+    origin: the entries of metrics.json that tell where the run comes from.
     """
 
     data: pl.LightningDataModule
@@ -35,8 +37,10 @@ class Run:
     choices: dict[str, str]
     seed: int
     config: dict[str, Any] = field(default_factory=dict)
+    own_code: OwnCode = NO_OWN_CODE
     init_from: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    origin: dict[str, Any] = field(default_factory=dict)
 
     @property
     def callbacks(self) -> list[pl.Callback]:
@@ -50,10 +54,10 @@ class Run:
 
 @runtime_checkable
 class Detailed(Protocol):
-    """A task that has more to tell about its last test than its logged metrics."""
+    """A task that has more to tell about its last test than its metrics, or data of their files."""
 
     def details(self) -> dict[str, Any]:
-        """Per-class values and the like, for `details` in metrics.json."""
+        """Per-class values, pictures left out and the like, for `details` in metrics.json."""
         ...
 
 

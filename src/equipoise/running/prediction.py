@@ -56,6 +56,37 @@ def outputs(
             progress.update(samples)
 
 
+class SampleConvergence:
+    """How near each sample of a batch has come to its fixed points.
+
+    With several layers, or several solves of one, the largest residual of a sample counts, and it
+    has converged where all of its solves have.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.reports: list[SolveReport] = []
+        for layer in equilibrium_layers(module).values():
+            layer.register_forward_hook(self._note)
+
+    def _note(self, layer: nn.Module, *_: Any) -> None:
+        report = layer.report
+        assert isinstance(report, SolveReport)
+        self.reports.append(report)
+
+    def take(self, samples: int) -> Batch:
+        """{"residual" float (B,), "converged" bool (B,)} of the solves since it was last asked.
+
+        Empty where nothing was solved, or not one row for each sample.
+        """
+        reports, self.reports = self.reports, []
+        residuals = [report.residual for report in reports if report.residual is not None]
+        flags = [flag for report in reports if (flag := report.converged) is not None]
+        if not residuals or any(len(rows) != samples for rows in [*residuals, *flags]):
+            return {}
+        worst = {"residual": torch.stack([r.float() for r in residuals]).amax(dim=0)}
+        return worst | ({"converged": torch.stack(flags).all(dim=0)} if flags else {})
+
+
 class Convergence:
     """How near to their fixed points the equilibrium layers of a module come, whenever they run."""
 

@@ -18,6 +18,7 @@ import torch
 
 from equipoise.callbacks.resumption import position
 from equipoise.errors import RunFailed
+from equipoise.running.origin import device_name
 from equipoise.running.parts import Detailed, Reporting, Run, Summarizing
 
 SECTIONS = ("train", "solver_stats", "gradient_stats")
@@ -43,13 +44,18 @@ class Results:
         self.epochs, self.steps = position(run.trainer).epoch, run.trainer.global_step
         self.val = by_stage(run.trainer.callback_metrics, "val")
         self._note_summaries(run)
+        self._note_details(run.data)
 
     def note_test(self, run: Run) -> None:
         """The test metrics, what the callbacks have summed up, and the task's details."""
         self.test = by_stage(run.trainer.callback_metrics, "test")
         self._note_summaries(run)
-        if isinstance(run.task, Detailed):
-            self.details.update(run.task.details())
+        self._note_details(run.data, run.task)
+
+    def _note_details(self, *parts: object) -> None:
+        for part in parts:
+            if isinstance(part, Detailed):
+                self.details.update(part.details())
 
     def _note_summaries(self, run: Run) -> None:
         for callback in run.callbacks:
@@ -81,6 +87,9 @@ class Results:
             "solver_stats": self.solver_stats,
             "gradient_stats": self.gradient_stats,
             "details": self.details,
+            "choices": run.choices,
+            **run.origin,
+            "device": device_name(run.trainer.strategy.root_device, run.trainer.world_size),
             "versions": versions(),
         }
 

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from equipoise.config.about import about
+from equipoise.config.exported import WEIGHTS
 from equipoise.config.limits import MOST_TOKENS, PRODUCTS, SEQUENCES
 from equipoise.config.machine import GIB, free_memory
 from equipoise.errors import UserError
+from equipoise.running.run_checkpoint import checkpoint_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from equipoise.config.stored import Stored
 
 
-WEIGHTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "model.safetensors")
-"""In the folder of a run, or of an export, what another run starts from."""
 WANDB = "WandbLogger"
 WANDB_HOST = "https://api.wandb.ai"
 
@@ -52,7 +52,7 @@ def check_data(task: Mapping[str, Any]) -> None:
     path = task.get("path")
     if path is None and about(task, "without_path"):
         raise UserError(str(about(task, "without_path")))
-    if not isinstance(path, str) or (about(task, "from_hub") and not _is_local(path)):
+    if not isinstance(path, str) or (about(task, "from_hub") and not is_local(path)):
         return
     if not Path(path).expanduser().exists():
         raise UserError(f"There is no file or folder {path}: set task.path to the data.")
@@ -71,10 +71,11 @@ def initial_file(path: str) -> Path:
             f"init_from={path}: there is no such file or folder; give a checkpoint, a run's folder "
             "or a file of weights"
         )
-    found = next((place / name for name in WEIGHTS if (place / name).is_file()), None)
-    if found is None:
-        raise UserError(f"init_from={path}: the folder holds no {' or '.join(WEIGHTS)}")
-    return found
+    try:
+        file = checkpoint_of(place)
+    except UserError as error:
+        raise UserError(f"init_from={path}: {error}") from error
+    return file / WEIGHTS if file.is_dir() else file
 
 
 def data_is_there(task: Mapping[str, Any]) -> bool:
@@ -86,7 +87,7 @@ def data_is_there(task: Mapping[str, Any]) -> bool:
     return True
 
 
-def _is_local(path: str) -> bool:
+def is_local(path: str) -> bool:
     """Whether it is written as a place on this machine, and not as a dataset `owner/name`."""
     return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,6 +10,8 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from equipoise.report.page import Picture
+from equipoise.tasks.class_predictions import ClassPredictions
 from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 
@@ -30,7 +33,8 @@ class Classification(Objective):
         super().__init__(model, make_optimizer, schedule)
         self.label_smoothing = label_smoothing
         self.metrics.update({stage: stage_metrics(classes) for stage in ("val", "test")})
-        self.per_class = MulticlassAccuracy(classes, average="none")
+        self.classes = classes
+        self.predictions = ClassPredictions()
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> logits (B, classes)."""
@@ -51,16 +55,31 @@ class Classification(Objective):
         """Update the validation metrics."""
         self._evaluate("val", batch)
 
+    def on_test_start(self) -> None:
+        """Forget the predictions of an earlier test."""
+        self.predictions.clear()
+
     def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """Update the test metrics."""
+        """Update the test metrics, and keep what was predicted."""
         logits = self._evaluate("test", batch)
-        self.per_class.update(logits, batch["label"])
+        self.predictions.update(batch["image"], logits, batch["label"])
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the whole test set and gather what was predicted."""
+        super().on_test_epoch_end()
+        self.predictions.gather()
+
+    def predict_step(self, batch: dict[str, Tensor], batch_index: int = 0) -> dict[str, Tensor]:
+        """{"probabilities" (B, classes)} of the images of a batch."""
+        return {"probabilities": self(batch["image"]).float().softmax(dim=1)}
 
     def details(self) -> dict[str, Any]:
         """Per-class accuracy of the last test, for metrics.json."""
-        if not self.per_class.update_called:
-            return {}
-        return {"accuracy_per_class": self.per_class.compute().tolist()}
+        return self.predictions.details(self.classes, self.class_names())
+
+    def pictures(self, folder: Path) -> list[Picture]:
+        """Draw which classes are confused and the most wrong samples; none without a test."""
+        return self.predictions.pictures(folder, self.classes, self.class_names())
 
     def _loss(self, logits: Tensor, label: Tensor) -> Tensor:
         return functional.cross_entropy(logits, label, label_smoothing=self.label_smoothing)

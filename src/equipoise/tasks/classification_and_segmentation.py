@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from equipoise.equilibrium.state import State
 from equipoise.errors import UserError
+from equipoise.report.page import Picture
+from equipoise.tasks.class_predictions import ClassPredictions
 from equipoise.tasks.mask_loss import MaskCrossEntropy, MeanIoU
 from equipoise.tasks.objective import MakeOptimizer
 from equipoise.tasks.schedules import Schedule
@@ -55,6 +58,8 @@ class ClassificationAndSegmentation(MaskObjective):
                 f"task.objective.label_weight is {label_weight} and mask_weight {mask_weight}: "
                 "set both to 0 or more, and one of them above 0."
             )
+        self.classes = classes
+        self.predictions = ClassPredictions()
         self.mask_loss = MaskCrossEntropy(class_weights)
         self.label_weight = label_weight
         self.mask_weight = mask_weight
@@ -83,8 +88,36 @@ class ClassificationAndSegmentation(MaskObjective):
 
     def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """Update the test metrics, and keep some predictions of the first batches."""
-        mask_logits = self._evaluate("test", batch)
+        logits, mask_logits = self._evaluate("test", batch)
+        self.predictions.update(batch["image"], logits, batch["label"])
         keep_pictures(self.pictured, batch["scene"], batch["mask"], mask_logits)
+
+    def predict_step(self, batch: dict[str, Tensor], batch_index: int = 0) -> dict[str, Tensor]:
+        """{"probabilities" (B, classes), "mask" (B, H, W)} of the same images, by one solve."""
+        network: Any = self.model
+        image = batch["image"]
+        state: State = network.state(image)
+        mask_logits = upsample(network.readout(state, "mask_logits"), image[:, 0])
+        probabilities = network.readout(state, "logits").float().softmax(dim=1)
+        return {"probabilities": probabilities, "mask": mask_logits.argmax(dim=1)}
+
+    def on_test_start(self) -> None:
+        """Forget the predictions of an earlier test."""
+        super().on_test_start()
+        self.predictions.clear()
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the whole test set, keep each class's value and what was predicted."""
+        super().on_test_epoch_end()
+        self.predictions.gather()
+
+    def details(self) -> dict[str, Any]:
+        """The accuracy of each label, known by its number, and what the masks have."""
+        return {**super().details(), **self.predictions.details(self.classes, [])}
+
+    def pictures(self, folder: Path) -> list[Picture]:
+        """Draw a few masks, which labels are confused, and the most wrong images."""
+        return [*super().pictures(folder), *self.predictions.pictures(folder, self.classes, [])]
 
     def logged(self, stage: str) -> set[str]:
         """The names of the metrics, and of the score that unites them."""
@@ -103,14 +136,14 @@ class ClassificationAndSegmentation(MaskObjective):
         total: Tensor = self.label_weight * label_loss + self.mask_weight * mask_loss
         return total
 
-    def _evaluate(self, stage: str, batch: dict[str, Tensor]) -> Tensor:
+    def _evaluate(self, stage: str, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         logits, mask_logits = self(batch["image"], batch["scene"])
         mask_logits = upsample(mask_logits, batch["mask"])
         metrics = self.stage_metrics(stage)
         metrics["loss"].update(self._loss(logits, mask_logits, batch), len(logits))
         metrics["accuracy"].update(logits, batch["label"])
         metrics["miou"].update(mask_logits.argmax(dim=1), batch["mask"])
-        return mask_logits
+        return logits, mask_logits
 
     def _close(self, stage: str) -> None:
         metrics = self.stage_metrics(stage)

@@ -185,7 +185,7 @@ class Hyperparameter(Objective):
         """
         with torch.inference_mode(False), torch.no_grad():  # the next step goes on with these
             self.kept = copy.deepcopy((self.model.state_dict(), self.problem.equilibrium.report))
-            self._solve_to_the_end()
+            self._solve_to_the_end(self._data())
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics, and go on from where the last outer step has stopped."""
@@ -196,11 +196,19 @@ class Hyperparameter(Objective):
 
     def on_test_epoch_start(self) -> None:
         """Solve the inner problem to the end for the present lambda."""
-        self._solve_to_the_end()
+        self._solve_to_the_end(self._data())
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Judge the coefficients of the last solve."""
         self._judge("test", batch)
+
+    def prepare_prediction(self, data: Any) -> None:
+        """Solve the inner problem to the end, as before a test, on the training rows of `data`."""
+        self._solve_to_the_end(data)
+
+    def predict_step(self, batch: Batch, batch_index: int = 0) -> dict[str, Tensor]:
+        """{"label": the class (N,)} of the rows of a table."""
+        return {"label": self.problem.predicted(self.problem(batch))}
 
     def details(self) -> dict[str, Any]:
         """The hyper-parameters, how many lie at a bound, and what the outer steps have cost."""
@@ -239,13 +247,15 @@ class Hyperparameter(Objective):
             return
         self.history = {name: list(values) for name, values in state["history"].items()}
 
-    def _solve_to_the_end(self) -> None:
+    def _data(self) -> TabularData:
+        return cast(TabularData, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def _solve_to_the_end(self, data: TabularData) -> None:
         layer = self.problem.equilibrium
         estimator, current, solver = layer.gradient, layer.solver, self.solver
         if isinstance(solver, LBFGS):
             solver = replace(solver, opa_every=None)
         layer.gradient, layer.solver = JacobianFree(), solver
-        data = cast(TabularData, self.trainer.datamodule)  # type: ignore[attr-defined]
         (batch,) = data.train_dataloader()
         batch = data.transfer_batch_to_device(batch, self.device, 0)
         try:

@@ -122,6 +122,15 @@ class MultimodalObjective(Objective, ABC):
         if batch_index == 0:
             self.first = {name: part[: self.samples] for name, part in batch.items()}
 
+    def predict_step(self, batch: dict[str, Tensor], batch_index: int = 0) -> dict[str, Tensor]:
+        """What the network predicts of each sample of a batch, by name."""
+        prediction: Prediction = self.model(batch)
+        return self.named(prediction.outputs.float())
+
+    @abstractmethod
+    def named(self, outputs: Tensor) -> dict[str, Tensor]:
+        """What outputs (B, O) say, by name, a number (B,) each."""
+
     def logged(self, stage: str) -> set[str]:
         """The names under which the metrics of "val" or "test" are logged."""
         return {f"{stage}/{name}" for name in ("loss", *self.score_names)}
@@ -191,6 +200,10 @@ class SentimentRegression(MultimodalObjective):
         """The mean absolute error of outputs (B, 1)."""
         return functional.l1_loss(outputs.reshape(label.shape), label)
 
+    def named(self, outputs: Tensor) -> dict[str, Tensor]:
+        """{"sentiment": from -3 to 3}."""
+        return {"sentiment": outputs.squeeze(-1)}
+
     def scores(self, outputs: Floats, label: Floats) -> dict[str, float]:
         """The sentiment scores of outputs (N, 1)."""
         return sentiment_scores(outputs.squeeze(-1), label)
@@ -231,6 +244,11 @@ class EmotionRecognition(MultimodalObjective):
         self._check("task.outputs", outputs.shape[1], 2 * len(self.emotions))
         self._check("the emotions in the labels", label.shape[1], len(self.emotions))
         return functional.cross_entropy(outputs.reshape(-1, 2), label.reshape(-1).long())
+
+    def named(self, outputs: Tensor) -> dict[str, Tensor]:
+        """The probability of each emotion."""
+        present = outputs.reshape(len(outputs), -1, 2).softmax(dim=-1)[..., 1]
+        return dict(zip(self.emotions, present.unbind(dim=1), strict=True))
 
     def scores(self, outputs: Floats, label: Floats) -> dict[str, float]:
         """The emotion scores of outputs (N, 2 E)."""

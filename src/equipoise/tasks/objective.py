@@ -114,6 +114,10 @@ class Objective(pl.LightningModule):
         """The names under which the metrics of "val" or "test" are logged."""
         return {f"{stage}/{name}" for name in self.stage_metrics(stage)}
 
+    def class_names(self) -> list[str]:
+        """The names of the classes in the data module; none where it does not tell them."""
+        return list(getattr(getattr(self.trainer, "datamodule", None), "class_names", []))
+
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the whole validation set; in training, a plateau's rate follows them.
 

@@ -6,10 +6,12 @@ Lengths are fractions of the run, so that a shortened run still sees the whole s
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol, SupportsFloat
+from typing import Any, Literal, Protocol, SupportsFloat
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
@@ -87,10 +89,61 @@ class InverseSquareRoot:
         )
 
 
-class PlateauScheduler(ReduceLROnPlateau):
-    """torch's, which can also be stepped without a value, as all others are: nothing changes then.
+@dataclass(frozen=True)
+class OneCycle:
+    """Half a cosine from `first_factor` of the rate up to it, then one down to `final_factor`.
 
-    monitor: the metric whose value in each validation it is to be stepped with.
+    The way up takes the fraction `warmup` of the run. The momentum stays as it is; that of the
+    source falls while the rate rises.
+
+    Source: Smith and Topin 2018 (arXiv 1708.07120), section 2, with the cosines, factors and
+    warm-up of torch's OneCycleLR.
+    """
+
+    warmup: float = 0.3
+    first_factor: float = 0.04
+    final_factor: float = 4e-6
+
+    def __call__(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        """Factors of the base rate, by step."""
+        top = max(0.0, self.warmup * steps - 1)
+
+        def factor(step: int) -> float:
+            if step < top:
+                return between(self.first_factor, 1.0, step / top)
+            return between(1.0, self.final_factor, (step - top) / max(1.0, steps - 1 - top))
+
+        return LambdaLR(optimizer, factor)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Linear warm-up, then the rate, multiplied by `factor` at each of the `milestones`.
+
+    milestones: fractions of the run, such as 0.5 and 0.75 of He et al. 2016 (arXiv 1512.03385).
+    """
+
+    warmup: float = 0.0
+    milestones: Sequence[float] = (0.5, 0.75)
+    factor: float = 0.1
+
+    def __call__(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        """Factors of the base rate, by step."""
+        starts = [round(milestone * steps) for milestone in self.milestones]
+
+        def factor(step: int) -> float:
+            passed = sum(step >= start for start in starts)
+            return float(ramp(step, self.warmup * steps) * self.factor**passed)
+
+        return LambdaLR(optimizer, factor)
+
+
+class PlateauScheduler(ReduceLROnPlateau):
+    """torch's, behind a linear warm-up over `length` steps.
+
+    It is stepped without a value after each optimiser step, as all others are, and with one after
+    each validation. Those within the warm-up are not judged.
+    monitor: the metric whose value it is to be stepped with.
     """
 
     def __init__(
@@ -100,23 +153,51 @@ class PlateauScheduler(ReduceLROnPlateau):
         factor: float,
         patience: int,
         monitor: str,
+        length: float = 0.0,
     ) -> None:
+        self.length = length
+        self.taken = 0
         super().__init__(optimizer, mode, factor, patience)
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self.reached = list(self.base_lrs)
         self.monitor = monitor
+        self._set_rates()
 
     def step(self, metrics: SupportsFloat | None = None, epoch: int | None = None) -> None:  # type: ignore[override]
-        """Judge the value of a validation, and lower the rates where it was one too many."""
-        if metrics is not None:
+        """Count a step, or judge a validation and lower the rates where it was one too many."""
+        if metrics is None:
+            self.taken += 1
+        elif self.taken >= self.length:
             super().step(metrics, epoch)
+        self._set_rates()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from there; the warm-up is as long as it is configured now."""
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        earlier = {"reached": rates}  # of a revision that had no warm-up
+        super().load_state_dict({**earlier, **state_dict, "length": self.length})
+
+    def _reduce_lr(self, epoch: int) -> None:
+        small = [rate - rate * self.factor <= self.eps for rate in self.reached]
+        pairs = zip(self.reached, small, strict=True)
+        self.reached = [rate if stays else rate * self.factor for rate, stays in pairs]
+
+    def _set_rates(self) -> None:
+        factor = ramp(self.taken, self.length)
+        self._last_lr = [rate * factor for rate in self.reached]
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
 
 
 @dataclass(frozen=True)
 class Plateau:
     """Multiplies the rate by `factor` when more than `patience` validations bring nothing better.
 
-    Better is what undercuts (mode "min") or exceeds ("max") the best value of `monitor` so far by
-    one in 10,000. An epoch has one validation unless the trainer is told otherwise.
+    A linear warm-up over the fraction `warmup` of the run comes first; its validations do not
+    count. Better is what undercuts (mode "min") or exceeds ("max") the best value of `monitor` so
+    far by one in 10,000. An epoch has one validation unless the trainer is told otherwise.
     Source: the code of Tsai et al. 2019 (arXiv 1906.00295), which takes torch's ReduceLROnPlateau.
     """
 
@@ -124,10 +205,38 @@ class Plateau:
     mode: Literal["min", "max"] = "min"
     factor: float = 0.1
     patience: int = 20
+    warmup: float = 0.0
 
     def __call__(self, optimizer: Optimizer, steps: int) -> LRScheduler:
-        """The optimiser's rates, until a validation lowers them; `steps` does not matter."""
-        return PlateauScheduler(optimizer, self.mode, self.factor, self.patience, self.monitor)
+        """The optimiser's rates, until a validation lowers them."""
+        length = self.warmup * steps if self.warmup else 0.0
+        return PlateauScheduler(
+            optimizer, self.mode, self.factor, self.patience, self.monitor, length
+        )
+
+
+def between(first: float, last: float, progress: float) -> float:
+    """Half a cosine from `first` to `last`; progress: from 0 to 1, and 1 beyond it."""
+    return last + (first - last) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+@dataclass(frozen=True)
+class OfTorch:
+    """One of torch's own schedulers, stepped as all others are: once an optimiser step.
+
+    make: the class with its settings. `total_steps` and `T_max` are the length of the run, unless
+    they are among the settings. Raises ValueError for one that is stepped with a metric.
+    """
+
+    make: partial[LRScheduler]
+
+    def __call__(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        """torch's scheduler."""
+        if issubclass(self.make.func, ReduceLROnPlateau):  # type: ignore[arg-type]
+            raise ValueError("it is stepped with a metric: choose schedule=plateau")
+        takes = inspect.signature(self.make.func).parameters
+        lengths = {name: steps for name in ("total_steps", "T_max") if name in takes}
+        return self.make(optimizer, **{**lengths, **self.make.keywords})
 
 
 def ramp(step: int, length: float) -> float:

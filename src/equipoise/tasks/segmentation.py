@@ -52,10 +52,6 @@ class MaskObjective(Objective):
         """Draw a few test images with their true and predicted masks; none without a test."""
         return mask_pictures(self.pictured, self.class_names(), folder)
 
-    def class_names(self) -> list[str]:
-        """The names of the classes in the data module; none where it does not tell them."""
-        return list(getattr(getattr(self.trainer, "datamodule", None), "class_names", []))
-
 
 class Segmentation(MaskObjective):
     """Trains any model that maps images (B, C, H, W) to mask logits (B, mask_classes, h, w).
@@ -116,6 +112,12 @@ class Segmentation(MaskObjective):
         logits = upsample(self(batch["image"]), mask, self.align_corners_at_test)
         update_mask_metrics(self.stage_metrics("test"), logits, mask)
         keep_pictures(self.pictured, batch["image"], mask, logits)
+
+    def predict_step(self, batch: dict[str, Tensor], batch_index: int = 0) -> dict[str, Tensor]:
+        """{"mask": the class of each pixel (B, H, W)} of the images of a batch, as in the test."""
+        image = batch["image"]
+        logits = upsample(self(image), image[:, 0], self.align_corners_at_test)
+        return {"mask": logits.argmax(dim=1)}
 
 
 def check_class_weights(class_weights: Sequence[float] | None, mask_classes: int) -> None:

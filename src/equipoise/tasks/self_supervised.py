@@ -101,6 +101,16 @@ class SelfSupervised(Objective):
         features: Tensor = network.encoder(image)
         return features
 
+    def predict_step(self, batch: dict[str, Tensor], batch_index: int = 0) -> dict[str, Tensor]:
+        """{"features" (B, h)} of the images, and "probabilities" (B, classes) by the online probe.
+
+        Without labels in training there is no probe, and no probabilities.
+        """
+        features = self(batch["image"]).float()
+        if self.probe is None:
+            return {"features": features}
+        return {"features": features, "probabilities": self.probe(features).softmax(dim=1)}
+
     def on_fit_start(self) -> None:
         """Measure the untrained encoder on the test images, once in a run."""
         if self.classes and self.measure_untrained and self.untrained_accuracies.isnan().any():

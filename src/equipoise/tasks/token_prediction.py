@@ -117,6 +117,11 @@ class TokenPrediction(TokenObjective):
             self.beginning = batch["tokens"][0, :MOST_PICTURED]
         self._evaluate("test", batch)
 
+    def predict_step(self, batch: dict[str, Tensor], batch_index: int = 0) -> dict[str, Tensor]:
+        """{"log_probability": ln p of each target (B, T), 0 for none} of the next segment."""
+        output = self.advance("predict", batch)
+        return {"log_probability": -self.token_losses(output.hidden, batch["targets"])}
+
     def pictures(self, folder: Path) -> list[Picture]:
         """Draw what the model offers of its attention on the first tokens; none without a test."""
         return self.attention_pictures(folder, self.beginning) if len(self.beginning) else []

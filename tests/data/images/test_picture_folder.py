@@ -110,7 +110,7 @@ def test_folders_of_splits(tmp_path: Path, fill: Callable[..., None]) -> None:
     assert sizes(data) == [8, 2, 6]
     assert data.read_split("val").labels.tolist() == [1, 1]
     fill(tmp_path / "val" / "owl", 2, seed=6000)
-    with pytest.raises(UserError, match="val has the class owl, which the training pictures lack"):
+    with pytest.raises(UserError, match="val has the class owl, which the training images lack"):
         module(tmp_path)
 
 
@@ -136,6 +136,15 @@ def test_what_is_missing_is_named(tmp_path: Path, fill: Callable[..., None]) -> 
 def test_a_damaged_picture_is_named(tmp_path: Path, fill: Callable[..., None]) -> None:
     fill(tmp_path, 6)
     (tmp_path / "3.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"3\.png cannot be used \(it is empty or no image\)"):
+        module(tmp_path)
+
+
+def test_a_picture_that_breaks_after_it_was_looked_at_is_named(
+    tmp_path: Path, fill: Callable[..., None]
+) -> None:
+    fill(tmp_path, 6)
     data = module(tmp_path)
+    (tmp_path / "3.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"3\.png cannot be decoded"):
         [list(getattr(data, f"{name}_dataloader")()) for name in ("train", "val", "test")]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
@@ -13,10 +15,15 @@ from equipoise.data.images.transforms import (
     CIFAR10,
     CropAndFlip,
     Draw,
+    Grey,
+    Middle,
     Normalization,
     ScaleCropAndFlip,
+    evaluation_transform,
     pad,
     resize,
+    whole_at,
+    with_channels,
 )
 from equipoise.data.sampling import BatchIndex, stream
 
@@ -173,3 +180,27 @@ def test_draws_for_a_batch_depend_on_seed_epoch_and_row_alone() -> None:
     assert torch.equal(first, whole[rows])
     assert not torch.equal(whole, used(images, BatchIndex(4, torch.arange(40))))
     assert not torch.equal(whole, CropAndFlip(40, 2)(images, BatchIndex(3, torch.arange(40))))
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (2, 64)])
+def test_of_a_very_long_picture_the_middle_is_seen(size: tuple[int, int]) -> None:
+    pixels = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    for make in (evaluation_transform, whole_at):
+        seen = make(32)(pixels)
+        assert seen.shape == (3, 32, 32)
+        middle = v2.Compose(make(32).transforms[1:])(pixels)
+        assert torch.equal(seen, middle)
+
+
+@pytest.mark.parametrize("size", [(40, 50), (16, 256), (31, 7)])
+def test_of_other_pictures_nothing_is_cut_away(size: tuple[int, int]) -> None:
+    pixels = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    assert Middle()(pixels) is pixels
+
+
+def test_grey_is_weighted_as_pillow_does() -> None:
+    pixels = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8)
+    image = Image.fromarray(pixels.permute(1, 2, 0).numpy()).convert("L")
+    assert Grey()(pixels)[0].tolist() == np.asarray(image).tolist()
+    assert torch.equal(with_channels(pixels, 3), pixels)
+    assert with_channels(pixels[:1], 3).shape == (3, 40, 50)

@@ -241,6 +241,9 @@ def test_what_the_training_does_not_know_is_refused(tmp_path: Path) -> None:
     ("settings_", "said"),
     [
         ({"val_path": "a"}, "task.val_path is for files: set task.path too"),
+        ({"path": "a", "data": "digits"}, "task.path takes the place of task.data=digits"),
+        ({"rows": 30}, "task.rows is for generated data: set task.data=sparse too"),
+        ({"data": "digits", "density": 0.5}, "task.density is for generated data"),
         ({"val_fraction": 0.0}, "task.val_fraction is 0: set it above 0"),
         ({"test_fraction": 1.0}, r"task.test_fraction is 1.0: set it to a number in \[0, 1\)"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from equipoise.data.hub import open_splits
-from equipoise.data.images.labelled import ImageTable
+from equipoise.data.images.labelled import ImageTable, split_among
 from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import MemoryImages, decode_rows
-from equipoise.data.images.transforms import CIFAR10, CropAndFlip
+from equipoise.data.images.transforms import CIFAR10, CropAndFlip, Preprocessing, whole_at
 from equipoise.data.module import SplitName, check_fraction
 from equipoise.data.sampling import stratified_split, stream
 from equipoise.errors import UserError
@@ -45,6 +45,11 @@ class Cifar10(ImageDataModule):
         super().__post_init__()
         check_fraction("val_fraction", self.val_fraction)
         self._published: Mapping[str, datasets.Dataset] = {}
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The whole picture at 32 by 32 pixels."""
+        return Preprocessing(CIFAR10, whole_at(SIZE))
 
     def read_split(self, name: SplitName) -> MemoryImages:
         """Decode one split; raises UserError when it cannot be had or has no images."""
@@ -82,11 +87,6 @@ class Cifar10(ImageDataModule):
         return train[stratified_split(labels[train], fraction, stream(self.seed))[1]]
 
     def _table(self, name: str) -> ImageTable:
-        if name not in self._published:
-            raise UserError(
-                f"{self.path} has no split '{name}', only {', '.join(self._published)}: "
-                "set task.path to a dataset that has one."
-            )
-        table = ImageTable(self._published[name], f"the split '{name}' of {self.path}")
+        table = ImageTable(*split_among(self._published, (name,), self.path))
         table.refuse_other_classes(self.classes, whole=name == "train")
         return table

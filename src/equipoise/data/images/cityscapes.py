@@ -32,6 +32,13 @@ CLASS_OF_ID = {
     32: "motorcycle", 33: "bicycle",
 }  # fmt: skip
 
+COLOURS = (
+    (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153),
+    (153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152),
+    (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100),
+    (0, 80, 100), (0, 0, 230), (119, 11, 32),
+)  # fmt: skip
+
 
 @dataclass(kw_only=True, eq=False)
 class Cityscapes(MaskedDataModule):
@@ -46,6 +53,14 @@ class Cityscapes(MaskedDataModule):
     crop: Sequence[int] = (512, 1024)
     scales: Sequence[float] = (0.5, 2.1)
     mask_classes: int = len(CLASS_OF_ID)
+
+    def mask_numbers(self) -> Sequence[int]:
+        """The label ids, as the published masks and the benchmark's server have them."""
+        return list(CLASS_OF_ID)
+
+    def mask_colours(self) -> Sequence[tuple[int, int, int]]:
+        """The published colours."""
+        return COLOURS
 
     def find_files(self, name: SplitName) -> MaskedFiles:
         """Find the pairs of a split; raises UserError when there are none or a mask is missing."""

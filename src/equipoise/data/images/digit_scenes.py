@@ -5,6 +5,7 @@ Also beside digits to classify, for one model of both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -15,7 +16,7 @@ from torch.nn import functional
 from equipoise.data.images.digits import Digits
 from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import MemoryScenes
-from equipoise.data.images.transforms import Normalization
+from equipoise.data.images.transforms import Normalization, Preprocessing
 from equipoise.data.loading import Batch, BatchDataset
 from equipoise.data.module import SPLITS, SplitName, refuse_below
 from equipoise.data.sampling import BatchIndex, stream
@@ -62,6 +63,11 @@ class DigitScenes(ImageDataModule):
             seed=self.seed, val_fraction=self.val_fraction, test_fraction=self.test_fraction
         )
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The whole picture in grey, padded to multiples of the canvas."""
+        return Preprocessing(SCENES, multiple=self.canvas)
+
     def read_split(self, name: SplitName) -> BatchDataset:
         """Draw the scenes of one split; raises UserError when it has no digits."""
         return self.read_scenes(name)
@@ -85,6 +91,27 @@ class DigitsAndScenes(DigitScenes):
     both; in training the digits take turns. A batch is {"image" (B, 1, canvas, canvas), "label"
     (B,), "scene" (B, 1, canvas, canvas), "mask" (B, canvas, canvas), "index" (B,)}.
     """
+
+    @property
+    def label_names(self) -> list[str]:
+        """The names of the classes of whole pictures, which are digits."""
+        return [str(digit) for digit in range(self.digits.classes)]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The same; one smaller than the canvas, such as a digit, is enlarged to it."""
+        return Preprocessing(SCENES, self._enlarged, self.canvas)
+
+    def mask_at(self, mask: Tensor, size: Sequence[int]) -> Tensor:
+        """The mask without padding, or as small again as the picture was: (H, W)."""
+        if max(size) >= self.canvas:
+            return super().mask_at(mask, size)
+        return functional.interpolate(mask[None, None].float(), list(size))[0, 0].to(mask.dtype)
+
+    def _enlarged(self, pixels: Tensor) -> Tensor:
+        if max(pixels.shape[1:]) >= self.canvas:
+            return pixels
+        return enlarge(pixels[None].float(), self.canvas)[0].round().to(torch.uint8)
 
     def read_split(self, name: SplitName) -> BatchDataset:
         """Draw the scenes of one split beside its digits; raises UserError without digits."""

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import MemoryImages
-from equipoise.data.images.transforms import Normalization
+from equipoise.data.images.transforms import Normalization, Preprocessing, whole_at
 from equipoise.data.module import SplitName, check_fraction
 from equipoise.data.sampling import stratified_split, stream
 from equipoise.errors import UserError
 
 IMAGES = 1797
+SIDE = 8
 # Pixels are 0 to 16; mean and standard deviation are those of all training pixels.
 DIGITS = Normalization(mean=(0.3053,), std=(0.3760,), white=16)
 
@@ -40,6 +41,11 @@ class Digits(ImageDataModule):
         check_fraction("val_fraction", self.val_fraction)
         check_fraction("test_fraction", self.test_fraction)
         self._refuse_empty_splits()
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Grey, at 8 by 8 pixels, in the 17 levels of the digits."""
+        return Preprocessing(DIGITS, whole_at(SIDE))
 
     def read_split(self, name: SplitName) -> MemoryImages:
         """One split."""

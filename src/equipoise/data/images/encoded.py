@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Protocol
 
@@ -61,6 +62,10 @@ class LabelledPixels(Protocol):
 class EncodedImages(EncodedFiles, LabelledPixels, Protocol):
     """A labelled split whose images are still compressed: a folder, or a table."""
 
+    def stamp(self, row: int) -> Hashable:
+        """What changes when the contents of the image in a row do."""
+        ...
+
     def pixels(self, row: int) -> Tensor:
         """Decode the image of a row to uint8 (3, H, W); raises UserError naming a damaged one."""
         return decode_rgb(self, row)
@@ -74,13 +79,35 @@ def decode_rgb(source: EncodedFiles, row: int) -> Tensor:
     truncated or of numbers whose white is not known.
     """
     try:
-        with Image.open(io.BytesIO(source.encoded(row))) as image:
-            pixels: Tensor = functional.pil_to_tensor(_rgb(upright(image)))
+        return _decoded(source, row)
     except DECODING_ERRORS as error:
         raise UserError(
             f"The image {source.describe(row)} cannot be decoded ({reason(error)}): "
             "replace it or take it out of the dataset."
         ) from error
+
+
+def damage(source: EncodedFiles, row: int) -> str | None:
+    """Why the image of a row cannot be decoded; None where it can."""
+    try:
+        _decoded(source, row)
+    except DECODING_ERRORS as error:
+        return reason(error)
+    return None
+
+
+def _decoded(source: EncodedFiles, row: int) -> Tensor:
+    with Image.open(io.BytesIO(source.encoded(row))) as image:
+        return rgb_pixels(image)
+
+
+def rgb_pixels(image: Image.Image) -> Tensor:
+    """An image that Pillow has opened, upright, as uint8 (3, H, W).
+
+    Raises one of `DECODING_ERRORS` where its data are damaged, or of numbers whose white is not
+    known.
+    """
+    pixels: Tensor = functional.pil_to_tensor(_rgb(upright(image)))
     return pixels
 
 

@@ -12,14 +12,23 @@ import datasets
 from equipoise.data.folders import holds_parquet, is_local, local_folder, required_path
 from equipoise.data.hub import open_splits
 from equipoise.data.images.encoded import EncodedImages
-from equipoise.data.images.labelled import ImageFolder, ImageTable, class_folders
-from equipoise.data.images.module import ImageDataModule, refuse_other_classes
+from equipoise.data.images.labelled import (
+    SPLIT_NAMES,
+    ImageFolder,
+    ImageTable,
+    counted_class_folders,
+    split_among,
+)
+from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import DecodedImages
-from equipoise.data.images.transforms import IMAGENET, evaluation_transform, training_transform
+from equipoise.data.images.transforms import (
+    IMAGENET,
+    Preprocessing,
+    evaluation_transform,
+    training_transform,
+)
 from equipoise.data.module import SplitName
-from equipoise.errors import UserError
 
-VALIDATION_NAMES = ("validation", "val")
 WITHOUT_PATH = (
     "ImageNet must be downloaded: accept the licence of ILSVRC/imagenet-1k on the Hugging "
     "Face hub, log in and set task.path=ILSVRC/imagenet-1k, or set task.path to a folder "
@@ -58,8 +67,13 @@ class ImageNet(ImageDataModule):
         """
         path = required_path(self.path, WITHOUT_PATH)
         if _is_folder(path):
-            self._class_folders(local_folder(path))
+            counted_class_folders(local_folder(path), self.classes)
         return {}
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The central pixels at `image_size`."""
+        return Preprocessing(IMAGENET, evaluation_transform(self.image_size))
 
     def read_split(self, name: SplitName) -> DecodedImages:
         """Find the images of one split; raises UserError when it cannot be had."""
@@ -73,32 +87,18 @@ class ImageNet(ImageDataModule):
         if _is_folder(path):
             return self._folder(name, local_folder(path))
         self._published = self._published or open_splits(path)
-        table = self._table(name, path)
+        names = SPLIT_NAMES["train" if name == "train" else "val"]
+        table = ImageTable(*split_among(self._published, names, path))
         table.refuse_other_classes(self.classes, whole=name == "train")
         return table
 
     def _folder(self, name: SplitName, root: Path) -> ImageFolder:
-        classes = self._class_folders(root)
+        classes = counted_class_folders(root, self.classes)
         if name != "train":
             return ImageFolder(root / "val", classes)
         images = ImageFolder(root / "train", classes)
         images.refuse_empty_classes()
         return images
-
-    def _class_folders(self, root: Path) -> list[str]:
-        classes = class_folders(root / "train")
-        refuse_other_classes(f"The folder {root / 'train'}", len(classes), self.classes)
-        return classes
-
-    def _table(self, name: SplitName, path: str) -> ImageTable:
-        names = ("train",) if name == "train" else VALIDATION_NAMES
-        for split in names:
-            if split in self._published:
-                return ImageTable(self._published[split], f"the split '{split}' of {path}")
-        raise UserError(
-            f"{path} has no split '{names[0]}', only {', '.join(self._published)}: "
-            "set task.path to a dataset that has one."
-        )
 
 
 def _is_folder(path: str) -> bool:

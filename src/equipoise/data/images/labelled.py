@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import datasets
@@ -11,27 +11,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.data.folders import IMAGE_ENDINGS, files_in, folders_in
+from equipoise.data.folders import IMAGE_ENDINGS, file_stamp, files_in, folders_in
 from equipoise.data.images.encoded import EncodedImages
 from equipoise.data.images.module import refuse_other_classes
+from equipoise.data.module import SplitName
 from equipoise.errors import UserError
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMN = "label"
+SPLIT_NAMES: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+"""What folders and tables call the splits, the name that is taken first in front."""
 
 
 class ImageFiles(EncodedImages):
     """Image files below `folder`, each with the number of its class, or -1 without one.
 
-    files: paths relative to the folder. labels: int64 (N,). classes: their names.
+    found: for each its path, relative to the folder, and its label. classes: their names.
     """
 
-    def __init__(
-        self, folder: Path, files: Sequence[str], labels: Sequence[int], classes: list[str]
-    ) -> None:
+    def __init__(self, folder: Path, found: Sequence[tuple[str, int]], classes: list[str]) -> None:
         self.folder = folder
-        self.files = files
-        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.files = [file for file, _ in found]
+        self.labels = torch.tensor([label for _, label in found], dtype=torch.int64)
         self.classes = classes
 
     def encoded(self, row: int) -> bytes:
@@ -41,6 +46,10 @@ class ImageFiles(EncodedImages):
     def describe(self, row: int) -> str:
         """The path of the image in a row."""
         return str(self.folder / self.files[row])
+
+    def stamp(self, row: int) -> Hashable:
+        """Path, size and time of the file in a row."""
+        return self.describe(row), *file_stamp(self.describe(row))
 
     def refuse_empty_classes(self) -> None:
         """Raise UserError, which names the folder, where a class has no image to learn it from."""
@@ -62,24 +71,38 @@ class ImageFolder(ImageFiles):
     """
 
     def __init__(self, folder: Path, classes: list[str], inside: str = "") -> None:
-        folders = class_folders(folder)
-        _refuse_unknown(folder, folders, classes)
-        label_of = {name: label for label, name in enumerate(classes)}
-        found = [
-            (os.path.join(name, inside, file), label_of[name])
-            for name in folders
-            for file in _images_in(folder / name / inside)
-        ]
-        if not found:
-            raise UserError(
-                f"The folder {folder} has no images: put them in "
-                f"{os.path.join(folder, '<class>', inside).rstrip(os.sep)}."
-            )
-        super().__init__(folder, [file for file, _ in found], [i for _, i in found], classes)
+        refuse_unknown(folder, class_folders(folder), classes)
+        super().__init__(folder, labelled_files(folder, classes, inside), classes)
 
 
-def _images_in(folder: Path) -> list[str]:
-    return files_in(folder, IMAGE_ENDINGS) if folder.is_dir() else []
+def labelled_files(folder: Path, classes: Sequence[str], inside: str = "") -> list[tuple[str, int]]:
+    """The images in the folders of classes and their labels, the places of these in `classes`.
+
+    Raises UserError where there are none, and for images of an unknown class.
+    """
+    by_class = images_by_class(folder, inside)
+    refuse_unknown(folder, by_class, classes)
+    label_of = {name: label for label, name in enumerate(classes)}
+    if not by_class:
+        raise UserError(
+            f"The folder {folder} has no images: put them in "
+            f"{os.path.join(folder, '<class>', inside).rstrip(os.sep)}."
+        )
+    return [(file, label_of[name]) for name, files in by_class.items() for file in files]
+
+
+def images_by_class(folder: Path, inside: str = "") -> dict[str, list[str]]:
+    """For each folder of a class that holds images their paths, as seen from `folder`.
+
+    inside: as of an `ImageFolder`. Raises UserError without the folder.
+    """
+    places = {name: folder / name / inside for name in class_folders(folder)}
+    found = {
+        name: [os.path.join(name, inside, file) for file in files_in(place, IMAGE_ENDINGS)]
+        for name, place in places.items()
+        if place.is_dir()
+    }
+    return {name: files for name, files in found.items() if files}
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -94,27 +117,42 @@ def class_folders(folder: Path) -> list[str]:
     return folders_in(folder)
 
 
-def _refuse_unknown(folder: Path, names: list[str], classes: list[str]) -> None:
+def refuse_unknown(place: Path | str, names: Iterable[str], classes: Collection[str]) -> None:
+    """Raise UserError where a folder, or a table, has a class that is not among `classes`."""
     unknown = sorted(set(names) - set(classes))
     if unknown:
         raise UserError(
-            f"{folder} has the class {unknown[0]}, which the training images lack: "
-            "give both the same class folders."
+            f"{place} has the class {unknown[0]}, which the training images lack: "
+            "give both the same classes."
         )
+
+
+def counted_class_folders(root: Path, classes: int) -> list[str]:
+    """The classes of root/train; raises DataDiffer unless they are as many as the network's."""
+    names = class_folders(root / "train")
+    refuse_other_classes(f"The folder {root / 'train'}", len(names), classes)
+    return names
 
 
 class ImageTable(EncodedImages):
     """One split of a hub dataset: a column `image` or `img`, and a column `label`.
 
-    Where the labels have no names, `classes` are their numbers up to the largest that occurs.
-    Raises UserError when a column is missing or of another kind, the split is empty, or a label is
-    negative (which is how the hub marks a split whose labels are withheld). With `labelled` false
-    all labels are -1, and there are no classes.
+    `image_column` is that of the images where it has another name. Where the labels have no names,
+    `classes` are their numbers up to the largest that occurs. Raises UserError when a column is
+    missing or of another kind, the split is empty, or a label is negative (which is how the hub
+    marks a split whose labels are withheld). With `labelled` false all labels are -1, and there are
+    no classes.
     """
 
-    def __init__(self, split: datasets.Dataset, name: str, labelled: bool = True) -> None:
+    def __init__(
+        self,
+        split: datasets.Dataset,
+        name: str,
+        labelled: bool = True,
+        image_column: str | None = None,
+    ) -> None:
         self.name = name
-        self.image_column = _image_column(split, name)
+        self.image_column = image_column or _image_column(split, name)
         self.rows = _undecoded(split, self.image_column, name)
         self.named = isinstance(split.features.get(LABEL_COLUMN), datasets.ClassLabel)
         self.labels = _labels(split, name) if labelled else torch.full((len(split),), -1)
@@ -128,6 +166,10 @@ class ImageTable(EncodedImages):
         contents = image["bytes"]
         return Path(image["path"]).read_bytes() if contents is None else bytes(contents)
 
+    def stamp(self, row: int) -> Hashable:
+        """What `datasets` calls the contents of the table, the column, and the row."""
+        return self.rows._fingerprint, self.image_column, row
+
     def refuse_other_classes(self, classes: int, whole: bool) -> None:
         """Raise UserError unless the labels are those of `classes` classes.
 
@@ -139,6 +181,22 @@ class ImageTable(EncodedImages):
     def describe(self, row: int) -> str:
         """The row's number in its split."""
         return f"in row {row} of {self.name}"
+
+
+def split_among(
+    published: Mapping[str, datasets.Dataset], names: Sequence[str], path: str
+) -> tuple[datasets.Dataset, str]:
+    """The first split that has one of the names, and what messages call it.
+
+    Raises UserError, which names those that there are, without any.
+    """
+    for split in names:
+        if split in published:
+            return published[split], f"the split '{split}' of {path}"
+    raise UserError(
+        f"{path} has no split '{names[0]}', only {', '.join(published)}: "
+        "set task.path to a dataset that has one."
+    )
 
 
 def _image_column(split: datasets.Dataset, name: str) -> str:

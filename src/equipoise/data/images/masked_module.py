@@ -12,7 +12,13 @@ from torch import Tensor
 
 from equipoise.data.images.masked_files import MaskedFiles
 from equipoise.data.images.module import ImageDataModule
-from equipoise.data.images.transforms import IMAGENET, Normalization, ScaleCropAndFlip, pad
+from equipoise.data.images.transforms import (
+    IMAGENET,
+    Normalization,
+    Preprocessing,
+    ScaleCropAndFlip,
+    pad,
+)
 from equipoise.data.loading import Batch
 from equipoise.data.module import SPLITS, SplitName, refuse_below
 from equipoise.data.sampling import BatchIndex
@@ -104,6 +110,11 @@ class MaskedDataModule(ImageDataModule):
                 f"task.pad_multiple={self.pad_multiple} leaves whole images with sides that the "
                 f"model's branches cannot divide: set it to a multiple of {multiple}"
             )
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The whole picture, padded."""
+        return Preprocessing(IMAGENET, multiple=self.pad_multiple)
 
     @abstractmethod
     def find_files(self, name: SplitName) -> MaskedFiles:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
+from equipoise.data.images.transforms import Preprocessing
 from equipoise.data.module import SplitDataModule
-from equipoise.errors import UserError
+from equipoise.errors import DataDiffer, UserError
 
 
 @dataclass(kw_only=True, eq=False)
@@ -25,6 +29,37 @@ class ImageDataModule(SplitDataModule):
         super().__post_init__()
         self.class_names: list[str] = []
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What becomes of an image of validation or test. Raises UserError where it does not tell.
+
+        A subclass that is to serve pictures from elsewhere says what it does with its own.
+        """
+        raise UserError(
+            f"{type(self).__name__} does not tell what it does with its pictures: give it a "
+            "property `preprocessing`"
+        )
+
+    def preprocess(self, pixels: Tensor) -> Tensor:
+        """What the network sees of a picture in evaluation: uint8 (C, H, W) -> float32.
+
+        White is 255, also where the data themselves count otherwise. The same as of a picture of
+        the data's own test split.
+        """
+        return self.preprocessing(pixels)
+
+    def mask_at(self, mask: Tensor, size: Sequence[int]) -> Tensor:
+        """A mask of what the network saw of a picture, as one of the picture: size = (H, W)."""
+        return mask[: size[0], : size[1]]
+
+    def mask_numbers(self) -> Sequence[int] | None:
+        """The number of each class in the files of masks, None where they are 0, 1, ..."""
+        return None
+
+    def mask_colours(self) -> Sequence[tuple[int, int, int]] | None:
+        """The colour of each class, where the dataset has published some."""
+        return None
+
     def setup(self, stage: str | None = None) -> None:
         """Read the splits of a stage; raises UserError where a class would have no output."""
         super().setup(stage)
@@ -37,9 +72,11 @@ class ImageDataModule(SplitDataModule):
 
 
 def refuse_other_classes(place: str, count: int, classes: int) -> None:
-    """Raise UserError unless `place`, a folder or a table, has as many classes as the model."""
+    """Raise DataDiffer unless `place`, a folder or a table, has as many classes as the model."""
     if count != classes:
-        raise UserError(
-            f"{place} has {count} classes, but task.classes is {classes}: set task.classes={count} "
-            "to train on it, or set task.path to the dataset that the model is for."
+        raise DataDiffer(
+            f"{place} has {count} classes",
+            f"task.classes is {classes}",
+            f"set task.classes={count} to train on it, or set task.path to the dataset that the "
+            "model is for",
         )

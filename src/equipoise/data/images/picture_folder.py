@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
 
 from equipoise.data.folders import (
     IMAGE_ENDINGS,
@@ -16,141 +12,142 @@ from equipoise.data.folders import (
     local_folder,
     required_path,
 )
-from equipoise.data.images.labelled import ImageFiles
-from equipoise.data.images.module import ImageDataModule, refuse_other_classes
-from equipoise.data.images.splits import DecodedImages, Selection
-from equipoise.data.images.transforms import IMAGENET, evaluation_transform
-from equipoise.data.module import SplitName, check_fraction
-from equipoise.data.sampling import stratified_split, stream
-from equipoise.errors import UserError
+from equipoise.data.images.damage import Unusable
+from equipoise.data.images.encoded import EncodedImages
+from equipoise.data.images.labelled import (
+    SPLIT_NAMES,
+    ImageFiles,
+    images_by_class,
+    labelled_files,
+    refuse_unknown,
+)
+from equipoise.data.images.own_pictures import (
+    LEAST_CLASSES,
+    ClassifiedPictures,
+    Found,
+    OwnPictures,
+)
+from equipoise.data.module import SplitName
+from equipoise.errors import DataDiffer, UserError
 
-LEAST_CLASSES = 2
 WITHOUT_PATH = (
     "This task needs pictures of your own: set task.path to a folder of pictures, or to one with "
     "<class>/<picture>, or with train/<class>/<picture>."
 )
-
-
-class Found(NamedTuple):
-    """The pictures below a folder and the names of their classes, none where there are none."""
-
-    files: list[str]
-    labels: list[int]
-    classes: list[str]
+WITHOUT_CLASSES = (
+    "This task needs pictures of your own: set task.path to a folder with <class>/<picture>, or "
+    "with train/<class>/<picture> and perhaps val and test."
+)
 
 
 @dataclass(kw_only=True, eq=False)
-class PictureFolder(ImageDataModule):
-    """Pictures of any size and mode as (3, image_size, image_size), decoded anew for each batch.
+class PictureFolder(OwnPictures):
+    """Pictures in a folder, with or without classes.
 
     `path` holds train/<class>/* and perhaps val and test in the same layout, or <class>/* itself,
     or pictures without classes, whose labels are -1; so are those of pictures beside the folders of
-    classes. Where there is no folder test or val, `test_fraction` of the pictures and
-    `val_fraction` of the others are drawn by `seed`, with the same mixture of classes. Without a
-    test split, test is validation, and the other way round. `classes` null: counted, 0 where there
-    are none.
+    classes. A single class is none, since there is nothing to tell it from, and `classes` is
+    counted as 0.
     """
 
-    path: str | None = None
-    batch_size: int = 64
-    val_fraction: float = 0.1
-    test_fraction: float = 0.1
-    classes: int | None = None
-    image_size: int = 64
+    def find(self) -> Found:
+        """Find the pictures of each split; raises UserError where there are none."""
+        root = local_folder(required_path(self.path, WITHOUT_PATH))
+        folders = split_folders(root)
+        train = folders.get("train", root)
+        names = list(images_by_class(train))
+        classes = names if len(names) >= LEAST_CLASSES else []
+        splits: dict[SplitName, EncodedImages] = {"train": with_or_without(train, classes)}
+        if train != root:
+            others = [name for name in folders if name != "train"]
+            splits |= {name: with_or_without(folders[name], classes) for name in others}
+        return Found(f"The folder {train}", splits)
 
-    def __post_init__(self) -> None:
-        """Check the settings; raises UserError."""
-        super().__post_init__()
-        check_fraction("val_fraction", self.val_fraction)
-        check_fraction("test_fraction", self.test_fraction)
 
-    def inspect(self) -> dict[str, Any]:
-        """Find all pictures before a run begins; {"classes": their number}, if null.
+@dataclass(kw_only=True, eq=False)
+class ClassFolders(ClassifiedPictures):
+    """Pictures in one folder for each class.
 
-        Raises UserError where there are no pictures, or classes of another number.
-        """
-        root = self._root()
-        classes = find_pictures(training_folder(root)).classes
-        if self.classes is None:
-            return {"classes": len(classes)}
-        refuse_other_classes(f"The folder {training_folder(root)}", len(classes), self.classes)
-        return {}
+    `path` holds train/<class>/* and perhaps val and test in the same layout, or <class>/* itself.
+    A folder without pictures among those of the classes, and a picture beside them, cannot be used;
+    what becomes of them `damaged` says. Of test/<class>/* alone, which may lack some classes, a
+    trained network can be tested.
+    """
 
-    def read_split(self, name: SplitName) -> DecodedImages:
-        """Find the pictures of one split; raises UserError when there are none."""
-        root = self._root()
-        found = find_pictures(training_folder(root))
-        self.class_names = found.classes
-        source = self._splits(root, found)[name]
-        if source is None or len(source.labels) == 0:
+    def find(self) -> Found:
+        """Find the pictures of each split; raises UserError where there are none."""
+        root = local_folder(required_path(self.path, WITHOUT_CLASSES))
+        folders = split_folders(root)
+        if not folders or ("train" not in folders and images_by_class(root)):
+            folders = {"train": root}
+        train = folders.get("train")
+        if train is None and self.names is None:
             raise UserError(
-                f"{root} has no pictures for {name}: add some, or change task.val_fraction and "
-                "task.test_fraction."
+                f"The folder {root} has {' and '.join(f.name for f in folders.values())}, but no "
+                "folder train to learn from: add one."
             )
-        return DecodedImages(source, evaluation_transform(self.image_size), IMAGENET, self.seed)
+        classes = list(self.names or [])
+        if train is not None:
+            classes = self._classes(train)
+        splits: dict[SplitName, EncodedImages] = {}
+        unusable: list[Unusable] = []
+        for name, folder in folders.items():
+            splits[name] = ImageFiles(folder, labelled_files(folder, classes), classes)
+            unusable += misplaced(folder)
+        return Found(f"The folder {train or root}", splits, unusable)
 
-    def _root(self) -> Path:
-        return local_folder(required_path(self.path, WITHOUT_PATH))
-
-    def _splits(self, root: Path, found: Found) -> dict[SplitName, Selection | None]:
-        train = ImageFiles(training_folder(root), found.files, found.labels, found.classes)
-        rows = torch.arange(len(train.labels))
-        parts: dict[str, Selection] = {}
-        for name, fraction, purpose in (
-            ("test", self.test_fraction, 5),
-            ("val", self.val_fraction, 6),
-        ):
-            if training_folder(root) != root and (root / name).is_dir():
-                own = find_pictures(root / name, found.classes)
-                files = ImageFiles(root / name, own.files, own.labels, found.classes)
-                parts[name] = Selection((files, torch.arange(len(files.labels))))
-            elif fraction > 0:
-                kept, held = _hold_out(train, rows, fraction, purpose, self.seed)
-                rows = kept
-                parts |= {name: Selection((train, held))} if len(held) else {}
-        test, val = parts.get("test"), parts.get("val")
-        return {"train": Selection((train, rows)), "val": val or test, "test": test or val}
-
-
-def _hold_out(
-    train: ImageFiles, rows: torch.Tensor, fraction: float, purpose: int, seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows that stay and those held out; of pictures with classes only, where there are any."""
-    labels = train.labels[rows]
-    eligible = labels >= 0 if train.classes else torch.ones_like(labels, dtype=torch.bool)
-    candidates = rows[eligible]
-    kept, held = stratified_split(train.labels[candidates], fraction, stream(seed, purpose))
-    return torch.cat([candidates[kept], rows[~eligible]]), candidates[held]
+    def _classes(self, train: Path) -> list[str]:
+        """Those of the folder, in the order of `names`; raises DataDiffer where they differ."""
+        found = list(images_by_class(train))
+        if self.names is None:
+            return found
+        other = sorted(set(found) ^ set(self.names))
+        if other:
+            has = "has the class" if other[0] in found else "lacks the class"
+            raise DataDiffer(
+                f"The folder {train} {has} {other[0]}",
+                f"task.names are {', '.join(self.names)}",
+                "name the folders so, or change task.names",
+            )
+        return list(self.names)
 
 
-def training_folder(root: Path) -> Path:
-    """The folder `train` in it, or the folder itself."""
-    return root / "train" if (root / "train").is_dir() else root
+def split_folders(root: Path) -> dict[SplitName, Path]:
+    """The folders of the splits in a folder, under any of their usual names."""
+    there = set(folders_in(root))
+    return {
+        split: root / name
+        for split, names in SPLIT_NAMES.items()
+        for name in reversed(names)
+        if name in there
+    }
 
 
-def find_pictures(folder: Path, classes: list[str] | None = None) -> Found:
+def with_or_without(folder: Path, classes: list[str]) -> ImageFiles:
     """All pictures in folder/<class> and in the folder itself, those with the label -1.
 
-    A single class is none, since there is nothing to tell it from. classes: those of the training
-    pictures; None: the folders are them. Raises UserError without pictures, and for a class that is
-    not among them.
+    Raises UserError without pictures, and for a class that is not among `classes`, unless these are
+    none.
     """
-    inside = {name: files_in(folder / name, IMAGE_ENDINGS) for name in folders_in(folder)}
-    inside = {name: files for name, files in inside.items() if files}
-    if classes is None:
-        classes = list(inside) if len(inside) >= LEAST_CLASSES else []
+    by_class = images_by_class(folder)
+    if classes:
+        refuse_unknown(folder, by_class, classes)
     label_of = {name: label for label, name in enumerate(classes)}
-    unknown = [name for name in inside if classes and name not in label_of]
-    if unknown:
-        raise UserError(
-            f"{folder} has the class {unknown[0]}, which the training pictures lack: give both the "
-            "same folders of classes."
-        )
-    found = [(os.path.join(n, file), label_of.get(n, -1)) for n in inside for file in inside[n]]
+    found = [(f, label_of.get(name, -1)) for name, files in by_class.items() for f in files]
     found += [(file, -1) for file in files_in(folder, IMAGE_ENDINGS)]
     if not found:
         raise UserError(
             f"The folder {folder} has no pictures: put some there, with the endings "
             f"{', '.join(IMAGE_ENDINGS)}, in one folder for each class or in the folder itself."
         )
-    return Found([file for file, _ in found], [label for _, label in found], classes)
+    return ImageFiles(folder, found, classes)
+
+
+def misplaced(folder: Path) -> list[Unusable]:
+    """What lies among the folders of the classes and is none: empty folders, single pictures."""
+    empty = sorted(set(folders_in(folder)) - set(images_by_class(folder)))
+    stray = files_in(folder, IMAGE_ENDINGS)
+    folders = [Unusable(str(folder / name), "it has no pictures", "folder") for name in empty]
+    return folders + [
+        Unusable(str(folder / name), "it is in no folder of a class") for name in stray
+    ]

@@ -87,6 +87,10 @@ class SegmentationFolder(MaskedDataModule):
             )
         return {"mask_values": list(BLACK_AND_WHITE)}
 
+    def mask_numbers(self) -> Sequence[int] | None:
+        """Those of `mask_values`, where the masks have numbers of their own."""
+        return self.mask_values
+
     def find_files(self, name: SplitName) -> MaskedFiles:
         """Find the pairs of a split; raises UserError when there are none or one is incomplete."""
         root = local_folder(required_path(self.path, WITHOUT_PATH))

@@ -15,10 +15,10 @@ from torchvision.transforms import v2
 from equipoise.data.folders import holds_parquet, is_local, local_folder, required_path
 from equipoise.data.hub import open_splits
 from equipoise.data.images.encoded import LabelledPixels
-from equipoise.data.images.labelled import ImageTable
+from equipoise.data.images.labelled import ImageTable, split_among
 from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import DecodedImages, Selection
-from equipoise.data.images.transforms import Normalization
+from equipoise.data.images.transforms import Normalization, Preprocessing
 from equipoise.data.module import SplitName, check_fraction
 from equipoise.data.sampling import stratified_split, stream
 from equipoise.errors import UserError
@@ -61,6 +61,11 @@ class Stl10(ImageDataModule):
         check_fraction("val_fraction", self.val_fraction)
         self._published: Mapping[str, datasets.Dataset] = {}
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The central pixels of what is resized to 70/64 of `image_size`."""
+        return Preprocessing(STL10, central(self.image_size))
+
     def read_split(self, name: SplitName) -> DecodedImages:
         """Find the images of one split; raises UserError when it cannot be had."""
         path = required_path(self.path, WITHOUT_PATH)
@@ -76,21 +81,13 @@ class Stl10(ImageDataModule):
         self.class_names = published.classes
         if len(parts[0][1]) == 0:
             raise UserError(f"{path} has no images left for {name}: change task.val_fraction.")
-        side = round(self.image_size * 70 / 64)
-        transform = v2.Compose([v2.Resize(side), v2.CenterCrop(self.image_size)])
-        return DecodedImages(Selection(*parts), transform, STL10, self.seed)
+        return DecodedImages(Selection(*parts), central(self.image_size), STL10, self.seed)
 
     def _source(self, name: str, path: str) -> LabelledPixels:
         folder = binary_folder(path)
         if folder is not None:
             return BinaryImages(folder / f"{name}_X.bin", folder / f"{name}_y.bin")
-        published = self._tables(path)
-        if name not in published:
-            raise UserError(
-                f"{path} has no split '{name}', only {', '.join(published)}: "
-                "set task.path to a dataset that has one."
-            )
-        table = ImageTable(published[name], f"the split '{name}' of {path}")
+        table = ImageTable(*split_among(self._tables(path), (name,), path))
         table.refuse_other_classes(self.classes, whole=name == "train")
         return table
 
@@ -107,6 +104,11 @@ class Stl10(ImageDataModule):
     def _tables(self, path: str) -> Mapping[str, datasets.Dataset]:
         self._published = self._published or open_splits(path)
         return self._published
+
+
+def central(size: int) -> v2.Transform:
+    """The central `size` pixels after resizing the shorter side to 70/64 of it."""
+    return v2.Compose([v2.Resize(round(size * 70 / 64)), v2.CenterCrop(size)])
 
 
 class BinaryImages:

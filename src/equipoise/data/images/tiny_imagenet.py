@@ -13,17 +13,23 @@ import torch
 from equipoise.data.folders import holds_parquet, is_local, local_folder
 from equipoise.data.hub import open_splits
 from equipoise.data.images.encoded import EncodedImages
-from equipoise.data.images.labelled import ImageFiles, ImageFolder, ImageTable, class_folders
-from equipoise.data.images.module import ImageDataModule, refuse_other_classes
+from equipoise.data.images.labelled import (
+    SPLIT_NAMES,
+    ImageFiles,
+    ImageFolder,
+    ImageTable,
+    counted_class_folders,
+    split_among,
+)
+from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import DecodedImages, Selection
-from equipoise.data.images.transforms import Normalization, whole_at
+from equipoise.data.images.transforms import Normalization, Preprocessing, whole_at
 from equipoise.data.module import SplitName, check_fraction
 from equipoise.data.sampling import stratified_split, stream
 from equipoise.errors import UserError
 
 INSIDE = "images"
 ANNOTATIONS = "val_annotations.txt"
-VALIDATION_NAMES = ("valid", "validation", "val")
 TINY_IMAGENET = Normalization(mean=(0.480, 0.448, 0.398), std=(0.277, 0.269, 0.282))
 
 
@@ -56,8 +62,13 @@ class TinyImageNet(ImageDataModule):
         Raises UserError where they are missing or are not `classes`.
         """
         if self._is_folder():
-            self._class_folders(local_folder(self.path))
+            counted_class_folders(local_folder(self.path), self.classes)
         return {}
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The whole picture at `image_size`."""
+        return Preprocessing(TINY_IMAGENET, whole_at(self.image_size))
 
     def read_split(self, name: SplitName) -> DecodedImages:
         """Find the images of one split; raises UserError when it cannot be had."""
@@ -81,30 +92,19 @@ class TinyImageNet(ImageDataModule):
         if not self._is_folder():
             return self._table(name)
         root = local_folder(self.path)
-        classes = self._class_folders(root)
+        classes = counted_class_folders(root, self.classes)
         if name == "val":
             return annotated(root / "val", classes)
         images = ImageFolder(root / "train", classes, INSIDE)
         images.refuse_empty_classes()
         return images
 
-    def _class_folders(self, root: Path) -> list[str]:
-        classes = class_folders(root / "train")
-        refuse_other_classes(f"The folder {root / 'train'}", len(classes), self.classes)
-        return classes
-
     def _table(self, name: str) -> ImageTable:
         self._published = self._published or open_splits(self.path)
-        names = ("train",) if name == "train" else VALIDATION_NAMES
-        for split in names:
-            if split in self._published:
-                table = ImageTable(self._published[split], f"the split '{split}' of {self.path}")
-                table.refuse_other_classes(self.classes, whole=name == "train")
-                return table
-        raise UserError(
-            f"{self.path} has no split '{names[0]}', only {', '.join(self._published)}: "
-            "set task.path to a dataset that has one."
-        )
+        names = SPLIT_NAMES["train" if name == "train" else "val"]
+        table = ImageTable(*split_among(self._published, names, self.path))
+        table.refuse_other_classes(self.classes, whole=name == "train")
+        return table
 
 
 def annotated(folder: Path, classes: list[str]) -> ImageFiles:
@@ -123,5 +123,4 @@ def annotated(folder: Path, classes: list[str]) -> ImageFiles:
     if unknown or not pairs:
         what = f"the class {unknown[0]}, which train lacks" if unknown else "no images"
         raise UserError(f"The file {file} names {what}: unpack Tiny-ImageNet again.")
-    names, labels = [name for name, _ in pairs], [label_of[wnid] for _, wnid in pairs]
-    return ImageFiles(folder, names, labels, classes)
+    return ImageFiles(folder, [(name, label_of[wnid]) for name, wnid in pairs], classes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,10 @@ from equipoise.data.images.masked_files import IGNORED
 from equipoise.data.sampling import BatchIndex, stream
 
 STEP = 0.1
+WHITE = 255
+LUMA = (19595, 38470, 7471)
+"""What red, green and blue add to grey, of 65536 (ITU-R BT.601)."""
+LONGEST = 16
 
 
 class Draw(NamedTuple):
@@ -132,23 +137,96 @@ class Normalization:
         return images.float().sub_(self.mean).div_(self.std)
 
 
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network sees in evaluation of a picture, uint8 (1 or 3, H, W) with white at 255.
+
+    Colour becomes grey, or grey colour, as the network's channels are; then comes the `transform`.
+    `multiple`: pad below and on the right with black to multiples of so many pixels.
+    """
+
+    normalization: Normalization
+    transform: Callable[[Tensor], Tensor] | None = None
+    multiple: int = 1
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """The picture as float32 (C, H', W')."""
+        pixels = with_channels(pixels, len(self.normalization.mean))
+        if self.transform is not None:
+            pixels = self.transform(pixels)
+        if (white := self.normalization.white) != WHITE:
+            pixels = ((pixels.int() * white + WHITE // 2) // WHITE).to(torch.uint8)
+        below, right = (-side % self.multiple for side in pixels.shape[1:])
+        return self.normalization(functional.pad(pixels, (0, right, 0, below))[None])[0]
+
+    def numbers(self) -> dict[str, Any]:
+        """The numbers of it, as plain data: mean and std of each channel, relative to white."""
+        white = self.normalization.white
+        scaled = {"mean": self.normalization.mean, "std": self.normalization.std}
+        channels = {
+            name: [round(value, 6) for value in (tensor / white).flatten().tolist()]
+            for name, tensor in scaled.items()
+        }
+        return {"white": white, **channels, "multiple": self.multiple}
+
+
+def with_channels(pixels: Tensor, channels: int) -> Tensor:
+    """Pixels uint8 (1 or 3, H, W) in so many channels, 1 or 3; grey is weighted as Pillow does."""
+    if len(pixels) == channels:
+        return pixels
+    if len(pixels) == 1:
+        return pixels.expand(channels, -1, -1)
+    weighted = pixels.int() * torch.tensor(LUMA).view(-1, 1, 1)
+    return ((weighted.sum(dim=0, keepdim=True) + (1 << 15)) >> 16).to(torch.uint8)
+
+
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+GREY = Normalization(mean=(0.459,), std=(0.226,))
+"""Of the same photographs without their colour."""
 CIFAR10 = Normalization(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
 
 
-def training_transform(size: int) -> v2.Transform:
-    """A crop of random area and shape, resized to `size`, and a flip for half of them.
+def training_transform(
+    size: int, scale: Sequence[float] = (0.08, 1.0), flip: float = 0.5
+) -> v2.Transform:
+    """A crop of random area, a part `scale` of all, and shape, resized to `size`, and a flip.
 
-    The augmentation of Szegedy et al. 2015, section 6, with torchvision's default ranges.
+    The augmentation of Szegedy et al. 2015, section 6, with torchvision's default ranges. `flip` is
+    the part of the images that are mirrored.
     """
-    return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()])
+    crop = v2.RandomResizedCrop(size, scale=tuple(scale))
+    return v2.Compose([crop, v2.RandomHorizontalFlip(flip)])
 
 
 def evaluation_transform(size: int) -> v2.Transform:
     """The central `size` pixels after resizing the shorter side to 256/224 of it."""
-    return v2.Compose([v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size)])
+    return v2.Compose([Middle(), v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size)])
 
 
 def whole_at(size: int) -> v2.Transform:
     """The whole image, its shorter side resized to `size`, and of a longer one the middle."""
-    return v2.Compose([v2.Resize(size), v2.CenterCrop(size)])
+    return v2.Compose([Middle(), v2.Resize(size), v2.CenterCrop(size)])
+
+
+class Middle(v2.Transform):
+    """The middle of an image more than sixteen times as long as wide; others as they are.
+
+    What comes next resizes the shorter side, of which one pixel may be all, and would make the
+    longer one huge before it cuts out a central square, which is the same of the middle.
+    """
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 (C, H, W) -> (C, H', W')."""
+        height, width = pixels.shape[-2:]
+        longest = LONGEST * min(height, width)
+        if max(height, width) <= longest:
+            return pixels
+        return v2.functional.center_crop(pixels, [min(height, longest), min(width, longest)])
+
+
+class Grey(v2.Transform):
+    """One channel of the three."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 (3, H, W) -> (1, H, W)."""
+        return with_channels(pixels, 1)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from equipoise.data.images.transforms import Normalization
+from equipoise.data.images.module import ImageDataModule
+from equipoise.data.images.transforms import Normalization, Preprocessing
 from equipoise.data.images.view_augmentations import ViewAugmentation
 from equipoise.data.loading import Batch, BatchDataset, BatchLoader
 from equipoise.data.module import SplitDataModule, SplitName, refuse_below, shard_of
@@ -156,10 +158,26 @@ class Views(SplitDataModule):
         """Whether any picture that was read has a class."""
         return any(bool((pictures.labels >= 0).any()) for pictures in self.pictures.values())
 
+    def preprocess(self, pixels: Tensor) -> Tensor:
+        """What the encoder sees of a picture in evaluation: uint8 (C, H, W) -> float32 (C, S, S).
+
+        The same as of a picture of the source's own test split. Raises UserError where the source
+        does not tell.
+        """
+        seen: Preprocessing = cast(ImageDataModule, self.source).preprocessing
+        size = [self.augmentation.crop_size] * 2
+        fit = v2.Compose([*([seen.transform] if seen.transform else []), v2.Resize(size)])
+        return replace(seen, transform=fit)(pixels)
+
     def inspect(self) -> dict[str, Any]:
         """Look at the source's files where it can; returns the settings that only they tell."""
         look = getattr(self.source, "inspect", None)
         return look() if look is not None else {}
+
+    def details(self) -> dict[str, Any]:
+        """What the source tells of its files, for metrics.json."""
+        tell = getattr(self.source, "details", None)
+        return tell() if tell is not None else {}
 
     def read_split(self, name: SplitName) -> BatchDataset:
         """Read a split of the source; raises UserError when it cannot be had."""

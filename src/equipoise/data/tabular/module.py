@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from scipy import sparse
 from torch import Tensor
 
 from equipoise.data.folders import file_stamp
@@ -25,7 +26,7 @@ from equipoise.data.sampling import (
 from equipoise.data.tabular.division import divide
 from equipoise.data.tabular.libsvm import LabelledRows, read_libsvm
 from equipoise.data.tabular.sources import bundled, sparse_problem
-from equipoise.data.tabular.tables import Scaling, Table, TableRows, density
+from equipoise.data.tabular.tables import Features, Scaling, Table, TableRows, density
 from equipoise.errors import UserError
 
 
@@ -88,6 +89,7 @@ class Tabular(LightningDataModule):
         """Check the settings; raises UserError."""
         super().__init__()
         refuse_below(self, 1, "rows", "columns", "batch_size")
+        self._refuse_without_use()
         for name in ("val_path", "test_path"):
             if self.path is None and getattr(self, name) is not None:
                 raise UserError(
@@ -96,8 +98,22 @@ class Tabular(LightningDataModule):
         self._refuse_fractions()
         self.class_names: list[str] = []
         self.splits: dict[SplitName, TableRows] = {}
+        self.scaling: Scaling | None = None
         self._density: dict[SplitName, float] = {}
         self._copies: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def _refuse_without_use(self) -> None:
+        """Raise UserError for a setting of another source of data than the one that is read."""
+        default = {field.name: field.default for field in fields(self)}
+        if self.path is not None and self.data != default["data"]:
+            raise UserError(
+                f"task.path takes the place of task.data={self.data}: leave one of them out"
+            )
+        for name in ("rows", "columns", "density"):
+            if getattr(self, name) != default[name] and self.data != "sparse":
+                raise UserError(
+                    f"task.{name} is for generated data: set task.data=sparse too, or leave it out"
+                )
 
     def _refuse_fractions(self) -> None:
         fractions = self._fractions()
@@ -155,9 +171,9 @@ class Tabular(LightningDataModule):
         self.class_names = list(names)
         self._density = {name: density(split.features) for name, split in splits.items()}
         if self.standardize or (self.standardize is None and not self.is_sparse):
-            scaling = Scaling.of(splits["train"].features)
+            self.scaling = Scaling.of(splits["train"].features)
             for split in splits.values():
-                split.features = scaling(split.features)
+                split.features = self.scaling(split.features)
         self.splits = splits
 
     def train_dataloader(self) -> BatchLoader:
@@ -181,6 +197,29 @@ class Tabular(LightningDataModule):
             return self._on(batch, device)
         tables = {name: self._on(batch[name], device) for name in ("training", "validation")}
         return {**tables, "index": batch["index"].to(device)}
+
+    def new_samples(self, path: str) -> tuple[BatchLoader, int]:
+        """The tables of the rows of a file in libsvm's format, in the units of the training rows.
+
+        With how many there are; their targets are the labels as they are written. Raises UserError
+        where the file cannot be read, or has more columns than the training rows.
+        """
+        self.setup()
+        paths = [path] if self.path is None else [self.path, path]  # both count from 0, or neither
+        rows, width = read_libsvm(paths)[-1], self.splits["train"].features.shape[1]
+        features = sparse.csr_array(rows.features)
+        if (columns := features.shape[1]) > width:
+            raise UserError(
+                f"{path} has {columns} columns, and the model was trained on {width}: give rows of "
+                "the same columns"
+            )
+        features.resize((len(rows.labels), width))
+        scaled: Features = features if self.is_sparse else features.toarray()
+        if self.scaling is not None:
+            scaled = self.scaling(scaled)
+        table = TableRows(scaled, rows.labels, np.arange(len(rows.labels)))
+        size = self.batch_size or len(table)
+        return self._loader(table, OrderedIndices(len(table), size, Shard())), len(table)
 
     def teardown(self, stage: str) -> None:
         """Let go of the copies on a device."""

@@ -48,6 +48,11 @@ class CotangentRule(ABC):
     own_iteration: ClassVar[bool] = False
     origin = staticmethod(detached)
 
+    def __init_subclass__(cls) -> None:
+        """Name an estimator without a name of its own by its class."""
+        if not hasattr(cls, "name"):
+            cls.name = cls.__name__
+
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
         """f(z*) whose backward applies the rule first."""
         return attach_rule(f, solution, inputs, self.rule(solution))

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium.curvature_pairs import CurvaturePairs, product
+from equipoise.equilibrium.curvature_pairs import CurvaturePairs, product, renewed
 from equipoise.equilibrium.descent import Descent
 from equipoise.equilibrium.flat_function import FlatFunction
 from equipoise.equilibrium.iteration import Iteration
@@ -22,15 +22,18 @@ ROUNDING = 1e-10
 """Part of the objective's size below which a difference of two values tells nothing."""
 SHORTEST, LONGEST = 0.1, 0.5
 """A step that was too long is shortened to a part of it between these."""
-PER_SAMPLE = ("steps", "ended", "origin", "value", "gradient", "direction", "slope", "length")
+FRESH_EVERY = 10
+"""Pairs between two computations of the products with g, which follow by a recurrence otherwise."""
+PER_SAMPLE = ("steps", "ended", "origin", "value", "g", "along", "direction", "slope", "length")
 """What an iteration remembers with a row per sample, beside the pairs."""
 
 
 class LBFGSIteration(Iteration):
     """Steps along -H grad h, each shortened until h decreases enough; one trial an evaluation.
 
-    origin, value, gradient: of the latest point that was accepted, per sample; direction and slope
-    = gradient^T direction belong to the step from there, and length is the part of it on trial.
+    origin, value, g = -grad h: of the latest point that was accepted, per sample; along: the inner
+    products of the pairs' rows with g; direction and slope = -g^T direction belong to the step from
+    there, and length is the part of it on trial. spare: memory for the next g.
     steps (B,): points accepted. ended (B,) bool: samples that have taken in the evaluation at which
     they ended, and stay as they are.
     """
@@ -42,14 +45,21 @@ class LBFGSIteration(Iteration):
         self.pairs = pairs
         self.solver = solver
         self.begun = False
+        self.recurrences = 0
         self.steps: Tensor
         self.ended: Tensor
         self.origin: Tensor
         self.value: Tensor
-        self.gradient: Tensor
+        self.g: Tensor
+        self.along: Tensor
         self.direction: Tensor
         self.slope: Tensor
         self.length: Tensor
+        self.spare: Tensor | None = None
+
+    def residual_buffer(self, default: Tensor) -> Tensor:
+        """Another one than that of g, which is kept."""
+        return default if self.spare is None else self.spare
 
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
         """The next trial: of a new step where z is accepted, of a shorter one elsewhere."""
@@ -80,34 +90,51 @@ class LBFGSIteration(Iteration):
         self.pairs.keep_rows(rows)
         for name in PER_SAMPLE:
             setattr(self, name, getattr(self, name)[rows])
+        self.spare = torch.empty_like(self.g)
 
     def _take(self, z: Tensor, g: Tensor) -> Tensor:
         """(B,) bool: where the trial z becomes the origin; the others get a shorter length."""
-        value, gradient = self.descent.values.to(z.dtype).unsqueeze(1), -g
+        value = self.descent.values.to(z.dtype).unsqueeze(1)
         if not self.begun:
-            return self._begin(z, value, gradient)
-        accepted = self._decreases(value, gradient) & ~self.ended.unsqueeze(1)
+            return self._begin(z, value, g)
+        accepted = self._decreases(value, g) & ~self.ended.unsqueeze(1)
         self.steps = self.steps + accepted.squeeze(1)
-        self.pairs.store(z - self.origin, gradient - self.gradient, accepted.squeeze(1))
-        if bool(accepted.all()):  # the usual case, without copies
-            self.origin, self.value, self.gradient = z, value, gradient
-            return accepted.squeeze(1)
-        self.length = torch.where(accepted, self.length, self._shortened(value))
-        self.origin = torch.where(accepted, z, self.origin)
-        self.value = torch.where(accepted, value, self.value)
-        self.gradient = torch.where(accepted, gradient, self.gradient)
+        if bool(accepted.all()):  # the usual case, in the memory that is at hand
+            s, y = torch.sub(z, self.origin, out=self.origin), self.g.sub_(g)
+            self.origin, self.value, self.g, self.spare = z, value, g, y
+        else:
+            s, y = z - self.origin, self.g - g
+            self.length = torch.where(accepted, self.length, self._shortened(value))
+            self.origin = torch.where(accepted, z, self.origin)
+            self.value = torch.where(accepted, value, self.value)
+            self.g = torch.where(accepted, g, self.g)
+            y = torch.where(accepted, y, 0.0)
+        along_y = self.pairs.along(y)
+        self.along = self.along - along_y
+        self._store(s, y, accepted.squeeze(1), along_y)
         return accepted.squeeze(1)
 
-    def _begin(self, z: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+    def _begin(self, z: Tensor, value: Tensor, g: Tensor) -> Tensor:
         self.begun = True
         accepted = torch.ones(len(z), dtype=torch.bool, device=z.device)
         self.ended, self.steps = ~accepted, accepted.long()
-        self.origin, self.value, self.gradient = z.clone(), value, gradient
+        self.origin, self.value, self.g, self.along = z.clone(), value, g, self.pairs.along(g)
         self.direction, self.length = torch.zeros_like(z), torch.ones_like(value)
         self.slope = torch.zeros_like(value)
+        self.spare = torch.empty_like(g)
         return accepted
 
-    def _decreases(self, value: Tensor, gradient: Tensor) -> Tensor:
+    def _store(self, s: Tensor, y: Tensor, where: Tensor, along_y: Tensor) -> Tensor:
+        """Take in a pair, with `along` of g brought up to it; returns the pair's columns."""
+        columns = self.pairs.store(s, y, where, along_y)
+        self.recurrences += 1
+        if self.recurrences % FRESH_EVERY:
+            self.along = renewed(self.along, columns, product(s, self.g), product(y, self.g))
+        else:
+            self.along = self.pairs.along(self.g)
+        return columns
+
+    def _decreases(self, value: Tensor, g: Tensor) -> Tensor:
         """(B, 1) bool: Armijo's condition, or, where values differ by rounding, that of slopes.
 
         Source: Hager and Zhang 2005, eq. 4.1 (the approximate Wolfe conditions).
@@ -115,7 +142,7 @@ class LBFGSIteration(Iteration):
         enough = value <= self.value + DECREASE * self.length * self.slope
         rounding = max(ROUNDING, 8 * torch.finfo(value.dtype).eps)
         as_small = value <= self.value + rounding * self.value.abs()
-        flat = product(gradient, self.direction) <= (2 * DECREASE - 1) * self.slope
+        flat = product(g, self.direction) >= (1 - 2 * DECREASE) * self.slope
         return enough | (as_small & flat)
 
     def _shortened(self, value: Tensor) -> Tensor:
@@ -127,14 +154,14 @@ class LBFGSIteration(Iteration):
     def _turn(self, accepted: Tensor) -> None:
         """A new direction and the full length of it; steepest descent where H leads nowhere."""
         where = accepted.unsqueeze(1)
-        direction = self.pairs.apply(self.gradient).neg_()
-        slope = product(self.gradient, direction)
+        direction = self.pairs.apply(self.g, self.along)
+        slope = -product(self.g, direction)
         downhill = slope < 0
         if bool((downhill & where).all()):
             self.direction, self.slope, self.length = direction, slope, torch.ones_like(slope)
             return
-        direction = torch.where(downhill, direction, -self.gradient)
-        slope = torch.where(downhill, slope, -product(self.gradient, self.gradient))
+        direction = torch.where(downhill, direction, self.g)
+        slope = torch.where(downhill, slope, -product(self.g, self.g))
         self.direction = torch.where(where, direction, self.direction)
         self.slope = torch.where(where, slope, self.slope)
         self.length = torch.where(where, 1.0, self.length)
@@ -155,13 +182,18 @@ class LBFGSIteration(Iteration):
         increment = self.function.resolution**0.5 * (1.0 + size)
         least = self.solver.tol * torch.linalg.vector_norm(r, dim=1)
         tiny = torch.finfo(r.dtype).tiny
+        along_r = self.pairs.along(r)
         for _ in range(updates):
-            e = self.pairs.apply(r)
-            e = e * (increment / torch.linalg.vector_norm(e, dim=1, keepdim=True).clamp(min=tiny))
+            e = self.pairs.apply(r, along_r)
+            e.mul_(increment / torch.linalg.vector_norm(e, dim=1, keepdim=True).clamp(min=tiny))
             point = self.origin + e
-            a_e = point - self.function(point) - self.gradient
-            self.pairs.store(e, a_e, where)
-            r = r - product(e, r) * reciprocal(product(e, a_e)) * a_e
+            a_e = point.sub_(self.function(point)).add_(self.g)
+            along_a_e = self.pairs.along(a_e)
+            columns = self._store(e, a_e, where, along_a_e)
+            part = product(e, r) * reciprocal(product(e, a_e))
+            r = torch.addcmul(r, part, a_e, value=-1.0)
+            along_r = torch.addcmul(along_r, part, along_a_e, value=-1.0)
+            along_r = renewed(along_r, columns, product(e, r), product(a_e, r))
             where = where & (torch.linalg.vector_norm(r, dim=1) > least)
             if not bool(where.any()):
                 break
@@ -225,5 +257,9 @@ class LBFGS(Solver):
                 f"the pairs of the Descent are for states {tuple(known.s[:, 0].shape)}, this one "
                 f"is {tuple(z0.shape)}"
             )
-        descent.pairs = known.with_room(self.memory) if known else CurvaturePairs(z0, self.memory)
+        if known is None or known.size != self.memory:
+            descent.pairs = (
+                known.with_room(self.memory) if known else CurvaturePairs(z0, self.memory)
+            )
+        assert descent.pairs is not None
         return LBFGSIteration(function, descent.pairs, self)

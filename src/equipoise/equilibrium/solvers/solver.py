@@ -46,6 +46,11 @@ class Solver(ABC):
     compact_at: float | None = None
     dtype: Precision | None = None
 
+    def __init_subclass__(cls) -> None:
+        """Name a method without a name of its own by its class."""
+        if not hasattr(cls, "name"):
+            cls.name = cls.__name__
+
     def __post_init__(self) -> None:
         if self.max_steps < 1 or self.check_every < 1 or self.patience < 1:
             raise ValueError("max_steps, check_every and patience must be at least 1")

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.commands.stored_model import StoredRun
+from equipoise.commands.predict.job import Job, whole_file
 from equipoise.data.molecules.batches import MoleculeBatches
 from equipoise.data.molecules.couplings import COUPLING, of_coupled_molecules, read_couplings
 from equipoise.data.molecules.graphs import LEVELS, MoleculeGraphs
@@ -23,20 +23,15 @@ from equipoise.data.molecules.tables import CONTRIBUTIONS, TYPES, read_structure
 from equipoise.data.molecules.vocabulary import Vocabulary, vocabulary_from_state
 from equipoise.data.sampling import BatchIndex
 from equipoise.errors import UserError
-from equipoise.running.prediction import outputs
+from equipoise.running.build import restored_task
+from equipoise.running.prediction import Convergence, outputs
+from equipoise.running.run_checkpoint import StoredRun, restored
 
+SETTINGS = frozenset({"pairs", "max_pairs", "workers"})
+BATCH_SIZE = 32
 ALL = "all"
 DECIMALS = 6
 """Of a coupling in Hz."""
-
-
-class Settings(Protocol):
-    """Those of `predict` that concern couplings."""
-
-    pairs: str | None
-    batch_size: int
-    max_pairs: int | None
-    workers: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,27 +53,34 @@ class Asked:
         return np.unique(molecules[pairs.columns["type"] > 0])
 
 
-def predict_couplings(
-    checkpoint: StoredRun,
-    task: Any,
-    device: torch.device,
-    settings: Settings,
-    files: Sequence[Path],
-    target: IO[str],
-) -> str:
+def predict(job: Job) -> str:
     """Write the couplings of the molecules in a file, and return what was predicted in a line.
 
-    task: that of the checkpoint, on the device, whose `in_hertz` reads a batch. Raises UserError
-    where the files are not in order, or the checkpoint cannot be used.
+    Raises UserError where the files are not in order, or the checkpoint cannot be used.
     """
-    vocabulary = vocabulary_of(checkpoint)
-    asked = read_asked(structures_of(files), settings.pairs, settings.workers)
-    limit = settings.max_pairs or int(checkpoint.run.config["task"]["max_pairs"])
+    request = job.request
+    if request.workers is not None and request.workers < 1:
+        raise UserError(f"predict: workers={request.workers} must be 1 or more")
+    task, device = restored(restored_task, job.checkpoint, request.device, request.trust)
+    convergence = Convergence(task)
+    with whole_file(job.target, request.overwrite) as target:
+        said = write_couplings(job, task, device, target)
+    return ", ".join(part for part in (said, convergence.described()) if part)
+
+
+def write_couplings(job: Job, task: Any, device: torch.device, target: IO[str]) -> str:
+    """The same with the task of the checkpoint, on the device, whose `in_hertz` reads a batch."""
+    vocabulary = vocabulary_of(job.checkpoint)
+    request = job.request
+    asked = read_asked(structures_of(job.files), request.pairs, request.workers)
+    limit = request.max_pairs or int(job.checkpoint.run.config["task"]["max_pairs"])
     batches = MoleculeBatches(asked.graphs, asked.rows, vocabulary, limit)
     kinds = getattr(task.model, "kinds", LEVELS)
     for warning in oddities(batches, vocabulary, kinds):
         print(f"warning: {warning}", file=sys.stderr)
-    write(target, asked, predicted(task, batches, asked.ids, device, settings.batch_size))
+    write(
+        target, asked, predicted(task, batches, asked.ids, device, request.batch_size or BATCH_SIZE)
+    )
     return ", ".join(described(asked))
 
 

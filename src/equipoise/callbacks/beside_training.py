@@ -1,0 +1,113 @@
+"""Steps of a task beside its training, which goes on as if there had been none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import CombinedLoader
+from torch import Tensor, nn
+
+from equipoise.errors import UserError
+
+SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+
+Container = dict[Any, Any] | list[Any]
+
+
+def refuse_manual_and_sharded(trainer: Trainer, module: LightningModule, callback: str) -> None:
+    """Raise UserError for manual optimisation and for sharded parameters."""
+    if not module.automatic_optimization:
+        raise UserError(
+            f"{callback} cannot work with a task that steps its optimisers itself: "
+            f"leave callbacks={callback} out"
+        )
+    if isinstance(trainer.strategy, SHARDED):
+        raise UserError(
+            f"{callback} needs whole parameters in every process: leave it out, or choose "
+            "strategy=ddp"
+        )
+
+
+def training_loss(trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> Tensor:
+    """The loss of a training step, in the precision of the run."""
+    with trainer.precision_plugin.train_step_context():
+        outputs = module.training_step(batch, batch_idx)
+    loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
+    assert isinstance(loss, Tensor)
+    return loss
+
+
+def training_batches(trainer: Trainer, module: LightningModule) -> Iterator[Any]:
+    """The batches of one epoch, on the device, from loaders of their own.
+
+    Ours give the order of epoch 0 each time, and this process's share. Those of the run stay where
+    they are.
+    """
+    loader: Any = trainer.fit_loop._data_source.dataloader()
+    combined = (
+        loader if isinstance(loader, CombinedLoader) else CombinedLoader(loader, "max_size_cycle")
+    )
+    count = trainer.num_training_batches
+    try:
+        for batch, _, _ in islice(combined, None if math.isinf(count) else int(count)):
+            batch = trainer.precision_plugin.convert_input(batch)
+            batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+            yield trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+    finally:
+        for each in combined.flattened:
+            if hasattr(each, "shut_down"):
+                each.shut_down()
+
+
+@contextmanager
+def preserved(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Give the module, its parts and torch's generators back as they were.
+
+    Kept are which objects the attributes hold, the entries of dictionaries and lists among them
+    (buffers, submodules and hooks included), and the values of buffers and of tensors that are
+    attributes. Parameters are not: a measurement does not change them.
+    """
+    held = [value for part in module.modules() for value in (vars(part), *vars(part).values())]
+    entries = [(value, value.copy()) for value in held if isinstance(value, dict | list)]
+    values = [(tensor, tensor.detach().clone()) for tensor in _writable_tensors(entries)]
+    others = [] if device.type == "cpu" else [device]
+    try:
+        with torch.random.fork_rng(others, device_type=device.type):
+            yield
+    finally:
+        for container, kept in entries:
+            _restore(container, kept)
+        with torch.no_grad():
+            for tensor, value in values:
+                tensor.copy_(value)
+
+
+def _writable_tensors(entries: list[tuple[Container, Container]]) -> list[Tensor]:
+    """Every tensor that is an entry and that can be written into, once; no parameters."""
+    inside = (v for _, kept in entries for v in (kept.values() if isinstance(kept, dict) else kept))
+    tensors = (v for v in inside if isinstance(v, Tensor) and not isinstance(v, nn.Parameter))
+    return list({id(tensor): tensor for tensor in tensors if _writable(tensor)}.values())
+
+
+def _writable(tensor: Tensor) -> bool:
+    """Neither made in inference mode, as a metric's state in validation, nor an expanded view."""
+    if tensor.is_inference() or tensor.layout != torch.strided:
+        return False
+    return all(
+        step > 0 or size == 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+
+
+def _restore(container: Container, kept: Container) -> None:
+    container.clear()
+    if isinstance(container, dict):
+        container.update(kept)
+    else:
+        container.extend(kept)

@@ -1,0 +1,39 @@
+"""Ending a run whose validations bring nothing better any more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
+
+
+class EarlyStopping(LightningEarlyStopping):
+    """Lightning's EarlyStopping, which judges each validation once, whatever stops and goes on.
+
+    Lightning also judges at the end of an epoch that `max_steps` has cut short before its
+    validation, by the metric of the one before; a resumed run would lose a part of its patience. It
+    also takes the patience out of a checkpoint; here the configured one holds.
+    """
+
+    validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that there is something to judge, then do as always."""
+        if not self._should_skip_check(trainer):
+            self.validated = True
+        super().on_validation_end(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's, and whether the last validation has not been judged yet."""
+        return super().state_dict() | {"validated": self.validated}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue to count; the patience is the configured one."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+        self.validated = state_dict.get("validated", False)
+
+    def _run_early_stopping_check(self, trainer: Trainer) -> None:
+        if self.validated or not self.monitor.startswith("val/"):
+            super()._run_early_stopping_check(trainer)
+        self.validated = False

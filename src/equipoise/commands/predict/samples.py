@@ -1,0 +1,106 @@
+"""Samples of a split of the data, by whatever the task predicts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from equipoise.commands.predict.job import Job
+from equipoise.commands.predict.splits import split_batches
+from equipoise.commands.predict.table import Column, whole_table
+from equipoise.data.loading import Batch
+from equipoise.errors import UserError
+from equipoise.running.loaded import Loaded, loaded
+
+SETTINGS = frozenset({"split"})
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A task that has something to do before its predictions."""
+
+    def prepare_prediction(self, data: Any) -> None:
+        """Do it; data: the data module."""
+        ...
+
+
+@runtime_checkable
+class Reading(Protocol):
+    """A data module that reads samples from elsewhere."""
+
+    def new_samples(self, path: str) -> tuple[Iterable[Batch], int]:
+        """Batches of the samples in a file, and how many these are."""
+        ...
+
+
+def predict(job: Job) -> str:
+    """Write what the task predicts of each sample of a split; returns how many in a line.
+
+    The split is that of the run's own data, or of those in the place that is given; where the data
+    module can read single samples of the kind it has, a file of these is read. Raises UserError
+    where the data cannot be had, or the task predicts nothing.
+    """
+    request = job.request
+    model = loaded(job.checkpoint, request.device, request.trust)
+    if type(model.task).predict_step is LightningModule.predict_step:
+        raise UserError(
+            f"predict: task={job.checkpoint.task} predicts nothing of single samples: test it with "
+            f"python evaluate.py ckpt_path={job.checkpoint.run.path}"
+        )
+    with whole_table(job.target, request.overwrite) as table:
+        (batches, size), what = source(job, model)
+        if isinstance(model.task, Preparing):
+            model.task.prepare_prediction(model.data)
+        for batch, found in model.steps(batches, size):
+            table.add(columns_of(batch, found, model.class_names))
+    said = [f"{table.rows:,} samples of {what}", table.convergence()]
+    return ", ".join(part for part in said if part)
+
+
+def source(job: Job, model: Loaded) -> tuple[tuple[Iterable[Batch], int], str]:
+    """The batches and how many samples they have, and what they are. Raises UserError."""
+    request, data = job.request, model.data
+    if not job.files or request.split:
+        read_elsewhere(model, job.files)
+        split = request.split or "test"
+        return split_batches(model, split, request.batch_size), f"split={split}"
+    if not isinstance(data, Reading):
+        read_elsewhere(model, job.files)
+        return split_batches(model, "test", request.batch_size), "split=test"
+    file = job.only_file("of samples")
+    if request.batch_size is not None:
+        model.data.batch_size = request.batch_size
+    return data.new_samples(str(file)), str(file)
+
+
+def columns_of(batch: Batch, found: Batch, names: Sequence[str]) -> dict[str, Column]:
+    """The columns of the table; classes by their names."""
+    columns: dict[str, Column] = {"row": batch["index"].cpu()}
+    for key in ("label", "target"):
+        if isinstance(truth := batch.get(key), Tensor):
+            columns["target"] = by_name(truth.cpu(), names)
+    return columns | {n: by_name(v, names) if n == "label" else v for n, v in found.items()}
+
+
+def by_name(classes: Tensor, names: Sequence[str]) -> Column:
+    """The names of classes (B,); numbers that are none stay as they are."""
+    numbers = not names or classes.is_floating_point() or classes.ndim > 1
+    return classes if numbers else [names[k] for k in classes.tolist()]
+
+
+def read_elsewhere(model: Loaded, files: Sequence[Path]) -> None:
+    """Have the data read from a file or folder in place of its own path. Raises UserError."""
+    if not files:
+        return
+    task = model.config["task"]
+    if len(files) > 1 or "path" not in task:
+        raise UserError(
+            f"predict reads the data of task={model.choices['task']}: "
+            + ("give one folder" if "path" in task else "give split=test in place of files")
+        )
+    task["path"] = str(files[0])
+    model.__dict__.pop("data", None)

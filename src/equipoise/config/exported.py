@@ -1,0 +1,100 @@
+"""The folder that a trained model is handed over in: weights in one file, all else in another."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from equipoise.errors import UserError
+
+WEIGHTS = "model.safetensors"
+CONFIGURATION = "config.json"
+FORMAT = "equipoise"
+OF_TRAINING = frozenset(
+    {"callbacks", "curve", "loops", "lr_schedulers", "optimizer_states", "training_position"}
+)
+"""Entries of a checkpoint that only a resumed run reads."""
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a path is such a folder."""
+    return (path / WEIGHTS).is_file() and (path / CONFIGURATION).is_file()
+
+
+def write_exported(content: Mapping[str, Any], folder: Path, told: Mapping[str, Any]) -> None:
+    """Write a checkpoint without what only a resumed run reads; told: further entries of the json.
+
+    Every tensor keeps its name in the checkpoint; tensors that share memory are written each.
+    Raises UserError where a layer keeps what is neither a tensor nor plain data.
+    """
+    from safetensors.torch import save_file
+
+    state = content["state_dict"]
+    tensors = {n: value for n, value in state.items() if hasattr(value, "shape")}
+    beside = {n: value for n, value in state.items() if n not in tensors}
+    if not is_plain(beside):
+        raise UserError(
+            "this checkpoint cannot be exported: beside its weights it keeps numbers of the run "
+            f"in {next(name for name in beside if not is_plain(beside[name]))}"
+        )
+    rest = {k: v for k, v in content.items() if k not in OF_TRAINING and is_plain(v)}
+    described = {"format": FORMAT, **told, **rest, "state_dict": beside}
+    save_file(
+        {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()},
+        folder / WEIGHTS,
+        metadata={"format": "pt"},
+    )
+    configuration = folder / CONFIGURATION
+    configuration.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    (folder / WEIGHTS).chmod(configuration.stat().st_mode)  # readable by others, as that one is
+
+
+def is_plain(value: Any) -> bool:
+    """Whether json gives the value back as it was."""
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError):
+        return False
+
+
+def read_exported(folder: Path) -> dict[str, Any]:
+    """The content of the checkpoint that such a folder was made of, its tensors on the CPU.
+
+    Raises UserError where a file is missing, damaged, or not written by Equipoise.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        content = json.loads((folder / CONFIGURATION).read_text(encoding="utf-8"))
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"{folder} cannot be read ({_line(error)}): export or fetch it again"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(
+            f"{folder / CONFIGURATION} was not written by python -m equipoise export: give the "
+            "folder that it wrote"
+        )
+    kept = content.get("state_dict")
+    return content | {"state_dict": tensors | (kept if isinstance(kept, dict) else {})}
+
+
+def modified(path: Path) -> tuple[int, int]:
+    """When a checkpoint was last written, in nanoseconds, and how large it is.
+
+    Of an exported folder it is told by its two files.
+    """
+    files = [path / name for name in (WEIGHTS, CONFIGURATION)] if path.is_dir() else [path]
+    told = [os.stat(file) for file in files]
+    return max(status.st_mtime_ns for status in told), sum(status.st_size for status in told)
+
+
+def _line(error: Exception) -> str:
+    """The first line of another library's error."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")

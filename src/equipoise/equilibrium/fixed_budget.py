@@ -1,0 +1,95 @@
+"""Networks whose solves take a fixed number of evaluations, so that a tracer can follow them.
+
+With tol = 0 no step of a solve depends on the values that it meets, and the loop of `Solver.solve`
+unrolls into one graph of tensor operations.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from equipoise.equilibrium.gradients import with_budget
+from equipoise.equilibrium.layer import equilibrium_layers
+from equipoise.equilibrium.solvers import AdjointBroyden, Broyden, Solver
+
+TRACEABLE = ("anderson", "broyden", "fixed_point", "newton_krylov")
+"""The solvers of which a graph can be made; adjoint_broyden is one with the updates of broyden."""
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def with_fixed_budget(network: Network, steps: int | None = None) -> Network:
+    """A copy for evaluation whose equilibrium layers spend the same evaluations on every sample.
+
+    steps: evaluations of a solve; None: the most that each layer may spend. The copy has the
+    arithmetic of the layers: the result is the iterate of lowest residual, and no residual ends a
+    solve. An estimator's own iteration takes as many steps as these evaluations pay for. The
+    parameters of the copy ask for no gradient. Raises ValueError where steps is below 1.
+    """
+    if steps is not None and steps < 1:
+        raise ValueError(f"a solve needs at least one evaluation, got steps={steps}")
+    fixed = copy.deepcopy(network).eval().requires_grad_(False)
+    for layer in equilibrium_layers(fixed).values():
+        layer.solver = fixed_solver(layer.active_solver, steps)
+        layer.eval_solver = None
+        if steps is not None:
+            layer.gradient = with_budget(layer.gradient, steps)
+    return fixed
+
+
+def fixed_solver(solver: Solver, steps: int | None = None) -> Solver:
+    """The solver with a budget that it spends on all samples, without records of the way there.
+
+    Products with the transposed Jacobian cannot be traced, so adjoint Broyden does what it does
+    where autograd is off for good: it updates as `Broyden`.
+    """
+    if isinstance(solver, AdjointBroyden):
+        shared = {field.name for field in fields(Broyden)} - {"initial_inverse"}
+        solver = Broyden(**{name: getattr(solver, name) for name in shared})
+    budget = solver.max_steps if steps is None else steps
+    return replace(solver, max_steps=budget, tol=0.0, compact_at=None, trace=False, keep_states=())
+
+
+def eliminated(matrix: Tensor, right: Tensor) -> Tensor:
+    """The x of matrix x = right, for (B, n, n) and (B, n), by operations that every runtime has.
+
+    Gauss-Jordan elimination with partial pivoting, unrolled for a small n. A singular system gives
+    infinities or NaN, as `torch.linalg.solve_ex` does.
+    Source: Golub and Van Loan 2013, Matrix Computations, section 3.4.
+    """
+    size = matrix.shape[1]
+    rows = torch.arange(size, device=matrix.device)
+    system = torch.cat((matrix, right.unsqueeze(2)), dim=2)
+    for column in range(size):
+        here = rows == column
+        chosen = here.unsqueeze(0)
+        if column < size - 1:  # the last column has one candidate
+            largest = system[:, column:, column].abs().argmax(dim=1, keepdim=True) + column
+            chosen = rows == largest
+        pivot = torch.where(chosen.unsqueeze(2), system, 0.0).sum(dim=1, keepdim=True)
+        if column < size - 1:
+            swapped = system[:, column : column + 1]
+            system = torch.where(chosen.unsqueeze(2), swapped, system)
+        pivot = pivot / pivot[:, :, column : column + 1]
+        reduced = system - system[:, :, column : column + 1] * pivot
+        system = torch.where(here.unsqueeze(1), pivot, reduced)
+    return system[:, :, -1]
+
+
+class Eliminating(TorchFunctionMode):
+    """Within it, `torch.linalg.solve_ex` solves by `eliminated`, for runtimes without a solver."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Replace that one function; everything else passes."""
+        if func is not torch.linalg.solve_ex:
+            return func(*args, **(kwargs or {}))
+        matrix, right = args
+        return eliminated(matrix, right), torch.zeros_like(right[:, 0], dtype=torch.int32)

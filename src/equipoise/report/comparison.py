@@ -1,0 +1,249 @@
+"""Several runs on one page: what they differ in, what they reached, and their curves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from equipoise.errors import UserError
+from equipoise.report.curves import CurveFile, is_wide
+from equipoise.report.lines import Lines, Plot
+from equipoise.report.page import (
+    Picture,
+    command_line,
+    document,
+    gallery,
+    rows_of_cells,
+    written,
+)
+from equipoise.report.plot import COLOURS, STYLES, legible
+from equipoise.report.summary import (
+    Job,
+    columns_of,
+    filled,
+    print_rows,
+    read_jobs,
+    sweep_row,
+    write_summary,
+)
+
+CHOICES = ("task", "model", "solver", "gradient")
+"""What every metrics.json names; newer ones have all choices."""
+OF_THE_FOLDER = re.compile(r"run_dir|ckpt_path|hydra\..*|logger\..*|.*\b(_target_|about)\b.*")
+"""Settings that say nothing about what a run is."""
+STAGES = {"val": "Validation", "train": "Training"}
+SOLVES = {
+    "solver/nfe": ("Evaluations of f per batch", False),
+    "solver/residual_median": ("Median residual of the forward solves", True),
+    "solver/converged_fraction": ("Converged samples", False),
+    "backward/nfe": ("Products with the Jacobian per batch", False),
+}
+"""Titles of columns, and whether they are logarithmic."""
+MOST_LINES = len(COLOURS) * len(STYLES)
+"""Curves of a picture that can be told apart."""
+MOST_LETTERS = 60
+NUMBERS = re.compile(r"(\d+)")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run's folder with what it left: choices, settings by their full keys, and its curve."""
+
+    folder: Path
+    choices: Mapping[str, str]
+    settings: Mapping[str, str]
+    command: str
+    curve: CurveFile
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows of the table, of one run each, in the order of the labels of their curves."""
+
+    runs: Sequence[FinishedRun]
+    differences: Sequence[str]
+    labels: Sequence[str]
+    rows: Sequence[dict[str, Any]]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are not empty."""
+        columns = columns_of(self.rows, self.differences)
+        return [name for name in columns if any(filled(row, name) for row in self.rows)]
+
+
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """The folders of runs, which are given, or lie below those that are, such as multiruns.
+
+    Raises UserError where there are none.
+    """
+    found: dict[Path, None] = {}
+    for folder in folders:
+        if (folder / "metrics.json").is_file():
+            inner = [folder]
+        else:
+            inner = [file.parent for file in folder.rglob("metrics.json")]
+            inner += [job.folder for job in read_jobs(folder)]
+            inner.sort(key=_natural)
+        if not inner:
+            raise UserError(f"{folder} has no run: give folders with a metrics.json in or below")
+        found |= dict.fromkeys(run.resolve() for run in inner)
+    return list(found)
+
+
+def _natural(path: Path) -> list[Any]:
+    """Job 2 before job 10."""
+    return [int(part) if part.isdigit() else part for part in NUMBERS.split(str(path))]
+
+
+def compare_runs(folders: Sequence[Path]) -> Comparison:
+    """What the runs in these folders differ in, and what they reached. Raises UserError."""
+    runs = [_read(folder) for folder in folders]
+    root = Path(os.path.commonpath([folder.parent for folder in folders]))
+    groups = _differing([run.choices for run in runs])
+    keys = _settings([run.settings for run in runs], groups, [run.command for run in runs])
+    rows, labels = [], []
+    for number, run in enumerate(runs):
+        told = {key: run.choices.get(key, "") for key in groups}
+        told |= {key: run.settings[key] for key in keys}
+        row = sweep_row(Job(number, run.folder, told), root, list(told))
+        rows.append(row)
+        words = [f"{key.rpartition('.')[2]}={value}" for key, value in told.items()]
+        labels.append(" ".join(words) or row["run"])
+    several = {label for label in labels if labels.count(label) > 1}
+    labels = [
+        f"{label} ({row['run']})" if label in several else label
+        for label, row in zip(labels, rows, strict=True)
+    ]
+    return Comparison(runs, [*groups, *keys], labels, rows)
+
+
+def _read(folder: Path) -> FinishedRun:
+    file = folder / "metrics.json"
+    metrics = json.loads(file.read_text()) if file.is_file() else {}
+    if file.is_file() and not {"status", "test", "solver_stats", "seconds"} <= set(metrics):
+        raise UserError(f"{file} is not what a run writes: leave {folder} out")
+    choices = metrics.get("choices") or {key: metrics.get(key) for key in CHOICES}
+    file = folder / "config.yaml"
+    config = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    where = str(config.get("run_dir"))
+    return FinishedRun(
+        folder,
+        {k: str(v) for k, v in choices.items() if k != "logger" and v is not None},
+        {k: v for k, v in _flat(config) if v != where and not v.startswith(f"{where}/")},
+        str(metrics.get("command", "")),
+        CurveFile(folder / "metrics.csv"),
+    )
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif not OF_THE_FOLDER.fullmatch(f"{prefix}{name}"):
+            yield f"{prefix}{name}", str(value)
+
+
+def _differing(entries: Sequence[Mapping[str, str]]) -> list[str]:
+    names = dict.fromkeys(name for entry in entries for name in entry)
+    return [name for name in names if len({entry.get(name) for entry in entries}) > 1]
+
+
+def _settings(
+    entries: Sequence[Mapping[str, str]], groups: Sequence[str], commands: Sequence[str]
+) -> list[str]:
+    """The keys of all runs whose values differ, each once.
+
+    A default that differs with its group, as a solver's, is told by the group, and one that
+    follows another key of its name, as task.seed follows seed, by that.
+    """
+    shared = [key for key in _differing(entries) if all(key in entry for entry in entries)]
+    typed = " ".join(commands)
+    kept: dict[tuple[str, ...], str] = {}
+    for key in sorted(shared, key=lambda key: key.count(".")):
+        follows = key.partition(".")[0] in groups and f"{key}=" not in typed
+        if not follows:
+            values = (key.rpartition(".")[2], *(entry[key] for entry in entries))
+            kept.setdefault(values, key)
+    return [key for key in shared if key in kept.values()]
+
+
+def plots(comparison: Comparison) -> list[Plot]:
+    """A picture of each metric of validation and training, and of the solves: a curve a run."""
+    columns = dict.fromkeys(name for run in comparison.runs for name in run.curve.columns())
+    metrics = dict.fromkeys(
+        name.partition("/")[2] for name in columns if name.partition("/")[0] in STAGES
+    )
+    plots = []
+    for name in sorted(
+        metrics.keys() - {"skipped_steps", "seconds"}, key=lambda n: (n != "loss", n)
+    ):
+        for stage, title in STAGES.items():
+            words = name.replace("_", " ").replace("/", " ")
+            lines = _lines(comparison, f"{stage}/{name}")
+            wide = name == "loss" and is_wide(lines)
+            plots.append(_plot(f"{stage}/{name}", f"{title} {words}", lines, wide, comparison))
+    for column, (title, logarithmic) in SOLVES.items():
+        lines = _lines(comparison, column, positive=logarithmic)
+        plots.append(_plot(column, title, lines, logarithmic, comparison))
+    return [plot for plot in plots if plot.lines]
+
+
+def _plot(column: str, title: str, lines: Lines, logarithmic: bool, comparison: Comparison) -> Plot:
+    caption = f"{title} of {len(lines)} of {len(comparison.runs)} runs."
+    name, ylabel = column.replace("/", "_"), column.rpartition("/")[2].replace("_", " ")
+    return Plot(name, title, caption, ylabel, lines, logarithmic=logarithmic)
+
+
+def _lines(comparison: Comparison, column: str, *, positive: bool = False) -> Lines:
+    lines = []
+    for run, label in zip(comparison.runs, comparison.labels, strict=True):
+        points = run.curve.points(column)
+        points = tuple(p for p in points if p[1] > 0) if positive else points
+        if points:
+            lines.append((legible(label, MOST_LETTERS), points))
+    return tuple(lines[:MOST_LINES])
+
+
+def write_comparison(comparison: Comparison, folder: Path, origin: Mapping[str, Any]) -> None:
+    """Write index.html, runs.csv and the pictures into a folder, and print the table.
+
+    origin: the command, the date and the revision that the page tells.
+    """
+    write_summary(folder / "runs.csv", comparison.columns, comparison.rows)
+    pictures = []
+    for plot in plots(comparison):
+        plot.draw(folder)
+        pictures.append(Picture(f"{plot.name}.png", plot.caption))
+    title = f"{len(comparison.runs)} runs"
+    told = [str(origin[key]) for key in ("date", "revision") if origin.get(key)]
+    html = document(
+        title,
+        f'<p class="status">{escape(" · ".join(told))}</p>\n',
+        f'<div class="wide">{_table(comparison, folder)}</div>\n',
+        gallery(pictures, folder),
+        command_line(str(origin.get("command") or "")),
+    )
+    (folder / "index.html").write_text(html, encoding="utf-8")
+    print_rows(title, comparison.columns, comparison.rows, comparison.differences)
+
+
+def _table(comparison: Comparison, folder: Path) -> str:
+    """A row for each run, whose name leads to its page."""
+    cells = []
+    for run, row in zip(comparison.runs, comparison.rows, strict=True):
+        values = ["" if not filled(row, c) else escape(written(row[c])) for c in comparison.columns]
+        page = run.folder / "report" / "index.html"
+        if page.is_file():
+            link = Path(os.path.relpath(page, folder.resolve())).as_posix()
+            values[0] = f'<a href="{escape(link)}">{values[0]}</a>'
+        cells.append(values)
+    return rows_of_cells(comparison.columns, cells)

@@ -1,0 +1,108 @@
+"""Where the results of a run come from: command line, date, revision of the code, and device."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from equipoise import __version__
+
+PROGRAMS = {
+    "train.py": "python train.py", "evaluate.py": "python evaluate.py",
+    "equipoise-train": "equipoise-train", "equipoise-evaluate": "equipoise-evaluate",
+}  # fmt: skip
+"""What a user types, by the name of the file that Python then runs."""
+CHANGED = "+changes"
+PATIENCE = 10.0
+"""In seconds, for one answer of git."""
+CPU_NAME = re.compile(r"^model name\s*: *(.+)$", re.MULTILINE)
+
+
+def origin(command: str, words: Sequence[str]) -> dict[str, str | None]:
+    """The entries of metrics.json that say which command, when, and with which code.
+
+    command, words: as for `command_line`. `project_revision` is that of the repository around the
+    working directory, None where that is none, or the code's own.
+    """
+    code, project = Path(__file__).parent, Path.cwd()
+    own = tracked_root(code)
+    around = toplevel(project)
+    return {
+        "command": command_line(command, words),
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "revision": revision(own) if own else __version__,
+        "project_revision": revision(around) if around and around != own else None,
+    }
+
+
+def command_line(command: str, words: Sequence[str]) -> str:
+    """What to type for this once more, quoted for a shell.
+
+    command: one of `python -m equipoise`; words: behind it. It is called as this program was, which
+    may also be train.py; a script of somebody else's would not be the same.
+    """
+    typed = PROGRAMS.get(Path(sys.argv[0]).name, "")
+    program = typed if command in typed else f"python -m equipoise {command}"
+    return " ".join([program, *map(shlex.quote, words)])
+
+
+def tracked_root(folder: Path) -> Path | None:
+    """The repository that this folder's code is a part of; None for a package that is installed.
+
+    An environment may lie in the repository of somebody else's project, which does not track it.
+    """
+    tracked = git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
+    return toplevel(folder) if tracked else None
+
+
+def toplevel(folder: Path) -> Path | None:
+    """The root of the git repository around a folder; None without one, or without git."""
+    root = git(folder, "rev-parse", "--show-toplevel")
+    return Path(root) if root else None
+
+
+def revision(root: Path) -> str | None:
+    """The commit of a repository, marked where tracked files differ from it; None before one."""
+    commit = git(root, "rev-parse", "--verify", "HEAD")
+    changes = git(root, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit}{CHANGED if changes else ''}" if commit else None
+
+
+def git(folder: Path, *words: str) -> str | None:
+    """What git answers in a folder; None where it cannot tell.
+
+    The variables by which git tells its hooks of their repository do not count.
+    """
+    surroundings = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], env=surroundings, capture_output=True, text=True,
+            timeout=PATIENCE, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def device_name(device: torch.device, devices: int = 1) -> str:
+    """The name of the hardware, and how many of it work together."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    if device.type == "cpu":
+        name = f"{processor()} (CPU)"
+    return name if devices == 1 else f"{devices} x {name}"
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    told = Path("/proc/cpuinfo")
+    named = CPU_NAME.search(told.read_text()) if told.is_file() else None
+    return named[1] if named else platform.processor() or platform.machine()
