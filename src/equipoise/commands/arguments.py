@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from equipoise import __version__
-from equipoise.config.hydra import quoted
+from equipoise.config.hydra import parse, quoted
 from equipoise.errors import UserError, nearest
 
 CHOICES = {
@@ -118,8 +118,20 @@ def configured(program: str, page: Callable[[], str], words: Sequence[str]) -> a
         parser.add_argument(*flags, action=Refused)
     arguments = parser.parsed(words)
     check_flags(arguments)
-    arguments.overrides = with_config_dir(arguments.config_dir, arguments.overrides)
+    arguments.overrides = with_config_dir(arguments.config_dir, drawn(arguments.overrides))
     return arguments
+
+
+def drawn(lines: Sequence[str]) -> list[str]:
+    """The overrides, with the list that a `shuffle([...])` has drawn in its place: drawn once."""
+    if not any("shuffle" in line for line in lines):
+        return list(lines)
+    return [
+        f"{override.get_key_element()}={override.get_value_element_as_str()}"
+        if "shuffle" in line and isinstance(override.value(), list)
+        else line
+        for line, override in zip(lines, parse(lines), strict=True)
+    ]
 
 
 def check_flags(arguments: argparse.Namespace) -> None:
