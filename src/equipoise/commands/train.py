@@ -23,6 +23,8 @@ def main(words: Sequence[str]) -> int:
     Raises UserError before anything is started, RunFailed and RunInterrupted.
     """
     arguments = configured("train.py", help_page.text, words)
+    if arguments.shell_completion:
+        return showing.show_completion(arguments.overrides)
     if showing.is_of_hydra(arguments):
         return showing.show_of_hydra(arguments)
     overrides = arguments.overrides
