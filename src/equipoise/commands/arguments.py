@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from equipoise import __version__
-from equipoise.config.hydra import parse, quoted
+from equipoise.config.hydra import SEARCH_PATH, parse, quoted
+from equipoise.config.overrides import is_of_hydra
+from equipoise.config.refusals import how_to_quote
 from equipoise.errors import UserError, nearest
 
 CHOICES = {
@@ -162,9 +164,12 @@ def check_evaluation(arguments: argparse.Namespace) -> None:
             raise UserError(f"{flag} is a flag of train.py; evaluate.py evaluates one checkpoint")
     if arguments.cfg not in (None, "job"):
         raise UserError("evaluate.py shows only --cfg job: Hydra does not run it")
-    for line in arguments.overrides:
-        if line.lstrip("+~").startswith("hydra") and not line.startswith("hydra.searchpath="):
+    for line, override in zip(arguments.overrides, parse(arguments.overrides), strict=True):
+        if is_of_hydra(override) and override.key_or_group != SEARCH_PATH:
             raise UserError(f"{line}: Hydra does not run evaluate.py; set the folder with run_dir")
+        if override.is_sweep_override():
+            quote = how_to_quote(line)
+            raise UserError(f"{line}: evaluate.py evaluates one checkpoint; give one value{quote}")
 
 
 def with_config_dir(folder: str | None, overrides: Sequence[str]) -> list[str]:

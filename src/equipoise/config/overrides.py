@@ -6,7 +6,6 @@ files alone, at once; what only a class's signature can tell is checked in `sign
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from equipoise.config.hydra import (
     parse,
     search_path,
 )
-from equipoise.config.refusals import how_to_quote
+from equipoise.config.refusals import how_to_quote, shown
 from equipoise.errors import UserError, nearest
 
 ESSENTIAL = ("_target_", "_partial_", "about", "objective", "monitor")
@@ -284,12 +283,6 @@ def check_kind(key: str, value: Any, default: Any) -> None:
     wrong_bool = isinstance(value, bool) and bool not in accepted
     if wrong_bool or not isinstance(value, accepted):
         raise UserError(f"{key}={shown(value)} must be {described}; its default is {default}")
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it: a text that reads like something else in quotes."""
-    looks_otherwise = isinstance(value, str) and re.fullmatch(r"[\d.+-].*|true|false|null", value)
-    return f"'{value}'" if looks_otherwise else as_text(value)
 
 
 def set_value(config: DictConfig, override: Override) -> None:

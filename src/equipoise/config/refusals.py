@@ -59,6 +59,12 @@ def as_text(value: Any) -> str:
     return value.text if isinstance(value, QuotedString) else str(value)
 
 
+def shown(value: Any) -> str:
+    """A value as a message shows it: a text that reads like something else in quotes."""
+    misleads = isinstance(value, str) and re.fullmatch(r"[\d.+-].*|true|false|null", value)
+    return f"'{value}'" if misleads else as_text(value)
+
+
 def one_line(text: str) -> str:
     """The text with the escapes of line breaks in place of them."""
     return text.replace("\r", r"\r").replace("\n", r"\n")

@@ -70,9 +70,9 @@ _equipoise_completion() {
     fi
     for candidate in $found; do
         if [[ $candidate == *[=./@:] ]]; then
-            compadd -S '' -- $candidate
+            compadd -Q -S '' -- $candidate
         else
-            compadd -- $candidate
+            compadd -Q -- $candidate
         fi
     done
 }
@@ -99,15 +99,17 @@ FISH = r"""function __equipoise_completion
     set -lx COMP_POINT (string length -- $line)
     $query -sc query=fish 2> /dev/null
 end
+function __equipoise_is_called
+    string match -qr -- '^\S*equipoise|@OURS@' (commandline -cp)
+end
 for program in @PROGRAMS@
-    complete -c $program -f -a '(__equipoise_completion)' \
-        -n "string match -qr -- '^\S*equipoise|@OURS@' (commandline -cp)"
+    complete -c $program -n __equipoise_is_called -f -a '(__equipoise_completion)'
 end
 """
 FISH_AWAY = r"""for program in @PROGRAMS@
     complete -e -c $program
 end
-functions -e __equipoise_completion
+functions -e __equipoise_completion __equipoise_is_called
 """
 
 SCRIPTS = {
