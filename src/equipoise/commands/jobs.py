@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, Sweep
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
@@ -29,16 +29,20 @@ def written_out(lines: Sequence[str]) -> list[str]:
     """The overrides, with a list of values in place of every range, glob and shuffled choice.
 
     So the checks, the names of the folders and the jobs all see the same values in the same order.
-    A sweeper that draws values itself gets them as they are. Raises UserError for what cannot be
-    listed, and for too many jobs.
+    A sweeper that draws values itself gets all but globs as they are. Raises UserError for what
+    cannot be listed, and for too many jobs.
     """
     overrides = parse(lines)
     check_swept(overrides)
-    if draws_values(overrides):
-        return list(lines)
-    lines, overrides = _last_of_each(overrides)
+    drawing = draws_values(overrides)
+    if not drawing:
+        lines, overrides = _last_of_each(overrides)
     menu = Menu.of([CONF, *search_path(overrides)])
-    swept = {number: values(o, menu) for number, o in enumerate(overrides) if o.is_sweep_override()}
+    swept = {
+        number: values(override, menu)
+        for number, override in enumerate(overrides)
+        if isinstance(override.value(), Glob if drawing else Glob | Sweep)
+    }
     count = math.prod(len(entries) for entries in swept.values())
     if count > MOST_JOBS:
         raise UserError(
@@ -69,11 +73,11 @@ def _last_of_each(overrides: Sequence[Override]) -> tuple[list[str], list[Overri
 def jobs(lines: Sequence[str]) -> list[list[str]]:
     """The overrides of each job of a grid sweep, as Hydra's basic sweeper makes them.
 
-    Where the sweeper draws values itself: one job without them.
+    Where the sweeper draws values itself: one job, with the first of each.
     """
     overrides = parse(lines)
     if draws_values(overrides):
-        return [[o.input_line or "" for o in overrides if not o.is_sweep_override()]]
+        return [[_first(override) for override in overrides]]
     choices = [
         [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
         if o.is_sweep_override()
@@ -81,6 +85,16 @@ def jobs(lines: Sequence[str]) -> list[list[str]]:
         for o in overrides
     ]
     return [list(job) for job in itertools.product(*choices)]
+
+
+def _first(override: Override) -> str:
+    """The word with the first value of a sweep, the lower end of an interval."""
+    value = override.value()
+    if not override.is_sweep_override():
+        return override.input_line or ""
+    lower = value.start if isinstance(value, IntervalSweep) else None
+    first = next(override.sweep_string_iterator(), "") if lower is None else lower
+    return f"{override.get_key_element()}={first}"
 
 
 def draws_values(overrides: Sequence[Override]) -> bool:

@@ -52,6 +52,13 @@ def start(overrides: Sequence[str]) -> int:
     Returns the exit status: a job that diverges is a result where the sweep ends in a table, which
     tells it. Raises UserError before anything is started.
     """
+    overrides, config = planned(overrides)
+    check_one_process(config)
+    return carry_out(overrides, config)
+
+
+def carry_out(overrides: Sequence[str], config: DictConfig) -> int:
+    """Let the jobs run and show what they give; config: that of one of them."""
     from equipoise.report.summary import print_sweep
     from equipoise.report.sweep_cells import tables_of
     from equipoise.report.sweep_choice import Choice, show_choice
@@ -59,8 +66,6 @@ def start(overrides: Sequence[str]) -> int:
     from equipoise.report.sweep_seeds import show_over_seeds
     from equipoise.report.sweep_table import show_sweep_tables
 
-    overrides, config = planned(overrides)
-    check_one_process(config)
     node = config.get("sweep")
     sweep = plain(node, resolve=True) if node else {}
     tables, choice = tables_of(sweep), Choice.of(sweep.get("choice"))
