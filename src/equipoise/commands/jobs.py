@@ -249,4 +249,4 @@ def of_sweeper(lines: Sequence[str]) -> list[str]:
     typed = {override.get_key_element() for override in overrides}
     swept = OmegaConf.to_container(sweeper.get("params") or OmegaConf.create(), resolve=True)
     assert isinstance(swept, dict)
-    return [f"{key}={value}" for key, value in swept.items() if key not in typed]
+    return [f"{key!s}={value}" for key, value in swept.items() if key not in typed]

@@ -146,7 +146,7 @@ def _keys(body: str, menu: Menu, lines: Sequence[str], ending: str) -> Iterator[
     if not isinstance(node, DictConfig):
         return
     for name, value in node.items_ex(resolve=False):
-        word = f"{parent}.{name}" if parent else str(name)
+        word = f"{parent}.{name!s}" if parent else str(name)
         if name == "about" or word == "recipe":
             continue
         has_settings = isinstance(value, DictConfig) and bool(value)
