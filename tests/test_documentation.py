@@ -12,10 +12,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
+from equipoise import equilibrium
 from equipoise.commands import multirun
 from equipoise.commands.arguments import configured
 from equipoise.config.compose import compose
@@ -43,6 +44,9 @@ PLACES_OF_A_TASK = re.compile(
 )
 KIND = "locator on spots"
 BEST = "ckpt_path=run/checkpoints/best.ckpt"
+OWN_COMMAND = re.compile(r"^equipoise-train (--config-dir conf .*)$", re.MULTILINE)
+OWN_PROJECT = ROOT / "examples" / "own_project"
+OWN_CODE = ROOT / "docs" / "own_code.md"
 PLACEHOLDERS = {"<run>": "runs/run", "<task>": "digits", "<folder>": "tests/conf"}
 
 
@@ -139,6 +143,44 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     script = tmp_path / "readme.py"
     script.write_text("\n".join([*blocks, checks]))
     succeed([str(script)], tmp_path, ROOT)
+
+
+@pytest.mark.parametrize("page", [OWN_CODE, OWN_PROJECT / "README.md"], ids=name_of)
+def test_the_commands_of_a_project_of_ones_own_compose(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(OWN_PROJECT)
+    lines = [words for code in code_of(page) for words in OWN_COMMAND.findall(code)]
+    assert len(lines) == 3
+    for words in map(shlex.split, lines):
+        if "--help" not in words:
+            config = compose(configured("train.py", str, words).overrides).config
+            assert config.model._target_ == "stripes.StripeNetwork"
+
+
+def test_the_python_of_the_page_on_own_code_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = [body for language, body in FENCED.findall(OWN_CODE.read_text())
+              if language == "python"]  # fmt: skip
+    assert len(blocks) == 3
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, OWN_CODE.name, "exec"), names)
+    assert names["layer"].report.converged.all()
+    assert names["monitor"].solver_stats("train")["converged_fraction"] == 1
+    (curve,) = Path("logs").rglob("metrics.csv")
+    assert "solver/residual_median" in curve.read_text().partition("\n")[0]
+
+
+def test_the_table_for_those_who_come_from_torchdeq_names_what_there_is() -> None:
+    table = OWN_CODE.read_text().partition("## Coming from torchdeq")[2]
+    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| `")]
+    assert len(rows) > 10
+    named = {name for row in rows for name in re.findall(r"\b([A-Z]\w+)\b(?=[`(])", row)}
+    assert named >= {"Equilibrium", "Anderson", "JacobianFree", "Unrolled"}
+    assert named <= set(equilibrium.__all__)
 
 
 @pytest.fixture(scope="module")

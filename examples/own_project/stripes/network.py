@@ -10,7 +10,7 @@ class StripeNetwork(nn.Module):
     """Classify pictures (B, C, H, W) by the equilibrium z* = tanh(W * z* + U * x), averaged."""
 
     def __init__(
-        self, equilibrium: nn.Module, *, classes: int, image_channels: int, channels: int = 12
+        self, equilibrium: nn.Module, *, classes: int, image_channels: int, channels: int = 8
     ) -> None:
         super().__init__()
         self.equilibrium = equilibrium

@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass
 
 import torch
+
 from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.splits import MemoryImages
-from equipoise.data.images.transforms import Normalization
+from equipoise.data.images.transforms import Normalization, Preprocessing, whole_at
 from equipoise.data.module import SPLITS, SplitName
 
 DIRECTIONS = ("horizontal", "rising", "vertical", "falling")
+NORMALIZATION = Normalization(mean=(0.5,), std=(0.16,))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -22,6 +24,11 @@ class Stripes(ImageDataModule):
     image_size: int = 16
     train_size: int = 640
     noise: float = 0.7  # standard deviation; that of the stripes is 0.7
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How `predict` makes of a picture from elsewhere what the network sees."""
+        return Preprocessing(NORMALIZATION, whole_at(self.image_size))
 
     def read_split(self, name: SplitName) -> MemoryImages:
         """Draw one split; validation and test are half as large as the training split."""
@@ -35,4 +42,4 @@ class Stripes(ImageDataModule):
         waves = torch.sin(1.3 * (x * angle.sin() + y * angle.cos()) + phase)
         pictures = waves + self.noise * torch.randn(waves.shape, generator=generator)
         pixels = (128 + 40 * pictures).clamp(0, 255).to(torch.uint8).unsqueeze(1)
-        return MemoryImages(pixels, labels, Normalization(mean=(0.5,), std=(0.16,)))
+        return MemoryImages(pixels, labels, NORMALIZATION)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from equipoise.equilibrium.layer import equilibrium_layers
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from equipoise.equilibrium.layer import equilibrium_layers
 
 
 class SlowestPictures(Callback):
@@ -26,7 +27,8 @@ class SlowestPictures(Callback):
     ) -> None:
         """Note the evaluations of every picture of the batch."""
         for layer in equilibrium_layers(pl_module).values():
-            self.steps |= dict(zip(batch["index"].tolist(), layer.report.steps.tolist(), strict=True))
+            steps = layer.report.steps.tolist()
+            self.steps |= dict(zip(batch["index"].tolist(), steps, strict=True))
 
     def summary(self) -> dict[str, Any]:
         """What is added to `details` in metrics.json."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from equipoise.equilibrium import Solver
 from equipoise.equilibrium.flat_function import FlatFunction
 from equipoise.equilibrium.iteration import Iteration
-from torch import Tensor
 
 
 @dataclass

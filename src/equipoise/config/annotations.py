@@ -163,7 +163,10 @@ def _statements(module: str) -> list[ast.stmt]:
     if file is None:
         return []
     statements: list[ast.stmt] = []
-    left: list[ast.stmt] = [*ast.parse(file.read_text(encoding="utf-8")).body]
+    try:
+        left: list[ast.stmt] = [*ast.parse(file.read_text(encoding="utf-8")).body]
+    except SyntaxError:  # in a module of the user's: importing it tells the line
+        return []
     while left:
         statement = left.pop(0)
         statements.append(statement)

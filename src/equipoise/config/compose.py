@@ -8,7 +8,7 @@ for the choice that they belong to. The command line takes precedence over all o
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,17 +128,24 @@ def compose(overrides: Sequence[str]) -> Composition:
 
 
 def set_values(
-    config: DictConfig, reference: DictConfig, words: CommandLine, choices: Mapping[str, str]
+    config: DictConfig,
+    reference: DictConfig,
+    words: CommandLine,
+    choices: Mapping[str, str],
+    followers: Callable[[DictConfig, Override], list[str]] = lambda *_: [],
 ) -> None:
     """Check the typed values and set them; `reference` shows what there is, and of which kind.
 
-    Raises UserError.
+    followers: the keys of a configuration that follow an override. Raises UserError.
     """
     for override in words.values:
         for part in (reference, config):
             make_room(part, override, words.keys)
         check_value(override, reference, choices)
+        following = followers(config, override)
         set_value(config, override)
+        for key in following:
+            OmegaConf.update(config, key, override.value())
         if override.is_add() or override.is_force_add():  # a later one may change it
             OmegaConf.update(reference, override.key_or_group, override.value(), force_add=True)
 
@@ -280,6 +287,20 @@ def _implied(
     if solvers and implied.get("solver", choices["solver"]) not in solvers:
         implied["solver"] = solvers[0]
     return implied
+
+
+def choice_that_sets(key: str, composition: Composition) -> str | None:
+    """The recipe or experiment whose file sets a key, as in "recipe=x"; None where none does."""
+    words = CommandLine.of(composition.overrides)
+    if key in words.keys:
+        return None
+    for group in OF_A_WHOLE_RUN:
+        choice = composition.choices.get(group)
+        files = [root / group / f"{choice}.yaml" for root in words.roots]
+        for file in [file for file in files if file.is_file()]:
+            if OmegaConf.select(OmegaConf.load(file), key) is not None:
+                return f"{group}={choice}"
+    return None
 
 
 def apply_recipe(

@@ -130,7 +130,8 @@ def make_room(config: DictConfig, override: Override, exchanged: Collection[str]
     arguments = arguments_of(target, key)
     names = arguments.settings(key)
     if not arguments.others and name not in names:
-        hint = nearest(name, names) or f"; it takes {', '.join(sorted(names)) or 'none'}"
+        full = [f"{key}.{taken}" for taken in sorted(names)]
+        hint = nearest(f"{key}.{name}", full) or f"; it takes {', '.join(sorted(names)) or 'none'}"
         shown = target.rpartition(".")[2]
         raise UserError(f"{override.input_line}: {shown} takes no '{name}'{hint}")
     if not override.is_add():

@@ -173,7 +173,9 @@ def _make_key(file: Path) -> None:
 
 def make_importable(folders: Sequence[str]) -> None:
     """Put folders at the end of the import path, so that they shadow nothing."""
-    sys.path += [folder for folder in folders if folder not in sys.path and Path(folder).is_dir()]
+    for folder in folders:
+        if folder not in sys.path and Path(folder).is_dir():
+            sys.path.append(folder)
 
 
 def origin(error: BaseException, packages: Collection[str]) -> str:

@@ -82,10 +82,7 @@ def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Com
     check_choices(config, choices, words)
     exchange_classes(config, words.values)
     reference = _reference(config, fresh)
-    followers = {key: o.value() for o in words.values for key in _followers(config, o)}
-    set_values(config, reference, words, choices)
-    for key, value in followers.items():
-        OmegaConf.update(config, key, value)
+    set_values(config, reference, words, choices, _followers)
     config.ckpt_path = str(stored.path)
     finish(config, choices, words)
     if purpose == "train":

@@ -108,7 +108,7 @@ def build(*overrides: str) -> nn.Module:
     from equipoise.running.initial_weights import start_from
 
     if any(config.task.get(key) is None for key in about(config.task, "from_data", ())):
-        complete_from_data(config)
+        complete_from_data(composition)
     parts = plain(config, resolve=True)
     layer = ("model", "solver", "gradient", "eval_solver", "regularizer", "equilibrium")
     check_signatures({part: parts[part] for part in layer if parts.get(part)})
@@ -303,7 +303,7 @@ def _prepare(composition: Composition, directory: Path) -> None:
     check_surroundings(composition.config)
     from equipoise.running.build import complete_from_data
 
-    complete_from_data(composition.config)
+    complete_from_data(composition)
     check_signatures(plain(composition.config, resolve=True))
     quiet_lightning()
 

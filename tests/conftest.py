@@ -1,0 +1,14 @@
+"""What all tests share: a key of the tests' own, so that none is written into the user's home."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def state_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> pytest.MonkeyPatch:
+    """`$XDG_STATE_HOME` is a folder of the tests."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    yield patch
+    patch.undo()
