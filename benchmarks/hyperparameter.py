@@ -44,26 +44,29 @@ FIRST_TOLERANCE, DECREASE, LAST_TOLERANCE = 1e-3, 0.9, 1e-6
 JUDGED = 1e-6
 """Size of the gradient to which every lambda's inner problem is solved in the end."""
 ARRIVED = 1.001
+AT_END = 10**6
 METHODS = ("HOAG", "SHINE", "SHINE + OPA")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The first lambda, HOAG's outer steps, SHINE's secant pairs and last outer updates of a solve.
+    """The first lambda, HOAG's outer steps, and of SHINE its pairs and its outer updates.
 
-    Pairs cost two states each, which is nothing with 650 coefficients and much with 50,000.
+    Pairs cost two states each, which is nothing with 650 coefficients and much with 50,000. every:
+    steps of a solve between two updates, AT_END for none on the way; updates: at its end.
     """
 
     start: float
     steps: int
     memory: int
+    every: int
     updates: int
 
 
 PROBLEMS = {
-    "digits": Problem(0.0, 25, memory=30, updates=10),
-    "sparse": Problem(0.0, 15, memory=10, updates=3),
-    "breast_cancer": Problem(0.0, 25, memory=30, updates=10),
+    "digits": Problem(0.0, 25, memory=30, every=5, updates=10),
+    "sparse": Problem(0.0, 15, memory=10, every=AT_END, updates=5),
+    "breast_cancer": Problem(0.0, 25, memory=30, every=5, updates=10),
 }
 
 
@@ -87,7 +90,7 @@ def layer(method: str, problem: Problem) -> Equilibrium:
     """The solver and the estimator of a method."""
     if method == "HOAG":
         return Equilibrium(LBFGS(memory=10), Exact(ConjugateGradient(max_steps=5000)))
-    every = 5 if method == "SHINE + OPA" else None
+    every = problem.every if method == "SHINE + OPA" else None
     solver = LBFGS(memory=problem.memory, opa_every=every, opa_steps=problem.updates)
     return Equilibrium(solver, Shine())
 

@@ -17,13 +17,15 @@ class UserError(Exception):
 class DataDiffer(UserError):
     """The data are not what a setting says; whoever knows where that was set can tell it.
 
-    found: what the data have, a clause. setting: what is set instead, a clause. advice: what to do.
+    found: what the data have, a clause. setting: what is set instead, a clause that begins with
+    the `key`. advice: what to do.
     """
 
     def __init__(self, found: str, setting: str, advice: str) -> None:
-        super().__init__(f"{found}, but {setting}: {advice}.")
+        super().__init__(f"{found}, but {setting}: {advice}")
         self.found = found
         self.setting = setting
+        self.key = setting.partition(" ")[0]
 
 
 class RunFailed(Exception):

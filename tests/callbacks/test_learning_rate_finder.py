@@ -91,6 +91,24 @@ def test_it_ends_where_the_loss_is_no_number_or_too_high(
     assert broken.summary() == {"suggested_learning_rate": None}
 
 
+def test_what_a_task_logs_in_its_steps_is_that_of_the_run(
+    toy: Run, loader: Any, make_trainer: Run
+) -> None:
+    task = toy()
+    step = task.training_step
+
+    def logging(batch: Any, batch_idx: int) -> Any:
+        outputs = step(batch, batch_idx)
+        task.log("train/raw", outputs["loss"], on_step=True)
+        return outputs
+
+    task.training_step = logging
+    trainer = make_trainer([finder()], max_epochs=1)
+    trainer.fit(task, loader)
+    assert float(trainer.callback_metrics["train/raw"]) == pytest.approx(task.losses[-1])
+    assert "log" not in vars(task)
+
+
 def test_what_cannot_be_tested_is_refused(toy: Run, loader: Any, make_trainer: Run) -> None:
     task = toy()
     task.automatic_optimization = False

@@ -24,6 +24,10 @@ SEQUENCES = ("model.width=16", "model.inner_width=32", "model.heads=2", "solver.
              "model.dropout=0.2")  # fmt: skip
 TASKS: dict[str, tuple[str, ...]] = {
     "digits": (*NETWORK, "task.batch_size=300"),
+    "image_folder": (  # a folder that the test makes in the present one
+        *NETWORK, "task.path=own_pictures", "task.damaged=skip", "task.batch_size=7",
+        "task.image_size=16", "task.num_workers=0",
+    ),
     "digit_scenes": (
         *NETWORK, "task.train_scenes=40", "task.batch_size=8", "task.canvas=16",
         "trainer.limit_val_batches=2", "trainer.limit_test_batches=1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import datasets
 import pytest
 import yaml
 
@@ -80,6 +81,40 @@ def test_data_of_other_classes_than_a_checkpoint(tmp_path):
     assert tested["details"]["pictures"] == {"val": 8, "test": 8}
 
 
+def test_a_run_that_goes_on_with_other_pictures_says_so(tmp_path):
+    root = own_folder(tmp_path / "own")
+    run = f"run_dir={tmp_path}/run"
+    words = ("task=image_folder", f"task.path={root}", "task.damaged=skip", *SHORT, *QUIET)
+    equipoise.run(*words, run)
+    last = (f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt", run)
+    for name in ("0.jpg", "2.jpg", "4.jpg"):  # one at least was trained on
+        (root / "sky" / name).write_text("damaged")
+    with pytest.warns(UserWarning, match="of the training pictures can be used, and 32 could"):
+        equipoise.run(*last, "trainer.max_epochs=2")
+    (root / "sky" / "0.jpg").unlink()
+    with pytest.warns(UserWarning, match="are no longer those that the checkpoint was trained on"):
+        metrics = equipoise.run(*last, "trainer.max_epochs=3")
+    assert metrics["epochs"] == 3
+
+
+def test_a_table_of_the_hub_by_its_columns(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    files = sorted(own_folder(tmp_path / "own").rglob("*.*"))
+    rows = {
+        "photo": [{"bytes": file.read_bytes(), "path": None} for file in files],
+        "fruit": [file.parent.name for file in files],
+    }
+    features = datasets.Features({"photo": datasets.Image(), "fruit": datasets.Value("string")})
+    (tmp_path / "hub").mkdir()
+    table = datasets.Dataset.from_dict(rows, features=features)
+    table.to_parquet(str(tmp_path / "hub" / "train-00000-of-00001.parquet"))
+    metrics = equipoise.run(
+        "task=image_hub", f"task.path={tmp_path}/hub", "task.image_column=photo",
+        "task.label_column=fruit", *SHORT, *QUIET, f"run_dir={tmp_path}/run",
+    )  # fmt: skip
+    assert metrics["details"]["pictures"] == {"train": 32, "val": 4, "test": 4}
+
+
 def test_pictures_without_classes_skip_what_is_damaged(tmp_path):
     add_unusable(own_folder(tmp_path / "own"))
     metrics = equipoise.run(
@@ -89,3 +124,19 @@ def test_pictures_without_classes_skip_what_is_damaged(tmp_path):
         "task.num_workers=0", f"run_dir={tmp_path}/run",
     )  # fmt: skip
     assert metrics["details"]["pictures"]["skipped"] == 3
+
+
+def test_a_recipe_of_other_classes_than_the_data(tmp_path):
+    own_folder(tmp_path / "own", 2)
+    recipe = tmp_path / "conf" / "recipe" / "seven.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text("# @package _global_\ntask:\n  classes: 7\n")
+    words = (
+        f"hydra.searchpath=[file://{tmp_path}/conf]", "task=image_folder", "recipe=seven",
+        f"task.path={tmp_path}/own", f"run_dir={tmp_path}/run",
+    )  # fmt: skip
+    said = r"has 5 classes, but task\.classes is 7: set task\.classes=5 .*; recipe=seven sets"
+    with pytest.raises(UserError, match=said):
+        equipoise.run(*words)
+    with pytest.raises(UserError, match=r"task\.classes is 6: set task\.classes=5 [^;]*$"):
+        equipoise.run(*words, "task.classes=6")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from equipoise.running.api import run
+from tests.data.images.own_files import add_unusable, own_folder
 from tests.end_to_end.resuming import (
     BATCHES,
     TASKS,
@@ -22,6 +23,7 @@ from tests.end_to_end.resuming import (
 pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.filterwarnings("ignore:.*did not reach the tolerance"),
+    pytest.mark.filterwarnings("ignore:.*of the pictures in .* cannot be used"),
 ]
 KEPT = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "training_position",
         "carried_memory", "averaged_weights")  # fmt: skip
@@ -110,11 +112,25 @@ def wholes(tmp_path_factory: pytest.TempPathFactory) -> Wholes:
     return Wholes(tmp_path_factory.mktemp("whole"))
 
 
+@pytest.fixture(scope="module")
+def folder_of_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    add_unusable(own_folder(folder / "own_pictures"))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def beside_pictures(folder_of_pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The present folder holds what `TASKS` calls own_pictures."""
+    monkeypatch.chdir(folder_of_pictures)
+
+
 SMALL_PART = [
     Case("digits"),
     Case("digits", place="between"),
     Case("digits", unit="steps", end="ended"),
     Case("digits", workers=2, accumulate=2, validations=2),
+    Case("image_folder", workers=2, accumulate=2),
     Case("python_docs"),
     Case("number_words"),
     Case("trimodal"),
@@ -147,7 +163,7 @@ OF_TRAINING = [
 GRADIENT_TASKS = [task for task in TASKS if task not in ("hyperparameter", "range_query")]
 # Each kind of task with every way to end, and each of the other axes in half of them.
 EVERY_KIND = [
-    Case(task, *broken, workers=2 * (i % 2) if "digit" in task else 0,
+    Case(task, *broken, workers=2 * (i % 2) if "digit" in task or "image" in task else 0,
          accumulate=1 + (i // 2 + i) % 2, validations=1 + (i // 4 + i // 2) % 2)
     for task in GRADIENT_TASKS
     for i, broken in enumerate(

@@ -110,6 +110,26 @@ def test_a_step_is_no_longer_than_clipping_lets_it_be(
     assert length == pytest.approx(bound, rel=0.01)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("average", ["ema", "swa"])
+@pytest.mark.parametrize("task", GRADIENT_TASKS)
+def test_every_task_is_tested_with_its_average_and_behind_the_finder(
+    tmp_path: Path, task: str, average: str
+) -> None:
+    words = (
+        f"task={task}", "seed=7", *TASKS[task], "trainer.max_epochs=1", "trainer.max_steps=-1",
+        f"callbacks=[default,{average},learning_rate_finder]", f"callbacks.{average}.start=0.3",
+        "callbacks.learning_rate_finder.num_training_steps=12", *QUIET,
+    )  # fmt: skip
+    metrics = run(*words, f"run_dir={tmp_path / 'run'}")
+    assert metrics["details"]["tested_weights"] != "training"
+    assert "suggested_learning_rate" in metrics["details"]
+    best = checkpoint(tmp_path / "run", "best.ckpt")
+    assert differences(best["averaged_weights"]["training"], best["state_dict"]) != []
+    again = evaluate(f"ckpt_path={tmp_path}/run/checkpoints/best.ckpt", f"run_dir={tmp_path}/again")
+    assert again["test"] == metrics["test"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -67,12 +67,12 @@ def test_the_diagonal_is_dark(tmp_path: Path) -> None:
 def test_pairs_count_every_mistake_once(labels: list[tuple[int, int]]) -> None:
     true, predicted = np.array(labels).T
     pairs = confusions(true, predicted)
-    assert sum(pair.count for pair in pairs) == int((true != predicted).sum())
-    counts = [pair.count for pair in pairs]
+    assert sum(pair.samples for pair in pairs) == int((true != predicted).sum())
+    counts = [pair.samples for pair in pairs]
     assert counts == sorted(counts, reverse=True)
     for pair in pairs:
-        assert pair.count == labels.count((pair.true, pair.predicted))
-        assert pair.share == pair.count / int((true == pair.true).sum())
+        assert pair.samples == labels.count((pair.true, pair.predicted))
+        assert pair.share == pair.samples / int((true == pair.true).sum())
 
 
 @pytest.mark.parametrize(("samples", "channels"), [(1, 1), (7, 3), (12, 2)])

@@ -36,9 +36,7 @@ def test_texts_are_a_table_with_a_column_for_each_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inches", [3.0, HALF, FULL])
-def test_a_picture_is_shown_in_the_size_in_which_it_was_drawn(
-    inches: float, tmp_path: Path
-) -> None:
+def test_a_picture_is_shown_as_large_as_it_was_drawn(inches: float, tmp_path: Path) -> None:
     save(new_figure(inches, 1.0), tmp_path / "own.png")
     html = page({}, [Picture("own.png", "Own.")], tmp_path, "")
     assert f'width="{round(inches * CSS_PIXELS)}"' in html

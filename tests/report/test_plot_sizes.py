@@ -13,6 +13,7 @@ import pytest
 import torch
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.text import Text
 
 from equipoise import report
@@ -31,6 +32,7 @@ from equipoise.report import (
     sweep_picture,
     sweep_race,
 )
+from equipoise.report.learning_rates import RangeTest
 from equipoise.report.lines import Plot, Span
 from equipoise.report.page import CSS_PIXELS, STYLE
 from equipoise.report.sweep_cells import Cell, SweepTable
@@ -52,11 +54,15 @@ TREE = {
 
 
 class Shown(NamedTuple):
-    """A picture as it was saved: by which function, how wide, and its texts with their sizes."""
+    """A picture as it was saved: by which function, how wide, and its texts with their sizes.
+
+    cut: legends and titles that do not fit the picture.
+    """
 
     drawn_by: tuple[str, str]
     width: float
     texts: dict[str, float]
+    cut: list[str]
 
 
 def survey(attributes: int, tree: Any) -> dict[str, Any]:
@@ -82,6 +88,7 @@ def of_curves(folder: Path) -> None:
     residuals = torch.logspace(0, -5, 20).unsqueeze(1).expand(20, 4)
     trace = curves.Trace("equilibrium", "anderson", "relative", 1e-3, residuals)
     curves.draw_trace(trace, folder / "trace.png")
+    RangeTest([10.0**-k for k in range(16)], [1.0 / (k + 1) for k in range(16)]).draw(0.1, folder)
     anytime.draw(BUDGETS, "accuracy", "relative", folder)
 
 
@@ -164,7 +171,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Shown]:
             figure.draw_without_rendering()
             texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
             sizes = {t.get_text(): t.get_fontsize() * CSS_PIXELS / POINTS_OF_INCH for t in texts}
-            shown.append(Shown(drawn_by, figure.get_figwidth() * CSS_PIXELS, sizes))
+            whole = [*figure.findobj(Legend), *(axes.title for axes in figure.axes)]
+            whole += [axes._left_title for axes in figure.axes]
+            boxes = [(artist, artist.get_window_extent()) for artist in whole]
+            cut = [str(a) for a, box in boxes if box.x0 < -1 or box.x1 > figure.bbox.x1 + 1]
+            shown.append(Shown(drawn_by, figure.get_figwidth() * CSS_PIXELS, sizes, cut))
 
     folder = tmp_path_factory.mktemp("pictures")
     kinds: list[Callable[[Path], None]] = [
@@ -198,6 +209,10 @@ def test_every_text_has_its_least_size(pictures: list[Shown]) -> None:
     ]
     assert not small
     assert sum(len(picture.texts) for picture in pictures) > 500
+
+
+def test_no_legend_or_title_is_cut(pictures: list[Shown]) -> None:
+    assert not [(*picture.drawn_by, picture.cut) for picture in pictures if picture.cut]
 
 
 def test_no_number_has_a_raised_exponent(pictures: list[Shown]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torchmetrics.functional.classification import multiclass_accuracy
 from two_heads import CLASSES, loader, trainer
 
@@ -44,6 +45,17 @@ def test_the_most_wrong_are_those_that_were_surest_of_another_class(count: int, 
     torch.testing.assert_close(mistakes["of_predicted"], surest[order])
     own = logits.softmax(dim=1)[order, labels[order]]
     torch.testing.assert_close(mistakes["of_true"], own)
+
+
+def test_a_batch_is_added_without_waiting_for_the_device() -> None:
+    predictions = ClassPredictions()
+    with FakeTensorMode():  # which has no values, so that asking for one raises an error
+        for _ in range(2):
+            logits, labels = torch.randn(20, 5), torch.zeros(20, dtype=torch.int64)
+            with pytest.raises(DataDependentOutputException):
+                bool(labels.any())
+            predictions.update(torch.randn(20, 1, 4, 4), logits, labels)
+    assert len(predictions.mistakes["image"]) == MOST_MISTAKES
 
 
 def test_the_accuracy_of_each_class_is_that_of_torchmetrics() -> None:

@@ -36,12 +36,25 @@ def refuse_manual_and_sharded(trainer: Trainer, module: LightningModule, callbac
 
 
 def training_loss(trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> Tensor:
-    """The loss of a training step, in the precision of the run."""
-    with trainer.precision_plugin.train_step_context():
+    """The loss of a training step, in the precision of the run; what it logs is passed over."""
+    with trainer.precision_plugin.train_step_context(), _silent(module):
         outputs = module.training_step(batch, batch_idx)
     loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
     assert isinstance(loss, Tensor)
     return loss
+
+
+@contextmanager
+def _silent(module: LightningModule) -> Iterator[None]:
+    """Let the module log nothing; the curve is that of the run."""
+    names = ("log", "log_dict")
+    for name in names:
+        vars(module)[name] = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        for name in names:
+            del vars(module)[name]
 
 
 def training_batches(trainer: Trainer, module: LightningModule) -> Iterator[Any]:

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from equipoise.callbacks.lightning_overhead import Observer
 
 KEY = "training_position"
+LENGTH = "steps_of_the_run"
 
 
 STARTS_AFRESH = ("amsgrad",)
@@ -19,6 +21,8 @@ STARTS_AFRESH = ("amsgrad",)
 RATES = ("lr", "bias_lr")
 OF_THE_SCHEDULE = ("params", "lr", "initial_lr")
 """Entries of a group that are no settings, or follow from the schedule."""
+OF_A_PLATEAU = ("factor", "patience")
+"""Settings of a schedule that follows the validation with which it can go on as it stands."""
 Counts = dict[str, int]
 
 
@@ -194,8 +198,10 @@ class ResumedOptimizer(Observer):
     A checkpoint carries the optimiser's hyper-parameters beside its moments, and the schedule's
     rate beside its step, and both would replace the present settings. Moments stay; another class
     of optimiser, to which they mean nothing, starts with none, and a warning says so. The schedule
-    is then the new one from its beginning, at the step that the run has reached. Where nothing has
-    changed, nothing is touched.
+    is then the new one from its beginning, at the step that the run has reached; only one that
+    follows the validation keeps what it has seen of it where its patience or factor is another.
+    Where the run is to be of another length, its schedule has that length from the first step on.
+    Where nothing has changed, nothing is touched.
 
     optimizer, schedule: the configurations that the run is resumed with.
     """
@@ -204,12 +210,20 @@ class ResumedOptimizer(Observer):
         self.optimizer = optimizer
         self.schedule = schedule
         self.steps: int | None = None
+        self.length: float | None = None
         self.states: list[dict[str, Any]] = []
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the steps of the whole run, by which its schedule goes."""
+        checkpoint[LENGTH] = float(trainer.estimated_stepping_batches)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Change what Lightning is about to restore."""
+        self.length = checkpoint.get(LENGTH)
         config = checkpoint.get("config") or {}
         before, schedule = config.get("optimizer") or {}, config.get("schedule") or {}
         changed = {k: v for k, v in self.optimizer.items() if before.get(k) != v}
@@ -225,7 +239,12 @@ class ResumedOptimizer(Observer):
                     stacklevel=2,
                 )
         self.states = checkpoint.get("optimizer_states", [])
-        if changed.keys() & {*RATES, "_target_"} or schedule != self.schedule:
+        other_rate = bool(changed.keys() & {*RATES, "_target_"})
+        other = {k: v for k, v in self.schedule.items() if schedule.get(k) != v}
+        if not other_rate and other and other.keys() <= set(OF_A_PLATEAU) and "monitor" in schedule:
+            for state in checkpoint["lr_schedulers"]:
+                state.update(other)
+        elif other_rate or schedule != self.schedule:
             checkpoint["lr_schedulers"] = []
             self.steps = int(checkpoint["global_step"])
 
@@ -241,11 +260,14 @@ class ResumedOptimizer(Observer):
         self.states = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring the new schedule to the step of the run."""
-        if self.steps is None:
-            return
+        """Bring a new schedule, or one of another length, to the step of the run."""
+        length, self.length = self.length, None
+        other_length = length not in (None, float(trainer.estimated_stepping_batches))
         for config in trainer.lr_scheduler_configs:
-            _bring_to(config.scheduler, self.steps)
+            if self.steps is not None:
+                _bring_to(config.scheduler, self.steps)
+            elif other_length and isinstance(config.scheduler, LambdaLR):
+                _set_rates(config.scheduler)
         self.steps = None
 
 
@@ -258,6 +280,15 @@ def _bring_to(scheduler: Any, steps: int) -> None:
         warnings.filterwarnings("ignore", ".*lr_scheduler.step.*before.*optimizer.step.*")
         for _ in range(steps):
             scheduler.step()
+
+
+def _set_rates(scheduler: LambdaLR) -> None:
+    """Set the rates of the step that the scheduler stands at; Lightning has restored other ones."""
+    step, bases, factors = scheduler.last_epoch, scheduler.base_lrs, scheduler.lr_lambdas
+    rates = [base * factor(step) for base, factor in zip(bases, factors, strict=True)]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates
 
 
 def _name(optimizer: Mapping[str, Any]) -> str:

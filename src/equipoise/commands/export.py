@@ -1,4 +1,4 @@
-"""Write a trained model for others: weights with a model card, or a program that runs alone."""
+"""Write a trained model for others: weights with a card, or a program."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ OPTIONAL: dict[str, dict[str, Any]] = {
         "race": dict[str, str | list[str]], "licence": str,
     },
     "model": {
-        "data": list[str], "fixed": list[str], "equilibrium": bool, "weights": bool,
-        "layer": dict[str, str], "encoder": bool, "minimizes": bool,
+        "data": list[str], "fixed": list[str], "initial": list[str], "equilibrium": bool,
+        "weights": bool, "layer": dict[str, str], "encoder": bool, "minimizes": bool,
         "least": dict[str, int], "most": dict[str, int], "limits": LIMITS,
     },
     "solver": {"finds": str, "limits": LIMITS},

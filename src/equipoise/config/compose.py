@@ -289,6 +289,20 @@ def _implied(
     return implied
 
 
+def choice_that_sets(key: str, composition: Composition) -> str | None:
+    """The recipe or experiment whose file sets a key, as in "recipe=x"; None where none does."""
+    words = CommandLine.of(composition.overrides)
+    if key in words.keys:
+        return None
+    for group in OF_A_WHOLE_RUN:
+        choice = composition.choices.get(group)
+        files = [root / group / f"{choice}.yaml" for root in words.roots]
+        for file in [file for file in files if file.is_file()]:
+            if OmegaConf.select(OmegaConf.load(file), key) is not None:
+                return f"{group}={choice}"
+    return None
+
+
 def apply_recipe(
     config: DictConfig, choices: dict[str, str], typed_keys: Collection[str] = ()
 ) -> None:

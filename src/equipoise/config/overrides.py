@@ -20,6 +20,7 @@ from equipoise.config.hydra import (
     CONF,
     SEARCH_PATH,
     as_text,
+    flatten,
     how_to_quote,
     parse,
     search_path,
@@ -196,6 +197,9 @@ def _check_setting(override: Override, config: DictConfig, choices: Mapping[str,
     if key.partition(".")[0] in ("optimizer", "schedule") and choices.get("optimizer") == "none":
         raise UserError(f"{key}: model={choices['model']} trains no weights; leave it out")
     check_key(key, config, _place(key, choices))
+    if isinstance(value := override.value(), dict) and OmegaConf.select(config, key) is not None:
+        for inner, _ in flatten(value, f"{key}."):  # they are merged into what is there
+            check_key(inner, config, _place(key, choices))
     if not override.is_delete() and not _fits_class(key, override.value(), config):
         check_kind(key, override.value(), OmegaConf.select(config, key, throw_on_missing=False))
 

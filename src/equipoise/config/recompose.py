@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from equipoise.config import init_from
 from equipoise.config.about import about, shared_data, written_choices
+from equipoise.config.changes import check_in_force, check_initial_setting
 from equipoise.config.compose import (
     LASTING,
     OF_A_WHOLE_RUN,
@@ -84,6 +85,8 @@ def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Com
     set_values(config, reference, words, choices, _followers)
     config.ckpt_path = str(stored.path)
     finish(config, choices, words)
+    if purpose == "train":
+        check_in_force(config, stored, words)
     named = as_packages(words.value("trust") or [])
     trusted = (*trusted_packages(stored, named), *_written_by_user(fresh, words))
     return Composition(config, choices, list(overrides), trusted)
@@ -161,6 +164,7 @@ def _check_value_can_change(
     of_task = OmegaConf.select(OmegaConf.create(stored.config["task"]), setting)
     _check_model_has_not_read(override, stored)
     _check_network_stays(override, stored)
+    check_initial_setting(override, stored)
     other_task = any(o.key_or_group == "task" and not _keeps_data(o, words) for o in words.groups)
     other_path = words.value("task.path") not in (None, stored.config["task"].get("path"))
     other_data = other_task or other_path

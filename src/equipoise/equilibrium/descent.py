@@ -27,13 +27,15 @@ class Descent:
     gradient: written with differentiable operations, for the estimators. objective: the value and
     the same gradient without a graph, for the solver. outer_gradient: z -> gradient (B, D) of the
     loss that is read from the solution, at which a solver may aim its inverse. pairs: what is known
-    of the curvature beforehand; a solver that learns more leaves it here.
+    of the curvature beforehand; adjoint (B, D): what is known of A^-1 grad L, A the Hessian of h
+    and grad L that gradient. A solver that learns more leaves both here.
     """
 
     gradient: Gradient
     objective: ValueAndGradient
     outer_gradient: Callable[[Tensor], Tensor] | None = None
     pairs: CurvaturePairs | None = None
+    adjoint: Tensor | None = None
     values: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
 
     def __call__(self, z: Tensor, *inputs: Tensor) -> Tensor:

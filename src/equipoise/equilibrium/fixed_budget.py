@@ -29,8 +29,9 @@ def with_fixed_budget(network: Network, steps: int | None = None) -> Network:
 
     steps: evaluations of a solve; None: the most that each layer may spend. The copy has the
     arithmetic of the layers: the result is the iterate of lowest residual, and no residual ends a
-    solve. An estimator's own iteration takes as many steps as these evaluations pay for. The
-    parameters of the copy ask for no gradient. Raises ValueError where steps is below 1.
+    solve. An estimator's own iteration takes as many steps as these evaluations pay for. Call the
+    copy where gradients are disabled: elsewhere an estimator adds steps of its own. Raises
+    ValueError where steps is below 1.
     """
     if steps is not None and steps < 1:
         raise ValueError(f"a solve needs at least one evaluation, got steps={steps}")

@@ -175,7 +175,7 @@ def _draw_widths(path: Path, widths: Mapping[str, Floats]) -> Picture:
                   label=f"head {head + 1}")  # fmt: skip
     axes.axhline(1.0, color=INK, linewidth=1.0, linestyle="--", label="before training")
     axes.set_xticks(places, list(widths), rotation=90 if len(widths) > 6 else 0, fontsize=SMALL)
-    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     save(figure, path)
     caption = "The width w of each head's kernel exp(-|q - k|² / (w² √d)) or exp(q·k / (w² √d))."
     return Picture(path.name, caption)

@@ -47,7 +47,7 @@ class Confusion(NamedTuple):
 
     true: int
     predicted: int
-    count: int
+    samples: int
     share: float
 
 
@@ -125,7 +125,9 @@ def _draw_pairs(path: Path, pairs: Sequence[Confusion], names: Sequence[str]) ->
     figure, axes = new_axes("Most confused classes", "share of the true class", "")
     figure.set_size_inches(0.7 * FULL, 1.1 + 0.24 * len(shown))
     bars = axes.barh(range(len(shown)), [pair.share for pair in shown], color=COLOURS[0])
-    axes.bar_label(bars, [f" {_compact(pair.count)}" for pair in shown], fontsize=SMALL, color=INK)
+    axes.bar_label(
+        bars, [f" {_compact(pair.samples)}" for pair in shown], fontsize=SMALL, color=INK
+    )
     labels = [
         " → ".join(legible(names[k], MOST_LETTERS) for k in (pair.true, pair.predicted))
         for pair in shown

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from equipoise.report.page import Picture
-from equipoise.report.plot import COLOURS, new_axes, save
+from equipoise.report.plot import COLOURS, logarithmic, new_axes, save
 
 FIRST, LAST = 10, 1
 """Points at the ends of the curve that the suggestion leaves out: they are mostly noise."""
@@ -48,7 +48,7 @@ class RangeTest(NamedTuple):
         """Write the picture: the loss against the rate, the suggestion, and the rate of the run."""
         figure, axes = new_axes("Learning-rate finder", "learning rate", "smoothed loss")
         axes.plot(self.rates, self.losses, color=COLOURS[0], linewidth=1.8, label="loss")
-        axes.set_xscale("log")
+        logarithmic(axes.xaxis)
         found = self.suggestion()
         if found is not None:
             loss = self.losses[self.rates.index(found)]

@@ -88,7 +88,9 @@ def save(figure: Figure, path: Path) -> None:
 
 def logarithmic(axis: Axis) -> None:
     """Make an axis logarithmic."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axes = axis.axes
+    scale = axes.set_xscale if axis is axes.xaxis else axes.set_yscale
+    scale("log")
     write_out(axis)
 
 

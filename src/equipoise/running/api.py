@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equipoise.config import checks
+from equipoise.config import changes, checks
 from equipoise.config.about import about
 from equipoise.config.compose import Composition, compose, parse, plain
 from equipoise.config.overrides import CommandLine
@@ -108,7 +108,7 @@ def build(*overrides: str) -> nn.Module:
     from equipoise.running.initial_weights import start_from
 
     if any(config.task.get(key) is None for key in about(config.task, "from_data", ())):
-        complete_from_data(config)
+        complete_from_data(composition)
     parts = plain(config, resolve=True)
     layer = ("model", "solver", "gradient", "eval_solver", "regularizer", "equilibrium")
     check_signatures({part: parts[part] for part in layer if parts.get(part)})
@@ -207,12 +207,19 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
         processes.say_global_batch(config, built.trainer)
         for line in lines(built.init_from):
             print(line)
+        say_changes(stored, composition)
     resumed_at = None if stored is None else stored.steps
     begun_at = resumed_at or 0
     with failed_after_a_step(built, begun_at), at_work(built, "train", composition.overrides):
         metrics = training.fit_and_test(built, config.ckpt_path, resumed_at)
     show_result(built, metrics)
     return metrics
+
+
+def say_changes(stored: Stored | None, composition: Composition) -> None:
+    """Print which settings a resumed run has changed, and what they were."""
+    if stored is not None and (told := changes.described(stored, composition)):
+        print(f"resumes at step {stored.steps} with {told}")
 
 
 @contextmanager
@@ -296,7 +303,7 @@ def _prepare(composition: Composition, directory: Path) -> None:
     check_surroundings(composition.config)
     from equipoise.running.build import complete_from_data
 
-    complete_from_data(composition.config)
+    complete_from_data(composition)
     check_signatures(plain(composition.config, resolve=True))
     quiet_lightning()
 

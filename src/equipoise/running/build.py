@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise.config import machine
 from equipoise.config.about import about
-from equipoise.config.compose import plain, storable
+from equipoise.config.compose import choice_that_sets, plain, storable
 from equipoise.config.hydra import parse, search_entries
 from equipoise.config.machine import GIB, free_memory
 from equipoise.config.own_code import RECORD, OwnCode, own_code, own_packages, sealed
@@ -48,12 +48,13 @@ FACTORIES = {
 }
 
 
-def complete_from_data(config: DictConfig) -> None:
+def complete_from_data(composition: Composition) -> None:
     """Fill in what only the files of the dataset tell, such as its number of classes.
 
     A data module that has a method `inspect` looks at its files, and returns such settings of the
     task. Raises UserError, before anything is written, where they cannot be used.
     """
+    config = composition.config
     task = plain(config, resolve=True)["task"]
     node = {key: value for key, value in task.items() if key != "objective"}
     if not hasattr(locate("task", str(node["_target_"])), "inspect"):
@@ -62,19 +63,21 @@ def complete_from_data(config: DictConfig) -> None:
     try:
         settled = instantiate("task", node).inspect()
     except DataDiffer as error:
-        raise _of_checkpoint(error, config.get("ckpt_path")) from error
+        raise _with_origin(error, composition) from error
     for key, value in settled.items():
         OmegaConf.update(config, f"task.{key}", value)
 
 
-def _of_checkpoint(error: DataDiffer, checkpoint: str | None) -> UserError:
-    """The same error, with what can be done where the setting is that of a checkpoint."""
-    if not checkpoint:
-        return error
-    return UserError(
-        f"{error.found}, but {error.setting} in the checkpoint {checkpoint}: to train on these "
-        f"data from its weights, start a new run with init_from={checkpoint} in place of ckpt_path"
-    )
+def _with_origin(error: DataDiffer, composition: Composition) -> UserError:
+    """The same error, with what can be done where a checkpoint or a recipe has the setting."""
+    if checkpoint := composition.config.get("ckpt_path"):
+        return UserError(
+            f"{error.found}, but {error.setting} in the checkpoint {checkpoint}: to train on these "
+            f"data from its weights, start a new run with init_from={checkpoint} in place of "
+            "ckpt_path"
+        )
+    choice = choice_that_sets(error.key, composition)
+    return error if choice is None else UserError(f"{error}; {choice} sets {error.key}")
 
 
 def open_folder(config: DictConfig, built: Run) -> None:

@@ -51,7 +51,7 @@ def start_from(config: Mapping[str, Any], network: nn.Module, data: Any) -> dict
         raise UserError(_nothing(path, file, done))
     _warn_of_split(file, config)
     spared = () if same or parts is not None else vocabulary(network)
-    report = _report(file, done, [*(parts or ()), *heads(network), *spared])
+    report = _report(file, done, parts or (), (*heads(network), *spared))
     return report | ({"vocabulary": OTHER} if spared else {})
 
 
@@ -118,35 +118,39 @@ def _warn_of_split(file: WeightFile, config: Mapping[str, Any]) -> None:
         )
 
 
-def _report(file: WeightFile, done: Transfer, apart: Sequence[str]) -> dict[str, Any]:
-    """What metrics.json and the page show of it; parts named in `apart` have rows of their own."""
+def _report(
+    file: WeightFile, done: Transfer, asked: Sequence[str], closed: Sequence[str]
+) -> dict[str, Any]:
+    """What metrics.json and the page show of it; parts asked for, or closed, have own rows."""
     taken = sum(weight.parameters for weight in done.taken)
     return {
         "file": str(file.path),
         "parameters": taken,
         "parameters_wanted": taken + sum(misfit.weight.parameters for misfit in done.unfit),
-        "taken": _by_part(done.taken, apart),
-        "left": _by_part(done.left, apart),
+        "taken": _by_part(done.taken, asked, closed),
+        "left": _by_part(done.left, asked, closed),
         "unfit": [_row(misfit) for misfit in done.unfit],
         "only_there": _counted(done.unused),
     }
 
 
-def _by_part(weights: Sequence[Weight], apart: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for each part, with the numbers of its tensors and of their parameters."""
+def _by_part(
+    weights: Sequence[Weight], asked: Sequence[str], closed: Sequence[str]
+) -> list[dict[str, Any]]:
+    """A row for each part, with the numbers of its tensors and of their parameters.
+
+    A weight belongs to the part by any name of which it was asked for, or to that of its first one.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for weight in weights:
-        part = _part(weight.names, apart)
+        first = weight.names[0]
+        holding = [part for part in asked if any(within(name, [part]) for name in weight.names)]
+        holding = holding or [part for part in closed if within(first, [part])]
+        part = max(holding, key=len, default=first.partition(".")[0]).rstrip(".")
         row = rows.setdefault(part, {"part": part, "tensors": 0, "parameters": 0})
         row["tensors"] += 1
         row["parameters"] += weight.parameters
     return list(rows.values())
-
-
-def _part(names: Sequence[str], apart: Sequence[str]) -> str:
-    """The most special of the parts that one of the names is within, else its first step."""
-    holding = [part.rstrip(".") for name in names for part in apart if within(name, [part])]
-    return max(holding, key=len, default=names[0].partition(".")[0])
 
 
 def _row(misfit: Misfit) -> dict[str, str]:

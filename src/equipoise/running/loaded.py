@@ -60,6 +60,7 @@ class Loaded(nn.Module):
         self.stored_names: list[str] | None = checkpoint.content.get("class_names")
         self.convergence = SampleConvergence(task)
         self.device = device
+        self.eval()
 
     def forward(self, *inputs: Any, **settings: Any) -> Any:
         """What the network gives."""
@@ -125,7 +126,7 @@ class Loaded(nn.Module):
         pictures in the same order give the same bits. Raises UserError.
         """
         source = GivenPictures(as_list(pictures))
-        size = batch_size or self.batch_size
+        size = self.batch_size if batch_size is None else batch_size
         if size < 1:
             raise UserError(f"batch_size={batch_size} must be 1 or more")
         content = PictureBatches(source, self.seen)

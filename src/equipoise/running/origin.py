@@ -10,11 +10,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
-
-from equipoise import __version__
 
 PROGRAMS = {
     "train.py": "python train.py", "evaluate.py": "python evaluate.py",
@@ -39,7 +38,7 @@ def origin(command: str, words: Sequence[str]) -> dict[str, str | None]:
     return {
         "command": command_line(command, words),
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "revision": revision(own) if own else __version__,
+        "revision": revision(own) if own else version("equipoise"),
         "project_revision": revision(around) if around and around != own else None,
     }
 

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from equipoise.config.about import about
+from equipoise.config.exported import WEIGHTS
 from equipoise.config.limits import MOST_TOKENS, PRODUCTS, SEQUENCES
 from equipoise.config.machine import GIB, free_memory
 from equipoise.errors import UserError
+from equipoise.running.run_checkpoint import checkpoint_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from equipoise.config.stored import Stored
 
 
-WEIGHTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "model.safetensors")
-"""In the folder of a run, or of an export, what another run starts from."""
 WANDB = "WandbLogger"
 WANDB_HOST = "https://api.wandb.ai"
 
@@ -71,10 +71,11 @@ def initial_file(path: str) -> Path:
             f"init_from={path}: there is no such file or folder; give a checkpoint, a run's folder "
             "or a file of weights"
         )
-    found = next((place / name for name in WEIGHTS if (place / name).is_file()), None)
-    if found is None:
-        raise UserError(f"init_from={path}: the folder holds no {' or '.join(WEIGHTS)}")
-    return found
+    try:
+        file = checkpoint_of(place)
+    except UserError as error:
+        raise UserError(f"init_from={path}: {error}") from error
+    return file / WEIGHTS if file.is_dir() else file
 
 
 def data_is_there(task: Mapping[str, Any]) -> bool:

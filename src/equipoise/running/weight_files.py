@@ -5,6 +5,7 @@ None of them runs code when it is read.
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 import zipfile
@@ -19,6 +20,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from equipoise import interop
+from equipoise.config.exported import (
+    CONFIGURATION,
+    FORMAT,
+    WEIGHTS,
+    is_exported,
+    read_exported,
+)
 from equipoise.config.stored import Stored, damaged_entry, stored_run
 from equipoise.errors import UserError
 from equipoise.interop.published_weights import WRAPPERS
@@ -46,7 +54,8 @@ def read_weight_file(file: Path, ours: Mapping[str, Tensor]) -> WeightFile:
 
     Raises UserError where it cannot be read, or holds no weights.
     """
-    content = _read_exported(file) if file.suffix == ".safetensors" else read_weights(file)
+    exported = file.suffix == ".safetensors"
+    content = _read_exported(file) if exported else read_weights(file)
     state = content.get("state_dict")
     if isinstance(state, Mapping) and {"config", "choices"} <= set(content):
         weights = {n: t for n, t in tensors(state).items() if n.startswith(NETWORK)}
@@ -82,9 +91,17 @@ def _in_our_names(
 
 
 def _read_exported(file: Path) -> dict[str, Any]:
+    """A safetensors file; where an export of ours has written it, with all that stands beside it.
+
+    Raises UserError where it cannot be read.
+    """
     try:
+        if is_exported(file.parent) and file.name == WEIGHTS:
+            told = json.loads((file.parent / CONFIGURATION).read_text(encoding="utf-8"))
+            if isinstance(told, dict) and told.get("format") == FORMAT:
+                return read_exported(file.parent)
         return dict(load_file(file))
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
             f"the weights {file} cannot be read: truncated, or not a safetensors file"
         ) from error

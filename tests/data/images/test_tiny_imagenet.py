@@ -81,7 +81,7 @@ def test_a_table_of_one_split_is_named(
     tmp_path: Path, table: Callable[..., datasets.Dataset], write_split: Callable[..., None]
 ) -> None:
     write_split(tmp_path / "hub" / "data", "train", table(8, seed=0, column="image", size=64))
-    with pytest.raises(UserError, match="no split 'valid', only train"):
+    with pytest.raises(UserError, match="no split 'validation', only train"):
         module(tmp_path / "hub", classes=3)
 
 

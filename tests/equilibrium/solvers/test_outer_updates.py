@@ -71,6 +71,25 @@ def test_updates_at_the_end_bring_the_product_with_the_outer_gradient_to_the_tol
         assert (found < 1e-5).all()
 
 
+def test_an_adjoint_that_is_known_saves_updates() -> None:
+    problem, outer = uneven(), gaussian(4, 10, seed=77)
+    exact = Quadratic(problem.matrix, outer).solution()
+    known = exact + 1e-3 * exact.norm(dim=1, keepdim=True) * gaussian(4, 10, seed=78)
+    known[3] = 0.0  # of a sample nothing is known
+    errors = []
+    for adjoint in (None, known):
+        descent = Recorded(problem.objective).descent(lambda z: outer)
+        descent.adjoint = adjoint
+        found = LBFGS(tol=1e-7, opa_every=1000, opa_steps=1).solve(descent, 0.0 * problem.shift)
+        assert found.inverse is not None
+        assert descent.adjoint is not None
+        products = torch.stack([-found.inverse.apply(outer), descent.adjoint])
+        errors.append((products - exact).norm(dim=2) / exact.norm(dim=1))
+    alone, nearby = errors  # that of the first sample is exact without an update
+    assert (nearby[:, 1:3] < 0.25 * alone[:, 1:3]).all()
+    torch.testing.assert_close(nearby[:, 3], alone[:, 3])
+
+
 def test_no_update_is_made_where_the_inverse_is_exact() -> None:
     found, _ = aimed(uneven(), gaussian(4, 10, seed=77), opa_every=1000, opa_steps=1000)
     more, _ = aimed(uneven(), gaussian(4, 10, seed=77), opa_every=1000, opa_steps=2000)

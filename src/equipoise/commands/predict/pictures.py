@@ -62,7 +62,7 @@ def predict(job: Job) -> str:
                 masks = stack.enter_context(mask_folder(job, model.data, model.class_names))
             names = [source.describe(row) for row in batch["index"].tolist()]
             columns: dict[str, Column] = {source.column: names}
-            columns |= columns_of(batch, found, model, request.top)
+            columns |= columns_of(batch, found, model, request.top, table.one_column)
             if masks is not None:
                 looks = (source.look(batch, place) for place in range(len(names)))
                 columns |= masks.add(names, drawn, looks)
@@ -71,22 +71,25 @@ def predict(job: Job) -> str:
     return ", ".join(described(table, source))
 
 
-def columns_of(batch: Batch, found: Batch, model: Loaded, top: int | None) -> dict[str, Column]:
+def columns_of(
+    batch: Batch, found: Batch, model: Loaded, top: int | None, one_column: bool
+) -> dict[str, Column]:
     """The columns of classes and features, and of the true class where the data know it."""
     columns: dict[str, Column] = {}
     if (labels := batch.get("label")) is not None:
         columns["target"] = [model.label_names[k] if k >= 0 else "" for k in labels.tolist()]
     if (probabilities := found.get("probabilities")) is not None:
-        columns |= class_columns(probabilities, model.label_names, top)
+        columns |= class_columns(probabilities, model.label_names, top, one_column)
     return columns | ({"feature": found["features"]} if "features" in found else {})
 
 
 def class_columns(
-    probabilities: Tensor, names: Sequence[str], top: int | None
+    probabilities: Tensor, names: Sequence[str], top: int | None, one_column: bool = False
 ) -> dict[str, Column]:
     """The likeliest class with its probability; then every class, or the next of the first `top`.
 
-    probabilities: (B, classes). Raises UserError where there are fewer classes than `top`.
+    probabilities: (B, classes), which may be one column. Raises UserError where there are fewer
+    classes than `top`.
     """
     classes = probabilities.shape[1]
     if top is not None and top > classes:
@@ -98,7 +101,9 @@ def class_columns(
         mark = f"_{place + 1}" if place else ""
         columns[f"label{mark}"] = [names[k] for k in places[:, place].tolist()]
         columns[f"probability{mark}"] = best[:, place]
-    if every:
+    if every and one_column:
+        columns["probabilities"] = probabilities
+    elif every:
         columns |= {f"probability of {names[k]}": probabilities[:, k] for k in range(classes)}
     return columns
 

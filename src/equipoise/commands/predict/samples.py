@@ -87,9 +87,9 @@ def columns_of(batch: Batch, found: Batch, names: Sequence[str]) -> dict[str, Co
 
 
 def by_name(classes: Tensor, names: Sequence[str]) -> Column:
-    """The names of classes (B,); numbers that are none stay as they are."""
+    """The names of classes (B,), "" for -1; numbers that are no classes stay as they are."""
     numbers = not names or classes.is_floating_point() or classes.ndim > 1
-    return classes if numbers else [names[k] for k in classes.tolist()]
+    return classes if numbers else [names[k] if k >= 0 else "" for k in classes.tolist()]
 
 
 def read_elsewhere(model: Loaded, files: Sequence[Path]) -> None:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,8 +25,11 @@ Column = Sequence[Any] | Tensor
 class Table(ABC):
     """Columns by name, a value (N,) or several (N, K) in each row.
 
-    Beside the table it keeps how near the samples came to their equilibria.
+    Beside the table it keeps how near the samples came to their equilibria. one_column: whether
+    several values of a row stay together, without a name each.
     """
+
+    one_column: ClassVar[bool] = False
 
     def __init__(self, file: IO[Any]) -> None:
         self.file = file
@@ -73,6 +76,8 @@ class CsvTable(Table):
 
 class ArrayTable(Table):
     """An array for each column."""
+
+    one_column = True
 
     def __init__(self, file: IO[Any]) -> None:
         super().__init__(file)

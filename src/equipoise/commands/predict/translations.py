@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from tqdm import tqdm
 
 from equipoise.commands import translate
 from equipoise.commands.predict.job import Job
 from equipoise.commands.predict.table import whole_table
 from equipoise.running.prediction import PROGRESS_AFTER_SECONDS, Convergence
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SETTINGS = frozenset({"beam", "length_penalty"})
 
@@ -25,7 +30,7 @@ def predict(job: Job) -> str:
     )  # fmt: skip
     lines = translate.lines_of(file)
     translator = translate.restore(settings)
-    convergence = Convergence(translator.model)
+    convergence = Convergence(cast("nn.Module", translator.model))
     with (
         whole_table(job.target, request.overwrite) as table,
         tqdm(total=len(lines), desc="translations", unit="line", leave=False,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from abc import abstractmethod
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -19,19 +19,15 @@ from equipoise.data.images.encoded import EncodedImages
 from equipoise.data.images.module import ImageDataModule, refuse_other_classes
 from equipoise.data.images.splits import DecodedImages, Selection
 from equipoise.data.images.transforms import (
-    GREY,
     IMAGENET,
-    Grey,
     Normalization,
     Preprocessing,
     evaluation_transform,
-    training_transform,
 )
 from equipoise.data.module import SPLITS, SplitName, check_fraction
 from equipoise.data.sampling import stratified_split, stream
 from equipoise.errors import UserError
 
-LEAST_CLASSES = 2
 HELD_OUT: tuple[tuple[SplitName, int], ...] = (("test", 5), ("val", 6))
 """The splits that are drawn where the data have none, and what tells their draws from others."""
 
@@ -126,8 +122,9 @@ class OwnPictures(ImageDataModule):
             refuse_other_classes(self._found.place, count, self.classes)
         if left_out := self._usable.left_out:
             warnings.warn(
-                f"{len(left_out)} of the pictures in {self.path} cannot be used and are left out, "
-                f"such as {left_out[0].place} ({left_out[0].reason}): metrics.json lists all",
+                f"{len(left_out)} of the pictures in {self.path} cannot be used, such as "
+                f"{left_out[0].place} ({left_out[0].reason}): the run goes without, and "
+                "metrics.json lists all",
                 stacklevel=2,
             )
         return {"classes": count} if self.classes is None else {}
@@ -160,6 +157,29 @@ class OwnPictures(ImageDataModule):
                 for left_out in self._usable.left_out
             ],
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What tells these pictures from others, for a checkpoint."""
+        sources = self._found.splits.values()
+        labels = [zlib.crc32(source.labels.numpy().tobytes()) for source in sources]
+        return {"labels": labels, "usable": len(self._usable.splits["train"].labels)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Warn where a run goes on with other pictures than it has begun with."""
+        now = self.state_dict()
+        if now["labels"] != state_dict["labels"]:
+            warnings.warn(
+                f"the pictures in {self.path} are no longer those that the checkpoint was trained "
+                "on: where validation and test are drawn of them, it may be tested on some that it "
+                "has seen",
+                stacklevel=2,
+            )
+        elif now != state_dict:
+            warnings.warn(
+                f"{now['usable']} of the training pictures can be used, and {state_dict['usable']} "
+                "could when the checkpoint was saved: the rest of its epoch is of another order",
+                stacklevel=2,
+            )
 
     @cached_property
     def _found(self) -> Found:
@@ -222,82 +242,3 @@ def _hold_out(
     candidates = rows[eligible]
     kept, held = stratified_split(train.labels[candidates], fraction, generator)
     return torch.cat([candidates[kept], rows[~eligible]]), candidates[held]
-
-
-@dataclass(kw_only=True, eq=False)
-class ClassifiedPictures(OwnPictures):
-    """Pictures that all have a class, as (image_channels, image_size, image_size).
-
-    `image_channels` is 3, or 1 for grey. `augment` draws crops of `crop_scale` of the area and of
-    random shape, and mirrors a `flip_probability` of the training pictures; otherwise they are
-    cropped in the centre like the others. `names` are those of the classes in the order of the
-    network's outputs; null: those that the training pictures have, sorted. A checkpoint keeps
-    them, so that other pictures are told apart by the same.
-    """
-
-    batch_size: int = 16
-    num_workers: int = 4
-    image_size: int = 128
-    names: Sequence[str] | None = None
-    image_channels: int = 3
-    augment: bool = True
-    crop_scale: Sequence[float] = (0.35, 1.0)
-    flip_probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Check the settings; raises UserError."""
-        super().__post_init__()
-        if self.image_channels not in (1, 3):
-            raise UserError(
-                f"task.image_channels is {self.image_channels}: set it to 3, or to 1 for grey."
-            )
-        if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise UserError(
-                f"task.crop_scale is {list(self.crop_scale)}: set it to [least,most], parts of the "
-                "area above 0 and up to 1."
-            )
-
-    @property
-    def normalization(self) -> Normalization:
-        """That of ImageNet, or its grey."""
-        return IMAGENET if self.image_channels == 3 else GREY
-
-    @property
-    def evaluation(self) -> v2.Transform:
-        """The central pixels at `image_size`."""
-        return self._channelled(super().evaluation)
-
-    @property
-    def augmentation(self) -> v2.Transform | None:
-        """Crops of random area and shape, and flips."""
-        if not self.augment:
-            return None
-        scale, flip = self.crop_scale, self.flip_probability
-        return self._channelled(training_transform(self.image_size, scale, flip))
-
-    def inspect(self) -> dict[str, Any]:
-        """Find and decode all pictures; {"classes", "names"}, those of both that are null."""
-        if self.names is not None and self.classes is not None:
-            refuse_other_classes("task.names", len(self.names), self.classes)
-        settled = super().inspect()
-        return settled if self.names is not None else {**settled, "names": self._found.classes}
-
-    def check_training(self, found: Found, train: Selection | None) -> None:
-        """Raise UserError where a class has no picture left, or where there are no two classes."""
-        if len(found.classes) < LEAST_CLASSES:
-            raise UserError(
-                f"{found.place} has {'only the class ' if found.classes else 'no classes'}"
-                f"{''.join(found.classes)}, and there is nothing to learn: two are needed."
-            )
-        if train is None:
-            return
-        there, left = Counter(found.splits["train"].labels.tolist()), set(train.labels.tolist())
-        for label, name in enumerate(found.classes):
-            if there[label] and label not in left:
-                raise UserError(
-                    f"The class {name} of {found.place} has no picture left to train on, of "
-                    f"{there[label]}: add some, or lower task.val_fraction and task.test_fraction."
-                )
-
-    def _channelled(self, transform: v2.Transform) -> v2.Transform:
-        return transform if self.image_channels == 3 else v2.Compose([Grey(), transform])

@@ -12,6 +12,7 @@ from equipoise.data.folders import (
     local_folder,
     required_path,
 )
+from equipoise.data.images.classified_pictures import LEAST_CLASSES, ClassifiedPictures
 from equipoise.data.images.damage import Unusable
 from equipoise.data.images.encoded import EncodedImages
 from equipoise.data.images.labelled import (
@@ -21,12 +22,7 @@ from equipoise.data.images.labelled import (
     labelled_files,
     refuse_unknown,
 )
-from equipoise.data.images.own_pictures import (
-    LEAST_CLASSES,
-    ClassifiedPictures,
-    Found,
-    OwnPictures,
-)
+from equipoise.data.images.own_pictures import Found, OwnPictures
 from equipoise.data.module import SplitName
 from equipoise.errors import DataDiffer, UserError
 

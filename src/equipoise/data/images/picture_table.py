@@ -12,6 +12,7 @@ import torch
 
 from equipoise.data.folders import required_path
 from equipoise.data.hub import open_splits
+from equipoise.data.images.classified_pictures import ClassifiedPictures
 from equipoise.data.images.encoded import EncodedImages
 from equipoise.data.images.labelled import (
     LABEL_COLUMN,
@@ -20,7 +21,7 @@ from equipoise.data.images.labelled import (
     refuse_unknown,
     split_among,
 )
-from equipoise.data.images.own_pictures import ClassifiedPictures, Found
+from equipoise.data.images.own_pictures import Found
 from equipoise.data.module import SplitName
 from equipoise.errors import UserError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,10 @@ def as_list(pictures: Any) -> list[Picture]:
         found: list[Picture] = list(pictures_below(Path(pictures)))
     elif isinstance(pictures, np.ndarray | Tensor):
         found = _of_stack(pictures)
-    elif isinstance(pictures, str | Path | Image.Image):
-        found = [pictures]
-    else:
+    elif isinstance(pictures, Iterable) and not isinstance(pictures, str | Image.Image):
         found = list(pictures)
+    else:
+        found = [pictures]
     if not found:
         raise UserError(f"there are no pictures in {pictures!r}: {WANTED}")
     return found

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
@@ -201,8 +202,8 @@ class Tabular(LightningDataModule):
     def new_samples(self, path: str) -> tuple[BatchLoader, int]:
         """The tables of the rows of a file in libsvm's format, in the units of the training rows.
 
-        With how many there are; their targets are the labels as they are written. Raises UserError
-        where the file cannot be read, or has more columns than the training rows.
+        With how many there are; a target is -1 where the label is that of no class. Raises
+        UserError where the file cannot be read, or has more columns than the training rows.
         """
         self.setup()
         paths = [path] if self.path is None else [self.path, path]  # both count from 0, or neither
@@ -217,7 +218,7 @@ class Tabular(LightningDataModule):
         scaled: Features = features if self.is_sparse else features.toarray()
         if self.scaling is not None:
             scaled = self.scaling(scaled)
-        table = TableRows(scaled, rows.labels, np.arange(len(rows.labels)))
+        table = TableRows(scaled, self._numbered(rows.labels), np.arange(len(rows.labels)))
         size = self.batch_size or len(table)
         return self._loader(table, OrderedIndices(len(table), size, Shard())), len(table)
 
@@ -234,6 +235,12 @@ class Tabular(LightningDataModule):
             "classes": dict(zip(self.class_names, shares.tolist(), strict=True)),
             "density": self._density[name],
         }
+
+    def _numbered(self, labels: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The classes of written labels, which for a bundled set are 0, 1, ...; -1 for none."""
+        names = self.class_names if self.path else map(str, range(len(self.class_names)))
+        number_of = {name: number for number, name in enumerate(names)}
+        return np.array([number_of.get(f"{label:.12g}", -1) for label in labels], np.int64)
 
     def _fractions(self) -> dict[SplitName, float]:
         """Which part of the first source each split takes that has no file of its own."""

@@ -69,7 +69,7 @@ class LBFGSIteration(Iteration):
         if self.solver.opa_every:
             due = accepted & (self.steps % self.solver.opa_every == 0) & ~self.ended
             self._aim(due, 1, spared=1)
-            self._aim(ending, self.solver.opa_steps, spared=1)
+            self._aim(ending, self.solver.opa_steps, spared=1, at_end=True)
         if bool(accepted.any()):
             self._turn(accepted)
         return torch.addcmul(self.origin, self.length, self.direction)
@@ -78,7 +78,7 @@ class LBFGSIteration(Iteration):
         """Take in the last pair, and aim H once more at the loss."""
         self._take(z, g)
         if self.solver.opa_every:
-            self._aim(~self.ended, self.solver.opa_steps, spared=0)
+            self._aim(~self.ended, self.solver.opa_steps, spared=0, at_end=True)
 
     def inverse(self) -> LowRankInverse:
         """-H with the pairs that are in memory."""
@@ -166,12 +166,13 @@ class LBFGSIteration(Iteration):
         self.slope = torch.where(where, slope, self.slope)
         self.length = torch.where(where, 1.0, self.length)
 
-    def _aim(self, where: Tensor, updates: int, spared: int) -> None:
+    def _aim(self, where: Tensor, updates: int, spared: int, at_end: bool = False) -> None:
         """Pairs (e, A e), A the Hessian at the origin, so that H grad L comes near to A^-1 grad L.
 
         e = H r, where r is what the pairs so far leave of grad L: conjugate gradients,
-        preconditioned by H. Each takes one evaluation, at a small step along e. spared: evaluations
-        of the budget that are left for the solve.
+        preconditioned by H. At the end of a solve the first e is the adjoint that is known, mostly
+        that of an earlier solve nearby. Each takes one evaluation, at a small step along e.
+        spared: evaluations of the budget that are left for the solve.
         """
         updates = min(updates, self.solver.max_steps - spared - self.function.evaluations)
         if updates < 1 or not bool(where.any()):
@@ -183,20 +184,29 @@ class LBFGSIteration(Iteration):
         least = self.solver.tol * torch.linalg.vector_norm(r, dim=1)
         tiny = torch.finfo(r.dtype).tiny
         along_r = self.pairs.along(r)
+        samples, known = where.unsqueeze(1), self.descent.adjoint if at_end else None
+        adjoint = torch.zeros_like(r)
         for _ in range(updates):
             e = self.pairs.apply(r, along_r)
+            if known is not None:
+                e, known = torch.where(known.any(dim=1, keepdim=True), known, e), None
             e.mul_(increment / torch.linalg.vector_norm(e, dim=1, keepdim=True).clamp(min=tiny))
             point = self.origin + e
             a_e = point.sub_(self.function(point)).add_(self.g)
             along_a_e = self.pairs.along(a_e)
             columns = self._store(e, a_e, where, along_a_e)
             part = product(e, r) * reciprocal(product(e, a_e))
+            adjoint = torch.addcmul(adjoint, part, e)
             r = torch.addcmul(r, part, a_e, value=-1.0)
             along_r = torch.addcmul(along_r, part, along_a_e, value=-1.0)
             along_r = renewed(along_r, columns, product(e, r), product(a_e, r))
             where = where & (torch.linalg.vector_norm(r, dim=1) > least)
             if not bool(where.any()):
                 break
+        if at_end:
+            earlier = self.descent.adjoint
+            earlier = torch.zeros_like(r) if earlier is None else earlier
+            self.descent.adjoint = torch.where(samples, adjoint, earlier)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -165,9 +165,9 @@ class RegularizedModel(nn.Module, ABC):
             None if validation is None else outer_gradient,
         )
         self._move_to(Units(scaling, constant))
-        descent.pairs = self.pairs
+        descent.pairs, descent.adjoint = self.pairs, self.adjoint.latest
         z = self.equilibrium(descent, self.coefficients / scaling)
-        self.pairs = descent.pairs
+        self.pairs, self.adjoint.latest = descent.pairs, descent.adjoint
         w: Tensor = scaling * z
         self.coefficients = w.detach()
         return w

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from equipoise import commands
-from equipoise.commands.predict import parse
 from equipoise.errors import UserError
 
 BUNDLED = Path(str(files("equipoise.data.molecules").joinpath("pcj0")))
@@ -270,6 +269,9 @@ def test_pairs_that_cannot_be_used_are_refused(
         (["max_pairs=3"], "ch4 has 10 pairs of atoms with a bond or a coupling, more than max_pai"),
         (["device=abacus"], "there is no device abacus"),
         (["batch_size=0"], "predict: batch_size=0 must be 1 or more"),
+        (["workers=0"], "predict: workers=0 must be 1 or more"),
+        (["top=3"], "predict: top does nothing for task=nmr_small, whose settings are max_pairs, "),
+        (["split=test"], "predict: split does nothing for task=nmr_small"),
         (["workers=many"], "workers=many is not of the default's type"),
         (["batchsize=2"], "predict takes no 'batchsize=2'; did you mean batch_size?"),
         (["--overwrite"], "there is no flag --overwrite"),
@@ -306,24 +308,6 @@ def test_a_file_is_replaced_only_where_that_is_wanted(run: Path, tmp_path: Path)
         predict(run, tmp_path, f"output={output / 'below.csv'}")
 
 
-def test_a_checkpoint_of_another_kind_of_task_is_sent_where_it_belongs(
-    run: Path, tmp_path: Path
-) -> None:
-    uses = {
-        "logits": r"evaluate\.py", "token_logits": "equipoise generate",
-        "translation_logits": "equipoise translate", "range_estimate": "equipoise query",
-    }  # fmt: skip
-    for wants, command in uses.items():
-
-        def of_another(content: Any, wants: str = wants) -> None:
-            content["config"]["task"]["about"]["wants"] = wants
-            content["choices"]["task"] = "another"
-
-        other = changed(run, tmp_path / "other.ckpt", of_another)
-        with pytest.raises(UserError, match=rf"of task=another, and predict is .* {command}$"):
-            predict(other, BUNDLED, f"output={tmp_path / 'out.csv'}")
-
-
 def test_a_checkpoint_without_labels_or_with_a_diverged_network_is_refused(
     run: Path, tmp_path: Path
 ) -> None:
@@ -356,7 +340,14 @@ def test_the_folder_of_a_run_needs_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no checkpoint at .*nowhere"):
         predict(tmp_path / "nowhere", BUNDLED)
     with pytest.raises(UserError, match="a checkpoint is needed: ckpt_path="):
-        commands.run(["predict", str(BUNDLED)])
+        commands.run(["predict"])
+
+
+def test_run_input_and_output_may_be_typed_in_their_order(run: Path, tmp_path: Path) -> None:
+    write_structures(tmp_path, *METHANE)
+    assert commands.run(["predict", str(run), str(tmp_path), f"{tmp_path}/a.csv"]) == 0
+    predict(run, tmp_path, f"output={tmp_path}/b.csv")
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
 
 
 @pytest.mark.slow
@@ -365,23 +356,3 @@ def test_processes_share_the_work(run: Path, tmp_path: Path) -> None:
         output = tmp_path / f"{workers}.csv"
         predict(run, BUNDLED, f"workers={workers}", f"output={output}")
     assert rows(tmp_path / "1.csv") == rows(tmp_path / "2.csv")
-
-
-def test_words_with_an_equals_sign_in_a_folder_are_files() -> None:
-    words = ["a/lr=1/s.csv", "ckpt_path=x=1/best.ckpt", "overwrite", "trust=[mine]", "b.csv"]
-    request, found = parse(words)
-    assert found == [Path("a/lr=1/s.csv"), Path("b.csv")]
-    assert (request.ckpt_path, request.overwrite, request.trust) == (
-        "x=1/best.ckpt",
-        True,
-        ("mine",),
-    )
-
-
-def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.exit_status(commands.run, ["predict", "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert "ckpt_path=<run>/checkpoints/best.ckpt structures.csv [setting=value ...]" in shown
-    for setting in ("ckpt_path=", "pairs=", "output=", "overwrite ", "batch_size=", "max_pairs=",
-                    "workers=", "device=", "trust="):  # fmt: skip
-        assert f"  {setting}" in shown

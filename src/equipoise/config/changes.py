@@ -1,0 +1,115 @@
+"""What a resumed run changes: told in words, and refused where it would change nothing.
+
+A setting that only decides how a run begins, or that phases of a gradient schedule stand in for, is
+none that a checkpoint could still take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from equipoise.config.about import about
+from equipoise.config.hydra import as_text, plain
+from equipoise.config.overrides import CommandLine, full_key, is_of_hydra
+from equipoise.config.phases import KEY as PHASES
+from equipoise.config.stored import Stored
+from equipoise.errors import UserError
+
+if TYPE_CHECKING:
+    from equipoise.config.compose import Composition
+
+OF_NO_ACCOUNT = ("ckpt_path", "run_dir", "trust", "init_from")
+"""What belongs to the command that resumes, and not to the run."""
+MISSING = object()
+STOOD_IN_FOR = {"gradient": "gradient", "solver.max_steps": "max_steps"}
+"""A setting, and the entry by which a phase replaces it."""
+
+
+def described(stored: Stored, composition: Composition) -> str:
+    """The settings of a checkpoint that its words have changed, each with what it was."""
+    told = dict[str, str]()
+    for override in CommandLine.of(composition.overrides).overrides:
+        key = full_key(override)
+        if is_of_hydra(override) or key.partition(".")[0] in OF_NO_ACCOUNT:
+            continue
+        if key in composition.choices.keys() | stored.choices.keys():
+            old, new = stored.choices.get(key), composition.choices.get(key)
+        else:
+            old, new = _value(stored.config, key), _value(plain(composition.config), key)
+        if old != new:
+            was = "" if old is MISSING else f" (was {_text(old)})"
+            told[key] = f"no {key}" if new is MISSING else f"{key}={_text(new)}{was}"
+    return ", ".join(told.values())
+
+
+def _value(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        if not isinstance(config, Mapping) or name not in config:
+            return MISSING
+        config = config[name]
+    return config
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else as_text(value)
+
+
+def check_initial_setting(override: Override, stored: Stored) -> None:
+    """Raise UserError for a setting that only decides with which weights a new run begins.
+
+    A model, or its encoder, lists such settings as `initial`.
+    """
+    place, _, name = override.key_or_group.rpartition(".")
+    node = OmegaConf.select(OmegaConf.create({"model": stored.config["model"]}), place or "none")
+    if not isinstance(node, DictConfig) or name not in about(node, "initial", ()):
+        return
+    if override.is_delete() or override.value() != node.get(name):
+        raise UserError(
+            f"{override.input_line} decides with which weights a new run begins, and ckpt_path "
+            "brings those of its checkpoint; leave it out"
+        )
+
+
+def check_in_force(config: DictConfig, stored: Stored, words: CommandLine) -> None:
+    """Raise UserError for a typed estimator or budget that every phase to come replaces."""
+    phases = OmegaConf.select(config, PHASES) or []
+    if not phases or PHASES in words.keys:
+        return
+    reached = _reached(config, stored)
+    typed = [(o, key) for o in words.overrides for key in STOOD_IN_FOR if _sets(o, key)]
+    for override, key in typed:
+        entry = STOOD_IN_FOR[key]
+        started = [phase.start for phase in phases if _fraction(phase, config) <= reached]
+        ahead = list(phases)[max(len(started) - 1, 0) :]
+        if started and all(phase.get(entry) is not None for phase in ahead):
+            raise UserError(
+                f"{override.input_line} would never be in force: from where the checkpoint stands, "
+                f"each phase of {PHASES} names its own {entry}; change those, or set "
+                f"{PHASES}=[]"
+            )
+
+
+def _sets(override: Override, key: str) -> bool:
+    name = full_key(override)
+    return name == key or (key == "gradient" and name.startswith("gradient."))
+
+
+def _reached(config: DictConfig, stored: Stored) -> float:
+    """The part of the run that the checkpoint has behind it, of what it is to be now."""
+    steps, epochs = config.trainer.get("max_steps") or -1, config.trainer.get("max_epochs") or -1
+    parts = [stored.steps / steps if steps > 0 else 0, stored.epochs / epochs if epochs > 0 else 0]
+    return max(parts)
+
+
+def _fraction(phase: Any, config: DictConfig) -> float:
+    """Where a phase starts, as a part of the run; its end for a step of one counted in epochs."""
+    steps = config.trainer.get("max_steps") or -1
+    if isinstance(phase.start, float):
+        return phase.start
+    return phase.start / steps if steps > 0 else float(phase.start > 0)
