@@ -70,7 +70,8 @@ def search_path(overrides: Sequence[Override]) -> list[Path]:
 def search_entries(overrides: Sequence[Override]) -> list[str]:
     """What `hydra.searchpath` lists, folders by their absolute path: valid wherever it is read."""
     settings = [override for override in overrides if override.key_or_group == SEARCH_PATH]
-    entries = [as_text(entry) for override in settings for entry in override.value()]
+    values: list[Any] = [override.value() for override in settings]
+    entries = [as_text(entry) for value in values for entry in value]
     return [entry if entry.startswith("pkg://") else _absolute(entry) for entry in entries]
 
 
