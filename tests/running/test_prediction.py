@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equipoise.equilibrium import Equilibrium
+from equipoise.equilibrium import Equilibrium, NotConvergedError
 from equipoise.equilibrium.gradients import JacobianFree
 from equipoise.equilibrium.solvers import FixedPoint
 from equipoise.errors import UserError
@@ -31,6 +31,7 @@ def test_every_batch_comes_with_its_output_and_without_a_graph() -> None:
     ("error", "said"),
     [
         (ValueError("at most 2 rows"), "the network cannot read this thing: at most 2 rows"),
+        (NotConvergedError("1 of 3 failed"), "1 of 3 failed, and the run has equilibrium.on_fa"),
         (torch.OutOfMemoryError("CUDA"), "a batch of 3 does not fit into memory: lower batch_size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9"), "a batch of 3 does not"),
     ],
