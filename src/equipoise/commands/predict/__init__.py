@@ -1,4 +1,4 @@
-"""Predict with a trained model: classes, masks, features, couplings, translations, tokens.
+"""Predict with a trained model: classes, masks, couplings, translations and more.
 
 Which module of this folder does it follows from what the task of the checkpoint wants of a model.
 Such a module has `SETTINGS`, the names of those of its own, and `predict(job)`, which writes the
@@ -115,6 +115,8 @@ def check(request: Request) -> None:
         if (value := getattr(request, name)) not in choices:
             known = " or ".join(choice for choice in choices if choice)
             raise UserError(f"predict: {name}={value} must be {known}")
+    if Path(request.output).is_dir():
+        raise UserError(f"{request.output} is a folder: give output= the name of a file")
     if Path(request.output).suffix.lower() not in ENDINGS:
         raise UserError(
             f"predict writes a table, {' or '.join(ENDINGS)}, and cannot write {request.output}: "

@@ -61,8 +61,6 @@ def whole_file(target: Path, overwrite: bool, mode: str = "w") -> Iterator[IO[An
     It is opened at once, so that nothing is computed that cannot be written. Raises UserError where
     it cannot, or where the target exists and may not be replaced.
     """
-    if target.is_dir():
-        raise UserError(f"{target} is a folder: give output= the name of a file")
     refuse_existing(target, overwrite)
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
     text = {} if "b" in mode else {"newline": "", "encoding": "utf-8"}
