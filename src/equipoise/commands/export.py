@@ -200,6 +200,7 @@ def described(
 ) -> dict[str, Any]:
     """What the card tells of a model, whatever the format."""
     from equipoise.config.about import about
+    from equipoise.running.programs import solver_of
     from equipoise.running.results import versions
 
     task, choices = loaded.config["task"], loaded.choices
@@ -209,7 +210,7 @@ def described(
         "model": choices["model"],
         "wants": str(about(task, "wants", "")),
         "parameters": sum(weight.numel() for weight in loaded.network.parameters()),
-        "solver": solver_of(loaded),
+        "solver": solver_of(loaded.network),
         "licence": request.licence,
         "data_licence": about(task, "licence"),
         "data_path": data_name(task.get("path")),
@@ -218,17 +219,6 @@ def described(
         "preprocessing": preprocessing_of(loaded),
         "versions": versions(),
     }
-
-
-def solver_of(loaded: Loaded) -> dict[str, Any] | None:
-    """What seeks the equilibria: its name, tolerance and budget; None where nothing is sought."""
-    from equipoise.equilibrium.layer import equilibrium_layers
-
-    for layer in equilibrium_layers(loaded.network).values():
-        if not layer.gradient.own_iteration:
-            solver = layer.active_solver
-            return {"name": solver.name, "tol": solver.tol, "max_steps": solver.max_steps}
-    return None
 
 
 def data_name(path: str | None) -> str | None:

@@ -148,7 +148,7 @@ class KernelSmoother(nn.Module):
         queries, keys = self.kernel.factors(self.positional.content_query(query), key)
         factor = None
         if isinstance(self.positional, SymmetricProduct):  # a product, so it is more of the same
-            of_query, of_key = (row.to(query.dtype).expand(len(query), -1, -1, -1)
+            of_query, of_key = (row.to(query.dtype).expand(query.shape[0], -1, -1, -1)
                                 for row in scene.rows)  # fmt: skip
             queries, keys = torch.cat((queries, of_query), -1), torch.cat((keys, of_key), -1)
         else:

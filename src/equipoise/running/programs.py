@@ -124,6 +124,15 @@ def program_of(
     return replace(program, evaluations=spent)
 
 
+def solver_of(network: nn.Module) -> dict[str, Any] | None:
+    """What seeks its equilibria: name, tolerance and budget; None where nothing is sought."""
+    for layer in equilibrium_layers(network).values():
+        if not layer.gradient.own_iteration:
+            solver = layer.active_solver
+            return {"name": solver.name, "tol": solver.tol, "max_steps": solver.max_steps}
+    return None
+
+
 Parts = tuple[nn.Module, dict[str, Tensor], tuple[str, ...]]
 """The module, its example inputs by name, the names of its outputs."""
 

@@ -112,7 +112,7 @@ class TrellisCell(nn.Module):
 
 def input_taps(features: Tensor, dilation: int) -> Tensor:
     """(B, T, C) -> [features at t - dilation | at t] (B, T, 2 C), zeros before the start."""
-    nothing = features.new_zeros(1, 1, 1).expand(len(features), 1, features.shape[2])
+    nothing = features.new_zeros(1, 1, 1).expand(features.shape[0], 1, features.shape[2])
     return torch.cat((delayed(features, nothing, dilation), features), dim=-1)
 
 
