@@ -100,7 +100,7 @@ class CrossmodalEquilibrium(nn.Module):
         ]
         z0 = tuple(torch.zeros_like(pair.target) for pair in pairs.values())
         seen = {name: pair.seen for name, pair in pairs.items()}
-        f = partial(self.step, seen, [inputs.shape[0] for inputs in parts])
+        f = partial(self.step, seen, [len(inputs) for inputs in parts])
         z: tuple[Tensor, ...] = self.layer(f, z0, *(part for inputs in parts for part in inputs))
         return dict(zip(pairs, z, strict=True))
 
