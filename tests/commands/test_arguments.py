@@ -149,7 +149,7 @@ def test_what_hydra_answers(words: list[str], said: str, capfd: pytest.CaptureFi
         (["seed=range(1,2,0)"], "seed=range(1,2,0): range() arg 3 must not be zero"),
         (["seed=choice()"], "empty choice is not legal"),
         (["gradient=exact,phantomm"], "did you mean phantom?"),
-        (["gradient=glob(*)"], "leave gradient=none out"),
+        (["solver=glob(*b*)"], "type 'solver=glob(*b*,exclude=lbfgs)'"),
         (["solver.tol=a,b"], "must be a number"),
         (["run_dir=x", "seed=1,2"], "run_dir is the folder of one run"),
         (["hydra.run.dir=x", "seed=1,2"], "hydra.run.dir is the folder of one run"),

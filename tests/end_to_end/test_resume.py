@@ -140,7 +140,6 @@ SMALL_PART = [
     Case("digits", place="between", end="ended", schedule="plateau"),
     Case("digits", accumulate=2, optimizer="lars"),  # with groups of two rates
     Case("digits", accumulate=2, validations=2, callback="ema"),
-    Case("digits", unit="steps", end="ended", callback="ema", file="best.ckpt"),
     Case("digits", validations=2, callback="swa", schedule="warm_plateau"),
 ]
 # What averages, ends or moves the rate, with every way to stop and go on.
@@ -156,6 +155,7 @@ OF_TRAINING = [
         (("epochs", "within", "interrupted"), "best.ckpt"),
         (("steps", "within", "interrupted", 0, 2), "best.ckpt"),
         (("steps", "within", "ended"), "last.ckpt"),
+        (("epochs", "between", "ended"), "best.ckpt"),
     )
     # the length of a run is the length of its schedule
     if axes[2] == "interrupted" or (callback in ("ema", "finder", "stopping") and not schedule)

@@ -39,7 +39,7 @@ def validated(folder: Path, words: tuple[str, ...]) -> dict[str, float]:
     ("average", "described"),
     [
         ("ema", "exponential moving average of 10 updates"),
-        ("swa", "mean of 8 updates"),
+        pytest.param("swa", "mean of 8 updates", marks=pytest.mark.slow),
     ],
 )
 def test_the_best_checkpoint_evaluates_to_what_the_average_was_worth(
@@ -71,6 +71,7 @@ def test_a_run_that_stops_early_says_so_and_goes_on_where_more_patience_is_given
     assert (more["epochs"], more["details"]["ended_by"]) == (3, "early_stopping")
 
 
+@pytest.mark.slow
 def test_a_run_behind_the_finder_is_the_run_without_it(tmp_path: Path) -> None:
     words = (*DIGITS, "trainer.max_epochs=1", "~callbacks.progress")
     run(*words, *QUIET[2:], "callbacks.report=null", f"run_dir={tmp_path / 'plain'}")
@@ -89,7 +90,7 @@ def test_a_run_behind_the_finder_is_the_run_without_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "task", ["digits", *(pytest.param(t, marks=pytest.mark.slow) for t in GRADIENT_TASKS[1:])]
 )
-@pytest.mark.parametrize("algorithm", ["norm", "value"])
+@pytest.mark.parametrize("algorithm", ["norm", pytest.param("value", marks=pytest.mark.slow)])
 def test_a_step_is_no_longer_than_clipping_lets_it_be(
     tmp_path: Path, task: str, algorithm: str
 ) -> None:

@@ -45,6 +45,16 @@ def test_what_was_saved_is_read_and_carries_what_every_checkpoint_carries(tmp_pa
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
 
 
+def test_what_is_known_only_then_is_asked_for_at_each_save(tmp_path: Path) -> None:
+    names: list[str] = []
+    files = CheckpointFile({"config": {}}, lambda: {"class_names": list(names)})
+    for count in range(2):
+        files.save_checkpoint(CONTENT, tmp_path / f"{count}.ckpt")
+        names.append("cat")
+    kept = [read_content(tmp_path / f"{count}.ckpt")["class_names"] for count in range(2)]
+    assert kept == [[], ["cat"]]
+
+
 def test_a_folder_that_cannot_be_made_is_a_failed_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(CheckpointNotSaved, match=r"could not be saved: (Not a directory|File exi)"):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equipoise.equilibrium import Equilibrium
+from equipoise.equilibrium import Equilibrium, NotConvergedError
 from equipoise.equilibrium.gradients import JacobianFree
 from equipoise.equilibrium.solvers import FixedPoint
 from equipoise.errors import UserError
-from equipoise.running.prediction import Batch, Convergence, outputs
+from equipoise.running.prediction import Batch, Convergence, SampleConvergence, outputs
 
 BATCHES = [{"x": torch.full((n, 2), float(n))} for n in (3, 1)]
 CPU = torch.device("cpu")
@@ -31,6 +31,7 @@ def test_every_batch_comes_with_its_output_and_without_a_graph() -> None:
     ("error", "said"),
     [
         (ValueError("at most 2 rows"), "the network cannot read this thing: at most 2 rows"),
+        (NotConvergedError("1 of 3 failed"), "1 of 3 failed, and the run has equilibrium.on_fa"),
         (torch.OutOfMemoryError("CUDA"), "a batch of 3 does not fit into memory: lower batch_size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9"), "a batch of 3 does not"),
     ],
@@ -84,3 +85,40 @@ def test_a_network_without_equilibrium_has_nothing_to_tell() -> None:
     convergence = Convergence(network)
     network(torch.ones(1, 2))
     assert convergence.described() is None
+
+
+class Twice(nn.Module):
+    """Two solves of one layer: the first of x, the second of ten times as much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        solver = FixedPoint(max_steps=8, tol=0.02, stop="absolute")
+        self.layer = Equilibrium(solver, JacobianFree())
+
+    def forward(self, x: Tensor) -> None:
+        for factor in (1.0, 10.0):
+            self.layer(lambda z, f=factor: z / 2 + f * x, torch.zeros_like(x))
+
+
+def test_of_several_solves_the_worst_counts_for_each_sample() -> None:
+    network = Twice().eval()
+    convergence = SampleConvergence(network)
+    x = torch.tensor([[0.0], [0.01], [0.2], [2.0]])
+    network(x)
+    found = convergence.take(4)
+    assert found["converged"].tolist() == [True, True, True, False]
+    alone = []
+    for row in x:
+        network(row.unsqueeze(0))
+        alone.append(float(convergence.take(1)["residual"]))
+    assert found["residual"].tolist() == pytest.approx(alone)
+    assert found["residual"].argmax() == 3
+    assert convergence.take(4) == {}
+
+
+def test_rows_that_are_no_samples_tell_nothing() -> None:
+    network = Twice().eval()
+    convergence = SampleConvergence(network)
+    network(torch.ones(6, 1))
+    assert convergence.take(3) == {}
+    assert SampleConvergence(nn.Linear(1, 1)).take(1) == {}

@@ -2,7 +2,7 @@
 
 A module's docstring is what the list of commands shows; its function `main(arguments)` runs the
 command and returns the exit status. What the commands share is in `arguments`, `showing`,
-`stored_model` and `multirun`.
+`stored_model`, `multirun` and `jobs`.
 """
 
 from __future__ import annotations

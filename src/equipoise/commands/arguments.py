@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 from equipoise import __version__
 from equipoise.config.hydra import CONF, SEARCH_PATH, parse, quoted, search_path
 from equipoise.config.init_from import spelled_out
+from equipoise.config.overrides import is_of_hydra
+from equipoise.config.refusals import how_to_quote
 from equipoise.errors import UserError, nearest
 
 CHOICES = {
@@ -123,12 +125,25 @@ def configured(
     arguments = parser.parsed(words)
     if not arguments.help:
         check_flags(arguments)
-    arguments.overrides = with_config_dir(arguments.config_dir, spelled_out(arguments.overrides))
+    words = drawn(spelled_out(arguments.overrides))
+    arguments.overrides = with_config_dir(arguments.config_dir, words)
     if arguments.help:
         settings = [line for line in arguments.overrides if line.startswith(f"{SEARCH_PATH}=")]
         print(page([CONF, *search_path(parse(settings))]))
         parser.exit()
     return arguments
+
+
+def drawn(lines: Sequence[str]) -> list[str]:
+    """The overrides, with the list that a `shuffle([...])` has drawn in its place: drawn once."""
+    if not any("shuffle" in line for line in lines):
+        return list(lines)
+    return [
+        f"{override.get_key_element()}={override.get_value_element_as_str()}"
+        if "shuffle" in line and isinstance(override.value(), list)
+        else line
+        for line, override in zip(lines, parse(lines), strict=True)
+    ]
 
 
 def check_flags(arguments: argparse.Namespace) -> None:
@@ -159,9 +174,12 @@ def check_evaluation(arguments: argparse.Namespace) -> None:
             raise UserError(f"{flag} is a flag of train.py; evaluate.py evaluates one checkpoint")
     if arguments.cfg not in (None, "job"):
         raise UserError("evaluate.py shows only --cfg job: Hydra does not run it")
-    for line in arguments.overrides:
-        if line.lstrip("+~").startswith("hydra") and not line.startswith("hydra.searchpath="):
+    for line, override in zip(arguments.overrides, parse(arguments.overrides), strict=True):
+        if is_of_hydra(override) and override.key_or_group != SEARCH_PATH:
             raise UserError(f"{line}: Hydra does not run evaluate.py; set the folder with run_dir")
+        if override.is_sweep_override():
+            quote = how_to_quote(line)
+            raise UserError(f"{line}: evaluate.py evaluates one checkpoint; give one value{quote}")
 
 
 def with_config_dir(folder: str | None, overrides: Sequence[str]) -> list[str]:

@@ -1,24 +1,31 @@
-"""A multirun: what is swept, written out value by value, and its jobs, which Hydra starts."""
+"""A multirun: its jobs are checked before the first one starts, and Hydra starts them."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import os
-import re
 import sys
 import traceback
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Glob, Override, QuotedString
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import QuotedString
 from omegaconf import DictConfig, OmegaConf
 
+from equipoise.commands.jobs import (
+    Choices,
+    choices_of,
+    draws_values,
+    globs,
+    jobs,
+    of_sweeper,
+    subdirectory,
+    without_none,
+    written_out,
+)
 from equipoise.config import machine
 from equipoise.config.about import about
 from equipoise.config.compose import (
@@ -28,22 +35,17 @@ from equipoise.config.compose import (
     on_choices,
     parse,
     plain,
-    search_path,
     with_grid,
 )
 from equipoise.config.hydra import as_text, hydra_config, hydra_setting, quoted
-from equipoise.config.overrides import Menu
 from equipoise.config.recompose import with_folders_of_checkpoint
 from equipoise.config.stored import read_stored
-from equipoise.config.sweeps import as_override
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.running import folders
 from equipoise.running.api import checked, composed, execute
 from equipoise.running.interrupts import STATUS
 
-MOST_JOBS = 10_000
 MOST_CHECKED = 64
-MOST_NAMED = 4  # swept keys in a folder's name, which a file system limits to 255 bytes
 
 
 def start(overrides: Sequence[str]) -> int:
@@ -52,6 +54,13 @@ def start(overrides: Sequence[str]) -> int:
     Returns the exit status: a job that diverges is a result where the sweep ends in a table, which
     tells it. Raises UserError before anything is started.
     """
+    overrides, config = planned(overrides)
+    check_one_process(config)
+    return carry_out(overrides, config)
+
+
+def carry_out(overrides: Sequence[str], config: DictConfig) -> int:
+    """Let the jobs run and show what they give; config: that of one of them."""
     from equipoise.report.summary import print_sweep
     from equipoise.report.sweep_cells import tables_of
     from equipoise.report.sweep_choice import Choice, show_choice
@@ -59,10 +68,6 @@ def start(overrides: Sequence[str]) -> int:
     from equipoise.report.sweep_seeds import show_over_seeds
     from equipoise.report.sweep_table import show_sweep_tables
 
-    overrides = with_folders_of_checkpoint(overrides)
-    overrides = on_checkpoint(written_out(with_grid(written_out(overrides))))
-    config = check(overrides)
-    check_one_process(config)
     node = config.get("sweep")
     sweep = plain(node, resolve=True) if node else {}
     tables, choice = tables_of(sweep), Choice.of(sweep.get("choice"))
@@ -80,8 +85,8 @@ def start(overrides: Sequence[str]) -> int:
         finally:
             status = print_sweep(directory, results)
             show_over_seeds(directory)
-            planned = [] if draws_values(parse(overrides)) else jobs(overrides)
-            show_sweep_tables(directory, tables, planned)
+            expected = [] if draws_values(parse(overrides)) else jobs(overrides)
+            show_sweep_tables(directory, tables, expected)
             show_choice(directory, choice)
             show_race(directory, race)
         return status
@@ -96,25 +101,36 @@ def on_checkpoint(overrides: list[str]) -> list[str]:
     return on_choices(overrides, {group: choices[group] for group in ("task", "model")})
 
 
-def check(overrides: Sequence[str]) -> DictConfig:
-    """Compose the jobs that were asked for (the first ones of many); returns one that can run.
+def planned(typed: Sequence[str]) -> tuple[list[str], DictConfig]:
+    """The words with all that is swept written out, and the configuration of a job that can run.
 
     A sweep begins where of each combination of choices at least one job can run: the others will be
     named in its summary. Raises UserError.
     """
+    typed = with_folders_of_checkpoint(typed)
+    overrides = on_checkpoint(written_out(with_grid(written_out(typed))))
     check_folders(overrides)
-    accepted: dict[tuple[str, ...], DictConfig] = {}
-    refused: dict[tuple[str, ...], UserError] = {}
+    accepted, refused = tried(overrides)
+    overrides = without_none(overrides, globs(typed), accepted, refused)
+    if more := of_sweeper(overrides):
+        return planned([*more, *typed])
+    return overrides, next(iter(accepted.values()))
+
+
+def tried(overrides: Sequence[str]) -> tuple[dict[Choices, DictConfig], dict[Choices, UserError]]:
+    """What the jobs that were asked for (the first ones of many) compose to, or why they cannot.
+
+    Both by the choices of the job; of choices with which a job can run, nothing is refused.
+    """
+    accepted: dict[Choices, DictConfig] = {}
+    refused: dict[Choices, UserError] = {}
     for job in itertools.islice(jobs(overrides), MOST_CHECKED):
         choices = choices_of(job)
         try:
             accepted.setdefault(choices, checked(job).config)
         except UserError as error:
             refused.setdefault(choices, error)
-    for choices, refusal in refused.items():
-        if choices not in accepted:
-            raise refusal
-    return next(iter(accepted.values()))
+    return accepted, {c: error for c, error in refused.items() if c not in accepted}
 
 
 def check_folders(overrides: Sequence[str]) -> None:
@@ -126,13 +142,6 @@ def check_folders(overrides: Sequence[str]) -> None:
         raise UserError(
             "hydra.output_subdir stays .hydra in a multirun: its summary reads from there"
         )
-
-
-def choices_of(job: Sequence[str]) -> tuple[str, ...]:
-    """Those of a job's overrides that choose from a group."""
-    overrides = parse(job)
-    menu = Menu.of([CONF, *search_path(overrides)])
-    return tuple(o.input_line or "" for o in overrides if menu.offers(o))
 
 
 def check_one_process(config: DictConfig) -> None:
@@ -222,111 +231,3 @@ def sentence(error: Exception) -> str:
     text = (str(error).strip() or "no message").splitlines()[0]
     ours = isinstance(error, UserError | RunFailed)
     return text if ours else f"{type(error).__name__}: {text}"
-
-
-def written_out(lines: Sequence[str]) -> list[str]:
-    """The overrides, with a list of values in place of every range, glob and shuffled choice.
-
-    So the checks, the names of the folders and the jobs all see the same values in the same order.
-    A sweeper that draws values itself gets them as they are. Raises UserError for what cannot be
-    listed, and for too many jobs.
-    """
-    overrides = parse(lines)
-    if draws_values(overrides):
-        return list(lines)
-    menu = Menu.of([CONF, *search_path(overrides)])
-    swept = {number: values(o, menu) for number, o in enumerate(overrides) if o.is_sweep_override()}
-    count = math.prod(len(entries) for entries in swept.values())
-    if count > MOST_JOBS:
-        raise UserError(
-            f"these are {count} jobs, more than the {MOST_JOBS} that one sweep may have"
-        )
-    return [
-        f"{override.get_key_element()}={','.join(swept[number])}" if number in swept else line
-        for number, (override, line) in enumerate(zip(overrides, lines, strict=True))
-    ]
-
-
-def jobs(lines: Sequence[str]) -> list[list[str]]:
-    """The overrides of each job of a grid sweep, as Hydra's basic sweeper makes them.
-
-    Where the sweeper draws values itself: one job without them.
-    """
-    overrides = parse(lines)
-    if draws_values(overrides):
-        return [[o.input_line or "" for o in overrides if not o.is_sweep_override()]]
-    choices = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
-        if o.is_sweep_override()
-        else [o.input_line or ""]
-        for o in overrides
-    ]
-    return [list(job) for job in itertools.product(*choices)]
-
-
-def draws_values(overrides: Sequence[Override]) -> bool:
-    """Whether another sweeper than Hydra's grid was chosen."""
-    sweepers = [o.value() for o in overrides if o.key_or_group == "hydra/sweeper"]
-    return bool(sweepers) and sweepers[-1] != "basic"
-
-
-def values(override: Override, menu: Menu) -> list[str]:
-    """The values of a sweep, each as the command line writes it."""
-    line = override.input_line
-    if override.is_interval_sweep():
-        raise UserError(
-            f"{line}: a grid needs values, not an interval: give some, such as "
-            f"{override.key_or_group}=1e-3,1e-2, or choose a sweeper that draws them "
-            "(hydra/sweeper)"
-        )
-    if isinstance(override.value(), Glob):
-        entries = _matching(override, menu)
-    else:
-        try:
-            entries = list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
-        except (HydraException, ValueError) as error:
-            raise UserError(f"{line}: {str(error).splitlines()[0]}") from error
-    if not entries:
-        raise UserError(f"{line} lists no values")
-    return entries
-
-
-def _matching(override: Override, menu: Menu) -> list[str]:
-    if not menu.offers(override):
-        raise UserError(
-            f"{override.input_line}: glob lists the choices of a group, and "
-            f"{override.key_or_group} is a setting"
-        )
-    glob: Any = override.value()
-    return [str(name) for name in glob.filter(menu.groups[override.key_or_group])]
-
-
-def subdirectory(lines: Sequence[str]) -> str:
-    """<n>_<key-value of what is swept>, without = and comma, for Hydra to fill in."""
-    named = [o for o in parse(lines) if o.is_sweep_override() and readable(o)]
-    keys = [key for override in named for key in swept_keys(override)]
-    parts = [f"{key.rpartition('.')[2]}-{reference(key)}" for key in keys]
-    return "_".join(["${hydra.job.num}", *parts[:MOST_NAMED]])
-
-
-def swept_keys(override: Override) -> list[str]:
-    """The key of a sweep, or those below it where its values are mappings of the same settings."""
-    first: Any = next(override.sweep_iterator())
-    if not isinstance(first, dict):
-        return [override.key_or_group]
-    return [f"{override.key_or_group}.{name}" for name in first]
-
-
-def readable(override: Override) -> bool:
-    """Whether all swept values are known, short, and can stand in a folder's name."""
-    if not override.is_discrete_sweep():
-        return False
-    entries: list[Any] = list(override.sweep_iterator())
-    keys = {tuple(entry) if isinstance(entry, dict) else () for entry in entries}
-    words = [as_override(v) for e in entries for v in (e.values() if isinstance(e, dict) else [e])]
-    return len(keys) == 1 and all(re.fullmatch(r"[\w.+-]{1,30}", word) for word in words)
-
-
-def reference(key: str) -> str:
-    """An interpolation of the job's value: of a group its choice, else the setting."""
-    return "${hydra:runtime.choices." + key + "}" if (CONF / key).is_dir() else "${" + key + "}"

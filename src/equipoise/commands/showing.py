@@ -11,13 +11,13 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from equipoise.commands import completion
+from equipoise.commands.completion.shells import SCRIPTS, script
 from equipoise.config.compose import CONF, Composition
 from equipoise.config.hydra import hydra_config
 from equipoise.config.overrides import keys
 from equipoise.errors import UserError, nearest
 from equipoise.running.api import rehearse
-
-SHELLS = ("bash", "fish", "zsh")
 
 
 def show_training(composition: Composition, arguments: Namespace) -> int:
@@ -56,16 +56,13 @@ def show(config: Any, package: str | None, resolve: bool) -> int:
 
 def is_of_hydra(arguments: Namespace) -> bool:
     """Whether the answer to the flags is Hydra's."""
-    return bool(arguments.info or arguments.hydra_help or arguments.shell_completion)
+    return bool(arguments.info or arguments.hydra_help)
 
 
 def show_of_hydra(arguments: Namespace) -> int:
-    """`--info`, `--hydra-help` and `--shell-completion`, which are Hydra's own answers."""
-    if arguments.shell_completion:
-        check_completion(arguments.overrides)
+    """`--info` and `--hydra-help`, which are Hydra's own answers."""
     flags = ["--info", arguments.info] if arguments.info else []
     flags += ["--hydra-help"] * arguments.hydra_help
-    flags += ["--shell-completion"] * arguments.shell_completion
     sys.argv = [sys.argv[0], *flags, *arguments.overrides]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_nothing)()
@@ -74,14 +71,19 @@ def show_of_hydra(arguments: Namespace) -> int:
     return 0
 
 
-def check_completion(words: Sequence[str]) -> None:
-    """Raise where it is not said for which shell."""
-    name, _, shell = words[0].partition("=") if len(words) == 1 else ("", "", "")
-    if name not in ("install", "uninstall", "query") or shell not in SHELLS:
+def show_completion(words: Sequence[str]) -> int:
+    """`--shell-completion`: a script for the shell, or the answer to its query.
+
+    Raises UserError where it is not said for which shell.
+    """
+    action, _, shell = words[0].partition("=") if len(words) == 1 else ("", "", "")
+    if action not in (*SCRIPTS, "query") or shell not in SCRIPTS["install"]:
         raise UserError(
             "--shell-completion takes install, uninstall or query of one shell: "
             'eval "$(python train.py -sc install=bash)", or fish or zsh'
         )
+    print(completion.query() if action == "query" else script(action, shell))
+    return 0
 
 
 def _nothing(config: DictConfig) -> None:

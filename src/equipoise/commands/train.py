@@ -12,6 +12,7 @@ from equipoise.config import help_page, machine
 from equipoise.config.checks import check_single_run
 from equipoise.config.compose import Composition, parse
 from equipoise.config.hydra import hydra_config, hydra_setting, job_of_hydra
+from equipoise.config.refusals import how_to_quote
 from equipoise.errors import UserError
 from equipoise.running import folders
 from equipoise.running.api import checked, execute
@@ -23,6 +24,8 @@ def main(words: Sequence[str]) -> int:
     Raises UserError before anything is started, RunFailed and RunInterrupted.
     """
     arguments = configured("train.py", help_page.text, words)
+    if arguments.shell_completion:
+        return showing.show_completion(arguments.overrides)
     if showing.is_of_hydra(arguments):
         return showing.show_of_hydra(arguments)
     overrides = arguments.overrides
@@ -55,14 +58,19 @@ def check_single(overrides: Sequence[str]) -> None:
     if {"run_dir", "hydra.run.dir"} <= keys:
         raise UserError("run_dir and hydra.run.dir set the same folder: give one of them")
     for override in settings:
+        line = override.input_line or ""
+        if override.is_sweep_override():
+            raise UserError(
+                f"{line}: several values at once need a multirun, add -m{how_to_quote(line)}"
+            )
         if override.key_or_group.replace("/", ".").startswith("hydra.callbacks"):
             raise UserError(
-                f"{override.input_line}: Hydra calls them in a multirun alone; a run takes "
+                f"{line}: Hydra calls them in a multirun alone; a run takes "
                 "callbacks of Lightning, such as +callbacks.mine={_target_: my_package.Mine}"
             )
         if override.key_or_group == "hydra.job.chdir" and override.value():
             raise UserError(
-                f"{override.input_line}: a run stays in the folder where it was started, from "
+                f"{line}: a run stays in the folder where it was started, from "
                 "which all paths are read; leave it out"
             )
 

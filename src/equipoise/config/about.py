@@ -23,6 +23,19 @@ from omegaconf import DictConfig, OmegaConf
 from equipoise.config.annotations import accepts, described
 from equipoise.errors import UserError, nearest
 
+PROVIDED = {
+    "model": ("equilibrium",),
+    "equilibrium": ("solver", "gradient", "eval_solver", "regularizer"),
+    "task.objective": ("model", "make_optimizer", "schedule"),
+    "optimizer": ("params",),
+    "schedule": ("optimizer",),
+    "trainer": ("callbacks", "logger"),
+}
+"""Arguments of the class at a key that are other parts of the run, and no settings."""
+FILLED = {"schedule": ("total_steps", "T_max")}
+"""Arguments that are computed where they are not given."""
+FORWARDED = {"WandbLogger": "wandb.sdk.wandb_init.init"}
+"""Loggers that hand arguments on, and the function that takes them."""
 OF_EVERY_TASK = ("objective", "monitor", "monitor_mode")
 LIMITS = dict[str, tuple[float | None, float | None]]
 OBLIGATORY: dict[str, dict[str, Any]] = {

@@ -184,7 +184,8 @@ def _callbacks_of(config: DictConfig, kinds: Sequence[str]) -> list[str]:
     """The names of the callbacks that are of one of our classes."""
     targets = [f"equipoise.callbacks.{kind}" for kind in kinds]
     nodes = (config.get("callbacks") or {}).items()
-    return [str(name) for name, node in nodes if node and node.get("_target_") in targets]
+    entries = [(str(name), node) for name, node in nodes if isinstance(node, DictConfig)]
+    return [name for name, node in entries if node.get("_target_") in targets]
 
 
 def check_solver_and_gradient(

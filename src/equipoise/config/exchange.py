@@ -13,25 +13,12 @@ from dataclasses import dataclass
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from equipoise.config.about import about, keys_of_others
+from equipoise.config.about import FORWARDED, PROVIDED, about, keys_of_others
 from equipoise.config.annotations import parameters, takes_others
 from equipoise.config.overrides import OPEN
 from equipoise.errors import UserError, nearest
 
 TARGET = "_target_"
-PROVIDED = {
-    "model": ("equilibrium",),
-    "equilibrium": ("solver", "gradient", "eval_solver", "regularizer"),
-    "task.objective": ("model", "make_optimizer", "schedule"),
-    "optimizer": ("params",),
-    "schedule": ("optimizer",),
-    "trainer": ("callbacks", "logger"),
-}
-"""Arguments of the class at a key that are other parts of the run, and no settings."""
-FILLED = {"schedule": ("total_steps", "T_max")}
-"""Arguments that are computed where they are not given."""
-FORWARDED = {"WandbLogger": "wandb.sdk.wandb_init.init"}
-"""Loggers that hand arguments on, and the function that takes them."""
 OURS = "equipoise"
 MAY_BE_EMPTY = ("eval_solver", "regularizer")
 """Groups of which a run may have no choice."""
@@ -156,7 +143,8 @@ def arguments_of(target: str, key: str) -> Arguments:
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in described):
         return Arguments(frozenset(parameter.name for parameter in described))
     # what it hands on, its bases take
-    for base in inspect.getmro(found)[1:] if inspect.isclass(found) else ():
-        described += inspect.signature(base.__init__).parameters.values()
+    for base in inspect.getmro(found)[1:-1] if inspect.isclass(found) else ():
+        if "__init__" in vars(base):
+            described += inspect.signature(base).parameters.values()
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return Arguments(frozenset(p.name for p in described if p.kind not in variadic), others=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,7 +13,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import configure_log, env_override
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -22,6 +21,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from equipoise.config.init_from import spelled_out
+from equipoise.config.refusals import (
+    ERRORS,
+    as_text,
+    first_line,
+    not_composed,
+    one_line,
+    unreadable,
+)
+from equipoise.config.refusals import quoted as quoted
 from equipoise.errors import UserError
 
 CONF = next(
@@ -30,40 +38,6 @@ CONF = next(
     if folder.is_dir()
 )
 SEARCH_PATH = "hydra.searchpath"
-WORD = re.compile(r"(?P<key>[+~]*[\w./@-]+)=(?P<value>.*)", re.ASCII | re.DOTALL)
-FUNCTION = re.compile(r"(bool|choice|float|glob|int|interval|range|shuffle|sort|str|tag)\(")
-UNREADABLE = re.compile(r"[^\w./:@%+*?|$\s-]|[^\x00-\x7f]")
-
-
-def quoted(text: str) -> str:
-    """The text in quotes, with nothing in it that the grammar or an interpolation would take."""
-    escaped = re.sub(r"(\\+)(?='|$|\$\{)", r"\1\1", text)
-    return "'" + escaped.replace("'", r"\'").replace("${", r"\${") + "'"
-
-
-def how_to_quote(line: str) -> str:
-    """A clause that tells how to type `key=text` with the text in quotes, where that may help."""
-    word = WORD.fullmatch(line)
-    if word is None:
-        return "; a setting has the form name=value"
-    key, value = word["key"], word["value"].strip("'\"")
-    if FUNCTION.match(value):
-        return ""
-    strange = sorted(set(UNREADABLE.findall(value)))
-    marks = " ".join(mark for mark in strange if not mark.isspace()) or "spaces"
-    if value.startswith(("[", "{")):
-        marks = f"{value[0]} (unless a list or mapping is meant)"
-    return f"; quote a value with {marks}: {for_the_shell(f'{key}={quoted(value)}')}"
-
-
-def for_the_shell(word: str) -> str:
-    """A word in the shell's double quotes."""
-    return '"' + re.sub(r'([\\"$`])', r"\\\1", word) + '"'
-
-
-def as_text(value: Any) -> str:
-    """A typed value as the user sees it, without quotes."""
-    return value.text if isinstance(value, QuotedString) else str(value)
 
 
 def parse(lines: Sequence[str]) -> list[Override]:
@@ -74,29 +48,21 @@ def parse(lines: Sequence[str]) -> list[Override]:
         try:
             overrides += parser.parse_overrides([line])
         except HydraException as error:
-            hint = how_to_quote(line)
-            cause = hint or f": {_reason(error)}"
-            raise UserError(f"cannot read the command line at '{line}'{cause}") from error
+            raise UserError(unreadable(line, error)) from error
+        if not overrides[-1].key_or_group:
+            raise UserError(f"'{one_line(line)}' names nothing; a setting has the form name=value")
     return overrides
 
 
-def _reason(error: BaseException) -> str:
-    """What Hydra says of a function that it cannot call."""
-    lines = str(error).strip().splitlines()
-    return (lines[1] if lines[0].startswith("Error parsing") and lines[1:] else lines[0]).rstrip(
-        "."
-    )
-
-
 def search_path(overrides: Sequence[Override]) -> list[Path]:
-    """Folders that `hydra.searchpath=[file://..., pkg://...]` adds to `conf/`.
+    """Folders that `hydra.searchpath=[file://..., pkg://...]` adds to `conf/`, the last of several.
 
     Raises UserError where it is no list, or one of them does not exist.
     """
     settings = [override for override in overrides if override.key_or_group == SEARCH_PATH]
     return [
         folder
-        for override in settings
+        for override in settings[-1:]
         for folder in _folders(override.value(), override.input_line)
     ]
 
@@ -104,7 +70,8 @@ def search_path(overrides: Sequence[Override]) -> list[Path]:
 def search_entries(overrides: Sequence[Override]) -> list[str]:
     """What `hydra.searchpath` lists, folders by their absolute path: valid wherever it is read."""
     settings = [override for override in overrides if override.key_or_group == SEARCH_PATH]
-    entries = [as_text(entry) for override in settings for entry in override.value()]
+    values: list[Any] = [override.value() for override in settings]
+    entries = [as_text(entry) for value in values for entry in value]
     return [entry if entry.startswith("pkg://") else _absolute(entry) for entry in entries]
 
 
@@ -149,8 +116,8 @@ def composed_by_hydra(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, s
     try:
         with hydra_of_our_own():
             config = hydra_compose("train", list(overrides), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"cannot compose the configuration: {first_line(error)}") from error
+    except ERRORS as error:
+        raise UserError(not_composed(error, overrides)) from error
     choices = {
         group: str(choice)
         for group, choice in config.hydra.runtime.choices.items()
@@ -199,11 +166,6 @@ def plain(config: Any, resolve: bool = False) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of another library's message, without its full stop."""
-    return str(error).strip().splitlines()[0].rstrip(".")
-
-
 def hydra_config(overrides: Sequence[str]) -> DictConfig:
     """Hydra's composition of one job's overrides with its own settings under `hydra`.
 
@@ -213,8 +175,8 @@ def hydra_config(overrides: Sequence[str]) -> DictConfig:
         with hydra_of_our_own():
             lines = ["hydra.job.name=train", *overrides]
             return hydra_compose("train", lines, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"cannot compose the configuration: {first_line(error)}") from error
+    except ERRORS as error:
+        raise UserError(not_composed(error, overrides)) from error
 
 
 def hydra_setting(settings: DictConfig, key: str) -> str | None:

@@ -21,10 +21,10 @@ from equipoise.config.hydra import (
     SEARCH_PATH,
     as_text,
     flatten,
-    how_to_quote,
     parse,
     search_path,
 )
+from equipoise.config.refusals import how_to_quote, shown
 from equipoise.errors import UserError, nearest
 
 ESSENTIAL = ("_target_", "_partial_", "about", "objective", "monitor")
@@ -82,7 +82,8 @@ class CommandLine:
         words = cls(overrides, roots, Menu.of(roots))
         for override in overrides:
             check_choice(override, words.menu)
-            _check_deletion(override)
+            check_place(override, words.menu)
+            _check_deletion(override, words.menu)
         return words
 
     @property
@@ -112,17 +113,30 @@ class CommandLine:
         return values[-1] if values else None
 
 
-def _check_deletion(override: Override) -> None:
+def check_place(override: Override, menu: Menu) -> None:
+    """Raise where what is no group is to be put under another key, which Hydra would not do."""
+    if override.package is not None and not menu.offers(override) and not is_of_hydra(override):
+        raise UserError(
+            f"{override.input_line}: {override.key_or_group} is no group; a group alone can be put "
+            "under another key, such as solver@eval_solver=broyden"
+        )
+
+
+def _check_deletion(override: Override, menu: Menu) -> None:
     """Raise UserError where something is to be left out that no run can do without."""
     if not override.is_delete() or is_of_hydra(override):
         return
     key = full_key(override)
-    needed = "." not in key and key not in MAY_BE_NULL
+    needed = menu.offers(override) and key not in MAY_BE_NULL and "@" not in key
     if needed or key.rpartition(".")[2] in ESSENTIAL:
-        raise UserError(
-            f"~{key} removes what every run needs: only a setting or an entry, such as "
-            "~callbacks.report, can be removed"
-        )
+        raise _needed(key)
+
+
+def _needed(key: str) -> UserError:
+    return UserError(
+        f"~{key} removes what every run needs: only a setting or an entry, such as "
+        "~callbacks.report, can be removed"
+    )
 
 
 def full_key(override: Override) -> str:
@@ -138,6 +152,8 @@ def is_of_hydra(override: Override) -> bool:
 def check_name(group: str, name: Any, menu: Menu) -> None:
     """Raise where `group` has no choice `name`."""
     choices = menu.groups[group]
+    if "${" in str(name):
+        raise UserError(f"{group}={name}: a choice is typed, and cannot be taken from elsewhere")
     if str(name) not in choices:
         hint = nearest(str(name), choices)
         offered = ", ".join(choices) or "none yet"
@@ -200,6 +216,8 @@ def _check_setting(override: Override, config: DictConfig, choices: Mapping[str,
     if isinstance(value := override.value(), dict) and OmegaConf.select(config, key) is not None:
         for inner, _ in flatten(value, f"{key}."):  # they are merged into what is there
             check_key(inner, config, _place(key, choices))
+    if override.is_delete() and "." not in key:
+        raise _needed(key)
     if not override.is_delete() and not _fits_class(key, override.value(), config):
         check_kind(key, override.value(), OmegaConf.select(config, key, throw_on_missing=False))
 
@@ -268,7 +286,7 @@ def check_kind(key: str, value: Any, default: Any) -> None:
     accepted, described = kind
     wrong_bool = isinstance(value, bool) and bool not in accepted
     if wrong_bool or not isinstance(value, accepted):
-        raise UserError(f"{key}={as_text(value)} must be {described}; its default is {default}")
+        raise UserError(f"{key}={shown(value)} must be {described}; its default is {default}")
 
 
 def set_value(config: DictConfig, override: Override) -> None:

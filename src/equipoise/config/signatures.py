@@ -20,8 +20,7 @@ from typing import Any
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
 
-from equipoise.config.about import keys_of_others
-from equipoise.config.exchange import FILLED, FORWARDED, PROVIDED
+from equipoise.config.about import FILLED, FORWARDED, PROVIDED, keys_of_others
 from equipoise.config.own_code import KNOWN, origin, own_packages
 from equipoise.config.values import refused, target_nodes
 from equipoise.errors import UserError, nearest

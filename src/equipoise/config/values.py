@@ -17,9 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 from equipoise.config import init_from
 from equipoise.config.about import about, shared_data
 from equipoise.config.annotations import accepts, described, literals, parameters
-from equipoise.config.hydra import first_line, flatten
+from equipoise.config.hydra import flatten
 from equipoise.config.limits import SEED, Limit, limit_of
 from equipoise.config.overrides import OPEN
+from equipoise.config.refusals import first_line, shown
 from equipoise.errors import UserError, nearest
 
 SETTING = re.compile(r"\$\{[\w.\[\]]+\}")
@@ -160,7 +161,7 @@ def refused(key: str, value: Any, hint: Any) -> UserError:
     if choices:
         hint_text = nearest(str(value), choices)
         return UserError(f"{key}={value} is not one of {', '.join(choices)}{hint_text}")
-    return UserError(f"{key}={value} is not of type {described(hint)}")
+    return UserError(f"{key}={shown(value)} is not of type {described(hint)}")
 
 
 def _check_agreement(config: Mapping[str, Any], typed_keys: Collection[str]) -> None:

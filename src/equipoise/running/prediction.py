@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from equipoise.callbacks.statistics import SolveStatistics
-from equipoise.equilibrium import SolveReport
+from equipoise.equilibrium import NotConvergedError, SolveReport
 from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.errors import UserError
 
@@ -46,6 +46,8 @@ def outputs(
                     output = compute(moved)
             except ValueError as error:
                 raise UserError(f"the network cannot read this {unit}: {error}") from error
+            except NotConvergedError as error:
+                raise UserError(f"{error}, and the run has equilibrium.on_failure=raise") from error
             except RuntimeError as error:
                 if isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY in str(error):
                     raise UserError(

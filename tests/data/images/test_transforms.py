@@ -18,6 +18,7 @@ from equipoise.data.images.transforms import (
     Grey,
     Middle,
     Normalization,
+    Preprocessing,
     ScaleCropAndFlip,
     evaluation_transform,
     pad,
@@ -204,3 +205,23 @@ def test_grey_is_weighted_as_pillow_does() -> None:
     assert Grey()(pixels)[0].tolist() == np.asarray(image).tolist()
     assert torch.equal(with_channels(pixels, 3), pixels)
     assert with_channels(pixels[:1], 3).shape == (3, 40, 50)
+
+
+def test_grey_is_that_of_pillow_and_equal_channels_stay() -> None:
+    pixels = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8)
+    image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    assert np.array_equal(with_channels(pixels, 1)[0].numpy(), np.asarray(image.convert("L")))
+    grey = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
+    assert torch.equal(with_channels(with_channels(grey, 3), 1), grey)
+    assert with_channels(pixels, 3) is pixels
+
+
+def test_preprocessing_counts_in_the_levels_of_the_data_and_pads_with_black() -> None:
+    digits = Preprocessing(Normalization((0.0,), (1.0,), white=16), multiple=4)
+    levels = torch.arange(17).view(1, 1, 17)
+    pictures = ((levels * 255 + 8) // 16).to(torch.uint8)
+    seen = digits(pictures)
+    assert seen.shape == (1, 4, 20)
+    torch.testing.assert_close(seen[:, :1, :17] * 16, levels.float())
+    assert seen[:, 1:].abs().sum() == 0
+    assert digits.numbers() == {"white": 16, "mean": [0.0], "std": [1.0], "multiple": 4}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from equipoise.commands.predict.job import Job
 from equipoise.commands.predict.masks import MaskFolder, mask_folder
-from equipoise.commands.predict.splits import split_batches
+from equipoise.commands.predict.samples import split_batches
 from equipoise.commands.predict.table import Column, Table, whole_table
 from equipoise.data.images.picture_sources import PictureBatches, Pictures, opened_pictures
 from equipoise.data.loading import Batch, BatchLoader

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from equipoise.commands.predict.job import Job
-from equipoise.commands.predict.splits import split_batches
 from equipoise.commands.predict.table import Column, whole_table
 from equipoise.data.loading import Batch
+from equipoise.data.module import SplitName
 from equipoise.errors import UserError
 from equipoise.running.loaded import Loaded, loaded
+from equipoise.running.surroundings import check_data
 
 SETTINGS = frozenset({"split"})
+STAGES = {"val": "validate", "test": "test"}
 
 
 @runtime_checkable
@@ -104,3 +106,19 @@ def read_elsewhere(model: Loaded, files: Sequence[Path]) -> None:
         )
     task["path"] = str(files[0])
     model.__dict__.pop("data", None)
+
+
+def split_batches(model: Loaded, split: str, batch_size: int | None) -> tuple[Iterable[Batch], int]:
+    """The batches of a split, "val" or "test", as the run has evaluated them; and its samples.
+
+    Raises UserError where the data are not on this machine.
+    """
+    check_data(model.config["task"])
+    data: Any = model.data
+    if batch_size is not None:
+        data.eval_batch_size = batch_size
+    data.setup(STAGES[split])
+    if not hasattr(data, "splits"):
+        raise UserError(f"predict: the data of task={model.choices['task']} have no splits to read")
+    loader = data.test_dataloader() if split == "test" else data.val_dataloader()
+    return cast(Iterable[Batch], loader), len(data.splits[cast(SplitName, split)])

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor
 
 from equipoise.data.folders import file_stamp
@@ -25,8 +22,8 @@ from equipoise.data.sampling import (
     ShuffledIndices,
 )
 from equipoise.data.tabular.division import divide
-from equipoise.data.tabular.libsvm import LabelledRows, read_libsvm
-from equipoise.data.tabular.sources import bundled, sparse_problem
+from equipoise.data.tabular.libsvm import LabelledRows
+from equipoise.data.tabular.sources import bundled, new_rows, read_sources, sparse_problem
 from equipoise.data.tabular.tables import Features, Scaling, Table, TableRows, density
 from equipoise.errors import UserError
 
@@ -200,27 +197,20 @@ class Tabular(LightningDataModule):
         return {**tables, "index": batch["index"].to(device)}
 
     def new_samples(self, path: str) -> tuple[BatchLoader, int]:
-        """The tables of the rows of a file in libsvm's format, in the units of the training rows.
+        """The tables of the rows of a file in libsvm's format, and how many rows these are.
 
-        With how many there are; a target is -1 where the label is that of no class. Raises
-        UserError where the file cannot be read, or has more columns than the training rows.
+        They are in the units of the training rows. Raises UserError where the file cannot be read,
+        or has more columns than those.
         """
         self.setup()
-        paths = [path] if self.path is None else [self.path, path]  # both count from 0, or neither
-        rows, width = read_libsvm(paths)[-1], self.splits["train"].features.shape[1]
-        features = sparse.csr_array(rows.features)
-        if (columns := features.shape[1]) > width:
-            raise UserError(
-                f"{path} has {columns} columns, and the model was trained on {width}: give rows of "
-                "the same columns"
-            )
-        features.resize((len(rows.labels), width))
+        names = self.class_names if self.path else [*map(str, range(len(self.class_names)))]
+        width = int(self.splits["train"].features.shape[1])
+        features, targets = new_rows(path, self.path, width, names)
         scaled: Features = features if self.is_sparse else features.toarray()
-        if self.scaling is not None:
-            scaled = self.scaling(scaled)
-        table = TableRows(scaled, self._numbered(rows.labels), np.arange(len(rows.labels)))
-        size = self.batch_size or len(table)
-        return self._loader(table, OrderedIndices(len(table), size, Shard())), len(table)
+        scaled = scaled if self.scaling is None else self.scaling(scaled)
+        table = TableRows(scaled, targets, np.arange(len(targets)))
+        order = OrderedIndices(len(table), self.batch_size or len(table), Shard())
+        return self._loader(table, order), len(table)
 
     def teardown(self, stage: str) -> None:
         """Let go of the copies on a device."""
@@ -235,12 +225,6 @@ class Tabular(LightningDataModule):
             "classes": dict(zip(self.class_names, shares.tolist(), strict=True)),
             "density": self._density[name],
         }
-
-    def _numbered(self, labels: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The classes of written labels, which for a bundled set are 0, 1, ...; -1 for none."""
-        names = self.class_names if self.path else map(str, range(len(self.class_names)))
-        number_of = {name: number for number, name in enumerate(names)}
-        return np.array([number_of.get(f"{label:.12g}", -1) for label in labels], np.int64)
 
     def _fractions(self) -> dict[SplitName, float]:
         """Which part of the first source each split takes that has no file of its own."""
@@ -277,16 +261,3 @@ class Tabular(LightningDataModule):
             if (id(tensor), device) not in self._copies:
                 self._copies[id(tensor), device] = tensor, tensor.to(device)
         return {name: self._copies[id(tensor), device][1] for name, tensor in table.items()}
-
-
-@lru_cache(maxsize=1)
-def read_sources(
-    files: tuple[tuple[SplitName, str, tuple[int, int]], ...],
-) -> Mapping[SplitName, LabelledRows]:
-    """The rows of the files, each with its split, its path and what changes when the file does.
-
-    The latest ones are kept, because a run reads them before it begins and again when it does.
-    Raises UserError as `read_libsvm` does.
-    """
-    parts = read_libsvm([path for _, path, _ in files])
-    return {name: part for (name, _, _), part in zip(files, parts, strict=True)}

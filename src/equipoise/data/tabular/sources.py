@@ -1,7 +1,9 @@
-"""Where rows come from without a file: scikit-learn's bundled sets, and a sparse generated one."""
+"""Where rows come from: scikit-learn's bundled sets, a sparse generated one, and files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -10,8 +12,10 @@ from scipy import sparse
 from scipy.optimize import brentq
 from sklearn import datasets
 
-from equipoise.data.tabular.libsvm import LabelledRows
+from equipoise.data.module import SplitName
+from equipoise.data.tabular.libsvm import LabelledRows, read_libsvm
 from equipoise.data.tabular.tables import with_short_indices
+from equipoise.errors import UserError
 
 Bundled = Literal["breast_cancer", "digits"]
 
@@ -72,3 +76,38 @@ def _shares(columns: int, density: float) -> NDArray[np.float64]:
     # with the greatest factor each share is 1, with the least their mean is below any density
     ends = np.log(density) - 1, np.log(columns) + 1
     return shares(brentq(lambda factor: float(shares(factor).mean()) - density, *ends))
+
+
+@lru_cache(maxsize=1)
+def read_sources(
+    files: tuple[tuple[SplitName, str, tuple[int, int]], ...],
+) -> Mapping[SplitName, LabelledRows]:
+    """The rows of the files, each with its split, its path and what changes when the file does.
+
+    The latest ones are kept, because a run reads them before it begins and again when it does.
+    Raises UserError as `read_libsvm` does.
+    """
+    parts = read_libsvm([path for _, path, _ in files])
+    return {name: part for (name, _, _), part in zip(files, parts, strict=True)}
+
+
+def new_rows(
+    path: str, beside: str | None, width: int, names: Sequence[str]
+) -> tuple[sparse.csr_array, NDArray[np.int64]]:
+    """The rows (N, width) of a file in libsvm's format, and their classes, -1 for none.
+
+    beside: the file of the training rows, whose columns count from 0 or from 1 as those of the new
+    one do. names: of the classes, as labels are written. Raises UserError as `read_libsvm` does,
+    and where the file has more columns.
+    """
+    rows = read_libsvm([path] if beside is None else [beside, path])[-1]
+    features = sparse.csr_array(rows.features)
+    if (columns := features.shape[1]) > width:
+        raise UserError(
+            f"{path} has {columns} columns, and the model was trained on {width}: give rows of the "
+            "same columns"
+        )
+    features.resize((len(rows.labels), width))
+    number_of = {name: number for number, name in enumerate(names)}
+    classes = [number_of.get(f"{label:.12g}", -1) for label in rows.labels]
+    return features, np.array(classes, np.int64)
