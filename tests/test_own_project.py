@@ -18,7 +18,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = ROOT / "examples" / "own_project"
-SETTINGS = ["trainer.max_epochs=1", "task.train_size=256"]
+ACCURATE = 0.9
+WRITE_PICTURES = """
+from pathlib import Path
+
+from stripes import Stripes
+from torchvision.io import write_png
+
+data = Stripes()
+data.setup("test")
+Path("pictures").mkdir()
+for row in range(40):
+    write_png(data.splits["test"].pixels(row), f"pictures/{row:02}.png")
+    print(data.class_names[int(data.splits["test"].labels[row])])
+"""
 
 
 class Environment(NamedTuple):
@@ -89,10 +102,12 @@ def test_an_installed_project_trains_evaluates_and_predicts(installed: Environme
     assert Path(where.strip()).is_relative_to(installed.bin.parent)
     own = ["--config-dir", str(PROJECT / "conf"), "task=stripes", "model=stripe_network"]
     other = ["solver=heavy_ball", "callbacks=[default,slowest]", "run_dir=run"]
-    said = installed.run("equipoise-train", *own, *other, *SETTINGS)
+    said = installed.run("equipoise-train", *own, *other)
     assert "stripe_network on stripes" in said
     run = installed.folder / "run"
     trained = json.loads((run / "metrics.json").read_text())
+    assert trained["test"]["accuracy"] > ACCURATE
+    assert trained["solver_stats"]["converged_fraction"] > ACCURATE
     assert len(trained["details"]["slowest_pictures"]) == 3
 
     checkpoint = "ckpt_path=run/checkpoints/best.ckpt"
@@ -100,14 +115,11 @@ def test_an_installed_project_trains_evaluates_and_predicts(installed: Environme
     tested = json.loads((installed.folder / "tested" / "metrics.json").read_text())
     assert tested["test"] == trained["test"]
 
-    write = "import stripes; data = stripes.Stripes(train_size=8); data.setup('test')\n"
-    write += "from torchvision.io import write_png\n"
-    write += "for row in range(4): write_png(data.splits['test'].pixels(row), f'{row}.png')"
-    installed.run("python", "-c", write)
-    installed.run("equipoise", "predict", "run", *(f"{row}.png" for row in range(4)), "out.csv")
+    labels = installed.run("python", "-c", WRITE_PICTURES).split()
+    installed.run("equipoise", "predict", "run", "pictures", "out.csv")
     rows = list(csv.DictReader((installed.folder / "out.csv").open()))
-    assert {row["label"] for row in rows} <= {"horizontal", "rising", "vertical", "falling"}
-    assert len(rows) == 4
+    hits = sum(row["label"] == label for row, label in zip(rows, labels, strict=True))
+    assert hits > ACCURATE * len(labels)
 
 
 def test_the_example_is_short_enough_to_be_read_at_once() -> None:

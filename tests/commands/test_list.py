@@ -162,7 +162,7 @@ def test_the_cache_is_that_of_datasets() -> None:
     assert hub_cache() == Path(datasets.config.HF_DATASETS_CACHE)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,12}", fullmatch=True))
 def test_a_copy_is_found_by_the_name_that_datasets_gives_it(
     tmp_path_factory: pytest.TempPathFactory, name: str

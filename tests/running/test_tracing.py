@@ -89,6 +89,18 @@ def test_what_cannot_be_traced_is_told_with_the_solvers_that_can() -> None:
         traced(made)
 
 
+class Counting(nn.Module):
+    """What a tracer takes for a number."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (x + x.new_ones(len(x), 1),)
+
+
+def test_a_network_that_fixes_the_number_of_samples_is_told() -> None:
+    with pytest.raises(UserError, match=r"write x.shape\[0\] where it has len\(x\)"):
+        traced(Program(Counting(), {"x": samples(2)}, ("x",), {}))
+
+
 class Eigenvalues(nn.Module):
     """What ONNX has no operator for."""
 

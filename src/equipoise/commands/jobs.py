@@ -141,7 +141,8 @@ def subdirectory(lines: Sequence[str]) -> str:
     """<n>_<key-value of what is swept>, without = and comma, for Hydra to fill in."""
     named = [o for o in parse(lines) if o.is_sweep_override() and readable(o)]
     keys = [key for override in named for key in swept_keys(override)]
-    parts = [f"{key.rpartition('.')[2]}-{reference(key)}" for key in keys]
+    groups = Menu.of([CONF, *search_path(parse(lines))]).groups
+    parts = [f"{key.rpartition('.')[2]}-{reference(key, groups)}" for key in keys]
     return "_".join(["${hydra.job.num}", *parts[:MOST_NAMED]])
 
 
@@ -163,9 +164,9 @@ def readable(override: Override) -> bool:
     return len(keys) == 1 and all(re.fullmatch(r"[\w.+-]{1,30}", word) for word in words)
 
 
-def reference(key: str) -> str:
+def reference(key: str, groups: Collection[str]) -> str:
     """An interpolation of the job's value: of a group its choice, else the setting."""
-    return "${hydra:runtime.choices." + key + "}" if (CONF / key).is_dir() else "${" + key + "}"
+    return "${hydra:runtime.choices." + key + "}" if key in groups else "${" + key + "}"
 
 
 def choices_of(job: Sequence[str]) -> tuple[str, ...]:

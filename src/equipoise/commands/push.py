@@ -1,4 +1,4 @@
-"""Publish a trained model on the Hugging Face hub, or in a folder laid out as there."""
+"""Publish a trained model on the Hugging Face hub, or in a folder of its layout."""
 
 from __future__ import annotations
 

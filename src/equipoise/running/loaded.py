@@ -193,11 +193,12 @@ class Loaded(nn.Module):
 
 
 def load(path: str | Path, device: str | None = None, trust: Sequence[str] = ()) -> Loaded:
-    """The model of a run, or of one of its checkpoints, ready for use.
+    """The model of a run, of one of its checkpoints, or of an exported folder, ready for use.
 
-    path: a checkpoint, or a run's folder for its best.ckpt, or else its last.ckpt. device: by
-    default a GPU if there is one. trust: packages of your own whose classes the checkpoint may
-    name. Raises UserError where it cannot be used.
+    path: a checkpoint, a run's folder for its best.ckpt, or else its last.ckpt, or what
+    `python -m equipoise export` has written. device: by default a GPU if there is one. trust:
+    packages of your own whose classes the checkpoint may name. Raises UserError where it cannot be
+    used.
     """
     return loaded(read_run(path), device, trust)
 

@@ -35,6 +35,11 @@ def traced(program: Program) -> torch.export.ExportedProgram:
                 program.module, tuple(program.inputs.values()), dynamic_shapes=shapes, strict=False
             )
     except (RuntimeError, TypeError, ValueError, torch._dynamo.exc.TorchDynamoException) as error:
+        if "Constraints violated" in str(error):
+            raise UserError(
+                "this network takes only as many samples as it was traced with: in the code of "
+                "the model, write x.shape[0] where it has len(x), and no number of samples itself"
+            ) from error
         raise UserError(
             f"this network cannot be traced ({_line(error)}); solvers of which a graph can be made "
             f"are {', '.join(TRACEABLE)}: or export it with format=safetensors"

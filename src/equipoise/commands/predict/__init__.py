@@ -1,4 +1,4 @@
-"""Predict with a trained model: classes, masks, features, couplings, translations, tokens.
+"""Predict with a trained model: classes, masks, features, couplings, text.
 
 Which module of this folder does it follows from what the task of the checkpoint wants of a model.
 Such a module has `SETTINGS`, the names of those of its own, and `predict(job)`, which writes the
