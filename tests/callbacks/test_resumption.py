@@ -49,6 +49,7 @@ class Rates(Callback):
 def fit(
     task: ToyTask, loader: DataLoader[Any], folder: Path, optimizer: dict[str, Any],
     schedule: dict[str, Any], steps: int, resume: Path | None = None,
+    length: int = END,
 ) -> Rates:  # fmt: skip
     """Train to a step with an optimiser and a schedule; leaves <folder>/<steps>.ckpt."""
     kind = locate("optimizer", optimizer["_target_"])
@@ -57,7 +58,7 @@ def fit(
     def configure() -> Any:
         made = kind(task.parameters(), **{k: v for k, v in optimizer.items() if k != "_target_"})
         return {"optimizer": made,
-                "lr_scheduler": {"scheduler": build(made, END), "interval": "step"}}  # fmt: skip
+                "lr_scheduler": {"scheduler": build(made, length), "interval": "step"}}  # fmt: skip
 
     task.configure_optimizers = configure  # type: ignore[method-assign, assignment]
     rates = Rates()
@@ -122,6 +123,35 @@ def test_the_rate_and_the_settings_are_those_that_were_typed(
     assert [s["lr"] for s in settings] == pytest.approx(expected(optimizer, schedule), rel=1e-12)
     for name in optimizer.keys() - {"_target_", "lr"}:
         assert {s[name] for s in settings} == {optimizer[name]}
+
+
+def test_a_run_of_another_length_has_its_rates_from_the_first_step(
+    toy: Any, loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    fit(toy(), loader, tmp_path, ADAM, COSINE, SAVED, length=SAVED)
+    longer = fit(toy(), loader, tmp_path, ADAM, COSINE, END, tmp_path / f"{SAVED}.ckpt")
+    assert [s["lr"] for s in longer.settings] == pytest.approx(expected(ADAM, COSINE), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changed", "goes_on"),
+    [({"patience": 1}, True), ({"factor": 0.5, "patience": 2}, True), ({"mode": "max"}, False),
+     ({"monitor": "val/other"}, False)],
+)  # fmt: skip
+def test_a_plateau_of_other_patience_remembers_its_best_value(
+    changed: dict[str, Any], goes_on: bool
+) -> None:
+    plateau = {"_target_": "equipoise.tasks.schedules.Plateau", "monitor": "val/loss",
+               "mode": "min", "factor": 0.1, "patience": 5}  # fmt: skip
+    seen = {"best": 0.25, "num_bad_epochs": 3, "patience": 5, "factor": 0.1}
+    checkpoint = {
+        "config": {"optimizer": ADAM, "schedule": plateau},
+        "optimizer_states": [], "lr_schedulers": [dict(seen)], "global_step": 7,
+    }  # fmt: skip
+    resumed = ResumedOptimizer(ADAM, plateau | changed)
+    resumed.on_load_checkpoint(None, None, checkpoint)  # type: ignore[arg-type]
+    assert checkpoint["lr_schedulers"] == ([seen | changed] if goes_on else [])
+    assert (resumed.steps is None) == goes_on
 
 
 def test_each_group_takes_a_setting_as_the_new_optimizer_does(
