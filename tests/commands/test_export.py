@@ -103,7 +103,7 @@ def test_plain_torch_loads_the_weights_as_the_card_says(
     assert set(variables["weights"]) == set(network.state_dict())
 
 
-@pytest.mark.parametrize("kind", ["torch_export", "onnx"])
+@pytest.mark.parametrize("kind", [pytest.param("torch_export", marks=pytest.mark.slow), "onnx"])
 def test_a_program_gives_the_logits_of_the_network_at_its_budget(
     kind: str,
     trained: Path,
@@ -179,6 +179,14 @@ def test_files_are_replaced_where_that_is_asked_for(trained: Path, tmp_path: Pat
     assert export(trained, tmp_path / "out", "overwrite") == 0
     assert "digits" in (tmp_path / "out" / "README.md").read_text()
     assert (tmp_path / "out" / "kept.txt").read_text() == "of the user"
+
+
+def test_a_run_is_not_written_over(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 0")
+    with pytest.raises(UserError, match="is the folder of a run: name another one"):
+        export(trained, tmp_path / "run", "overwrite")
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "config.yaml"]
 
 
 def test_a_folder_without_a_model_is_told(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ TWO = "[{start: 0, gradient: jfb}, {start: 0.5, gradient: exact, max_steps: 9}]"
         (("trainer.gradient_clip_val=1.0", "trainer.accumulate_grad_batches=4"),
          "trainer.gradient_clip_val=1.0 (was null), trainer.accumulate_grad_batches=4 (was 1)"),
         (("optimizer.amsgrad=true",), "optimizer.amsgrad=true (was false)"),
+        (("callbacks=[default,ema]",), "callbacks=[default,ema] (was default)"),
         (("~callbacks.training_curve",), "no callbacks.training_curve"),
         (("run_dir=other", "trust=[mine]"), ""),
     ],

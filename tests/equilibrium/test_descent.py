@@ -42,7 +42,7 @@ BACKWARD = ConjugateGradient(tol=1e-12)
 EXACT: dict[str, Callable[[], GradientEstimator]] = {
     "exact": lambda: Exact(BACKWARD),
     "exact_by_anderson": lambda: Exact(Anderson(tol=1e-12, max_steps=80)),
-    "shine_refined": lambda: Shine(refine_steps=30),
+    "shine_refined": lambda: Shine(refine_steps=10),
     "neumann": lambda: Neumann(steps=80),
     "unrolled": lambda: Unrolled(steps=80),
     "phantom": lambda: Phantom(steps=80, damping=1.0),

@@ -147,5 +147,6 @@ def test_draws_follow_seed_temperature_and_nucleus() -> None:
 
 
 def test_a_device_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ValueError, match="there is no device gpu7"):
-        usable_device("gpu7")
+    for name in ("gpu7", "meta"):
+        with pytest.raises(ValueError, match=f"there is no device {name} on this machine"):
+            usable_device(name)

@@ -83,7 +83,6 @@ def test_names_are_kept_in_the_checkpoint_and_otherwise_those_of_the_data(
     [
         SHADES,
         np.repeat(SHADES[..., None], 3, axis=2),
-        np.repeat(SHADES[None], 3, axis=0),
         np.repeat(SHADES[..., None], 4, axis=2),
         torch.from_numpy(SHADES),
         torch.from_numpy(SHADES)[None],
@@ -120,6 +119,15 @@ def test_stacks_lists_and_folders_hold_several(model: Loaded, tmp_path: Path) ->
         found = model.predict(several)
         assert torch.equal(found.probabilities, wanted.probabilities)  # type: ignore[arg-type]
         assert found.names == wanted.names
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_an_array_that_may_be_one_picture_or_several_is_refused(model: Loaded, count: int) -> None:
+    stack = np.stack([SHADES] * count)
+    with pytest.raises(UserError, match=f"may be one picture or {count} in grey"):
+        model.predict(stack)
+    assert model.predict(stack[:, None]).labels.shape == (count,)  # type: ignore[union-attr]
+    assert torch.equal(model.preprocess(np.stack([SHADES] * 3)), model.preprocess(SHADES))
 
 
 def test_pictures_of_any_size_are_brought_to_that_of_the_data(model: Loaded) -> None:

@@ -134,3 +134,11 @@ def test_a_tensor_alone_is_no_state_dict(tmp_path: Path) -> None:
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
     with pytest.raises(UserError, match="holds a Tensor, not the mapping of a state dict"):
         read_weight_file(tmp_path / "tensor.pt", {})
+
+
+@pytest.mark.parametrize("content", [b"epoch 1 of 3", b"a,b\n1,2\n", b"{}", b"\x89PNG", b""])
+def test_what_is_no_weights_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "weights.pth"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"is no weights file|cannot be read"):
+        read_weights(file)

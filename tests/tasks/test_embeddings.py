@@ -181,6 +181,7 @@ def work(rank: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_are_as_good_as_one(tmp_path: Path) -> None:
     multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
     expected = joined(rows(17), rows(17, seed=1), unit_length=True, unbiased=False)

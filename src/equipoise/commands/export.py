@@ -115,6 +115,8 @@ def whole_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
         raise UserError(f"{folder} exists: name another folder, or replace its files by overwrite")
+    if (folder / "config.yaml").is_file():  # the weights would stand in for those of its own
+        raise UserError(f"{folder} is the folder of a run: name another one")
     unfinished = folder.with_name(f"{folder.absolute().name}.partial")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)

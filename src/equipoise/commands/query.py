@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from equipoise.commands.arguments import Parser
+from equipoise.config.own_code import as_packages
 from equipoise.config.recompose import trusted_packages
-from equipoise.config.signatures import as_packages, check_targets
+from equipoise.config.signatures import check_targets
 from equipoise.config.stored import Stored
 from equipoise.errors import UserError, nearest
 from equipoise.running.run_checkpoint import read_run

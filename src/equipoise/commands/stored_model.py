@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
 
 from equipoise.commands.arguments import Parser
-from equipoise.config.signatures import as_packages
+from equipoise.config.own_code import as_packages
 from equipoise.errors import UserError, nearest
 from equipoise.running.run_checkpoint import StoredRun, read_run, restored
 

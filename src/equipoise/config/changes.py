@@ -37,7 +37,8 @@ def described(stored: Stored, composition: Composition) -> str:
         if is_of_hydra(override) or key.partition(".")[0] in OF_NO_ACCOUNT:
             continue
         if key in composition.choices.keys() | stored.choices.keys():
-            old, new = stored.choices.get(key), composition.choices.get(key)
+            typed = None if override.is_delete() else override.get_value_element_as_str()
+            old, new = stored.choices.get(key), composition.choices.get(key, typed)
         else:
             old, new = _value(stored.config, key), _value(plain(composition.config), key)
         if old != new:

@@ -254,6 +254,11 @@ def check_key(key: str, config: Any, place: str) -> None:
     settings = [name for name in existing if "about" not in name.split(".")]
     siblings = [name for name in settings if name.rpartition(".")[0] == parent]
     hint = nearest(key, siblings) or nearest(key, settings)
+    group, _, rest = key.partition(".")
+    choice = rest.partition(".")[0]
+    if group in OPEN and rest and (CONF / group / f"{choice}.yaml").is_file():
+        first = "default" if group == "callbacks" else "csv"
+        hint = f"; add {group}=[{first},{choice}]"
     if parent and parent in existing and not siblings:
         hint = hint or f"; {place} has no settings"
     raise UserError(f"no setting '{key}' in {place}{hint or '; see --cfg job for all settings'}")

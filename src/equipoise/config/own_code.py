@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import re
 import secrets
 import sys
 import sysconfig
@@ -22,6 +23,8 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from equipoise.errors import UserError
 
 KNOWN = ("equipoise", "torch", "torchvision", "torchmetrics", "lightning")
 """Packages whose classes a checkpoint may name."""
@@ -197,3 +200,12 @@ def shown(file: str) -> str:
     """A path from the working directory where it lies below it."""
     path, here = Path(file), Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def as_packages(value: Any) -> tuple[str, ...]:
+    """The packages of `trust=[my_package]`. Raises UserError where they are no names."""
+    names = value if isinstance(value, list) else [value]
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name):
+            raise UserError(f"trust={value} must be a list of packages, such as trust=[my_package]")
+    return tuple(names)

@@ -37,9 +37,8 @@ from equipoise.config.overrides import (
     full_key,
     is_of_hydra,
 )
-from equipoise.config.own_code import KNOWN, make_importable, targets
+from equipoise.config.own_code import KNOWN, as_packages, make_importable, targets
 from equipoise.config.phases import KEY as PHASES
-from equipoise.config.signatures import as_packages
 from equipoise.config.stored import MAPPINGS, Stored, read_stored
 from equipoise.errors import UserError
 

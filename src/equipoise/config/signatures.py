@@ -166,15 +166,6 @@ def _adapter(hint: Any) -> TypeAdapter[Any] | None:
         return None
 
 
-def as_packages(value: Any) -> tuple[str, ...]:
-    """The packages of `trust=[my_package]`. Raises UserError where they are no names."""
-    names = value if isinstance(value, list) else [value]
-    for name in names:
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name):
-            raise UserError(f"trust={value} must be a list of packages, such as trust=[my_package]")
-    return tuple(names)
-
-
 def check_targets(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
     """Check every `_target_` of a stored configuration.
 

@@ -133,7 +133,14 @@ def usable_device(name: str | None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"there is no device {name} ({reason}); leave device out") from error
+        if name != "meta":  # whose tensors have no values
+            return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise _no_device(name) from error
+    raise _no_device(name)
+
+
+def _no_device(name: str) -> ValueError:
+    return ValueError(
+        f"there is no device {name} on this machine; give cpu or cuda, or leave it out"
+    )

@@ -243,7 +243,7 @@ def telling_columns(
     untold = [key for key in swept if not all(_told(key, row) for row in rows)]
     status = ["status"] if any(row["status"] != "completed" for row in rows) else []
     metrics = [name for name in columns if name.startswith("test ")]
-    names = [*status, *untold, *metrics[:1], *FIGURES[:2], *metrics[1:METRICS], *FIGURES[2:]]
+    names = [*status, *metrics[:1], *untold, *FIGURES[:2], *metrics[1:METRICS], *FIGURES[2:]]
     return ["run", *(name for name in names if name in columns)]
 
 

@@ -298,6 +298,7 @@ def _prepare(composition: Composition, directory: Path) -> None:
     """Fill in the folder and what only the dataset's files tell, then check types by signatures."""
     from equipoise.config.signatures import check_signatures
 
+    quiet_lightning()
     composition.config.run_dir = str(directory)
     check_trust(composition)
     check_surroundings(composition.config)
@@ -305,7 +306,6 @@ def _prepare(composition: Composition, directory: Path) -> None:
 
     complete_from_data(composition)
     check_signatures(plain(composition.config, resolve=True))
-    quiet_lightning()
 
 
 def check_trust(composition: Composition) -> None:

@@ -113,6 +113,12 @@ class Loaded(nn.Module):
         return seen
 
     @property
+    def channels(self) -> int:
+        """Of the pictures that the network takes; 3 where it takes none."""
+        preprocessing = getattr(self.data, "preprocessing", None)
+        return 3 if preprocessing is None else len(preprocessing.normalization.mean)
+
+    @property
     def batch_size(self) -> int:
         """How many samples the task's test takes together."""
         task = self.config["task"]
@@ -125,7 +131,7 @@ class Loaded(nn.Module):
         these; or a folder. batch_size: by default that of the task's test, so that the same
         pictures in the same order give the same bits. Raises UserError.
         """
-        source = GivenPictures(as_list(pictures))
+        source = GivenPictures(as_list(pictures, self.channels))
         size = self.batch_size if batch_size is None else batch_size
         if size < 1:
             raise UserError(f"batch_size={batch_size} must be 1 or more")

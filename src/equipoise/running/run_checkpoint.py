@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from equipoise.config.about import about
 from equipoise.config.exported import is_exported
 from equipoise.config.recompose import trusted_packages
-from equipoise.config.signatures import check_targets
 from equipoise.config.stored import Stored, read_checkpoint, stored_run
 from equipoise.errors import UserError
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
+PROGRAMS = ("model.pt2", "model.onnx")
 Module = TypeVar("Module", bound="nn.Module")
 
 
@@ -60,6 +60,11 @@ def checkpoint_of(path: Path) -> Path:
     """
     if not path.is_dir() or is_exported(path):
         return path
+    if (program := next((n for n in PROGRAMS if (path / n).is_file()), None)) is not None:
+        raise UserError(
+            f"the folder {path} holds a program, {program}, whose weights cannot be taken out: "
+            "export the run with format=safetensors"
+        )
     files = [path / "checkpoints" / name for name in CHECKPOINTS]
     existing = next((file for file in files if file.is_file()), None)
     if existing is None:
@@ -79,6 +84,7 @@ def restored(
     device: None for a GPU if there is one. Raises UserError where the device does not exist, or the
     checkpoint names code that is not to be trusted.
     """
+    from equipoise.config.signatures import check_targets
     from equipoise.models.generation import usable_device
     from equipoise.running.messages import quiet_lightning
 

@@ -27,7 +27,7 @@ from equipoise.config.exported import (
     is_exported,
     read_exported,
 )
-from equipoise.config.stored import Stored, damaged_entry, stored_run
+from equipoise.config.stored import UNREADABLE, Stored, damaged_entry, stored_run
 from equipoise.errors import UserError
 from equipoise.interop.published_weights import WRAPPERS
 from equipoise.models.transfer import placed
@@ -121,11 +121,15 @@ def read_weights(file: Path) -> Mapping[str, Any]:
             )
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        with file.open("rb") as opened:
+            start = opened.read(2)
+        if not start.startswith((b"\x80", b"PK")):  # of a pickle, and of a zip archive
+            raise UserError(f"{file} is no weights file") from error
         raise UserError(
             f"{file} holds pickled objects, whose code would run on reading, or it is not a "
             "weights file: where it was written, save only model.state_dict()"
         ) from error
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"the weights {file} cannot be read: truncated, or not a weights file"
         ) from error

@@ -25,7 +25,8 @@ from equipoise.report.couplings import YARDSTICKS
 
 ROOT = Path(__file__).parents[3]
 COMMAND = re.compile(r"^    (python -m equipoise ensemble (?:[^\\\n]|\\\n)*)$", re.MULTILINE)
-PICTURES = {"weights.png", "correlation.png", "drop_best.png"}
+DRAWN = ("weights", "correlation", "drop_best")
+PICTURES = {f"{name}.{ending}" for name in DRAWN for ending in ("png", "svg")}
 TABLES = {"weights.csv", "scores.csv", "scores.json", "drop_best.csv", "submission.csv"}
 
 

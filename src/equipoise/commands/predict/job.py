@@ -102,4 +102,6 @@ def whole_folder(target: Path, overwrite: bool) -> Iterator[Path]:
 def refuse_existing(target: Path, overwrite: bool) -> None:
     """Raise UserError where the target exists and may not be replaced."""
     if target.exists() and not overwrite:
-        raise UserError(f"{target} exists: choose another output=, or replace it with overwrite")
+        raise UserError(
+            f"{target} exists: name another file as the output, or replace it with overwrite"
+        )

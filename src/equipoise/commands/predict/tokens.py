@@ -30,6 +30,11 @@ def predict(job: Job) -> str:
     The text is read as a test reads its own: in as many streams, with as much memory. Raises
     UserError where the text cannot be used.
     """
+    if not job.checkpoint.state.get("vocabulary"):
+        raise UserError(
+            f"predict reads texts for a language model, and task={job.checkpoint.task} has no "
+            "vocabulary: use python evaluate.py"
+        )
     check_kind("generate", job.checkpoint)
     file = job.only_file("of text")
     text = read_utf8(file)

@@ -61,15 +61,16 @@ def channel_place(shape: Sequence[int], last_first: bool) -> int | None:
     return next(fitting, None)
 
 
-def as_list(pictures: Any) -> list[Picture]:
+def as_list(pictures: Any, channels: int = 3) -> list[Picture]:
     """The pictures: one, several in a list, a stack (N, ...) of them, or those below a folder.
 
-    Raises UserError where there are none.
+    channels: of the network. Raises UserError where there are none, or where an array may be one
+    picture in colour or several in the grey of the network.
     """
     if isinstance(pictures, str | Path) and Path(pictures).is_dir():
         found: list[Picture] = list(pictures_below(Path(pictures)))
     elif isinstance(pictures, np.ndarray | Tensor):
-        found = _of_stack(pictures)
+        found = _of_stack(pictures, grey=channels == 1)
     elif isinstance(pictures, Iterable) and not isinstance(pictures, str | Image.Image):
         found = list(pictures)
     else:
@@ -79,11 +80,15 @@ def as_list(pictures: Any) -> list[Picture]:
     return found
 
 
-def _of_stack(stack: NDArray[np.uint8] | Tensor) -> list[Picture]:
-    single = stack.ndim < 3 or (
-        stack.ndim == 3 and channel_place(stack.shape, isinstance(stack, np.ndarray)) is not None
-    )
-    return [stack] if single else list(stack)
+def _of_stack(stack: NDArray[np.uint8] | Tensor, grey: bool) -> list[Picture]:
+    of_numpy = isinstance(stack, np.ndarray)
+    place = channel_place(stack.shape, of_numpy) if stack.ndim == 3 else None
+    if grey and of_numpy and place == -3:
+        raise UserError(
+            f"{tuple(stack.shape)} may be one picture or {len(stack)} in grey: put several into a "
+            "list, or a stack (N, 1, H, W), and give one in colour as (H, W, 3)"
+        )
+    return [stack] if stack.ndim < 3 or place is not None else list(stack)
 
 
 def pictures_below(folder: Path) -> list[Path]:
