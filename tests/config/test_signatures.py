@@ -10,8 +10,8 @@ import pytest
 
 from equipoise.config.about import choice_files, keys_of_others, written
 from equipoise.config.compose import CONF, WITHIN_OTHERS, compose, plain
+from equipoise.config.own_code import as_packages
 from equipoise.config.signatures import (
-    as_packages,
     check_signatures,
     check_targets,
     locate,

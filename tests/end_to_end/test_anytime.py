@@ -58,6 +58,7 @@ def test_what_is_measured_is_left_in_the_folders(command, trained, tmp_path):
     assert metrics["test"] == metrics_of(trained)["test"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_curve_keeps_its_points(start, trained, tmp_path):
     folder = tmp_path / "part"
     process = start(f"ckpt_path={trained}/checkpoints/last.ckpt", "anytime=curve",

@@ -37,6 +37,7 @@ def ask(run, query):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_count_what_one_counts(command, tmp_path):
     one = command("train.py", *SMALL, "run_dir=one", "callbacks.report=null")
     assert one.returncode == 0, one.stderr
@@ -51,6 +52,7 @@ def test_two_processes_count_what_one_counts(command, tmp_path):
     assert metrics_of(tmp_path / "one")["test"] == metrics_of(tmp_path / "two")["test"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_a_closed_round_goes_on_to_the_same_answers(command, start, tmp_path):
     longer = [*SMALL, "task.users=60001", "task.batch_size=40", "callbacks.report=null"]
     whole = command("train.py", *longer, "run_dir=whole")

@@ -26,6 +26,7 @@ sweep:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_a_job_that_diverges_is_a_result(command, tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
@@ -84,6 +85,7 @@ def test_the_two_tables_of_the_paper_are_one_sweep(command, tmp_path: Path) -> N
     assert "highest in its row" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_typed_kernels_shorten_the_sweep(command, tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
@@ -98,6 +100,7 @@ def test_typed_kernels_shorten_the_sweep(command, tmp_path: Path) -> None:
     assert not (sweep / "positional_schemes.csv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_a_sweep_of_resumed_runs_sets_what_only_their_task_has(command, tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")

@@ -226,6 +226,7 @@ def fitted_weights(world_size: int) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_two_processes_fit_what_one_fits(tmp_path: Path) -> None:
     multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))

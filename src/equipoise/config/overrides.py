@@ -256,7 +256,8 @@ def check_key(key: str, config: Any, place: str) -> None:
     hint = nearest(key, siblings) or nearest(key, settings)
     group, _, rest = key.partition(".")
     choice = rest.partition(".")[0]
-    if group in OPEN and rest and (CONF / group / f"{choice}.yaml").is_file():
+    there = f"{group}.{choice}" in existing
+    if group in OPEN and rest and not there and (CONF / group / f"{choice}.yaml").is_file():
         first = "default" if group == "callbacks" else "csv"
         hint = f"; add {group}=[{first},{choice}]"
     if parent and parent in existing and not siblings:

@@ -298,7 +298,11 @@ def test_a_file_is_replaced_only_where_that_is_wanted(run: Path, tmp_path: Path)
     write_structures(tmp_path, *METHANE)
     output = tmp_path / "out.csv"
     output.write_text("mine")
-    refused(run, tmp_path, "out.csv exists: choose another output=, or replace it with overwrite")
+    refused(
+        run,
+        tmp_path,
+        "out.csv exists: name another file as the output, or replace it with overwrite",
+    )
     assert output.read_text() == "mine"
     assert predict(run, tmp_path, f"output={output}", "overwrite") == 0
     assert len(rows(output)) == 10

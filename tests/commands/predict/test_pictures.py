@@ -251,7 +251,7 @@ def test_what_cannot_be_read_or_written_is_refused_in_a_sentence(
         refused(said, folder, *words, f"output={output}")
         assert not output.exists()
     output.write_text("mine")
-    refused("out.csv exists: choose another output=", folder, pictures, output)
+    refused("out.csv exists: name another file as the output", folder, pictures, output)
     scenes = tmp_path / "scenes.csv"
     (tmp_path / "scenes").mkdir()
     (tmp_path / "scenes" / "mine.txt").touch()

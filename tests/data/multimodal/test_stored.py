@@ -168,7 +168,8 @@ def large(samples: int, dtype: str) -> Content:
     }
 
 
-@pytest.mark.parametrize("samples", [400, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("samples", [400, 2000])
 def test_a_run_holds_less_than_twice_its_file(tmp_path: Path, samples: int) -> None:
     file = write(tmp_path, large(samples, "float64"))
     target = tmp_path / "x.safetensors"
