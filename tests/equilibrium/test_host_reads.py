@@ -6,7 +6,6 @@ The same is checked on CUDA by tests/gpu.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
@@ -57,11 +56,10 @@ PAIRS = [
 
 
 @pytest.fixture(autouse=True)
-def autocast_is_off_for_meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def autocast_is_off_for_meta(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch knows no autocast of the meta device, and says so with an error."""
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device_type: False)
     monkeypatch.setattr(torch, "autocast", lambda device_type, **_: nullcontext())
-    yield
 
 
 def step(solver: Solver, estimator: GradientEstimator) -> Tensor:
