@@ -31,7 +31,7 @@ PAIRS: dict[str, tuple[Solver, GradientEstimator]] = {
     "anderson, jfb": (Anderson(max_steps=BUDGET, tol=0), JacobianFree()),
 }
 LEAST = {"broyden, exact": 0.6}
-"""Cosine to the gradient in float32; a few steps on an untrained cell's adjoint magnify rounding."""
+"""Cosine to the gradient in float32; few steps on an untrained cell's adjoint magnify rounding."""
 
 
 def trained(pair: str, dtype: torch.dtype | None) -> tuple[list[float], torch.Tensor]:

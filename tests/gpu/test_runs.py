@@ -28,7 +28,7 @@ KEPT = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "train
 
 
 def same(found: dict[str, Any], expected: dict[str, Any]) -> bool:
-    return found["test"] == pytest.approx(expected["test"], rel=1e-5)
+    return found["test"] == pytest.approx(expected["test"], rel=2e-3, abs=3e-3)
 
 
 def test_a_run_in_half_precision_evaluates_to_its_own_metrics(tmp_path: Path) -> None:
