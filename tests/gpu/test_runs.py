@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import equipoise
 from tests.end_to_end.resuming import (
@@ -25,6 +27,13 @@ pytestmark = [
 QUIET = ("callbacks.report=null", "~callbacks.progress", "trainer.enable_progress_bar=false")
 ON_GPU = ("strategy=gpu", *QUIET)
 KEPT = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "training_position")
+
+
+@pytest.fixture(autouse=True)
+def choice_of_algorithms() -> Iterator[None]:
+    """A deterministic run leaves its choice to the whole process."""
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def same(found: dict[str, Any], expected: dict[str, Any]) -> bool:
