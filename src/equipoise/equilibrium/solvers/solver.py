@@ -140,7 +140,7 @@ class Solver(ABC):
             trace=torch.stack(search.trace) if search.trace is not None else None,
             states=tuple(layout.restore(state) for state in trajectory.finish(outcome.z)),
             inverse=compaction.whole_inverse(search, inverse),
-            evaluation=function.latest if function.origin == origin else None,
+            evaluation=function.latest if origin and function.origin == origin else None,
             together=exchanges() > alone,
         )
 
