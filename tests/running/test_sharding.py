@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 import equipoise
+from equipoise.callbacks.beside_training import refuse_manual_and_sharded
 from equipoise.config.compose import compose
 from equipoise.errors import UserError
 from equipoise.running.processes import ProcessesWithoutGradients, strategy_for
@@ -44,9 +48,23 @@ def test_nothing_is_averaged_where_there_is_nothing_to_average(strategy: str) ->
     assert isinstance(found["strategy"], ProcessesWithoutGradients)
 
 
+def test_what_needs_whole_weights_is_refused() -> None:
+    sharded: Any = SimpleNamespace(strategy=ShardedNetwork())
+    with pytest.raises(UserError, match=r"ema needs whole parameters .* strategy=ddp"):
+        refuse_manual_and_sharded(sharded, LightningModule(), "ema")
+
+
 def test_fsdp_is_the_second_one() -> None:
     task = LightningModule()
     task.layer = nn.Linear(2, 2)
     trainer = compose(["strategy=fsdp_cpu"]).config.trainer
     assert isinstance(strategy_for(task, trainer)["strategy"], ShardedNetwork)
     assert strategy_for(task, compose(["strategy=ddp_cpu"]).config.trainer) == {}
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="deepspeed is installed")
+def test_a_missing_package_is_named() -> None:
+    task = LightningModule()
+    task.layer = nn.Linear(2, 2)
+    with pytest.raises(UserError, match=r"pip install 'equipoise\[deepspeed\]', or choose"):
+        strategy_for(task, compose(["strategy=deepspeed"]).config.trainer)

@@ -14,8 +14,8 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from equipoise.nn.over_processes import per_process
 from equipoise.nn import RedundancyReduction, Terms
+from equipoise.nn.over_processes import per_process
 from equipoise.report.embeddings import draw_correlation, draw_projection
 from equipoise.report.page import Picture
 from equipoise.tasks.embeddings import (
