@@ -85,9 +85,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", list(ESTIMATORS))
-def test_two_processes_are_one_with_the_joined_rows(
-    name: str, found: list[dict[str, Any]]
-) -> None:
+def test_two_processes_are_one_with_the_joined_rows(name: str, found: list[dict[str, Any]]) -> None:
     expected = trained(Network(ESTIMATORS[name], tol=1e-10), batch())
     first, second = (dict(part[name]) for part in found)
     state = torch.cat((first.pop("state"), second.pop("state")))

@@ -75,6 +75,44 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tmp_path: Path) -> No
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
+def test_a_full_device_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    """/dev/full takes no byte: the system itself says ENOSPC."""
+    path = tmp_path / "last.ckpt"
+    CheckpointFile().save_checkpoint(CONTENT, path)
+    before = path.read_bytes()
+    (tmp_path / "last.ckpt.partial").symlink_to("/dev/full")
+    with pytest.raises(CheckpointNotSaved, match="could not be saved: No space left on device"):
+        CheckpointFile().save_checkpoint(CONTENT, path)
+    assert path.read_bytes() == before
+
+
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """As somebody else than root, whom no permission stops."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_folder_that_may_not_be_written_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    CheckpointFile().save_checkpoint(CONTENT, path)
+    before = path.read_bytes()
+    tmp_path.chmod(0o555)
+    with (
+        without_rights(),
+        pytest.raises(CheckpointNotSaved, match="could not be saved: Permission denied"),
+    ):
+        CheckpointFile().save_checkpoint(CONTENT, path)
+    tmp_path.chmod(0o755)
+    assert path.read_bytes() == before
+
+
 def test_a_refused_rename_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(source: Path, target: Path) -> None:
         raise PermissionError(13, "Permission denied")

@@ -20,6 +20,18 @@ def samples_of_all_processes(rows: Tensor) -> int:
     return int(count)
 
 
+def per_process(count: Tensor) -> Tensor:
+    """What a sum over a process's samples is divided by, where gradients are averaged over them.
+
+    The mean of the counts of all processes, so that the average is the mean over all samples; where
+    no gradient is wanted, or there is one process, the count itself.
+    """
+    processes = number_of_processes()
+    if processes == 1 or not torch.is_grad_enabled():
+        return count
+    return _summed(count.detach()) / processes
+
+
 def sum_over_processes(part: Tensor) -> Tensor:
     """The sum over all processes, differentiable; without a process group the tensor itself."""
     total: Tensor = _SumOverProcesses.apply(part) if number_of_processes() > 1 else part

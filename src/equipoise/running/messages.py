@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import sys
@@ -31,6 +32,8 @@ ADVICE = {
     "can't allocate memory": "choose smaller sizes",
 }
 """What to do about messages of other libraries that do not say so."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What the system answers where a disk, a share of it or a file can grow no more."""
 
 
 @contextmanager
@@ -108,6 +111,12 @@ def refusals_of_run(built: Run) -> Iterator[None]:
     except (RunFailed, RunInterrupted):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            where = error.filename or built.directory
+            raise RunFailed(
+                f"{where} could not be written: {error.strerror}; free space there, or choose "
+                "another folder with run_dir="
+            ) from error
         begun = observer is not None and observer.begun
         outside = built.trainer.state.fn == "fit" and not begun
         refused = (UserError, MisconfigurationException, MemoryError, torch.OutOfMemoryError)

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from equipoise.config.about import about
+from equipoise.errors import UserError
 
 START = (
     "import json, sys; job = json.load(sys.stdin); sys.path[:] = job['path']; "
@@ -206,9 +208,20 @@ def strategy_for(task: LightningModule, trainer: Mapping[str, Any]) -> dict[str,
         several = (isinstance(devices, int) and devices > 1) or trainer.get("num_nodes", 1) > 1
         replaced = strategy in SEVERAL or (strategy == "auto" and several)
         return {"strategy": ProcessesWithoutGradients()} if replaced else {}
+    if strategy == "deepspeed":
+        check_deepspeed()
     if strategy != "fsdp":
         return {}
     from equipoise.running.sharding import ShardedNetwork, check_shardable
 
     check_shardable(task)
     return {"strategy": ShardedNetwork()}
+
+
+def check_deepspeed() -> None:
+    """Raise UserError where its package is missing."""
+    if find_spec("deepspeed") is None:
+        raise UserError(
+            "strategy=deepspeed needs the package deepspeed: pip install 'equipoise[deepspeed]', "
+            "or choose strategy=fsdp"
+        )

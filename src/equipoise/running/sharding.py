@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -33,6 +32,8 @@ class ShardedNetwork(DDPStrategy):
     Raises UserError for a task that steps its optimisers itself, and for a weight that is a single
     number.
     """
+
+    divides_weights = True
 
     def configure_ddp(self) -> None:
         """Divide the weights of the first process among all."""
@@ -146,7 +147,7 @@ def alike(value: Any, like: Any) -> Any:
 
 
 def divided(state: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """An optimiser's whole state with each tensor divided as the parameter is that it belongs to."""
+    """The whole state of an optimiser, each tensor divided as its parameter is."""
     groups = zip(state["param_groups"], optimizer.param_groups, strict=True)
     parameters = {
         number: parameter
