@@ -21,6 +21,7 @@ from equipoise.config.stored import Stored, read_checkpoint, read_stored
 from equipoise.errors import RunInterrupted, UserError
 from equipoise.running import folders
 from equipoise.running.folders import check_no_folder_of_hydra, run_directory
+from equipoise.running.loggers import assign_wandb_run, keep_earlier_curve, name_in_sweep
 from equipoise.running.messages import (
     errors_of_own_code,
     failed_after_a_step,
@@ -28,12 +29,10 @@ from equipoise.running.messages import (
     refusals_of_run,
 )
 from equipoise.running.surroundings import (
-    assign_wandb_run,
     check_resumable,
     check_surroundings,
     data_is_there,
     initial_file,
-    keep_earlier_curve,
     resumes_in_place,
 )
 
@@ -194,15 +193,17 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     if stored is not None:
         check_resumable(stored, config.trainer)
     assign_wandb_run(config, composition.overrides, resumes_in_place(directory, config.ckpt_path))
+    name_in_sweep(config, composition.overrides, directory)
     built = prepared(composition, directory, stored)
     from equipoise.running import processes
     from equipoise.running import run as training
     from equipoise.running.build import open_folder
     from equipoise.running.initial_weights import lines
 
+    in_place = resumes_in_place(directory, config.ckpt_path)
+    if stored is not None and in_place and built.trainer.is_global_zero:
+        keep_earlier_curve(built.trainer.loggers, stored)
     open_folder(config, built)
-    if stored is not None:
-        keep_earlier_curve(built.trainer.loggers, stored, directory)
     if built.trainer.is_global_zero:
         processes.say_global_batch(config, built.trainer)
         for line in lines(built.init_from):
