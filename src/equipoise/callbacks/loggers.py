@@ -90,7 +90,10 @@ class CurveLogger(CSVLogger):
 
 
 class OncePerStep:
-    """Remembers at which step each name was written last: `epoch` comes with every kind of row."""
+    """Remembers at which step each name was written last: `epoch` comes with every kind of row.
+
+    A validation's row comes after that of its last training step, and one step earlier.
+    """
 
     def __init__(self) -> None:
         self.latest: dict[str, int] = {}
@@ -100,7 +103,7 @@ class OncePerStep:
         fresh = {
             name: value
             for name, value in metrics.items()
-            if self.latest.get(name) != step and not isinstance(value, str)
+            if step > self.latest.get(name, -1) and not isinstance(value, str)
         }
         self.latest |= dict.fromkeys(fresh, step)
         return fresh

@@ -21,7 +21,7 @@ from equipoise.errors import RunFailed, RunInterrupted, UserError, nearest
 from equipoise.running.interrupts import STATUS, Stopped, end_at_next, leave, stoppable
 
 NAMES = (
-    "compare", "convert-multimodal", "ensemble", "evaluate", "export", "generate",
+    "compare", "convert-multimodal", "dashboard", "ensemble", "evaluate", "export", "generate",
     "import-weights", "list", "make-nmr", "predict", "push", "query", "train", "translate",
 )  # fmt: skip
 HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).

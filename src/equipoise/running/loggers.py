@@ -30,7 +30,8 @@ PACKAGES = {
     "TensorBoardLogger": ("tensorboard", ("tensorboard",)),
 }
 """Loggers of packages that come with an extra of ours: the extra, and its modules."""
-WANDB_HOST = "https://api.wandb.ai"
+WANDB_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
+"""Where W&B's cloud is or was: the older entry of a login serves for both."""
 
 
 def check_loggers(loggers: Mapping[str, Any]) -> None:
@@ -67,22 +68,28 @@ def check_artifacts(logger: Mapping[str, Any]) -> None:
 def check_account(logger: Mapping[str, Any]) -> None:
     """Raise UserError where W&B would ask for an account, naming the way without one."""
     mode = os.environ.get("WANDB_MODE", "online")
-    credentials = {"WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"} & set(os.environ)
-    if not (logger.get("offline") or mode != "online" or credentials or _has_login()):
+    if not (logger.get("offline") or mode != "online" or has_account()):
         raise UserError(
             "logger=wandb needs an account: run `wandb login`, or write a local run with "
             "logger.wandb.offline=true or WANDB_MODE=offline"
         )
 
 
+def has_account() -> bool:
+    """Whether this machine knows an account of W&B's."""
+    return bool({"WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"} & set(os.environ)) or _has_login()
+
+
 def _has_login() -> bool:
     """Whether `wandb login` has left an entry for the host; a file that cannot be read counts."""
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", WANDB_HOST)).hostname or ""
+    own = urlsplit(os.environ.get("WANDB_BASE_URL", ""))
+    hosts = (own.netloc, own.hostname) if own.hostname else WANDB_HOSTS
     home = Path.home()
     file = Path(os.environ.get("NETRC") or home / ".netrc")
     file = file if file.is_file() else home / "_netrc"
     try:
-        return file.is_file() and netrc.netrc(file).authenticators(host) is not None
+        logins = netrc.netrc(file) if file.is_file() else None
+        return bool(logins and any(logins.authenticators(host) for host in hosts))
     except (netrc.NetrcParseError, OSError):
         return True
 
