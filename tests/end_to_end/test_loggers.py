@@ -152,7 +152,7 @@ def test_a_multirun_groups_its_runs_and_names_them(command: Any, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     files = sorted((tmp_path / "sweeps").rglob("*.wandb"))
     runs = [next(r["run"] for r in wandb_records(f) if r["type"] == "run") for f in files]
-    assert [run["display_name"] for run in runs] == ["0_seed=1", "1_seed=2"]
+    assert [run["display_name"] for run in runs] == ["0_seed-1", "1_seed-2"]
     assert {run["run_group"] for run in runs} == {"first"}
     assert {run["job_type"] for run in runs} == {"search"}
     assert all(run["tags"] == ["a", "b"] for run in runs)

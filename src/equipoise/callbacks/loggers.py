@@ -7,6 +7,7 @@ has of them from the run that broke off is taken out before, by `rewind`.
 from __future__ import annotations
 
 import math
+import re
 import sqlite3
 from collections import deque
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ RECENT = 60.0
 MOST_RECENT = 4096
 RESUMED_AT = "resumed_at_step"
 LONGEST_PARAMETER = 250
+NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
+"""What MLflow refuses in a parameter's name, such as the @ of choices/solver@gradient.solver."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,10 @@ class CurveMLFlowLogger(MLFlowLogger):
         """
         from lightning.fabric.utilities.logger import _flatten_dict
 
-        flat = {k: str(v)[:LONGEST_PARAMETER] for k, v in _flatten_dict(params).items()}
+        flat = {
+            NOT_IN_NAMES.sub(":", name): str(value)[:LONGEST_PARAMETER]
+            for name, value in _flatten_dict(params).items()
+        }
         known = self.experiment.get_run(self.run_id).data.params
         super().log_hyperparams({k: v for k, v in flat.items() if k not in known})
         for name, value in flat.items():

@@ -164,8 +164,8 @@ class RunReport(Observer):
 def log_pictures(
     logger: Logger, pictures: Sequence[Picture], folder: Path, step: int | None = None
 ) -> None:
-    """Show PNG files of a folder in TensorBoard, or any logger that has `log_image`."""
-    for picture in pictures:
+    """Show PNG files of a folder, each once, in TensorBoard or any logger that has `log_image`."""
+    for picture in {picture.file: picture for picture in pictures}.values():
         key, file = f"report/{Path(picture.file).stem}", folder / picture.file
         if hasattr(logger, "log_image"):
             logger.log_image(key, [str(file)], step=step, caption=[picture.caption])

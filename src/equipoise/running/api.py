@@ -43,6 +43,24 @@ if TYPE_CHECKING:
     from equipoise.running.parts import Run
 
 
+@contextmanager
+def wandb_run() -> Iterator[None]:
+    """However the block ends, end the W&B run that it has begun, with its exit status."""
+    exit_code = 1
+    try:
+        yield
+        exit_code = 0
+    finally:
+        close_wandb(exit_code)
+
+
+def close_wandb(exit_code: int) -> None:
+    """End a W&B run, so that the next job of a multirun does not write into it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=exit_code)
+
+
 def run(*overrides: str) -> dict[str, Any]:
     """Do what `python train.py <overrides>` does; returns the dictionary of metrics.json.
 
@@ -152,6 +170,7 @@ def evaluation_of(overrides: Sequence[str]) -> Composition:
     return composition
 
 
+@wandb_run()
 def execute_evaluation(composition: Composition, directory: Path) -> dict[str, Any]:
     """Test a checkpoint by one composition in `directory`."""
     path = composition.config.ckpt_path
@@ -185,6 +204,7 @@ def instantiate_curve(composition: Composition) -> AnytimeCurve | None:
     return curve
 
 
+@wandb_run()
 def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     """Train and test one composition in `directory`, which gets everything that a run leaves."""
     config = composition.config
@@ -225,21 +245,16 @@ def say_changes(stored: Stored | None, composition: Composition) -> None:
 
 @contextmanager
 def at_work(built: Run, purpose: str, overrides: Sequence[str]) -> Iterator[None]:
-    """While a run is at work: its other processes, its refusals, and at its end its W&B run."""
+    """While a run is at work: its other processes, and its refusals."""
     from equipoise.running import processes
     from equipoise.running.origin import origin
 
-    exit_code = 1
     built.origin = origin(purpose, overrides)
-    try:
-        with (
-            refusals_of_run(built),
-            processes.telling(built.trainer, purpose, overrides, built.directory),
-        ):
-            yield
-        exit_code = 0
-    finally:
-        close_wandb(exit_code)
+    with (
+        refusals_of_run(built),
+        processes.telling(built.trainer, purpose, overrides, built.directory),
+    ):
+        yield
 
 
 def take_part(job: Mapping[str, Any]) -> int:
@@ -315,13 +330,6 @@ def check_trust(composition: Composition) -> None:
         from equipoise.config.signatures import check_targets
 
         check_targets(plain(composition.config), composition.trusted)
-
-
-def close_wandb(exit_code: int) -> None:
-    """End a W&B run, so that the next job of a multirun does not write into it."""
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=exit_code)
 
 
 def show_result(built: Run, metrics: dict[str, Any]) -> None:
