@@ -144,6 +144,7 @@ def test_it_does_so_wherever_it_is_killed(rows: int, tmp_path: Path) -> None:
         assert held[logger]["train/loss"] == held["csv"]["train/loss"], logger
 
 
+@pytest.mark.slow
 def test_a_multirun_groups_its_runs_and_names_them(command: Any, tmp_path: Path) -> None:
     quick = [*SMALL, "trainer.max_steps=1", "trainer.limit_val_batches=1",
              "trainer.limit_test_batches=1", "callbacks.report=null"]  # fmt: skip
