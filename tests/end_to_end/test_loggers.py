@@ -96,7 +96,7 @@ def killed_after(rows: int, folder: Path, *words: str) -> int:
     run = subprocess.Popen(command, cwd=folder.parent, env=environment(), stdout=subprocess.DEVNULL,
                            stderr=subprocess.DEVNULL)  # fmt: skip
     curve = folder / "metrics.csv"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 500
     while not curve.is_file() or len(curve.read_text().splitlines()) <= rows:
         assert run.poll() is None, "the run has ended by itself"
         assert time.monotonic() < deadline
