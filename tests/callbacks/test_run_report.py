@@ -109,7 +109,7 @@ def test_the_pictures_are_logged_once_at_the_end(
     files = [file.name for file in tmp_path.rglob("media/**/*.png")]
     assert sorted(name.partition("_")[0] for name in files) == ["accuracy", "loss"]
     board = EventAccumulator(str(tmp_path / "board")).Reload()
-    assert sorted(board.Tags()["images"]) == ["accuracy", "loss"]
+    assert sorted(board.Tags()["images"]) == ["report/accuracy", "report/loss"]
 
 
 @pytest.mark.parametrize("logger", [False, "tensorboard"])

@@ -14,6 +14,7 @@ from equipoise.config.own_code import as_packages
 from equipoise.config.signatures import (
     check_signatures,
     check_targets,
+    known_arguments,
     locate,
     target_nodes,
 )
@@ -82,6 +83,7 @@ def place(file: Path) -> str:
 def test_the_yaml_names_every_argument_with_the_default_of_the_signature(key, node):
     target = locate("", node["_target_"])
     parameters = inspect.signature(target).parameters
+    handed_on = known_arguments(target)
     constructor = target.__init__ if inspect.isclass(target) else target
     ours = constructor.__module__.startswith("equipoise.")  # an inherited one is its author's
     # One of several choices fills such a place, with values of its own.
@@ -97,7 +99,7 @@ def test_the_yaml_names_every_argument_with_the_default_of_the_signature(key, no
         fixed = key not in WITHIN_OTHERS.values() and not isinstance(node[name], str | dict)
         if ours and plain_default and fixed:
             assert node[name] == default, f"{name} differs from the signature"
-    unknown = set(node) - set(parameters) - {"_target_", "_partial_"}
+    unknown = set(node) - set(handed_on) - {"_target_", "_partial_"}
     assert unknown <= keys_of_others(key, node)
 
 

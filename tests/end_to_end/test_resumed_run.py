@@ -20,7 +20,7 @@ from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.running import run as training
 from equipoise.running.api import _prepare, evaluate, run
 from equipoise.running.build import build_run
-from equipoise.running.surroundings import assign_wandb_run
+from equipoise.running.loggers import assign_wandb_run
 from tests.end_to_end.resuming import TASKS, checkpoint, curve, resumed
 
 pytestmark = [

@@ -10,8 +10,6 @@ from equipoise.config.compose import CONF, compose
 from equipoise.errors import UserError
 from equipoise.running.surroundings import check_surroundings
 
-HOST = "machine api.wandb.ai\n  login user\n  password xxxx\n"
-
 
 @pytest.fixture(autouse=True)
 def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -78,20 +76,6 @@ def test_machines_that_nobody_has_started_are_not_waited_for(monkeypatch):
         compose(["trainer.num_nodes=3", "strategy=ddp_cpu"])
     monkeypatch.setenv("SLURM_NNODES", "3")
     compose(["trainer.num_nodes=3", "strategy=ddp_cpu"])
-
-
-@pytest.mark.parametrize("logger", ["wandb", "[csv,wandb]"])
-def test_wandb_without_an_account_says_how_to_do_without(logger, stranger, monkeypatch):
-    with pytest.raises(UserError, match=r"logger\.wandb\.offline=true or WANDB_MODE=offline"):
-        check(f"logger={logger}")
-    check(f"logger={logger}", "logger.wandb.offline=true")
-    (stranger / ".netrc").write_text(HOST)
-    check(f"logger={logger}")
-    (stranger / ".netrc").unlink()
-    for name, value in (("WANDB_MODE", "offline"), ("WANDB_API_KEY", "x")):
-        with monkeypatch.context() as known:
-            known.setenv(name, value)
-            check(f"logger={logger}")
 
 
 @pytest.mark.parametrize(

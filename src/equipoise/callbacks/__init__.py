@@ -2,13 +2,18 @@
 
 from equipoise.callbacks.checkpointing import BestCheckpoint, RunCheckpoint
 from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
-from equipoise.callbacks.curve_rows import CurveLogger
 from equipoise.callbacks.divergence_guard import DivergenceGuard, TrainingDiverged
 from equipoise.callbacks.early_stopping import EarlyStopping
 from equipoise.callbacks.graceful_interrupt import GracefulInterrupt
 from equipoise.callbacks.gradient_fidelity import GradientFidelity
 from equipoise.callbacks.gradient_schedule import GradientSchedule, Phase
 from equipoise.callbacks.learning_rate_finder import LearningRateFinder
+from equipoise.callbacks.loggers import (
+    CurveLogger,
+    CurveMLFlowLogger,
+    CurveTensorBoardLogger,
+    CurveWandbLogger,
+)
 from equipoise.callbacks.normalization_warmup import NormalizationWarmup
 from equipoise.callbacks.progress import Progress
 from equipoise.callbacks.run_report import RunReport
@@ -21,6 +26,9 @@ __all__ = [
     "BestCheckpoint",
     "ConvergenceMonitor",
     "CurveLogger",
+    "CurveMLFlowLogger",
+    "CurveTensorBoardLogger",
+    "CurveWandbLogger",
     "DivergenceGuard",
     "EarlyStopping",
     "ExponentialMovingAverage",

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from torch import Tensor
 
 from equipoise.callbacks.lightning_overhead import Observer, every_callback
@@ -180,22 +181,6 @@ def _log(trainer: Trainer, row: dict[str, float | str]) -> None:
         logger.save()
 
 
-class CurveLogger(CSVLogger):
-    """Lightning's CSVLogger, which leaves empty what is not a number.
-
-    A mean over no finite value, or a score of classes that do not occur, is NaN; readers of csv
-    files understand an empty cell as missing, and some take "nan" for text.
-    """
-
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        """Record a row of numbers and texts."""
-        super().log_metrics({k: v for k, v in metrics.items() if not _is_nan(v)}, step)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float | Tensor) and math.isnan(value)
-
-
 class CurveState(Observer):
     """Keeps what the sources of the curve have summed up, and how many rows metrics.csv has.
 
@@ -244,4 +229,15 @@ def _state(trainer: Trainer) -> dict[str, Any]:
     sums = {source.state_key: source.summed_up() for source in curve_sources(trainer)}
     files = [Path(log.log_dir) for log in trainer.loggers if isinstance(log, CSVLogger)]
     rows = written_rows(files[0] / "metrics.csv") if files else 0
-    return {"rows": rows, "sources": {key: state for key, state in sums.items() if state}}
+    return {
+        "rows": rows,
+        "last": max((source.row_step for source in curve_sources(trainer)), default=0),
+        "marks": _marks(trainer.loggers),
+        "sources": {key: state for key, state in sums.items() if state},
+    }
+
+
+def _marks(loggers: Sequence[Logger]) -> dict[str, Any]:
+    """What loggers need to go on from a checkpoint, by their classes."""
+    marks = {type(logger).__name__: getattr(logger, "mark", None) for logger in loggers}
+    return {name: mark for name, mark in marks.items() if mark is not None}

@@ -114,7 +114,7 @@ class RunReport(Observer):
         """
         pictures = self._write(metrics)
         for logger in self.loggers:
-            log_pictures(logger, pictures, self.dirpath)
+            log_pictures(logger, pictures, self.dirpath, metrics.get("steps"))
 
     def _write(self, metrics: Mapping[str, Any]) -> list[Picture]:
         """Write the report with what is known so far; its pictures."""
@@ -161,19 +161,19 @@ class RunReport(Observer):
         return f"The curves of this run are kept by {', '.join(self.elsewhere)}."
 
 
-def log_pictures(logger: Logger, pictures: Sequence[Picture], folder: Path) -> None:
-    """Show PNG files of a folder in W&B, TensorBoard, or any logger that has `log_image`."""
-    if hasattr(logger, "log_image"):
-        for picture in pictures:
-            key = f"report/{Path(picture.file).stem}"
-            logger.log_image(key, [str(folder / picture.file)], caption=[picture.caption])
-    elif isinstance(logger, TensorBoardLogger):
-        from matplotlib.image import imread
+def log_pictures(
+    logger: Logger, pictures: Sequence[Picture], folder: Path, step: int | None = None
+) -> None:
+    """Show PNG files of a folder, each once, in TensorBoard or any logger that has `log_image`."""
+    for picture in {picture.file: picture for picture in pictures}.values():
+        key, file = f"report/{Path(picture.file).stem}", folder / picture.file
+        if hasattr(logger, "log_image"):
+            logger.log_image(key, [str(file)], step=step, caption=[picture.caption])
+        elif isinstance(logger, TensorBoardLogger):
+            from matplotlib.image import imread
 
-        for picture in pictures:
-            pixels = imread(folder / picture.file)
-            logger.experiment.add_image(Path(picture.file).stem, pixels, dataformats="HWC")
-        logger.experiment.flush()
+            logger.experiment.add_image(key, imread(file), step, dataformats="HWC")
+            logger.experiment.flush()
 
 
 def _place(logger: Logger) -> str:

@@ -22,7 +22,7 @@ from equipoise.running.interrupts import Stopped, end_at_next, leave, stoppable
 from equipoise.running.requeue import requeue
 
 NAMES = (
-    "compare", "convert-multimodal", "ensemble", "evaluate", "export", "generate",
+    "compare", "convert-multimodal", "dashboard", "ensemble", "evaluate", "export", "generate",
     "import-weights", "list", "make-nmr", "predict", "push", "query", "train", "translate",
 )  # fmt: skip
 HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).

@@ -34,7 +34,7 @@ PROVIDED = {
 """Arguments of the class at a key that are other parts of the run, and no settings."""
 FILLED = {"schedule": ("total_steps", "T_max")}
 """Arguments that are computed where they are not given."""
-FORWARDED = {"WandbLogger": "wandb.sdk.wandb_init.init"}
+FORWARDED = dict.fromkeys(("WandbLogger", "CurveWandbLogger"), "wandb.sdk.wandb_init.init")
 """Loggers that hand arguments on, and the function that takes them."""
 OF_EVERY_TASK = ("objective", "monitor", "monitor_mode")
 LIMITS = dict[str, tuple[float | None, float | None]]

@@ -103,15 +103,17 @@ def _check_layer(key: str, target: str, node: DictConfig, arguments: Arguments) 
 def make_room(config: DictConfig, override: Override, exchanged: Collection[str]) -> None:
     """Let a setting be typed that a class takes and the file of its choice does not name.
 
-    The files of our own classes name all; `exchanged` are the typed keys, in case one of ours has
-    come to another place. Raises UserError, with the nearest, for what the class does not take.
+    The files of our own classes name all, but for what these hand on; `exchanged` are the typed
+    keys, in case one of ours has come to another place. Raises UserError, with the nearest, for
+    what the class does not take.
     """
     key, _, name = override.key_or_group.rpartition(".")
     node = OmegaConf.select(config, key, throw_on_missing=False) if key else None
     if not isinstance(node, DictConfig) or name in node or name.startswith("_"):
         return
     target = str(node.get(TARGET) or "")
-    named_in_file = target.partition(".")[0] == OURS and f"{key}.{TARGET}" not in exchanged
+    ours = target.partition(".")[0] == OURS and target.rpartition(".")[2] not in FORWARDED
+    named_in_file = ours and f"{key}.{TARGET}" not in exchanged
     if not target or named_in_file or not _is_plain(override):
         return
     arguments = arguments_of(target, key)

@@ -7,7 +7,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,12 @@ RENAMED = {"equipoise.anytime.AnytimeCurve": "equipoise.running.anytime.AnytimeC
 class Stored:
     """The run behind a checkpoint: its configuration, its choices, and how far it had come.
 
-    shapes: of every tensor among the weights. rows: of metrics.csv when it was written, None where
-    it does not say. whole: whether it holds more than the weights. own_code: the user's own code,
-    where one of this user's runs has written the checkpoint. overrides: the words of the
-    command line that are in force; none where it does not say.
+    shapes: of every tensor among the weights. rows: of metrics.csv when it was written, and
+    last_row: the step of the last one, None where it does not say or an epoch ends with it.
+    validated: whether it holds the validation at its step. marks: what loggers have put into it,
+    by their classes. whole: whether it holds more than the weights. own_code: the user's own code,
+    where one of this user's runs has written the checkpoint. overrides: the words of the command
+    line that are in force; none where it does not say.
     """
 
     path: Path
@@ -68,6 +70,9 @@ class Stored:
     steps: int
     shapes: dict[str, tuple[int, ...]]
     rows: int | None = None
+    last_row: int | None = None
+    validated: bool = True
+    marks: Mapping[str, Any] = field(default_factory=dict)
     whole: bool = True
     own_code: OwnCode = NO_OWN_CODE
     overrides: tuple[str, ...] = ()
@@ -155,6 +160,7 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
             "has written"
         )
     shapes = {n: tuple(v.shape) for n, v in content["state_dict"].items() if hasattr(v, "shape")}
+    closed = _count(_mapping(content, "training_position"), "batch") == 0
     return Stored(
         path=Path(path),
         config=in_present_form(content["config"]),
@@ -163,6 +169,9 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
         steps=content.get("global_step", 0),
         shapes=shapes,
         rows=_count(_mapping(content, "curve"), "rows"),
+        last_row=None if closed else _count(_mapping(content, "curve"), "last"),
+        validated=closed or _mapping(content, "training_position").get("validated") is not False,
+        marks=_mapping(_mapping(content, "curve"), "marks"),
         whole={"optimizer_states", "loops"} <= set(content),
         own_code=believed(content),
         overrides=_texts(content.get(OVERRIDES)),

@@ -22,6 +22,7 @@ from equipoise.config.stored import Stored, read_checkpoint, read_stored
 from equipoise.errors import RunInterrupted, UserError
 from equipoise.running import folders
 from equipoise.running.folders import check_no_folder_of_hydra, run_directory
+from equipoise.running.loggers import assign_wandb_run, keep_earlier_curve, name_in_sweep
 from equipoise.running.messages import (
     errors_of_own_code,
     failed_after_a_step,
@@ -30,12 +31,10 @@ from equipoise.running.messages import (
 )
 from equipoise.running.resumption import Beginning, beginning, clear, record, reopen
 from equipoise.running.surroundings import (
-    assign_wandb_run,
     check_resumable,
     check_surroundings,
     data_is_there,
     initial_file,
-    keep_earlier_curve,
     resumes_in_place,
 )
 
@@ -44,6 +43,24 @@ if TYPE_CHECKING:
 
     from equipoise.running.anytime import AnytimeCurve
     from equipoise.running.parts import Run
+
+
+@contextmanager
+def wandb_run() -> Iterator[None]:
+    """However the block ends, end the W&B run that it has begun, with its exit status."""
+    exit_code = 1
+    try:
+        yield
+        exit_code = 0
+    finally:
+        close_wandb(exit_code)
+
+
+def close_wandb(exit_code: int) -> None:
+    """End a W&B run, so that the next job of a multirun does not write into it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=exit_code)
 
 
 def run(*overrides: str) -> dict[str, Any]:
@@ -180,6 +197,7 @@ def evaluation_of(overrides: Sequence[str]) -> Composition:
     return composition
 
 
+@wandb_run()
 def execute_evaluation(composition: Composition, directory: Path) -> dict[str, Any]:
     """Test a checkpoint by one composition in `directory`."""
     path = composition.config.ckpt_path
@@ -213,6 +231,7 @@ def instantiate_curve(composition: Composition) -> AnytimeCurve | None:
     return curve
 
 
+@wandb_run()
 def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     """Train and test one composition in `directory`, which gets everything that a run leaves."""
     config = composition.config
@@ -221,19 +240,22 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     if stored is not None:
         check_resumable(stored, config.trainer)
     assign_wandb_run(config, composition.overrides, resumes_in_place(directory, config.ckpt_path))
+    name_in_sweep(config, composition.overrides, directory)
     built = prepared(composition, directory, stored)
     from equipoise.running import processes
     from equipoise.running import run as training
     from equipoise.running.build import open_folder
     from equipoise.running.initial_weights import lines
 
-    if machine.decides(config.trainer) and resumes_in_place(directory, config.ckpt_path):
+    in_place = resumes_in_place(directory, config.ckpt_path)
+    decides = machine.decides(config.trainer)
+    if decides and in_place:
         reopen(directory)
+        if stored is not None:
+            keep_earlier_curve(built.trainer.loggers, stored)
     open_folder(config, built)
-    if machine.decides(config.trainer):
+    if decides:
         record(composition, directory)
-    if stored is not None:
-        keep_earlier_curve(built.trainer.loggers, stored, directory)
     if built.trainer.is_global_zero:
         processes.say_global_batch(config, built.trainer)
         for line in lines(built.init_from):
@@ -255,21 +277,16 @@ def say_changes(stored: Stored | None, composition: Composition) -> None:
 
 @contextmanager
 def at_work(built: Run, purpose: str, composition: Composition) -> Iterator[None]:
-    """While a run is at work: its other processes, its refusals, and at its end its W&B run."""
+    """While a run is at work: its other processes, and its refusals."""
     from equipoise.running import processes
     from equipoise.running.origin import origin
 
-    exit_code = 1
     built.origin = origin(purpose, composition.typed)
-    try:
-        with (
-            refusals_of_run(built),
-            processes.telling(built.trainer, purpose, composition.overrides, built.directory),
-        ):
-            yield
-        exit_code = 0
-    finally:
-        close_wandb(exit_code)
+    with (
+        refusals_of_run(built),
+        processes.telling(built.trainer, purpose, composition.overrides, built.directory),
+    ):
+        yield
 
 
 def take_part(job: Mapping[str, Any]) -> int:
@@ -345,13 +362,6 @@ def check_trust(composition: Composition) -> None:
         from equipoise.config.signatures import check_targets
 
         check_targets(plain(composition.config), composition.trusted)
-
-
-def close_wandb(exit_code: int) -> None:
-    """End a W&B run, so that the next job of a multirun does not write into it."""
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=exit_code)
 
 
 def show_result(built: Run, metrics: dict[str, Any]) -> None:

@@ -149,6 +149,8 @@ def quiet_lightning() -> None:
     adverts = ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda")
     for name in (*adverts, "fabric.utilities.distributed"):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch.loggers.mlflow", "mlflow.store.db.utils", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # they tell that a database is new
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     warnings.formatwarning = lambda message, *_, **__: on_whole_words(f"warning: {message}")
     # at the first step nothing is learnt yet; the convergence monitor warns where it matters

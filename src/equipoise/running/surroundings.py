@@ -5,21 +5,17 @@ The first three are checked before anything heavy is imported.
 
 from __future__ import annotations
 
-import csv
 import math
-import netrc
-import os
-import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from equipoise.config.about import about
 from equipoise.config.exported import WEIGHTS
 from equipoise.config.limits import MOST_TOKENS, PRODUCTS, SEQUENCES
 from equipoise.config.machine import GIB, free_memory
 from equipoise.errors import UserError
+from equipoise.running.loggers import check_loggers
 from equipoise.running.run_checkpoint import checkpoint_of
 
 if TYPE_CHECKING:
@@ -28,19 +24,13 @@ if TYPE_CHECKING:
     from equipoise.config.stored import Stored
 
 
-WANDB = "WandbLogger"
-WANDB_HOST = "https://api.wandb.ai"
-
-
 def check_surroundings(config: Mapping[str, Any]) -> None:
     """Raise UserError where the data of the task or the account of a logger is missing."""
     check_data(config["task"])
     check_tokens(config["task"])
     check_memory(config["task"])
     check_attention(config["task"], config["model"])
-    for node in config["logger"].values():
-        if node and str(node.get("_target_")).endswith(f".{WANDB}"):
-            check_account(node)
+    check_loggers(config["logger"] or {})
 
 
 def check_data(task: Mapping[str, Any]) -> None:
@@ -137,29 +127,6 @@ def _product(size: Any) -> float:
     return math.prod(size) if isinstance(size, Iterable) else float(size)
 
 
-def check_account(logger: Mapping[str, Any]) -> None:
-    """Raise UserError where W&B would ask for an account, naming the way without one."""
-    mode = os.environ.get("WANDB_MODE", "online")
-    credentials = {"WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"} & set(os.environ)
-    if not (logger.get("offline") or mode != "online" or credentials or _has_login()):
-        raise UserError(
-            "logger=wandb needs an account: run `wandb login`, or write a local run with "
-            "logger.wandb.offline=true or WANDB_MODE=offline"
-        )
-
-
-def _has_login() -> bool:
-    """Whether `wandb login` has left an entry for the host; a file that cannot be read counts."""
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", WANDB_HOST)).hostname or ""
-    home = Path.home()
-    file = Path(os.environ.get("NETRC") or home / ".netrc")
-    file = file if file.is_file() else home / "_netrc"
-    try:
-        return file.is_file() and netrc.netrc(file).authenticators(host) is not None
-    except (netrc.NetrcParseError, OSError):
-        return True
-
-
 def resumes_in_place(directory: Path, resume_from: str | None) -> bool:
     """Whether a run resumes in its own folder: the one that the checkpoint lies in."""
     return bool(resume_from) and directory.resolve() in Path(str(resume_from)).resolve().parents
@@ -182,43 +149,3 @@ def _refuse_shorter(key: str, limit: Any, reached: int, what: str) -> None:
             f"trainer.{key}={limit} is less than the {reached} {what} that the checkpoint was "
             f"trained for: set a larger trainer.{key}, or evaluate it with evaluate.py"
         )
-
-
-def keep_earlier_curve(loggers: Sequence[Any], stored: Stored, directory: Path) -> None:
-    """Hand the rows of a broken run's metrics.csv to the logger that would replace the file.
-
-    Only where the run resumes in its own folder, and only the rows up to the checkpoint: those
-    after it will be written again.
-    """
-    from lightning.pytorch.loggers import CSVLogger
-
-    if not resumes_in_place(directory, str(stored.path)):
-        return
-    for logger in loggers:
-        file = Path(logger.log_dir) / "metrics.csv" if isinstance(logger, CSVLogger) else None
-        if file is not None and file.is_file():
-            with file.open(newline="") as lines:
-                rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
-            logger.experiment.metrics.extend(_up_to(stored, rows))
-
-
-def _up_to(stored: Stored, rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows that were written before the checkpoint, or of the epoch that it closes."""
-    kept = len(rows) if stored.rows is None else stored.rows
-    while kept < len(rows) and float(rows[kept].get("epoch") or stored.epochs) < stored.epochs:
-        kept += 1
-    return rows[:kept]
-
-
-def assign_wandb_run(config: DictConfig, overrides: Sequence[str], same_run: bool) -> None:
-    """Give a W&B run its id beforehand: it is stored with the configuration.
-
-    A run that resumes in its own folder resumes its W&B run; in another folder it is a new one.
-    """
-    for name, node in (config.get("logger") or {}).items():
-        if not node or not str(node.get("_target_", "")).endswith(WANDB):
-            continue
-        keys = (f"logger.{name}.id=", f"logger.{name}.version=")
-        named_by_user = any(line.startswith(keys) for line in overrides)
-        if not named_by_user and not (same_run and node.get("id")):
-            node.id = secrets.token_hex(4)

@@ -1,0 +1,282 @@
+"""The loggers of a run: Lightning's, each of which holds every step once after a resumed run too.
+
+A run that resumes in its own folder writes the rows after its checkpoint once more. What a logger
+has of them from the run that broke off is taken out before, by `rewind`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sqlite3
+from collections import deque
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol, runtime_checkable
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import (
+    CSVLogger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from equipoise.callbacks.wandb_file import cut_after
+
+SQLITE = "sqlite:///"
+STEP = "trainer/global_step"
+AT_THE_END = ("test/", "report/", "_hparams_/")
+"""What a run writes once; a resumed one writes it anew."""
+RECENT = 60.0
+"""Seconds within which W&B surely writes a row; at most MOST_RECENT rows are kept for so long."""
+MOST_RECENT = 4096
+RESUMED_AT = "resumed_at_step"
+LONGEST_PARAMETER = 250
+NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
+"""What MLflow refuses in a parameter's name, such as the @ of choices/solver@gradient.solver."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What stays in a logger of a run that resumes.
+
+    steps: of the checkpoint; last: the last step of a row that the resumed run does not write;
+    validated: whether the validation at the checkpoint is in it; marks: what the loggers have put
+    into it, by their classes.
+    """
+
+    steps: int
+    last: int
+    validated: bool = True
+    marks: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def through(self) -> int:
+        """The last step that stays: where an epoch was cut short, its last row is written anew."""
+        return self.steps if self.last >= self.steps else self.steps - 1
+
+    def keeps(self, name: str, step: int) -> bool:
+        """Whether a number stays. Lightning writes a validation at the step before its own."""
+        if name.startswith(AT_THE_END):
+            return False
+        if name.startswith("val/") and not self.validated:
+            return step < self.steps - 1
+        return step <= self.through
+
+
+@runtime_checkable
+class Rewinding(Protocol):
+    """A logger that can go back to a checkpoint."""
+
+    def rewind(self, kept: Kept) -> None:
+        """Take out what the resumed run will write once more."""
+        ...
+
+
+class CurveLogger(CSVLogger):
+    """Lightning's CSVLogger, which leaves empty what is not a number.
+
+    A mean over no finite value, or a score of classes that do not occur, is NaN; readers of csv
+    files understand an empty cell as missing, and some take "nan" for text.
+    """
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Record a row of numbers and texts."""
+        super().log_metrics({k: v for k, v in metrics.items() if not _is_nan(v)}, step)
+
+
+class OncePerStep:
+    """Remembers at which step each name was written last: `epoch` comes with every kind of row.
+
+    A validation's row comes after that of its last training step, and one step earlier.
+    """
+
+    def __init__(self) -> None:
+        self.latest: dict[str, int] = {}
+
+    def new(self, metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
+        """The numbers that are not written yet at this step; texts are left out."""
+        fresh = {
+            name: value
+            for name, value in metrics.items()
+            if step > self.latest.get(name, -1) and not isinstance(value, str)
+        }
+        self.latest |= dict.fromkeys(fresh, step)
+        return fresh
+
+
+class CurveTensorBoardLogger(TensorBoardLogger):
+    """Lightning's TensorBoardLogger, whose event files can be taken back to a checkpoint."""
+
+    @cached_property
+    def once(self) -> OncePerStep:
+        """What is written already."""
+        return OncePerStep()
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write each number once at its step."""
+        super().log_metrics(self.once.new(metrics, step or 0), step)
+
+    def rewind(self, kept: Kept) -> None:
+        """Write each event file anew with what is kept of it."""
+        for file in sorted(Path(self.log_dir).glob("events.out.tfevents.*")):
+            _rewrite_events(file, kept)
+
+
+class CurveWandbLogger(WandbLogger):
+    """Lightning's WandbLogger with one row of W&B's history a step.
+
+    The steps of the history are those of the run, so that a run that resumes online goes on behind
+    what the server has, and a step that it has already is not counted twice. W&B's service writes
+    its file every 15 seconds and ends with a killed run, so the last rows stand in checkpoints too.
+    """
+
+    latest: int = 0
+
+    @cached_property
+    def recent(self) -> deque[tuple[float, int, dict[str, Any]]]:
+        """The rows of the last minute, each with its time and step."""
+        return deque(maxlen=MOST_RECENT)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run, without an argument of Lightning's of which W&B only says it has no effect."""
+        if self._wandb_init.get("anonymous") is None:
+            self._wandb_init.pop("anonymous", None)
+        return super().experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add numbers, texts or pictures to the row of a step, the latest one if none is given."""
+        if self._wandb_init.get("sync_tensorboard"):  # then W&B takes the steps of its files
+            super().log_metrics(metrics, step)
+            return
+        named = {f"{self._prefix}-{k}" if self._prefix else k: v for k, v in metrics.items()}
+        self.latest = max(self.latest, step or 0)
+        self.experiment.log({**named, STEP: self.latest}, step=self.latest)
+        plain = {k: v for k, v in metrics.items() if isinstance(v, int | float | str)}
+        self.recent.append((monotonic(), self.latest, plain))
+
+    @property
+    def mark(self) -> list[tuple[int, dict[str, Any]]]:
+        """The rows that may not be written yet, for a checkpoint."""
+        since = monotonic() - RECENT
+        return [(step, dict(row)) for when, step, row in self.recent if when > since]
+
+    def rewind(self, kept: Kept) -> None:
+        """Cut the files of earlier offline runs of the same id behind the checkpoint.
+
+        Rows before it that are missing there are written to the new file, or to the server.
+        """
+        folder, last = Path(self.save_dir or ".") / "wandb", -1
+        for file in sorted(folder.glob(f"offline-run-*-{self.version}/run-{self.version}.wandb")):
+            last = max(last, cut_after(file, kept.through))
+        for step, row in kept.marks.get(type(self).__name__, []):
+            if last < step <= kept.through:
+                self.log_metrics(row, step)
+
+
+class CurveMLFlowLogger(MLFlowLogger):
+    """Lightning's MLFlowLogger, which goes on in the run of a checkpoint."""
+
+    @cached_property
+    def once(self) -> OncePerStep:
+        """What is written already."""
+        return OncePerStep()
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write each number once at its step."""
+        super().log_metrics(self.once.new(metrics, step or 0), step)
+
+    @rank_zero_only
+    def log_image(
+        self, key: str, images: list[str], step: int | None = None, caption: Any = None
+    ) -> None:
+        """Keep PNG files as artifacts in the folder that the key names."""
+        folder = key.rpartition("/")[0] or None
+        for image in images:
+            self.experiment.log_artifact(self.run_id, image, folder)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        """Write the configuration; a setting that a resumed run has changed becomes a tag.
+
+        MLflow's parameters can be written once only.
+        """
+        from lightning.fabric.utilities.logger import _flatten_dict
+
+        flat = {
+            NOT_IN_NAMES.sub(":", name): str(value)[:LONGEST_PARAMETER]
+            for name, value in _flatten_dict(params).items()
+        }
+        known = self.experiment.get_run(self.run_id).data.params
+        super().log_hyperparams({k: v for k, v in flat.items() if k not in known})
+        for name, value in flat.items():
+            if name in known and known[name] != value:
+                self.experiment.set_tag(self.run_id, f"resumed/{name}", value)
+
+    @property
+    def mark(self) -> str | None:
+        """The id of the run, for a checkpoint; None where none has begun."""
+        return self._run_id
+
+    def rewind(self, kept: Kept) -> None:
+        """Go on in the run of the checkpoint, without the numbers behind it in a local database.
+
+        A server takes nothing back: there a tag says at which step the run was resumed.
+        """
+        self._run_id = kept.marks.get(type(self).__name__, self._run_id)
+        if self._run_id is None:
+            return
+        file = Path(str(self._tracking_uri).removeprefix(SQLITE))
+        if str(self._tracking_uri).startswith(SQLITE) and file.is_file():
+            _cut_database(file, self._run_id, kept)
+        self.experiment.set_tag(self._run_id, RESUMED_AT, kept.steps)
+        self.experiment.update_run(self._run_id, status="RUNNING")
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float | Tensor) and math.isnan(value)
+
+
+def _rewrite_events(file: Path, kept: Kept) -> None:
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    partial = file.with_name(f"partial.{file.name}")
+    with partial.open("wb") as target:
+        writer = RecordWriter(target)
+        for record in RawEventFileLoader(str(file)).Load():
+            event = Event.FromString(record)
+            if event.WhichOneof("what") == "summary":
+                values = [v for v in event.summary.value if kept.keeps(v.tag, event.step)]
+                del event.summary.value[:]
+                event.summary.value.extend(values)
+                if not values:
+                    continue
+            writer.write(event.SerializeToString())
+    partial.replace(file)
+
+
+def _cut_database(file: Path, run: str, kept: Kept) -> None:
+    """Take numbers out of MLflow's database, and of the table of the latest ones."""
+    with closing(sqlite3.connect(file)) as database, database:
+        rows = database.execute(
+            "SELECT DISTINCT key, step FROM metrics WHERE run_uuid = ?", (run,)
+        ).fetchall()
+        gone = [(run, key, step) for key, step in rows if not kept.keeps(key, step)]
+        for table in ("metrics", "latest_metrics"):
+            database.executemany(
+                f"DELETE FROM {table} WHERE run_uuid = ? AND key = ? AND step = ?", gone
+            )
