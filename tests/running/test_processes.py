@@ -66,14 +66,18 @@ def test_a_run_from_python_tells_its_second_process(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*did not reach the tolerance")
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
 def test_jobs_of_a_multirun_have_two_processes_each(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if launcher != "basic":
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train.py"])
-    assert train.main(["-m", "seed=1,2", "strategy=ddp_cpu", *SMALL]) == 0
+    words = ["-m", "seed=1,2", "strategy=ddp_cpu", f"hydra/launcher={launcher}", *SMALL]
+    assert train.main(words) == 0
     (sweep,) = (tmp_path / "multirun").iterdir()
-    jobs = [path for path in sweep.iterdir() if path.is_dir()]
+    jobs = [path for path in sweep.iterdir() if (path / "metrics.json").is_file()]
     assert {json.loads((job / "metrics.json").read_text())["steps"] for job in jobs} == {2}
     assert len(jobs) == 2
     with (sweep / "summary.csv").open(newline="") as file:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
+from torch import Tensor, distributed
 
 from equipoise.callbacks.gradient_schedule import GradientSchedule
 from equipoise.callbacks.lightning_overhead import Observer, every_callback
@@ -52,6 +52,8 @@ class RunCheckpoint(ModelCheckpoint):
         scores = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
         for path in state_dict["best_k_models"]:
             self._bring(path)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.barrier()  # all have to find what the first one has brought, or none
         moved["best_k_models"] = scores
         for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
             moved[name] = self._here(state_dict[name])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import nn
 
@@ -23,15 +21,19 @@ class SynchronisedNorms(TorchSyncBatchNorm):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """The model with every batch norm over the processes; weights and statistics stay."""
-        converted = cast(nn.Module, super().apply(model))
+        converted = super().apply(model)
         for module in converted.modules():
             if type(module) is nn.SyncBatchNorm:
-                module.__class__ = NotedSyncBatchNorm if self.fused else BatchNormOverProcesses
+                kind = NotedSyncBatchNorm if self.fused else BatchNormOverProcesses
+                module.__class__ = kind  # type: ignore[assignment]
         return converted
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """The model with batch norms that exchange nothing."""
+        """The model with batch norms that exchange nothing.
+
+        Lightning looks for torch's class.
+        """
         for module in model.modules():
             if isinstance(module, OURS):
-                module.__class__ = nn.SyncBatchNorm  # what Lightning looks for
-        return cast(nn.Module, super().revert(model))
+                module.__class__ = nn.SyncBatchNorm  # type: ignore[assignment]
+        return super().revert(model)
