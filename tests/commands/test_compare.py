@@ -50,6 +50,7 @@ def test_a_folder_that_holds_something_is_kept(runs: list[str]) -> None:
         (["one", "two"], "there is no folder two"),
         (["one", "outptu=x"], "compare takes no 'outptu=x'; did you mean output"),
         (["one", "--all"], "there is no flag --all"),
+        (["one", "sweep", "over=fold"], "over=fold: the runs do not differ in it"),
         (["one", "sweep", "output=one/metrics.json"], "output=one/metrics.json cannot be written"),
     ],
 )

@@ -127,6 +127,7 @@ def test_a_sweep_ends_in_a_table_and_a_picture(command, tmp_path):
     assert (alone.returncode, "add -m" in alone.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_an_interrupt_waits_for_the_end_of_the_round(start, tmp_path):
     process = start(*SMALL, "task.users=60001", "task.batch_size=40", "run_dir=part")
     last = tmp_path / "part" / "checkpoints" / "last.ckpt"

@@ -28,6 +28,7 @@ def test_scenes_leave_overlays_and_a_table_of_classes(command, tmp_path):
     assert "IoU per class" in (tmp_path / "run" / "report" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_one_model_for_digits_and_scenes(command, tmp_path):
     done = command("train.py", "task=digits_and_scenes", "task.train_scenes=32", *SHORT)
     assert done.returncode == 0, done.stderr
@@ -52,6 +53,7 @@ def test_streets_in_the_published_layout(command, tmp_path):
     assert values["wall"] is None
 
 
+@pytest.mark.slow
 def test_classes_of_a_folder_are_counted_before_the_model_is_built(command, tmp_path):
     plain_folder(tmp_path / "own")
     words = ["task=segmentation_folder", "task.path=own", "task.crop=[32,32]", *SHORT]

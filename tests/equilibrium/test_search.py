@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equipoise.equilibrium import Status
-from equipoise.equilibrium.search import BestIterate, Search
+from equipoise.equilibrium.search import BestIterate, CoupledSearch, Search
 from equipoise.equilibrium.solution import StoppingRule, resolution
 from equipoise.equilibrium.state import Layout
 
@@ -45,6 +46,19 @@ def test_a_sample_that_had_converged_keeps_that_status_when_it_breaks_later() ->
     search.observe(z, torch.tensor([[torch.inf]]), torch.tensor([[torch.inf]]), 2)
     search.finish(2)
     assert search.status.tolist() == [Status.CONVERGED]
+
+
+@pytest.mark.parametrize("kind", [Search, CoupledSearch])
+def test_without_a_tolerance_the_best_iterate_stands_however_it_goes_on(kind: type[Search]) -> None:
+    """A quasi-Newton method divides by rounding errors once it has arrived."""
+    z = torch.ones(2, 1)
+    search = kind(z, StoppingRule("absolute", 0.0, 1e-7), patience=9, keep_trace=False)
+    for number, residual in enumerate(([0.5, 1e-9], [1e-9, 1e-8], [0.9, 0.7]), start=1):
+        search.observe(number * z, z, torch.tensor(residual).unsqueeze(1), number)
+    search.finish(3)
+    assert torch.equal(search.best.get(), torch.tensor([[2.0], [1.0]]))
+    assert search.steps.tolist() == [2, 1]
+    assert search.status.tolist() == [Status.CONVERGED, Status.CONVERGED]
 
 
 def test_a_huge_value_does_not_count_as_converged() -> None:

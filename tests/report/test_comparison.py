@@ -16,8 +16,8 @@ from equipoise.report.comparison import (
     compare_runs,
     find_runs,
     plots,
-    write_comparison,
 )
+from equipoise.report.comparison_page import write_comparison
 
 ORIGIN = {"command": "python -m equipoise compare a b", "date": "2026-01-01", "revision": "abc"}
 
@@ -93,8 +93,8 @@ def test_the_page_has_the_table_the_curves_and_where_it_comes_from(
                  "2026-01-01", "abc", ORIGIN["command"]):  # fmt: skip
         assert text in html
     names = {file.name for file in output.iterdir()}
-    assert names == {"index.html", "runs.csv", *(f"{kind}.{ending}" for ending in ("png", "svg")
-                     for kind in ("val_loss", "solver_nfe"))}  # fmt: skip
+    pictures = {f"{kind}.{end}" for end in ("png", "svg") for kind in ("val_loss", "solver_nfe")}
+    assert names == {"index.html", "runs.csv", "comparison.md", *pictures}
     assert "2 runs" in capsys.readouterr().out
 
 
@@ -147,3 +147,61 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "other" / "metrics.json").write_text('{"status": "fine"}')
     with pytest.raises(UserError, match="is not what a run writes: leave"):
         compare_runs(find_runs([tmp_path / "other"]))
+
+
+@pytest.fixture
+def over_seeds(tmp_path: Path) -> list[Path]:
+    """Two solvers with three seeds each, of which one has failed."""
+    runs = []
+    for solver, losses in (("anderson", (0.2, 0.4, 0.6)), ("broyden", (0.1, 0.3))):
+        for seed, loss in enumerate(losses):
+            settings = config(seed, 1e-3) | {"task": {"monitor": "val/loss", "monitor_mode": "min"}}
+            folder = tmp_path / f"{solver}_{seed}"
+            runs.append(write_run(folder, {"solver": solver}, settings, loss))
+    settings = config(2, 1e-3) | {"task": {"monitor": "val/loss", "monitor_mode": "min"}}
+    failed = write_run(tmp_path / "x", {"solver": "broyden"}, settings, 9.0, status="failed")
+    return [*runs, failed]
+
+
+def test_means_deviations_and_the_best_are_over_the_seeds(
+    over_seeds: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    write_comparison(compare_runs(over_seeds), output, ORIGIN)
+    with (output / "groups.csv").open(newline="") as file:
+        rows = {row["solver"]: row for row in csv.DictReader(file)}
+    assert [(row["runs"], row["test loss mean"]) for row in rows.values()] == [
+        ("3", "0.4"), ("2", "0.2"),
+    ]  # fmt: skip
+    assert rows["anderson"]["test loss sd"] == "0.2"
+    assert float(rows["broyden"]["test loss sd"]) == pytest.approx(0.02**0.5, abs=1e-6)
+    assert (rows["anderson"]["best loss"], rows["anderson"]["best run"]) == ("0.2", "anderson_0")
+    assert rows["broyden"]["seconds mean"] == "2.5"
+    text = (output / "comparison.md").read_text()
+    assert "| anderson | 3 | 0.4 ± 0.2 | 0.2 | anderson_0 |" in text
+    assert "| x | failed | broyden |" in text
+    assert "0.4 ± 0.2" in (output / "index.html").read_text()
+    assert "mean ± standard deviation over seed" in capsys.readouterr().out
+    assert (output / "groups.png").is_file()
+
+
+def test_means_may_be_over_another_setting(over_seeds: list[Path]) -> None:
+    groups = compare_runs(over_seeds, over=["solver"]).groups
+    assert [(group.settings, group.runs) for group in groups] == [
+        ({"seed": "0"}, 2), ({"seed": "1"}, 2), ({"seed": "2"}, 1),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="over=fold: the runs do not differ in it; they differ in"):
+        compare_runs(over_seeds, over=["fold"])
+
+
+def test_the_best_is_the_greatest_where_the_metric_says_so(tmp_path: Path) -> None:
+    settings = {"task": {"monitor": "val/loss", "monitor_mode": "max"}}
+    runs = [write_run(tmp_path / str(k), {}, config(k, 1e-3) | settings, k + 0.5) for k in range(2)]
+    (group,) = compare_runs(runs).groups
+    assert group.best is not None
+    assert group.best["test loss"] == 1.5
+
+
+def test_without_two_runs_alike_there_are_no_means(runs: list[Path]) -> None:
+    assert compare_runs(runs).groups == []

@@ -146,7 +146,7 @@ def test_pictures_of_any_size_are_brought_to_that_of_the_data(model: Loaded) -> 
         (np.zeros((0, 8), np.uint8), "a picture cannot have the shape (0, 8)"),
         (3, "a picture cannot be a int"),
         ([], "there are no pictures in []"),
-        ("nowhere.png", "nowhere.png cannot be decoded"),
+        ("nowhere.png", "there is no picture nowhere.png: give paths, PIL images"),
     ],
 )
 def test_what_is_no_picture_is_refused(model: Loaded, pictures: Any, said: str) -> None:
@@ -179,3 +179,5 @@ def test_what_cannot_be_loaded_is_refused(run: Path, tmp_path: Path) -> None:
         equipoise.load(run, device="abacus")
     with pytest.raises(UserError, match="there is no checkpoint at"):
         equipoise.load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="named by its path, which a NoneType is not"):
+        equipoise.load(None)  # type: ignore[arg-type]

@@ -22,13 +22,17 @@ Container = dict[Any, Any] | list[Any]
 
 
 def refuse_manual_and_sharded(trainer: Trainer, module: LightningModule, callback: str) -> None:
-    """Raise UserError for manual optimisation and for sharded parameters."""
+    """Raise UserError for manual optimisation and for sharded parameters.
+
+    A strategy of ours that divides them says so by an attribute `divides_weights`.
+    """
     if not module.automatic_optimization:
         raise UserError(
             f"{callback} cannot work with a task that steps its optimisers itself: "
             f"leave callbacks={callback} out"
         )
-    if isinstance(trainer.strategy, SHARDED):
+    ours = getattr(trainer.strategy, "divides_weights", False)
+    if ours or isinstance(trainer.strategy, SHARDED):
         raise UserError(
             f"{callback} needs whole parameters in every process: leave it out, or choose "
             "strategy=ddp"

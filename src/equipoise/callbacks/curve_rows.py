@@ -37,6 +37,7 @@ class CurveSource(Observer, ABC):
     """
 
     row_step: int = 0
+    alone: bool = False  # while an exception ends this process, the others may not answer
     loaded: dict[str, Any] | None = None
 
     @abstractmethod
@@ -60,7 +61,7 @@ class CurveSource(Observer, ABC):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting at the step at which this run starts, with what its checkpoint holds."""
-        self.row_step = trainer.global_step
+        self.row_step, self.alone = trainer.global_step, False
         if self.loaded:
             self.resume_from(self.loaded)
         self.loaded = None
@@ -88,6 +89,8 @@ class CurveSource(Observer, ABC):
     ) -> None:
         """Keep what a run that is being stopped has reached."""
         if trainer.training:
+            for source in curve_sources(trainer):
+                source.alone = True
             write_row(trainer)
             self.close_epoch()
 

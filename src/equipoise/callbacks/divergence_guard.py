@@ -96,9 +96,7 @@ class DivergenceGuard(CurveSource):
 
     def _is_finite(self, trainer: Trainer, gradients: list[Tensor]) -> bool:
         """Whether neither the loss nor a gradient has an entry that is not finite."""
-        if trainer.world_size > 1:
-            gradients = [_local(gradient) for gradient in gradients]
-        number = sum(_not_finite(gradients))
+        number = sum(_not_finite([_local(gradient) for gradient in gradients]))
         if self.loss is not None:
             number = number + 0.0 * self.loss  # zero where it is finite, else not a number
         if not isinstance(number, Tensor):

@@ -71,6 +71,18 @@ class FiniteMean(Accumulator):
             return torch.tensor(float("nan"))
         return self.total / self.count
 
+    def parts(self) -> Tensor:
+        """(2,): the sum so far, and of how many scalars it is."""
+        self._compact()
+        if self.total is None or self.count is None:
+            return torch.zeros(2)
+        return torch.stack((self.total, self.count.to(self.total.dtype)))
+
+    def take(self, parts: Tensor) -> None:
+        """Continue with another sum (2,), as `parts` gives it."""
+        self.pending = []
+        self.total, self.count = parts.unbind()
+
     def _compact(self) -> None:
         if not self.pending:
             return

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, distributed
 
 from equipoise.callbacks.curve_rows import CurveSource, MeanColumns, Row
 from equipoise.callbacks.statistics import FiniteMean
@@ -16,7 +17,8 @@ class TrainingCurve(MeanColumns):
     """Write the means of the scalars that `training_step` returns as `train/<name>` columns.
 
     `latest` holds the means of the last whole epoch (or of what was reached of it when the run was
-    stopped). With several processes the numbers are those of the first one's share of the data.
+    stopped). With several processes the means are over all of them, exchanged when a row or a
+    checkpoint is due; where an exception ends a run, each has only its own.
     """
 
     prefix = "train"
@@ -30,8 +32,14 @@ class TrainingCurve(MeanColumns):
         self.forget()
         super().on_train_start(trainer, pl_module)
 
+    def row(self, trainer: Trainer) -> Row:
+        """The means since the last row, over all processes."""
+        self._share()
+        return super().row(trainer)
+
     def summed_up(self) -> dict[str, Any]:
         """The sums since the last row and of the epoch, and the latest means."""
+        self._share()
         return {
             "since_row": {name: mean.state_dict() for name, mean in self.since_row.items()},
             "epoch": {name: mean.state_dict() for name, mean in self.epoch.items()},
@@ -60,10 +68,28 @@ class TrainingCurve(MeanColumns):
         """The means of the last epoch for metrics.json."""
         return {"train": dict(self.latest)}
 
+    def _share(self) -> None:
+        """Put the means over all processes into the sums; a second time changes nothing."""
+        processes = 1 if self.alone or not self.since_row else number_of_processes()
+        if processes == 1:
+            return
+        names = sorted(self.since_row)
+        sums = torch.stack([self.since_row[name].parts() for name in names])
+        distributed.all_reduce(sums)
+        for name, parts in zip(names, sums / processes, strict=True):
+            self.since_row[name].take(parts)
+
     def current_loss(self) -> float | None:
         """The loss of the latest batch; this costs one host-device sync."""
         loss = _scalars(self.last_outputs).get("loss")
         return None if loss is None else float(loss)
+
+
+def number_of_processes() -> int:
+    """How many processes share the run."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 1
+    return distributed.get_world_size()
 
 
 class LearningRate(CurveSource):

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from equipoise.commands.arguments import Parser
 from equipoise.errors import UserError, nearest
-from equipoise.report.comparison import compare_runs, find_runs, write_comparison
+from equipoise.report.comparison import SEED, compare_runs, find_runs
+from equipoise.report.comparison_page import write_comparison
 from equipoise.running.origin import origin
 
 SETTINGS = """the settings:
-  output=comparison    the folder to write: index.html with the table and the curves, runs.csv with
-                       the table, and each picture as PNG and as SVG; a new or empty one
+  output=comparison    the folder to write: index.html with tables and curves, comparison.md and
+                       csv files with the tables, each picture as PNG and as SVG; new or empty
+  over=seed            settings over which means are taken, such as over=seed,task.fold
   overwrite            write into a folder that is not empty
 
 A folder is that of a run, or one with runs below it, such as that of a multirun:
@@ -30,11 +32,11 @@ def main(words: Sequence[str]) -> int:
         formatter_class=RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("words", nargs="*", metavar="folder", help="see below")
-    folders, output, overwrite = parse(parser.parsed(words).words)
+    folders, output, over, overwrite = parse(parser.parsed(words).words)
     runs = find_runs(folders)
     if len(runs) < 2:
         raise UserError(f"compare needs two runs or more, and {folders[0]} is one: give others too")
-    comparison = compare_runs(runs)
+    comparison = compare_runs(runs, over)
     try:
         output.mkdir(parents=True, exist_ok=True)
         if any(output.iterdir()) and not overwrite:
@@ -48,12 +50,12 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def parse(words: Sequence[str]) -> tuple[list[Path], Path, bool]:
-    """The folders, the output, and whether it is overwritten.
+def parse(words: Sequence[str]) -> tuple[list[Path], Path, list[str], bool]:
+    """The folders, the output, what means are taken over, and whether the output is overwritten.
 
     Raises UserError for a setting that does not exist, a folder that does not, or without any.
     """
-    folders, output, overwrite = [], Path(DEFAULT), False
+    folders, output, over, overwrite = [], Path(DEFAULT), [SEED], False
     for word in words:
         key, equals, value = word.partition("=")
         if Path(word).is_dir() and word != "overwrite":
@@ -62,11 +64,13 @@ def parse(words: Sequence[str]) -> tuple[list[Path], Path, bool]:
             overwrite = True
         elif key == "output" and value:
             output = Path(value)
+        elif key == "over" and value:
+            over = value.strip("[]").split(",")
         elif equals and "/" not in key:
-            hint = nearest(key, ("output", "overwrite"))
+            hint = nearest(key, ("output", "over", "overwrite"))
             raise UserError(f"compare takes no '{word}'{hint or '; see --help'}")
         else:
             raise UserError(f"there is no folder {word}: give folders of runs or multiruns")
     if not folders:
         raise UserError("compare needs folders of runs or multiruns; see --help")
-    return folders, output, overwrite
+    return folders, output, over, overwrite

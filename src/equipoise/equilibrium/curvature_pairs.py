@@ -96,25 +96,36 @@ class CurvaturePairs:
         self.s[at], self.y[at] = s, y
         column = at[0], slice(None), slot
         known = None if along_y is None else renewed(along_y, columns, curvature, square)
-        along_y = self.along(y) if known is None else known
-        self.s_y[column], self.y_y[column] = along_y.split(self.size, dim=1)
-        self.y_y[at] = self.y_y[column]
-        self._invert()
+        s_y, y_y = (self.along(y) if known is None else known).split(self.size, dim=1)
+        self.s_y[column], self.y_y[column], self.y_y[at] = s_y, y_y, y_y
+        if count < len(slot):
+            self._invert()
+            return columns
+        # [[R, c], [0, d]]^-1 = [[R^-1, -R^-1 c / d], [0, 1 / d]], and of the pair that leaves, the
+        # oldest, R^-1 loses the row and the column as R does.
+        self.r_inverse[at] = 0.0
+        self.r_inverse[column] = 0.0
+        last = (self.r_inverse @ s_y.unsqueeze(2)).squeeze(2).div_(-curvature)
+        self.r_inverse[column] = last.scatter_(1, slot.unsqueeze(1), curvature.reciprocal())
         return columns
 
     def apply(self, x: Tensor, along: Tensor | None = None) -> Tensor:
         """H x: (B, D) -> (B, D); along: `along(x)`, if known."""
         s_x, y_x = (self.along(x) if along is None else along).split(self.size, dim=1)
         on_y = self.r_inverse @ s_x.unsqueeze(2)
-        inside = self.middle @ on_y - (self.gamma * y_x).unsqueeze(2)
-        on_s = self.r_inverse.transpose(1, 2) @ inside
-        weights = torch.cat([on_s.squeeze(2), -self.gamma * on_y.squeeze(2)], dim=1)
+        bent = (self.y_y @ on_y).squeeze(2).sub_(y_x).mul_(self.gamma)
+        on_y = on_y.squeeze(2)
+        inside = bent.addcmul_(self.s_y.diagonal(dim1=1, dim2=2), on_y)
+        on_s = self.r_inverse.transpose(1, 2) @ inside.unsqueeze(2)
+        weights = torch.cat([on_s.squeeze(2), -self.gamma * on_y], dim=1)
         return combine(self.rows, weights).addcmul_(self.gamma, x)
 
     def inverse(self) -> LowRankInverse:
         """-H, the estimate of (J_f - I)^-1 of the descent map f; a copy."""
         rows = self.rows.clone()
-        corner = self.r_inverse.transpose(1, 2) @ self.middle @ self.r_inverse
+        middle = self.gamma.unsqueeze(2) * self.y_y
+        middle.diagonal(dim1=1, dim2=2).add_(self.s_y.diagonal(dim1=1, dim2=2))
+        corner = self.r_inverse.transpose(1, 2) @ middle @ self.r_inverse
         side = -self.gamma.unsqueeze(2) * self.r_inverse
         upper = torch.cat([corner, side.transpose(1, 2)], dim=2)
         lower = torch.cat([side, torch.zeros_like(side)], dim=2)
@@ -191,9 +202,7 @@ class CurvaturePairs:
         return pairs
 
     def _invert(self) -> None:
-        """R^-1 and D + gamma Y^T Y."""
+        """R^-1, of all pairs anew."""
         older = self.born.unsqueeze(2) <= self.born.unsqueeze(1)
         empty = torch.diag_embed((self.born < 0).to(self.s.dtype))
         self.r_inverse = torch.linalg.inv_ex(torch.where(older, self.s_y, 0.0) + empty).inverse
-        diagonal = torch.diag_embed(self.s_y.diagonal(dim1=1, dim2=2))
-        self.middle = torch.addcmul(diagonal, self.gamma.unsqueeze(2), self.y_y)

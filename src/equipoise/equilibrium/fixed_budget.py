@@ -11,11 +11,12 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from equipoise.equilibrium.gradients import with_budget
 from equipoise.equilibrium.layer import equilibrium_layers
+from equipoise.equilibrium.small_systems import eliminated
 from equipoise.equilibrium.solvers import AdjointBroyden, Broyden, Solver
 
 TRACEABLE = ("anderson", "broyden", "fixed_point", "newton_krylov")
@@ -55,32 +56,6 @@ def fixed_solver(solver: Solver, steps: int | None = None) -> Solver:
         solver = Broyden(**{name: getattr(solver, name) for name in shared})
     budget = solver.max_steps if steps is None else steps
     return replace(solver, max_steps=budget, tol=0.0, compact_at=None, trace=False, keep_states=())
-
-
-def eliminated(matrix: Tensor, right: Tensor) -> Tensor:
-    """The x of matrix x = right, for (B, n, n) and (B, n), by operations that every runtime has.
-
-    Gauss-Jordan elimination with partial pivoting, unrolled for a small n. A singular system gives
-    infinities or NaN, as `torch.linalg.solve_ex` does.
-    Source: Golub and Van Loan 2013, Matrix Computations, section 3.4.
-    """
-    size = matrix.shape[1]
-    rows = torch.arange(size, device=matrix.device)
-    system = torch.cat((matrix, right.unsqueeze(2)), dim=2)
-    for column in range(size):
-        here = rows == column
-        chosen = here.unsqueeze(0)
-        if column < size - 1:  # the last column has one candidate
-            largest = system[:, column:, column].abs().argmax(dim=1, keepdim=True) + column
-            chosen = rows == largest
-        pivot = torch.where(chosen.unsqueeze(2), system, 0.0).sum(dim=1, keepdim=True)
-        if column < size - 1:
-            swapped = system[:, column : column + 1]
-            system = torch.where(chosen.unsqueeze(2), swapped, system)
-        pivot = pivot / pivot[:, :, column : column + 1]
-        reduced = system - system[:, :, column : column + 1] * pivot
-        system = torch.where(here.unsqueeze(1), pivot, reduced)
-    return system[:, :, -1]
 
 
 class Eliminating(TorchFunctionMode):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from equipoise.equilibrium.low_rank import combine, row_products
+from equipoise.equilibrium.small_systems import solved
 
 
 class ArnoldiBasis:
@@ -54,7 +55,7 @@ class ArnoldiBasis:
         added = (ridge + torch.finfo(normal.dtype).tiny).expand(-1, self.count)
         normal = normal + torch.diag_embed(added)
         right = -h[:, 0] * self.norm.to(h.dtype)
-        weights, _ = torch.linalg.solve_ex(normal, right)
+        weights = solved(normal, right)
         weights = torch.where(torch.isfinite(weights), weights, 0.0).to(self.vectors.dtype)
         return combine(self.vectors[:, : self.count], weights)
 

@@ -46,7 +46,8 @@ class Equilibrium(nn.Module):
     numbers and leaves nothing.
 
     Where a solve in training has spent its budget, the gradient begins with its last evaluation if
-    that is the solution's; finding that out costs one host-device sync.
+    that is the solution's; finding that out costs one host-device sync. On an accelerator a step
+    with tol = 0 has no sync at all, and evaluates f once more instead.
 
     Ranks of a distributed run may stop at different evaluations: as long as f talks to no other
     rank, no rank waits for another in here. An f that does (synchronised batch norm, sharded
@@ -99,7 +100,7 @@ class Equilibrium(nn.Module):
             state = estimator.attach(f, solution, start, *inputs)
             self._raise_where_wanted(solution.report, solver)
         else:
-            origin = last_evaluation_origin(estimator, solver)
+            origin = last_evaluation_origin(estimator, solver, start)
             with torch.no_grad():
                 if origin is None:
                     solution = solver.solve(f, start, *inputs)

@@ -188,7 +188,9 @@ class CoupledSearch(Search):
     no status lasts: the search ends with an evaluation at which every sample meets it, or is not
     to be saved. While a sample meets it, its latest iterate is taken, so that all of them come from
     that evaluation; one that was moved away forgets its earlier iterates. Where samples do not
-    depend on each other, a sample is as near to its solution as it would be alone.
+    depend on each other, a sample is as near to its solution as it would be alone. Without a
+    tolerance, nothing ends at the solution, where a method that goes on may be thrown far away by
+    rounding errors: the iterate of smallest residual stands then.
     """
 
     def __init__(self, z0: Tensor, rule: StoppingRule, patience: int, keep_trace: bool) -> None:
@@ -204,21 +206,22 @@ class CoupledSearch(Search):
     def _improved(self, residual: Tensor, size: Tensor) -> Tensor:
         """(B,) bool: a smaller residual, and every one where the earlier met the tolerance."""
         best = self.best_residual
-        if self.reached is not None:
+        if self.reached is not None and self.rule.tol > 0:
             best = best.masked_fill(self.reached, torch.inf)
         self.reached = self.rule.reached(residual, size)
         return residual < best
 
     def _close(self) -> None:
-        """The status of every sample at the latest evaluation."""
+        """The status of every sample at the latest evaluation; with no tolerance, at its best."""
         assert self.reached is not None
         residual, gap = self.latest
+        best = self.rule.reached(self.best_residual, self.best_size)
         self.status = torch.full_like(self.status, ACTIVE)
         ended = (
             (Status.STAGNATED, self.nfe - self.steps >= self.patience),
             (Status.DIVERGED, gap > GROWTH * self.first_gap.amax()),
             (Status.NON_FINITE, ~torch.isfinite(residual)),
-            (Status.CONVERGED, self.reached),
+            (Status.CONVERGED, self.reached if self.rule.tol > 0 else best),
         )
         for status, where in ended:  # a later entry outranks an earlier one
             self.status.masked_fill_(where, int(status))

@@ -126,7 +126,8 @@ class Solution:
     z is, per sample, the iterate of lowest residual; `states` are the iterates of the evaluations
     chosen by `keep_states`; `inverse` is the quasi-Newton estimate of (J_f - I)^-1 where the solver
     kept one. evaluation: the last one of a spent budget, with its graph, where it was asked for.
-    rule: how an estimator that brings its own iteration is to judge where that has ended.
+    rule: how an estimator that brings its own iteration is to judge where that has ended. together:
+    f exchanges something with other processes, so all of them have to evaluate it equally often.
     """
 
     z: State
@@ -140,6 +141,7 @@ class Solution:
     products: int = 0
     evaluation: Evaluation | None = None
     rule: StoppingRule | None = None
+    together: bool = False
     report: SolveReport = field(init=False)
 
     def __post_init__(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
+
+from equipoise.nn.over_processes import samples_of_all_processes, sum_over_processes
 
 Normalization = Literal["unit_length", "unbiased", "batch_norm"]
 BATCH_NORM_EPSILON = 1e-5
@@ -105,39 +107,3 @@ def _standardised(embeddings: Tensor, count: int, normalization: Normalization) 
     constant = squares <= 16 * torch.finfo(squares.dtype).eps ** 2 * powers
     deviations = (squares.masked_fill(constant, 1.0) / (count - 1)).sqrt()
     return (centred / deviations).masked_fill(constant, 0.0)
-
-
-def samples_of_all_processes(rows: Tensor) -> int:
-    """The number of rows of all processes together."""
-    if not _in_group():
-        return len(rows)
-    count = torch.tensor(len(rows), device=rows.device)
-    distributed.all_reduce(count)
-    return int(count)
-
-
-def sum_over_processes(part: Tensor) -> Tensor:
-    """The sum over all processes, differentiable; without a process group the tensor itself."""
-    total: Tensor = _SumOverProcesses.apply(part) if _in_group() else part
-    return total
-
-
-def _in_group() -> bool:
-    initialized = distributed.is_available() and distributed.is_initialized()
-    return initialized and distributed.get_world_size() > 1
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    """Every process holds the sum S = sum_r x_r, so x_r receives the cotangents of all of them."""
-
-    @staticmethod
-    def forward(context: Any, part: Tensor) -> Tensor:
-        total = part.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(context: Any, cotangent: Tensor) -> Tensor:
-        total = cotangent.contiguous().clone()
-        distributed.all_reduce(total)
-        return total

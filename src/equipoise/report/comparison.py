@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,10 @@ import yaml
 
 from equipoise.errors import UserError
 from equipoise.report.curves import CurveFile, is_wide
+from equipoise.report.groups_of_runs import Group, Monitored, groups_of
 from equipoise.report.lines import Lines, Plot
-from equipoise.report.page import (
-    Picture,
-    command_line,
-    document,
-    gallery,
-    rows_of_cells,
-    written,
-)
 from equipoise.report.plot import COLOURS, STYLES, legible
-from equipoise.report.summary import (
-    Job,
-    columns_of,
-    filled,
-    print_rows,
-    read_jobs,
-    sweep_row,
-    write_summary,
-)
+from equipoise.report.summary import Job, columns_of, filled, read_jobs, sweep_row
 
 CHOICES = ("task", "model", "solver", "gradient")
 """What every metrics.json names; newer ones have all choices."""
@@ -51,6 +35,8 @@ MOST_LINES = len(COLOURS) * len(STYLES)
 """Curves of a picture that can be told apart."""
 MOST_LETTERS = 60
 NUMBERS = re.compile(r"(\d+)")
+SEED = "seed"
+"""What the runs of a group may differ in, unless other settings are named."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +48,7 @@ class FinishedRun:
     settings: Mapping[str, str]
     command: str
     curve: CurveFile
+    monitored: Monitored
 
 
 @dataclass(frozen=True)
@@ -72,6 +59,20 @@ class Comparison:
     differences: Sequence[str]
     labels: Sequence[str]
     rows: Sequence[dict[str, Any]]
+    over: Sequence[str] = (SEED,)
+
+    @property
+    def monitored(self) -> Monitored | None:
+        """The metric that all runs choose their best weights by; None where they differ in it."""
+        found = {run.monitored for run in self.runs if run.settings}
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def groups(self) -> list[Group]:
+        """The runs that differ in the settings `over` alone; none where no two of them do."""
+        keys = [key for key in self.differences if key not in self.over]
+        groups = groups_of(self.rows, keys, self.monitored)
+        return groups if any(group.runs > 1 for group in groups) else []
 
     @property
     def columns(self) -> list[str]:
@@ -104,8 +105,12 @@ def _natural(path: Path) -> list[Any]:
     return [int(part) if part.isdigit() else part for part in NUMBERS.split(str(path))]
 
 
-def compare_runs(folders: Sequence[Path]) -> Comparison:
-    """What the runs in these folders differ in, and what they reached. Raises UserError."""
+def compare_runs(folders: Sequence[Path], over: Sequence[str] = (SEED,)) -> Comparison:
+    """What the runs in these folders differ in, and what they reached.
+
+    over: the settings over which means are taken. Raises UserError, also where the runs agree in
+    one of them that is not the seed.
+    """
     runs = [_read(folder) for folder in folders]
     root = Path(os.path.commonpath([folder.parent for folder in folders]))
     groups = _differing([run.choices for run in runs])
@@ -123,7 +128,12 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
         f"{label} ({row['run']})" if label in several else label
         for label, row in zip(labels, rows, strict=True)
     ]
-    return Comparison(runs, [*groups, *keys], labels, rows)
+    differences = [*groups, *keys]
+    for key in over:
+        if key not in (SEED, *differences):
+            listed = ", ".join(differences) or "in nothing"
+            raise UserError(f"over={key}: the runs do not differ in it; they differ in {listed}")
+    return Comparison(runs, differences, labels, rows, over)
 
 
 def _read(folder: Path) -> FinishedRun:
@@ -141,7 +151,13 @@ def _read(folder: Path) -> FinishedRun:
         {k: v for k, v in _flat(config) if v != where and not v.startswith(f"{where}/")},
         str(metrics.get("command", "")),
         CurveFile(folder / "metrics.csv"),
+        _monitored(config.get("task") or {}),
     )
+
+
+def _monitored(task: Mapping[str, Any]) -> Monitored:
+    name = str(task.get("monitor")).rpartition("/")[2]
+    return Monitored(name, str(task.get("monitor_mode", "min")))
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -211,39 +227,3 @@ def _lines(comparison: Comparison, column: str, *, positive: bool = False) -> Li
         if points:
             lines.append((legible(label, MOST_LETTERS), points))
     return tuple(lines[:MOST_LINES])
-
-
-def write_comparison(comparison: Comparison, folder: Path, origin: Mapping[str, Any]) -> None:
-    """Write index.html, runs.csv and the pictures into a folder, and print the table.
-
-    origin: the command, the date and the revision that the page tells.
-    """
-    write_summary(folder / "runs.csv", comparison.columns, comparison.rows)
-    pictures = []
-    for plot in plots(comparison):
-        plot.draw(folder)
-        pictures.append(Picture(f"{plot.name}.png", plot.caption))
-    title = f"{len(comparison.runs)} runs"
-    told = [str(origin[key]) for key in ("date", "revision") if origin.get(key)]
-    html = document(
-        title,
-        f'<p class="status">{escape(" · ".join(told))}</p>\n',
-        f'<div class="wide">{_table(comparison, folder)}</div>\n',
-        gallery(pictures, folder),
-        command_line(str(origin.get("command") or "")),
-    )
-    (folder / "index.html").write_text(html, encoding="utf-8")
-    print_rows(title, comparison.columns, comparison.rows, comparison.differences)
-
-
-def _table(comparison: Comparison, folder: Path) -> str:
-    """A row for each run, whose name leads to its page."""
-    cells = []
-    for run, row in zip(comparison.runs, comparison.rows, strict=True):
-        values = ["" if not filled(row, c) else escape(written(row[c])) for c in comparison.columns]
-        page = run.folder / "report" / "index.html"
-        if page.is_file():
-            link = Path(os.path.relpath(page, folder.resolve())).as_posix()
-            values[0] = f'<a href="{escape(link)}">{values[0]}</a>'
-        cells.append(values)
-    return rows_of_cells(comparison.columns, cells)

@@ -118,6 +118,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     from equipoise.running.parts import Run, TrainingBegun
     from equipoise.running.processes import strategy_for
     from equipoise.running.resumption import words_in_force
+    from equipoise.running.synchronised_norms import SynchronisedNorms
 
     config = plain(composition.config, resolve=True)
     machine.check_devices(config["trainer"])
@@ -150,6 +151,9 @@ def build_run(composition: Composition, directory: Path) -> Run:
         | sealed(stored, composition.choices, code),
         lambda: class_names(data),
     )
+    if config["trainer"]["sync_batchnorm"]:
+        fused = torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
+        around["plugins"].append(SynchronisedNorms(fused))
     trainer = instantiate("trainer", config["trainer"], **around)
     leave_signals_to_us(trainer)
     seed, choices = config["seed"], composition.choices

@@ -13,6 +13,7 @@ from torch import nn
 
 from equipoise.config.stored import read_content
 from equipoise.errors import RunFailed, UserError
+from equipoise.running.sharding import divided_weights
 
 
 class CheckpointNotSaved(RunFailed):
@@ -115,7 +116,7 @@ def load_weights(task: nn.Module, state: Mapping[str, Any]) -> None:
             f"({_shape(state[resized[0]])} there, {_shape(ours[resized[0]])} here): leave out the "
             "task, model and sizes, or use those of the run that wrote it"
         )
-    keys = task.load_state_dict(state, strict=False)
+    keys = task.load_state_dict(divided_weights(state, ours), strict=False)
     unfit = [*keys.missing_keys, *keys.unexpected_keys]
     if wrong := [name for name in unfit if not name.endswith("_extra_state")]:
         raise UserError(

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from equipoise.config.about import about
+from equipoise.errors import UserError
 
 START = (
     "import json, sys; job = json.load(sys.stdin); sys.path[:] = job['path']; "
@@ -28,6 +30,8 @@ START = (
 GRACE = 30.0
 """Seconds in which the others may end by themselves, and the first notice that one has failed."""
 LOOK_EVERY = 1.0
+SEVERAL = ("ddp", "fsdp", "deepspeed")
+"""The strategies of more than one process that conf/strategy offers."""
 ADDRESSES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
@@ -194,10 +198,30 @@ class ProcessesWithoutGradients(DDPStrategy):
 
 
 def strategy_for(task: LightningModule, trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """The strategy to put in place of a trainer's DDP, where the task has nothing to average."""
-    if any(parameter.requires_grad for parameter in task.parameters()):
-        return {}
+    """The strategy object to put in place of the trainer's word, where Lightning's is none for it.
+
+    Without anything to average, one that only starts and joins the processes; fsdp is FSDP2, where
+    Lightning's word means the first one, which no CPU can run.
+    """
     strategy, devices = trainer.get("strategy"), trainer.get("devices")
-    several = (isinstance(devices, int) and devices > 1) or trainer.get("num_nodes", 1) > 1
-    replaced = strategy == "ddp" or (strategy == "auto" and several)
-    return {"strategy": ProcessesWithoutGradients()} if replaced else {}
+    if not any(parameter.requires_grad for parameter in task.parameters()):
+        several = (isinstance(devices, int) and devices > 1) or trainer.get("num_nodes", 1) > 1
+        replaced = strategy in SEVERAL or (strategy == "auto" and several)
+        return {"strategy": ProcessesWithoutGradients()} if replaced else {}
+    if strategy == "deepspeed":
+        check_deepspeed()
+    if strategy != "fsdp":
+        return {}
+    from equipoise.running.sharding import ShardedNetwork, check_shardable
+
+    check_shardable(task)
+    return {"strategy": ShardedNetwork()}
+
+
+def check_deepspeed() -> None:
+    """Raise UserError where its package is missing."""
+    if find_spec("deepspeed") is None:
+        raise UserError(
+            "strategy=deepspeed needs the package deepspeed: pip install 'equipoise[deepspeed]', "
+            "or choose strategy=fsdp"
+        )

@@ -48,6 +48,8 @@ def read_run(path: str | Path) -> StoredRun:
 
     Raises UserError where there is none that can be used.
     """
+    if not isinstance(path, str | Path):
+        raise UserError(f"a run is named by its path, which a {type(path).__name__} is not")
     file = checkpoint_of(Path(path))
     content = read_checkpoint(file)
     return StoredRun(content, stored_run(content, file))

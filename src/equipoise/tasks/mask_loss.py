@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from equipoise.nn.over_processes import per_process
+
 IGNORED = 255
 """The class number of pixels that count neither for the loss nor for the metrics."""
 
@@ -17,7 +19,8 @@ class MaskCrossEntropy(nn.Module):
     """The mean over all pixels p of -log softmax(logits)[mask_p], weighted by w[mask_p].
 
     sum_p w[mask_p] loss_p / sum_p w[mask_p], for logits (B, K, H, W) and mask (B, H, W); 0 where
-    every pixel is ignored. `class_weights` are the K weights w, all 1 without them.
+    every pixel is ignored. `class_weights` are the K weights w, all 1 without them. In training the
+    pixels are those of all processes, over which gradients are averaged.
     """
 
     class_weights: Tensor | None
@@ -33,9 +36,10 @@ class MaskCrossEntropy(nn.Module):
         )
         counted = mask != IGNORED
         if self.class_weights is None:
-            return total / counted.sum().clamp(min=1)
+            return total / _at_least_one(per_process(counted.sum()))
         weights = self.class_weights[mask.masked_fill(~counted, 0)]
-        return total / (weights * counted).sum().clamp(min=torch.finfo(weights.dtype).tiny)
+        weight = per_process((weights * counted).sum())
+        return total / weight.clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 class HardPixelCrossEntropy(nn.Module):
@@ -44,7 +48,7 @@ class HardPixelCrossEntropy(nn.Module):
     Those with a probability below max(threshold, t), where t is the probability of the pixel that
     stands at place `kept` (from 0) when all are sorted with the lowest first: at least about `kept`
     pixels, and all below the threshold. 0 where no pixel is below it. The mean is not divided by
-    the weights.
+    the weights. Each process chooses among its own pixels; the mean is over the hard ones of all.
     Source: online hard example mining (Shrivastava et al. 2016, arXiv 1604.03540) for pixels, as in
     the published HRNet and MDEQ training.
     """
@@ -65,7 +69,7 @@ class HardPixelCrossEntropy(nn.Module):
             logits, mask, self.class_weights, ignore_index=IGNORED, reduction="none"
         )
         hard = self.hard_pixels(logits.detach(), mask)
-        return losses.masked_fill(~hard, 0).sum() / hard.sum().clamp(min=1)
+        return losses.masked_fill(~hard, 0).sum() / _at_least_one(per_process(hard.sum()))
 
     def hard_pixels(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Which pixels count, (B, H, W); reads nothing on the host."""
@@ -76,6 +80,11 @@ class HardPixelCrossEntropy(nn.Module):
         place = (counted.sum() - 1).clamp(min=0, max=self.kept)
         limit = ascending.gather(0, place.view(1)).clamp(min=self.threshold)
         return counted & (probability < limit)
+
+
+def _at_least_one(count: Tensor) -> Tensor:
+    """The count, and 1 for none; a mean over processes can lie between."""
+    return torch.where(count > 0, count, 1)
 
 
 def _as_tensor(class_weights: Sequence[float] | None) -> Tensor | None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from equipoise.data.molecules.tables import TYPES
 from equipoise.errors import UserError
+from equipoise.nn.over_processes import per_process, sum_over_processes
 from equipoise.report.couplings import YARDSTICKS, draw_couplings, mean_log_mae, type_scores
 from equipoise.report.page import Picture
 from equipoise.tasks.objective import MakeOptimizer, Objective, from_all_processes
@@ -189,12 +190,18 @@ class ScalarCoupling(Objective):
 
 
 def coupling_loss(predicted: Tensor, true: Tensor, kind: Tensor, loss: Loss) -> Tensor:
-    """The loss of couplings (N,) in Hz, whose types (N,) are from 1 to 8; 0 of none."""
+    """The loss of couplings (N,) in Hz, whose types (N,) are from 1 to 8; 0 of none.
+
+    In training N counts the couplings of all processes, over which gradients are averaged.
+    """
     errors = (predicted - true).abs()
     if loss == "absolute":
-        return errors.sum() / max(len(errors), 1)
+        count = per_process(torch.tensor(len(errors), device=errors.device))
+        return errors.sum() / torch.where(count > 0, count, 1)
     counts = kind.bincount(minlength=len(TYPES) + 1)
     totals = errors.new_zeros(len(TYPES) + 1).index_add(0, kind, errors)
+    if torch.is_grad_enabled():
+        counts, totals = sum_over_processes(counts), sum_over_processes(totals)
     present = counts > 0
     logarithms = (totals / counts.clamp(min=1) + FLOOR).log()
     return torch.where(present, logarithms, 0).sum() / present.sum().clamp(min=1)

@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from equipoise.nn import RedundancyReduction, Terms
+from equipoise.nn.over_processes import per_process
 from equipoise.report.embeddings import draw_correlation, draw_projection
 from equipoise.report.page import Picture
 from equipoise.tasks.embeddings import (
@@ -131,9 +132,10 @@ class SelfSupervised(Objective):
             logits = self.probe(views.first_features.detach().float())
             known = batch["label"] != UNLABELLED
             # a value of 0, so that the loss shown is the objective's
+            count = per_process(known.sum())
             cost = functional.cross_entropy(
                 logits, batch["label"], ignore_index=UNLABELLED, reduction="sum"
-            ) / known.sum().clamp(min=1)
+            ) / torch.where(count > 0, count, 1)
             loss = loss + (cost - cost.detach())
             hits = (logits.argmax(dim=1) == batch["label"]) & known
             numbers["online_probe_accuracy"] = hits.sum() / known.sum()

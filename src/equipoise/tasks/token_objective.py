@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 
 from equipoise.data.text.vocabulary import BOUNDARY, vocabulary_from_state
 from equipoise.errors import UserError
+from equipoise.nn.over_processes import per_process
 from equipoise.report.attention import draw_attention, draw_kernels
 from equipoise.report.page import Picture
 from equipoise.tasks.objective import MakeOptimizer, Objective
@@ -170,8 +171,12 @@ class TokenObjective(Objective, ABC):
 
 
 def counted(targets: Tensor) -> Tensor:
-    """How many targets count; at least 1, to divide by."""
-    return (targets != IGNORED).sum().clamp(min=1)
+    """How many targets count, of a training step the mean over the processes; 1 for none.
+
+    To divide by: so the average over the processes is that over all targets.
+    """
+    count = per_process((targets != IGNORED).sum())
+    return torch.where(count > 0, count, 1)
 
 
 @contextmanager

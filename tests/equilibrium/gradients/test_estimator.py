@@ -262,8 +262,9 @@ def test_no_graph_is_built_where_no_gradient_is_wanted() -> None:
 def test_processes_that_spend_equal_budgets_evaluate_equally_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert last_evaluation_origin(Exact(), Anderson(tol=0)) is not None
+    z0 = torch.zeros(2, 3)
+    assert last_evaluation_origin(Exact(), Anderson(tol=0), z0) is not None
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
-    assert last_evaluation_origin(Exact(), Anderson(tol=0)) is None
-    assert last_evaluation_origin(Exact(), Anderson(tol=1e-3)) is not None
+    assert last_evaluation_origin(Exact(), Anderson(tol=0), z0) is None
+    assert last_evaluation_origin(Exact(), Anderson(tol=1e-3), z0) is not None

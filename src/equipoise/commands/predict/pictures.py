@@ -180,7 +180,7 @@ def refuse_nothing(table: Table, source: Source) -> None:
 
 def described(table: Table, source: Source) -> Iterator[str]:
     """How many pictures were read, how many not, and how near they came to their equilibria."""
-    yield f"{table.rows:,} pictures"
+    yield f"{table.rows:,} picture{'s' if table.rows > 1 else ''}"
     if left_out := source.damaged():
         yield f"{len(left_out):,} damaged left out"
     if (convergence := table.convergence()) is not None:

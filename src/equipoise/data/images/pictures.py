@@ -33,6 +33,8 @@ def as_pixels(picture: Picture) -> Tensor:
     other way round. Raises UserError for what is no picture, or a damaged one.
     """
     if isinstance(picture, str | Path):
+        if not Path(picture).is_file():
+            raise UserError(f"there is no picture {picture}: {WANTED}")
         return ImageFiles(Path(), [(str(picture), -1)], []).pixels(0)
     if isinstance(picture, Image.Image):
         try:

@@ -71,21 +71,27 @@ class StartsAtSolution(Protocol):
         ...
 
 
-def last_evaluation_origin(estimator: GradientEstimator, solver: Solver) -> Origin | None:
+def last_evaluation_origin(
+    estimator: GradientEstimator, solver: Solver, z0: State
+) -> Origin | None:
     """Where the graph of a solve's last evaluation begins, if the estimator can start with it.
 
     With tol = 0 f may talk to other processes (see `Equilibrium`), which then all have to evaluate
     it equally often, whatever each of them finds; so among several no graph is kept there. Nor is
-    it while a CUDA graph is captured, where the host can't wait for the device, nor by a solver
-    with a `solve(f, z0, *inputs)` of its own.
+    it with tol = 0 on an accelerator, where such a step never waits for the device, while a CUDA
+    graph is captured, or by a solver with a `solve(f, z0, *inputs)` of its own.
     """
     if type(solver).solve is not Solver.solve:
         return None
     if not torch.is_grad_enabled() or not isinstance(estimator, StartsAtSolution):
         return None
-    if transformed() or _captured() or (solver.tol == 0 and _several_processes()):
+    if solver.tol == 0 and (_on_accelerator(z0) or _several_processes()):
         return None
-    return estimator.origin
+    return None if transformed() or _captured() else estimator.origin
+
+
+def _on_accelerator(state: State) -> bool:
+    return any(part.device.type != "cpu" for part in parts(state))
 
 
 def _captured() -> bool:

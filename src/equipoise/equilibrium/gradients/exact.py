@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from equipoise.equilibrium.backward_graph import Graph, Rule
 from equipoise.equilibrium.flat_function import AffineMap
 from equipoise.equilibrium.gradients.estimator import CotangentRule
+from equipoise.equilibrium.processes import greatest
 from equipoise.equilibrium.solution import Solution, SolveReport
 from equipoise.equilibrium.solvers import Anderson, Solver
 
@@ -45,28 +47,29 @@ class Exact(CotangentRule):
 
     def rule(self, solution: Solution) -> Rule:
         """The solve of the adjoint system."""
-        return self._solve
+        return partial(self._solve, solution.together)
 
-    def _solve(self, cotangent: Tensor, graph: Graph) -> tuple[Tensor, SolveReport]:
+    def _solve(self, together: bool, cotangent: Tensor, graph: Graph) -> tuple[Tensor, SolveReport]:
         known = None if self.adjoint is None else self.adjoint.latest
         start = cotangent if known is None or known.shape != cotangent.shape else known
-        w, report = solve_adjoint(self.solver, cotangent, graph, start)
+        w, report = solve_adjoint(self.solver, cotangent, graph, start, together)
         if self.adjoint is not None:
             self.adjoint.latest = w.detach()
         return w, report
 
 
 def solve_adjoint(
-    solver: Solver, cotangent: Tensor, graph: Graph, start: Tensor
+    solver: Solver, cotangent: Tensor, graph: Graph, start: Tensor, together: bool = False
 ) -> tuple[Tensor, SolveReport]:
     """w = J^T w + c from `start`, all (B, D), in the same accuracy relative to each row of c.
 
     All rows are scaled alike: scaled one by one they would be those of another system wherever J
-    couples them.
+    couples them. together: it couples those of all processes.
     """
     tiny = torch.finfo(cotangent.dtype).tiny
     sizes = torch.nan_to_num(norms(cotangent), posinf=0.0)
-    scale = (sizes.amax() / LARGEST).clamp(min=tiny)
+    largest = greatest(sizes.amax()) if together else sizes.amax()
+    scale = (largest / LARGEST).clamp(min=tiny)
     scaled = cotangent / scale
 
     solution = solver.solve(

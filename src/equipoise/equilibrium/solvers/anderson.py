@@ -11,6 +11,7 @@ from torch import Tensor
 from equipoise.equilibrium.flat_function import FlatFunction
 from equipoise.equilibrium.iteration import Iteration
 from equipoise.equilibrium.low_rank import combine, row_products
+from equipoise.equilibrium.small_systems import solved
 from equipoise.equilibrium.solvers.solver import Solver
 
 
@@ -71,8 +72,7 @@ class AndersonIteration(Iteration):
         finite solution takes the plain step, its latest f.
         """
         inverse_norm = self.inverse_norm[:, :kept]
-        solved, _ = torch.linalg.solve_ex(self.cosines[:, :kept, :kept], inverse_norm)
-        weights = solved * inverse_norm
+        weights = solved(self.cosines[:, :kept, :kept], inverse_norm) * inverse_norm
         weights = weights / weights.sum(dim=1, keepdim=True)
         solvable = weights.abs().amax(dim=1, keepdim=True) < torch.inf  # false for NaN
         return torch.where(solvable, weights, self.plain[slot, :kept])

@@ -12,6 +12,7 @@ from torch import Tensor
 from equipoise.equilibrium.compaction import Compaction, check_rows
 from equipoise.equilibrium.flat_function import FlatFunction, Origin
 from equipoise.equilibrium.iteration import Iteration
+from equipoise.equilibrium.processes import ended_everywhere, exchanges
 from equipoise.equilibrium.search import CoupledSearch, Search, Trajectory
 from equipoise.equilibrium.solution import Solution, Stop, StoppingRule, resolution
 from equipoise.equilibrium.state import Function, Layout, State
@@ -80,6 +81,7 @@ class Solver(ABC):
     ) -> Solution:
         """Iterate from z0 until every sample has ended or the budget is spent.
 
+        Where f exchanges something with other processes, theirs have to have ended too.
         f(z, *inputs) -> state of z's shape, evaluated as it is, under the caller's autocast.
         Gradients are the estimators' business: no graph is kept but, where `origin` says where it
         begins, that of a spent budget's last evaluation (`Solution.evaluation`). coupled_units
@@ -94,7 +96,7 @@ class Solver(ABC):
         iteration = self.start(z, function)
         compaction = self._compaction(layout, inputs if coupled_units is None else ())
         buffer = torch.empty_like(z)
-        checked = 0
+        checked, alone = 0, exchanges()
         while function.evaluations < self.max_steps - 1:
             fz = function(z)
             g = torch.sub(fz, z, out=iteration.residual_buffer(buffer))
@@ -104,7 +106,7 @@ class Solver(ABC):
                 trajectory.keep(spent, compaction.whole_state(search, search.usable(z)))
             if self.tol > 0 and spent - checked >= self.check_every:
                 checked = spent
-                if search.check():
+                if self._may_stop(search, exchanges() > alone):
                     iteration.conclude(z, g)
                     inverse = iteration.inverse()
                     break
@@ -119,7 +121,7 @@ class Solver(ABC):
             # The budget's last evaluation, mostly that of the solution, which may keep its graph.
             inverse = iteration.inverse()
             del iteration  # its memory makes room for the graph
-            function.origin = origin
+            function.origin = origin if exchanges() == alone else None
             z = search.with_results(z)
             fz = function(z)
             spent = function.evaluations
@@ -138,8 +140,14 @@ class Solver(ABC):
             trace=torch.stack(search.trace) if search.trace is not None else None,
             states=tuple(layout.restore(state) for state in trajectory.finish(outcome.z)),
             inverse=compaction.whole_inverse(search, inverse),
-            evaluation=function.latest if function.origin == origin else None,
+            evaluation=function.latest if origin and function.origin == origin else None,
+            together=exchanges() > alone,
         )
+
+    def _may_stop(self, search: Search, together: bool) -> bool:
+        """Whether all samples have ended; together: those of all processes too."""
+        ended = search.check()
+        return ended_everywhere(ended, search.status.device) if together else ended
 
     def _search(self, z: Tensor, resolution: float, coupled_units: Tensor | None) -> Search:
         if coupled_units is None:
