@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -106,6 +107,47 @@ def check(case: Case, numbers: Sequence[signal.Signals], seed: int, folder: Path
             assert differences(reached.get(key), expected.get(key), key) == []
     assert curve(folder / "part") == curve(folder / "whole")
     assert not list((folder / "part").rglob("*.partial"))
+
+
+def children(process: int) -> list[int]:
+    listed = Path(f"/proc/{process}/task/{process}/children")
+    if not listed.exists():
+        pytest.skip("this system does not list the children of a process")
+    return [int(child) for child in listed.read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "more", "number"),
+    [
+        (Case(workers=2), (), signal.SIGTERM),
+        (Case(workers=2), (), signal.SIGUSR1),
+        (Case(), ("strategy=ddp_cpu", "trainer.devices=2"), signal.SIGUSR1),
+    ],
+    ids=["SIGTERM to workers too", "SIGUSR1 to workers too", "SIGUSR1 to the second process"],
+)
+def test_a_signal_to_other_processes_of_a_run_stops_it_as_one_to_the_first(
+    case: Case, more: tuple[str, ...], number: signal.Signals, tmp_path: Path
+) -> None:
+    """A scheduler signals every process of a job; of those that train, one is enough."""
+    words = (*words_of(case), *more)
+    process = started(tmp_path, words)
+    deadline = time.monotonic() + 240
+    while latest(tmp_path / "part") < 7:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    if more:
+        os.kill(children(process.pid)[0], number)
+    else:
+        os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 128 + number, errors
+    assert "Traceback" not in errors, errors
+    reached = checkpoint(tmp_path / "part")["global_step"]
+    out, errors = started(tmp_path, words).communicate(timeout=240)
+    assert f"goes on in part after step {reached}" in out, errors
+    assert checkpoint(tmp_path / "part")["epoch"] == case.epochs - 1
 
 
 def test_a_run_that_was_ended_and_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:

@@ -46,6 +46,11 @@ CALLBACKS = {
         "callbacks.early_stopping.patience=2",
     ),
     "finder": ("callbacks=[default,learning_rate_finder]",),
+    "fidelity": (
+        "callbacks=[default,gradient_fidelity]", "callbacks.gradient_fidelity.every=2",
+        "callbacks.gradient_fidelity.max_steps=6",
+    ),
+    "draws": ("equilibrium.jitter=2", "equilibrium.random_start=0.5", "regularizer=jacobian"),
 }  # fmt: skip
 
 
@@ -142,12 +147,14 @@ SMALL_PART = [
     Case("digits", accumulate=2, validations=2, callback="ema"),
     Case("digits", validations=2, callback="swa", schedule="warm_plateau"),
 ]
+OF_ANY_LENGTH = ("ema", "finder", "stopping", "fidelity", "draws")
 # What averages, ends or moves the rate, with every way to stop and go on.
 OF_TRAINING = [
     Case("digits", *axes, callback=callback, schedule=schedule, file=file)
     for callback, schedule in (
         ("ema", ""), ("late_ema", ""), ("swa", "plateau"), ("swa", "step"), ("finder", ""),
         ("", "step"), ("", "one_cycle"), ("", "warm_plateau"), ("stopping", ""),
+        ("fidelity", ""), ("draws", ""),
     )
     for axes, file in (
         (("epochs", "within", "interrupted", 0, 2, 2), "last.ckpt"),
@@ -158,7 +165,7 @@ OF_TRAINING = [
         (("epochs", "between", "ended"), "best.ckpt"),
     )
     # the length of a run is the length of its schedule
-    if axes[2] == "interrupted" or (callback in ("ema", "finder", "stopping") and not schedule)
+    if axes[2] == "interrupted" or (callback in OF_ANY_LENGTH and not schedule)
 ]  # fmt: skip
 GRADIENT_TASKS = [task for task in TASKS if task not in ("hyperparameter", "range_query")]
 # Each kind of task with every way to end, and each of the other axes in half of them.

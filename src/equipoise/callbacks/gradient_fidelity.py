@@ -73,10 +73,10 @@ class GradientFidelity(MeanColumns):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers and forget an earlier run."""
-        super().on_train_start(trainer, pl_module)
+        self.forget()
+        super().on_train_start(trainer, pl_module)  # takes what a checkpoint has kept of a row
         self.layers = list(equilibrium_layers(pl_module).values())
         self.parameters, self.measured_at = None, None
-        self.forget()
         if self.layers:
             refuse_manual_and_sharded(trainer, pl_module, "gradient_fidelity")
 

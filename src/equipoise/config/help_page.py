@@ -19,6 +19,7 @@ A few commands to start from:
   python train.py gradient=exact solver=broyden         another estimator, another solver
   python train.py task=cifar10 task.path=<folder>       the published recipe on local data
   python train.py -m gradient=jfb,phantom seed=1,2      four runs and a table
+  python train.py run_dir=<folder> resume=auto          a run that goes on where it has stopped
   python train.py ckpt_path=<run>/checkpoints/last.ckpt resume
   python evaluate.py ckpt_path=<run>/checkpoints/best.ckpt solver.max_steps=60
 
