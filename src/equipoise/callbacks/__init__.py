@@ -14,6 +14,7 @@ from equipoise.callbacks.progress import Progress
 from equipoise.callbacks.run_report import RunReport
 from equipoise.callbacks.stochastic_weight_averaging import StochasticWeightAveraging
 from equipoise.callbacks.training_curve import LearningRate, TrainingCurve
+from equipoise.callbacks.trial_pruning import TrialPruning
 from equipoise.callbacks.weight_averaging import ExponentialMovingAverage
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "StochasticWeightAveraging",
     "TrainingCurve",
     "TrainingDiverged",
+    "TrialPruning",
 ]

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import QuotedString
 from omegaconf import DictConfig, OmegaConf
 
+from equipoise.commands import search
 from equipoise.commands.jobs import (
     Choices,
     choices_of,
@@ -39,6 +40,7 @@ from equipoise.config.compose import (
 )
 from equipoise.config.hydra import as_text, hydra_config, hydra_setting, quoted
 from equipoise.config.recompose import with_folders_of_checkpoint
+from equipoise.config.search import is_search, with_search
 from equipoise.config.stored import read_stored
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.running import folders
@@ -76,10 +78,14 @@ def carry_out(overrides: Sequence[str], config: DictConfig) -> int:
     with folders.held(sweep_folder(overrides), {"multirun.yaml"}) as directory:
         named = [f"hydra.sweep.dir={quoted(str(directory))}"]
         if not is_typed(overrides, "hydra.sweep.subdir"):
-            named.append(f"hydra.sweep.subdir='{subdirectory(overrides)}'")
+            of_job = search.subdirectory_of_trial if is_search(overrides) else subdirectory
+            named.append(f"hydra.sweep.subdir='{of_job(overrides)}'")
         else:
             check_subdirectories(overrides)
         results = ("completed", "diverged") if tables else ("completed",)
+        if is_search(overrides):
+            results = search.ENDS
+            search.open_study(overrides, directory)
         try:
             hand_over(named, overrides)
         finally:
@@ -89,6 +95,8 @@ def carry_out(overrides: Sequence[str], config: DictConfig) -> int:
             show_sweep_tables(directory, tables, expected)
             show_choice(directory, choice)
             show_race(directory, race)
+            if is_search(overrides):
+                search.show(overrides, directory, config)
         return status
 
 
@@ -107,9 +115,11 @@ def planned(typed: Sequence[str]) -> tuple[list[str], DictConfig]:
     A sweep begins where of each combination of choices at least one job can run: the others will be
     named in its summary. Raises UserError.
     """
-    typed = with_folders_of_checkpoint(typed)
+    typed = with_search(with_folders_of_checkpoint(typed))
     overrides = on_checkpoint(written_out(with_grid(written_out(typed))))
     check_folders(overrides)
+    if is_search(overrides):
+        return overrides, search.planned(overrides)
     accepted, refused = tried(overrides)
     overrides = without_none(overrides, globs(typed), accepted, refused)
     if more := of_sweeper(overrides):
@@ -158,7 +168,7 @@ def sweep_folder(overrides: Sequence[str]) -> Path:
     """Make the folder of a multirun: that of `hydra.sweep.dir`, or multirun/<time>."""
     if is_typed(overrides, "hydra.sweep.dir"):
         path = Path(
-            str(hydra_setting(hydra_config(composable(jobs(overrides)[0])), "hydra.sweep.dir"))
+            str(hydra_setting(hydra_config(composable(search.first_job(overrides))), "hydra.sweep.dir"))
         )
         return folders.claim(folders.shortened(path), name="hydra.sweep.dir")
     return folders.claim_new(Path("multirun"), datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
@@ -186,7 +196,7 @@ def check_subdirectories(overrides: Sequence[str]) -> None:
 def hand_over(named: Sequence[str], overrides: Sequence[str]) -> None:
     """Let Hydra call `run_job` for each job; `named` are the overrides that name the folders."""
     keys = {line.partition("=")[0] for line in named}
-    first = composable(jobs(overrides)[0])
+    first = composable(search.first_job(overrides))
     added = {line.partition("=")[0].lstrip("+") for line in first if line.startswith("++")}
     rest = [line for line in overrides if line.partition("=")[0] not in keys]
     rest = [f"++{line}" if line.partition("=")[0] in added else line for line in rest]
@@ -207,7 +217,8 @@ def run_job(config: DictConfig) -> float | None:
     try:
         folders.claim(directory, name="hydra.sweep.subdir", record=record)
         with folders.held(directory, record=()):
-            metrics = execute(composed(overrides_of_job()), directory)
+            lines = [*overrides_of_job(), *search.lines_of_trial(config)]
+            metrics = execute(composed(lines), directory)
     except RunInterrupted as error:
         print(error, file=sys.stderr)
         raise SystemExit(STATUS) from error
@@ -215,9 +226,7 @@ def run_job(config: DictConfig) -> float | None:
         (directory / ERROR_LOG).write_text(f"{sentence(error)}\n\n{traceback.format_exc()}")
         print(f"error: {directory.name}: {sentence(error)}", file=sys.stderr)
         return None
-    monitor = OmegaConf.select(config, "task.monitor", default="").removeprefix("val/")
-    value = metrics["val"].get(monitor)
-    return None if value is None else float(value)
+    return search.value_of(metrics, OmegaConf.select(config, "task.monitor", default=""))
 
 
 def overrides_of_job() -> list[str]:
