@@ -23,7 +23,7 @@ class Search(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take the configuration that all jobs share, and make the launcher."""
-        self.config = config
+        self.settings = config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             config=config, hydra_context=hydra_context, task_function=task_function
         )
@@ -32,7 +32,7 @@ class Search(Sweeper):
         """Let the jobs run, as many at once as the settings say, until the study has its trials."""
         from equipoise.commands.search import carry_on
 
-        carry_on(self.launcher.launch, arguments, self.config)
+        carry_on(self.launcher.launch, arguments, self.settings)
 
 
 ConfigStore.instance().store(

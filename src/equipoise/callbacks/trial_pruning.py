@@ -59,7 +59,10 @@ class TrialPruning(Observer):
 
     def state_dict(self) -> dict[str, Any]:
         """The validations so far, and the best of them."""
-        return {"validations": self.validations, "best": None if self.best is None else [*self.best]}
+        return {
+            "validations": self.validations,
+            "best": None if self.best is None else [*self.best],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue to count."""

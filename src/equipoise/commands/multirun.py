@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from equipoise.commands import search
+from equipoise.commands import search, search_plan
 from equipoise.commands.jobs import (
     Choices,
     choices_of,
@@ -50,14 +50,16 @@ from equipoise.running.interrupts import STATUS
 MOST_CHECKED = 64
 
 
-def start(overrides: Sequence[str]) -> int:
+def start(typed: Sequence[str]) -> int:
     """All jobs of a multirun, and the summary of those that there are, however it ends.
 
     Returns the exit status: a job that diverges is a result where the sweep ends in a table, which
     tells it. Raises UserError before anything is started.
     """
-    overrides, config = planned(overrides)
+    overrides, config = planned(search.without_resume(typed))
     check_one_process(config)
+    if is_search(overrides):
+        return search.carry_out(typed, overrides, config, hand_over)
     return carry_out(overrides, config)
 
 
@@ -78,14 +80,10 @@ def carry_out(overrides: Sequence[str], config: DictConfig) -> int:
     with folders.held(sweep_folder(overrides), {"multirun.yaml"}) as directory:
         named = [f"hydra.sweep.dir={quoted(str(directory))}"]
         if not is_typed(overrides, "hydra.sweep.subdir"):
-            of_job = search.subdirectory_of_trial if is_search(overrides) else subdirectory
-            named.append(f"hydra.sweep.subdir='{of_job(overrides)}'")
+            named.append(f"hydra.sweep.subdir='{subdirectory(overrides)}'")
         else:
             check_subdirectories(overrides)
         results = ("completed", "diverged") if tables else ("completed",)
-        if is_search(overrides):
-            results = search.ENDS
-            search.open_study(overrides, directory)
         try:
             hand_over(named, overrides)
         finally:
@@ -95,8 +93,6 @@ def carry_out(overrides: Sequence[str], config: DictConfig) -> int:
             show_sweep_tables(directory, tables, expected)
             show_choice(directory, choice)
             show_race(directory, race)
-            if is_search(overrides):
-                search.show(overrides, directory, config)
         return status
 
 
@@ -119,7 +115,7 @@ def planned(typed: Sequence[str]) -> tuple[list[str], DictConfig]:
     overrides = on_checkpoint(written_out(with_grid(written_out(typed))))
     check_folders(overrides)
     if is_search(overrides):
-        return overrides, search.planned(overrides)
+        return overrides, search_plan.planned(overrides)
     accepted, refused = tried(overrides)
     overrides = without_none(overrides, globs(typed), accepted, refused)
     if more := of_sweeper(overrides):
@@ -168,7 +164,7 @@ def sweep_folder(overrides: Sequence[str]) -> Path:
     """Make the folder of a multirun: that of `hydra.sweep.dir`, or multirun/<time>."""
     if is_typed(overrides, "hydra.sweep.dir"):
         path = Path(
-            str(hydra_setting(hydra_config(composable(search.first_job(overrides))), "hydra.sweep.dir"))
+            str(hydra_setting(hydra_config(composable(jobs(overrides)[0])), "hydra.sweep.dir"))
         )
         return folders.claim(folders.shortened(path), name="hydra.sweep.dir")
     return folders.claim_new(Path("multirun"), datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
@@ -196,7 +192,7 @@ def check_subdirectories(overrides: Sequence[str]) -> None:
 def hand_over(named: Sequence[str], overrides: Sequence[str]) -> None:
     """Let Hydra call `run_job` for each job; `named` are the overrides that name the folders."""
     keys = {line.partition("=")[0] for line in named}
-    first = composable(search.first_job(overrides))
+    first = composable(search_plan.first_job(overrides))
     added = {line.partition("=")[0].lstrip("+") for line in first if line.startswith("++")}
     rest = [line for line in overrides if line.partition("=")[0] not in keys]
     rest = [f"++{line}" if line.partition("=")[0] in added else line for line in rest]

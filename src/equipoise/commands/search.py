@@ -1,154 +1,129 @@
-"""A multirun whose jobs Optuna draws: its space, its trials one batch after another, its end."""
+"""A multirun whose jobs Optuna draws: its trials one batch after another, and what they found."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from equipoise.commands.jobs import jobs, subdirectory
+from equipoise.commands.search_plan import first_job, planned, space_of, subdirectory_of_trial
 from equipoise.config import machine
-from equipoise.config.compose import CONF, composable, keys, parse, plain, search_path
-from equipoise.config.hydra import quoted
-from equipoise.config.overrides import Menu, is_of_hydra
-from equipoise.config.search import SWEEPER, Search, is_search, search_of
-from equipoise.config.search_space import Case, Parameter, Space, as_space, described, parameter_of
-from equipoise.errors import UserError
-from equipoise.report.search import Found, show_search
-from equipoise.report.summary import ERROR_LOG, KILLED, number, read_jobs, sweep_row
-from equipoise.running.api import checked
-from equipoise.running.study import (
+from equipoise.config.compose import composable, parse, plain
+from equipoise.config.hydra import hydra_config, hydra_setting, quoted
+from equipoise.config.search import (
+    SWEEPER,
     Asked,
     Outcome,
-    TrialStudy,
-    check_optuna,
+    Search,
+    search_of,
     storage_place,
     study_name,
 )
+from equipoise.config.search_space import described
+from equipoise.errors import UserError
+from equipoise.running import folders
+
+if TYPE_CHECKING:
+    from equipoise.running.study import TrialStudy
 
 Launch = Callable[[Sequence[Sequence[str]], int], Any]
-MOST_CASES = 256
+HandOver = Callable[[Sequence[str], Sequence[str]], None]
+SWEEP_DIR = "hydra.sweep.dir"
 LONGER = 4
 """The best settings are to be trained for so many times the length of a trial."""
+LENGTHS = ("max_epochs", "max_steps")
 ENDS = ("completed", "pruned", "diverged", "killed")
 """The status of a trial that a search can do with: others are failures to look at."""
-NOT_OF_A_JOB = ("resume",)
 
 
-def space_of(lines: Sequence[str]) -> Space:
-    """What the overrides of a search draw from. Raises UserError where none of it can run."""
-    of_jobs = [o for o in parse(lines) if not is_of_hydra(o) or o.key_or_group == "hydra.searchpath"]
-    words = [(o.input_line or "").lstrip("+") if not o.is_sweep_override() else o.input_line or ""
-             for o in of_jobs if o.key_or_group not in NOT_OF_A_JOB]  # fmt: skip
-    return _space(tuple(words))
+def is_continued(typed: Sequence[str]) -> bool:
+    """Whether the words end up with `resume=auto`."""
+    return [o.value() for o in parse(typed) if o.key_or_group == "resume"][-1:] == ["auto"]
 
 
-@lru_cache(maxsize=8)
-def _space(lines: tuple[str, ...]) -> Space:
-    overrides = parse(lines)
-    menu = Menu.of([CONF, *search_path(overrides)])
-    swept = [override for override in overrides if override.is_sweep_override()]
-    fixed = [o.input_line or "" for o in overrides if not o.is_sweep_override()]
-    groups = [parameter_of(override) for override in swept if menu.offers(override)]
-    settings = [parameter_of(override) for override in swept if not menu.offers(override)]
-    cases, refused = _cases(fixed, groups, settings)
-    _check_settings(fixed, cases, settings)
-    return as_space(fixed, groups, cases, refused)
+def without_resume(typed: Sequence[str]) -> list[str]:
+    """The words without `resume`, which is the whole sweep's."""
+    words = zip(typed, parse(typed), strict=True)
+    return [word for word, override in words if override.key_or_group != "resume"]
 
 
-def _cases(
-    fixed: Sequence[str], groups: Sequence[Parameter], settings: Sequence[Parameter]
-) -> tuple[list[Case], bool]:
-    """The choices of groups with which a job can run, and whether there are others."""
-    combinations = list(itertools.product(*(group.values for group in groups)))
-    if len(combinations) > MOST_CASES:
-        raise UserError(
-            f"the search combines {len(combinations)} choices of groups, more than {MOST_CASES}: "
-            "list fewer"
-        )
-    cases: list[Case] = []
-    reason: UserError | None = None
-    for values in combinations:
-        chosen = [line for group, v in zip(groups, values, strict=True) for line in group.lines(v)]
+def carry_out(
+    typed: Sequence[str], overrides: Sequence[str], config: DictConfig, hand_over: HandOver
+) -> int:
+    """Let the trials run and show what they found, however it ends; returns the exit status.
+
+    typed: the words before what is searched was written out in them, as `overrides`. config: that
+    of a job. hand_over: has Hydra start our sweeper, given the words that name the folders.
+    """
+    from equipoise.report.summary import print_sweep
+
+    with held(typed, overrides) as directory:
+        named = [f"{SWEEP_DIR}={quoted(str(directory))}"]
+        if not any(o.key_or_group == "hydra.sweep.subdir" for o in parse(overrides)):
+            named.append(f"hydra.sweep.subdir='{subdirectory_of_trial(overrides)}'")
+        open_study(overrides, directory)
         try:
-            known = set(keys(_config([*fixed, *chosen])))
-        except UserError as error:
-            reason = reason or error
-            continue
-        have = [p for p in settings if p.name in known or p.word.startswith("+")]
-        cases.append(Case(tuple(chosen), tuple(have)))
-    if not cases and reason is not None:
-        raise reason
-    return cases, reason is not None
+            hand_over(named, overrides)
+        finally:
+            status = print_sweep(directory, ENDS)
+            show(overrides, directory, config)
+        return status
 
 
-def _check_settings(
-    fixed: Sequence[str], cases: Sequence[Case], settings: Sequence[Parameter]
-) -> None:
-    """Raise UserError where no case has a setting, or where an end of it cannot run."""
-    seen: set[str] = set()
-    for case in cases:
-        new = [p for p in case.parameters if p.name not in seen]
-        seen |= {parameter.name for parameter in new}
-        for place in range(2 if new else 0):
-            _config([*fixed, *case.lines, *(parameter.ends[place] for parameter in new)])
-    for parameter in settings:
-        if parameter.name not in seen:
-            _config([*fixed, *cases[0].lines, parameter.ends[0]])
+@contextmanager
+def held(typed: Sequence[str], overrides: Sequence[str]) -> Iterator[Path]:
+    """The folder of a search while it is at work: a new one, or the one to continue in.
 
-
-def _config(lines: Sequence[str]) -> DictConfig:
-    return _checked(tuple(lines))
-
-
-@lru_cache(maxsize=MOST_CASES)
-def _checked(lines: tuple[str, ...]) -> DictConfig:
-    """The configuration of a job, which several steps on the way to the first one ask for."""
-    return checked(lines).config
-
-
-def planned(lines: Sequence[str]) -> DictConfig:
-    """The configuration of one job of a search, after every check. Raises UserError."""
-    check_optuna()
-    config = _config(space_of(lines).job())
-    if config.trainer.limit_val_batches == 0:
+    Raises UserError where it holds other things.
+    """
+    named = any(o.key_or_group == SWEEP_DIR for o in parse(overrides))
+    if not named and is_continued(typed):
         raise UserError(
-            f"a search compares trials by {config.task.monitor}, and trainer.limit_val_batches=0 "
-            "leaves out the validation"
+            f"resume=auto continues a search in its folder: add {SWEEP_DIR}=multirun/<time>"
         )
-    return config
+    if not named:
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        path = folders.claim_new(Path("multirun"), stamp)
+    else:
+        settings = hydra_config(composable(first_job(overrides)))
+        path = folders.shortened(Path(str(hydra_setting(settings, SWEEP_DIR))))
+        path = folders.claim(path, name=SWEEP_DIR, record=_contents(typed, overrides, path))
+    with folders.held(path, {"multirun.yaml"}):
+        yield path
 
 
-def first_job(lines: Sequence[str]) -> list[str]:
-    """The overrides of the first job of a multirun, with those for Hydra itself."""
-    if not is_search(lines):
-        return jobs(lines)[0]
-    of_hydra = [o.input_line or "" for o in parse(lines) if is_of_hydra(o)]
-    job = space_of(lines).job()
-    return [*(line for line in of_hydra if line not in job), *job]
-
-
-def subdirectory_of_trial(lines: Sequence[str]) -> str:
-    """<n>_<key-value of what all jobs have drawn>, for Hydra to fill in."""
-    shared = set(space_of(lines).shared)
-    named = [o.input_line or "" for o in parse(lines)
-             if not o.is_sweep_override() or o.get_key_element() in shared]  # fmt: skip
-    return subdirectory(named)
+def _contents(typed: Sequence[str], overrides: Sequence[str], path: Path) -> set[str]:
+    """What may lie in the folder of a search that continues: everything, if its study is there."""
+    search = search_of(overrides)
+    if search is None or not is_continued(typed) or not path.is_dir():
+        return set()
+    inside = {entry.name for entry in path.iterdir()} - {folders.LOCK}
+    place = storage_place(search, path).rpartition("sqlite:///")[2]
+    if inside and "://" not in place and not Path(place).is_file():
+        raise UserError(
+            f"{SWEEP_DIR}={path} has no study that could be continued ({Path(place).name} is "
+            "missing): choose another folder"
+        )
+    return inside
 
 
 def open_study(lines: Sequence[str], directory: Path) -> TrialStudy:
     """The study of a search in its folder. Raises UserError where it cannot be used."""
+    from equipoise.running.study import TrialStudy
+
     search, config = search_of(lines), planned(lines)
     if search is None:
-        raise UserError(f"{SWEEPER} draws from the space of a search: add one, such as sweep=optuna")
+        raise UserError(
+            f"{SWEEPER} draws from the space of a search: add one, such as sweep=optuna"
+        )
     return TrialStudy(search, space_of(lines), str(config.task.monitor_mode), directory)
 
 
@@ -158,6 +133,8 @@ def carry_on(launch: Launch, lines: Sequence[str], config: DictConfig) -> None:
     launch: what the launcher does with the overrides of a batch and the number of its first job.
     config: what Hydra composes of all that is not searched.
     """
+    from equipoise.report.summary import number
+
     directory = Path(config.hydra.sweep.dir)
     study = open_study(lines, directory)
     for killed in study.recover(outcomes(directory)):
@@ -194,6 +171,8 @@ def consecutive(asked: Sequence[Asked]) -> list[list[Asked]]:
 
 def outcomes(directory: Path) -> dict[int, Outcome]:
     """What came of each job by its number."""
+    from equipoise.report.summary import ERROR_LOG, read_jobs, sweep_row
+
     found = {}
     for job in read_jobs(directory):
         ended = any((job.folder / name).is_file() for name in (ERROR_LOG, "metrics.json"))
@@ -215,6 +194,8 @@ def _value(file: Path) -> float | None:
 
 def mark_killed(directory: Path, killed: int) -> None:
     """Have the summary know of a job that ended with its process and will be repeated."""
+    from equipoise.report.summary import ERROR_LOG, KILLED, read_jobs
+
     for job in read_jobs(directory):
         if job.number == killed:
             sentence = f"{KILLED}: it ended with its process, and another trial repeats it"
@@ -239,14 +220,13 @@ def lines_of_trial(config: DictConfig) -> list[str]:
 
 def show(lines: Sequence[str], directory: Path, config: DictConfig) -> None:
     """Print and write what a search has found so far."""
+    from equipoise.report.search import Found, show_search
+    from equipoise.report.summary import read_jobs
+
     study = open_study(lines, directory)
     runs = {job.number: job.folder for job in read_jobs(directory)}
-    rows = [
-        dataclasses.replace(
-            row, run=runs[row.number].relative_to(directory).as_posix() if row.number in runs else None
-        )
-        for row in study.rows()
-    ]  # fmt: skip
+    names = {place: folder.relative_to(directory).as_posix() for place, folder in runs.items()}
+    rows = [dataclasses.replace(row, run=names.get(row.number)) for row in study.rows()]
     found = Found(
         str(config.task.monitor), str(config.task.monitor_mode), rows, study.search.trials,
         described(study.space.parameters), study.importances(),
@@ -260,11 +240,10 @@ def longer(folder: Path) -> str:
     """The command that trains a job's settings for longer than the job did."""
     from equipoise.running.origin import command_line
 
-    lines = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) or []
+    words = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) or []
     trainer = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]
-    lengths = {key: trainer.get(key) for key in ("max_epochs", "max_steps")}
-    kept = [line for line in lines
-            if not line.lstrip("+").startswith(("sweep.", "trainer.max_epochs=", "trainer.max_steps="))]  # fmt: skip
-    more = [f"trainer.{key}={LONGER * count}" for key, count in lengths.items()
-            if isinstance(count, int) and count > 0]  # fmt: skip
+    replaced = ("sweep.", *(f"trainer.{key}=" for key in LENGTHS))
+    kept = [word for word in words if not word.lstrip("+").startswith(replaced)]
+    counts = {key: trainer.get(key) for key in LENGTHS}
+    more = [f"trainer.{k}={LONGER * n}" for k, n in counts.items() if isinstance(n, int) and n > 0]
     return command_line("train", [*kept, *more])

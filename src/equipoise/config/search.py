@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import QuotedString
@@ -29,6 +31,10 @@ from equipoise.errors import UserError, nearest
 
 SWEEPER = "hydra/sweeper=equipoise"
 """The word that has Hydra hand a multirun to our own sweeper."""
+COMPLETED, PRUNED, DIVERGED, FAILED = "completed", "pruned", "diverged", "failed"
+"""What the summary calls a job that came to an end of its own."""
+JOURNAL, DATABASE = "search.journal", "search.db"
+IN_FOLDER = "search"
 FACTORS = "times"
 COUNTS = ("trials", "at_once")
 MOST = 1_000_000
@@ -132,11 +138,12 @@ def with_search(lines: Sequence[str]) -> list[str]:
     overrides = parse(lines)
     typed = {override.key_or_group for override in overrides}
     if "hydra/sweeper" in typed:
-        raise UserError("hydra/sweeper: the chosen sweep is a search, which has its own: leave it out")
+        raise UserError(
+            "hydra/sweeper: the chosen sweep is a search, which has its own: leave it out"
+        )
     space = {key: entry for key, entry in search.space.items() if key not in typed}
     drawn = [_line(str(key), entry, lines) for key, entry in space.items()]
-    swept = drawn or [o for o in overrides if o.is_sweep_override()]
-    if not swept:
+    if not drawn and not any(override.is_sweep_override() for override in overrides):
         raise UserError("the search has no space: give a setting several values or an interval")
     return [SWEEPER, *drawn, *lines]
 
@@ -174,3 +181,49 @@ def _in_force(lines: Sequence[str]) -> DictConfig:
         elif menu.offers(override):
             first.append(parameter_of(override).ends[0])
     return compose(first).config
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job: its status as the summary has it, and its best validation."""
+
+    status: str
+    value: float | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job came to an end of its own, rather than with its process."""
+        return self.status in (COMPLETED, PRUNED, DIVERGED, FAILED)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that is to run: its number, which is that of the job, and the job's overrides."""
+
+    number: int
+    lines: list[str]
+
+
+def storage_place(search: Search, directory: Path) -> str:
+    """The file of the study in the sweep's folder, or its URL."""
+    if search.storage == "journal":
+        return str(directory / JOURNAL)
+    if search.storage == "sqlite":
+        return f"sqlite:///{directory / DATABASE}"
+    if "://" not in search.storage:
+        raise UserError(
+            f"sweep.storage={search.storage} is neither journal nor sqlite nor a URL, such as "
+            "sqlite:///search.db"
+        )
+    return search.storage
+
+
+def study_name(search: Search, directory: Path) -> str:
+    """The name of the study in its storage."""
+    return search.study or (directory.name if "://" in search.storage else IN_FOLDER)
+
+
+def check_optuna() -> None:
+    """Raise UserError where Optuna is not installed."""
+    if find_spec("optuna") is None:
+        raise UserError("a search needs Optuna: pip install 'equipoise[sweep]'")

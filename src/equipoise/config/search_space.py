@@ -97,7 +97,9 @@ class Space:
         """The overrides of a job, by what is suggested for each parameter that it has."""
         chosen = tuple(line for group in self.groups for line in group.lines(suggest(group)))
         case = next(case for case in self.cases if set(case.lines) == set(chosen))
-        drawn = [line for parameter in case.parameters for line in parameter.lines(suggest(parameter))]
+        drawn = [
+            line for parameter in case.parameters for line in parameter.lines(suggest(parameter))
+        ]
         return [*self.fixed, *chosen, *drawn]
 
     def job(self) -> list[str]:
@@ -120,7 +122,11 @@ class Space:
     def points(self) -> Iterator[Point]:
         """Every point of a space of values, by the names of its parameters. Raises UserError."""
         for values in itertools.product(*(group.values for group in self.groups)):
-            lines = {line for group, v in zip(self.groups, values, strict=True) for line in group.lines(v)}
+            lines = {
+                line
+                for group, v in zip(self.groups, values, strict=True)
+                for line in group.lines(v)
+            }
             case = next(case for case in self.cases if set(case.lines) == lines)
             chosen = {group.name: v for group, v in zip(self.groups, values, strict=True)}
             for drawn in itertools.product(*(p.listed() for p in case.parameters)):

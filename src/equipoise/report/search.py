@@ -110,6 +110,8 @@ def draw(path: Path, found: Found) -> None:
 
 def _draw_history(axes: Axes, found: Found) -> None:
     """Each trial's value, and the best so far as a line."""
+    from matplotlib.ticker import MaxNLocator
+
     style(axes, "Trials", "trial", found.monitor)
     done = [t for t in found.trials if t.status == COMPLETED and t.value is not None]
     other = [t for t in found.trials if t.status != COMPLETED and t.value is not None]
@@ -121,7 +123,7 @@ def _draw_history(axes: Axes, found: Found) -> None:
         ends = [float(t.value or 0.0) for t in other]
         axes.plot([t.number for t in other], ends, "x", color=COLOURS[5], label="pruned, so far")
     axes.step([t.number for t in done], best, where="post", color=COLOURS[1], label="best so far")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=SMALL)
 
 

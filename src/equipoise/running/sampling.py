@@ -32,14 +32,6 @@ OF_A_LOOP = ("GridSampler", "BruteForceSampler")
 STRIDE = 1_000_003
 
 
-def check_optuna() -> None:
-    """Raise UserError where Optuna is not installed."""
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"a search needs Optuna ({error}): pip install 'equipoise[sweep]'") from error
-
-
 @contextmanager
 def usable(place: str) -> Iterator[None]:
     """Raise UserError where the storage at a place cannot be opened."""

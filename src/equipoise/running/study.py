@@ -9,17 +9,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equipoise.callbacks.trial_pruning import PRUNED, open_storage
-from equipoise.config.search import Search
+from equipoise.callbacks.trial_pruning import open_storage
+from equipoise.config.search import (
+    COMPLETED,
+    DIVERGED,
+    FAILED,
+    PRUNED,
+    Asked,
+    Outcome,
+    Search,
+    storage_place,
+    study_name,
+)
 from equipoise.config.search_space import Space
 from equipoise.errors import UserError
 from equipoise.report.search import TrialRow
 from equipoise.running.sampling import (
-    check_optuna,
     distribution,
     pruner_for,
     sampler_for,
@@ -31,53 +39,10 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-DIVERGED = "diverged"
-FAILED = "failed"
-COMPLETED = "completed"
-JOURNAL, DATABASE = "search.journal", "search.db"
-IN_FOLDER = "search"
-FOLDER, REPEATED = "folder", "repeated"
+FIXED = "fixed"
+"""What is noted of a study: the overrides that all its jobs share."""
+FOLDER, REPEATED = "folder", "killed"
 """What is noted of a trial: the sweep that runs it, and that its process was killed."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a job: its status as the summary has it, and its best validation."""
-
-    status: str
-    value: float | None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the job came to an end of its own, rather than with its process."""
-        return self.status in (COMPLETED, PRUNED, DIVERGED, FAILED)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A trial that is to run: its number, which is that of the job, and the job's overrides."""
-
-    number: int
-    lines: list[str]
-
-
-def storage_place(search: Search, directory: Path) -> str:
-    """The file of the study in the sweep's folder, or its URL."""
-    if search.storage == "journal":
-        return str(directory / JOURNAL)
-    if search.storage == "sqlite":
-        return f"sqlite:///{directory / DATABASE}"
-    if "://" not in search.storage:
-        raise UserError(
-            f"sweep.storage={search.storage} is neither journal nor sqlite nor a URL, such as "
-            "sqlite:///search.db"
-        )
-    return search.storage
-
-
-def study_name(search: Search, directory: Path) -> str:
-    """The name of the study in its storage."""
-    return search.study or (directory.name if "://" in search.storage else IN_FOLDER)
 
 
 class TrialStudy:
@@ -88,7 +53,6 @@ class TrialStudy:
     """
 
     def __init__(self, search: Search, space: Space, direction: str, directory: Path) -> None:
-        check_optuna()
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -102,7 +66,8 @@ class TrialStudy:
             self.storage = open_storage(self.place)
             self.study = optuna.create_study(
                 storage=self.storage, study_name=self.name, load_if_exists=True,
-                sampler=sampler, pruner=pruner, direction=f"{direction}imize",
+                sampler=sampler, pruner=pruner,
+                direction="maximize" if direction == "max" else "minimize",
             )  # fmt: skip
         self._check_same(direction)
 
@@ -120,7 +85,7 @@ class TrialStudy:
         return asked
 
     def tell(self, number: int, outcome: Outcome) -> None:
-        """Note what came of a trial; one that diverged is as bad as any, and failing says nothing."""
+        """Note what came of a trial: to diverge is as bad as can be, to fail says nothing."""
         from optuna.trial import TrialState
 
         if outcome.status == COMPLETED and outcome.value is not None:
@@ -218,25 +183,35 @@ class TrialStudy:
 
     def _check_same(self, direction: str) -> None:
         """Raise UserError where the study in the storage searches something else."""
+        other = f"the study {self.name} in {self.place} was begun with other"
+        advice = "give the same, or choose another folder or sweep.study"
         if not self.study.direction.name.lower().startswith(direction):
+            raise UserError(f"{other} values of task.monitor_mode than {direction}: {advice}")
+        lines = [line.lstrip("+") for line in self.space.fixed]
+        fixed = [line for line in lines if not line.startswith("sweep.")]
+        known = self.study.user_attrs.get(FIXED)
+        if known is None:
+            self.study.set_user_attr(FIXED, fixed)
+        elif known != fixed:
+            differ = [line for line in [*known, *fixed] if (line in known) is not (line in fixed)]
             raise UserError(
-                f"the study {self.name} in {self.place} has the other direction than "
-                f"task.monitor_mode={direction}: choose another folder or sweep.study"
+                f"{other} settings ({differ[0] if differ else 'their order'}): {advice}"
             )
+        self._check_values(other, advice)
+
+    def _check_values(self, other: str, advice: str) -> None:
+        """Raise UserError where a trial has drawn from other choices than there are now."""
         from optuna.distributions import check_distribution_compatibility
 
         space = self.space.parameters
         for trial in self.study.get_trials(deepcopy=False):
-            for name, known in trial.distributions.items():
+            for name, drawn_from in trial.distributions.items():
                 if name not in space:
                     continue
                 try:
-                    check_distribution_compatibility(known, distribution(space[name]))
+                    check_distribution_compatibility(drawn_from, distribution(space[name]))
                 except ValueError as error:
-                    raise UserError(
-                        f"the study {self.name} in {self.place} was begun with other values of "
-                        f"{name}: give the same ones, or choose another folder or sweep.study"
-                    ) from error
+                    raise UserError(f"{other} values of {name}: {advice}") from error
 
 
 def _status(trial: FrozenTrial) -> str:
