@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from omegaconf import DictConfig
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from equipoise.commands.jobs import jobs, subdirectory
 from equipoise.config.compose import CONF, SEARCH_PATH, keys, parse, search_path
 from equipoise.config.overrides import Menu, is_of_hydra
-from equipoise.config.search import check_optuna, is_search
+from equipoise.config.search import check_optuna, is_search, search_of
 from equipoise.config.search_space import Case, Parameter, Space, as_space, parameter_of
 from equipoise.errors import UserError
 from equipoise.running.api import checked
@@ -41,7 +41,8 @@ def _space(lines: Sequence[str]) -> Space:
     groups = [parameter_of(override) for override in swept if menu.offers(override)]
     settings = [parameter_of(override) for override in swept if not menu.offers(override)]
     cases, refused = _cases(fixed, groups, settings)
-    _check_settings(fixed, cases, settings)
+    search = search_of(lines)
+    _check_settings(fixed, cases, settings, () if search is None else search.space)
     return as_space(fixed, groups, cases, refused)
 
 
@@ -72,9 +73,15 @@ def _cases(
 
 
 def _check_settings(
-    fixed: Sequence[str], cases: Sequence[Case], settings: Sequence[Parameter]
+    fixed: Sequence[str],
+    cases: Sequence[Case],
+    settings: Sequence[Parameter],
+    of_file: Collection[str],
 ) -> None:
-    """Raise UserError where no case has a setting, or where an end of it cannot run."""
+    """Raise UserError where an end of a setting cannot run, or where no case has it.
+
+    of_file: settings that the file of the search lists for choices which need not be there.
+    """
     seen: set[str] = set()
     for case in cases:
         new = [p for p in case.parameters if p.name not in seen]
@@ -82,8 +89,10 @@ def _check_settings(
         for place in range(2 if new else 0):
             _config([*fixed, *case.lines, *(parameter.ends[place] for parameter in new)])
     for parameter in settings:
-        if parameter.name not in seen:
+        if parameter.name not in seen and parameter.name not in of_file:
             _config([*fixed, *cases[0].lines, parameter.ends[0]])
+    if not seen and not any(case.lines for case in cases):
+        _config([*fixed, *(parameter.ends[0] for parameter in settings)])
 
 
 def _config(lines: Sequence[str]) -> DictConfig:
