@@ -213,8 +213,7 @@ def run_job(config: DictConfig) -> float | None:
     try:
         folders.claim(directory, name="hydra.sweep.subdir", record=record)
         with folders.held(directory, record=()):
-            lines = [*overrides_of_job(), *search.lines_of_trial(config)]
-            metrics = execute(composed(lines), directory)
+            metrics = execute(composed(overrides_of_job()), directory)
     except RunInterrupted as error:
         print(error, file=sys.stderr)
         raise SystemExit(STATUS) from error
@@ -228,7 +227,8 @@ def run_job(config: DictConfig) -> float | None:
 def overrides_of_job() -> list[str]:
     """The overrides of the job at hand; Hydra lists the search path among its own overrides."""
     overrides = HydraConfig.get().overrides
-    return [*(line for line in overrides.hydra if SEARCH_PATH in line), *overrides.task]
+    lines = [*(line for line in overrides.hydra if SEARCH_PATH in line), *overrides.task]
+    return [*lines, *search.lines_of_trial(lines)]
 
 
 def sentence(error: Exception) -> str:

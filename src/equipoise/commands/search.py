@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from equipoise.commands.search_plan import first_job, planned, space_of, subdirectory_of_trial
 from equipoise.config import machine
-from equipoise.config.compose import composable, parse, plain
+from equipoise.config.compose import composable, parse
 from equipoise.config.hydra import hydra_config, hydra_setting, quoted
 from equipoise.config.search import (
     SWEEPER,
     Asked,
     Outcome,
-    Search,
     search_of,
     storage_place,
     study_name,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 Launch = Callable[[Sequence[Sequence[str]], int], Any]
 HandOver = Callable[[Sequence[str], Sequence[str]], None]
 SWEEP_DIR = "hydra.sweep.dir"
+TRIAL = "callbacks.trial"
 LONGER = 4
 """The best settings are to be trained for so many times the length of a trial."""
 LENGTHS = ("max_epochs", "max_steps")
@@ -202,19 +202,20 @@ def mark_killed(directory: Path, killed: int) -> None:
             (job.folder / ERROR_LOG).write_text(f"{sentence}\n")
 
 
-def lines_of_trial(config: DictConfig) -> list[str]:
+def lines_of_trial(lines: Sequence[str]) -> list[str]:
     """The overrides that tell the job at hand which trial it is; none outside a search."""
     settings = HydraConfig.get()
-    search = Search.of(plain(config.sweep)) if config.get("sweep") else None
-    if search is None or not settings.sweeper.get("_target_", "").startswith("hydra_plugins.equi"):
+    if settings.runtime.choices.get("hydra/sweeper") != SWEEPER.partition("=")[2]:
         return []
-    if OmegaConf.select(config, "callbacks.trial") is None:
+    search = search_of(lines)
+    keys = [override.key_or_group for override in parse(lines)]
+    if search is None or TRIAL in keys:  # it was left out, or is somebody's own
         return []
     directory = Path(settings.sweep.dir)
     return [
-        f"callbacks.trial.storage={quoted(storage_place(search, directory))}",
-        f"callbacks.trial.study={quoted(study_name(search, directory))}",
-        f"callbacks.trial.number={settings.job.num}",
+        f"{TRIAL}.storage={quoted(storage_place(search, directory))}",
+        f"{TRIAL}.study={quoted(study_name(search, directory))}",
+        f"{TRIAL}.number={settings.job.num}",
     ]
 
 
