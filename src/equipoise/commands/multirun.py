@@ -45,7 +45,6 @@ from equipoise.config.stored import read_stored
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.running import folders
 from equipoise.running.api import checked, composed, execute
-from equipoise.running.interrupts import STATUS
 
 MOST_CHECKED = 64
 
@@ -216,7 +215,7 @@ def run_job(config: DictConfig) -> float | None:
             metrics = execute(composed(overrides_of_job()), directory)
     except RunInterrupted as error:
         print(error, file=sys.stderr)
-        raise SystemExit(STATUS) from error
+        raise SystemExit(error.status) from error
     except Exception as error:
         (directory / ERROR_LOG).write_text(f"{sentence(error)}\n\n{traceback.format_exc()}")
         print(f"error: {directory.name}: {sentence(error)}", file=sys.stderr)

@@ -24,7 +24,9 @@ from equipoise.config.hydra import parse, search_entries
 from equipoise.config.machine import GIB, free_memory
 from equipoise.config.own_code import RECORD, OwnCode, own_code, own_packages, sealed
 from equipoise.config.signatures import check_signatures, constructor_arguments, locate
+from equipoise.config.stored import OVERRIDES
 from equipoise.errors import DataDiffer, UserError, nearest
+from equipoise.running.interrupts import leave_signals_to_us
 from equipoise.running.messages import refusals
 
 if TYPE_CHECKING:
@@ -115,6 +117,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     from equipoise.running.initial_weights import StartingReport, start_from
     from equipoise.running.parts import Run, TrainingBegun
     from equipoise.running.processes import strategy_for
+    from equipoise.running.resumption import words_in_force
 
     config = plain(composition.config, resolve=True)
     machine.check_devices(config["trainer"])
@@ -143,10 +146,12 @@ def build_run(composition: Composition, directory: Path) -> Run:
     around["plugins"] = checkpoint_plugins(
         config["trainer"]["plugins"],
         {"config": stored, "choices": composition.choices}
+        | {OVERRIDES: words_in_force(composition)}
         | sealed(stored, composition.choices, code),
         lambda: class_names(data),
     )
     trainer = instantiate("trainer", config["trainer"], **around)
+    leave_signals_to_us(trainer)
     seed, choices = config["seed"], composition.choices
     return Run(data, task, trainer, directory, choices, seed, stored, code, init_from=taken)
 
