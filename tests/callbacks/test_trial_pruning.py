@@ -96,8 +96,12 @@ def test_without_a_running_trial_a_run_is_left_alone(
 ) -> None:
     alone = TrialPruning("val/score", "max", pruner(0.5))
     ended = trial(tmp_path, pruner(0.5), running=False)
-    elsewhere = TrialPruning("val/score", "max", "median", str(tmp_path / "new"), "search", 0)
-    for callback in (alone, ended, elsewhere):
+    moved = str(tmp_path / "not" / "here")
+    elsewhere = [
+        TrialPruning("val/score", "max", "median", place, "search", 0)
+        for place in (moved, f"sqlite:///{moved}")
+    ]
+    for callback in (alone, ended, *elsewhere):
         assert fitted(toy, loader, make_trainer, callback).current_epoch == 5
         assert callback.summary()["best_validation"]["validation"] == 4
 

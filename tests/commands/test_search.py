@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
-from equipoise.commands.search import consecutive, side_by_side
+from equipoise.commands.search import carry_on, consecutive, open_study, side_by_side
 from equipoise.commands.search_plan import first_job, planned, space_of, subdirectory_of_trial
 from equipoise.config.search import Asked, with_search
 from equipoise.errors import UserError
+from tests.report.test_summary import write_job
 
 PAIRS = ("solver=fixed_point,broyden", "gradient=neumann,shine")
 
@@ -57,3 +62,47 @@ def test_a_launcher_tells_how_many_trials_run_at_once() -> None:
 def test_jobs_are_launched_under_the_numbers_of_their_trials() -> None:
     asked = [Asked(number, []) for number in (3, 4, 7, 8, 10)]
     assert [[t.number for t in batch] for batch in consecutive(asked)] == [[3, 4], [7, 8], [10]]
+
+
+class Recorded:
+    """A launcher that writes what jobs leave, up to one that a signal or a kill ends."""
+
+    def __init__(self, sweep: Path, ends: dict[int, str]) -> None:
+        self.sweep = sweep
+        self.ends = ends
+        self.launched: list[int] = []
+
+    def __call__(self, batch: Sequence[Sequence[str]], first: int) -> None:
+        for place, _ in enumerate(batch, start=first):
+            self.launched.append(place)
+            typed = ["sweep=optuna", "optimizer.lr=1e-3"]
+            folder = write_job(self.sweep, place, str(place), typed, 1.0)
+            metrics = json.loads((folder / "metrics.json").read_text())
+            best = {"best_validation": {"monitor": "val/accuracy", "value": 0.5}}
+            status = self.ends.get(place, "completed")
+            (folder / "metrics.json").write_text(
+                json.dumps({**metrics, "status": status, "details": best, "val": {}})
+            )
+            if status == "lost":
+                (folder / "metrics.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("ends", "launched", "states"),
+    [
+        ({}, [0, 1, 2, 3], ["completed"] * 4),
+        ({1: "lost"}, [0, 1, 2, 3], ["completed", "failed", "completed", "completed"]),
+        ({1: "interrupted"}, [0, 1], ["completed", "running"]),
+        ({0: "lost", 1: "lost"}, [0, 1], ["running", "running"]),
+    ],
+)
+def test_a_lost_job_is_a_failed_trial_and_a_signal_ends_the_search(
+    ends: dict[int, str], launched: list[int], states: list[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("optuna")
+    words = with_search(["sweep=optuna", "sweep.trials=4", "sweep.at_once=2"])
+    launch = Recorded(tmp_path, ends)
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "launcher": {}}})
+    carry_on(launch, words, config)
+    assert launch.launched == launched
+    assert [row.status for row in open_study(words, tmp_path).rows()] == states

@@ -87,6 +87,7 @@ def test_a_study_continues_where_its_process_ended(
     (running,) = killed.ask(1)
     del killed
     again = study(tmp_path / "killed", storage=storage)
+    assert again.unfinished
     assert again.recover({}) == [running.number]
     rest = run(again)
     assert rest[0] == running.lines  # what was running is tried again
@@ -95,6 +96,7 @@ def test_a_study_continues_where_its_process_ended(
     assert statuses.count("killed") == 1
     assert statuses.count("completed") == 8
     assert again.ask(1) == []
+    assert not again.unfinished
 
 
 def test_what_had_ended_before_the_kill_is_not_tried_again(tmp_path: Path) -> None:
@@ -131,6 +133,7 @@ def test_a_grid_has_every_point_once_and_ends(tmp_path: Path, most: int) -> None
             trials.tell(trial.number, Outcome("completed", 1.0))
     assert len(seen) == len(set(seen)) == 4
     assert ("kind=plain",) in seen
+    assert not trials.unfinished
 
 
 def test_importances_find_what_matters(tmp_path: Path) -> None:

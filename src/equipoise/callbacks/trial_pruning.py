@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -133,6 +134,8 @@ class Reporter:
     @classmethod
     def of(cls, place: str, name: str, number: int, pruner: Any) -> Reporter | None:
         """The trial, None where there is none of this number that runs."""
+        if not _is_there(place):  # the run goes on elsewhere, where Optuna need not be
+            return None
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -153,6 +156,12 @@ class Reporter:
             return False
         self.storage.set_trial_intermediate_value(self.trial, step, value)
         return self.study.pruner.prune(self.study, self.storage.get_trial(self.trial))
+
+
+def _is_there(place: str) -> bool:
+    """Whether the file of a study exists; of another storage only opening it can tell."""
+    path = place.removeprefix("sqlite:///")
+    return "://" in path or Path(path).is_file()
 
 
 def open_storage(place: str) -> BaseStorage:

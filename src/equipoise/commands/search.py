@@ -19,6 +19,7 @@ from equipoise.config import machine
 from equipoise.config.compose import composable, parse
 from equipoise.config.hydra import hydra_config, hydra_setting, quoted
 from equipoise.config.search import (
+    FAILED,
     SWEEPER,
     Asked,
     Outcome,
@@ -136,18 +137,24 @@ def carry_on(launch: Launch, lines: Sequence[str], config: DictConfig) -> None:
     from equipoise.report.summary import number
 
     directory = Path(config.hydra.sweep.dir)
-    study = open_study(lines, directory)
-    for killed in study.recover(outcomes(directory)):
+    study, monitor = open_study(lines, directory), str(planned(lines).task.monitor)
+    for killed in study.recover(outcomes(directory, monitor)):
         mark_killed(directory, killed)
     most = study.search.at_once or side_by_side(config.hydra.launcher)
     while asked := study.ask(most):
         for batch in consecutive(asked):
             launch([composable(trial.lines) for trial in batch], batch[0].number)
-        found = outcomes(directory)
+        found = outcomes(directory, monitor)
+        told = {t.number: found[t.number] for t in asked if t.number in found}
+        told = {place: outcome for place, outcome in told.items() if outcome.ended}
+        stopped = not told or any(found[t.number].interrupted for t in asked if t.number in found)
         for trial in asked:
-            outcome = found.get(trial.number, Outcome("failed", None))
-            study.tell(trial.number, outcome)
-            print(f"trial {trial.number}: {outcome.status}, {number(outcome.value)}", flush=True)
+            if trial.number in told or not stopped:
+                outcome = told.get(trial.number, Outcome(FAILED, None))
+                study.tell(trial.number, outcome)
+                print(f"trial {trial.number}: {outcome.status}, {number(outcome.value)}", flush=True)
+        if stopped:  # the trials that were at work are left as they are, to be repeated
+            return
 
 
 def side_by_side(launcher: DictConfig) -> int:
@@ -169,15 +176,15 @@ def consecutive(asked: Sequence[Asked]) -> list[list[Asked]]:
     return batches
 
 
-def outcomes(directory: Path) -> dict[int, Outcome]:
-    """What came of each job by its number."""
+def outcomes(directory: Path, monitor: str) -> dict[int, Outcome]:
+    """What came of each job by its number; monitor: the metric that is compared."""
     from equipoise.report.summary import ERROR_LOG, read_jobs, sweep_row
 
     found = {}
     for job in read_jobs(directory):
         ended = any((job.folder / name).is_file() for name in (ERROR_LOG, "metrics.json"))
         status = sweep_row(job, directory, ())["status"] if ended else "killed"
-        found[job.number] = Outcome(status, _value(job.folder / "metrics.json"))
+        found[job.number] = Outcome(status, _value(job.folder / "metrics.json", monitor))
     return found
 
 
@@ -188,8 +195,8 @@ def value_of(metrics: Mapping[str, Any], monitor: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _value(file: Path) -> float | None:
-    return value_of(json.loads(file.read_text()), "") if file.is_file() else None
+def _value(file: Path, monitor: str) -> float | None:
+    return value_of(json.loads(file.read_text()), monitor) if file.is_file() else None
 
 
 def mark_killed(directory: Path, killed: int) -> None:
@@ -235,6 +242,11 @@ def show(lines: Sequence[str], directory: Path, config: DictConfig) -> None:
     best = found.best
     folder = None if best is None else runs.get(best.number)
     show_search(directory, found, None if folder is None else longer(folder))
+    if study.unfinished:
+        print(
+            "to continue: the same command with "
+            f"{SWEEP_DIR}={quoted(str(directory))} resume=auto"
+        )
 
 
 def longer(folder: Path) -> str:

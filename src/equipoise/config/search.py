@@ -195,6 +195,11 @@ class Outcome:
         """Whether the job came to an end of its own, rather than with its process."""
         return self.status in (COMPLETED, PRUNED, DIVERGED, FAILED)
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal has stopped the job."""
+        return self.status == "interrupted"
+
 
 @dataclass(frozen=True)
 class Asked:

@@ -179,8 +179,9 @@ def _figures(folder: Path) -> dict[str, Any]:
     solver, backward = metrics["solver_stats"] or {}, metrics["gradient_stats"] or {}
     monitored = _monitored(folder / "config.yaml")
     test = sorted(metrics["test"].items(), key=lambda metric: metric[0] != monitored)
-    best = metrics["details"].get("best_validation")
-    pruned = metrics["details"].get("ended_by") == PRUNED and metrics["status"] == "completed"
+    details = metrics.get("details") or {}
+    best = details.get("best_validation")
+    pruned = details.get("ended_by") == PRUNED and metrics["status"] == "completed"
     return {
         "status": PRUNED if pruned else metrics["status"],
         **({f"best {best['monitor']}": best["value"]} if best else {}),

@@ -126,6 +126,19 @@ class TrialStudy:
         trials = self.study.get_trials(deepcopy=False)
         return sum(t.state != TrialState.WAITING and not t.user_attrs.get(REPEATED) for t in trials)
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether trials are still to come, or have not ended; a grid may have fewer than planned.
+
+        Those of another sweep at the same URL count as well.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        if any(not trial.state.is_finished() for trial in trials):
+            return True
+        if self.grid is not None and all(p in [t.params for t in trials] for p in self.grid):
+            return False
+        return self.counted < self.search.trials
+
     def rows(self) -> list[TrialRow]:
         """All trials but those that wait."""
         from optuna.trial import TrialState
