@@ -90,7 +90,6 @@ class Recorded:
 @pytest.mark.parametrize(
     ("ends", "launched", "states"),
     [
-        ({}, [0, 1, 2, 3], ["completed"] * 4),
         ({1: "lost"}, [0, 1, 2, 3], ["completed", "failed", "completed", "completed"]),
         ({1: "interrupted"}, [0, 1], ["completed", "running"]),
         ({0: "lost", 1: "lost"}, [0, 1], ["running", "running"]),

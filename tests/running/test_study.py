@@ -69,7 +69,7 @@ def test_the_same_seed_draws_the_same_and_another_draws_others(
 
 
 def test_a_search_improves_over_its_first_trial(tmp_path: Path) -> None:
-    values = [loss(lines) for lines in run(study(tmp_path / "a", trials=25))]
+    values = [loss(lines) for lines in run(study(tmp_path / "a", trials=20))]
     assert min(values) < values[0]
     late, early = sorted(values[-10:])[5], sorted(values[:10])[5]
     assert late < early  # it learns where to look, rather than drawing on
@@ -137,7 +137,7 @@ def test_a_grid_has_every_point_once_and_ends(tmp_path: Path, most: int) -> None
 
 
 def test_importances_find_what_matters(tmp_path: Path) -> None:
-    trials = study(tmp_path / "a", trials=30, sampler="random")
+    trials = study(tmp_path / "a", trials=12, sampler="random")
     run(trials)
     shares = trials.importances()
     assert shares["lr"] > shares["steps"]

@@ -152,7 +152,9 @@ def carry_on(launch: Launch, lines: Sequence[str], config: DictConfig) -> None:
             if trial.number in told or not stopped:
                 outcome = told.get(trial.number, Outcome(FAILED, None))
                 study.tell(trial.number, outcome)
-                print(f"trial {trial.number}: {outcome.status}, {number(outcome.value)}", flush=True)
+                print(
+                    f"trial {trial.number}: {outcome.status}, {number(outcome.value)}", flush=True
+                )
         if stopped:  # the trials that were at work are left as they are, to be repeated
             return
 
@@ -244,8 +246,7 @@ def show(lines: Sequence[str], directory: Path, config: DictConfig) -> None:
     show_search(directory, found, None if folder is None else longer(folder))
     if study.unfinished:
         print(
-            "to continue: the same command with "
-            f"{SWEEP_DIR}={quoted(str(directory))} resume=auto"
+            f"to continue: the same command with {SWEEP_DIR}={quoted(str(directory))} resume=auto"
         )
 
 
