@@ -43,6 +43,8 @@ def test_only_pairs_that_can_go_together_with_what_they_have() -> None:
         (["gradient.damping=interval(0.5,1.5)"], "gradient.damping=1.5 must be"),
         (["gradient=shine", "solver=anderson,fixed_point"], "gradient=shine"),
         (["trainer.limit_val_batches=0"], "leaves out the validation"),
+        (["sweep.sampler=tp"], "did you mean tpe?"),
+        (["sweep.pruner=mean"], "did you mean median?"),
     ],
 )
 def test_what_no_trial_could_run_is_told_before_the_first(words: list[str], said: str) -> None:

@@ -108,12 +108,18 @@ def _checked(lines: tuple[str, ...]) -> DictConfig:
 def planned(lines: Sequence[str]) -> DictConfig:
     """The configuration of one job of a search, after every check. Raises UserError."""
     check_optuna()
+    from equipoise.running.sampling import pruner_for, sampler_for
+
     config = _config(space_of(lines).job())
     if config.trainer.limit_val_batches == 0:
         raise UserError(
             f"a search compares trials by {config.task.monitor}, and trainer.limit_val_batches=0 "
             "leaves out the validation"
         )
+    search = search_of(lines)
+    if search is not None:
+        sampler_for(search, 0, 1)
+        pruner_for(search)
     return config
 
 
