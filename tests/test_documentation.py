@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from equipoise import equilibrium
-from equipoise.commands import multirun
+from equipoise.commands import multirun, search, search_plan
 from equipoise.commands.arguments import configured
 from equipoise.config.compose import compose
+from equipoise.config.search import search_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -117,7 +118,11 @@ def test_a_command_composes(page: str, arguments: str, examples_conf: Path) -> N
         overrides = [f"hydra.searchpath=[file://{examples_conf}]", *overrides]
     if "glob(" in arguments:
         overrides = multirun.planned(overrides)[0]
-    jobs = multirun.jobs(overrides) if typed.multirun else [overrides]
+    if typed.multirun and search_of(overrides) is not None:
+        overrides = multirun.planned(search.without_resume(overrides))[0]
+        jobs = [search_plan.first_job(overrides)]
+    else:
+        jobs = multirun.jobs(overrides) if typed.multirun else [overrides]
     for job in jobs:
         config = compose(job).config
         assert {"model", "task", "trainer"} <= set(config)

@@ -20,6 +20,7 @@ from equipoise.callbacks.run_report import RunReport
 from equipoise.callbacks.stochastic_weight_averaging import StochasticWeightAveraging
 from equipoise.callbacks.timed_checkpoint import TimedCheckpoint
 from equipoise.callbacks.training_curve import LearningRate, TrainingCurve
+from equipoise.callbacks.trial_pruning import TrialPruning
 from equipoise.callbacks.weight_averaging import ExponentialMovingAverage
 
 __all__ = [
@@ -46,4 +47,5 @@ __all__ = [
     "TimedCheckpoint",
     "TrainingCurve",
     "TrainingDiverged",
+    "TrialPruning",
 ]

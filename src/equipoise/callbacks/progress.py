@@ -35,6 +35,19 @@ class Noting(Protocol):
         ...
 
 
+@runtime_checkable
+class Ending(Protocol):
+    """A callback that ends a run for a reason of its own."""
+
+    ended_by: str | None
+    """The reason in a word, None where it has not ended the run."""
+
+    @property
+    def sentence(self) -> str:
+        """The reason as a clause."""
+        ...
+
+
 def epoch_line(trainer: Trainer, seconds: float, left: float | None = None) -> str:
     """Loss, validation metrics, solves and seconds of the epoch that ends.
 
@@ -156,19 +169,32 @@ def _learning_rate(trainer: Trainer) -> list[str]:
 
 
 def early_end(trainer: Trainer) -> str | None:
-    """Either "max_time" or "early_stopping"; None where the run went as far as was planned."""
+    """What ended a run: "max_time", "early_stopping", or the word of the callback that did.
+
+    None where the run went as far as was planned.
+    """
     if not trainer.should_stop:
         return None
+    if (ending := _ending(trainer)) is not None:
+        return ending.ended_by
     timers = (c for c in every_callback(trainer) if isinstance(c, Timer))
     if any(left is not None and left <= 0 for left in (t.time_remaining() for t in timers)):
         return "max_time"
     return None if find_callback(trainer, EarlyStopping) is None else "early_stopping"
 
 
+def _ending(trainer: Trainer) -> Ending | None:
+    """The callback that has ended a run, if one says so."""
+    callbacks = (c for c in every_callback(trainer) if isinstance(c, Ending))
+    return next((callback for callback in callbacks if callback.ended_by), None)
+
+
 def ending_sentence(trainer: Trainer) -> str | None:
     """What to say of an early end; None where there was none."""
     where = f"after step {trainer.global_step}, in epoch {trainer.current_epoch}"
     reason = early_end(trainer)
+    if (ending := _ending(trainer)) is not None and reason == ending.ended_by:
+        return f"stopped {where}: {ending.sentence}"
     if reason == "max_time":
         return f"stopped {where}: trainer.max_time was reached"
     if reason == "early_stopping":

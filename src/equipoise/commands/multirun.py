@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import QuotedString
 from omegaconf import DictConfig, OmegaConf
 
+from equipoise.commands import search, search_plan
 from equipoise.commands.jobs import (
     Choices,
     choices_of,
@@ -39,6 +40,7 @@ from equipoise.config.compose import (
 )
 from equipoise.config.hydra import as_text, hydra_config, hydra_setting, quoted
 from equipoise.config.recompose import with_folders_of_checkpoint
+from equipoise.config.search import is_search, with_search
 from equipoise.config.stored import read_stored
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.running import folders
@@ -47,14 +49,16 @@ from equipoise.running.api import checked, composed, execute
 MOST_CHECKED = 64
 
 
-def start(overrides: Sequence[str]) -> int:
+def start(typed: Sequence[str]) -> int:
     """All jobs of a multirun, and the summary of those that there are, however it ends.
 
     Returns the exit status: a job that diverges is a result where the sweep ends in a table, which
     tells it. Raises UserError before anything is started.
     """
-    overrides, config = planned(overrides)
+    overrides, config = planned(search.without_resume(typed))
     check_one_process(config)
+    if is_search(overrides):
+        return search.carry_out(typed, overrides, config, hand_over)
     return carry_out(overrides, config)
 
 
@@ -106,9 +110,11 @@ def planned(typed: Sequence[str]) -> tuple[list[str], DictConfig]:
     A sweep begins where of each combination of choices at least one job can run: the others will be
     named in its summary. Raises UserError.
     """
-    typed = with_folders_of_checkpoint(typed)
+    typed = with_search(with_folders_of_checkpoint(typed))
     overrides = on_checkpoint(written_out(with_grid(written_out(typed))))
     check_folders(overrides)
+    if is_search(overrides):
+        return overrides, search_plan.planned(overrides)
     accepted, refused = tried(overrides)
     overrides = without_none(overrides, globs(typed), accepted, refused)
     if more := of_sweeper(overrides):
@@ -185,7 +191,7 @@ def check_subdirectories(overrides: Sequence[str]) -> None:
 def hand_over(named: Sequence[str], overrides: Sequence[str]) -> None:
     """Let Hydra call `run_job` for each job; `named` are the overrides that name the folders."""
     keys = {line.partition("=")[0] for line in named}
-    first = composable(jobs(overrides)[0])
+    first = composable(search_plan.first_job(overrides))
     added = {line.partition("=")[0].lstrip("+") for line in first if line.startswith("++")}
     rest = [line for line in overrides if line.partition("=")[0] not in keys]
     rest = [f"++{line}" if line.partition("=")[0] in added else line for line in rest]
@@ -214,15 +220,14 @@ def run_job(config: DictConfig) -> float | None:
         (directory / ERROR_LOG).write_text(f"{sentence(error)}\n\n{traceback.format_exc()}")
         print(f"error: {directory.name}: {sentence(error)}", file=sys.stderr)
         return None
-    monitor = OmegaConf.select(config, "task.monitor", default="").removeprefix("val/")
-    value = metrics["val"].get(monitor)
-    return None if value is None else float(value)
+    return search.value_of(metrics, OmegaConf.select(config, "task.monitor", default=""))
 
 
 def overrides_of_job() -> list[str]:
     """The overrides of the job at hand; Hydra lists the search path among its own overrides."""
     overrides = HydraConfig.get().overrides
-    return [*(line for line in overrides.hydra if SEARCH_PATH in line), *overrides.task]
+    lines = [*(line for line in overrides.hydra if SEARCH_PATH in line), *overrides.task]
+    return [*lines, *search.lines_of_trial(lines)]
 
 
 def sentence(error: Exception) -> str:
