@@ -1,0 +1,226 @@
+"""What starts the jobs of a multirun: Hydra's launchers, and what they leave to us.
+
+basic runs one job after another in this process; joblib and submitit_local several at a time on
+this machine; submitit_slurm and ray on a cluster. With all of them a job that fails, or whose
+process is killed, does not end the others.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from equipoise.commands.jobs import draws_values, jobs
+from equipoise.config.hydra import parse
+from equipoise.errors import RunInterrupted, UserError
+from equipoise.running import sweep_record
+from equipoise.running.interrupts import STATUS, Stopped, end_at_next, stoppable
+from equipoise.running.side_by_side import Share, described, remove_places, share, take_place
+from equipoise.running.stop_notice import heeding, putting_up
+
+BASIC, JOBLIB, LOCAL, SLURM, RAY = "basic", "joblib", "submitit_local", "submitit_slurm", "ray"
+PACKAGES = {
+    JOBLIB: ("hydra_joblib_launcher", "sweep"),
+    LOCAL: ("hydra_submitit_launcher", "slurm"),
+    SLURM: ("hydra_submitit_launcher", "slurm"),
+    RAY: ("hydra_ray_launcher", "ray"),
+}
+"""The plugin behind each launcher, and our extra that installs it."""
+ON_THIS_MACHINE = (JOBLIB, LOCAL)
+AT_A_TIME = "hydra.launcher.n_jobs"
+TRIES = 2
+"""How often a job may lose its process before it counts as failed."""
+Task = Callable[[DictConfig], float | None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a launcher calls for each job in a process that it has started.
+
+    sweep: the sweep's folder. share: of the machine, None where the launcher gives each job its
+    own. parent: the process without which the job ends, None for one that may survive it.
+    """
+
+    task: Task
+    sweep: Path
+    share: Share | None
+    parent: int | None
+
+    def __call__(self, config: DictConfig) -> float | None:
+        """Run the job unless the sweep is to stop; an interrupted job is one without a value."""
+        from hydra.core.hydra_config import HydraConfig
+
+        from equipoise.running.stop_notice import NOTICE
+
+        notice, directory = self.sweep / NOTICE, Path(HydraConfig.get().runtime.output_dir)
+        try:
+            with stoppable(), heeding(notice, self.parent):
+                ready = self.share is None or take_place(self.share, self.sweep, notice.exists)
+                if ready and not notice.exists():
+                    return self.task(config)
+                sweep_record.withdraw(directory)
+        except Stopped:
+            end_at_next()
+            sweep_record.withdraw(directory)
+        except SystemExit as end:
+            if end.code != STATUS:
+                raise
+        return None
+
+
+def chosen(overrides: Sequence[str]) -> str:
+    """The launcher that the words choose. Raises UserError where its package is missing."""
+    names = [o.value() for o in parse(overrides) if o.key_or_group == "hydra/launcher"]
+    name = str(names[-1]) if names else BASIC
+    package, extra = PACKAGES.get(name, (None, None))
+    if package is not None and not _is_installed(package):
+        distribution = package.replace("_", "-")
+        raise UserError(
+            f"hydra/launcher={name} needs the package {distribution}: "
+            f"pip install 'equipoise[{extra}]'"
+        )
+    return name
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(f"hydra_plugins.{package}") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def shared_machine(
+    launcher: str, overrides: Sequence[str], trainer: Mapping[str, Any]
+) -> Share | None:
+    """How jobs that a launcher runs side by side share this machine, which is said in a line.
+
+    trainer: that of one of the jobs.
+    """
+    if launcher not in ON_THIS_MACHINE:
+        return None
+    words = parse(overrides)
+    count = None if draws_values(words) else len(jobs(overrides))
+    typed = [o.value() for o in words if o.key_or_group == AT_A_TIME]
+    shared = share(trainer, count, int(str(typed[-1])) if typed and typed[-1] else None)
+    print(described(shared))
+    return shared
+
+
+def settings(launcher: str, shared: Share | None) -> list[str]:
+    """The launcher's settings that follow from how the machine is shared."""
+    return [f"{AT_A_TIME}={shared.places}"] if shared and launcher == JOBLIB else []
+
+
+def job(launcher: str, task: Task, sweep: Path, shared: Share | None) -> Task:
+    """What a launcher is to call for each job."""
+    if launcher == BASIC:
+        return task
+    parent = os.getpid() if launcher == JOBLIB else None
+    return Job(task, sweep.absolute(), shared, parent)
+
+
+@contextmanager
+def side_by_side(launcher: str, sweep: Path) -> Iterator[None]:
+    """While a launcher starts jobs in processes of their own: Ctrl-C, and processes that are lost.
+
+    Raises RunInterrupted where the jobs were told to stop.
+    """
+    if launcher == BASIC:
+        yield
+        return
+    survived = {JOBLIB: _survived_by_joblib, LOCAL: _survived_by_submitit,
+                SLURM: _survived_by_submitit}.get(launcher, _left_to_launcher)  # fmt: skip
+    with putting_up(sweep) as notice, survived(sweep, notice):
+        try:
+            yield
+        finally:
+            remove_places(sweep)
+        if notice.exists():
+            raise RunInterrupted(f"Interrupted; what the jobs have reached is in {sweep}")
+        for folder in sweep_record.lost(sweep):
+            sweep_record.write_lost(folder)
+
+
+@contextmanager
+def _left_to_launcher(sweep: Path, notice: Path) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _survived_by_joblib(sweep: Path, notice: Path) -> Iterator[None]:
+    """Start the workers of joblib again where one was killed, which ends the others too.
+
+    Jobs that have ended are passed over, those at work go on from their last checkpoint, and one
+    that has lost its process twice counts as failed.
+    """
+    from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    launch, tries = JoblibLauncher.launch, Counter[Path]()
+
+    def launch_again(*arguments: Any, **named: Any) -> Any:
+        while True:
+            try:
+                return launch(*arguments, **named)
+            except BrokenProcessPool as error:
+                killed = sweep_record.lost(sweep)
+                if notice.exists():
+                    return []
+                if not killed:
+                    print(f"joblib's processes do not start: {error}", file=sys.stderr)
+                    return []
+                tries.update(killed)
+                for folder in killed:
+                    _say_lost(folder, tries[folder])
+
+    with _replaced(JoblibLauncher, "launch", launch_again):
+        yield
+
+
+def _say_lost(folder: Path, times: int) -> None:
+    if times >= TRIES:
+        sweep_record.write_lost(folder)
+    else:
+        print(f"{folder.name}: its process was killed; it begins again", file=sys.stderr)
+
+
+@contextmanager
+def _survived_by_submitit(sweep: Path, notice: Path) -> Iterator[None]:
+    """Wait for all jobs of submitit, also where the process of one has ended without a result."""
+    from hydra.core.utils import JobReturn, JobStatus
+    from submitit.core.core import Job as Submitted
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+
+    results = Submitted.results
+
+    def results_or_nothing(job: Any) -> list[Any]:
+        try:
+            return list(results(job))
+        except (FailedJobError, UncompletedJobError):
+            if not notice.exists():
+                print(f"a job was lost: its output is in {job.paths.stderr}", file=sys.stderr)
+            return [JobReturn(_return_value=None, status=JobStatus.COMPLETED)]
+
+    print(f"the jobs write what they print into {sweep / '.submitit'}")
+    with _replaced(Submitted, "results", results_or_nothing):
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, by: Any) -> Iterator[None]:
+    """Let a class of a plugin have another method; the plugins offer no other way."""
+    before = getattr(owner, name)
+    setattr(owner, name, by)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
