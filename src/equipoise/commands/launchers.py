@@ -37,6 +37,14 @@ PACKAGES = {
 """The plugin behind each launcher, and our extra that installs it."""
 ON_THIS_MACHINE = (JOBLIB, LOCAL)
 AT_A_TIME = "hydra.launcher.n_jobs"
+DEFAULTS = {
+    LOCAL: {"timeout_min": 10080, "stderr_to_stdout": "true"},
+    SLURM: {
+        "timeout_min": 1440, "cpus_per_task": 8, "gpus_per_node": 1, "mem_gb": 32,
+        "stderr_to_stdout": "true", "signal_delay_s": 300, "max_num_timeout": 3,
+    },
+}  # fmt: skip
+"""What we set of a launcher otherwise than its plugin does; docs/sweeps.md says why."""
 TRIES = 2
 """How often a job may lose its process before it counts as failed."""
 Task = Callable[[DictConfig], float | None]
@@ -115,9 +123,15 @@ def shared_machine(
     return shared
 
 
-def settings(launcher: str, shared: Share | None) -> list[str]:
-    """The launcher's settings that follow from how the machine is shared."""
-    return [f"{AT_A_TIME}={shared.places}"] if shared and launcher == JOBLIB else []
+def settings(launcher: str, overrides: Sequence[str], shared: Share | None) -> list[str]:
+    """The launcher's settings that are ours, or follow from how the machine is shared.
+
+    What is typed stays, but for joblib's number of jobs at a time, which is told as it was meant.
+    """
+    typed = {override.key_or_group for override in parse(overrides)}
+    own = [f"hydra.launcher.{name}={value}" for name, value in DEFAULTS.get(launcher, {}).items()]
+    lines = [line for line in own if line.partition("=")[0] not in typed]
+    return [*lines, f"{AT_A_TIME}={shared.places}"] if shared and launcher == JOBLIB else lines
 
 
 def job(launcher: str, task: Task, sweep: Path, shared: Share | None) -> Task:

@@ -89,7 +89,8 @@ def carry_out(typed: Sequence[str], overrides: Sequence[str], config: DictConfig
         else:
             check_subdirectories(overrides)
         try:
-            hand_over(named, overrides, config, directory)
+            if not sweep_record.standing(directory).is_finished(results):
+                hand_over(named, overrides, config, directory)
         finally:
             status = print_sweep(directory, results)
             status |= continuing.say_unfinished(directory, results)
@@ -185,7 +186,7 @@ def hand_over(
     """
     launcher = launchers.chosen(overrides)
     share = launchers.shared_machine(launcher, overrides, config.trainer)
-    named = [*named, *launchers.settings(launcher, share)]
+    named = [*named, *launchers.settings(launcher, overrides, share)]
     keys = {line.partition("=")[0] for line in named}
     first = composable(jobs(overrides)[0])
     added = {line.partition("=")[0].lstrip("+") for line in first if line.startswith("++")}
@@ -232,8 +233,8 @@ def metrics_of_job(directory: Path) -> Mapping[str, Any]:
         return start.completed
     if start.said:
         print(start.said)
-    name, checkpoint = "hydra.sweep.subdir", start.standing and start.standing.checkpoint
-    folders.claim(directory, checkpoint, name, {*record, *start.leftovers})
+    begun = start.standing.checkpoint if start.standing else None
+    folders.claim(directory, begun, "hydra.sweep.subdir", {*record, *start.leftovers})
     with folders.held(directory, record=()):
         clear(directory, start.leftovers - record)
         return execute(composed(start.overrides), directory)

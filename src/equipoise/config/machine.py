@@ -20,7 +20,7 @@ OF_A_CLUSTER = (
 )
 ON_GPUS = ("gpu", "cuda")
 SHARE = "EQUIPOISE_CORES"
-"""The variable that tells a job of a sweep how many cores are its own, where several run at once."""
+"""The variable that tells a job how many cores are its own, where several run side by side."""
 
 
 def cores() -> int:
