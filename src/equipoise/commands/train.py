@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from equipoise.commands import multirun, showing
@@ -15,7 +16,8 @@ from equipoise.config.hydra import hydra_config, hydra_setting, job_of_hydra
 from equipoise.config.refusals import how_to_quote
 from equipoise.errors import UserError
 from equipoise.running import folders
-from equipoise.running.api import checked, execute
+from equipoise.running.api import checked, completed, execute, say_beginning
+from equipoise.running.resumption import beginning
 
 
 def main(words: Sequence[str]) -> int:
@@ -34,10 +36,15 @@ def main(words: Sequence[str]) -> int:
     if arguments.multirun:
         return multirun.start(overrides)
     check_single(overrides)
-    composition = checked(overrides, surroundings=arguments.cfg is None)
     if arguments.cfg:
-        return showing.show_training(composition, arguments)
-    with job(composition) as directory:
+        return showing.show_training(checked(overrides, surroundings=False), arguments)
+    start = beginning(overrides)
+    if start.completed is not None:
+        completed(start)
+        return 0
+    composition = replace(checked(start.overrides), command=overrides)
+    with job(composition, start.leftovers) as directory:
+        say_beginning(start, composition, directory)
         execute(composition, directory)
     return 0
 
@@ -76,16 +83,17 @@ def check_single(overrides: Sequence[str]) -> None:
 
 
 @contextmanager
-def job(composition: Composition) -> Iterator[Path]:
+def job(composition: Composition, leftovers: Collection[str] = ()) -> Iterator[Path]:
     """The folder of a single run while it is at work, with what Hydra would do around it.
 
+    leftovers: what the folder may hold, of a run that starts anew.
     A process that takes part in the run of another leaves all that to it. Raises UserError where
     the folder cannot be taken.
     """
     settings = hydra_config(composition.hydra_overrides())
     named = any(o.key_or_group == "hydra.run.dir" for o in parse(composition.overrides))
     of_hydra = hydra_setting(settings, "hydra.run.dir") if named else None
-    directory = folders.run_directory(composition, "train", of_hydra)
+    directory = folders.run_directory(composition, "train", of_hydra, leftovers)
     if not machine.decides(composition.config.trainer):
         yield directory
         return

@@ -22,7 +22,7 @@ from equipoise.errors import UserError
 if TYPE_CHECKING:
     from equipoise.config.compose import Composition
 
-OF_NO_ACCOUNT = ("ckpt_path", "run_dir", "trust", "init_from")
+OF_NO_ACCOUNT = ("ckpt_path", "resume", "run_dir", "trust", "init_from")
 """What belongs to the command that resumes, and not to the run."""
 MISSING = object()
 STOOD_IN_FOR = {"gradient": "gradient", "solver.max_steps": "max_steps"}

@@ -57,13 +57,20 @@ class Composition:
     """A checked configuration, and which choice of each group it is made of.
 
     trusted: of a configuration out of a checkpoint, the packages beside our own whose classes it
-    may name, and single classes; None for one that the user composed.
+    may name, and single classes; None for one that the user composed. command: what was
+    typed, where `resume=auto` has made the overrides of it.
     """
 
     config: DictConfig
     choices: dict[str, str]
     overrides: list[str]
     trusted: tuple[str, ...] | None = None
+    command: list[str] | None = None
+
+    @property
+    def typed(self) -> list[str]:
+        """The words of the command line."""
+        return self.overrides if self.command is None else self.command
 
     def hydra_overrides(self) -> list[str]:
         """The overrides as Hydra can compose them on `conf/`.
@@ -334,7 +341,7 @@ def storable(config: DictConfig) -> dict[str, Any]:
     for node in (stored["model"], stored["model"].get("encoder")):
         if isinstance(node, dict) and node.get("backbone_ckpt"):
             node["backbone_ckpt"] = None  # its weights are in the checkpoint itself
-    return {**stored, "run_dir": None, "trust": []}
+    return {**stored, "resume": None, "run_dir": None, "trust": []}
 
 
 def _replaced(value: Any) -> Any:

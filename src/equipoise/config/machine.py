@@ -134,6 +134,12 @@ def rank() -> int:
     return int(os.environ.get("SLURM_PROCID", 0))
 
 
+def started_outside() -> bool:
+    """Whether torchrun or srun has started this process, and perhaps others, for one run."""
+    tasks = os.environ.get("SLURM_NTASKS", "")
+    return "RANK" in os.environ or (tasks.isdigit() and int(tasks) > 1)
+
+
 def decides(trainer: Mapping[str, Any]) -> bool:
     """Whether this process chooses the folder, makes it and speaks to the user.
 

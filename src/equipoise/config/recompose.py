@@ -52,7 +52,7 @@ OF_TRAINING = frozenset(
         "num_sanity_val_steps", "accumulate_grad_batches", "gradient_clip_val",
         "gradient_clip_algorithm",
     )
-)  # fmt: skip
+) | {"resume"}  # fmt: skip
 SPLIT = ("seed", "val_fraction", "test_fraction", "objective.seed")
 """Settings of a task that say which samples are trained on; others it tells as its `split`."""
 

@@ -45,6 +45,8 @@ SETTINGS = ("classes", "mask_classes", "vocabulary", "epsilon", "repeats", "repo
 DATA = ("classes", "mask_classes", "image_channels", "image_size", "vocabulary", "domain", "users")
 FROM_DATA = ("vocabulary", "domain", "users")
 COUNTS = ("epoch", "global_step")
+OVERRIDES = "overrides"
+"""Where a checkpoint holds the words of the command line that are in force."""
 RENAMED = {"equipoise.anytime.AnytimeCurve": "equipoise.running.anytime.AnytimeCurve"}
 """What an earlier revision has stored as a `_target_`, and where that class is now."""
 
@@ -55,7 +57,8 @@ class Stored:
 
     shapes: of every tensor among the weights. rows: of metrics.csv when it was written, None where
     it does not say. whole: whether it holds more than the weights. own_code: the user's own code,
-    where one of this user's runs has written the checkpoint.
+    where one of this user's runs has written the checkpoint. overrides: the words of the
+    command line that are in force; none where it does not say.
     """
 
     path: Path
@@ -67,6 +70,7 @@ class Stored:
     rows: int | None = None
     whole: bool = True
     own_code: OwnCode = NO_OWN_CODE
+    overrides: tuple[str, ...] = ()
 
 
 def existing_checkpoint(path: str | Path) -> Path:
@@ -161,6 +165,7 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
         rows=_count(_mapping(content, "curve"), "rows"),
         whole={"optimizer_states", "loops"} <= set(content),
         own_code=believed(content),
+        overrides=_texts(content.get(OVERRIDES)),
     )
 
 
@@ -183,6 +188,12 @@ def finished_epochs(content: Mapping[str, Any]) -> int:
 def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = content.get(key)
     return value if isinstance(value, Mapping) else {}
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """The entries of a list of texts; nothing of anything else."""
+    whole = isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return tuple(value) if whole else ()
 
 
 def _count(content: Mapping[str, Any], key: str) -> int | None:

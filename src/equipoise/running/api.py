@@ -9,10 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equipoise.config import changes, checks
+from equipoise.config import changes, checks, machine
 from equipoise.config.about import about
 from equipoise.config.compose import Composition, compose, parse, plain
 from equipoise.config.overrides import CommandLine
@@ -27,6 +28,7 @@ from equipoise.running.messages import (
     quiet_lightning,
     refusals_of_run,
 )
+from equipoise.running.resumption import Beginning, beginning, clear, record, reopen
 from equipoise.running.surroundings import (
     assign_wandb_run,
     check_resumable,
@@ -49,10 +51,35 @@ def run(*overrides: str) -> dict[str, Any]:
 
     Raises UserError, RunFailed or RunInterrupted with one sentence.
     """
-    composition = composed(overrides)
     check_no_folder_of_hydra(overrides)
-    with folders.held(run_directory(composition, "train")) as directory:
+    start = beginning(overrides)
+    if start.completed is not None:
+        return completed(start)
+    composition = replace(composed(start.overrides), command=list(overrides))
+    leftovers = start.leftovers
+    with folders.held(run_directory(composition, "train", leftovers=leftovers)) as directory:
+        say_beginning(start, composition, directory)
         return execute(composition, directory)
+
+
+def completed(start: Beginning) -> dict[str, Any]:
+    """Show the results of a run that has nothing left to do; returns its metrics.json."""
+    from equipoise.report.summary import print_result
+
+    metrics, place = start.completed, start.standing
+    assert metrics is not None
+    assert place is not None
+    if machine.rank() == 0:
+        print(start.said)
+        print_result(metrics, place.folder)
+    return metrics
+
+
+def say_beginning(start: Beginning, composition: Composition, directory: Path) -> None:
+    """Where a run goes on by itself, tell it, and clear away what has no checkpoint yet."""
+    if start.said and machine.decides(composition.config.trainer):
+        print(start.said)
+        clear(directory, start.leftovers)
 
 
 def checked(overrides: Sequence[str], surroundings: bool = True) -> Composition:
@@ -169,7 +196,7 @@ def execute_evaluation(composition: Composition, directory: Path) -> dict[str, A
     }:
         checkpoint.pop("gradient_phase", None)  # the command line takes precedence
     training.restore(built, checkpoint)
-    with at_work(built, "evaluate", composition.overrides):
+    with at_work(built, "evaluate", composition):
         metrics = training.evaluate(built, checkpoint, curve)
     show_result(built, metrics)
     return metrics
@@ -200,7 +227,11 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
     from equipoise.running.build import open_folder
     from equipoise.running.initial_weights import lines
 
+    if machine.decides(config.trainer) and resumes_in_place(directory, config.ckpt_path):
+        reopen(directory)
     open_folder(config, built)
+    if machine.decides(config.trainer):
+        record(composition, directory)
     if stored is not None:
         keep_earlier_curve(built.trainer.loggers, stored, directory)
     if built.trainer.is_global_zero:
@@ -210,7 +241,7 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
         say_changes(stored, composition)
     resumed_at = None if stored is None else stored.steps
     begun_at = resumed_at or 0
-    with failed_after_a_step(built, begun_at), at_work(built, "train", composition.overrides):
+    with failed_after_a_step(built, begun_at), at_work(built, "train", composition):
         metrics = training.fit_and_test(built, config.ckpt_path, resumed_at)
     show_result(built, metrics)
     return metrics
@@ -223,17 +254,17 @@ def say_changes(stored: Stored | None, composition: Composition) -> None:
 
 
 @contextmanager
-def at_work(built: Run, purpose: str, overrides: Sequence[str]) -> Iterator[None]:
+def at_work(built: Run, purpose: str, composition: Composition) -> Iterator[None]:
     """While a run is at work: its other processes, its refusals, and at its end its W&B run."""
     from equipoise.running import processes
     from equipoise.running.origin import origin
 
     exit_code = 1
-    built.origin = origin(purpose, overrides)
+    built.origin = origin(purpose, composition.typed)
     try:
         with (
             refusals_of_run(built),
-            processes.telling(built.trainer, purpose, overrides, built.directory),
+            processes.telling(built.trainer, purpose, composition.overrides, built.directory),
         ):
             yield
         exit_code = 0

@@ -24,6 +24,7 @@ from equipoise.config.hydra import parse, search_entries
 from equipoise.config.machine import GIB, free_memory
 from equipoise.config.own_code import RECORD, OwnCode, own_code, own_packages, sealed
 from equipoise.config.signatures import check_signatures, constructor_arguments, locate
+from equipoise.config.stored import OVERRIDES
 from equipoise.errors import DataDiffer, UserError, nearest
 from equipoise.running.messages import refusals
 
@@ -115,6 +116,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     from equipoise.running.initial_weights import StartingReport, start_from
     from equipoise.running.parts import Run, TrainingBegun
     from equipoise.running.processes import strategy_for
+    from equipoise.running.resumption import words_in_force
 
     config = plain(composition.config, resolve=True)
     machine.check_devices(config["trainer"])
@@ -143,6 +145,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     around["plugins"] = checkpoint_plugins(
         config["trainer"]["plugins"],
         {"config": stored, "choices": composition.choices}
+        | {OVERRIDES: words_in_force(composition)}
         | sealed(stored, composition.choices, code),
         lambda: class_names(data),
     )

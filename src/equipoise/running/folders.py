@@ -109,6 +109,25 @@ def refuse(path: Path) -> None:
         taken.refused = taken.empty
 
 
+def at_work(path: Path) -> bool:
+    """Whether a run is at work in a folder; it is left as it is."""
+    if path.resolve() in claims:  # a look at the file would give this process's own lock away
+        return True
+    try:
+        file = os.open(path / LOCK, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
+
+
 def _make(path: Path) -> list[Path]:
     """Make a folder and those above it; returns those created, none if it existed."""
     created: list[Path] = []
@@ -178,10 +197,16 @@ def _unlock(path: Path, taken: Claim) -> None:
         taken.lock = None
 
 
-def run_directory(composition: Composition, purpose: str, of_hydra: str | None = None) -> Path:
+def run_directory(
+    composition: Composition,
+    purpose: str,
+    of_hydra: str | None = None,
+    leftovers: Collection[str] = (),
+) -> Path:
     """Make the folder of the run: `run_dir` if it was given, else runs/<task>/<model>/<time>.
 
-    of_hydra: `hydra.run.dir`, if the command line sets it. A process that takes part in the run of
+    of_hydra: `hydra.run.dir`, if the command line sets it. leftovers: what the folder may hold. A
+    process that takes part in the run of
     another makes none. Raises UserError where a named folder holds other results, or another run
     is at work in it: only a training may resume in the folder of the run that its checkpoint
     belongs to.
@@ -193,7 +218,7 @@ def run_directory(composition: Composition, purpose: str, of_hydra: str | None =
         path = shortened(Path(of_hydra)) if of_hydra else Path(config.run_dir)
         resumed = config.ckpt_path if purpose == "train" else None
         name = "hydra.run.dir" if of_hydra else "run_dir"
-        return claim(path, resumed, name) if decides else path
+        return claim(path, resumed, name, leftovers) if decides else path
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     parent = Path("runs") / choices["task"] / choices["model"]
     name = stamp if purpose == "train" else f"{stamp}_{purpose}"
