@@ -1,4 +1,4 @@
-"""Sweeps by every launcher: failed, killed and interrupted jobs, and what `resume=auto` makes of it."""
+"""Sweeps by every launcher: failed, killed and interrupted jobs, and how `resume=auto` goes on."""
 
 from __future__ import annotations
 

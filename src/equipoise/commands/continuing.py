@@ -19,7 +19,7 @@ BY_HYDRA = frozenset({"multirun.yaml", sweep_record.RECORD})
 
 
 def without_resume(words: Sequence[str]) -> list[str]:
-    """The words without `resume`, which is the whole sweep's. Raises UserError for a wrong value."""
+    """The words without `resume`, which is the whole sweep's. Raises UserError for other values."""
     overrides = parse(words)
     for override in overrides:
         if override.key_or_group == "resume" and override.value() not in ("auto", None):

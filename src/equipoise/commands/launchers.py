@@ -10,22 +10,19 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from equipoise.commands.jobs import draws_values, jobs
+from equipoise.commands.sweep_job import SweepJob, Task
 from equipoise.config.hydra import parse
 from equipoise.errors import RunInterrupted, UserError
 from equipoise.running import sweep_record
-from equipoise.running.interrupts import STATUS, Stopped, end_at_next, stoppable
-from equipoise.running.side_by_side import Share, described, remove_places, share, take_place
-from equipoise.running.stop_notice import heeding, putting_up
+from equipoise.running.side_by_side import Share, described, remove_places, share
+from equipoise.running.stop_notice import putting_up
 
 BASIC, JOBLIB, LOCAL, SLURM, RAY = "basic", "joblib", "submitit_local", "submitit_slurm", "ray"
 PACKAGES = {
@@ -47,42 +44,6 @@ DEFAULTS = {
 """What we set of a launcher otherwise than its plugin does; docs/sweeps.md says why."""
 TRIES = 2
 """How often a job may lose its process before it counts as failed."""
-Task = Callable[[DictConfig], float | None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a launcher calls for each job in a process that it has started.
-
-    sweep: the sweep's folder. share: of the machine, None where the launcher gives each job its
-    own. parent: the process without which the job ends, None for one that may survive it.
-    """
-
-    task: Task
-    sweep: Path
-    share: Share | None
-    parent: int | None
-
-    def __call__(self, config: DictConfig) -> float | None:
-        """Run the job unless the sweep is to stop; an interrupted job is one without a value."""
-        from hydra.core.hydra_config import HydraConfig
-
-        from equipoise.running.stop_notice import NOTICE
-
-        notice, directory = self.sweep / NOTICE, Path(HydraConfig.get().runtime.output_dir)
-        try:
-            with stoppable(), heeding(notice, self.parent):
-                ready = self.share is None or take_place(self.share, self.sweep, notice.exists)
-                if ready and not notice.exists():
-                    return self.task(config)
-                sweep_record.withdraw(directory)
-        except Stopped:
-            end_at_next()
-            sweep_record.withdraw(directory)
-        except SystemExit as end:
-            if end.code != STATUS:
-                raise
-        return None
 
 
 def chosen(overrides: Sequence[str]) -> str:
@@ -139,7 +100,7 @@ def job(launcher: str, task: Task, sweep: Path, shared: Share | None) -> Task:
     if launcher == BASIC:
         return task
     parent = os.getpid() if launcher == JOBLIB else None
-    return Job(task, sweep.absolute(), shared, parent)
+    return SweepJob(task, sweep.absolute(), shared, parent)
 
 
 @contextmanager
@@ -159,6 +120,7 @@ def side_by_side(launcher: str, sweep: Path) -> Iterator[None]:
         finally:
             remove_places(sweep)
         if notice.exists():
+            notice.unlink()
             raise RunInterrupted(f"Interrupted; what the jobs have reached is in {sweep}")
         for folder in sweep_record.lost(sweep):
             sweep_record.write_lost(folder)
