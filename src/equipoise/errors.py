@@ -1,6 +1,7 @@
 """The ways in which a run can end early, each told to the user in one sentence."""
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 DIVERGED = "Training diverged"
@@ -33,7 +34,21 @@ class RunFailed(Exception):
 
 
 class RunInterrupted(Exception):
-    """The user stopped the run; the state after the last whole step has been saved."""
+    """A signal stopped the run; the state after the last whole step has been saved.
+
+    number: of the signal, whose exit status it is the shell's way to tell. requeue: whether this
+    process is to have Slurm start the job once more.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT, requeue: bool = False) -> None:
+        super().__init__(message)
+        self.number = number
+        self.requeue = requeue
+
+    @property
+    def status(self) -> int:
+        """The exit status: 130 for SIGINT, 143 for SIGTERM, 138 for SIGUSR1."""
+        return 128 + self.number
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

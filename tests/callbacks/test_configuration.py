@@ -41,7 +41,9 @@ def test_arguments_are_those_of_the_constructor(name: str) -> None:
                 assert given[key] == (list(expected) if isinstance(expected, tuple) else expected)
 
 
-ASKED_FOR = {"gradient_fidelity", "ema", "swa", "early_stopping", "learning_rate_finder"}
+ASKED_FOR = {
+    "checkpoint_timed", "gradient_fidelity", "ema", "swa", "early_stopping", "learning_rate_finder",
+}  # fmt: skip
 """What costs time, or trains, tests or ends otherwise."""
 
 

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import Callback
 
 from equipoise.callbacks import DivergenceGuard, GracefulInterrupt, TrainingCurve
+from equipoise.callbacks.graceful_interrupt import SIGNALS
 from equipoise.errors import RunInterrupted
 
 Run = Callable[..., Any]
@@ -49,20 +50,21 @@ class CountSteps(Callback):
         self.steps = state_dict["steps"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_the_step_is_finished_and_saved(
     toy: Run, loader: Any, make_trainer: Run, tmp_path: Path, number: signal.Signals, capfd: Any
 ) -> None:
-    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(n) for n in SIGNALS]
     callbacks = [GracefulInterrupt(tmp_path), SignalAt(3, number), CountSteps(), DivergenceGuard()]
     trainer = make_trainer(callbacks, enable_checkpointing=True)
-    with pytest.raises(RunInterrupted, match="after step 4"):
+    with pytest.raises(RunInterrupted, match="after step 4") as stop:
         trainer.fit(toy(), loader)
+    assert stop.value.status == 128 + number
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 4
     assert saved["callbacks"]["CountSteps"] == {"steps": 4}
     assert "interrupt: finishing this step and saving" in capfd.readouterr().err
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(n) for n in SIGNALS] == before
 
 
 def test_an_interrupted_run_continues_where_it_stopped(

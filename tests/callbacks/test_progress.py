@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from rich.console import Console
 
 from equipoise.callbacks import ConvergenceMonitor, Progress, TrainingCurve
-from equipoise.callbacks.progress import early_end, number
+from equipoise.callbacks.progress import duration, early_end, number, part_done, time_left
 
 Run = Callable[..., Any]
 
@@ -174,3 +174,50 @@ def test_a_task_has_notes_of_its_own_in_the_line(
     callbacks = [TrainingCurve(), Progress()]
     make_trainer(callbacks, max_epochs=1, enable_progress_bar=True).fit(task, loader)
     assert "  cells 64  reports 5000  " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (725, "12 min"), (11100, "3 h 05 min"),
+     (187_300, "2 d 4 h")],
+)  # fmt: skip
+def test_a_duration_is_said_in_two_units_at_most(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"max_epochs": 4}, 0.25),
+        ({"max_epochs": 4, "max_steps": 12}, 0.5),
+        ({"max_epochs": -1, "max_steps": 60}, 0.1),
+        ({"max_epochs": -1, "max_time": {"hours": 2}}, None),
+    ],
+)
+def test_the_time_left_is_that_of_the_whole_run(
+    toy: Run, loader: Any, make_trainer: Run, options: Any, part: float | None
+) -> None:
+    """After the first epoch, of 6 steps, which is said to have taken 30 s."""
+    seen = []
+
+    class Look(Progress):
+        def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.current_epoch == 0:
+                seen.append((part_done(trainer), time_left(trainer, 0.0, 30.0)))
+                trainer.should_stop = True
+
+    make_trainer([Look()], enable_progress_bar=True, **options).fit(toy(), loader)
+    ((done, left),) = seen
+    assert done == part
+    expected = 7200 if part is None else 30 / part - 30
+    assert left == pytest.approx(expected, rel=0.01)
+
+
+def test_a_resumed_run_counts_what_it_has_done_itself(
+    toy: Run, loader: Any, make_trainer: Run
+) -> None:
+    trainer = fitted(toy, loader, make_trainer, max_epochs=2)
+    trainer.fit_loop.max_epochs = 4
+    assert part_done(trainer) == 0.5
+    assert time_left(trainer, 0.25, 10.0) == pytest.approx(20.0)
+    assert time_left(trainer, 0.5, 10.0) is None

@@ -236,8 +236,9 @@ def test_a_signal_ends_every_stage_with_a_sentence(
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
 
     def test() -> None:
-        with pytest.raises(RunInterrupted, match=said):
+        with pytest.raises(RunInterrupted, match=said) as stop:
             with_callback(SignalIn(number, *hooks), tmp_path / "run", "trainer.max_steps=1")
+        assert stop.value.status == 128 + number
 
     in_the_foreground(test)
     metrics = metrics_of(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Signals outside training steps: status 130, a sentence, no traceback."""
+"""Signals outside training steps: the status of the signal, a sentence, no traceback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from equipoise.commands import exit_status
-from equipoise.running.interrupts import Stopped, stoppable
+from equipoise.running.interrupts import SIGNALS, Stopped, stoppable
 from tests.end_to_end.conftest import ROOT, SMALL, environment, heed_interrupts
 
 
@@ -30,7 +30,7 @@ def send(number: signal.Signals) -> int:
     return 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_stops_and_the_handlers_are_given_back(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with pytest.raises(Stopped), stoppable():
@@ -44,17 +44,17 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
         send(signal.SIGINT)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_every_command_answers_a_signal_in_a_sentence(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert exit_status(send, number) == 130
+    assert exit_status(send, number) == {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 138}[number.name]
     assert capsys.readouterr().err == "Interrupted before there was anything to save\n"
 
 
 SWALLOWS = """
 import os, signal, sys
-from equipoise.running.interrupts import Stopped, stoppable
+from equipoise.running.interrupts import SIGNALS, Stopped, stoppable
 with stoppable():
     try:
         os.kill(os.getpid(), signal.SIGINT)

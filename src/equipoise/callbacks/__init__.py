@@ -13,7 +13,9 @@ from equipoise.callbacks.normalization_warmup import NormalizationWarmup
 from equipoise.callbacks.progress import Progress
 from equipoise.callbacks.run_report import RunReport
 from equipoise.callbacks.stochastic_weight_averaging import StochasticWeightAveraging
+from equipoise.callbacks.timed_checkpoint import TimedCheckpoint
 from equipoise.callbacks.training_curve import LearningRate, TrainingCurve
+from equipoise.callbacks.trial_pruning import TrialPruning
 from equipoise.callbacks.weight_averaging import ExponentialMovingAverage
 
 __all__ = [
@@ -34,6 +36,8 @@ __all__ = [
     "RunCheckpoint",
     "RunReport",
     "StochasticWeightAveraging",
+    "TimedCheckpoint",
     "TrainingCurve",
     "TrainingDiverged",
+    "TrialPruning",
 ]

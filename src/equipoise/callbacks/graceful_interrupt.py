@@ -10,23 +10,25 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from equipoise.errors import RunInterrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class GracefulInterrupt(Checkpoint):
-    """On the first SIGINT or SIGTERM finish the current step, save `last.ckpt`, and stop.
+    """On the first SIGINT, SIGTERM or SIGUSR1 finish the current step, save `last.ckpt`, and stop.
 
     A step ends with the optimiser's: batches that are accumulated before it are waited for, and so
     is a validation that has begun. The state is saved after the other callbacks have seen the step:
     this is a `Checkpoint`, and Lightning runs those last. It must stand behind the other checkpoint
     callbacks in the list, because `trainer.checkpoint_callback` is the first of them. A second
     signal does what it would have done without this callback. With several processes a signal to
-    any of them stops all.
+    any of them stops all. The exit status is that of the signal, and under Slurm `recorded` has the
+    job requeued: Lightning's own handlers are not installed in a run of ours.
     A task whose `resumes_within_epoch` is False is stopped after its epoch instead.
 
     Raises RunInterrupted from the hook in which the state was saved.
@@ -34,15 +36,15 @@ class GracefulInterrupt(Checkpoint):
 
     def __init__(self, dirpath: str | Path) -> None:
         self.last_checkpoint = Path(dirpath) / "last.ckpt"
-        self.signalled = False
+        self.signalled = 0  # the number of the signal that has come
         self.previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the handlers; only the main thread may.
 
-        Lightning installs its own for SIGTERM between `on_fit_start` and this hook.
+        A trainer that is not one of our runs has installed its own for SIGTERM before this hook.
         """
-        self.signalled = False
+        self.signalled = 0
         if threading.current_thread() is threading.main_thread():
             self.previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
 
@@ -87,17 +89,19 @@ class GracefulInterrupt(Checkpoint):
     def _stop_if_signalled(self, trainer: Trainer) -> None:
         signalled = self.signalled
         if trainer.world_size > 1:
-            signalled = trainer.strategy.reduce_boolean_decision(signalled, all=False)
+            numbers = torch.tensor(signalled, device=trainer.strategy.root_device)
+            signalled = int(trainer.strategy.reduce(numbers, reduce_op="max"))
         if not signalled:
             return
         trainer.save_checkpoint(self.last_checkpoint, weights_only=False)
         raise RunInterrupted(
             f"Interrupted after step {trainer.global_step}; "
-            f"continue with ckpt_path={self.last_checkpoint}"
+            f"continue with ckpt_path={self.last_checkpoint}",
+            signalled,
         )
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.signalled = True
+        self.signalled = number
         self._restore()
         # A handler may run in the middle of a print, whose buffer must not be entered twice.
         errors = sys.__stderr__.fileno() if sys.__stderr__ else 2

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar, Timer
 from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn
-from rich.progress import TextColumn, TimeRemainingColumn
+from rich.progress import Task, TextColumn, TimeRemainingColumn
 from rich.table import Column
+from rich.text import Text
 
 from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
 from equipoise.callbacks.lightning_overhead import every_callback, find_callback
+from equipoise.callbacks.resumption import position
 from equipoise.callbacks.training_curve import TrainingCurve
 
 WIDTH = 79
@@ -33,13 +35,28 @@ class Noting(Protocol):
         ...
 
 
-def epoch_line(trainer: Trainer, seconds: float) -> str:
+@runtime_checkable
+class Ending(Protocol):
+    """A callback that ends a run for a reason of its own."""
+
+    ended_by: str | None
+    """The reason in a word, None where it has not ended the run."""
+
+    @property
+    def sentence(self) -> str:
+        """The reason as a clause."""
+        ...
+
+
+def epoch_line(trainer: Trainer, seconds: float, left: float | None = None) -> str:
     """Loss, validation metrics, solves and seconds of the epoch that ends.
 
-    The monitored metric comes first; of the others those are left out that do not fit.
+    The monitored metric comes first; of the others those are left out that do not fit. left: the
+    seconds until the end of the training, as far as they are known.
     """
     before = [epoch_of(trainer), *_loss(trainer)]
     after = [*(_solves(trainer) or _learning_rate(trainer)), f"{seconds:.0f} s"]
+    after += [f"{duration(left)} left"] if left is not None and left >= 1 else []
     shown: list[str] = []
     for metric in _metrics(trainer):
         if not shown or len("  ".join([*before, *shown, metric, *after])) <= WIDTH:
@@ -63,6 +80,44 @@ def _planned_epochs(trainer: Trainer) -> int | None:
         steps = math.ceil(batches / trainer.accumulate_grad_batches)
         limits.append(math.ceil(trainer.max_steps / steps))
     return max(min(limits), trainer.current_epoch + 1) if limits else None
+
+
+def part_done(trainer: Trainer) -> float | None:
+    """The part of the training that is done, from 0 to 1; None where it has no end of its own."""
+    parts: list[float] = []
+    epoch, batch = position(trainer)
+    batches = trainer.num_training_batches
+    if trainer.max_epochs is not None and trainer.max_epochs > 0 and 0 < batches < math.inf:
+        parts.append((epoch + batch / batches) / trainer.max_epochs)
+    if trainer.max_steps > 0:
+        parts.append(trainer.global_step / trainer.max_steps)
+    return min(max(parts), 1.0) if parts else None
+
+
+def time_left(trainer: Trainer, begun: float, seconds: float) -> float | None:
+    """Seconds until the end of the training if it goes on as it has gone so far; None if unknown.
+
+    begun: the part that was done when this process began; seconds: since then. Early stopping may
+    end it sooner.
+    """
+    timers = (c.time_remaining() for c in every_callback(trainer) if isinstance(c, Timer))
+    lefts = [left for left in timers if left is not None]
+    done = part_done(trainer)
+    if done is not None and done > begun:
+        lefts.append(seconds * (1 - done) / (done - begun))
+    return min(lefts) if lefts else None
+
+
+def duration(seconds: float) -> str:
+    """Text such as "40 s", "12 min", "3 h 05 min" or "2 d 4 h"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
 
 
 def _loss(trainer: Trainer) -> list[str]:
@@ -114,19 +169,32 @@ def _learning_rate(trainer: Trainer) -> list[str]:
 
 
 def early_end(trainer: Trainer) -> str | None:
-    """Either "max_time" or "early_stopping"; None where the run went as far as was planned."""
+    """What ended a run: "max_time", "early_stopping", or the word of the callback that did.
+
+    None where the run went as far as was planned.
+    """
     if not trainer.should_stop:
         return None
+    if (ending := _ending(trainer)) is not None:
+        return ending.ended_by
     timers = (c for c in every_callback(trainer) if isinstance(c, Timer))
     if any(left is not None and left <= 0 for left in (t.time_remaining() for t in timers)):
         return "max_time"
     return None if find_callback(trainer, EarlyStopping) is None else "early_stopping"
 
 
+def _ending(trainer: Trainer) -> Ending | None:
+    """The callback that has ended a run, if one says so."""
+    callbacks = (c for c in every_callback(trainer) if isinstance(c, Ending))
+    return next((callback for callback in callbacks if callback.ended_by), None)
+
+
 def ending_sentence(trainer: Trainer) -> str | None:
     """What to say of an early end; None where there was none."""
     where = f"after step {trainer.global_step}, in epoch {trainer.current_epoch}"
     reason = early_end(trainer)
+    if (ending := _ending(trainer)) is not None and reason == ending.ended_by:
+        return f"stopped {where}: {ending.sentence}"
     if reason == "max_time":
         return f"stopped {where}: trainer.max_time was reached"
     if reason == "early_stopping":
@@ -137,6 +205,24 @@ def ending_sentence(trainer: Trainer) -> str | None:
             f"for {stopping.wait_count} validations"
         )
     return None
+
+
+class TimeLeft(TimeRemainingColumn):
+    """The time left of the whole training, as it was at the last refresh; else that of the bar."""
+
+    def __init__(self, of_run: Callable[[], float | None]) -> None:
+        super().__init__(compact=True, elapsed_when_finished=True)
+        self.of_run = of_run
+
+    def render(self, task: Task) -> Text:
+        """Text such as "03:25" or "12:03:25"."""
+        left = self.of_run()
+        if left is None:
+            return super().render(task)
+        minutes, seconds = divmod(round(left), 60)
+        hours, minutes = divmod(minutes, 60)
+        text = f"{minutes:02d}:{seconds:02d}"
+        return Text(f"{hours}:{text}" if hours else text, style="progress.remaining")
 
 
 class Progress(RichProgressBar):
@@ -153,6 +239,9 @@ class Progress(RichProgressBar):
         self.plain = False
         self.speaks = False
         self.epoch_started = 0.0
+        self.started = 0.0
+        self.begun = 0.0
+        self.left: float | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Decide between the bar and plain lines."""
@@ -171,9 +260,10 @@ class Progress(RichProgressBar):
             self.enable()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of the first epoch."""
+        """Start the clocks of the run and of its first epoch."""
         super().on_train_start(trainer, pl_module)
-        self.epoch_started = time.monotonic()
+        self.started = self.epoch_started = time.monotonic()
+        self.begun = part_done(trainer) or 0.0
 
     def on_train_batch_end(
         self,
@@ -193,7 +283,8 @@ class Progress(RichProgressBar):
         super().on_train_epoch_end(trainer, pl_module)
         now = time.monotonic()
         if self.speaks:
-            print(epoch_line(trainer, now - self.epoch_started), flush=True)
+            left = time_left(trainer, self.begun, now - self.started)
+            print(epoch_line(trainer, now - self.epoch_started, left), flush=True)
         self.epoch_started = now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -216,10 +307,12 @@ class Progress(RichProgressBar):
             sample, batch, residual = current
             shown["nfe"] = evaluations(sample, batch)
             shown["residual"] = "-" if residual is None else f"{residual:.0e}"
+        now = time.monotonic()
+        self.left = time_left(trainer, self.begun, now - self.started) if trainer.training else None
         return shown
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
-        """What stands in front of the numbers: stage, bar, batches, time that is left."""
+        """What stands in front of the numbers: stage, bar, batches, time left of the run."""
         one_line = Column(no_wrap=True)
         return [
             TextColumn("{task.description}", table_column=one_line),
@@ -230,7 +323,7 @@ class Progress(RichProgressBar):
                 pulse_style=self.theme.progress_bar_pulse,
             ),
             TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=one_line),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TimeLeft(lambda: self.left),
         ]
 
     def _init_progress(self, trainer: Trainer) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 from equipoise import __version__
 from equipoise.config.own_code import make_importable
 from equipoise.errors import RunFailed, RunInterrupted, UserError, nearest
-from equipoise.running.interrupts import STATUS, Stopped, end_at_next, leave, stoppable
+from equipoise.running.interrupts import Stopped, end_at_next, leave, stoppable
+from equipoise.running.requeue import requeue
 
 NAMES = (
     "compare", "convert-multimodal", "ensemble", "evaluate", "export", "generate",
@@ -72,10 +73,10 @@ def exit_status(command: Callable[..., int], *arguments: Any) -> int:
         with stoppable():
             make_importable([os.getcwd()])
             return command(*arguments)
-    except Stopped:
+    except Stopped as stop:
         end_at_next()
         print("Interrupted before there was anything to save", file=sys.stderr)
-        return STATUS
+        return stop.status
     except UserError as error:
         show_traceback()
         print(f"error: {error}", file=sys.stderr)
@@ -83,7 +84,8 @@ def exit_status(command: Callable[..., int], *arguments: Any) -> int:
     except RunInterrupted as stop:
         end_at_next()
         print(stop, file=sys.stderr)
-        return STATUS
+        requeue_after(stop)
+        return stop.status
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - closed by the end of the process
         return 0
@@ -91,8 +93,19 @@ def exit_status(command: Callable[..., int], *arguments: Any) -> int:
         show_traceback()
         print(f"error: {failure}", file=sys.stderr)
         return 1
-    except SystemExit as end:  # argparse's way to end after a page of help
+    except SystemExit as end:  # argparse's way to end after a page of help, or a sweep's at once
+        requeue_after(end.__cause__)
         return int(end.code or 0)
+
+
+def requeue_after(end: BaseException | None) -> None:
+    """Where an interruption says so, have Slurm start the job once more, and tell it.
+
+    Slurm then ends what is left of it, so this comes last.
+    """
+    if isinstance(end, RunInterrupted) and end.requeue:
+        end_at_next()
+        print(requeue(), file=sys.stderr)
 
 
 def show_traceback() -> None:

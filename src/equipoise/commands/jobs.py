@@ -109,8 +109,8 @@ def values(override: Override, menu: Menu) -> list[str]:
     if override.is_interval_sweep():
         raise UserError(
             f"{line}: a grid needs values, not an interval: give some, such as "
-            f"{override.key_or_group}=1e-3,1e-2, or choose an installed sweeper that draws them, "
-            "such as hydra/sweeper=optuna"
+            f"{override.key_or_group}=1e-3,1e-2, or add a search that draws them, such as "
+            "sweep=optuna"
         )
     value = override.value()
     if isinstance(value, ChoiceSweep) and any(isinstance(entry, Sweep) for entry in value.list):

@@ -120,8 +120,9 @@ def side_by_side(launcher: str, sweep: Path) -> Iterator[None]:
         finally:
             remove_places(sweep)
         if notice.exists():
+            number = int(notice.read_text())
             notice.unlink()
-            raise RunInterrupted(f"Interrupted; what the jobs have reached is in {sweep}")
+            raise RunInterrupted(f"Interrupted; what the jobs have reached is in {sweep}", number)
         for folder in sweep_record.lost(sweep):
             sweep_record.write_lost(folder)
 

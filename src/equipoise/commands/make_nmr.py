@@ -71,7 +71,7 @@ def main(words: Sequence[str]) -> int:
     try:
         work(rest, pieces, min(arguments.workers, len(rest)), outcome)
     except Stopped as stop:
-        raise RunInterrupted(f"Interrupted: {outcome}") from stop
+        raise RunInterrupted(f"Interrupted: {outcome}", stop.number) from stop
     except BrokenProcessPool as error:
         raise RunFailed(
             f"a process was killed, maybe for lack of memory: try fewer --workers; {outcome}"

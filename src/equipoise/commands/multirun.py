@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from equipoise.commands import continuing, launchers
+from equipoise.commands import continuing, launchers, search, search_plan
 from equipoise.commands.jobs import (
     Choices,
     choices_of,
@@ -40,11 +41,11 @@ from equipoise.config.compose import (
 )
 from equipoise.config.hydra import as_text, hydra_config, hydra_setting, quoted
 from equipoise.config.recompose import with_folders_of_checkpoint
+from equipoise.config.search import is_search, with_search
 from equipoise.config.stored import read_stored
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.running import folders, sweep_record
 from equipoise.running.api import checked, composed, execute
-from equipoise.running.interrupts import STATUS
 from equipoise.running.resumption import clear
 
 MOST_CHECKED = 64
@@ -59,13 +60,22 @@ def start(typed: Sequence[str]) -> int:
     launchers.chosen(typed)
     overrides, config = planned(continuing.without_resume(typed))
     check_one_process(config)
-    return carry_out(typed, overrides, config)
+    hand = partial(hand_over, config)
+    if is_search(overrides):
+        return search.carry_out(typed, overrides, config, hand)
+    return carry_out(typed, overrides, config, hand)
 
 
-def carry_out(typed: Sequence[str], overrides: Sequence[str], config: DictConfig) -> int:
+def carry_out(
+    typed: Sequence[str],
+    overrides: Sequence[str],
+    config: DictConfig,
+    hand_over: search.HandOver,
+) -> int:
     """Let the jobs run and show what they give; config: that of one of them.
 
-    typed: the words before what is swept was written out in them, as `overrides`.
+    typed: the words before what is swept was written out in them, as `overrides`. hand_over: has
+    Hydra start the jobs, given the words that name the folders.
     """
     from equipoise.report.summary import print_sweep
     from equipoise.report.sweep_cells import tables_of
@@ -90,7 +100,7 @@ def carry_out(typed: Sequence[str], overrides: Sequence[str], config: DictConfig
             check_subdirectories(overrides)
         try:
             if not sweep_record.standing(directory).is_finished(results):
-                hand_over(named, overrides, config, directory)
+                hand_over(named, overrides)
         finally:
             status = print_sweep(directory, results)
             status |= continuing.say_unfinished(directory, results)
@@ -116,9 +126,11 @@ def planned(typed: Sequence[str]) -> tuple[list[str], DictConfig]:
     A sweep begins where of each combination of choices at least one job can run: the others will be
     named in its summary. Raises UserError.
     """
-    typed = with_folders_of_checkpoint(typed)
+    typed = with_search(with_folders_of_checkpoint(typed))
     overrides = on_checkpoint(written_out(with_grid(written_out(typed))))
     check_folders(overrides)
+    if is_search(overrides):
+        return overrides, search_plan.planned(overrides)
     accepted, refused = tried(overrides)
     overrides = without_none(overrides, globs(typed), accepted, refused)
     if more := of_sweeper(overrides):
@@ -177,18 +189,18 @@ def check_subdirectories(overrides: Sequence[str]) -> None:
         seen.add(name)
 
 
-def hand_over(
-    named: Sequence[str], overrides: Sequence[str], config: DictConfig, sweep: Path
-) -> None:
+def hand_over(config: DictConfig, named: Sequence[str], overrides: Sequence[str]) -> None:
     """Let Hydra call `run_job` for each job; `named` are the overrides that name the folders.
 
     config: that of one of the jobs. Raises RunInterrupted where they were told to stop.
     """
+    places = {o.key_or_group: Path(as_text(o.value())) for o in parse(named)}
+    sweep = places["hydra.sweep.dir"]
     launcher = launchers.chosen(overrides)
     share = launchers.shared_machine(launcher, overrides, config.trainer)
     named = [*named, *launchers.settings(launcher, overrides, share)]
     keys = {line.partition("=")[0] for line in named}
-    first = composable(jobs(overrides)[0])
+    first = composable(search_plan.first_job(overrides))
     added = {line.partition("=")[0].lstrip("+") for line in first if line.startswith("++")}
     rest = [line for line in overrides if line.partition("=")[0] not in keys]
     rest = [f"++{line}" if line.partition("=")[0] in added else line for line in rest]
@@ -213,14 +225,12 @@ def run_job(config: DictConfig) -> float | None:
         metrics = metrics_of_job(directory)
     except RunInterrupted as error:
         print(error, file=sys.stderr)
-        raise SystemExit(STATUS) from error
+        raise SystemExit(error.status) from error
     except (Exception, SystemExit) as error:
         (directory / ERROR_LOG).write_text(f"{sentence(error)}\n\n{traceback.format_exc()}")
         print(f"error: {directory.name}: {sentence(error)}", file=sys.stderr)
         return None
-    monitor = OmegaConf.select(config, "task.monitor", default="").removeprefix("val/")
-    value = metrics["val"].get(monitor)
-    return None if value is None else float(value)
+    return search.value_of(metrics, OmegaConf.select(config, "task.monitor", default=""))
 
 
 def metrics_of_job(directory: Path) -> Mapping[str, Any]:
@@ -243,7 +253,8 @@ def metrics_of_job(directory: Path) -> Mapping[str, Any]:
 def overrides_of_job() -> list[str]:
     """The overrides of the job at hand; Hydra lists the search path among its own overrides."""
     overrides = HydraConfig.get().overrides
-    return [*(line for line in overrides.hydra if SEARCH_PATH in line), *overrides.task]
+    lines = [*(line for line in overrides.hydra if SEARCH_PATH in line), *overrides.task]
+    return [*lines, *search.lines_of_trial(lines)]
 
 
 def sentence(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from equipoise.running import sweep_record
-from equipoise.running.interrupts import STATUS, Stopped, end_at_next, stoppable
+from equipoise.running.interrupts import STATUSES, Stopped, end_at_next, stoppable
 from equipoise.running.side_by_side import Share, take_place
 from equipoise.running.stop_notice import NOTICE, heeding
 
@@ -48,11 +48,11 @@ class SweepJob:
         except Stopped:
             end_at_next()
         except SystemExit as end:
-            if end.code != STATUS:
+            if end.code not in STATUSES:
                 raise
         sweep_record.withdraw(directory)
         if self.parent is not None and os.getppid() != self.parent:
-            os._exit(STATUS)  # joblib's process would wait for work for minutes
+            os._exit(1)  # joblib's process would wait for work for minutes
         return None
 
 

@@ -113,6 +113,7 @@ LIMITS: dict[str, Limit] = {
     "ExponentialMovingAverage.start": PART_LEFT_OUT,
     "StochasticWeightAveraging.start": PART_LEFT_OUT,
     "annealing": PART,
+    "TimedCheckpoint.minutes": Limit(0, 10_000, above=True),
     "min_delta": NOT_NEGATIVE,
     "stopping_threshold": FINITE,
     "divergence_threshold": FINITE,

@@ -213,7 +213,8 @@ def _check_setting(override: Override, config: DictConfig, choices: Mapping[str,
     if key.partition(".")[0] in ("optimizer", "schedule") and choices.get("optimizer") == "none":
         raise UserError(f"{key}: model={choices['model']} trains no weights; leave it out")
     check_key(key, config, _place(key, choices))
-    if isinstance(value := override.value(), dict) and OmegaConf.select(config, key) is not None:
+    present = OmegaConf.select(config, key)
+    if isinstance(value := override.value(), dict) and isinstance(present, DictConfig):
         for inner, _ in flatten(value, f"{key}."):  # they are merged into what is there
             check_key(inner, config, _place(key, choices))
     if override.is_delete() and "." not in key:

@@ -103,7 +103,8 @@ def _is_judged_there(key: str, value: Any, config: Mapping[str, Any]) -> bool:
     """
     group, _, name = key.partition(".")
     node = config.get(group)
-    arguments = parameters(str(node["_target_"])) if isinstance(node, Mapping) and name else {}
+    target = node.get("_target_") if isinstance(node, Mapping) and name else None
+    arguments = parameters(str(target)) if target else {}
     return value is None or name in arguments
 
 

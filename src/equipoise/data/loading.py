@@ -179,7 +179,7 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
     The main process still needs batches to finish its step; it ends its workers itself, and one
     that has lost it ends within seconds.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 

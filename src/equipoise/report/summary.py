@@ -18,6 +18,9 @@ from equipoise.errors import DIVERGED
 
 ERROR_LOG = "error.log"
 """In the folder of a job that something ended: a sentence, and below it the traceback."""
+KILLED = "Killed"
+"""How the sentence of a job begins that another one repeats."""
+PRUNED = "pruned"
 METRICS = 3
 NUMBER = re.compile(r"^  job:\n(?:    .*\n)*?    num: (\d+)$", re.MULTILINE)
 MAPPING = re.compile(r"\{((?:\w+:[\w.+/-]+,?)+)\}")
@@ -162,6 +165,7 @@ def sweep_row(job: Job, directory: Path, swept: Sequence[str]) -> dict[str, Any]
     if log.is_file():
         row |= {"error": log.read_text().partition("\n")[0]}
         row |= {"status": "diverged"} if row["error"].startswith(DIVERGED) else {}
+        row |= {"status": "killed"} if row["error"].startswith(KILLED) else {}
         row |= {"log": log.relative_to(directory).as_posix()}
     return row
 
@@ -175,8 +179,11 @@ def _figures(folder: Path) -> dict[str, Any]:
     solver, backward = metrics["solver_stats"] or {}, metrics["gradient_stats"] or {}
     monitored = _monitored(folder / "config.yaml")
     test = sorted(metrics["test"].items(), key=lambda metric: metric[0] != monitored)
+    best = metrics["details"].get("best_validation")
+    pruned = metrics["details"].get("ended_by") == PRUNED and metrics["status"] == "completed"
     return {
-        "status": metrics["status"],
+        "status": PRUNED if pruned else metrics["status"],
+        **({f"best {best['monitor']}": best["value"]} if best else {}),
         **{f"test {name}": value for name, value in test},
         "nfe": solver.get("nfe_mean"),
         "residual": solver.get("residual_median"),
@@ -242,7 +249,7 @@ def telling_columns(
     """
     untold = [key for key in swept if not all(_told(key, row) for row in rows)]
     status = ["status"] if any(row["status"] != "completed" for row in rows) else []
-    metrics = [name for name in columns if name.startswith("test ")]
+    metrics = [name for name in columns if name.startswith(("best ", "test "))]
     names = [*status, *metrics[:1], *untold, *FIGURES[:2], *metrics[1:METRICS], *FIGURES[2:]]
     return ["run", *(name for name in names if name in columns)]
 

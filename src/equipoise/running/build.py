@@ -26,6 +26,7 @@ from equipoise.config.own_code import RECORD, OwnCode, own_code, own_packages, s
 from equipoise.config.signatures import check_signatures, constructor_arguments, locate
 from equipoise.config.stored import OVERRIDES
 from equipoise.errors import DataDiffer, UserError, nearest
+from equipoise.running.interrupts import leave_signals_to_us
 from equipoise.running.messages import refusals
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
         lambda: class_names(data),
     )
     trainer = instantiate("trainer", config["trainer"], **around)
+    leave_signals_to_us(trainer)
     seed, choices = config["seed"], composition.choices
     return Run(data, task, trainer, directory, choices, seed, stored, code, init_from=taken)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wherever no step must be finished first: a sentence instead of a traceback."""
+"""Signals wherever no step must be finished first: a sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -9,20 +9,33 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STATUS = 130
-"""The exit status of whatever was interrupted: the shell's for SIGINT."""
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""From the terminal, from whoever ends a process, and from Slurm before it takes a job away."""
+STATUSES = frozenset(128 + number for number in SIGNALS)
+"""The exit statuses of what was interrupted: the shell's, 130 for SIGINT."""
 
 
 class Stopped(BaseException):
     """A signal has come. No Exception, so that no handler of errors on the way catches it."""
 
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        return 128 + self.number
+
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM raise Stopped, and the next end the process at once.
+    """Let the first of the signals raise Stopped, and the next end the process at once.
 
     What is left between the two is to write down what was reached. A signal that is ignored, as
     SIGINT is in a shell's background, stays ignored; only the main thread can ask for signals.
@@ -37,6 +50,15 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave_signals_to_us(trainer: Trainer) -> None:
+    """Keep Lightning from its handlers: they save elsewhere, requeue at once, or broadcast.
+
+    With ours a signal ends every stage of a run, and `recorded` has a job of Slurm requeued where
+    Lightning's handler would.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
 
 def end_at_next() -> None:
@@ -54,7 +76,7 @@ def leave(status: int) -> NoReturn:
     While Python takes itself down it gives signals their default actions, and a second Ctrl-C would
     end the process with another status.
     """
-    if status == STATUS:
+    if status in STATUSES:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
     sys.exit(status)
@@ -62,8 +84,8 @@ def leave(status: int) -> NoReturn:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     end_at_next()
-    raise Stopped
+    raise Stopped(number)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    os._exit(STATUS)
+    os._exit(128 + number)

@@ -5,6 +5,7 @@ Everything here works on built objects; `api.py` has them built.
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from equipoise.running.anytime import AnytimeCurve, trace_anytime
 from equipoise.running.checkpoints import load_weights
 from equipoise.running.interrupts import Stopped, stoppable
 from equipoise.running.parts import Restoring, Run, Saving
+from equipoise.running.requeue import requeues
 from equipoise.running.results import Results, write_results
 
 
@@ -82,12 +84,15 @@ def recorded(
         with stoppable():
             yield metrics
         status = "completed"
-    except RunInterrupted:
+    except RunInterrupted as stop:
         status = "interrupted"
+        stop.requeue = requeues(run.trainer, stop.number)
         raise
     except (Stopped, SystemExit) as stop:  # the latter is Lightning's answer to KeyboardInterrupt
         status = "interrupted"
-        raise RunInterrupted(interruption()) from stop
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+        again = requeues(run.trainer, number)
+        raise RunInterrupted(interruption(), number, again) from stop
     except NotConvergedError as error:
         raise RunFailed(f"{error}; equilibrium.on_failure=warn continues anyway") from error
     finally:

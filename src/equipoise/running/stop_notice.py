@@ -31,7 +31,7 @@ def putting_up(sweep: Path) -> Iterator[Path]:
 
     SIGINT is kept from the processes that are started inside: a terminal sends it to all of them,
     and some, such as submitit's, would kill their jobs at once. A second signal does what it does
-    outside. What is yielded is the path of the notice, which is taken down at the end.
+    outside. What is yielded is the path of the notice, whose text is the signal's number.
     """
     notice = sweep.absolute() / NOTICE
     notice.unlink(missing_ok=True)
@@ -43,7 +43,7 @@ def putting_up(sweep: Path) -> Iterator[Path]:
     def put_up(number: int, frame: FrameType | None) -> None:
         for signal_number, handler in before.items():
             signal.signal(signal_number, handler)
-        notice.touch()
+        notice.write_text(str(number))
         # A handler may run in the middle of a print, whose buffer must not be entered twice.
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, SAID)
 

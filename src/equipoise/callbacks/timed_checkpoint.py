@@ -1,0 +1,52 @@
+"""A checkpoint every few minutes, for epochs that take hours."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+
+class TimedCheckpoint(Checkpoint):
+    """Save `last.ckpt` after the first whole step that ends `minutes` after it was last saved here.
+
+    Training goes on from it with the next batch, as from every other checkpoint. A step ends with
+    the optimiser's, and is saved after the other callbacks have seen it: this is a `Checkpoint`,
+    and Lightning runs those last. Of several processes the clock of the first one decides. A task
+    whose `resumes_within_epoch` is False is saved after its epochs alone.
+
+    minutes: of training between two saves, validations included.
+    """
+
+    def __init__(self, dirpath: str | Path, minutes: float = 10.0) -> None:
+        self.last_checkpoint = Path(dirpath) / "last.ckpt"
+        self.minutes = minutes
+        self.saved_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self.saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save where it is time, unless the optimiser has batches of its step to wait for."""
+        if trainer.fit_loop._should_accumulate():
+            return
+        if getattr(pl_module, "resumes_within_epoch", True) and self._is_time(trainer):
+            trainer.save_checkpoint(self.last_checkpoint, weights_only=False)
+            self.saved_at = time.monotonic()
+
+    def _is_time(self, trainer: Trainer) -> bool:
+        due = time.monotonic() - self.saved_at >= 60 * self.minutes
+        if trainer.world_size == 1:
+            return due
+        return trainer.strategy.reduce_boolean_decision(due and trainer.is_global_zero, all=False)

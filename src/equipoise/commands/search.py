@@ -1,0 +1,250 @@
+"""A multirun whose jobs Optuna draws: its trials one batch after another, and what they found."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from equipoise.commands.search_plan import first_job, planned, space_of, subdirectory_of_trial
+from equipoise.config import machine
+from equipoise.config.compose import composable, parse
+from equipoise.config.hydra import hydra_config, hydra_setting, quoted
+from equipoise.config.search import (
+    SWEEPER,
+    Asked,
+    Outcome,
+    search_of,
+    storage_place,
+    study_name,
+)
+from equipoise.config.search_space import described
+from equipoise.errors import UserError
+from equipoise.running import folders
+
+if TYPE_CHECKING:
+    from equipoise.running.study import TrialStudy
+
+Launch = Callable[[Sequence[Sequence[str]], int], Any]
+HandOver = Callable[[Sequence[str], Sequence[str]], None]
+SWEEP_DIR = "hydra.sweep.dir"
+TRIAL = "callbacks.trial"
+LONGER = 4
+"""The best settings are to be trained for so many times the length of a trial."""
+LENGTHS = ("max_epochs", "max_steps")
+ENDS = ("completed", "pruned", "diverged", "killed")
+"""The status of a trial that a search can do with: others are failures to look at."""
+
+
+def is_continued(typed: Sequence[str]) -> bool:
+    """Whether the words end up with `resume=auto`."""
+    return [o.value() for o in parse(typed) if o.key_or_group == "resume"][-1:] == ["auto"]
+
+
+def without_resume(typed: Sequence[str]) -> list[str]:
+    """The words without `resume`, which is the whole sweep's."""
+    words = zip(typed, parse(typed), strict=True)
+    return [word for word, override in words if override.key_or_group != "resume"]
+
+
+def carry_out(
+    typed: Sequence[str], overrides: Sequence[str], config: DictConfig, hand_over: HandOver
+) -> int:
+    """Let the trials run and show what they found, however it ends; returns the exit status.
+
+    typed: the words before what is searched was written out in them, as `overrides`. config: that
+    of a job. hand_over: has Hydra start our sweeper, given the words that name the folders.
+    """
+    from equipoise.report.summary import print_sweep
+
+    with held(typed, overrides) as directory:
+        named = [f"{SWEEP_DIR}={quoted(str(directory))}"]
+        if not any(o.key_or_group == "hydra.sweep.subdir" for o in parse(overrides)):
+            named.append(f"hydra.sweep.subdir='{subdirectory_of_trial(overrides)}'")
+        open_study(overrides, directory)
+        try:
+            hand_over(named, overrides)
+        finally:
+            status = print_sweep(directory, ENDS)
+            show(overrides, directory, config)
+        return status
+
+
+@contextmanager
+def held(typed: Sequence[str], overrides: Sequence[str]) -> Iterator[Path]:
+    """The folder of a search while it is at work: a new one, or the one to continue in.
+
+    Raises UserError where it holds other things.
+    """
+    named = any(o.key_or_group == SWEEP_DIR for o in parse(overrides))
+    if not named and is_continued(typed):
+        raise UserError(
+            f"resume=auto continues a search in its folder: add {SWEEP_DIR}=multirun/<time>"
+        )
+    if not named:
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        path = folders.claim_new(Path("multirun"), stamp)
+    else:
+        settings = hydra_config(composable(first_job(overrides)))
+        path = folders.shortened(Path(str(hydra_setting(settings, SWEEP_DIR))))
+        path = folders.claim(path, name=SWEEP_DIR, record=_contents(typed, overrides, path))
+    with folders.held(path, {"multirun.yaml"}):
+        yield path
+
+
+def _contents(typed: Sequence[str], overrides: Sequence[str], path: Path) -> set[str]:
+    """What may lie in the folder of a search that continues: everything, if its study is there."""
+    search = search_of(overrides)
+    if search is None or not is_continued(typed) or not path.is_dir():
+        return set()
+    inside = {entry.name for entry in path.iterdir()} - {folders.LOCK}
+    place = storage_place(search, path).rpartition("sqlite:///")[2]
+    if inside and "://" not in place and not Path(place).is_file():
+        raise UserError(
+            f"{SWEEP_DIR}={path} has no study that could be continued ({Path(place).name} is "
+            "missing): choose another folder"
+        )
+    return inside
+
+
+def open_study(lines: Sequence[str], directory: Path) -> TrialStudy:
+    """The study of a search in its folder. Raises UserError where it cannot be used."""
+    from equipoise.running.study import TrialStudy
+
+    search, config = search_of(lines), planned(lines)
+    if search is None:
+        raise UserError(
+            f"{SWEEPER} draws from the space of a search: add one, such as sweep=optuna"
+        )
+    return TrialStudy(search, space_of(lines), str(config.task.monitor_mode), directory)
+
+
+def carry_on(launch: Launch, lines: Sequence[str], config: DictConfig) -> None:
+    """Let the jobs run, a batch after another, until the study has all its trials.
+
+    launch: what the launcher does with the overrides of a batch and the number of its first job.
+    config: what Hydra composes of all that is not searched.
+    """
+    from equipoise.report.summary import number
+
+    directory = Path(config.hydra.sweep.dir)
+    study = open_study(lines, directory)
+    for killed in study.recover(outcomes(directory)):
+        mark_killed(directory, killed)
+    most = study.search.at_once or side_by_side(config.hydra.launcher)
+    while asked := study.ask(most):
+        for batch in consecutive(asked):
+            launch([composable(trial.lines) for trial in batch], batch[0].number)
+        found = outcomes(directory)
+        for trial in asked:
+            outcome = found.get(trial.number, Outcome("failed", None))
+            study.tell(trial.number, outcome)
+            print(f"trial {trial.number}: {outcome.status}, {number(outcome.value)}", flush=True)
+
+
+def side_by_side(launcher: DictConfig) -> int:
+    """How many jobs a launcher runs at once, as far as its settings tell."""
+    if str(launcher.get("_target_")).startswith("hydra._internal.core_plugins."):
+        return 1
+    count = launcher.get("n_jobs")
+    return count if isinstance(count, int) and count > 0 else machine.cores()
+
+
+def consecutive(asked: Sequence[Asked]) -> list[list[Asked]]:
+    """Trials with one number after another: a study of several sweeps may leave gaps."""
+    batches: list[list[Asked]] = []
+    for trial in asked:
+        if batches and trial.number == batches[-1][-1].number + 1:
+            batches[-1].append(trial)
+        else:
+            batches.append([trial])
+    return batches
+
+
+def outcomes(directory: Path) -> dict[int, Outcome]:
+    """What came of each job by its number."""
+    from equipoise.report.summary import ERROR_LOG, read_jobs, sweep_row
+
+    found = {}
+    for job in read_jobs(directory):
+        ended = any((job.folder / name).is_file() for name in (ERROR_LOG, "metrics.json"))
+        status = sweep_row(job, directory, ())["status"] if ended else "killed"
+        found[job.number] = Outcome(status, _value(job.folder / "metrics.json"))
+    return found
+
+
+def value_of(metrics: Mapping[str, Any], monitor: str) -> float | None:
+    """The best validation of a run where it has kept that, else the last one."""
+    best = (metrics["details"].get("best_validation") or {}).get("value")
+    value = metrics["val"].get(monitor.removeprefix("val/")) if best is None else best
+    return None if value is None else float(value)
+
+
+def _value(file: Path) -> float | None:
+    return value_of(json.loads(file.read_text()), "") if file.is_file() else None
+
+
+def mark_killed(directory: Path, killed: int) -> None:
+    """Have the summary know of a job that ended with its process and will be repeated."""
+    from equipoise.report.summary import ERROR_LOG, KILLED, read_jobs
+
+    for job in read_jobs(directory):
+        if job.number == killed:
+            sentence = f"{KILLED}: it ended with its process, and another trial repeats it"
+            (job.folder / ERROR_LOG).write_text(f"{sentence}\n")
+
+
+def lines_of_trial(lines: Sequence[str]) -> list[str]:
+    """The overrides that tell the job at hand which trial it is; none outside a search."""
+    settings = HydraConfig.get()
+    if settings.runtime.choices.get("hydra/sweeper") != SWEEPER.partition("=")[2]:
+        return []
+    search = search_of(lines)
+    keys = [override.key_or_group for override in parse(lines)]
+    if search is None or TRIAL in keys:  # it was left out, or is somebody's own
+        return []
+    directory = Path(settings.sweep.dir)
+    return [
+        f"{TRIAL}.storage={quoted(storage_place(search, directory))}",
+        f"{TRIAL}.study={quoted(study_name(search, directory))}",
+        f"{TRIAL}.number={settings.job.num}",
+    ]
+
+
+def show(lines: Sequence[str], directory: Path, config: DictConfig) -> None:
+    """Print and write what a search has found so far."""
+    from equipoise.report.search import Found, show_search
+    from equipoise.report.summary import read_jobs
+
+    study = open_study(lines, directory)
+    runs = {job.number: job.folder for job in read_jobs(directory)}
+    names = {place: folder.relative_to(directory).as_posix() for place, folder in runs.items()}
+    rows = [dataclasses.replace(row, run=names.get(row.number)) for row in study.rows()]
+    found = Found(
+        str(config.task.monitor), str(config.task.monitor_mode), rows, study.search.trials,
+        described(study.space.parameters), study.importances(),
+    )  # fmt: skip
+    best = found.best
+    folder = None if best is None else runs.get(best.number)
+    show_search(directory, found, None if folder is None else longer(folder))
+
+
+def longer(folder: Path) -> str:
+    """The command that trains a job's settings for longer than the job did."""
+    from equipoise.running.origin import command_line
+
+    words = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) or []
+    trainer = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]
+    replaced = ("sweep.", *(f"trainer.{key}=" for key in LENGTHS))
+    kept = [word for word in words if not word.lstrip("+").startswith(replaced)]
+    counts = {key: trainer.get(key) for key in LENGTHS}
+    more = [f"trainer.{k}={LONGER * n}" for k, n in counts.items() if isinstance(n, int) and n > 0]
+    return command_line("train", [*kept, *more])
