@@ -184,7 +184,7 @@ def _survived_by_submitit(sweep: Path, notice: Path) -> Iterator[None]:
             return list(results(job))
         except (FailedJobError, UncompletedJobError):
             if not notice.exists():
-                print(f"a job was lost: its output is in {job.paths.stderr}", file=sys.stderr)
+                print(f"a job was lost: its output is in {job.paths.stdout}", file=sys.stderr)
             return [JobReturn(_return_value=None, status=JobStatus.COMPLETED)]
 
     print(f"the jobs write what they print into {sweep / '.submitit'}")
