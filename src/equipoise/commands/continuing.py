@@ -13,6 +13,8 @@ from equipoise.config.hydra import hydra_config, hydra_setting, parse, quoted
 from equipoise.errors import UserError
 from equipoise.running import folders, resumption, sweep_record
 from equipoise.running.resumption import Beginning
+from equipoise.running.side_by_side import remove_places
+from equipoise.running.stop_notice import NOTICE
 
 BY_HYDRA = frozenset({"multirun.yaml", sweep_record.RECORD})
 """What lies in a sweep's folder before its first job."""
@@ -52,6 +54,8 @@ def held(
         path = folders.claim_new(Path("multirun"), datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     with folders.held(path, BY_HYDRA):
         if again is not None:
+            (path / NOTICE).unlink(missing_ok=True)
+            remove_places(path)
             sweep_record.make_ready(sweep_record.standing(path), results)
         yield path
 
