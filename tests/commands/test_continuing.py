@@ -77,8 +77,9 @@ def test_each_job_does_what_it_has_left_to_do(
     assert "1 of 5 jobs are not finished" in said.out
     after = rows(sweep)
     assert list(after) == NAMES
-    for name in NAMES:  # bit for bit what the whole sweep had reached, but for its duration
-        assert after[name] | {"seconds": ""} == whole[name] | {"seconds": ""}
+    of_training = {"seconds": "", "backward nfe": ""}  # which one of them did not do again
+    for name in NAMES:
+        assert after[name] | of_training == whole[name] | of_training
     assert changed(sweep)["0_lr-0.001"] == before["0_lr-0.001"]
     assert metrics(sweep / "4_lr-1e-05")["status"] == "completed"
 

@@ -8,21 +8,28 @@ process is killed, does not end the others.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
 from equipoise.commands.jobs import draws_values, jobs
-from equipoise.commands.sweep_job import SweepJob, Task
 from equipoise.config.hydra import parse
+from equipoise.config.machine import cores
 from equipoise.errors import RunInterrupted, UserError
 from equipoise.running import sweep_record
-from equipoise.running.side_by_side import Share, described, remove_places, share
-from equipoise.running.stop_notice import putting_up
+from equipoise.running.interrupts import STATUSES, Stopped, end_at_next, stoppable
+from equipoise.running.side_by_side import Share, described, remove_places, share, take_place
+from equipoise.running.stop_notice import NOTICE, heeding, putting_up
 
 BASIC, JOBLIB, LOCAL, SLURM, RAY = "basic", "joblib", "submitit_local", "submitit_slurm", "ray"
 PACKAGES = {
@@ -42,6 +49,7 @@ DEFAULTS = {
     },
 }  # fmt: skip
 """What we set of a launcher otherwise than its plugin does; docs/sweeps.md says why."""
+Task = Callable[[DictConfig], float | None]
 TRIES = 2
 """How often a job may lose its process before it counts as failed."""
 
@@ -93,6 +101,14 @@ def settings(launcher: str, overrides: Sequence[str], shared: Share | None) -> l
     own = [f"hydra.launcher.{name}={value}" for name, value in DEFAULTS.get(launcher, {}).items()]
     lines = [line for line in own if line.partition("=")[0] not in typed]
     return [*lines, f"{AT_A_TIME}={shared.places}"] if shared and launcher == JOBLIB else lines
+
+
+def at_once(launcher: DictConfig) -> int:
+    """How many jobs a launcher runs at once, as far as its settings tell."""
+    if str(launcher.get("_target_")).startswith("hydra._internal.core_plugins."):
+        return 1
+    count = launcher.get("n_jobs")
+    return count if isinstance(count, int) and count > 0 else cores()
 
 
 def job(launcher: str, task: Task, sweep: Path, shared: Share | None) -> Task:
@@ -201,3 +217,84 @@ def _replaced(owner: Any, name: str, by: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """What a launcher calls for each job.
+
+    sweep: the sweep's folder. share: of the machine, None where the launcher gives each job its
+    own. parent: the process without which the job ends, None for one that may survive it.
+    """
+
+    task: Task
+    sweep: Path
+    share: Share | None
+    parent: int | None
+
+    def __call__(self, config: DictConfig) -> float | None:
+        """Run the job unless the sweep is to stop; one that is interrupted has no value."""
+        directory = Path(HydraConfig.get().runtime.output_dir)
+        notice = self.sweep / NOTICE
+        start_processes_oneself()
+        try:
+            with stoppable(), saved_before_requeue(), heeding(notice, self.parent):
+                ready = self.share is None or take_place(self.share, self.sweep, notice.exists)
+                if ready and not notice.exists():
+                    return self.task(config)
+        except Stopped:
+            end_at_next()
+        except SystemExit as end:
+            if end.code not in STATUSES:
+                raise
+        sweep_record.withdraw(directory)
+        if self.parent is not None and os.getppid() != self.parent:
+            os._exit(1)  # joblib's process would wait for work for minutes
+        return None
+
+
+def start_processes_oneself() -> None:
+    """Let a job that Slurm has given one task start the processes of its strategy itself.
+
+    Otherwise Lightning expects Slurm to have started one for each device. It takes the name of the
+    job as the sign.
+    """
+    if os.environ.get("SLURM_NTASKS") == "1":
+        os.environ["SLURM_JOB_NAME"] = "interactive"
+
+
+@contextmanager
+def saved_before_requeue() -> Iterator[None]:
+    """Near the end of a job's time, save it as for SIGTERM, and let submitit queue it again.
+
+    submitit's own handler of its signal would end the process at once.
+    """
+    requeue = signal.getsignal(signal.SIGUSR2)
+    if "SUBMITIT_EXECUTOR" not in os.environ or not callable(requeue):
+        yield
+        return
+    signalled: list[int] = []
+
+    def save(number: int, frame: FrameType | None) -> None:
+        signalled.append(number)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGUSR2, save)
+    try:
+        yield
+    except (Stopped, SystemExit):
+        if signalled:
+            _ask(requeue, signalled[0])
+        raise
+    finally:
+        signal.signal(signal.SIGUSR2, requeue)
+
+
+def _ask(requeue: Callable[..., object], number: int) -> None:
+    """Ask for another turn, which ends the process; where there is none left, say so."""
+    from submitit.core.utils import UncompletedJobError
+
+    try:
+        requeue(number, None)
+    except UncompletedJobError as error:
+        print(error, file=sys.stderr)
