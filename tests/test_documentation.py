@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from equipoise import equilibrium
-from equipoise.commands import multirun, search, search_plan
+from equipoise.commands import launchers, multirun, search, search_plan
 from equipoise.commands.arguments import configured
 from equipoise.config.compose import compose
 from equipoise.config.search import search_of
@@ -112,6 +112,8 @@ def test_a_command_composes(page: str, arguments: str, examples_conf: Path) -> N
     # a probe stands on a checkpoint, which tests/end_to_end/test_self_supervised.py has
     if {"--help", "-sc", "task=linear_probe"} & set(words):
         return
+    for launcher in [w.partition("=")[2] for w in words if w.startswith("hydra/launcher=")]:
+        pytest.importorskip(f"hydra_plugins.{launchers.PACKAGES[launcher][0]}")
     typed = configured("train.py", str, words)
     overrides = typed.overrides
     if not any(line.startswith("hydra.searchpath=") for line in overrides):

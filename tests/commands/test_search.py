@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from equipoise.commands.search import carry_on, consecutive, open_study, side_by_side
+from equipoise.commands.launchers import at_once
+from equipoise.commands.search import carry_on, consecutive, open_study
 from equipoise.commands.search_plan import first_job, planned, space_of, subdirectory_of_trial
 from equipoise.config.search import Asked, with_search
 from equipoise.errors import UserError
@@ -56,9 +57,9 @@ def test_what_no_trial_could_run_is_told_before_the_first(words: list[str], said
 def test_a_launcher_tells_how_many_trials_run_at_once() -> None:
     basic = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
     joblib = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
-    assert side_by_side(OmegaConf.create({"_target_": basic})) == 1
-    assert side_by_side(OmegaConf.create({"_target_": joblib, "n_jobs": 3})) == 3
-    assert side_by_side(OmegaConf.create({"_target_": joblib, "n_jobs": -1})) >= 1
+    assert at_once(OmegaConf.create({"_target_": basic})) == 1
+    assert at_once(OmegaConf.create({"_target_": joblib, "n_jobs": 3})) == 3
+    assert at_once(OmegaConf.create({"_target_": joblib, "n_jobs": -1})) >= 1
 
 
 def test_jobs_are_launched_under_the_numbers_of_their_trials() -> None:

@@ -6,16 +6,17 @@ import itertools
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from equipoise.commands import search, search_plan
+from equipoise.commands import continuing, launchers, search, search_plan
 from equipoise.commands.jobs import (
     Choices,
     choices_of,
@@ -43,8 +44,9 @@ from equipoise.config.recompose import with_folders_of_checkpoint
 from equipoise.config.search import is_search, with_search
 from equipoise.config.stored import read_stored
 from equipoise.errors import RunFailed, RunInterrupted, UserError
-from equipoise.running import folders
+from equipoise.running import folders, sweep_record
 from equipoise.running.api import checked, composed, execute
+from equipoise.running.resumption import clear
 
 MOST_CHECKED = 64
 
@@ -53,17 +55,28 @@ def start(typed: Sequence[str]) -> int:
     """All jobs of a multirun, and the summary of those that there are, however it ends.
 
     Returns the exit status: a job that diverges is a result where the sweep ends in a table, which
-    tells it. Raises UserError before anything is started.
+    tells it. Raises UserError before anything is started, RunInterrupted.
     """
-    overrides, config = planned(search.without_resume(typed))
+    launchers.chosen(typed)
+    overrides, config = planned(continuing.without_resume(typed))
     check_one_process(config)
+    hand = partial(hand_over, config)
     if is_search(overrides):
-        return search.carry_out(typed, overrides, config, hand_over)
-    return carry_out(overrides, config)
+        return search.carry_out(typed, overrides, config, hand)
+    return carry_out(typed, overrides, config, hand)
 
 
-def carry_out(overrides: Sequence[str], config: DictConfig) -> int:
-    """Let the jobs run and show what they give; config: that of one of them."""
+def carry_out(
+    typed: Sequence[str],
+    overrides: Sequence[str],
+    config: DictConfig,
+    hand_over: search.HandOver,
+) -> int:
+    """Let the jobs run and show what they give; config: that of one of them.
+
+    typed: the words before what is swept was written out in them, as `overrides`. hand_over: has
+    Hydra start the jobs, given the words that name the folders.
+    """
     from equipoise.report.summary import print_sweep
     from equipoise.report.sweep_cells import tables_of
     from equipoise.report.sweep_choice import Choice, show_choice
@@ -76,19 +89,22 @@ def carry_out(overrides: Sequence[str], config: DictConfig) -> int:
     tables, choice = tables_of(sweep), Choice.of(sweep.get("choice"))
     raced = about(config.task, "race")
     race = Race.of(None if raced is None else plain(raced))
-    with folders.held(sweep_folder(overrides), {"multirun.yaml"}) as directory:
+    results = ("completed", "diverged") if tables else ("completed",)
+    expected = [] if draws_values(parse(overrides)) else jobs(overrides)
+    with continuing.held(typed, overrides, results) as directory:
+        sweep_record.record(directory, typed, len(expected) or None)
         named = [f"hydra.sweep.dir={quoted(str(directory))}"]
-        if not is_typed(overrides, "hydra.sweep.subdir"):
+        if not continuing.is_typed(overrides, "hydra.sweep.subdir"):
             named.append(f"hydra.sweep.subdir='{subdirectory(overrides)}'")
         else:
             check_subdirectories(overrides)
-        results = ("completed", "diverged") if tables else ("completed",)
         try:
-            hand_over(named, overrides)
+            if not sweep_record.standing(directory).is_finished(results):
+                hand_over(named, overrides)
         finally:
             status = print_sweep(directory, results)
+            status |= continuing.say_unfinished(directory, results)
             show_over_seeds(directory)
-            expected = [] if draws_values(parse(overrides)) else jobs(overrides)
             show_sweep_tables(directory, tables, expected)
             show_choice(directory, choice)
             show_race(directory, race)
@@ -159,21 +175,6 @@ def check_one_process(config: DictConfig) -> None:
         )
 
 
-def sweep_folder(overrides: Sequence[str]) -> Path:
-    """Make the folder of a multirun: that of `hydra.sweep.dir`, or multirun/<time>."""
-    if is_typed(overrides, "hydra.sweep.dir"):
-        path = Path(
-            str(hydra_setting(hydra_config(composable(jobs(overrides)[0])), "hydra.sweep.dir"))
-        )
-        return folders.claim(folders.shortened(path), name="hydra.sweep.dir")
-    return folders.claim_new(Path("multirun"), datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-
-
-def is_typed(overrides: Sequence[str], key: str) -> bool:
-    """Whether the command line sets this setting of Hydra."""
-    return any(override.key_or_group == key for override in parse(overrides))
-
-
 def check_subdirectories(overrides: Sequence[str]) -> None:
     """Raise where two jobs would share a folder by the typed `hydra.sweep.subdir`."""
     seen: set[str | None] = set()
@@ -188,39 +189,65 @@ def check_subdirectories(overrides: Sequence[str]) -> None:
         seen.add(name)
 
 
-def hand_over(named: Sequence[str], overrides: Sequence[str]) -> None:
-    """Let Hydra call `run_job` for each job; `named` are the overrides that name the folders."""
+def hand_over(config: DictConfig, named: Sequence[str], overrides: Sequence[str]) -> None:
+    """Let Hydra call `run_job` for each job; `named` are the overrides that name the folders.
+
+    config: that of one of the jobs. Raises RunInterrupted where they were told to stop.
+    """
+    places = {o.key_or_group: Path(as_text(o.value())) for o in parse(named)}
+    sweep = places["hydra.sweep.dir"]
+    launcher = launchers.chosen(overrides)
+    share = launchers.shared_machine(launcher, overrides, config.trainer)
+    named = [*named, *launchers.settings(launcher, overrides, share)]
     keys = {line.partition("=")[0] for line in named}
     first = composable(search_plan.first_job(overrides))
     added = {line.partition("=")[0].lstrip("+") for line in first if line.startswith("++")}
     rest = [line for line in overrides if line.partition("=")[0] not in keys]
     rest = [f"++{line}" if line.partition("=")[0] in added else line for line in rest]
     sys.argv = [sys.argv[0], "--multirun", "hydra.job.name=train", *rest, *named]
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(run_job)()
+    with launchers.side_by_side(launcher, sweep):
+        task = launchers.job(launcher, run_job, sweep, share)
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(task)()
 
 
 def run_job(config: DictConfig) -> float | None:
     """Compose one of several jobs with our rules and run it; gives a sweeper its monitored value.
 
-    Whatever ends it is printed and kept in its folder, and the other jobs run all the same.
+    Whatever ends it is printed and kept in its folder, and the other jobs run all the same. One
+    that has ended already, in a sweep that goes on, is passed over.
     """
     from equipoise.report.summary import ERROR_LOG
 
-    settings = HydraConfig.get()
-    directory = folders.shortened(Path(settings.runtime.output_dir))
-    record = {str(settings.output_subdir), f"{settings.job.name}.log"}
+    directory = folders.shortened(Path(HydraConfig.get().runtime.output_dir))
+    if (directory / ERROR_LOG).is_file():
+        return None
     try:
-        folders.claim(directory, name="hydra.sweep.subdir", record=record)
-        with folders.held(directory, record=()):
-            metrics = execute(composed(overrides_of_job()), directory)
+        metrics = metrics_of_job(directory)
     except RunInterrupted as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.status) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         (directory / ERROR_LOG).write_text(f"{sentence(error)}\n\n{traceback.format_exc()}")
         print(f"error: {directory.name}: {sentence(error)}", file=sys.stderr)
         return None
     return search.value_of(metrics, OmegaConf.select(config, "task.monitor", default=""))
+
+
+def metrics_of_job(directory: Path) -> Mapping[str, Any]:
+    """Run the job at hand in its folder, or go on where it ends; returns its metrics.json."""
+    settings = HydraConfig.get()
+    record = {str(settings.output_subdir), f"{settings.job.name}.log"}
+    start = continuing.beginning_of_job(overrides_of_job(), directory)
+    if start.completed is not None:
+        print(f"{directory.name}: completed before")
+        return start.completed
+    if start.said:
+        print(start.said)
+    begun = start.standing.checkpoint if start.standing else None
+    folders.claim(directory, begun, "hydra.sweep.subdir", {*record, *start.leftovers})
+    with folders.held(directory, record=()):
+        clear(directory, start.leftovers - record)
+        return execute(composed(start.overrides), directory)
 
 
 def overrides_of_job() -> list[str]:
@@ -230,7 +257,7 @@ def overrides_of_job() -> list[str]:
     return [*lines, *search.lines_of_trial(lines)]
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: BaseException) -> str:
     """The first line of an error's message, after its class where it is not one of ours."""
     text = (str(error).strip() or "no message").splitlines()[0]
     ours = isinstance(error, UserError | RunFailed)

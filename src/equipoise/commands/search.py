@@ -14,8 +14,9 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from equipoise.commands import launchers
+from equipoise.commands.continuing import is_asked
 from equipoise.commands.search_plan import first_job, planned, space_of, subdirectory_of_trial
-from equipoise.config import machine
 from equipoise.config.compose import composable, parse
 from equipoise.config.hydra import hydra_config, hydra_setting, quoted
 from equipoise.config.search import (
@@ -43,17 +44,6 @@ LONGER = 4
 LENGTHS = ("max_epochs", "max_steps")
 ENDS = ("completed", "pruned", "diverged", "killed")
 """The status of a trial that a search can do with: others are failures to look at."""
-
-
-def is_continued(typed: Sequence[str]) -> bool:
-    """Whether the words end up with `resume=auto`."""
-    return [o.value() for o in parse(typed) if o.key_or_group == "resume"][-1:] == ["auto"]
-
-
-def without_resume(typed: Sequence[str]) -> list[str]:
-    """The words without `resume`, which is the whole sweep's."""
-    words = zip(typed, parse(typed), strict=True)
-    return [word for word, override in words if override.key_or_group != "resume"]
 
 
 def carry_out(
@@ -86,7 +76,7 @@ def held(typed: Sequence[str], overrides: Sequence[str]) -> Iterator[Path]:
     Raises UserError where it holds other things.
     """
     named = any(o.key_or_group == SWEEP_DIR for o in parse(overrides))
-    if not named and is_continued(typed):
+    if not named and is_asked(typed):
         raise UserError(
             f"resume=auto continues a search in its folder: add {SWEEP_DIR}=multirun/<time>"
         )
@@ -104,7 +94,7 @@ def held(typed: Sequence[str], overrides: Sequence[str]) -> Iterator[Path]:
 def _contents(typed: Sequence[str], overrides: Sequence[str], path: Path) -> set[str]:
     """What may lie in the folder of a search that continues: everything, if its study is there."""
     search = search_of(overrides)
-    if search is None or not is_continued(typed) or not path.is_dir():
+    if search is None or not is_asked(typed) or not path.is_dir():
         return set()
     inside = {entry.name for entry in path.iterdir()} - {folders.LOCK}
     place = storage_place(search, path).rpartition("sqlite:///")[2]
@@ -140,7 +130,7 @@ def carry_on(launch: Launch, lines: Sequence[str], config: DictConfig) -> None:
     study, monitor = open_study(lines, directory), str(planned(lines).task.monitor)
     for killed in study.recover(outcomes(directory, monitor)):
         mark_killed(directory, killed)
-    most = study.search.at_once or side_by_side(config.hydra.launcher)
+    most = study.search.at_once or launchers.at_once(config.hydra.launcher)
     while asked := study.ask(most):
         for batch in consecutive(asked):
             launch([composable(trial.lines) for trial in batch], batch[0].number)
@@ -157,14 +147,6 @@ def carry_on(launch: Launch, lines: Sequence[str], config: DictConfig) -> None:
                 )
         if stopped:  # the trials that were at work are left as they are, to be repeated
             return
-
-
-def side_by_side(launcher: DictConfig) -> int:
-    """How many jobs a launcher runs at once, as far as its settings tell."""
-    if str(launcher.get("_target_")).startswith("hydra._internal.core_plugins."):
-        return 1
-    count = launcher.get("n_jobs")
-    return count if isinstance(count, int) and count > 0 else machine.cores()
 
 
 def consecutive(asked: Sequence[Asked]) -> list[list[Asked]]:

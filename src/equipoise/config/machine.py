@@ -19,29 +19,39 @@ OF_A_CLUSTER = (
     "KUBERNETES_PORT",
 )
 ON_GPUS = ("gpu", "cuda")
+SHARE = "EQUIPOISE_CORES"
+"""The variable that tells a job how many cores are its own, where several run side by side."""
 
 
 def cores() -> int:
-    """The processor cores of this machine."""
+    """The processor cores that this process may use; Slurm and containers may give it fewer."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cores_of_job() -> int:
+    """The cores that a job of a sweep has as its own; outside a sweep, all."""
+    share = os.environ.get(SHARE, "")
+    return int(share) if share.isdigit() and int(share) > 0 else cores()
 
 
 def check_processes(config: MutableMapping[str, Any], typed_keys: Collection[str]) -> None:
     """Raise where more processes are asked for than the machine has cores; torch is not needed.
 
-    A number of workers that is not on the command line is lowered to the number of cores. How many
-    GPUs there are only torch can tell: see `check_devices`.
+    A number of workers that is not on the command line is lowered to the number of cores, or to the
+    job's share of them. How many GPUs there are only torch can tell: see `check_devices`.
     """
     trainer = config["trainer"]
     if trainer.get("accelerator") == "cpu":
         check_devices(trainer)
     check_nodes(trainer.get("num_nodes", 1))
     workers = config["task"].get("num_workers")
-    if not isinstance(workers, int) or workers <= cores():
+    if not isinstance(workers, int):
         return
     if "task.num_workers" not in typed_keys:
-        config["task"]["num_workers"] = cores()
-    else:
+        config["task"]["num_workers"] = min(workers, cores_of_job())
+    elif workers > cores():
         raise UserError(
             f"task.num_workers={workers} is too many: this machine has {counted(cores(), 'core')}"
         )
