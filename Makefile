@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORES := $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 
-.PHONY: help install train test test-slow lint format bench clean
+.PHONY: help install train test test-slow lint format bench bench-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -36,6 +36,9 @@ lint: $(STAMP) ## ruff, types, and the direction of imports
 format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-gpu: $(STAMP) ## training steps on a GPU: eager, as CUDA graphs, bare and torchdeq's
+	$(BIN)/python -m benchmarks.gpu
 
 bench: $(STAMP) ## ratios against the bare function evaluations and against other packages
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
