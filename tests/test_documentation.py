@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from equipoise import equilibrium
-from equipoise.commands import launchers, multirun, search, search_plan
+from equipoise.commands import continuing, launchers, multirun, search_plan
 from equipoise.commands.arguments import configured
 from equipoise.config.compose import compose
 from equipoise.config.search import search_of
@@ -121,7 +121,7 @@ def test_a_command_composes(page: str, arguments: str, examples_conf: Path) -> N
     if "glob(" in arguments:
         overrides = multirun.planned(overrides)[0]
     if typed.multirun and search_of(overrides) is not None:
-        overrides = multirun.planned(search.without_resume(overrides))[0]
+        overrides = multirun.planned(continuing.without_resume(overrides))[0]
         jobs = [search_plan.first_job(overrides)]
     else:
         jobs = multirun.jobs(overrides) if typed.multirun else [overrides]
