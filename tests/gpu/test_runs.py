@@ -54,6 +54,39 @@ def test_a_run_in_half_precision_evaluates_to_its_own_metrics(tmp_path: Path) ->
     assert same(again, trained)
 
 
+NEEDED = {"number_words": ("num2words", "tokenizers"), "nmr_small": ("rdkit",)}
+"""Packages of extras that a task reads its data with."""
+
+
+@pytest.mark.parametrize("task", [name for name in TASKS if name != "image_folder"])
+def test_every_kind_of_task_trains_and_tests(task: str, tmp_path: Path) -> None:
+    for package in NEEDED.get(task, ()):
+        pytest.importorskip(package)
+    found = equipoise.run(
+        f"task={task}", *TASKS[task], *ON_GPU, "trainer.max_epochs=1", "trainer.log_every_n_steps=1",
+        f"run_dir={tmp_path}/run",
+    )  # fmt: skip
+    assert found["status"] == "completed"
+    assert found["test"]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_a_sharded_run_clips_accumulates_and_leaves_an_ordinary_checkpoint(
+    precision: str, tmp_path: Path
+) -> None:
+    trained = equipoise.run(
+        "task=digits", *TASKS["digits"], *QUIET, "strategy=fsdp", "trainer.devices=1",
+        f"trainer.precision={precision}", "trainer.gradient_clip_val=1.0",
+        "trainer.accumulate_grad_batches=2", "trainer.max_epochs=2", f"run_dir={tmp_path}/run",
+    )  # fmt: skip
+    assert trained["status"] == "completed"
+    again = equipoise.evaluate(
+        f"ckpt_path={tmp_path}/run/checkpoints/best.ckpt", "strategy=gpu",
+        f"run_dir={tmp_path}/again",
+    )  # fmt: skip
+    assert same(again, trained)
+
+
 @pytest.mark.parametrize("gradient", ["neumann", "exact"])
 def test_a_run_stopped_within_an_epoch_leaves_what_the_whole_run_leaves(
     gradient: str, tmp_path: Path

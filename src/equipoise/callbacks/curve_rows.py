@@ -162,12 +162,13 @@ def write_row(trainer: Trainer) -> None:
 
 
 def _read(row: Row) -> dict[str, float | str]:
-    """Replace every tensor by its number, in one transfer."""
+    """Replace every tensor by its number, in one transfer from each device."""
     tensors = {name: value for name, value in row.items() if isinstance(value, Tensor)}
-    numbers: list[float] = []
-    if tensors:
-        numbers = torch.stack([value.float().reshape(()) for value in tensors.values()]).tolist()
-    values = dict(zip(tensors, numbers, strict=True))
+    values: dict[str, float] = {}
+    for device in {value.device for value in tensors.values()}:
+        there = {name: value for name, value in tensors.items() if value.device == device}
+        numbers = torch.stack([value.float().reshape(()) for value in there.values()]).tolist()
+        values |= dict(zip(there, numbers, strict=True))
     return {k: values[k] if isinstance(value, Tensor) else value for k, value in row.items()}
 
 
