@@ -63,8 +63,8 @@ def test_every_kind_of_task_trains_and_tests(task: str, tmp_path: Path) -> None:
     for package in NEEDED.get(task, ()):
         pytest.importorskip(package)
     found = equipoise.run(
-        f"task={task}", *TASKS[task], *ON_GPU, "trainer.max_epochs=1", "trainer.log_every_n_steps=1",
-        f"run_dir={tmp_path}/run",
+        f"task={task}", *TASKS[task], *ON_GPU, "trainer.max_epochs=1",
+        "trainer.log_every_n_steps=1", f"run_dir={tmp_path}/run",
     )  # fmt: skip
     assert found["status"] == "completed"
     assert found["test"]

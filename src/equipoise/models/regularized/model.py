@@ -135,6 +135,7 @@ class RegularizedModel(nn.Module, ABC):
         validation: what the outer loss is read from, at whose gradient a solver may aim.
         """
         self.prepare(training)
+        self._follow()
         strength = self.strengths()
         constant = strength.detach()
         if self._curvature is None:
@@ -193,6 +194,11 @@ class RegularizedModel(nn.Module, ABC):
         self.units = Units(state["scaling"].to(device), state["strength"].to(device))
         self.adjoint.latest = None if state["adjoint"] is None else state["adjoint"].to(device)
         self.pairs = CurvaturePairs.of(state["pairs"], device) if state["pairs"] else None
+
+    def _follow(self) -> None:
+        """Bring what is known of the last problem to the device that the module was moved to."""
+        if self.units is not None and self.units.scaling.device != self.coefficients.device:
+            self.set_extra_state(self.get_extra_state())
 
     def _move_to(self, units: Units) -> None:
         """Carry what is known of the last problem to the coordinates and strengths of this one.
