@@ -225,7 +225,7 @@ def test_what_cannot_be_composed_is_refused(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["seed=interval(1,2)"], "choose an installed sweeper that draws them"),
+        (["seed=interval(1,2)"], "or add a search that draws them, such as sweep=optuna"),
         (["seed=int(interval(1,2))"], "a grid needs values, not an interval"),
         (["seed=range(1,1)"], "lists no values"),
         (["solver=glob(_*)"], "lists no values"),

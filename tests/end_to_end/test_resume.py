@@ -46,6 +46,10 @@ CALLBACKS = {
         "callbacks.early_stopping.patience=2",
     ),
     "finder": ("callbacks=[default,learning_rate_finder]",),
+    "fidelity": (
+        "callbacks=[default,gradient_fidelity]", "callbacks.gradient_fidelity.every=2",
+        "callbacks.gradient_fidelity.max_steps=6",
+    ),
     "draws": ("equilibrium.jitter=2", "equilibrium.random_start=0.5", "regularizer=jacobian"),
 }  # fmt: skip
 
@@ -143,14 +147,14 @@ SMALL_PART = [
     Case("digits", accumulate=2, validations=2, callback="ema"),
     Case("digits", validations=2, callback="swa", schedule="warm_plateau"),
 ]
-OF_ANY_LENGTH = ("ema", "finder", "stopping", "draws")
+OF_ANY_LENGTH = ("ema", "finder", "stopping", "fidelity", "draws")
 # What averages, ends or moves the rate, with every way to stop and go on.
 OF_TRAINING = [
     Case("digits", *axes, callback=callback, schedule=schedule, file=file)
     for callback, schedule in (
         ("ema", ""), ("late_ema", ""), ("swa", "plateau"), ("swa", "step"), ("finder", ""),
         ("", "step"), ("", "one_cycle"), ("", "warm_plateau"), ("stopping", ""),
-        ("draws", ""),
+        ("fidelity", ""), ("draws", ""),
     )
     for axes, file in (
         (("epochs", "within", "interrupted", 0, 2, 2), "last.ckpt"),

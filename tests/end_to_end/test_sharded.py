@@ -52,7 +52,9 @@ def test_checkpoints_are_those_of_one_process(command, tmp_path: Path) -> None:
     torch.testing.assert_close(weights(two), weights(one), rtol=1e-4, atol=1e-6)
     best = two / "checkpoints" / "best.ckpt"
     assert metrics(two)["details"]["tested_checkpoint"] == "best.ckpt"
-    tested = equipoise.evaluate(f"ckpt_path={best}", "strategy=cpu", f"run_dir={tmp_path / 'e'}")
+    tested = equipoise.evaluate(  # as many samples in a batch as in those of both processes
+        f"ckpt_path={best}", "strategy=cpu", "task.batch_size=16", f"run_dir={tmp_path / 'e'}"
+    )
     assert tested["test"] == pytest.approx(metrics(two)["test"], rel=1e-5)
     assert equipoise.load(str(best)).training is False
 

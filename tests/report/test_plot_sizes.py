@@ -24,9 +24,11 @@ from equipoise.report import (
     couplings,
     curves,
     embeddings,
+    groups_of_runs,
     hyperparameters,
     plot,
     ranges,
+    search,
     streams,
     submissions,
     sweep_picture,
@@ -38,6 +40,7 @@ from equipoise.report.page import CSS_PIXELS, STYLE
 from equipoise.report.sweep_cells import Cell, SweepTable
 from tests.report.test_anytime import POINTS as BUDGETS
 from tests.report.test_attention import maps
+from tests.report.test_search import TRIALS, found
 from tests.report.test_streams import FULL, STREAMS, maps_of
 from tests.report.test_sweep_race import RACE
 
@@ -109,6 +112,15 @@ def of_sweeps(folder: Path) -> None:
     assert RACE is not None
     other = runner._replace(way="shine", values=(1.0, 0.5, 0.2))
     sweep_race.draw_race(folder / "race.png", [[runner, other]], RACE)
+    for importances in ({}, {"optimizer.lr": 0.7, "solver+gradient": 0.3}):
+        search.draw(folder / "search.png", found("max", TRIALS, importances))
+    runs = [groups_of_runs.Measured((0.9, 0.95)), groups_of_runs.Measured((0.8,))]
+    groups = [
+        groups_of_runs.Group({"solver": f"solver_{k}"}, 2, {f"test {name}": runs[k % 2]}, None)
+        for k in range(12)
+        for name in ("accuracy", "loss")
+    ]
+    groups_of_runs.draw_groups(groups, folder)
 
 
 def of_masks_and_classes(folder: Path) -> None:

@@ -240,5 +240,7 @@ def _state(trainer: Trainer) -> dict[str, Any]:
 
 def _marks(loggers: Sequence[Logger]) -> dict[str, Any]:
     """What loggers need to go on from a checkpoint, by their classes."""
-    marks = {type(logger).__name__: getattr(logger, "mark", None) for logger in loggers}
+    # Asked of the class: an instance may answer to any name, as Lightning's DummyLogger does.
+    marking = [logger for logger in loggers if hasattr(type(logger), "mark")]
+    marks = {type(logger).__name__: getattr(logger, "mark", None) for logger in marking}
     return {name: mark for name, mark in marks.items() if mark is not None}

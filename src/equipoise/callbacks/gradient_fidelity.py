@@ -116,7 +116,9 @@ class GradientFidelity(MeanColumns):
 
     def _measure(self, loss: Callable[[], Tensor], module: LightningModule) -> None:
         if self.parameters is None:
-            self.parameters = _parameters_before(self.layers, loss, module)
+            # A resumed run finds them later than the whole one, and has to measure the same.
+            with preserved(module, module.device):
+                self.parameters = _parameters_before(self.layers, loss, module)
         if not self.parameters:
             return
         reports: list[SolveReport] = []

@@ -1,4 +1,4 @@
-"""Create a W&B workspace with panels of loss, solver and gradient for a project's runs."""
+"""Create a W&B workspace for a project: panels of loss, solver and gradient."""
 
 from __future__ import annotations
 

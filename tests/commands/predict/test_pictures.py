@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -268,7 +269,7 @@ def test_what_is_stopped_leaves_nothing(
     def stopping(self: MaskFolder, *arguments: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
-            raise Stopped
+            raise Stopped(signal.SIGTERM)
         return added(self, *arguments)
 
     monkeypatch.setattr(MaskFolder, "add", stopping)
