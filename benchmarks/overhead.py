@@ -4,9 +4,10 @@
                                   [--without observers|hooks|profiler|names]
 
 All sides train the same small MDEQ on the digits, with the same loader, in one process, in turn,
-on one thread, under each logger with its defaults (W&B offline); a round is the mean processor time
-of a step. A figure is the median over the rounds, and beside it the difference of the least ones,
-which a busy machine disturbs less. What happens once an epoch (two checkpoints, a line of
+on one thread, under each logger with its defaults (W&B offline). Counted is processor time. Of each
+of the epoch's steps the least over the rounds counts, since a busy machine only adds to it, and
+their mean is the step's figure: the rows that are due every few steps are in it. Beside it stands
+the difference of whole rounds, their median. What happens once an epoch (two checkpoints, a line of
 progress) is shown apart. --without leaves one of the remedies of
 `equipoise.callbacks.lightning_overhead` out.
 """
@@ -20,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -47,21 +49,23 @@ class Clock(Callback):
     """Processor time from the first training step to the last, and to the end of the epoch."""
 
     def __init__(self) -> None:
-        self.started: float | None = None
-        self.steps = 0.0
-        self.epoch = 0.0
+        self.starts: list[float] = []
+        self.end = 0.0
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if self.started is None:
-            self.started = time.process_time()
-        self.steps = time.process_time() - self.started
+        self.starts.append(time.process_time())
 
     def on_train_end(self, trainer, pl_module) -> None:
-        self.epoch = time.process_time() - self.started
+        self.end = time.process_time()
 
 
-def ours(folder: Path, logger: str) -> tuple[float, float]:
-    """Milliseconds a step under the Trainer with the default callbacks and a logger.
+def durations(starts: list[float]) -> np.ndarray:
+    """Milliseconds of every step but the last."""
+    return 1e3 * np.diff(starts)
+
+
+def ours(folder: Path, logger: str) -> tuple[np.ndarray, float]:
+    """Milliseconds of each step under the Trainer with the default callbacks and a logger.
 
     And what the end of the epoch costs, its validation included.
     """
@@ -73,25 +77,24 @@ def ours(folder: Path, logger: str) -> tuple[float, float]:
     run.trainer.fit(run.task, datamodule=run.data)
     close_wandb(0)
     assert run.trainer.global_step == STEPS
-    return 1e3 * clock.steps / (STEPS - 1), 1e3 * (clock.epoch - clock.steps)
+    return durations(clock.starts), 1e3 * (clock.end - clock.starts[-1])
 
 
-def bare(folder: Path) -> float:
-    """Milliseconds a step of a plain loop over the same batches."""
+def bare(folder: Path) -> np.ndarray:
+    """Milliseconds of each step of a plain loop over the same batches."""
     run = fresh(folder)
     run.data.setup("fit")
     loader = run.data.train_dataloader()
     model = run.task.model.train()
     optimizer = run.task.make_optimizer(model.parameters())
     loader.batch_sampler.sampler.set_epoch(0)
-    started: float | None = None
+    starts: list[float] = []
     for batch in loader:
-        started = started or time.process_time()
-        steps = time.process_time() - started
+        starts.append(time.process_time())
         optimizer.zero_grad()
         functional.cross_entropy(model(batch["image"]), batch["label"]).backward()
         optimizer.step()
-    return 1e3 * steps / (STEPS - 1)
+    return durations(starts)
 
 
 def fresh(folder: Path, *words: str):
@@ -130,8 +133,8 @@ def main() -> None:
     os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     torch.set_num_threads(1)
     quiet_lightning()
-    bases: list[float] = []
-    steps: dict[str, list[float]] = {logger: [] for logger in arguments.loggers}
+    bases: list[np.ndarray] = []
+    steps: dict[str, list[np.ndarray]] = {logger: [] for logger in arguments.loggers}
     ends: dict[str, list[float]] = {logger: [] for logger in arguments.loggers}
     with tempfile.TemporaryDirectory() as root:
         for number in range(-1, arguments.rounds):
@@ -146,16 +149,18 @@ def main() -> None:
     show(bases, steps, ends)
 
 
-def show(bases: list[float], steps: dict[str, list[float]], ends: dict[str, list[float]]) -> None:
+def show(
+    bases: list[np.ndarray], steps: dict[str, list[np.ndarray]], ends: dict[str, list[float]]
+) -> None:
     """Print the table of the loggers."""
-    print(f"bare step: {statistics.median(bases):.2f} ms, least {min(bases):.2f} ms")
-    print(f"{'logger':<12} {'added':>8} {'of least':>9} {'of 36 ms':>9} {'epoch end':>10}")
+    base = np.min(bases, axis=0).mean()
+    print(f"bare step: {base:.2f} ms")
+    print(f"{'logger':<12} {'added':>8} {'of rounds':>10} {'of 36 ms':>9} {'epoch end':>10}")
     for logger, times in steps.items():
-        added = statistics.median(t - b for t, b in zip(times, bases, strict=True))
-        least = min(times) - min(bases)
-        share = added / EQUILIBRIUM_STEP
-        end = statistics.median(ends[logger])
-        print(f"{logger:<12} {added:5.2f} ms {least:6.2f} ms {share:9.1%} {end:7.0f} ms")
+        added = np.min(times, axis=0).mean() - base
+        rounds = statistics.median(t.mean() - b.mean() for t, b in zip(times, bases, strict=True))
+        share, end = added / EQUILIBRIUM_STEP, statistics.median(ends[logger])
+        print(f"{logger:<12} {added:5.2f} ms {rounds:7.2f} ms {share:9.1%} {end:7.0f} ms")
 
 
 if __name__ == "__main__":
