@@ -87,13 +87,15 @@ class CurvaturePairs:
         columns = torch.where(taken, torch.stack([slot, slot + self.size], dim=1), -1)
         if count == 0:
             return columns
-        at = torch.arange(len(s), device=s.device), slot
+        samples = torch.arange(len(s), device=s.device)
+        at = samples, slot
         self.gamma = torch.where(taken, curvature / square, self.gamma)
         self.born[at] = torch.where(taken.squeeze(1), self.stores - 1, self.born[at])
         if count < len(s):
             s, y = torch.where(taken, s, self.s[at]), torch.where(taken, y, self.y[at])
             along_y = None  # of another y where a sample keeps its own
-        self.s[at], self.y[at] = s, y
+        flat, row = self.rows.view(-1, s.shape[1]), samples * (2 * self.size) + slot
+        flat.index_copy_(0, row, s).index_copy_(0, row + self.size, y)  # faster than by `at`
         column = at[0], slice(None), slot
         known = None if along_y is None else renewed(along_y, columns, curvature, square)
         s_y, y_y = (self.along(y) if known is None else known).split(self.size, dim=1)
