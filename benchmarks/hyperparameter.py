@@ -65,7 +65,7 @@ class Problem:
 
 PROBLEMS = {
     "digits": Problem(0.0, 25, memory=30, every=AT_END, updates=10),
-    "sparse": Problem(0.0, 15, memory=10, every=5, updates=3),
+    "sparse": Problem(0.0, 15, memory=12, every=AT_END, updates=6),
     "breast_cancer": Problem(0.0, 25, memory=30, every=5, updates=10),
 }
 

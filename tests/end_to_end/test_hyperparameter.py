@@ -62,7 +62,7 @@ def test_a_run_leaves_a_curve_a_table_and_pictures(trained: Path) -> None:
         read(trained)["details"]["lambda"], abs=1e-6
     )
     page = (trained / "report" / "index.html").read_text()
-    for picture in ("suboptimality.png", "lambda.png"):
+    for picture in ("outer_loss.png", "lambda.png"):
         assert (trained / "report" / picture).is_file()
         assert picture in page
 

@@ -100,6 +100,18 @@ def killed_after(process: subprocess.Popen[str], folder: Path, jobs: int) -> set
     return {name for name, status in statuses(folder).items() if status == "completed"}
 
 
+def is_gone(process: subprocess.Popen[str]) -> bool:
+    """Whether no process of its group is left, soon after it has ended."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.5)
+    return False
+
+
 def times(folder: Path, names: Sequence[str] | set[str]) -> dict[str, float]:
     return {name: (folder / name / "metrics.json").stat().st_mtime for name in names}
 
@@ -138,12 +150,12 @@ def test_one_of_twelve_jobs_fails_and_eleven_have_results(sweep: Sweep, tmp_path
 def test_twelve_jobs_killed_after_the_fifth_go_on_with_seven(sweep: Sweep, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     done = killed_after(sweep("joblib", *TWELVE), folder, 5)
-    assert len(done) == 5
+    assert len(done) in (5, 6)  # of two side by side the other may end at the same moment
     before = times(folder, done)
     status, out, errors = ended(sweep("joblib", *TWELVE, "resume=auto"))
     assert status == 0, errors
-    assert out.count("run folder: ") == 7
-    assert out.count("completed before") == 5
+    assert out.count("run folder: ") == 12 - len(done)
+    assert out.count("completed before") == len(done)
     assert times(folder, done) == before
     assert [row["status"] for row in rows(folder)] == ["completed"] * 12
     with (folder / "seeds.csv").open(newline="") as file:
@@ -196,8 +208,7 @@ def test_a_signal_ends_all_jobs_with_their_state_saved(
     assert "Traceback" not in errors
     assert "3 of 3 jobs are not finished" in out
     assert not [path for path in folder.glob("*seed-3*") if path.is_dir()]
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    assert is_gone(process)
 
 
 @pytest.mark.slow
@@ -207,15 +218,7 @@ def test_jobs_whose_starter_was_killed_end_too(sweep: Sweep, tmp_path: Path) -> 
     wait_for(lambda: len(list(folder.glob("*/config.yaml"))) == 2, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            break
-        time.sleep(0.5)
-    else:
-        pytest.fail("processes are left")
+    assert is_gone(process)
     assert not list(folder.glob("*seed-3*"))
 
 

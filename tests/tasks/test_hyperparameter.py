@@ -214,7 +214,7 @@ def test_pictures_show_the_steps_and_the_hyper_parameters(tmp_path: Path) -> Non
     assert task.pictures(tmp_path) == []
     trainer(tmp_path, 3).fit(task, data)
     drawn = task.pictures(tmp_path)
-    assert [picture.file for picture in drawn] == ["suboptimality.png", "log_scale.png"]
+    assert [picture.file for picture in drawn] == ["outer_loss.png", "log_scale.png"]
     assert all((tmp_path / picture.file).stat().st_size > 1000 for picture in drawn)
     with (tmp_path / "hyperparameters.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -28,9 +28,9 @@ def draw_outer_steps(history: Mapping[str, Sequence[float]], folder: Path) -> li
     axes.plot(seconds, above, "o-", color=COLOURS[0], markersize=3)
     if higher.any():
         logarithmic(axes.yaxis)
-    save(figure, folder / "suboptimality.png")
+    save(figure, folder / "outer_loss.png")
     text = "Loss on the validation samples after each outer step, above the lowest of this run."
-    return [Picture("suboptimality.png", text)]
+    return [Picture("outer_loss.png", text)]
 
 
 def draw_hyperparameters(named: Mapping[str, Numbers], folder: Path) -> list[Picture]:
