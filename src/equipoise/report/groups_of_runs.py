@@ -152,7 +152,7 @@ def draw_groups(groups: Sequence[Group], folder: Path) -> list[str]:
                 axes.plot(measured.values, [place] * len(measured.values), "o",
                           color=COLOURS[1], markersize=4, alpha=0.7)  # fmt: skip
     panels[0].set_yticks(range(len(groups)), [_label(group) for group in groups])
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(groups) - 0.5, -0.5)  # the first on top
     save(figure, folder / f"{NAME}.png")
     return [metric.removeprefix("test ") for metric in metrics]
 
