@@ -236,9 +236,11 @@ class SweepJob:
         """Run the job unless the sweep is to stop; one that is interrupted has no value."""
         directory = Path(HydraConfig.get().runtime.output_dir)
         notice = self.sweep / NOTICE
+        # joblib runs jobs in the process that started them where it is to run one at a time
+        parent = None if self.parent == os.getpid() else self.parent
         start_processes_oneself()
         try:
-            with stoppable(), saved_before_requeue(), heeding(notice, self.parent):
+            with stoppable(), saved_before_requeue(), heeding(notice, parent):
                 ready = self.share is None or take_place(self.share, self.sweep, notice.exists)
                 if ready and not notice.exists():
                     return self.task(config)
@@ -248,7 +250,7 @@ class SweepJob:
             if end.code not in STATUSES:
                 raise
         sweep_record.withdraw(directory)
-        if self.parent is not None and os.getppid() != self.parent:
+        if parent is not None and os.getppid() != parent:
             os._exit(1)  # joblib's process would wait for work for minutes
         return None
 
