@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from equipoise.commands import launchers
-from equipoise.commands.continuing import is_asked
+from equipoise.commands.continuing import is_asked, is_typed
 from equipoise.commands.search_plan import first_job, planned, space_of, subdirectory_of_trial
 from equipoise.config.compose import composable, parse
 from equipoise.config.hydra import hydra_config, hydra_setting, quoted
@@ -58,7 +58,7 @@ def carry_out(
 
     with held(typed, overrides) as directory:
         named = [f"{SWEEP_DIR}={quoted(str(directory))}"]
-        if not any(o.key_or_group == "hydra.sweep.subdir" for o in parse(overrides)):
+        if not is_typed(overrides, "hydra.sweep.subdir"):
             named.append(f"hydra.sweep.subdir='{subdirectory_of_trial(overrides)}'")
         open_study(overrides, directory)
         try:
@@ -75,7 +75,7 @@ def held(typed: Sequence[str], overrides: Sequence[str]) -> Iterator[Path]:
 
     Raises UserError where it holds other things.
     """
-    named = any(o.key_or_group == SWEEP_DIR for o in parse(overrides))
+    named = is_typed(overrides, SWEEP_DIR)
     if not named and is_asked(typed):
         raise UserError(
             f"resume=auto continues a search in its folder: add {SWEEP_DIR}=multirun/<time>"
