@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -144,3 +145,6 @@ def test_every_named_space_runs(command, tmp_path: Path, words: list[str], count
     assert done.returncode == 0, done.stderr
     (sweep,) = (tmp_path / "multirun").iterdir()
     assert [row["status"] for row in rows_of(sweep)] == ["completed"] * count
+    longer = shlex.split(study_of(sweep)["best"]["command"])
+    assert longer[:2] == ["python", "train.py"]
+    assert command(*longer[1:], "trainer.max_steps=1").returncode == 0

@@ -42,6 +42,9 @@ TRIAL = "callbacks.trial"
 LONGER = 4
 """The best settings are to be trained for so many times the length of a trial."""
 LENGTHS = ("max_epochs", "max_steps")
+METRICS = "metrics.json"
+OF_THE_SEARCH = ("sweep", "callbacks", "logger")
+"""Groups that say nothing about what the best trial is."""
 ENDS = ("completed", "pruned", "diverged", "killed")
 """The status of a trial that a search can do with: others are failures to look at."""
 
@@ -233,13 +236,21 @@ def show(lines: Sequence[str], directory: Path, config: DictConfig) -> None:
 
 
 def longer(folder: Path) -> str:
-    """The command that trains a job's settings for longer than the job did."""
+    """The command that trains a job's settings for longer than the job did, without the search.
+
+    What the search's file had chosen, such as the regulariser whose weight it drew, is in it.
+    """
+    from equipoise.config.compose import compose
     from equipoise.running.origin import command_line
 
     words = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) or []
     trainer = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]
-    replaced = ("sweep.", *(f"trainer.{key}=" for key in LENGTHS))
+    replaced = ("sweep=", "sweep.", *(f"trainer.{key}=" for key in LENGTHS))
     kept = [word for word in words if not word.lstrip("+").startswith(replaced)]
+    groups = [word for word in kept if "." not in word.partition("=")[0]]
+    plain, choices = compose(groups).choices, json.loads((folder / METRICS).read_text())["choices"]
+    chosen = {group: choices.get(group) for group in plain if group not in OF_THE_SEARCH}
+    added = [f"{g}={choice}" for g, choice in chosen.items() if choice and choice != plain[g]]
     counts = {key: trainer.get(key) for key in LENGTHS}
     more = [f"trainer.{k}={LONGER * n}" for k, n in counts.items() if isinstance(n, int) and n > 0]
-    return command_line("train", [*kept, *more])
+    return command_line("train", [*added, *kept, *more])
