@@ -9,7 +9,6 @@ changes.
 from __future__ import annotations
 
 import gc
-import types
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -95,7 +94,7 @@ class Replays:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles of the network have its own forward, without graphs."""
-        return types.MethodType, (type(self.network).forward, self.network)
+        return getattr, (self.network, "forward")  # of a copy that has nothing else yet
 
     def record(self, call: Nested) -> None:
         """Record the pass of a call, in the place of an earlier one."""
