@@ -1,4 +1,4 @@
-"""`compile=cell` and `compile=graph`: what a configuration must have for them to do something."""
+"""`compile` and `memory_format`: what a configuration must have for them to do something."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ DIVIDING = ("fsdp", "deepspeed")
 
 def check_compile(config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise UserError where there is nothing to compile, or another setting stands against it."""
-    word = config.get("compile")
+    word, strategy = config.get("compile"), config.trainer.get("strategy")
+    if config.get("memory_format") is not None and strategy in DIVIDING:
+        raise UserError(
+            f"memory_format=channels_last is of whole weights, and strategy={strategy} divides "
+            "them: choose another strategy, or leave memory_format out"
+        )
     if word is None:
         return
-    model, strategy = choices["model"], config.trainer.get("strategy")
+    model = choices["model"]
     if not about(config.model, "weights", True) or about(config.model, "minimizes", False):
         raise UserError(
             f"model={model} has no network to compile, so compile={word} would do nothing; leave "
@@ -44,11 +49,12 @@ def check_compile(config: DictConfig, choices: Mapping[str, str]) -> None:
 
 
 def settle(config: DictConfig, words: CommandLine, purpose: Literal["train", "evaluate"]) -> None:
-    """Give the configuration of a checkpoint its `compile`, before anything typed is set.
+    """Give the configuration of a checkpoint the keys of this file, before anything typed is set.
 
     An evaluation runs the network as it is unless it is told otherwise, wherever it was trained.
     Raises UserError where an evaluation is to record training steps.
     """
     config["compile"] = config.get("compile") if purpose == "train" else None
+    config.setdefault("memory_format", None)
     if purpose == "evaluate" and words.value("compile") == "graph":
         raise UserError("compile=graph is of training steps, not for an evaluation; leave it out")
