@@ -81,11 +81,11 @@ class Compaction:
         """The inverse of every sample; those that have left keep the pairs that they left with."""
         if inverse is None or not self.departed:
             return inverse
-        _, pairs, width = inverse.u.shape
-        u = inverse.u.new_zeros(self.batch, pairs, width)
+        groups = [(search.rows, inverse)] + [(gone.rows, gone.inverse) for gone in self.departed]
+        pairs = max(part.u.shape[1] for _, part in groups if part is not None)
+        u = inverse.u.new_zeros(self.batch, pairs, inverse.u.shape[2])
         v = torch.zeros_like(u)
         scale = u.new_ones(self.batch, 1)
-        groups = [(search.rows, inverse)] + [(gone.rows, gone.inverse) for gone in self.departed]
         for rows, part in groups:
             assert part is not None
             plain, units = part.in_units()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from equipoise.equilibrium.compaction import Compaction, check_rows
 from equipoise.equilibrium.flat_function import FlatFunction, Origin
+from equipoise.equilibrium.freed_memory import keep_freed_memory
 from equipoise.equilibrium.iteration import Iteration
 from equipoise.equilibrium.processes import ended_everywhere, exchanges
 from equipoise.equilibrium.search import CoupledSearch, Search, Trajectory
@@ -89,6 +90,8 @@ class Solver(ABC):
         means for each of them.
         """
         layout = Layout.of(z0, getattr(torch, self.dtype) if self.dtype else None)
+        if layout.device.type == "cpu":
+            keep_freed_memory()
         function = FlatFunction(f, layout, inputs, resolution(z0, layout))
         z = layout.flatten(z0)
         search = self._search(z, function.resolution, coupled_units)
