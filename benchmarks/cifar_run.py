@@ -5,10 +5,10 @@
         [--no-compile] [--no-baseline]
 
 Published (2006.08656): 170 thousand parameters, no augmentation, 50 epochs, 87.1 +- 0.4 %. Here:
-the published batch of 128, Adam, cosine, dropout and weight decay; Anderson and phantom gradients of
-fixed budgets; the passes as CUDA graphs; all images on the device. The faster of float32 and bf16,
-and of f as it is and compiled, is found by measuring; then as many epochs are planned as fit into
-the seconds, 50 at most. A ResNet of as many parameters gets a part of the same seconds. Writes
+the published batch of 128, Adam, cosine, dropout and weight decay; Anderson and phantom gradients
+of fixed budgets; the passes as CUDA graphs; all images on the device. The faster of float32 and
+bf16, and of f as it is and compiled, is found by measuring; then as many epochs are planned as fit
+into the seconds, 50 at most. A ResNet of as many parameters gets a part of the same seconds. Writes
 cifar.md, cifar.csv and, where matplotlib is there, cifar.png.
 """
 
