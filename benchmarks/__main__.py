@@ -16,10 +16,9 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-
-import torch
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def run(part: Part, seconds: float, chosen: argparse.Namespace) -> str:
 
 def machine() -> str:
     threads = "one thread, processor time, sides in turn, medians"
-    return f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}; {threads}."
+    return f"{platform.machine()}, {os.cpu_count()} cores, torch {version('torch')}; {threads}."
 
 
 def main() -> int:

@@ -85,7 +85,7 @@ def cifar_task(folder: Path | None, quick: bool = False) -> ImageTask | None:
     name = "noise" if folder is None else f"CIFAR-10, {len(train)} pictures"
     return ImageTask(
         name, train, test, partial(MDEQ, **sizes, **shape),
-        partial(ResNet, **sizes), target=0.1 if quick else 0.45,
+        partial(ResNet, **sizes), target=0.1 if quick else 0.4,
         rates=(2e-3, 1e-3)[: 1 if quick else 2], batch=20 if quick else 64, every=25,
         cap=1 if quick else 120,
     )  # fmt: skip

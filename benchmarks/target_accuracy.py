@@ -3,7 +3,7 @@
     python -m benchmarks.target_accuracy [--cifar FOLDER] [--seeds 1] [--seconds 480] [--output DIR]
                                          [--only NAME ...] [--quick]
 
-Digits to 0.97, and 10,000 pictures of CIFAR-10 to 0.45. Every side gets the same order of the data,
+Digits to 0.97, and 10,000 pictures of CIFAR-10 to 0.40. Every side gets the same order of the data,
 Adam, the same rates to choose from, and is tested every few steps; testing is not counted. One
 thread, processor time. A side that is not there within the cap has no figure.
 """
