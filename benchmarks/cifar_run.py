@@ -18,209 +18,80 @@ import argparse
 import csv
 import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
-from benchmarks.cifar_images import CLASSES, Pictures, random_pictures, read_split
+from benchmarks.cifar_images import Pictures, random_pictures, read_split
+from benchmarks.cifar_training import Build, Recipe, Training, Variant, mdeq, resnet
 from benchmarks.report import Report, TimeLimit
-from benchmarks.training_steps import compile_cell, synchronize
-from equipoise.equilibrium import Anderson, Equilibrium, Phantom
-from equipoise.equilibrium.cuda_graph import graphed
-from equipoise.models import MDEQ, ResNet
+from equipoise.models import MDEQ
 
 PUBLISHED = "published: 87.1 +- 0.4 % after 50 epochs"
 BASELINE_SHARE = 0.15
+COMPILING_SHARE = 0.2
 MEASURED_STEPS = 10
-EVALUATION_BATCH = 1000
 COLUMNS = ("network", "training seconds", "seconds with evaluation", "epoch", "loss", "accuracy")
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained; warm-up and cosine are fractions of the run."""
-
-    batch: int = 128
-    epochs: int = 50
-    learning_rate: float = 1e-3
-    least_rate: float = 1e-6
-    warmup: float = 0.02
-    weight_decay: float = 2.5e-6
-    dropout: float = 0.25
-    evaluations: int = 10
-    phantom: int = 4
-
-    def rate(self, part: float) -> float:
-        """The learning rate over its largest, after `part` of the run."""
-        if part < self.warmup:
-            return (part + 1e-3) / (self.warmup + 1e-3)
-        cosine = 0.5 * (1 + math.cos(math.pi * (part - self.warmup) / (1 - self.warmup)))
-        least = self.least_rate / self.learning_rate
-        return least + (1 - least) * cosine
-
-
-@dataclass(frozen=True)
-class Variant:
-    """How the same network is run."""
-
-    precision: str = "fp32"
-    compiled: bool = False
-
-    def __str__(self) -> str:
-        return self.precision + (", f compiled" if self.compiled else "")
-
-    def autocast(self, device: str) -> Any:
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(device, dtype=torch.bfloat16)
-
-
-def mdeq(recipe: Recipe, side: int) -> MDEQ:
-    layer = Equilibrium(Anderson(max_steps=recipe.evaluations, tol=0), Phantom(recipe.phantom))
-    return MDEQ(layer, classes=CLASSES, image_size=side, size="tiny", dropout=recipe.dropout)
-
-
-def resnet(recipe: Recipe, side: int) -> ResNet:
-    return ResNet(classes=CLASSES, image_size=side, size="small" if side <= 16 else "tiny")
-
-
-Build = Callable[[Recipe, int], nn.Module]
-
-
-class Training:
-    """A network with its optimiser on a device, replayed as CUDA graphs where that is one."""
-
-    def __init__(
-        self, build: Build, recipe: Recipe, variant: Variant, pictures: Pictures, device: str
-    ) -> None:
-        torch.manual_seed(0)
-        self.recipe, self.variant, self.pictures = recipe, variant, pictures
-        self.device = device
-        side = pictures.images.shape[-1]
-        self.network = build(recipe, side).to(device).train()
-        # Without graphs, for batches of any size; phantom's steps go on where the solve has ended.
-        longer = replace(recipe, evaluations=recipe.evaluations + recipe.phantom)
-        self.evaluated = build(longer, side).to(device).eval()
-        if variant.compiled:
-            compile_cell(self.network)
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=recipe.learning_rate,
-            weight_decay=recipe.weight_decay, fused=device == "cuda",
-        )  # fmt: skip
-        if device == "cuda":
-            images, _ = pictures.batch(torch.arange(recipe.batch, device=device))
-            with variant.autocast(device):
-                graphed(self.network, images)
-
-    def step(self, rows: Tensor) -> Tensor:
-        """One step; the loss."""
-        images, labels = self.pictures.batch(rows)
-        self.optimizer.zero_grad()
-        with self.variant.autocast(self.device):
-            logits = self.network(images)
-        loss = functional.cross_entropy(logits.float(), labels)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches: a graph has one size."""
-        return len(self.pictures) // self.recipe.batch
-
-    def epoch(self, number: int, epochs: int) -> float:
-        """Train on every picture once; the mean loss."""
-        drawn = torch.Generator().manual_seed(number)
-        order = torch.randperm(len(self.pictures), generator=drawn).to(self.device)
-        total = torch.zeros((), device=self.device)
-        for index in range(self.steps_per_epoch):
-            part = (number + index / self.steps_per_epoch) / epochs
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.recipe.learning_rate * self.recipe.rate(part)
-            start = index * self.recipe.batch
-            total += self.step(order[start : start + self.recipe.batch])
-        return float(total) / self.steps_per_epoch
-
-    @torch.no_grad()
-    def accuracy(self, test: Pictures, network: nn.Module | None = None) -> float:
-        """Of the weights as they are now; in another network where one is given."""
-        network = self.evaluated if network is None else network
-        network.load_state_dict(self.network.state_dict())
-        right = torch.zeros((), device=self.device)
-        for rows in torch.arange(len(test), device=self.device).split(EVALUATION_BATCH):
-            images, labels = test.batch(rows)
-            with self.variant.autocast(self.device):
-                right += (network(images).argmax(dim=1) == labels).sum()
-        return float(right) / len(test)
-
-    def seconds_of_a_step(self, count: int) -> float:
-        """Measured; the weights move, so that training begins with a fresh one."""
-        rows = torch.arange(self.recipe.batch, device=self.device)
-        self.step(rows)
-        synchronize(self.device)
-        start = perf_counter()
-        for _ in range(count):
-            self.step(rows)
-        synchronize(self.device)
-        return (perf_counter() - start) / count
-
-
 def fastest(
-    build: Build, recipe: Recipe, train: Pictures, device: str, compiling: bool, report: Report
-) -> tuple[Variant, float]:
-    """The variant whose step takes the least time, and that time."""
-    variants = [Variant()]
-    if device == "cuda":
-        variants.append(Variant("bf16"))
-        if compiling:
-            variants += [Variant("bf16", True), Variant("fp32", True)]
-    measured: dict[Variant, float] = {}
+    build: Build, recipe: Recipe, train: Pictures, device: str, compiling: bool,
+    limit: TimeLimit, report: Report,
+) -> tuple[Training, float]:  # fmt: skip
+    """The variant whose step takes the least time, ready to train, and that time.
+
+    A compiled one is tried as long as little of the limit is spent.
+    """
+    variants = [Variant(), *([Variant("bf16")] if device == "cuda" else [])]
+    if compiling:
+        variants += [Variant("bf16", True), Variant("fp32", True)]
+    best: tuple[Training, float] | None = None
     for variant in variants:
         start = perf_counter()
+        if variant.compiled and limit.left < (1 - COMPILING_SHARE) * limit.seconds:
+            report.line(f"- {variant}: not tried, for want of time")
+            continue
         try:
             training = Training(build, recipe, variant, train, device)
-            measured[variant] = training.seconds_of_a_step(MEASURED_STEPS if compiling else 1)
+            step = training.seconds_of_a_step(MEASURED_STEPS if device == "cuda" else 1)
         except RuntimeError as error:  # a compiler that is not there is no end
             report.line(f"- {variant}: failed, {str(error).strip().splitlines()[0]}")
             continue
         report.line(
-            f"- {variant}: {1e3 * measured[variant]:.1f} ms a step of {recipe.batch}, "
+            f"- {variant}: {1e3 * step:.1f} ms a step of {recipe.batch}, "
             f"ready after {perf_counter() - start:.0f} seconds"
         )
-    if not measured:
+        best = (training, step) if best is None or step < best[1] else best
+    if best is None:
         sys.exit("no variant of the network could be trained: see the lines above")
-    best = min(measured, key=lambda variant: measured[variant])
-    return best, measured[best]
+    return best
 
 
 def trained(
-    name: str, build: Build, recipe: Recipe, variant: Variant, step: float,
-    train: Pictures, test: Pictures, device: str, limit: TimeLimit, report: Report,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """A row for each epoch."""
-    training = Training(build, recipe, variant, train, device)
-    start = perf_counter()
-    training.accuracy(test)
-    evaluation = perf_counter() - start
-    epoch_seconds = step * training.steps_per_epoch + evaluation
-    epochs = max(1, min(recipe.epochs, int(0.95 * limit.left / epoch_seconds)))
+    name: str, training: Training, step: float, test: Pictures, limit: TimeLimit, report: Report
+) -> Iterator[dict[str, Any]]:
+    """A row for each epoch that is tested: as many as cost a tenth of the time, and the last."""
+    recipe = training.recipe
+    evaluation, epoch_seconds = training.seconds_of_a_test(test), step * training.steps_per_epoch
+    every = max(1, round(evaluation / (0.1 * epoch_seconds)))
+    planned = epoch_seconds + evaluation / every
+    epochs = max(1, min(recipe.epochs, int(0.95 * limit.left / planned)))
     count = sum(parameter.numel() for parameter in training.network.parameters())
-    report.sentence(f"{name}: {count} parameters, {variant}, {epochs} epochs planned.")
+    report.sentence(f"{name}: {count} parameters, {training.variant}, {epochs} epochs planned.")
     spent, begun = 0.0, perf_counter()
     for number in range(epochs):
-        if limit.left < epoch_seconds / 2:
+        if limit.left < planned / 2:
             report.sentence(f"{name}: stopped before epoch {number + 1}, for want of time.")
             return
         start = perf_counter()
         loss = training.epoch(number, epochs)  # reads the loss: the device has ended
         spent += perf_counter() - start
+        if (number + 1) % every and number + 1 < epochs:
+            continue
         accuracy = training.accuracy(test)
         passed = round(perf_counter() - begun, 1)
         values = (name, round(spent, 1), passed, number + 1, loss, accuracy)
@@ -228,10 +99,18 @@ def trained(
         if not math.isfinite(loss):
             report.sentence(f"{name}: the loss is not finite; stopped.")
             return
-    if build is mdeq:
-        longest = replace(recipe, evaluations=3 * recipe.evaluations)
-        solved = training.accuracy(test, mdeq(longest, train.images.shape[-1]).to(device).eval())
-        report.sentence(f"{name} with {longest.evaluations} evaluations: accuracy {solved:.4f}.")
+
+
+def tell_longer_solve(name: str, training: Training, test: Pictures, report: Report) -> None:
+    """The accuracy of the weights of an equilibrium network with three times the evaluations."""
+    if not isinstance(training.network, MDEQ):
+        return
+    longer = replace(training.recipe, evaluations=3 * training.recipe.evaluations)
+    network = mdeq(longer, test.images.shape[-1]).to(training.device).eval()
+    report.sentence(
+        f"{name} with {longer.evaluations} evaluations: "
+        f"accuracy {training.accuracy(test, network):.4f}."
+    )
 
 
 def picture(rows: list[dict[str, Any]], file: Path, card: str) -> None:
@@ -300,7 +179,9 @@ def tables(chosen: argparse.Namespace, device: str, card: str) -> None:
         return
     train, test = splits
     report.line(f"{len(train)} + {len(test)} images, read in {-whole.left + whole.seconds:.0f} s")
-    recipe, compiling = recipe_of(chosen), not (chosen.no_compile or chosen.quick)
+    recipe = recipe_of(chosen)
+    compiling = device == "cuda" and not (chosen.no_compile or chosen.quick)
+    torch.backends.cudnn.benchmark = True  # every size comes many times
     report.line(f"{recipe}\n")
     rows: list[dict[str, Any]] = []
     networks: dict[str, tuple[Build, bool]] = {"MDEQ tiny": (mdeq, compiling)}
@@ -311,17 +192,16 @@ def tables(chosen: argparse.Namespace, device: str, card: str) -> None:
         writer.writeheader()
         for name, (build, compiled) in networks.items():
             last = name == list(networks)[-1]
-            variant, step = fastest(build, recipe, train, device, compiled, report)
             limit = TimeLimit(whole.left - (0 if last else BASELINE_SHARE * whole.seconds))
-            for row in trained(
-                name, build, recipe, variant, step, train, test, device, limit, report
-            ):
+            training, step = fastest(build, recipe, train, device, compiled, limit, report)
+            for row in trained(name, training, step, test, limit, report):
                 rows.append(row)
                 writer.writerow(row)
                 file.flush()
                 print(" | ".join(f"{value}" for value in row.values()), flush=True)
+            tell_longer_solve(name, training, test, report)
             report.columns(*COLUMNS)
             own = [row for row in rows if row["network"] == name]
-            for row in own[:: max(1, len(own) // 10)] + own[-1:]:
+            for row in own[::-1][:: max(1, len(own) // 10)][::-1]:  # about ten, the last too
                 report.row(*row.values())
     picture(rows, chosen.output / "cifar.png", card)
