@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from equipoise.config import checks, init_from, machine
 from equipoise.config.about import about, check_about
+from equipoise.config.compilation import check_compile
 from equipoise.config.exchange import exchange_classes, make_room
 from equipoise.config.hydra import (
     CONF,
@@ -178,6 +179,7 @@ def finish(config: DictConfig, choices: dict[str, str], words: CommandLine) -> N
     checks.check_counts(config, choices, words.roots)
     machine.check_processes(config, words.keys)
     check_values(config, words.keys)
+    check_compile(config, choices)
 
 
 def _let_typed_steps_rule(config: DictConfig, typed_keys: Collection[str]) -> None:

@@ -14,7 +14,7 @@ import yaml
 from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from equipoise.config import init_from
+from equipoise.config import compilation, init_from
 from equipoise.config.about import about, shared_data, written_choices
 from equipoise.config.changes import check_in_force, check_initial_setting
 from equipoise.config.compose import (
@@ -70,6 +70,7 @@ def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Com
     config = OmegaConf.create(copy.deepcopy(stored.config))
     with open_dict(config):
         config.setdefault("trust", [])
+        compilation.settle(config, words, purpose)
         init_from.complete(config)
         for part in set(MAPPINGS) - {"eval_solver"}:  # earlier versions did not have all
             config.setdefault(part, {})

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from equipoise.config import init_from
 from equipoise.config.about import about, shared_data
 from equipoise.config.annotations import accepts, described, literals, parameters
+from equipoise.config.compilation import Compile
 from equipoise.config.hydra import flatten
 from equipoise.config.limits import SEED, Limit, limit_of
 from equipoise.config.overrides import OPEN
@@ -26,6 +27,7 @@ from equipoise.errors import UserError, nearest
 SETTING = re.compile(r"\$\{[\w.\[\]]+\}")
 """A value that is taken whole from another setting; ${oc.env:HOME} is none."""
 TOP: dict[str, Any] = {"seed": int, "ckpt_path": str | None, "resume": Literal["auto"] | None,
+                       "compile": Compile | None,
                        "run_dir": str | None, "trust": list[str], **init_from.TYPES}  # fmt: skip
 WATCHED: dict[str, Any] = {"monitor": str, "monitor_mode": Literal["min", "max"]}
 

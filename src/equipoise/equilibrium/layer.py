@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from equipoise.equilibrium.compiled import compiled
 from equipoise.equilibrium.gradients import GradientEstimator
 from equipoise.equilibrium.gradients.estimator import last_evaluation_origin
 from equipoise.equilibrium.randomness import BudgetJitter, MixedStart, StartRule, recomputing
@@ -39,7 +40,7 @@ class Equilibrium(nn.Module):
     random number of steps, 0 to jitter. regularizer: what a forward in training leaves for the
     loss, in `pop_penalty` and `pop_states`. random_start: the fraction of samples started from
     noise in training (`mixed_start`). start: None, or a rule that replaces the start that the model
-    gives, in training and in evaluation.
+    gives, in training and in evaluation. compiles_f: whether f runs as compiled code (`compiled`).
 
     What a forward leaves is dropped by the next one (`Pending`), so the layer can be copied and
     pickled at any time. Inside activation checkpointing, a repeated evaluation draws the same
@@ -77,6 +78,7 @@ class Equilibrium(nn.Module):
         self.regularizer = regularizer
         self.random_start = MixedStart(random_start) if random_start else None
         self.start: StartRule | None = None
+        self.compiles_f = False
         self.report: SolveReport | None = None
         self._pending = Pending()
         self._warned = False
@@ -94,6 +96,8 @@ class Equilibrium(nn.Module):
         solver, estimator = checked_solver(self.active_solver), checked_estimator(self.gradient)
         solver = self._keeping_states(self._budgeted(solver))
         start = self._started(as_state(z0, "z0"))
+        if self.compiles_f:
+            f = compiled(f)
         if estimator.own_iteration:
             rule = StoppingRule(solver.stop, solver.tol, resolution(start, Layout.of(start)))
             solution = Solution.unsolved(start, rule)

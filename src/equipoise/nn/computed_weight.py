@@ -91,6 +91,7 @@ def weights_computed_once(module: nn.Module) -> Callable[..., Any]:
             for (weight, _), earlier in zip(held, before, strict=True):
                 weight.held = earlier
 
+    evaluate.__wrapped__ = module  # type: ignore[attr-defined]  # for whoever compiles it
     return evaluate
 
 

@@ -134,8 +134,10 @@ def composed(overrides: Sequence[str]) -> Composition:
 def build(*overrides: str) -> nn.Module:
     """The network that `overrides` describe, with the weights that a run of their seed starts from.
 
-    With `ckpt_path` it is the checkpoint's network with its weights, and `overrides` on top. The
-    program's own random numbers are left as they are. Raises UserError.
+    With `ckpt_path` it is the checkpoint's network with its weights, and `overrides` on top. With
+    `compile=cell` its f runs as compiled code; `compile=graph` is of a run's training steps, and
+    `equipoise.equilibrium.cuda_graph.graphed` of those of a loop of one's own. The program's own
+    random numbers are left as they are. Raises UserError.
     """
     composition = composed(overrides)
     config = composition.config
@@ -149,6 +151,7 @@ def build(*overrides: str) -> nn.Module:
         instantiate,
         restored_model,
     )
+    from equipoise.running.compilation import compile_cells
     from equipoise.running.initial_weights import start_from
 
     if any(config.task.get(key) is None for key in about(config.task, "from_data", ())):
@@ -161,11 +164,14 @@ def build(*overrides: str) -> nn.Module:
         if composition.trusted is None:
             model = build_model(parts)
             start_from(parts, model, instantiate("task", parts["task"]))
-            return model
-        if not about(parts["model"], "weights", True):
+        elif not about(parts["model"], "weights", True):
             return build_model(parts)
-        path = Path(config.ckpt_path)
-        return restored_model(parts, read_checkpoint(path)["state_dict"], path)
+        else:
+            path = Path(config.ckpt_path)
+            model = restored_model(parts, read_checkpoint(path)["state_dict"], path)
+    if parts.get("compile") == "cell":
+        compile_cells(model)
+    return model
 
 
 def evaluate(*overrides: str, directory: Path | None = None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 from equipoise.callbacks.progress import early_end
 from equipoise.config.stored import finished_epochs, read_checkpoint
 from equipoise.equilibrium import NotConvergedError
+from equipoise.equilibrium.recording import CannotRecordError
 from equipoise.errors import RunFailed, RunInterrupted
 from equipoise.running.anytime import AnytimeCurve, trace_anytime
 from equipoise.running.checkpoints import load_weights
@@ -95,6 +96,8 @@ def recorded(
         raise RunInterrupted(interruption(), number, again) from stop
     except NotConvergedError as error:
         raise RunFailed(f"{error}; equilibrium.on_failure=warn continues anyway") from error
+    except CannotRecordError as error:
+        raise RunFailed(f"{error}; leave compile=graph out") from error
     finally:
         metrics |= results.as_metrics(run, status)
         if run.trainer.is_global_zero:
