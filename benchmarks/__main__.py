@@ -31,8 +31,8 @@ class Part:
 
 
 PARTS = (
-    Part("steps", 600),
-    Part("target_accuracy", 480, pictures=True),
+    Part("steps", 480),
+    Part("target_accuracy", 660, pictures=True),
     Part("inference", 240, pictures=True),
     Part("step_memory", 60),
     Part("growth", 150),

@@ -1,6 +1,6 @@
 """Whole training steps on one CPU thread, over the bare evaluations in them, beside torchdeq's.
 
-    python -m benchmarks.steps [--seconds 600] [--output DIR] [--quick]
+    python -m benchmarks.steps [--seconds 480] [--output DIR] [--quick]
 
 MDEQ for CIFAR-10, tiny and large, batch 32, 18 evaluations forward and 20 products backward; an
 equilibrium transformer (width 128, 64 tokens, batch 8, 30 and 36). torchdeq drives the same f with
@@ -75,7 +75,7 @@ def tables(report: Report, limit: TimeLimit, quick: bool) -> None:
 
 
 def main() -> None:
-    chosen = arguments(__doc__, seconds=600).parse_args()
+    chosen = arguments(__doc__, seconds=480).parse_args()
     torch.set_num_threads(1)
     report = Report(chosen.output and chosen.output / "steps.md")
     tables(report, TimeLimit(chosen.seconds), chosen.quick)

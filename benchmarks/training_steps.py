@@ -29,6 +29,7 @@ from equipoise.equilibrium import (
     Shine,
     Solver,
 )
+from equipoise.equilibrium.compiled import compiled
 from equipoise.equilibrium.cuda_graph import graphed
 from equipoise.models import MDEQ, DEQTransformer
 
@@ -133,11 +134,8 @@ class Training:
 
 def compile_cell(network: nn.Module) -> None:
     """Let torch.compile make f, of fixed shapes, for products on a graph that is kept."""
-    import torch._functorch.config as functorch
-
-    functorch.donated_buffer = False  # they are gone after the first product with J^T
     (cell,) = (part for name, part in network.named_modules() if name.split(".")[-1] == "cell")
-    cell.compile(dynamic=False)
+    compiled(cell)
 
 
 def synchronize(device: str) -> None:
