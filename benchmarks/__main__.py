@@ -1,6 +1,6 @@
 """All tables of the benchmark in one command, under 30 minutes on two cores.
 
-    python -m benchmarks [--output bench] [--only NAME ...] [--seconds 1740] [--cifar FOLDER]
+    python -m benchmarks [--output runs/bench] [--only NAME ...] [--seconds 1740] [--cifar FOLDER]
                          [--quick]
 
 Each part runs in a process of its own, whose progress is shown, and leaves its table in the folder;
@@ -72,7 +72,7 @@ def machine() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--output", type=Path, default=Path("bench"), help="folder for the tables")
+    parser.add_argument("--output", type=Path, default=Path("runs/bench"))
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS])
     parser.add_argument("--seconds", type=float, default=1740.0, help="limit of all parts together")
     parser.add_argument("--cifar", type=Path, help="CIFAR-10 as parquet files in the hub's layout")

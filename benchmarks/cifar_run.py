@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.cifar_images import Pictures, random_pictures, read_split
 from benchmarks.cifar_training import Build, Recipe, Training, Variant, mdeq, resnet
-from benchmarks.report import Report, TimeLimit
+from benchmarks.report import Report, TimeLimit, first_line
 from equipoise.models import MDEQ
 
 PUBLISHED = "published: 87.1 +- 0.4 % after 50 epochs"
@@ -58,8 +58,8 @@ def fastest(
         try:
             training = Training(build, recipe, variant, train, device)
             step = training.seconds_of_a_step(MEASURED_STEPS if device == "cuda" else 1)
-        except RuntimeError as error:  # a compiler that is not there is no end
-            report.line(f"- {variant}: failed, {str(error).strip().splitlines()[0]}")
+        except Exception as error:  # a compiler that is not there is no end
+            report.line(f"- {variant}: failed, {type(error).__name__}: {first_line(error)}")
             continue
         report.line(
             f"- {variant}: {1e3 * step:.1f} ms a step of {recipe.batch}, "

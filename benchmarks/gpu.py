@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from benchmarks import cifar_run, step_memory
 from benchmarks.functions import convolution, dense
-from benchmarks.report import Report, TimeLimit, arguments
+from benchmarks.report import Report, TimeLimit, arguments, first_line
 from benchmarks.stand_ins import Counted, torchdeq_is_there
 from benchmarks.training_steps import (
     Case,
@@ -147,8 +147,8 @@ def step_rows(device: str, quick: bool, limit: TimeLimit, report: Report) -> Ite
             continue
         try:
             yield from list(measured(case))
-        except RuntimeError as error:  # one case without memory, or not recorded, is no end
-            report.line(f"{case.name} failed: {str(error).splitlines()[0]}")
+        except Exception as error:  # one case without memory, compiler or recording is no end
+            report.line(f"{case.name} failed: {type(error).__name__}: {first_line(error)}")
         gc.collect()  # graphs stand in circles with their networks, and hold their memory
 
 

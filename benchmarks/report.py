@@ -57,6 +57,11 @@ def _shown(value: object) -> str:
     return str(value)
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, without what follows."""
+    return (str(error).strip().splitlines() or [""])[0]
+
+
 @dataclass
 class TimeLimit:
     """Seconds that a part may take; what would start later is left out, and counted."""
