@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch._functorch.config as functorch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -135,7 +136,11 @@ class Training:
 def compile_cell(network: nn.Module) -> None:
     """Let torch.compile make f, of fixed shapes, for products on a graph that is kept."""
     (cell,) = (part for name, part in network.named_modules() if name.split(".")[-1] == "cell")
-    compiled(cell)
+    try:
+        compiled(cell)
+    except TypeError:  # a torch whose compile() has not all of the settings
+        functorch.donated_buffer = False  # they are gone after the first product with J^T
+        cell.compile(dynamic=False)
 
 
 def synchronize(device: str) -> None:
