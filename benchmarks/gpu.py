@@ -35,16 +35,8 @@ from benchmarks import cifar_run, step_memory
 from benchmarks.functions import convolution, dense
 from benchmarks.report import Report, TimeLimit, arguments, first_line
 from benchmarks.stand_ins import Counted, torchdeq_is_there
-from benchmarks.training_steps import (
-    Case,
-    mdeq_case,
-    methods,
-    over,
-    peak_mib,
-    sides_of,
-    timed,
-    transformer_case,
-)
+from benchmarks.step_cases import Case, mdeq_case, methods, transformer_case
+from benchmarks.training_steps import over, peak_mib, sides_of, timed
 from equipoise.equilibrium import Anderson, Broyden, FixedPoint
 
 PARTS = ("steps", "memory", "cifar", "tests")

@@ -16,14 +16,8 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.report import Report, TimeLimit, arguments
-from benchmarks.training_steps import (
-    Case,
-    Training,
-    mdeq_case,
-    methods,
-    timed,
-    transformer_case,
-)
+from benchmarks.step_cases import Case, mdeq_case, methods, transformer_case
+from benchmarks.training_steps import Training, timed
 from equipoise.equilibrium import Equilibrium
 
 METHOD = "anderson, phantom"

@@ -18,7 +18,7 @@ from benchmarks.functions import TimedFunction, convolution
 from benchmarks.memory import peak_bytes
 from benchmarks.report import Report, arguments
 from benchmarks.stand_ins import TorchDEQ, torchdeq_is_there
-from benchmarks.training_steps import methods
+from benchmarks.step_cases import methods
 from equipoise.equilibrium import Anderson, Equilibrium, Exact, JacobianFree, Phantom, Unrolled
 from equipoise.models import MDEQ
 

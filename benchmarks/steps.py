@@ -16,14 +16,8 @@ import torch
 
 from benchmarks.report import Report, TimeLimit, arguments
 from benchmarks.stand_ins import Counted, torchdeq_is_there
-from benchmarks.training_steps import (
-    Case,
-    mdeq_case,
-    over,
-    sides_of,
-    timed,
-    transformer_case,
-)
+from benchmarks.step_cases import Case, mdeq_case, transformer_case
+from benchmarks.training_steps import over, sides_of, timed
 
 METHODS = (
     "broyden, exact",
