@@ -19,6 +19,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,25 +65,27 @@ def durations(starts: list[float]) -> np.ndarray:
     return 1e3 * np.diff(starts)
 
 
-def ours(folder: Path, logger: str) -> tuple[np.ndarray, float]:
+def ours(
+    folder: Path, logger: str, words: Sequence[str] = SMALL, steps: int = STEPS
+) -> tuple[np.ndarray, float]:
     """Milliseconds of each step under the Trainer with the default callbacks and a logger.
 
     And what the end of the epoch costs, its validation included.
     """
-    run = fresh(folder, f"logger={logger}")
+    run = fresh(folder, *words, f"logger={logger}")
     clock = Clock()
     run.trainer.callbacks.insert(0, clock)
     for begun in run.trainer.loggers:
         _ = begun.experiment  # a run begins its loggers before its first step too
     run.trainer.fit(run.task, datamodule=run.data)
     close_wandb(0)
-    assert run.trainer.global_step == STEPS
+    assert run.trainer.global_step == steps
     return durations(clock.starts), 1e3 * (clock.end - clock.starts[-1])
 
 
 def bare(folder: Path) -> np.ndarray:
     """Milliseconds of each step of a plain loop over the same batches."""
-    run = fresh(folder)
+    run = fresh(folder, *SMALL)
     run.data.setup("fit")
     loader = run.data.train_dataloader()
     model = run.task.model.train()
@@ -100,7 +103,7 @@ def bare(folder: Path) -> np.ndarray:
 def fresh(folder: Path, *words: str):
     """The parts of a run, built anew."""
     folder.mkdir(parents=True)
-    return build_run(compose([*SMALL, *words, f"run_dir={folder}"]), folder)
+    return build_run(compose([*words, f"run_dir={folder}"]), folder)
 
 
 def ungrouped(callbacks: list[Callback]) -> list[Callback]:

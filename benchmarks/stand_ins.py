@@ -1,4 +1,4 @@
-"""What stands in the place of an equilibrium layer in the benchmark on a GPU, and how f is counted.
+"""What stands in the place of an equilibrium layer in a benchmark, and how f is counted.
 
 Each module is called as the layer is: (f, z0, *inputs) -> the state.
 """
@@ -57,11 +57,12 @@ class TorchDEQ(nn.Module):
 
         options = dict(settings)
         backward = options.pop("backward", evaluations)
+        tolerance = options.pop("tol", 0.0)
         # Counted: its Broyden evaluates once more than the budget says.
-        budget = evaluations - 1 if options["f_solver"] == "broyden" else evaluations
+        spare = 1 if options["f_solver"] == "broyden" else 0
         self.deq = get_deq(
-            core="sliced", f_max_iter=budget, b_max_iter=backward - 1, f_tol=0.0, b_tol=0.0,
-            f_stop_mode="rel", b_stop_mode="rel", **options,
+            core="sliced", f_max_iter=evaluations - spare, b_max_iter=backward - spare,
+            f_tol=tolerance, b_tol=tolerance, f_stop_mode="rel", b_stop_mode="rel", **options,
         )  # fmt: skip
 
     def forward(self, f: Function, z0: State, *inputs: Tensor) -> State:
