@@ -19,7 +19,7 @@ USERS_OWN = (
     "MALLOC_MMAP_THRESHOLD_",
     "MALLOC_TRIM_THRESHOLD_",
 )
-"""Any of these in the environment says that somebody has chosen, and the allocator is left alone."""
+"""Any of these in the environment is somebody's choice, and the allocator is left alone."""
 
 
 @cache

@@ -33,6 +33,7 @@ class StepChain:
         self.rows = torch.empty(batch, size + 1, width, dtype=storage, device=z0.device)
         self.gram = z0.new_zeros(batch, size + 1, size + 1, dtype=torch.float64)
         self.transfer = z0.new_zeros(batch, size, size, dtype=torch.float64)
+        self.rounding = torch.finfo(z0.dtype).eps
 
     def next(
         self, image: Tensor, frozen: Tensor | None, work: Tensor
@@ -83,12 +84,12 @@ class StepChain:
         """The factor that the latest step s begins becomes part of T; overlap: <s, h>, (B, 1).
 
         The row of T: (e + <s, S_+> T) / |s|^2. Returns 1 / (1 - <s, h> / |s|^2), by which the
-        update lengthens h; 1 where that has no value, and a row of zeros for it.
+        update lengthens h; 1 where that is a matter of rounding, and a row of zeros for it.
         """
         k = self.latest
         inverse = reciprocal(self.gram[:, k, k]).unsqueeze(1)
         rest = 1.0 - overlap * inverse
-        usable = rest.abs() > torch.finfo(rest.dtype).tiny  # false for NaN
+        usable = rest.abs() > self.rounding  # false for NaN
         earlier = _times(self.transfer[:, :k, :k].transpose(1, 2), self.gram[:, k, 1 : k + 1])
         row = torch.cat((earlier, torch.ones_like(inverse)), dim=1) * inverse
         row = torch.where(usable, row, 0.0)
