@@ -292,4 +292,4 @@ def test_the_order_of_the_channels_in_memory_changes_nothing(gradient: GradientE
         (z * weight).sum().backward()
         found.append((z.detach(), f.weight.grad.clone()))
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)

@@ -39,7 +39,7 @@ def drawn(count: int, batch: int = 3, width: int = 7, seed: int = 0) -> Tensor:
 @settings(max_examples=25, deadline=None)
 @given(size=st.integers(1, 9), count=st.integers(1, 12), seed=st.integers(0, 99))
 def test_a_step_is_minus_the_inverse_times_the_residual(size: int, count: int, seed: int) -> None:
-    """With H_0 = -I the image is the residual g: the step -H g is that of the H after the update."""
+    """With H_0 = -I the image is the residual g, and H has taken in the latest update."""
     images = drawn(count, seed=seed)
     chain, steps = filled(images, size)
     expected = -torch.einsum("bij,bj->bi", matrix(chain.inverse(None)), images[-1])

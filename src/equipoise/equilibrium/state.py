@@ -165,7 +165,7 @@ def _part(columns: Tensor, shape: torch.Size, dtype: torch.dtype, channels_last:
 
 
 def _is_channels_last(part: Tensor) -> bool:
-    """Whether in the memory of each sample of (B, C, H, W) or (B, C, D, H, W) channels come last."""
+    """Whether channels come last in the memory of each sample (C, H, W) or (C, D, H, W)."""
     if part.ndim < 4 or part.is_complex() or part.shape[1] == 1:
         return False
     moved, width = part.movedim(1, -1), 1

@@ -53,7 +53,8 @@ def zero_state(injection: Tensor, channels: Sequence[int]) -> tuple[Tensor, ...]
     """Zeros (B, C_i, H / 2^i, W / 2^i) for every branch i of an injection (B, C_0, H, W).
 
     Under autocast the injection may be of half precision, where f still answers in float32, the
-    state's dtype; otherwise the state has the injection's dtype. It lies in memory as the injection.
+    state's dtype; otherwise the state has the injection's dtype. Its order in memory is that of the
+    injection.
     """
     autocast = torch.is_autocast_enabled(injection.device.type)
     dtype = torch.float32 if autocast else injection.dtype
