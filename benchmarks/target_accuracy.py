@@ -135,7 +135,15 @@ def table(report: Report, task: ImageTask, names: list[str], seeds: int, limit: 
 
 
 def compare(report: Report, times: dict[str, float]) -> None:
-    """The best of ours over torchdeq's best, and over the ResNet."""
+    """The best of ours over torchdeq's best and over the ResNet, and each over torchdeq's equal."""
+    equals = [name.removeprefix("torchdeq: ") for name in times if name.startswith("torchdeq: ")]
+    ratios = [
+        f"{name}: {times[f'ours: {name}'] / times[f'torchdeq: {name}']:.2f}"
+        for name in equals
+        if f"ours: {name}" in times
+    ]
+    if ratios:
+        report.sentence(f"Ours over torchdeq with the same setting: {'; '.join(ratios)}.")
     kinds = {
         kind: [(t, side) for side, t in times.items() if side.startswith(kind)]
         for kind in ("ours", "torchdeq", RESNET)
