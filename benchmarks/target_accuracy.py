@@ -59,6 +59,14 @@ def layers() -> dict[str, Layer]:
     return sides | (peers() if torchdeq_is_there() else {})
 
 
+def in_order() -> list[str]:
+    """The sides, equal settings beside each other, so that a limit leaves out pairs."""
+    names = list(layers())
+    settings = list(dict.fromkeys(name.partition(": ")[2] for name in names))
+    pairs = [f"{kind}: {setting}" for setting in settings for kind in ("ours", "torchdeq")]
+    return [RESNET, *(name for name in pairs if name in names)]
+
+
 def peers() -> dict[str, Layer]:
     """torchdeq's settings: exact, phantom and Jacobian-free, to the same tolerance or budget."""
     anderson, broyden = ({"f_solver": name, "b_solver": name} for name in ("anderson", "broyden"))
@@ -135,7 +143,15 @@ def table(report: Report, task: ImageTask, names: list[str], seeds: int, limit: 
 
 
 def compare(report: Report, times: dict[str, float]) -> None:
-    """The best of ours over torchdeq's best, and over the ResNet."""
+    """The best of ours over torchdeq's best and over the ResNet, and each over torchdeq's equal."""
+    equals = [name.removeprefix("torchdeq: ") for name in times if name.startswith("torchdeq: ")]
+    ratios = [
+        f"{name}: {times[f'ours: {name}'] / times[f'torchdeq: {name}']:.2f}"
+        for name in equals
+        if f"ours: {name}" in times
+    ]
+    if ratios:
+        report.sentence(f"Ours over torchdeq with the same setting: {'; '.join(ratios)}.")
     kinds = {
         kind: [(t, side) for side, t in times.items() if side.startswith(kind)]
         for kind in ("ours", "torchdeq", RESNET)
@@ -158,11 +174,11 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     report = Report(chosen.output and chosen.output / "target_accuracy.md")
-    names = [*layers(), RESNET]
+    names = in_order()
     if chosen.only:
         names = [name for name in names if any(part in name for part in chosen.only)]
     if chosen.quick:
-        names = [names[0], names[-3], RESNET]
+        names = names[:3]
     chosen_tasks = [
         task
         for task in tasks(chosen.cifar, chosen.quick, report)

@@ -15,6 +15,7 @@ import pytest
 from benchmarks.__main__ import LEAST, PARTS
 from benchmarks.growth import exponent
 from benchmarks.report import Report, TimeLimit
+from benchmarks.target_accuracy import compare
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,3 +123,12 @@ def test_a_time_limit_names_what_it_leaves_out() -> None:
     assert not limit.allows("second", needed=60.0)
     assert list(limit.left_out) == ["second"]
     limit.tell(report)
+
+
+def test_the_best_sides_and_equal_settings_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    times = {"ours: jfb": 4.0, "ours: phantom": 9.0, "torchdeq: jfb": 8.0, "ResNet": 2.0}
+    compare(Report(), times)
+    told = capsys.readouterr().out
+    assert "same setting: jfb: 0.50." in told
+    assert "Best of ours (ours: jfb) over torchdeq: jfb: 0.50." in told
+    assert "over ResNet: 2.00." in told
