@@ -84,7 +84,9 @@ class LowRankInverse:
     def newest(self, count: int) -> LowRankInverse:
         """The latest `count` pairs at most, oldest first; a core becomes part of v."""
         if self.core is not None:
-            return LowRankInverse(self.u, self._v_with_core(), self.oldest, self.scale).newest(count)
+            return LowRankInverse(self.u, self._v_with_core(), self.oldest, self.scale).newest(
+                count
+            )
         if self.oldest:
             u, v = (rows.roll(-self.oldest, dims=1) for rows in (self.u, self.v))
             return LowRankInverse(u, v, scale=self.scale).newest(count)

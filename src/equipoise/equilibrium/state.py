@@ -155,9 +155,7 @@ def _real(part: Tensor) -> Tensor:
     return torch.view_as_real(part.resolve_conj()) if part.is_complex() else part
 
 
-def _part(
-    columns: Tensor, shape: torch.Size, dtype: torch.dtype, channels_last: bool
-) -> Tensor:
+def _part(columns: Tensor, shape: torch.Size, dtype: torch.dtype, channels_last: bool) -> Tensor:
     """The part of a state that some columns (B, width) stand for."""
     if dtype.is_complex:
         return _complex(columns, shape, dtype)
