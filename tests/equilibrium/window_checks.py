@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium import small_kernels, small_systems
+from equipoise.equilibrium import small_kernels, small_systems, step_chain
+from equipoise.equilibrium.step_chain import StepChain
 
 SIZES = (1, 2, 5, 8, 16)
 
@@ -56,7 +57,40 @@ def check_window(device: str, dtype: torch.dtype = torch.float32) -> None:
             torch.testing.assert_close(mine.cpu()[2:], theirs[2:])
 
 
+def check_chain(device: str, dtype: torch.dtype = torch.float32) -> None:
+    """Broyden's chain while it fills, drops its older half, and once samples are frozen."""
+    generator = torch.Generator().manual_seed(0)
+    batch, size, width = 4, 4, 12
+    z0 = torch.zeros(batch, width, dtype=dtype)
+    here, there = StepChain(z0, size, dtype), StepChain(z0.to(device), size, dtype)
+    for step in range(11):
+        image = torch.randn(batch, width, generator=generator, dtype=dtype) * 0.7**step
+        image[0] = 0 if step > 2 else image[0]  # converged
+        frozen = torch.tensor([True, False, True, False]) if step > 7 else None
+        expected = step_of(here, image, frozen, False)
+        marks = None if frozen is None else frozen.to(device)
+        found = step_of(there, image.to(device), marks, True)
+        for mine, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-4, atol=1e-5)
+
+
+def step_of(
+    chain: StepChain, image: Tensor, frozen: Tensor | None, fused: bool
+) -> tuple[Tensor, ...]:
+    """The next step, and what the chain knows of it; fused: by the kernel."""
+    step_chain.in_one_launch = lambda matrix: fused
+    try:
+        h, gain = chain.next(image.clone(), frozen, torch.empty_like(image))
+    finally:
+        step_chain.in_one_launch = small_systems.in_one_launch
+    k = chain.latest
+    gain = torch.ones_like(h[:, :1]) if gain is None else gain
+    return h, gain, chain.transfer[:, :k, :k], chain.gram[:, : k + 1, : k + 1]
+
+
 if __name__ == "__main__":
+    check_chain("cpu")
+    check_chain("cpu", torch.float64)
     check_systems("cpu")
     check_systems("cpu", torch.float32)
     check_window("cpu")

@@ -193,9 +193,19 @@ def test_compiled_code_of_f_agrees_by_every_estimator(name: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("word", ["cell", "cell+graph"])
 def test_a_run_with_compiled_f_takes_the_steps_of_a_plain_one(
-    precision: str, tmp_path: Path
+    word: str, precision: str, tmp_path: Path
 ) -> None:
     words = (*DIGITS, *WORDS, *ESTIMATORS["exact"], f"trainer.precision={precision}")
-    both(tmp_path, *words, compile="cell")
-    assert alike(tmp_path, rel=1e-2 if precision == "32-true" else 5e-2, compile="cell")
+    _, found = both(tmp_path, *words, compile=word)
+    assert alike(tmp_path, rel=1e-2 if precision == "32-true" else 5e-2, compile=word)
+    assert ("graph" in found["details"]) == ("graph" in word)
+
+
+@pytest.mark.parametrize("word", ["graph", "cell"])
+def test_channels_last_changes_no_result(word: str, tmp_path: Path) -> None:
+    words = (*DIGITS, *WORDS, *ESTIMATORS["shine"])
+    run(tmp_path / "plain", *words)
+    run(tmp_path / word, *words, "memory_format=channels_last", f"compile={word}")
+    assert alike(tmp_path, rel=2e-2, compile=word)

@@ -13,10 +13,11 @@ pytest.importorskip("triton")
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_kernels_agree_with_the_library(dtype: torch.dtype) -> None:
-    from tests.equilibrium.window_checks import check_systems, check_window
+    from tests.equilibrium.window_checks import check_chain, check_systems, check_window
 
     check_systems("cuda", dtype)
     check_window("cuda", dtype)
+    check_chain("cuda", dtype)
 
 
 def test_a_solve_is_one_launch_that_waits_for_nothing() -> None:

@@ -30,6 +30,7 @@ def built(*words: str) -> Any:
 REFUSED = {
     "compile=cells": "compile=cells",
     "compile=cell model=resnet": "model=resnet has no equilibrium layer",
+    "compile=cell+graph model=resnet": "choose compile=graph",
     "compile=graph task=range_query": "has no network to compile",
     "compile=cell task=hyperparameter": "has no network to compile",
     "compile=cell strategy=fsdp_cpu": "strategy=fsdp divides them",
@@ -61,9 +62,10 @@ def test_a_recording_names_the_settings_that_it_needs(words: str) -> None:
         built("compile=graph", "strategy=cpu", *words.split())
 
 
-def test_a_recording_needs_one_gpu() -> None:
+@pytest.mark.parametrize("word", ["graph", "cell+graph"])
+def test_a_recording_needs_one_gpu(word: str) -> None:
     with pytest.raises(UserError, match="compile=graph needs an NVIDIA GPU"):
-        built(*GRAPH)
+        built(*GRAPH, f"compile={word}")
 
 
 def test_a_memory_format_needs_images() -> None:

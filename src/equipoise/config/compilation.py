@@ -11,7 +11,7 @@ from equipoise.config.about import about, no_layer
 from equipoise.config.overrides import CommandLine
 from equipoise.errors import UserError
 
-Compile = Literal["cell", "graph"]
+Compile = Literal["cell", "graph", "cell+graph"]
 DIVIDING = ("fsdp", "deepspeed")
 """Strategies that exchange the weights of the network for parts of them."""
 
@@ -32,18 +32,19 @@ def check_compile(config: DictConfig, choices: Mapping[str, str]) -> None:
             f"model={model} has no network to compile, so compile={word} would do nothing; leave "
             "it out"
         )
-    if word == "cell" and not about(config.model, "equilibrium", True):
+    if "cell" in word and not about(config.model, "equilibrium", True):
+        instead = "choose compile=graph" if "graph" in word else "leave it out"
         raise UserError(
-            f"{no_layer(config.model, model)}, so compile=cell would do nothing; leave it out"
+            f"{no_layer(config.model, model)}, so compile=cell would do nothing; {instead}"
         )
     if strategy in DIVIDING:
         raise UserError(
             f"compile={word} needs whole weights in every process, and strategy={strategy} divides "
             "them: choose another strategy, or leave compile out"
         )
-    if word == "graph" and about(config.task, "own_steps", False):
+    if "graph" in word and about(config.task, "own_steps", False):
         raise UserError(
-            f"task={choices['task']} takes steps of its own, and compile=graph records those of "
+            f"task={choices['task']} takes steps of its own, and compile={word} records those of "
             "the trainer; leave it out"
         )
 
@@ -56,5 +57,9 @@ def settle(config: DictConfig, words: CommandLine, purpose: Literal["train", "ev
     """
     config["compile"] = config.get("compile") if purpose == "train" else None
     config.setdefault("memory_format", None)
-    if purpose == "evaluate" and words.value("compile") == "graph":
-        raise UserError("compile=graph is of training steps, not for an evaluation; leave it out")
+    typed = words.value("compile")
+    if purpose == "evaluate" and "graph" in str(typed):
+        raise UserError(
+            f"compile={typed} is of training steps, not for an evaluation; leave it out, or choose "
+            "compile=cell"
+        )

@@ -93,6 +93,51 @@ def _window(
     tl.store(weights + sample * kept + rows, tl.where(usable, weight, plain), mask=valid)
 
 
+@triton.jit(do_not_specialize=["latest"])
+def _chain(
+    products, transfer, gram, frozen, weights, gains, latest, size,
+    tiny: tl.constexpr, known: tl.constexpr, some_frozen: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    sample = tl.program_id(0).to(tl.int64)
+    rows = tl.arange(0, N)
+    earlier, valid = rows < latest, rows <= latest
+    square = earlier[:, None] & earlier[None, :]
+    transfer += sample * size * size
+    gram += sample * (size + 1) * (size + 1)
+    product = tl.load(products + sample * (latest + 1) + rows, mask=valid, other=0.0)
+    product = product.to(tl.float64)
+    places = transfer + rows[:, None] * size + rows[None, :]
+    factors = tl.load(places, mask=square, other=0.0)
+    weight = tl.sum(factors * product[None, :], axis=1)
+    # Row i, column j: <s_i, s_{j+1}>.
+    inner_places = gram + rows[:, None] * (size + 1) + rows[None, :] + 1
+    inner = tl.load(inner_places, mask=valid[:, None] & earlier[None, :], other=0.0)
+    turned = tl.sum(tl.where(rows[:, None] == rows[None, :], weight[:, None], 0.0), axis=0)
+    overlap = product + tl.sum(inner * turned[None, :], axis=1)
+
+    gain = tl.sum(tl.where(rows == 0, 1.0, 0.0).to(tl.float64), axis=0)
+    if known:
+        length = tl.load(gram + latest * (size + 1) + latest)
+        inverse = tl.where(tl.abs(length) > tiny, 1.0 / length, 0.0)
+        rest = 1.0 - tl.sum(tl.where(rows == latest, overlap, 0.0), axis=0) * inverse
+        usable = tl.abs(rest) > tiny
+        beside = tl.load(gram + latest * (size + 1) + 1 + rows, mask=earlier, other=0.0)
+        row = tl.sum(factors * beside[:, None], axis=0)
+        row = tl.where(rows == latest, 1.0, row) * inverse
+        row = tl.where(usable, row, 0.0)
+        if some_frozen:
+            still = tl.load(frozen + sample) != 0
+            before = tl.load(transfer + latest * size + rows, mask=valid, other=0.0)
+            row = tl.where(still, before, row)
+        tl.store(transfer + latest * size + rows, row, mask=valid)
+        gain = tl.where(usable, 1.0 / rest, 1.0)
+
+    tl.store(weights + sample * latest + rows, weight, mask=earlier)
+    tl.store(gains + sample, gain)
+    tl.store(gram + (latest + 1) * (size + 1) + rows, gain * overlap, mask=valid)
+    tl.store(gram + rows * (size + 1) + latest + 1, gain * overlap, mask=valid)
+
+
 def solve_systems(matrix: Tensor, right: Tensor) -> Tensor:
     """The x of matrix x = right, for (B, n, n) and (B, n) with n <= LARGEST, in right's dtype."""
     batch, size = right.shape
@@ -117,6 +162,31 @@ def window_weights(
             ridge=ridge, tiny=torch.finfo(torch.float64).tiny, N=_padded(kept), num_warps=1,
         )  # fmt: skip
     return weights
+
+
+def chain_update(
+    products: Tensor,
+    transfer: Tensor,
+    gram: Tensor,
+    latest: int,
+    known: bool,
+    frozen: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The algebra of `StepChain.next` in one launch: t (B, latest) and gain (B, 1).
+
+    products (B, latest + 1): of the image with the steps. The rows of `transfer` and `gram` that
+    the update changes are written.
+    """
+    batch, size = len(products), transfer.shape[1]
+    weights, gains = products.new_empty(batch, latest), products.new_empty(batch, 1)
+    if batch:
+        marks = products if frozen is None else frozen
+        _chain[(batch,)](
+            products.contiguous(), transfer, gram, marks, weights, gains, latest, size,
+            tiny=torch.finfo(torch.float64).tiny, known=known, some_frozen=frozen is not None,
+            N=_padded(latest + 1), num_warps=1,
+        )  # fmt: skip
+    return weights, gains
 
 
 def _padded(size: int) -> int:

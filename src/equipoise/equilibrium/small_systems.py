@@ -21,7 +21,7 @@ def solved(matrix: Tensor, right: Tensor) -> Tensor:
     Without it, and while a CUDA graph is captured, by elimination: the libraries behind
     torch.linalg keep memory that belongs to a stream, and a graph is replayed on any.
     """
-    if _in_one_launch(matrix):
+    if in_one_launch(matrix):
         from equipoise.equilibrium import small_kernels
 
         return small_kernels.solve_systems(matrix, right)
@@ -49,7 +49,7 @@ def window_weights(
     are not drowned by the ridge of old large ones. A sample whose system has no finite solution
     gets `newest`, (kept,) in float64: the weights of the newest vector alone.
     """
-    if _in_one_launch(cosines):
+    if in_one_launch(cosines):
         from equipoise.equilibrium import small_kernels
 
         return small_kernels.window_weights(products, cosines, inverse_norm, slot, ridge)
@@ -68,7 +68,7 @@ def window_weights(
     return torch.where(solvable, weights, newest).to(products.dtype)
 
 
-def _in_one_launch(matrix: Tensor) -> bool:
+def in_one_launch(matrix: Tensor) -> bool:
     """Whether the kernels take these systems; a tracer or a transform cannot follow them."""
     if not matrix.is_cuda or matrix.shape[1] > LARGEST:
         return False

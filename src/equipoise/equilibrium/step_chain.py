@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from equipoise.equilibrium.low_rank import LowRankInverse, combine_plus, reciprocal, row_products
+from equipoise.equilibrium.small_systems import in_one_launch
 
 
 class StepChain:
@@ -47,17 +48,36 @@ class StepChain:
         if not known:
             self._drop_older_half(frozen)
         if self.latest < 0:
-            self._append(image, None, image.new_empty(len(image), 0, dtype=torch.float64), frozen)
+            self._append(image, None, None, frozen)
             return image, None
         k = self.latest
-        products = row_products(self.rows[:, : k + 1], image).to(torch.float64)
+        products = row_products(self.rows[:, : k + 1], image)
+        if in_one_launch(self.gram):
+            t, gain, overlaps = *self._fused(products, known, frozen), None
+        else:
+            t, gain, overlaps = self._step_by_step(products.to(torch.float64), known, frozen)
+        h = combine_plus(self.rows[:, 1 : k + 1], t.to(image.dtype), image, work)
+        self._append(h, gain.to(h.dtype), overlaps, frozen)
+        return h, gain.to(h.dtype)
+
+    def _fused(self, products: Tensor, known: bool, frozen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """t and the gain, after T and the Gram matrix have been written."""
+        from equipoise.equilibrium import small_kernels
+
+        return small_kernels.chain_update(
+            products, self.transfer, self.gram, self.latest, known, frozen
+        )
+
+    def _step_by_step(
+        self, products: Tensor, known: bool, frozen: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """t, the gain, and the products of the new step with those before it."""
+        k = self.latest
         t = _times(self.transfer[:, :k, :k], products[:, :k])
         # <s_j, h> for h = image + S_+ t, which is what H without an update would make of the image
         overlaps = products + _times(self.gram[:, : k + 1, 1 : k + 1], t)
         gain = self._updated(overlaps[:, k:], frozen) if known else torch.ones_like(overlaps[:, k:])
-        h = combine_plus(self.rows[:, 1 : k + 1], t.to(image.dtype), image, work)
-        self._append(h, gain.to(h.dtype), gain * overlaps, frozen)
-        return h, gain.to(h.dtype)
+        return t, gain, gain * overlaps
 
     def inverse(self, start: LowRankInverse | None) -> LowRankInverse:
         """H in the pairs of T; start: H_0 as a plain sum of pairs, None for -I. Shares memory."""
@@ -99,9 +119,12 @@ class StepChain:
         return torch.where(usable, 1.0 / rest, 1.0)
 
     def _append(
-        self, h: Tensor, gain: Tensor | None, overlaps: Tensor, frozen: Tensor | None
+        self, h: Tensor, gain: Tensor | None, overlaps: Tensor | None, frozen: Tensor | None
     ) -> None:
-        """Store the step s = gain h, with <s_i, s> for the steps before it, (B, k)."""
+        """Store the step s = gain h, with <s_i, s> for the steps before it, (B, k).
+
+        None: these are in the Gram matrix already.
+        """
         self.latest = k = self.latest + 1
         step = self.rows[:, k]
         if frozen is not None:
@@ -112,8 +135,9 @@ class StepChain:
         else:
             torch.mul(h, gain, out=step)
         self.filled = max(self.filled, k + 1)
-        self.gram[:, k, :k] = overlaps
-        self.gram[:, :k, k] = overlaps
+        if overlaps is not None:
+            self.gram[:, k, :k] = overlaps
+            self.gram[:, :k, k] = overlaps
         self.gram[:, k, k] = torch.linalg.vector_norm(step, dim=1, dtype=h.dtype).double().square()
 
     def _drop_older_half(self, frozen: Tensor | None) -> None:

@@ -170,7 +170,7 @@ def build(*overrides: str) -> nn.Module:
             path = Path(config.ckpt_path)
             model = restored_model(parts, read_checkpoint(path)["state_dict"], path)
     arrange(model, parts.get("memory_format"))
-    if parts.get("compile") == "cell":
+    if "cell" in (parts.get("compile") or ""):
         compile_cells(model)
     return model
 

@@ -158,7 +158,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
         fused = torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
         around["plugins"].append(SynchronisedNorms(fused))
     trainer = instantiate("trainer", config["trainer"], **around)
-    if config.get("compile") == "graph":
+    if "graph" in (config.get("compile") or ""):
         check_one_gpu(trainer)
     leave_signals_to_us(trainer)
     seed, choices = config["seed"], composition.choices

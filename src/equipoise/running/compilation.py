@@ -65,10 +65,9 @@ def check_compiler() -> None:
 
 def compiling(word: Compile | None, task: LightningModule) -> list[Observer]:
     """Set up what `compile` asks for; returns the callbacks that it needs. Raises UserError."""
-    if word is None:
-        return []
-    if word == "cell":
+    if "cell" in (word or ""):
         compile_cells(task)
+    if "graph" not in (word or ""):
         return []
     check_recordable(task)
     return [RecordedTraining()]
