@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -29,6 +30,7 @@ LOOP = "Lightning's loop and the rest"
 
 NEXT_BATCH = "train_dataloader_next"
 END = "on_train_end"
+NEVER = 1 << 30
 PARTS_OF_HOOKS = {
     NEXT_BATCH: DATA,
     "batch_to_device": DATA,
@@ -80,8 +82,15 @@ class StepProfiler(Profiler):
         self.clock = Clock(synchronise)
         self.times = StepTimes(synchronised=synchronise is not None)
         self._sections: dict[str, AbstractContextManager[None]] = {}
+        self._untime: Callable[[], None] | None = None
         self._begun: float | None = None
         self._number = -warm_up
+
+    def install(self) -> None:
+        """Become the trainer's profiler, and let it pass over its validations."""
+        trainer: Any = self.trainer
+        trainer.profiler = self
+        trainer.check_val_every_n_epoch = NEVER
 
     def setup(self, stage: str, local_rank: int | None = None, log_dir: str | None = None) -> None:
         """Time the equilibrium layers from now on."""
@@ -91,7 +100,8 @@ class StepProfiler(Profiler):
 
     def teardown(self, stage: str | None) -> None:
         """Leave the layers as they were."""
-        self._untime()
+        if self._untime is not None:
+            self._untime()
         super().teardown(stage)
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
@@ -176,11 +186,6 @@ def end_now(trainer: Trainer) -> None:
     trainer.fit_loop.min_epochs = 0
     trainer.fit_loop.epoch_loop.min_steps = None
     trainer.should_stop = True
-
-
-def without_validation(trainer: Trainer) -> None:
-    """Let a training pass over its validations."""
-    trainer.check_val_every_n_epoch = 1 << 30
 
 
 def _waiting_for(device: torch.device) -> Callable[[], None]:

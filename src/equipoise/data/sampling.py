@@ -7,7 +7,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 divided by the golden ratio, by which the counters of a stream go on."""
+Keys = NDArray[np.uint64]
 
 
 def stream_seed(*key: int) -> int:
@@ -22,6 +27,39 @@ def stream_seed(*key: int) -> int:
 def stream(*key: int) -> torch.Generator:
     """A generator on the CPU that is a pure function of `key`."""
     return torch.Generator().manual_seed(stream_seed(*key))
+
+
+def row_keys(rows: Tensor, *key: int) -> Keys:
+    """A 64-bit seed for each of the rows (B,), a pure function of `key` and of that row alone."""
+    numbers = rows.numpy().astype(np.uint64) + np.uint64(1)
+    return _mixed(np.uint64(stream_seed(*key)) + numbers * GOLDEN)
+
+
+def uniforms(keys: Keys, count: int) -> Tensor:
+    """`count` numbers in [0, 1) for each key (B,), float32 (B, count), all rows at once.
+
+    A row is a pure function of its key: a generator for each of them, as `stream` makes, would cost
+    more than the numbers. Source: SplitMix64 (Steele, Lea and Flood 2014).
+    """
+    counters = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN
+    drawn = _mixed(keys[:, None] + counters) >> np.uint64(40)  # the 24 bits that float32 holds
+    return torch.from_numpy(drawn.astype(np.float32) * np.float32(2**-24))
+
+
+def normals(keys: Keys, count: int) -> Tensor:
+    """`count` standard normal numbers for each key (B,), float32 (B, count), by Box and Muller."""
+    pairs = (count + 1) // 2
+    first, second = uniforms(keys, 2 * pairs).chunk(2, dim=1)
+    radius = (-2 * torch.log1p(-first)).sqrt_()
+    angle = second * (2 * torch.pi)
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count]
+
+
+def _mixed(numbers: Keys) -> Keys:
+    """The bits of each number, mixed so that every one of them changes half of the others."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
 
 
 def stratified_split(

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equipoise.equilibrium.descent import Descent
 from equipoise.equilibrium.flat_function import AffineMap, transformed
 from equipoise.equilibrium.layer import Equilibrium
-from equipoise.equilibrium.state import Function, State, parts
+from equipoise.equilibrium.state import Function, parts
 
 EVALUATIONS = "evaluations of f"
 ALGEBRA = "solver algebra, forward"
@@ -125,24 +126,27 @@ class _TimedLayer:
             return None
         self.clock.enter(ALGEBRA)
         f, z0, *inputs = arguments
+        z0, inputs = _closing(self.clock, BACKWARD_ALGEBRA, z0, inputs)
+        return (self._timed(f), z0, *inputs)
+
+    def _timed(self, f: Function) -> Function:
+        """f with a clock, of the kind that it is: some solvers ask more of it than its values."""
+        if isinstance(f, AffineMap):
+            return AffineMap(_TimedFunction(f.linear, self.clock), f.constant)
+        if isinstance(f, Descent):
+            if not isinstance(f.gradient, _TimedFunction):
+                f.gradient = _TimedFunction(f.gradient, self.clock)
+                f.objective = _TimedFunction(f.objective, self.clock)
+            return f
         if self.latest is None or self.latest.f is not f:
             self.latest = _TimedFunction(f, self.clock)
-        z0, inputs = _closing(self.clock, BACKWARD_ALGEBRA, z0, inputs)
-        return (_timed(f, self.latest), z0, *inputs)
+        return self.latest
 
     def end(self, layer: nn.Module, arguments: tuple[Any, ...], state: Any) -> None:
         """Close the solve; the backward pass begins where a gradient reaches the state."""
         self.clock.leave(ALGEBRA)
         if self.clock.running and not transformed():
             _opening(self.clock, BACKWARD_ALGEBRA, state)
-
-
-def _timed(f: Function, timed: _TimedFunction) -> Function:
-    """The timed f; of an affine one its linear part is timed, so that it stays affine."""
-    if not isinstance(f, AffineMap):
-        return timed
-    linear = _TimedFunction(f.linear, timed.clock)
-    return AffineMap(linear, f.constant)
 
 
 class _TimedFunction:
@@ -152,14 +156,14 @@ class _TimedFunction:
         self.f = f
         self.clock = clock
 
-    def __call__(self, z: State, *inputs: Tensor) -> State:
+    def __call__(self, z: Any, *inputs: Tensor) -> Any:
         """f(z, *inputs)."""
         part = REPEATED if self.clock.inside(BACKWARD_ALGEBRA) else EVALUATIONS
         self.clock.enter(part)
         traced = torch.is_grad_enabled() and self.clock.running and not transformed()
         if traced:
             z, inputs = _closing(self.clock, PRODUCTS, z, inputs)
-        value: State = self.f(z, *inputs)
+        value = self.f(z, *inputs)
         if traced:
             _opening(self.clock, PRODUCTS, value)
         self.clock.leave(part)

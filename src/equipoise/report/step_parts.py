@@ -143,17 +143,21 @@ class StepTable:
         with table.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("part", "milliseconds", "share", "calls"))
-            rows = [*self.parts, Part("step", self.step, 1.0, 1), self._limit(),
-                    Part("step without timers, median", self.plain, self.plain / self.step, 1)]  # fmt: skip
             writer.writerows(
                 (row.name, f"{row.milliseconds:.4f}", f"{row.share:.5f}", f"{row.calls:g}")
-                for row in rows
+                for row in [*self.parts, *self._of_the_step()]
             )
         self.draw(picture)
         return [table, picture]
 
-    def _limit(self) -> Part:
-        return Part("limit", self.limit, self.limit / self.step, 1)
+    def _of_the_step(self) -> list[Part]:
+        whole = {
+            "step": self.step,
+            "limit": self.limit,
+            "median step with timers": self.timed,
+            "median step without timers": self.plain,
+        }
+        return [Part(name, value, value / self.step, 1) for name, value in whole.items()]
 
     def draw(self, path: Path) -> None:
         """Write the picture: the parts of a step in a row, and the limit below it."""

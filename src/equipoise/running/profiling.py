@@ -23,7 +23,7 @@ def profile(composition: Composition, directory: Path, steps: int, warm_up: int)
     `directory`. Raises UserError where nothing can be measured.
     """
     built = prepared(composition, directory, resumed_from(composition))
-    from equipoise.callbacks.step_profiler import StepProfiler, without_validation
+    from equipoise.callbacks.step_profiler import StepProfiler
     from equipoise.report.step_parts import StepTable
     from equipoise.running.build import open_folder
 
@@ -33,8 +33,7 @@ def profile(composition: Composition, directory: Path, steps: int, warm_up: int)
             "trainer.devices=1"
         )
     profiler = StepProfiler(built.trainer, steps, warm_up)
-    built.trainer.profiler = profiler
-    without_validation(built.trainer)
+    profiler.install()
     open_folder(composition.config, built)
     with refusals_of_run(built):
         built.trainer.fit(
