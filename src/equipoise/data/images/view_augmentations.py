@@ -214,17 +214,15 @@ class AffineViews(ViewAugmentation):
     ) -> list[Tensor]:
         """The first `count` views, float32 (B, C, crop_size, crop_size)."""
         stacked = torch.stack(list(pictures)).float()
-        channels, side = stacked.shape[1], self.crop_size
-        pixels = channels * side * side
-        drawn = uniforms(keys, 2 * NUMBERS_OF_A_VIEW).chunk(2, dim=1)
-        noises = normals(keys ^ OF_NOISE, 2 * pixels).chunk(2, dim=1)
-        views = []
-        for numbers, grains in zip(drawn[:count], noises[:count], strict=True):
-            view = self._sampled(stacked, numbers)
-            factor = 1 + self.contrast * (2 * numbers[:, 5] - 1)
-            noise = (self.noise * white * numbers[:, 6:7] * grains).view_as(view)
-            views.append((view * factor.view(-1, 1, 1, 1) + noise).clamp_(0, white))
-        return views
+        pixels = stacked.shape[1] * self.crop_size**2
+        # Both views of all pictures at once, one behind the other.
+        numbers = torch.cat(uniforms(keys, 2 * NUMBERS_OF_A_VIEW).chunk(2, dim=1)[:count])
+        grains = torch.cat(normals(keys ^ OF_NOISE, 2 * pixels).chunk(2, dim=1)[:count])
+        views = self._sampled(stacked.repeat(count, 1, 1, 1), numbers)
+        factor = 1 + self.contrast * (2 * numbers[:, 5] - 1)
+        noise = grains.mul_(self.noise * white * numbers[:, 6:7]).view_as(views)
+        views = views.mul_(factor.view(-1, 1, 1, 1)).add_(noise).clamp_(0, white)
+        return list(views.chunk(count))
 
     def _sampled(self, pictures: Tensor, numbers: Tensor) -> Tensor:
         """Zoomed, stretched, turned and shifted pictures (B, C, S, S) by numbers (B, 7) in 0..1."""

@@ -119,7 +119,7 @@ class SurveyGroups:
         people = [members[part] for members in self._members(index.epoch)]
         together = torch.cat(people)
         return {
-            "values": self.values[together],
+            "values": self.values.index_select(0, together),
             "index": together,
             "sizes": torch.tensor([len(group) for group in people]),
             "block": torch.tensor(block),
