@@ -163,10 +163,12 @@ class _TimedFunction:
         traced = torch.is_grad_enabled() and self.clock.running and not transformed()
         if traced:
             z, inputs = _closing(self.clock, PRODUCTS, z, inputs)
-        value = self.f(z, *inputs)
+        try:
+            value = self.f(z, *inputs)
+        finally:  # checkpointing ends an evaluation that it repeats once it has what it needs
+            self.clock.leave(part)
         if traced:
             _opening(self.clock, PRODUCTS, value)
-        self.clock.leave(part)
         return value
 
 
@@ -178,7 +180,11 @@ def _opening(clock: Clock, part: str, state: Any) -> None:
     first = max(reached, key=_order)  # of several, the one whose gradient is complete first
 
     def opened(_: Tensor) -> None:
-        clock.enter(part)
+        # Where the state of a layer is a result of f, this comes before the layer's own.
+        if not clock.inside(ALGEBRA, BACKWARD_ALGEBRA):
+            clock.enter(BACKWARD_ALGEBRA)
+        if part == PRODUCTS:
+            clock.enter(part)
 
     first.register_hook(opened)
 

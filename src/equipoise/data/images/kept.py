@@ -22,6 +22,8 @@ MIB = 2**20
 SAMPLE = 64
 """Pictures by which it is judged whether all of them will fit."""
 LONGEST_SHAPE = 3
+SLACK = 1.2
+"""The estimate from those may be so much too large."""
 USED, COUNT, CLOSED = range(3)
 
 
@@ -29,8 +31,8 @@ class KeptPictures:
     """uint8 pictures (C, H, W) of any sizes by row, each read once if all of them fit.
 
     read: the picture of a row, the same each time. After the first 64 pictures it is known whether
-    all `rows` of them fit into `limit` bytes: if not, no more are kept, and every one is read anew
-    whenever it is asked for. Nothing is allocated before the first is kept.
+    all `rows` of them are about to fit into `limit` bytes: if not, no more are kept, and the others
+    are read anew whenever they are asked for. Nothing is allocated before the first is kept.
     """
 
     def __init__(self, read: Callable[[int], Tensor], rows: int, limit: int) -> None:
@@ -95,7 +97,8 @@ class _SharedMemory:
         used, count, _ = self.state.tolist()
         end = used + picture.numel()
         expected = end / (count + 1) * self.rows
-        if end > len(self.pixels) or (count + 1 >= SAMPLE and expected > len(self.pixels)):
+        too_many = count + 1 >= SAMPLE and expected > SLACK * len(self.pixels)
+        if end > len(self.pixels) or too_many:
             self.state[CLOSED] = 1
             return
         self.pixels[used:end] = picture.reshape(-1)
