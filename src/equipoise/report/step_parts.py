@@ -20,11 +20,11 @@ SHADES = {
     "solver algebra, forward": "#b45309",
     "solver algebra, backward": "#f6ad55",
     "rest of the model and loss, forward": "#2f855a",
-    "rest of the model and loss, backward": "#9ae6b4",
-    "optimiser": "#805ad5",
-    "waiting for data": "#c53030",
-    "callbacks and logging": "#d53f8c",
-    "Lightning's loop and the rest": "#718096",
+    "rest of the model and loss, backward": "#a7e3bd",
+    "optimiser": "#6b46c1",
+    "waiting for data": "#f6e05e",
+    "callbacks and logging": "#b83280",
+    "Lightning's loop and the rest": "#a0aec0",
 }
 """The parts in the order of table and picture. Neighbours differ in lightness, too."""
 OF_THE_MODEL = ("rest of the model and loss, forward", "rest of the model and loss, backward")
