@@ -11,7 +11,10 @@ from PIL import Image
 from equipoise import commands
 from equipoise.commands.profile import Request, main, read
 from equipoise.errors import UserError
+from equipoise.running.api import checked
 
+ROOT = Path(__file__).parents[2]
+COMMAND = "python -m equipoise profile "
 EVALUATIONS, PRODUCTS = "evaluations of f", "products with J^T"
 OF_A_STEP = ("step", "limit", "median step with timers", "median step without timers")
 
@@ -102,3 +105,12 @@ def test_its_own_settings_stand_among_those_of_the_run() -> None:
 def test_what_cannot_be_is_told_in_a_sentence(words: list[str], said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said):
         main([word.format(tmp_path) for word in words])
+
+
+def test_the_commands_of_the_page_compose() -> None:
+    lines = (ROOT / "docs" / "profile.md").read_text().splitlines()
+    found = [line.removeprefix(COMMAND) for line in lines if line.startswith(COMMAND)]
+    for line in (line for line in found if not line.startswith("[")):
+        _, overrides = read(line.split())
+        assert checked(overrides).config.task
+    assert len(found) > 3

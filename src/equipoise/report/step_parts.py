@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Protocol
 
-from equipoise.equilibrium.timing import NEEDED
+from equipoise.equilibrium.timing import NEEDED, PARTS
 from equipoise.report.plot import FULL, INK, new_figure, save, style
 
 NAME = "profile"
@@ -46,7 +46,7 @@ class Times(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """One line: milliseconds, share and calls of a mean step."""
+    """One line: milliseconds and share of a mean step, and calls of what a layer counts."""
 
     name: str
     milliseconds: float
@@ -78,7 +78,7 @@ class StepTable:
         parts = []
         for name in SHADES:
             seconds = fmean(part.get(name, 0.0) for part in times.parts)
-            calls = fmean(count.get(name, 0) for count in times.calls)
+            calls = fmean(count.get(name, 0) for count in times.calls) if name in PARTS else 0.0
             if seconds > 0:
                 parts.append(Part(name, 1e3 * seconds, seconds / step, calls))
         spent: Mapping[str, float] = {part.name: part.milliseconds for part in parts}
