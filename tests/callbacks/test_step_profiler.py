@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 
 from equipoise.callbacks.lightning_overhead import Observer
-from equipoise.callbacks.step_profiler import (
+from equipoise.callbacks.step_profiler import PARTS_OF_HOOKS, StepProfiler, part_of
+from equipoise.equilibrium.timing import EVALUATIONS, PARTS, PRODUCTS
+from equipoise.report.step_parts import (
     BACKWARD,
     CALLBACKS,
     DATA,
     FORWARD,
+    LOOP,
     OPTIMISER,
-    StepProfiler,
-    part_of,
+    SHADES,
 )
-from equipoise.equilibrium.timing import EVALUATIONS, PRODUCTS
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,10 @@ from equipoise.equilibrium.timing import EVALUATIONS, PRODUCTS
 )
 def test_the_part_of_an_action(action: str, part: str | None) -> None:
     assert part_of(action) == part
+
+
+def test_every_part_has_a_place_in_the_picture() -> None:
+    assert set(SHADES) == {*PARTS, *PARTS_OF_HOOKS.values(), CALLBACKS, LOOP}
 
 
 class Waiting(Observer):

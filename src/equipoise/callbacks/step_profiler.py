@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -20,13 +19,15 @@ from lightning.pytorch.profilers import Profiler
 from equipoise.callbacks.lightning_overhead import NO_CONTEXT
 from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.equilibrium.timing import Clock, time_layers
-
-FORWARD = "rest of the model and loss, forward"
-BACKWARD = "rest of the model and loss, backward"
-OPTIMISER = "optimiser"
-DATA = "waiting for data"
-CALLBACKS = "callbacks and logging"
-LOOP = "Lightning's loop and the rest"
+from equipoise.report.step_parts import (
+    BACKWARD,
+    CALLBACKS,
+    DATA,
+    FORWARD,
+    LOOP,
+    OPTIMISER,
+    StepTimes,
+)
 
 NEXT_BATCH = "train_dataloader_next"
 END = "on_train_end"
@@ -47,22 +48,6 @@ PARTS_OF_HOOKS = {
 }
 """By what stands behind the last dot of an action."""
 OF_CALLBACKS = "[Callback]"
-
-
-@dataclass
-class StepTimes:
-    """What was measured: the parts of each timed step, and whole steps in seconds.
-
-    parts, calls: of every timed step by the name of the part; each adds up to its step in `timed`.
-    plain: the steps between them, without timers. synchronised: whether every part waited for the
-    device.
-    """
-
-    parts: list[dict[str, float]] = field(default_factory=list)
-    calls: list[dict[str, int]] = field(default_factory=list)
-    timed: list[float] = field(default_factory=list)
-    plain: list[float] = field(default_factory=list)
-    synchronised: bool = False
 
 
 class StepProfiler(Profiler):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from equipoise.commands.arguments import Parser, drawn, with_config_dir
@@ -11,8 +12,9 @@ from equipoise.commands.train import check_single
 from equipoise.config.init_from import spelled_out
 from equipoise.errors import UserError
 from equipoise.running import folders
-from equipoise.running.api import checked
+from equipoise.running.api import checked, prepared, resumed_from, wandb_run
 from equipoise.running.folders import check_no_folder_of_hydra, run_directory
+from equipoise.running.messages import refusals_of_run
 
 if TYPE_CHECKING:
     from equipoise.config.compose import Composition
@@ -71,14 +73,22 @@ def whole_number(key: str, value: str, least: int) -> int:
     return int(value)
 
 
-def carry_out(composition: Composition, directory: folders.Path, request: Request) -> None:
-    """Profile one composition, and print what was found."""
-    from equipoise.running.profiling import profile
+@wandb_run()
+def carry_out(composition: Composition, directory: Path, request: Request) -> None:
+    """Profile one composition in `directory`, and print what was found."""
+    config = composition.config
+    built = prepared(composition, directory, resumed_from(composition))
+    from equipoise.report.step_parts import StepTable
+    from equipoise.running import run as training
+    from equipoise.running.build import open_folder
 
-    table = profile(composition, directory, request.steps, request.warm_up)
+    open_folder(config, built)
+    with refusals_of_run(built):
+        times = training.time_steps(built, request.steps, request.warm_up, config.ckpt_path)
+    table = StepTable.of(times)
     print("\n".join(table.lines()))
-    for file in ("profile.csv", "profile.png"):
-        print(directory / file)
+    for file in table.write(directory):
+        print(file)
 
 
 def _parser() -> Parser:

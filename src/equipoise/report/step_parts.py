@@ -4,44 +4,63 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
-from typing import Protocol
 
-from equipoise.equilibrium.timing import NEEDED, PARTS
+from equipoise.equilibrium.timing import (
+    ALGEBRA,
+    BACKWARD_ALGEBRA,
+    EVALUATIONS,
+    NEEDED,
+    PARTS,
+    PRODUCTS,
+    REPEATED,
+)
 from equipoise.report.plot import FULL, INK, new_figure, save, style
 
 NAME = "profile"
+FORWARD = "rest of the model and loss, forward"
+BACKWARD = "rest of the model and loss, backward"
+OPTIMISER = "optimiser"
+DATA = "waiting for data"
+CALLBACKS = "callbacks and logging"
+LOOP = "Lightning's loop and the rest"
 SHADES = {
-    "evaluations of f": "#1d4f91",
-    "products with J^T": "#4a8fd4",
-    "evaluations of f, backward": "#a9cdf0",
-    "solver algebra, forward": "#b45309",
-    "solver algebra, backward": "#f6ad55",
-    "rest of the model and loss, forward": "#2f855a",
-    "rest of the model and loss, backward": "#a7e3bd",
-    "optimiser": "#6b46c1",
-    "waiting for data": "#f6e05e",
-    "callbacks and logging": "#b83280",
-    "Lightning's loop and the rest": "#a0aec0",
+    EVALUATIONS: "#1d4f91",
+    PRODUCTS: "#4a8fd4",
+    REPEATED: "#a9cdf0",
+    ALGEBRA: "#b45309",
+    BACKWARD_ALGEBRA: "#f6ad55",
+    FORWARD: "#2f855a",
+    BACKWARD: "#a7e3bd",
+    OPTIMISER: "#6b46c1",
+    DATA: "#f6e05e",
+    CALLBACKS: "#b83280",
+    LOOP: "#a0aec0",
 }
 """The parts in the order of table and picture. Neighbours differ in lightness, too."""
-OF_THE_MODEL = ("rest of the model and loss, forward", "rest of the model and loss, backward")
+OF_THE_MODEL = (FORWARD, BACKWARD)
 """What a step cannot do without where there is no equilibrium layer."""
 LEAST_WRITTEN = 0.04
 """Share of a step from which on a part's share is written into its bar."""
 LEGEND_COLUMNS = 3
 
 
-class Times(Protocol):
-    """What was measured, in seconds; see `equipoise.callbacks.step_profiler.StepTimes`."""
+@dataclass
+class StepTimes:
+    """What was measured: the parts of each timed step, and whole steps in seconds.
 
-    parts: list[dict[str, float]]
-    calls: list[dict[str, int]]
-    timed: list[float]
-    plain: list[float]
-    synchronised: bool
+    parts, calls: of every timed step by the name of the part; each adds up to its step in `timed`.
+    plain: the steps between them, without timers. synchronised: whether every part waited for the
+    device.
+    """
+
+    parts: list[dict[str, float]] = field(default_factory=list)
+    calls: list[dict[str, int]] = field(default_factory=list)
+    timed: list[float] = field(default_factory=list)
+    plain: list[float] = field(default_factory=list)
+    synchronised: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +91,7 @@ class StepTable:
     synchronised: bool
 
     @classmethod
-    def of(cls, times: Times) -> StepTable:
+    def of(cls, times: StepTimes) -> StepTable:
         """The table of the steps that were measured."""
         step = fmean(times.timed)
         parts = []
