@@ -17,6 +17,7 @@ from equipoise.callbacks.loggers import (
 from equipoise.callbacks.normalization_warmup import NormalizationWarmup
 from equipoise.callbacks.progress import Progress
 from equipoise.callbacks.run_report import RunReport
+from equipoise.callbacks.step_profiler import StepProfiler
 from equipoise.callbacks.stochastic_weight_averaging import StochasticWeightAveraging
 from equipoise.callbacks.timed_checkpoint import TimedCheckpoint
 from equipoise.callbacks.training_curve import LearningRate, TrainingCurve
@@ -43,6 +44,7 @@ __all__ = [
     "Progress",
     "RunCheckpoint",
     "RunReport",
+    "StepProfiler",
     "StochasticWeightAveraging",
     "TimedCheckpoint",
     "TrainingCurve",

@@ -53,7 +53,7 @@ WIDTH = Limit(1, 1_000_000)  # channels and the like
 SAMPLES = Limit(1, 100_000_000)
 PIXELS = Limit(1, 65_536)
 SEED = Limit(0, 2**32 - 1)
-PROCESSES = Limit(0, max(cores(), 4))  # 4 are the default of large datasets
+PROCESSES = Limit(0, max(cores(), 16))  # 16 are the default of the views of photographs
 
 LIMITS: dict[str, Limit] = {
     "seed": SEED,
@@ -134,6 +134,7 @@ LIMITS: dict[str, Limit] = {
     "batch_size": COUNT,
     "eval_batch_size": COUNT,
     "num_workers": PROCESSES,
+    "cache_mb": Limit(0, 2**24),
     "val_fraction": PART_LEFT_OUT,
     "test_fraction": PART_LEFT_OUT,
     "train_size": SAMPLES,
