@@ -21,6 +21,7 @@ from equipoise.callbacks.stochastic_weight_averaging import StochasticWeightAver
 from equipoise.callbacks.timed_checkpoint import TimedCheckpoint
 from equipoise.callbacks.training_curve import LearningRate, TrainingCurve
 from equipoise.callbacks.trial_pruning import TrialPruning
+from equipoise.callbacks.warm_start import WarmStart
 from equipoise.callbacks.weight_averaging import ExponentialMovingAverage
 
 __all__ = [
@@ -48,4 +49,5 @@ __all__ = [
     "TrainingCurve",
     "TrainingDiverged",
     "TrialPruning",
+    "WarmStart",
 ]

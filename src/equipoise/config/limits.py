@@ -114,6 +114,7 @@ LIMITS: dict[str, Limit] = {
     "StochasticWeightAveraging.start": PART_LEFT_OUT,
     "annealing": PART,
     "TimedCheckpoint.minutes": Limit(0, 10_000, above=True),
+    "memory_mb": Limit(0, 1e9, above=True),
     "min_delta": NOT_NEGATIVE,
     "stopping_threshold": FINITE,
     "divergence_threshold": FINITE,
