@@ -1,6 +1,7 @@
 """What happens around the training loop; start at `curve_rows`, on which most of them stand."""
 
 from equipoise.callbacks.checkpointing import BestCheckpoint, RunCheckpoint
+from equipoise.callbacks.contraction_budget import ContractionBudget
 from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
 from equipoise.callbacks.divergence_guard import DivergenceGuard, TrainingDiverged
 from equipoise.callbacks.early_stopping import EarlyStopping
@@ -26,6 +27,7 @@ from equipoise.callbacks.weight_averaging import ExponentialMovingAverage
 
 __all__ = [
     "BestCheckpoint",
+    "ContractionBudget",
     "ConvergenceMonitor",
     "CurveLogger",
     "CurveMLFlowLogger",

@@ -229,9 +229,7 @@ class WarmStart(MeanColumns):
             self.warned.add(about)
             warnings.warn(message, stacklevel=2)
 
-    def _begin(
-        self, stage: str, module: LightningModule, batch: Any, samples: int | None
-    ) -> None:
+    def _begin(self, stage: str, module: LightningModule, batch: Any, samples: int | None) -> None:
         layers = equilibrium_layers(module)
         if not layers:
             return

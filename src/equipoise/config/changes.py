@@ -78,7 +78,7 @@ def check_initial_setting(override: Override, stored: Stored) -> None:
 
 
 def check_in_force(config: DictConfig, stored: Stored, words: CommandLine) -> None:
-    """Raise UserError for a typed estimator, budget or tolerance that every phase to come replaces."""
+    """Raise UserError for an estimator, budget or tolerance that every phase to come replaces."""
     phases = OmegaConf.select(config, PHASES) or []
     if not phases or PHASES in words.keys:
         return

@@ -75,8 +75,7 @@ class StateMemory:
         samples, rows = state["samples"], state["rows"]
         if rows.shape[1] != self.rows.shape[1]:
             raise ValueError(
-                f"the kept states have {rows.shape[1]} numbers a sample, these "
-                f"{self.rows.shape[1]}"
+                f"the kept states have {rows.shape[1]} numbers a sample, these {self.rows.shape[1]}"
             )
         fits = samples < self.capacity
         place = samples[fits].to(self.rows.device)
