@@ -239,6 +239,7 @@ LIMITS: dict[str, Limit] = {
     "divisor": WIDTH,
     "cutoffs": Limit(1, 100_000_000),
     "window": COUNT,
+    "initializer": WIDTH,
     "initial_std": POSITIVE,
     "initial_range": POSITIVE,
     "layers": Limit(1, 10_000),
