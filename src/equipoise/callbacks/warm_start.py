@@ -18,7 +18,7 @@ from equipoise.equilibrium.processes import number_of_processes
 from equipoise.equilibrium.randomness import recomputing
 from equipoise.equilibrium.solution import Status
 from equipoise.equilibrium.state import State, as_state, parts
-from equipoise.equilibrium.state_memory import StateMemory, Storage
+from equipoise.equilibrium.state_memory import Start, StateMemory, Storage
 from equipoise.errors import UserError
 
 MEGABYTE = 2**20
@@ -29,9 +29,10 @@ class WarmStart(MeanColumns):
     """Keep the equilibrium of every training sample, by its index, and start the next solve there.
 
     Where weights move little in an epoch, and a sample looks the same in each, its solve then needs
-    few evaluations. The n-th solve of a layer in a step has states of its own. Solves of estimators
-    that bring their own iteration, of samples that are not known yet, whose latest solve diverged,
-    or whose states have another shape than those of the first batch, start as ever.
+    few evaluations; the way that all equilibria have moved since is added (`StateMemory`). The n-th
+    solve of a layer in a step has states of its own. Solves of estimators that bring their own
+    iteration, of samples that are not known yet, whose latest solve diverged, or whose states have
+    another shape than those of the first batch, start as ever.
 
     memory_mb: MiB of all states that are kept, of one process; samples with an index beyond what
     fits start as ever, which a warning says once. storage_dtype: of the kept states, None for the
@@ -287,7 +288,7 @@ class _Solves:
         self.hits: list[Tensor] = []
         self.reports: list[Any] = []
         self.rows_fit = False
-        self.open: StateMemory | None = None
+        self.open: tuple[StateMemory, Start] | None = None
         self.before = layer.start
         layer.start = self
         self.hook = layer.register_forward_hook(self.note)
@@ -296,31 +297,33 @@ class _Solves:
         """The start of the layer's next solve, or of the one that a checkpoint repeats."""
         if recomputing():
             return self._handed_again()
-        own = z0 if self.before is None else self.before(z0)
-        start, self.open = own, None
-        if len(parts(own)[0]) == len(self.index):
+        state = z0 if self.before is None else self.before(z0)
+        self.open = None
+        if len(parts(state)[0]) == len(self.index):
             self.rows_fit = True
             name = f"{self.name}/{len(self.handed)}"
-            self.open = self.callback.memory(name, own, self.samples)
-        if self.open is not None:
-            start, known = self.open.start(own, self._index(own))
-            self.hits.append(known)
-        self.handed.append(start)
-        return start
+            memory = self.callback.memory(name, state, self.samples)
+            if memory is not None:
+                start = memory.start(state, self._index(state))
+                self.open, state = (memory, start), start.state
+                self.hits.append(start.known)
+        self.handed.append(state)
+        return state
 
     def note(self, layer: nn.Module, arguments: Any, output: Any) -> None:
         """Keep what a solve has left."""
         if recomputing() or self.layer.report is None:
             return
-        memory, self.open = self.open, None
+        opened, self.open = self.open, None
         self.reports.append(self.layer.report)
-        if memory is None:
+        if opened is None:
             return
+        memory, start = opened
         status = self.layer.report.status
         assert status is not None
         usable = (status != Status.DIVERGED) & (status != Status.NON_FINITE)
         state = as_state(output)
-        memory.keep(state, self._index(state), usable)
+        memory.keep(state, self._index(state), usable, start)
 
     def leave(self) -> None:
         """Give the layer its own start back."""
