@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, distributed, nn
 
 from equipoise.callbacks.curve_rows import MeanColumns
@@ -113,7 +114,7 @@ class WarmStart(MeanColumns):
         dataloader_idx: int = 0,
     ) -> None:
         """The same for a validation within a training, where that is wanted."""
-        if self.evaluation and trainer.training is False and _within_fit(trainer):
+        if self.evaluation and _within_fit(trainer):
             loaders = trainer.val_dataloaders
             loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
             self._begin(f"val{dataloader_idx}", pl_module, batch, _samples(loader))
@@ -351,7 +352,7 @@ def _samples(loader: Any) -> int | None:
 
 
 def _within_fit(trainer: Trainer) -> bool:
-    return trainer.validating is False and not trainer.sanity_checking
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
 def _rank() -> int:
