@@ -1,4 +1,4 @@
-"""Fewer evaluations from the real command line: warm starts, budgets, learned starts, compaction."""
+"""Warm starts, budgets, learned starts and compaction from the real command line."""
 
 from __future__ import annotations
 
