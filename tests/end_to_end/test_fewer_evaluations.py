@@ -29,6 +29,7 @@ def metrics_of(folder: Path) -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.slow
 def test_from_the_command_line_they_are_told_in_the_curve_and_the_metrics(
     command: Command, tmp_path: Path
 ) -> None:

@@ -11,8 +11,7 @@ from torch import Tensor, distributed
 
 from equipoise.callbacks.curve_rows import MeanColumns
 from equipoise.callbacks.statistics import FiniteMean
-from equipoise.equilibrium import Equilibrium, Solver
-from equipoise.equilibrium.contraction import budget_for, contraction_of
+from equipoise.equilibrium import Equilibrium, Solver, budget_for, contraction_of
 from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.equilibrium.processes import number_of_processes
 from equipoise.errors import UserError

@@ -13,13 +13,13 @@ from torch import Tensor, distributed, nn
 
 from equipoise.callbacks.curve_rows import MeanColumns
 from equipoise.callbacks.statistics import FiniteMean, SolveStatistics
-from equipoise.equilibrium import Equilibrium
+from equipoise.equilibrium import Equilibrium, StateMemory
 from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.equilibrium.processes import number_of_processes
 from equipoise.equilibrium.randomness import recomputing
 from equipoise.equilibrium.solution import Status
 from equipoise.equilibrium.state import State, as_state, parts
-from equipoise.equilibrium.state_memory import Start, StateMemory, Storage
+from equipoise.equilibrium.state_memory import Start, Storage
 from equipoise.errors import UserError
 
 MEGABYTE = 2**20

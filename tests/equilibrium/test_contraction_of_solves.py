@@ -9,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equipoise.equilibrium import FixedPoint
-from equipoise.equilibrium.contraction import budget_for, contraction_of
+from equipoise.equilibrium import FixedPoint, budget_for, contraction_of
 
 
 @settings(max_examples=50, deadline=None)
