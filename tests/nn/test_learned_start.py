@@ -36,6 +36,10 @@ def test_the_loss_is_that_of_the_prediction_alone_and_is_given_once() -> None:
     assert target.grad is None
     assert start.state.weight.grad is not None
     assert start.pop_loss() is None
+    states = [target * 1.0, target * 1.0]
+    for state in states:  # a step of two forwards
+        start.learn(start(injection, state), state)
+    assert start.pop_loss().item() == pytest.approx(2.0)  # type: ignore[union-attr]
     start.eval().learn(start(injection, target), target)
     assert start.pop_loss() is None
 
@@ -63,7 +67,13 @@ def test_a_network_without_it_is_the_same_and_one_with_it_answers_the_same() -> 
         torch.testing.assert_close(learning.state_dict()[name], value, rtol=0, atol=0)
     images = torch.randn(4, 3, 8, 8)
     torch.testing.assert_close(learning.eval()(images), plain.eval()(images), rtol=0, atol=0)
-    copy.deepcopy(learning.train())
+    learning.train()(images)
+    assert learning.initializer is not None
+    assert learning.initializer.pop_loss() is not None
+    learning(images)
+    copied = copy.deepcopy(learning).initializer  # a loss that nobody has taken stays behind
+    assert copied is not None
+    assert copied.pop_loss() is None
 
 
 def test_it_learns_to_save_evaluations() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from equipoise.equilibrium.regularizers import Pending
 from equipoise.equilibrium.state import State, parts
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
@@ -25,7 +26,7 @@ class LearnedStart(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self._losses: list[Tensor] = []
+        self._pending = Pending()
 
     @abstractmethod
     def predict(self, injection: Tensor) -> State:
@@ -38,14 +39,14 @@ class LearnedStart(nn.Module, ABC):
         return cast[0] if isinstance(like, Tensor) else cast
 
     def learn(self, predicted: State, equilibrium: State) -> None:
-        """Note the loss of a forward in training; one that nobody has asked for is dropped."""
-        learning = self.training and torch.is_grad_enabled()
-        self._losses = [start_loss(predicted, equilibrium)] if learning else []
+        """Note the loss of a forward in training."""
+        self._pending.drop_stale()
+        if self.training and torch.is_grad_enabled():
+            self._pending.add(start_loss(predicted, equilibrium), equilibrium)
 
     def pop_loss(self) -> Tensor | None:
-        """The loss of the latest forward, once; None where there is none."""
-        losses, self._losses = self._losses, []
-        return losses[0] if losses else None
+        """The losses of the forwards since it was last asked for, summed; None where none is."""
+        return self._pending.pop_penalty()
 
 
 def start_loss(predicted: State, equilibrium: State) -> Tensor:
