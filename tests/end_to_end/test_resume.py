@@ -60,6 +60,7 @@ CALLBACKS = {
         "callbacks.contraction_budget.every=3", "callbacks.contraction_budget.least=2",
         "callbacks.gradient_schedule.phases=[{start: 0, tol: 0.2}, {start: 6, tol: 0.05}]",
     ),
+    "segments": ("callbacks=[default,segment_start]",),
     "draws": ("equilibrium.jitter=2", "equilibrium.random_start=0.5", "regularizer=jacobian"),
 }  # fmt: skip
 
@@ -157,6 +158,7 @@ SMALL_PART = [
     Case("digits", accumulate=2, validations=2, callback="ema"),
     Case("digits", validations=2, callback="swa", schedule="warm_plateau"),
     Case("digits", validations=2, callback="fewer"),
+    Case("python_docs", callback="segments"),
 ]
 OF_ANY_LENGTH = (
     "ema", "finder", "stopping", "fidelity", "draws", "warm", "half", "budget", "fewer",

@@ -18,6 +18,7 @@ from equipoise.callbacks.loggers import (
 from equipoise.callbacks.normalization_warmup import NormalizationWarmup
 from equipoise.callbacks.progress import Progress
 from equipoise.callbacks.run_report import RunReport
+from equipoise.callbacks.segment_start import SegmentStart
 from equipoise.callbacks.stochastic_weight_averaging import StochasticWeightAveraging
 from equipoise.callbacks.timed_checkpoint import TimedCheckpoint
 from equipoise.callbacks.training_curve import LearningRate, TrainingCurve
@@ -46,6 +47,7 @@ __all__ = [
     "Progress",
     "RunCheckpoint",
     "RunReport",
+    "SegmentStart",
     "StochasticWeightAveraging",
     "TimedCheckpoint",
     "TrainingCurve",

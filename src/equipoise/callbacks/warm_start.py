@@ -182,15 +182,15 @@ class WarmStart(MeanColumns):
         if not self.in_checkpoint:
             return {}
         own = {name: memory.state_dict() for name, memory in self.memories.items()}
-        return {"processes": _of_all_processes({**self.saved, **own})}
+        return {"processes": of_all_processes({**self.saved, **own})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states of this process until its layers ask for them.
 
         With another number of processes than before, each starts without any.
         """
-        kept, rank = state_dict["processes"], _rank()
-        self.saved = dict(kept[rank]) if len(kept) == number_of_processes() else {}
+        kept = state_dict["processes"]
+        self.saved = dict(kept[rank()]) if len(kept) == number_of_processes() else {}
 
     def memory(self, name: str, z0: State, samples: int | None) -> StateMemory | None:
         """The memory of a solve; None where it is for states of another shape, or has no room."""
@@ -355,11 +355,12 @@ def _within_fit(trainer: Trainer) -> bool:
     return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
-def _rank() -> int:
+def rank() -> int:
+    """The number of this process."""
     return distributed.get_rank() if number_of_processes() > 1 else 0
 
 
-def _of_all_processes(own: dict[str, Any]) -> list[dict[str, Any]]:
+def of_all_processes(own: dict[str, Any]) -> list[dict[str, Any]]:
     """What every process keeps, in their order; all of them have to ask for it."""
     if number_of_processes() == 1:
         return [own]
