@@ -116,7 +116,7 @@ class Solver(ABC):
             z = iteration.advance(z, fz, g, search.frozen)
             del fz, g  # so that f finds the same memory, still in the cache, at each evaluation
             if search.frozen is not None and compaction.due(search):
-                staying = compaction.drop(search, iteration)
+                staying = compaction.drop(search, iteration, function.evaluations)
                 function.keep_rows(staying)
                 z = z[staying]
                 buffer = torch.empty_like(z)
@@ -139,6 +139,7 @@ class Solver(ABC):
             steps=outcome.steps,
             status=outcome.status,
             nfe=function.evaluations,
+            sample_evaluations=compaction.sample_evaluations(function.evaluations),
             products=function.products,
             trace=torch.stack(search.trace) if search.trace is not None else None,
             states=tuple(layout.restore(state) for state in trajectory.finish(outcome.z)),
