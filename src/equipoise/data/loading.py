@@ -93,6 +93,7 @@ class BatchLoader:
     ) -> None:
         self.batch_sampler = ResumableBatches(sampler)
         self.position = Position(0, 0)
+        self._dataset = dataset
         num_workers = usable_workers(num_workers)
         self._loader: DataLoader[Batch | PickledBatch | UserError] = DataLoader(
             _ErrorsAsValues(dataset),
@@ -117,12 +118,21 @@ class BatchLoader:
         and sets the epoch afterwards.
         """
         self.position = self.batch_sampler.first()
-        for batch in self._loader:
+        batches = self._loader if self._loader.num_workers else self._read_here()
+        for batch in batches:
             if isinstance(batch, UserError):
                 self.shut_down()
                 raise batch
             self.position = Position(self.position.epoch, self.position.batch + 1)
             yield received(batch)
+
+    def _read_here(self) -> Iterator[Batch]:
+        """The batches without worker processes, and so without what a DataLoader does for them."""
+        for index in self.batch_sampler:
+            batch = self._dataset[index]
+            yield (
+                {n: t.pin_memory() for n, t in batch.items()} if self._loader.pin_memory else batch
+            )
 
     def shut_down(self) -> None:
         """End the worker processes; the next iteration starts new ones.

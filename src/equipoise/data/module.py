@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch.distributed
 from lightning.pytorch import LightningDataModule
@@ -68,6 +68,14 @@ class SplitDataModule(LightningDataModule, ABC):
     def test_dataloader(self) -> BatchLoader:
         """The test batches in their stored order."""
         return self._evaluation_loader("test")
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """The batch on the device; on the CPU it is there already."""
+        if device.type == "cpu":
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _evaluation_loader(self, name: SplitName) -> BatchLoader:
         size, batch_size = len(self.splits[name]), self.eval_batch_size or self.batch_size

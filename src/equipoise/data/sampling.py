@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -34,7 +35,11 @@ def stream(*key: int) -> torch.Generator:
 def row_keys(rows: Tensor, *key: int) -> Keys:
     """A 64-bit seed for each of the rows (B,), a pure function of `key` and of that row alone."""
     numbers = rows.numpy().astype(np.uint64) + np.uint64(1)
-    return _mixed(np.uint64(stream_seed(*key)) + numbers * GOLDEN)
+    return _mixed(np.uint64(_remembered_seed(*key)) + numbers * GOLDEN)
+
+
+_remembered_seed = lru_cache(maxsize=16)(stream_seed)
+"""The same for every batch of an epoch."""
 
 
 def uniforms(keys: Keys, count: int) -> Tensor:

@@ -44,6 +44,10 @@ class MemoryImages:
             "index": index.rows,
         }
 
+    def several(self, rows: Tensor) -> Tensor:
+        """The images of some rows as they are stored, uint8 (B, C, H, W)."""
+        return self.images.index_select(0, rows)
+
     def pixels(self, row: int) -> Tensor:
         """The image of a row as it is stored, uint8 (C, H, W)."""
         return self.images[row]
@@ -142,6 +146,10 @@ class DecodedImages:
             "index": index.rows,
         }
 
+    def several(self, rows: Tensor) -> Sequence[Tensor]:
+        """The images of some rows as they are stored, uint8 (3, H, W)."""
+        return [self.pixels(row) for row in rows.tolist()]
+
     def pixels(self, row: int) -> Tensor:
         """The image of a row as it is stored, uint8 (3, H, W)."""
         return self.stored[row]
@@ -160,7 +168,7 @@ class DecodedImages:
             for row in rows:
                 # torch.manual_seed would also seed the GPU, whose masks belong to the model.
                 torch.default_generator.manual_seed(stream_seed(self.seed, epoch, row, 2))
-                yield self.augmentation(self.pixels(row))
+                yield self.augmentation(self.stored[row])
 
 
 class Selection:

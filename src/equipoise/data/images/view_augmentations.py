@@ -26,6 +26,8 @@ NUMBERS_OF_A_VIEW = 7
 OF_NOISE = np.uint64(0xA5A5A5A5A5A5A5A5)
 """What makes of the key of a picture that of its noise."""
 
+Pictures = Sequence[Tensor] | Tensor
+"""uint8 (C, H, W) each; as one tensor where all have one size."""
 Operation = Callable[[Image.Image], Image.Image]
 
 
@@ -43,9 +45,7 @@ class ViewAugmentation(ABC):
     crop_size: int
 
     @abstractmethod
-    def __call__(
-        self, pictures: Sequence[Tensor], keys: Keys, white: int, count: int = 2
-    ) -> list[Tensor]:
+    def __call__(self, pictures: Pictures, keys: Keys, white: int, count: int = 2) -> list[Tensor]:
         """The first `count` views of the pictures, each (B, C, crop_size, crop_size).
 
         pictures: uint8 (C, H, W), of which `white` is the largest value. keys (B,): a seed for each
@@ -93,9 +93,7 @@ class PhotographViews(ViewAugmentation):
                 )
         self.steps = [self._steps(view) for view in (0, 1)]
 
-    def __call__(
-        self, pictures: Sequence[Tensor], keys: Keys, white: int, count: int = 2
-    ) -> list[Tensor]:
+    def __call__(self, pictures: Pictures, keys: Keys, white: int, count: int = 2) -> list[Tensor]:
         """The first `count` views of RGB pictures, uint8 (B, 3, crop_size, crop_size)."""
         shape = (count, len(pictures), self.crop_size, self.crop_size, COLOURS)
         views = np.empty(shape, dtype=np.uint8)
@@ -209,11 +207,10 @@ class AffineViews(ViewAugmentation):
         """Check the range; raises UserError."""
         _check_range("zoom", self.zoom)
 
-    def __call__(
-        self, pictures: Sequence[Tensor], keys: Keys, white: int, count: int = 2
-    ) -> list[Tensor]:
+    def __call__(self, pictures: Pictures, keys: Keys, white: int, count: int = 2) -> list[Tensor]:
         """The first `count` views, float32 (B, C, crop_size, crop_size)."""
-        stacked = torch.stack(list(pictures)).float()
+        whole = pictures if isinstance(pictures, Tensor) else torch.stack(list(pictures))
+        stacked = whole.float()
         pixels = stacked.shape[1] * self.crop_size**2
         # Both views of all pictures at once, one behind the other.
         numbers = torch.cat(uniforms(keys, 2 * NUMBERS_OF_A_VIEW).chunk(2, dim=1)[:count])
@@ -230,14 +227,14 @@ class AffineViews(ViewAugmentation):
         zoom = least + (most - least) * numbers[:, 0]
         stretch = ((2 * numbers[:, 1] - 1) * math.log(self.aspect) / 2).exp()
         angle = math.radians(self.rotation) * (2 * numbers[:, 2] - 1)
+        cosine, sine = angle.cos(), angle.sin()
         across, down = (1 / (zoom * stretch)), stretch / zoom
         offset = 2 * self.shift * (2 * numbers[:, 3:5] - 1)
-        rows = [
-            torch.stack([across * angle.cos(), -across * angle.sin(), offset[:, 0]], dim=1),
-            torch.stack([down * angle.sin(), down * angle.cos(), offset[:, 1]], dim=1),
-        ]
+        entries = (across * cosine, -across * sine, offset[:, 0],
+                   down * sine, down * cosine, offset[:, 1])  # fmt: skip
+        matrices = torch.stack(entries, dim=1).view(-1, 2, 3)
         size = [*pictures.shape[:2], self.crop_size, self.crop_size]
-        grid = functional.affine_grid(torch.stack(rows, dim=1), size, align_corners=False)
+        grid = functional.affine_grid(matrices, size, align_corners=False)
         return functional.grid_sample(pictures, grid, align_corners=False)
 
 

@@ -41,8 +41,8 @@ class Pictures(Protocol):
         """The labels (N,), -1 where a picture has none."""
         ...
 
-    def pixels(self, row: int) -> Tensor:
-        """The picture of a row, uint8 (C, H, W)."""
+    def several(self, rows: Tensor) -> Sequence[Tensor] | Tensor:
+        """The pictures of some rows, uint8 (C, H, W) each."""
         ...
 
     def evaluated(self, pixels: Tensor) -> Tensor:
@@ -58,23 +58,25 @@ class DrawnPictures:
     augmentation: ViewAugmentation
     seed: int
 
-    def views(self, stored: Sequence[Tensor], rows: Tensor, epoch: int, count: int) -> list[Tensor]:
+    def views(
+        self, stored: Sequence[Tensor] | Tensor, rows: Tensor, epoch: int, count: int
+    ) -> list[Tensor]:
         """The first `count` views, normalised; a pure function of (seed, epoch, row)."""
         keys = row_keys(rows, self.seed, epoch, VIEW_DRAWS)
         normalization = self.pictures.normalization
         drawn = self.augmentation(stored, keys, normalization.white, count)
         return [normalization(view) for view in drawn]
 
-    def whole(self, stored: Sequence[Tensor]) -> Tensor:
+    def whole(self, stored: Sequence[Tensor] | Tensor) -> Tensor:
         """The pictures with the transform of an evaluation, of the size of views, normalised."""
         size = [self.augmentation.crop_size] * 2
         seen = [self.pictures.evaluated(pixels) for pixels in stored]
         fitted = [s if [*s.shape[1:]] == size else functional.resize(s, size) for s in seen]
         return self.pictures.normalization(torch.stack(fitted))
 
-    def stored(self, rows: Tensor) -> list[Tensor]:
+    def stored(self, rows: Tensor) -> Sequence[Tensor] | Tensor:
         """The pictures of some rows; each is read and decoded once."""
-        return [self.pictures.pixels(row) for row in rows.tolist()]
+        return self.pictures.several(rows)
 
 
 @dataclass(eq=False)

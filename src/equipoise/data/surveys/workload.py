@@ -96,10 +96,10 @@ class SurveyGroups:
     """
 
     def __init__(self, values: Integers, groups: NDArray, rounds: int, size: int) -> None:
-        self.values = torch.from_numpy(values)
+        self.values = values
         self.size = size
         # Of each repetition the people in the order of their rounds, and where each round begins.
-        self.order = torch.from_numpy(np.argsort(groups, axis=1, kind="stable"))
+        self.order = np.argsort(groups, axis=1, kind="stable")
         counts = np.stack([np.bincount(group, minlength=rounds) for group in groups])
         self.starts = np.insert(counts.cumsum(axis=1), 0, 0, axis=1)
         self.blocks = max(1, -(-int(counts.max(initial=0)) // size))
@@ -115,20 +115,17 @@ class SurveyGroups:
         number. A number beyond the last block gives an empty one.
         """
         block = int(index.rows[0])
-        part = slice(block * self.size, (block + 1) * self.size)
-        people = [members[part] for members in self._members(index.epoch)]
-        together = torch.cat(people)
+        begin, end = self.starts[:, index.epoch], self.starts[:, index.epoch + 1]
+        first = np.minimum(begin + block * self.size, end)
+        last = np.minimum(first + self.size, end)
+        parts = zip(self.order, first.tolist(), last.tolist(), strict=True)
+        people = np.concatenate([order[a:b] for order, a, b in parts])
         return {
-            "values": self.values.index_select(0, together),
-            "index": together,
-            "sizes": torch.tensor([len(group) for group in people]),
+            "values": torch.from_numpy(self.values[people]),
+            "index": torch.from_numpy(people),
+            "sizes": torch.from_numpy(last - first),
             "block": torch.tensor(block),
         }
-
-    def _members(self, number: int) -> list[Tensor]:
-        """The people of a round in each repetition, ascending."""
-        ends = self.starts[:, number : number + 2].tolist()
-        return [order[first:last] for order, (first, last) in zip(self.order, ends, strict=True)]
 
 
 class BlockIndices:
