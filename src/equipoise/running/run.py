@@ -17,7 +17,7 @@ import lightning.pytorch as pl
 from equipoise.callbacks.progress import early_end
 from equipoise.config.stored import finished_epochs, read_checkpoint
 from equipoise.equilibrium import NotConvergedError
-from equipoise.equilibrium.recording import CannotRecordError
+from equipoise.equilibrium.cuda_graph import CannotRecordError
 from equipoise.errors import RunFailed, RunInterrupted
 from equipoise.running.anytime import AnytimeCurve, trace_anytime
 from equipoise.running.checkpoints import load_weights
