@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from inspect import isfunction, ismethod, signature
@@ -35,6 +38,13 @@ def compiled(f: Function) -> Function:
     if isfunction(f) or ismethod(f) or isinstance(f, partial):
         return torch.compile(f, **_settings())
     return f
+
+
+def missing_compiler() -> str | None:
+    """The command of the C++ compiler that `torch.compile` needs, where there is none."""
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    command = os.environ.get("CXX", usual)
+    return command if shutil.which(command) is None else None
 
 
 def _module_within(f: Any) -> nn.Module | None:

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from equipoise.equilibrium.layer import Equilibrium, equilibrium_layers
 from equipoise.equilibrium.nested import Nested
-from equipoise.equilibrium.recording import Forward, Recording, obstacle
+from equipoise.equilibrium.recording import CannotRecordError, Forward, Recording, obstacle
 
 Network = TypeVar("Network", bound=nn.Module)
 Record = Callable[[nn.Module, Forward, Nested], Recording]
+__all__ = ["CannotRecordError", "Replays", "graphed"]
+
 NUMBERS = (bool, int, float)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -17,6 +14,7 @@ from torch import nn
 from equipoise.callbacks.lightning_overhead import Observer
 from equipoise.config.compilation import Compile
 from equipoise.equilibrium import Equilibrium
+from equipoise.equilibrium.compiled import missing_compiler
 from equipoise.equilibrium.cuda_graph import Replays
 from equipoise.equilibrium.gradients import Exact
 from equipoise.equilibrium.layer import equilibrium_layers
@@ -54,9 +52,8 @@ def compile_cells(network: nn.Module) -> None:
 
 def check_compiler() -> None:
     """Raise UserError where the C++ compiler is missing that torch.compile needs."""
-    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    command = os.environ.get("CXX", usual)
-    if shutil.which(command) is None:
+    command = missing_compiler()
+    if command is not None:
         raise UserError(
             f"compile=cell needs the C++ compiler {command}, which is not on this machine: install "
             "it, name another one in the environment variable CXX, or leave compile out"

@@ -18,7 +18,7 @@ from equipoise.callbacks import StepProfiler
 from equipoise.callbacks.progress import early_end
 from equipoise.config.stored import finished_epochs, read_checkpoint
 from equipoise.equilibrium import NotConvergedError
-from equipoise.equilibrium.recording import CannotRecordError
+from equipoise.equilibrium.cuda_graph import CannotRecordError
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.report.step_parts import StepTimes
 from equipoise.running.anytime import AnytimeCurve, trace_anytime
