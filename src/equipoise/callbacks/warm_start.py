@@ -18,7 +18,7 @@ from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.equilibrium.processes import number_of_processes
 from equipoise.equilibrium.randomness import recomputing
 from equipoise.equilibrium.solution import Status
-from equipoise.equilibrium.state import State, as_state, parts
+from equipoise.equilibrium.state import Layout, State, as_state, parts
 from equipoise.equilibrium.state_memory import Start, Storage
 from equipoise.errors import UserError
 
@@ -207,11 +207,19 @@ class WarmStart(MeanColumns):
         return None
 
     def _new_memory(self, name: str, z0: State, samples: int | None) -> StateMemory:
-        """As many rows as there are samples, or as still fit."""
-        size = StateMemory.bytes_of_a_sample(z0, self.storage_dtype)
+        """As many rows as there are samples, or as still fit; those of a checkpoint as it had."""
+        size = max(StateMemory.bytes_of_a_sample(z0, self.storage_dtype), 1)
+        state = self.saved.pop(name, None)
+        room = int(self.memory_mb * MEGABYTE)
+        if state is not None and state["rows"].shape[1:] == _row_of(z0):
+            capacity = min(state["capacity"], max(room // size - 1, 0))
+            memory = StateMemory(z0, capacity, self.storage_dtype)
+            memory.load_state_dict(state)
+            return memory
         taken = sum(memory.rows.nbytes for memory in self.memories.values())
-        fitting = max(int(self.memory_mb * MEGABYTE - taken) // max(size, 1) - 1, 0)
-        wanted = fitting if samples is None else samples
+        taken += sum((kept["capacity"] + 1) * size for kept in self.saved.values())
+        fitting = max((room - taken) // size - 1, 0)
+        wanted = fitting // 2 if samples is None else samples
         if fitting < wanted:
             self._say(
                 name,
@@ -220,11 +228,7 @@ class WarmStart(MeanColumns):
                 f"{(taken + (wanted + 1) * size) / MEGABYTE:,.0f} or more, or set "
                 "callbacks.warm_start.storage_dtype=float16",
             )
-        memory = StateMemory(z0, min(fitting, wanted), self.storage_dtype)
-        state = self.saved.pop(name, None)
-        if state is not None and state["rows"].shape[1] == memory.rows.shape[1]:
-            memory.load_state_dict(state)
-        return memory
+        return StateMemory(z0, min(fitting, wanted), self.storage_dtype)
 
     def _say(self, about: str, message: str) -> None:
         if about not in self.warned:
@@ -345,10 +349,17 @@ class _Solves:
 
 def _samples(loader: Any) -> int | None:
     """How many samples a loader's data have; None where it does not tell."""
+    told = getattr(loader, "samples", None)
     try:
-        return len(loader.dataset)
+        return len(loader.dataset) if told is None else int(told)
     except (AttributeError, TypeError):
         return None
+
+
+def _row_of(state: State) -> tuple[int, ...]:
+    """The shape of one sample's row in a memory."""
+    flat = Layout.of(state).flatten(state)
+    return tuple(flat.shape[1:])
 
 
 def _within_fit(trainer: Trainer) -> bool:

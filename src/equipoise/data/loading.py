@@ -105,6 +105,7 @@ class BatchLoader:
             pin_memory=pin_memory and torch.cuda.is_available(),
             generator=stream(seed),
         )
+        self.samples = len(dataset)
         _loaders.add(self)
 
     def __len__(self) -> int:

@@ -84,7 +84,12 @@ class StateMemory:
         """The known samples, their rows and the shift, on the CPU; costs one host-device sync."""
         samples = self.known.nonzero().flatten()
         rows = self.rows[samples].cpu()
-        return {"samples": samples.cpu(), "rows": rows, "shift": self.shift.cpu().clone()}
+        return {
+            "capacity": self.capacity,
+            "samples": samples.cpu(),
+            "rows": rows,
+            "shift": self.shift.cpu().clone(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Know these samples and no others, as far as there is room for them.
