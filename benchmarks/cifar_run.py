@@ -46,9 +46,9 @@ def fastest(
 
     A compiled one is tried as long as little of the limit is spent.
     """
-    variants = [Variant(), *([Variant("bf16")] if device == "cuda" else [])]
+    variants = [Variant(), *([Variant("bf16", channels_last=True)] if device == "cuda" else [])]
     if compiling:
-        variants += [Variant("bf16", True), Variant("fp32", True)]
+        variants += [Variant("bf16", True, True), Variant("fp32", compiled=True)]
     best: tuple[Training, float] | None = None
     for variant in variants:
         start = perf_counter()

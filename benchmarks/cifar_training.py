@@ -50,10 +50,16 @@ class Variant:
     """How the same network is run."""
 
     precision: str = "fp32"
+    channels_last: bool = False
     compiled: bool = False
 
     def __str__(self) -> str:
-        return self.precision + (", f compiled" if self.compiled else "")
+        order = ", channels last" if self.channels_last else ""
+        return self.precision + order + (", f compiled" if self.compiled else "")
+
+    @property
+    def order(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def autocast(self, device: str) -> Any:
         if self.precision == "fp32":
@@ -83,18 +89,23 @@ class Training:
         self.recipe, self.variant, self.pictures = recipe, variant, pictures
         self.device = device
         side = pictures.images.shape[-1]
-        self.network = build(recipe, side).to(device).train()
+        self.network = build(recipe, side).to(device, memory_format=variant.order).train()
         # Without graphs, for batches of any size; phantom's steps go on where the solve has ended.
         longer = replace(recipe, evaluations=recipe.evaluations + recipe.phantom)
-        self.evaluated = build(longer, side).to(device).eval()
+        self.evaluated = build(longer, side).to(device, memory_format=variant.order).eval()
         if variant.compiled:
             compile_cell(self.network)
         self.initial = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.reset()
         if device == "cuda":
-            images, _ = pictures.batch(torch.arange(recipe.batch, device=device))
+            images, _ = self.batch(torch.arange(recipe.batch, device=device))
             with variant.autocast(device):
                 graphed(self.network, images)
+
+    def batch(self, rows: Tensor, pictures: Pictures | None = None) -> tuple[Tensor, Tensor]:
+        """Images in the variant's order in memory, and labels; of the training set by default."""
+        images, labels = (self.pictures if pictures is None else pictures).batch(rows)
+        return images.contiguous(memory_format=self.variant.order), labels
 
     def reset(self) -> None:
         """Back to the first weights, in the memory that the graphs know."""
@@ -106,7 +117,7 @@ class Training:
 
     def step(self, rows: Tensor) -> Tensor:
         """One step; the loss."""
-        images, labels = self.pictures.batch(rows)
+        images, labels = self.batch(rows)
         self.optimizer.zero_grad()
         with self.variant.autocast(self.device):
             logits = self.network(images)
@@ -140,7 +151,7 @@ class Training:
         network.load_state_dict(self.network.state_dict())
         right = torch.zeros((), device=self.device)
         for rows in torch.arange(len(test), device=self.device).split(EVALUATION_BATCH):
-            images, labels = test.batch(rows)
+            images, labels = self.batch(rows, test)
             with self.variant.autocast(self.device):
                 right += (network(images).argmax(dim=1) == labels).sum()
         return float(right) / len(test)

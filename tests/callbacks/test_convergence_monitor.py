@@ -57,6 +57,7 @@ def test_each_stage_is_summed_up(toy: Run, loader: Any, make_trainer: Run) -> No
         assert set(summary) == {
             "nfe_mean",
             "nfe_per_sample",
+            "nfe_spent_per_sample",
             "residual_median",
             "residual_p95",
             "converged_fraction",

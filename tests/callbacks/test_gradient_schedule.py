@@ -125,6 +125,40 @@ def test_resuming_continues_in_the_right_phase(
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
 
 
+def test_a_tolerance_may_be_loose_early_and_tight_late(
+    toy: Run, loader: Any, make_trainer: Run, rows: Run
+) -> None:
+    task, schedule = toy(), GradientSchedule([Phase(0, tol=0.1), Phase(6, max_steps=15, tol=1e-4)])
+    configured = task.model.equilibrium.solver
+    make_trainer([ConvergenceMonitor(), schedule], log_every_n_steps=6).fit(task, loader)
+    loose, tight = (float(row["solver/nfe"]) for row in rows("solver/nfe"))
+    assert loose < 0.7 * tight
+    solver = task.model.equilibrium.solver
+    assert (solver.tol, solver.max_steps) == (1e-4, 15)
+    schedule.restore(task, {"gradient_phase": 0})
+    solver = task.model.equilibrium.solver
+    assert (solver.tol, solver.max_steps) == (0.1, configured.max_steps)
+    schedule.restore(task, {"gradient_phase": None})
+    assert task.model.equilibrium.solver is configured
+
+
+@pytest.mark.parametrize("tol", [-1e-3, float("nan"), float("inf")])
+def test_a_tolerance_without_sense_is_refused(tol: float) -> None:
+    with pytest.raises(UserError, match="has the tolerance"):
+        GradientSchedule([Phase(0, Phantom(), tol=tol)])
+
+
+def test_a_tolerance_of_an_own_iteration_is_refused(
+    toy: Run, loader: Any, make_trainer: Run
+) -> None:
+    with pytest.raises(UserError, match="gradient=unrolled the tolerance"):
+        GradientSchedule([Phase(0, Unrolled(3), tol=0.1)])
+    task = toy()
+    task.model.equilibrium.gradient = Unrolled(3)
+    with pytest.raises(UserError, match="leave tol out"):
+        make_trainer([GradientSchedule([Phase(0, tol=0.1)])]).fit(task, loader)
+
+
 def test_restore_applies_the_phase_of_a_checkpoint(toy: Run) -> None:
     task, schedule = toy(), three_phases()
     schedule.restore(task, {"gradient_phase": 0})

@@ -72,6 +72,8 @@ def test_lists_commands_and_families_are_completed() -> None:
     assert set(LISTS) < set(candidates("equipoise list "))
     assert candidates("equipoise import-weights ") == sorted(NETWORKS)
     assert candidates("equipoise import-weights mdeq ") == []
+    assert candidates("equipoise profile st") == ["steps=", "strategy="]
+    assert candidates("equipoise profile steps=3 task=digits_") == ["task=digits_and_scenes"]
 
 
 def test_folders_of_ones_own_are_offered(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,10 +56,48 @@ def test_typed_workers_are_refused_and_a_default_is_lowered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 2)
-    assert compose(["task=imagenet"]).config.task.num_workers == 2
+    assert compose(["task=imagenet"]).config.task.num_workers == 1
     assert compose(["task=imagenet", "task.num_workers=1"]).config.task.num_workers == 1
     with pytest.raises(UserError, match="num_workers=3 is too many: this machine has 2 cores"):
         compose(["task=imagenet", "task.num_workers=3"])
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "trainer", "workers"),
+    [
+        (1, "", {"devices": 1}, 0),
+        (2, "", {"devices": "auto"}, 1),
+        (4, "0", {"devices": "auto"}, 3),
+        (8, "0,1", {"devices": "auto"}, 3),
+        (8, "0,1", {"devices": "auto", "accelerator": "cpu"}, 7),
+        (8, "0,1,2,3", {"devices": 2}, 3),
+        (8, "-1", {"devices": "auto"}, 7),
+        (64, "0,1,2,3,4,5,6,7", {"devices": -1}, 7),
+        (64, "0", {"devices": [0]}, 16),
+        (2, "", {"devices": 2, "accelerator": "cpu"}, 1),
+    ],
+)
+def test_default_workers_are_what_the_cores_leave_to_each_process(
+    cores: int, gpus: str, trainer: dict[str, Any], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: cores)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    config = {"trainer": {"accelerator": "auto", **trainer}, "task": {"num_workers": 16}}
+    machine.check_processes(config, ())
+    assert config["task"]["num_workers"] == workers
+    config["task"]["num_workers"] = 0
+    machine.check_processes(config, ())
+    assert config["task"]["num_workers"] == 0
+
+
+def test_gpus_are_counted_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(machine, "DRIVER", tmp_path)
+    assert machine.gpus() == 0
+    (tmp_path / "0000:01:00.0").mkdir()
+    assert machine.gpus() == 1
+    monkeypatch.setattr(machine, "DRIVER", tmp_path / "missing")
+    assert machine.gpus() == 0
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,12 @@ from equipoise.data.sampling import (
     OrderedIndices,
     Shard,
     ShuffledIndices,
+    normals,
+    row_keys,
     stratified_split,
     stream,
     stream_seed,
+    uniforms,
 )
 
 
@@ -207,3 +210,35 @@ def test_the_seed_decides_and_neighbours_are_not_sampled_in_step() -> None:
     assert torch.equal(held[0], held[1])
     assert not torch.equal(held[0], held[2])
     assert len(held[0].diff().unique()) > 3
+
+
+def test_numbers_of_a_row_are_a_function_of_its_key_alone() -> None:
+    rows = torch.tensor([7, 0, 12345])
+    keys = row_keys(rows, 3, 1)
+    assert row_keys(rows[1:], 3, 1).tolist() == keys[1:].tolist()
+    for draw in (uniforms, normals):
+        whole = draw(keys, 9)
+        assert torch.equal(draw(keys[2:], 9), whole[2:])
+        assert not torch.equal(draw(row_keys(rows, 3, 2), 9), whole)
+    assert torch.equal(uniforms(keys, 4), uniforms(keys, 9)[:, :4])
+
+
+def test_drawn_numbers_are_uniform_normal_and_independent() -> None:
+    keys = row_keys(torch.arange(20_000), 0, 1)
+    assert len(set(keys.tolist())) == len(keys)
+    uniform, normal = uniforms(keys, 8), normals(keys, 7)
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
+    assert normal.shape == (20_000, 7)
+    assert normal.isfinite().all()
+    counts = (uniform * 16).long().flatten().bincount(minlength=16)
+    expected = uniform.numel() / 16
+    assert ((counts - expected).square() / expected).sum() < 45  # chi-square, 15 degrees: p 1e-4
+    assert normal.mean().abs() < 0.012
+    assert abs(normal.std() - 1) < 0.01
+    assert abs(normal.pow(4).mean() - 3) < 0.15
+    for numbers in (uniform, normal):
+        others = torch.corrcoef(numbers.T).fill_diagonal_(0).abs().max()
+        neighbours = torch.corrcoef(torch.stack([numbers[:-1].flatten(), numbers[1:].flatten()]))
+        assert others < 0.035
+        assert abs(neighbours[0, 1]) < 0.012

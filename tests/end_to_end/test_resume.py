@@ -50,6 +50,17 @@ CALLBACKS = {
         "callbacks=[default,gradient_fidelity]", "callbacks.gradient_fidelity.every=2",
         "callbacks.gradient_fidelity.max_steps=6",
     ),
+    "warm": ("callbacks=[default,warm_start]", "callbacks.warm_start.evaluation=true"),
+    "half": ("callbacks=[default,warm_start]", "callbacks.warm_start.storage_dtype=float16",
+             "callbacks.warm_start.memory_mb=0.5"),
+    "budget": ("callbacks=[default,contraction_budget]", "callbacks.contraction_budget.every=3",
+               "callbacks.contraction_budget.least=2", "solver.tol=0.1"),
+    "fewer": (
+        "callbacks=[default,warm_start,contraction_budget]", "model.initializer=8",
+        "callbacks.contraction_budget.every=3", "callbacks.contraction_budget.least=2",
+        "callbacks.gradient_schedule.phases=[{start: 0, tol: 0.2}, {start: 6, tol: 0.05}]",
+    ),
+    "segments": ("callbacks=[default,segment_start]",),
     "draws": ("equilibrium.jitter=2", "equilibrium.random_start=0.5", "regularizer=jacobian"),
 }  # fmt: skip
 
@@ -146,15 +157,19 @@ SMALL_PART = [
     Case("digits", accumulate=2, optimizer="lars"),  # with groups of two rates
     Case("digits", accumulate=2, validations=2, callback="ema"),
     Case("digits", validations=2, callback="swa", schedule="warm_plateau"),
+    Case("digits", validations=2, callback="fewer"),
+    Case("python_docs", callback="segments"),
 ]
-OF_ANY_LENGTH = ("ema", "finder", "stopping", "fidelity", "draws")
+OF_ANY_LENGTH = (
+    "ema", "finder", "stopping", "fidelity", "draws", "warm", "half", "budget", "fewer",
+)  # fmt: skip
 # What averages, ends or moves the rate, with every way to stop and go on.
 OF_TRAINING = [
     Case("digits", *axes, callback=callback, schedule=schedule, file=file)
     for callback, schedule in (
         ("ema", ""), ("late_ema", ""), ("swa", "plateau"), ("swa", "step"), ("finder", ""),
         ("", "step"), ("", "one_cycle"), ("", "warm_plateau"), ("stopping", ""),
-        ("fidelity", ""), ("draws", ""),
+        ("fidelity", ""), ("draws", ""), ("warm", ""), ("half", ""), ("budget", ""), ("fewer", ""),
     )
     for axes, file in (
         (("epochs", "within", "interrupted", 0, 2, 2), "last.ckpt"),

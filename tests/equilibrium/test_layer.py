@@ -19,9 +19,11 @@ from equipoise.equilibrium import (
     Equilibrium,
     Exact,
     FixedPoint,
+    GradientEstimator,
     JacobianFree,
     NotConvergedError,
     Phantom,
+    Shine,
     Status,
     Unrolled,
 )
@@ -272,3 +274,22 @@ def test_repr_shows_solver_and_estimator() -> None:
     ):
         assert part in repr(layer)
     assert "gradient=Auto(" in repr(Equilibrium(Anderson(), Auto()))
+
+
+@pytest.mark.parametrize("gradient", [Exact(), Shine(), Shine(refine_steps=2), Phantom()])
+def test_the_order_of_the_channels_in_memory_changes_nothing(gradient: GradientEstimator) -> None:
+    """SHINE's pairs are those of the solve's order, whatever the order of the cotangent."""
+    torch.manual_seed(0)
+    f = nn.Conv2d(3, 3, 3, padding=1).double()
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    weight = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    found = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        layer = Equilibrium(Broyden(tol=1e-10, max_steps=60), gradient)
+        z0 = torch.zeros_like(x).contiguous(memory_format=order)
+        z = layer(lambda z, x: 0.9 * torch.tanh(f(z) + x), z0, x)
+        f.zero_grad()
+        (z * weight).sum().backward()
+        found.append((z.detach(), f.weight.grad.clone()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)

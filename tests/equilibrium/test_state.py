@@ -61,3 +61,28 @@ def test_detached_states_are_new_leaves() -> None:
     single = detached(source)
     assert isinstance(single, torch.Tensor)
     assert single.is_leaf
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5, 2), (3, 4, 2, 5, 2)])
+@pytest.mark.parametrize("as_tuple", [False, True])
+def test_a_state_with_channels_last_is_a_view_of_the_matrix(
+    shape: tuple[int, ...], as_tuple: bool
+) -> None:
+    order = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    part = torch.randn(shape).contiguous(memory_format=order)
+    state = (part, torch.randn(3, 6)) if as_tuple else part
+    layout = Layout.of(state)
+    flat = layout.flatten(state)
+    back = parts(layout.restore(flat))
+    assert back[0].data_ptr() == flat.data_ptr()
+    assert torch.equal(back[0], part)
+    assert back[0].stride()[1:] == part.stride()[1:]
+    assert as_tuple or flat.data_ptr() == part.data_ptr()
+    assert Layout.of(layout.restore(flat)) == layout  # a solution has the order of its solve
+    usual = (part.contiguous(), state[1]) if as_tuple else part.contiguous()
+    assert torch.equal(layout.flatten(usual), flat)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 5, 2), (3, 4, 1, 1), (3, 4, 6)])
+def test_where_both_orders_are_one_the_usual_one_is_taken(shape: tuple[int, ...]) -> None:
+    assert Layout.of(torch.randn(shape)).channels_last == (False,)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import equipoise
 from equipoise.config.compose import compose, storable
@@ -29,10 +30,12 @@ def built(*words: str) -> Any:
 REFUSED = {
     "compile=cells": "compile=cells",
     "compile=cell model=resnet": "model=resnet has no equilibrium layer",
+    "compile=cell+graph model=resnet": "choose compile=graph",
     "compile=graph task=range_query": "has no network to compile",
     "compile=cell task=hyperparameter": "has no network to compile",
     "compile=cell strategy=fsdp_cpu": "strategy=fsdp divides them",
     "compile=graph strategy=fsdp_cpu": "strategy=fsdp divides them",
+    "memory_format=channels_last strategy=fsdp_cpu": "strategy=fsdp divides them",
 }
 
 
@@ -59,9 +62,30 @@ def test_a_recording_names_the_settings_that_it_needs(words: str) -> None:
         built("compile=graph", "strategy=cpu", *words.split())
 
 
-def test_a_recording_needs_one_gpu() -> None:
+@pytest.mark.parametrize("word", ["graph", "cell+graph"])
+def test_a_recording_needs_one_gpu(word: str) -> None:
     with pytest.raises(UserError, match="compile=graph needs an NVIDIA GPU"):
-        built(*GRAPH)
+        built(*GRAPH, f"compile={word}")
+
+
+def test_a_memory_format_needs_images() -> None:
+    with pytest.raises(UserError, match="this model has none; leave it out"):
+        equipoise.build("task=python_docs", "model=deq_transformer", "memory_format=channels_last")
+
+
+@pytest.mark.parametrize("gradient", ["exact", "shine", "phantom"])
+def test_the_order_in_memory_changes_no_result(gradient: str) -> None:
+    words = (f"gradient={gradient}", "solver=broyden", "solver.max_steps=6", "solver.tol=0")
+    image, found = torch.randn(3, 1, 8, 8, dtype=torch.float64), []
+    for more in ((), ("memory_format=channels_last",)):
+        network = equipoise.build("task=digits", *words, *more).double().train()
+        output = network(image)
+        output.square().sum().backward()
+        gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+        found.append(torch.cat([output.detach().flatten(), *gradients]))
+    weight = next(p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-9)
 
 
 def test_a_missing_compiler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,9 +121,9 @@ def test_no_two_processes_hold_one_place(tmp_path: Path) -> None:
 def test_loaders_of_a_job_keep_to_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["task=cityscapes", "model=mdeq"]
     monkeypatch.setattr("equipoise.config.machine.cores", lambda: 8)
-    assert compose(words).config.task.num_workers == 4
+    assert compose(words).config.task.num_workers == 7
     monkeypatch.setenv("EQUIPOISE_CORES", "2")
-    assert compose(words).config.task.num_workers == 2
+    assert compose(words).config.task.num_workers == 1
     assert compose([*words, "task.num_workers=3"]).config.task.num_workers == 3
 
 

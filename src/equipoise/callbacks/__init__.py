@@ -1,6 +1,7 @@
 """What happens around the training loop; start at `curve_rows`, on which most of them stand."""
 
 from equipoise.callbacks.checkpointing import BestCheckpoint, RunCheckpoint
+from equipoise.callbacks.contraction_budget import ContractionBudget
 from equipoise.callbacks.convergence_monitor import ConvergenceMonitor
 from equipoise.callbacks.divergence_guard import DivergenceGuard, TrainingDiverged
 from equipoise.callbacks.early_stopping import EarlyStopping
@@ -17,14 +18,18 @@ from equipoise.callbacks.loggers import (
 from equipoise.callbacks.normalization_warmup import NormalizationWarmup
 from equipoise.callbacks.progress import Progress
 from equipoise.callbacks.run_report import RunReport
+from equipoise.callbacks.segment_start import SegmentStart
+from equipoise.callbacks.step_profiler import StepProfiler
 from equipoise.callbacks.stochastic_weight_averaging import StochasticWeightAveraging
 from equipoise.callbacks.timed_checkpoint import TimedCheckpoint
 from equipoise.callbacks.training_curve import LearningRate, TrainingCurve
 from equipoise.callbacks.trial_pruning import TrialPruning
+from equipoise.callbacks.warm_start import WarmStart
 from equipoise.callbacks.weight_averaging import ExponentialMovingAverage
 
 __all__ = [
     "BestCheckpoint",
+    "ContractionBudget",
     "ConvergenceMonitor",
     "CurveLogger",
     "CurveMLFlowLogger",
@@ -43,9 +48,12 @@ __all__ = [
     "Progress",
     "RunCheckpoint",
     "RunReport",
+    "SegmentStart",
+    "StepProfiler",
     "StochasticWeightAveraging",
     "TimedCheckpoint",
     "TrainingCurve",
     "TrainingDiverged",
     "TrialPruning",
+    "WarmStart",
 ]

@@ -151,8 +151,9 @@ class ConvergenceMonitor(CurveSource):
     def solver_stats(self, stage: str) -> dict[str, Any] | None:
         """`solver_stats` of the latest epoch of a stage: "train", "val" or "test".
 
-        The keys are nfe_mean, nfe_per_sample, residual_median, residual_p95 and converged_fraction,
-        merged over the layers; with several `details` lists each. None where nothing was solved.
+        The keys are nfe_mean, nfe_per_sample, nfe_spent_per_sample, residual_median, residual_p95
+        and converged_fraction, merged over the layers; with several `details` lists each. None
+        where nothing was solved.
         """
         directions = {name: layer.forward for name, layer in self.stages.get(stage, {}).items()}
         return _summary(directions, SolveStatistics.forward_summary)

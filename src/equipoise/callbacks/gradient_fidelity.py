@@ -44,8 +44,8 @@ class GradientFidelity(MeanColumns):
     `max_steps` and the tolerance `tol`. So what is compared is what training takes against what it
     would take at a tight equilibrium: the error of a short solve counts, like that of a cheap
     backward. Compared are the gradients of the parameters that the equilibria depend on; those
-    behind a layer get theirs without an estimator. Regularisers, jitter and random starts are off.
-    Of `Auto` the candidate in force is compared.
+    behind a layer get theirs without an estimator. Regularisers, jitter and starts other than the
+    model's are off. Of `Auto` the candidate in force is compared.
 
     Columns `fidelity/cosine`, `fidelity/norm_ratio` and `fidelity/reference_residual`: the larger
     of the reference's two median residuals, forward and adjoint, which has to be small for the
@@ -143,7 +143,7 @@ class GradientFidelity(MeanColumns):
 def _plain(layers: Sequence[Equilibrium]) -> Iterator[None]:
     """Leave to the layers nothing but a solve and an estimator; `preserved` puts the rest back."""
     for layer in layers:
-        layer.jitter, layer.random_start = None, None
+        layer.jitter, layer.random_start, layer.start = None, None, None
         layer.regularizer = None if layer.regularizer is None else Regularizer()
         layer.on_failure = "warn" if layer.on_failure == "raise" else layer.on_failure
         if isinstance(layer.gradient, Auto):

@@ -1,4 +1,4 @@
-"""Changing the gradient estimator and the solver's budget in the middle of a run."""
+"""Changing the gradient estimator, the solver's budget and tolerance in the middle of a run."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ class Phase:
     start: an int counts optimiser steps, a float in [0, 1] is a fraction of the run's steps.
     gradient: the estimator in force, None for the layer's own. max_steps: the budget of the forward
     iteration in evaluations of f, None for the configured one; an estimator that brings its own
-    iteration takes the steps that it pays for (`with_budget`).
+    iteration takes the steps that it pays for (`with_budget`). tol: the tolerance of the forward
+    solver, None for the configured one: loose while the weights still move far in a step, tight
+    towards the end.
     """
 
     start: int | float
     gradient: GradientEstimator | None = None
     max_steps: int | None = None
+    tol: float | None = None
 
     def first_step(self, total: float) -> int:
         """The optimiser step at which the phase starts in a run of `total` steps.
@@ -63,8 +66,8 @@ class GradientSchedule(Observer):
     Evaluation uses what is in force at that moment. Checkpoints carry the index of the phase, so
     that `restore` can bring a model back to the state that its weights were trained in.
 
-    Raises UserError for a phase that starts before step 0 or beyond the run, and for phases that
-    are not in order.
+    Raises UserError for a phase that starts before step 0 or beyond the run, for phases that are
+    not in order, and for a tolerance of an estimator that takes all of its steps in any case.
     """
 
     def __init__(self, phases: Sequence[Phase] = ()) -> None:
@@ -75,6 +78,8 @@ class GradientSchedule(Observer):
         self.configured: dict[Equilibrium, Configured] = {}
         for phase in self.phases:
             _check_start(phase)
+            if phase.gradient is not None:
+                _check_tolerance(phase, phase.gradient)
         for kind in (int, float):
             _check_order([phase.start for phase in self.phases if isinstance(phase.start, kind)])
 
@@ -139,10 +144,13 @@ class GradientSchedule(Observer):
             configured = self.configured.setdefault(layer, Configured(layer.gradient, layer.solver))
             phase = Phase(0) if index is None else self.phases[index]
             gradient = configured.gradient if phase.gradient is None else phase.gradient
+            _check_tolerance(phase, gradient)
             layer.gradient, layer.solver = gradient, configured.solver
             if phase.max_steps is not None:
                 layer.gradient = with_budget(gradient, phase.max_steps)
-                layer.solver = replace(configured.solver, max_steps=phase.max_steps)
+                layer.solver = replace(layer.solver, max_steps=phase.max_steps)
+            if phase.tol is not None:
+                layer.solver = replace(layer.solver, tol=phase.tol)
         self.active = index
 
 
@@ -156,6 +164,22 @@ def _check_start(phase: Phase) -> None:
         raise UserError(
             f"A phase of the gradient schedule starts at {phase.start}: give a whole number of "
             "steps from 0 on, or a fraction of the run between 0.0 and 1.0."
+        )
+
+
+def _check_tolerance(phase: Phase, gradient: GradientEstimator) -> None:
+    if phase.tol is None:
+        return
+    if not (math.isfinite(phase.tol) and phase.tol >= 0):
+        raise UserError(
+            f"A phase of the gradient schedule has the tolerance {phase.tol}: give 0 (the whole "
+            "budget) or a positive number."
+        )
+    if gradient.own_iteration:
+        raise UserError(
+            f"A phase of the gradient schedule gives gradient={gradient.name} the tolerance "
+            f"{phase.tol:g}, but it takes all of its steps whatever the residual: leave tol out of "
+            "that phase, or set max_steps."
         )
 
 

@@ -195,11 +195,15 @@ class SolveStatistics(Accumulator):
     The number of evaluations belongs to a batch, so `nfe_mean` weights batches equally; residuals
     and fractions are over samples. So is `nfe_per_sample`: a sample needs the evaluations up to its
     convergence, or all of its batch's, and the batch takes as long as its slowest sample.
+    `nfe_spent_per_sample` is what f was evaluated on: those of the batch, up to where compaction
+    has dropped the sample.
     """
 
     def __init__(self) -> None:
         self.solves = 0
         self.evaluations = 0
+        self.samples = 0
+        self.spent = 0
         self.residuals = ResidualSample()
         self.converged = Fraction()
         self.fallback = Fraction()
@@ -211,6 +215,7 @@ class SolveStatistics(Accumulator):
         self.evaluations += report.nfe
         if report.residual is not None:
             self.residuals.add(report.residual)
+            self._count(report, len(report.residual))
         if (converged := report.converged) is not None:
             self.converged.add(converged)
             if report.steps is not None:
@@ -222,6 +227,8 @@ class SolveStatistics(Accumulator):
         """Add everything that `other` has seen."""
         self.solves += other.solves
         self.evaluations += other.evaluations
+        self.samples += other.samples
+        self.spent += other.spent
         self.residuals.absorb(other.residuals)
         self.converged.absorb(other.converged)
         self.fallback.absorb(other.fallback)
@@ -231,16 +238,26 @@ class SolveStatistics(Accumulator):
         """The evaluations of f (or vector-Jacobian products) per batch."""
         return self.evaluations / self.solves
 
+    def nfe_spent_per_sample(self) -> float | None:
+        """The rows that f was evaluated on, for each sample; None while nothing was added."""
+        return self.spent / self.samples if self.samples else None
+
     def forward_summary(self) -> dict[str, float | None]:
-        """nfe_mean and nfe_per_sample, residual_median and _p95, converged_fraction."""
+        """nfe_mean, nfe_per_sample and nfe_spent_per_sample, residuals, converged_fraction."""
         median, p95 = self.residuals.quantiles(0.5, 0.95) or (None, None)
         return {
             "nfe_mean": self.nfe_mean(),
             "nfe_per_sample": number(self.needed.value()),
+            "nfe_spent_per_sample": self.nfe_spent_per_sample(),
             "residual_median": number(median),
             "residual_p95": number(p95),
             "converged_fraction": number(self.converged.value()),
         }
+
+    def _count(self, report: SolveReport, samples: int) -> None:
+        rows = report.sample_evaluations
+        self.samples += samples
+        self.spent += report.nfe * samples if rows is None else rows
 
     def backward_summary(self) -> dict[str, float | None]:
         """nfe_mean, residual_median and fallback_fraction as numbers.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OF_NO_ACCOUNT = ("ckpt_path", "resume", "run_dir", "trust", "init_from")
 """What belongs to the command that resumes, and not to the run."""
 MISSING = object()
-STOOD_IN_FOR = {"gradient": "gradient", "solver.max_steps": "max_steps"}
+STOOD_IN_FOR = {"gradient": "gradient", "solver.max_steps": "max_steps", "solver.tol": "tol"}
 """A setting, and the entry by which a phase replaces it."""
 
 
@@ -78,7 +78,7 @@ def check_initial_setting(override: Override, stored: Stored) -> None:
 
 
 def check_in_force(config: DictConfig, stored: Stored, words: CommandLine) -> None:
-    """Raise UserError for a typed estimator or budget that every phase to come replaces."""
+    """Raise UserError for an estimator, budget or tolerance that every phase to come replaces."""
     phases = OmegaConf.select(config, PHASES) or []
     if not phases or PHASES in words.keys:
         return

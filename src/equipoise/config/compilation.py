@@ -1,4 +1,4 @@
-"""`compile=cell` and `compile=graph`: what a configuration must have for them to do something."""
+"""`compile` and `memory_format`: what a configuration must have for them to do something."""
 
 from __future__ import annotations
 
@@ -11,44 +11,55 @@ from equipoise.config.about import about, no_layer
 from equipoise.config.overrides import CommandLine
 from equipoise.errors import UserError
 
-Compile = Literal["cell", "graph"]
+Compile = Literal["cell", "graph", "cell+graph"]
 DIVIDING = ("fsdp", "deepspeed")
 """Strategies that exchange the weights of the network for parts of them."""
 
 
 def check_compile(config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise UserError where there is nothing to compile, or another setting stands against it."""
-    word = config.get("compile")
+    word, strategy = config.get("compile"), config.trainer.get("strategy")
+    if config.get("memory_format") is not None and strategy in DIVIDING:
+        raise UserError(
+            f"memory_format=channels_last is of whole weights, and strategy={strategy} divides "
+            "them: choose another strategy, or leave memory_format out"
+        )
     if word is None:
         return
-    model, strategy = choices["model"], config.trainer.get("strategy")
+    model = choices["model"]
     if not about(config.model, "weights", True) or about(config.model, "minimizes", False):
         raise UserError(
             f"model={model} has no network to compile, so compile={word} would do nothing; leave "
             "it out"
         )
-    if word == "cell" and not about(config.model, "equilibrium", True):
+    if "cell" in word and not about(config.model, "equilibrium", True):
+        instead = "choose compile=graph" if "graph" in word else "leave it out"
         raise UserError(
-            f"{no_layer(config.model, model)}, so compile=cell would do nothing; leave it out"
+            f"{no_layer(config.model, model)}, so compile=cell would do nothing; {instead}"
         )
     if strategy in DIVIDING:
         raise UserError(
             f"compile={word} needs whole weights in every process, and strategy={strategy} divides "
             "them: choose another strategy, or leave compile out"
         )
-    if word == "graph" and about(config.task, "own_steps", False):
+    if "graph" in word and about(config.task, "own_steps", False):
         raise UserError(
-            f"task={choices['task']} takes steps of its own, and compile=graph records those of "
+            f"task={choices['task']} takes steps of its own, and compile={word} records those of "
             "the trainer; leave it out"
         )
 
 
 def settle(config: DictConfig, words: CommandLine, purpose: Literal["train", "evaluate"]) -> None:
-    """Give the configuration of a checkpoint its `compile`, before anything typed is set.
+    """Give the configuration of a checkpoint the keys of this file, before anything typed is set.
 
     An evaluation runs the network as it is unless it is told otherwise, wherever it was trained.
     Raises UserError where an evaluation is to record training steps.
     """
     config["compile"] = config.get("compile") if purpose == "train" else None
-    if purpose == "evaluate" and words.value("compile") == "graph":
-        raise UserError("compile=graph is of training steps, not for an evaluation; leave it out")
+    config.setdefault("memory_format", None)
+    typed = words.value("compile")
+    if purpose == "evaluate" and "graph" in str(typed):
+        raise UserError(
+            f"compile={typed} is of training steps, not for an evaluation; leave it out, or choose "
+            "compile=cell"
+        )

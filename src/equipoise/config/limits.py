@@ -53,7 +53,7 @@ WIDTH = Limit(1, 1_000_000)  # channels and the like
 SAMPLES = Limit(1, 100_000_000)
 PIXELS = Limit(1, 65_536)
 SEED = Limit(0, 2**32 - 1)
-PROCESSES = Limit(0, max(cores(), 4))  # 4 are the default of large datasets
+PROCESSES = Limit(0, max(cores(), 16))  # 16 are the default of the views of photographs
 
 LIMITS: dict[str, Limit] = {
     "seed": SEED,
@@ -114,6 +114,11 @@ LIMITS: dict[str, Limit] = {
     "StochasticWeightAveraging.start": PART_LEFT_OUT,
     "annealing": PART,
     "TimedCheckpoint.minutes": Limit(0, 10_000, above=True),
+    "fraction": SOME_PART,
+    "margin": Limit(0, 1_000),
+    "least": BUDGET,
+    "most": BUDGET,
+    "memory_mb": Limit(0, 1e9, above=True),
     "min_delta": NOT_NEGATIVE,
     "stopping_threshold": FINITE,
     "divergence_threshold": FINITE,
@@ -134,6 +139,7 @@ LIMITS: dict[str, Limit] = {
     "batch_size": COUNT,
     "eval_batch_size": COUNT,
     "num_workers": PROCESSES,
+    "cache_mb": Limit(0, 2**24),
     "val_fraction": PART_LEFT_OUT,
     "test_fraction": PART_LEFT_OUT,
     "train_size": SAMPLES,
@@ -234,6 +240,7 @@ LIMITS: dict[str, Limit] = {
     "divisor": WIDTH,
     "cutoffs": Limit(1, 100_000_000),
     "window": COUNT,
+    "initializer": WIDTH,
     "initial_std": POSITIVE,
     "initial_range": POSITIVE,
     "layers": Limit(1, 10_000),

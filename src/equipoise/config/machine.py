@@ -10,6 +10,8 @@ from typing import Any
 from equipoise.errors import UserError
 
 GIB = 2**30
+DRIVER = Path("/proc/driver/nvidia/gpus")
+"""Where NVIDIA's driver has a folder for each GPU."""
 
 OF_A_CLUSTER = (
     "MASTER_ADDR",
@@ -39,8 +41,9 @@ def cores_of_job() -> int:
 def check_processes(config: MutableMapping[str, Any], typed_keys: Collection[str]) -> None:
     """Raise where more processes are asked for than the machine has cores; torch is not needed.
 
-    A number of workers that is not on the command line is lowered to the number of cores, or to the
-    job's share of them. How many GPUs there are only torch can tell: see `check_devices`.
+    A number of workers that is not on the command line is what the data could make use of, and is
+    lowered to what `workers_beside` leaves. How many GPUs torch can use only torch can tell: see
+    `check_devices`.
     """
     trainer = config["trainer"]
     if trainer.get("accelerator") == "cpu":
@@ -50,11 +53,37 @@ def check_processes(config: MutableMapping[str, Any], typed_keys: Collection[str
     if not isinstance(workers, int):
         return
     if "task.num_workers" not in typed_keys:
-        config["task"]["num_workers"] = min(workers, cores_of_job())
+        config["task"]["num_workers"] = min(workers, workers_beside(trainer))
     elif workers > cores():
         raise UserError(
             f"task.num_workers={workers} is too many: this machine has {counted(cores(), 'core')}"
         )
+
+
+def workers_beside(trainer: Mapping[str, Any]) -> int:
+    """Workers that each process of a run has cores for, beside the one that it trains on itself.
+
+    One where there are no more cores than processes, which is still better than none: it decodes
+    while its process waits for a GPU or a file. On a single core there are none.
+    """
+    share = cores_of_job() // processes_here(trainer)
+    return max(share - 1, 1 if cores_of_job() > 1 else 0)
+
+
+def processes_here(trainer: Mapping[str, Any]) -> int:
+    """The processes of a run on this machine, one for each device; 1 where it does not say."""
+    count = number_of(trainer.get("devices"))
+    if count is None:
+        count = 1 if trainer.get("accelerator") == "cpu" else gpus()
+    return max(count, 1)
+
+
+def gpus() -> int:
+    """NVIDIA's GPUs that a process may see, without asking torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([number for number in visible.split(",") if number.strip() not in ("", "-1")])
+    return len(list(DRIVER.iterdir())) if DRIVER.is_dir() else 0
 
 
 def check_devices(trainer: Mapping[str, Any]) -> None:

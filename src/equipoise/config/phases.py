@@ -13,7 +13,7 @@ from equipoise.errors import UserError, nearest
 
 PHASE = "equipoise.callbacks.Phase"
 KEY = "callbacks.gradient_schedule.phases"
-FIELDS = ("start", "gradient", "settings", "max_steps")
+FIELDS = ("start", "gradient", "settings", "max_steps", "tol")
 
 
 def expand_phases(
@@ -54,12 +54,14 @@ def _phase(
         for key, value in flatten(phase.get("settings") or {}):
             check_key(key, node, f"the phase with gradient={name}")
             node = plain(OmegaConf.merge(node, _nested(key, value)))
-    return {
+    expanded = {
         "_target_": PHASE,
         "start": phase["start"],
         "gradient": node,
         "max_steps": phase.get("max_steps"),
     }
+    # Left out where it is not given, so that phases of earlier checkpoints compare as equal.
+    return expanded if phase.get("tol") is None else {**expanded, "tol": phase["tol"]}
 
 
 def _estimator(name: str, searched: list[str]) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def as_phases(phases: Any, choices: Mapping[str, str]) -> list[dict[str, Any]]:
             f"model={choices['model']} has no equilibrium layer, so a gradient schedule would do "
             "nothing; leave callbacks.gradient_schedule.phases out"
         )
-    form = "{start: 0.5, gradient: phantom, settings: {steps: 3}, max_steps: 12}"
+    form = "{start: 0.5, gradient: phantom, settings: {steps: 3}, max_steps: 12, tol: 1.0e-2}"
     for phase in phases:
         if not isinstance(phase, dict) or "start" not in phase:
             raise UserError(f"a phase of the gradient schedule looks like {form}, not {phase}")

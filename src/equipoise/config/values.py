@@ -28,6 +28,7 @@ SETTING = re.compile(r"\$\{[\w.\[\]]+\}")
 """A value that is taken whole from another setting; ${oc.env:HOME} is none."""
 TOP: dict[str, Any] = {"seed": int, "ckpt_path": str | None, "resume": Literal["auto"] | None,
                        "compile": Compile | None,
+                       "memory_format": Literal["channels_last"] | None,
                        "run_dir": str | None, "trust": list[str], **init_from.TYPES}  # fmt: skip
 WATCHED: dict[str, Any] = {"monitor": str, "monitor_mode": Literal["min", "max"]}
 

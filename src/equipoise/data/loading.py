@@ -79,7 +79,7 @@ class BatchLoader:
     It wraps a DataLoader instead of being one, so that Lightning never rebuilds it around
     another sampler. Iterating draws from a generator of its own, never from torch's global
     one. A UserError is raised as it was written, also out of a worker process.
-    pin_memory: copy each batch to where a GPU fetches it faster; not for one that stays the same.
+    pin_memory: copy each batch to where a GPU fetches it faster; not for what stays on the host.
     """
 
     def __init__(

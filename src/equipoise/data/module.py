@@ -74,7 +74,17 @@ class SplitDataModule(LightningDataModule, ABC):
         return self._loader(name, OrderedIndices(size, batch_size, shard_of(self)))
 
     def _loader(self, name: SplitName, indices: EpochIndices) -> BatchLoader:
-        return BatchLoader(self.splits[name], indices, seed=self.seed, num_workers=self.num_workers)
+        return BatchLoader(
+            self.splits[name], indices, seed=self.seed, num_workers=self.num_workers,
+            pin_memory=on_gpu(self),
+        )  # fmt: skip
+
+
+def on_gpu(data: LightningDataModule) -> bool:
+    """Whether the batches go to a GPU of NVIDIA's, as far as the trainer tells."""
+    if data.trainer is None:
+        return torch.cuda.is_available()
+    return bool(data.trainer.strategy.root_device.type == "cuda")
 
 
 def shard_of(data: LightningDataModule) -> Shard:

@@ -7,7 +7,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 divided by the golden ratio, by which the counters of a stream go on."""
+LOW, FRACTION = np.uint64(40), np.uint64(2**24 - 1)
+"""Bits below the upper 24, and the lower 24."""
+Keys = NDArray[np.uint64]
 
 
 def stream_seed(*key: int) -> int:
@@ -22,6 +29,48 @@ def stream_seed(*key: int) -> int:
 def stream(*key: int) -> torch.Generator:
     """A generator on the CPU that is a pure function of `key`."""
     return torch.Generator().manual_seed(stream_seed(*key))
+
+
+def row_keys(rows: Tensor, *key: int) -> Keys:
+    """A 64-bit seed for each of the rows (B,), a pure function of `key` and of that row alone."""
+    numbers = rows.numpy().astype(np.uint64) + np.uint64(1)
+    return _mixed(np.uint64(stream_seed(*key)) + numbers * GOLDEN)
+
+
+def uniforms(keys: Keys, count: int) -> Tensor:
+    """`count` numbers in [0, 1) for each key (B,), float32 (B, count), all rows at once.
+
+    A row is a pure function of its key: a generator for each of them, as `stream` makes, would cost
+    more than the numbers. Source: SplitMix64 (Steele, Lea and Flood 2014).
+    """
+    return _fractions(_drawn(keys, count) >> LOW)
+
+
+def normals(keys: Keys, count: int) -> Tensor:
+    """`count` standard normal numbers for each key (B,), float32 (B, count), by Box and Muller."""
+    drawn = _drawn(keys, (count + 1) // 2)
+    first, second = _fractions(drawn >> LOW), _fractions(drawn & FRACTION)
+    radius = torch.log1p(first.neg_()).mul_(-2).sqrt_()
+    angle = second.mul_(2 * torch.pi)
+    return torch.cat([angle.cos().mul_(radius), angle.sin().mul_(radius)], dim=1)[:, :count]
+
+
+def _drawn(keys: Keys, count: int) -> Keys:
+    """(B, count) numbers of 64 bits, each a function of its key and its place."""
+    return _mixed(keys[:, None] + np.arange(1, count + 1, dtype=np.uint64) * GOLDEN)
+
+
+def _fractions(bits: Keys) -> Tensor:
+    """Numbers of 24 bits, which float32 holds, as fractions of 2^24."""
+    return torch.from_numpy(bits.astype(np.float32)).mul_(2**-24)
+
+
+def _mixed(numbers: Keys) -> Keys:
+    """The bits of each number, mixed in place so that each of them changes half of the others."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        numbers ^= numbers >> np.uint64(shift)
+        numbers *= np.uint64(factor)
+    return numbers
 
 
 def stratified_split(

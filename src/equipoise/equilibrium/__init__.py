@@ -4,6 +4,8 @@ from equipoise.equilibrium.backward_graph import Fidelity, compare_gradients
 from equipoise.equilibrium.curvature_pairs import CurvaturePairs
 from equipoise.equilibrium.descent import Descent
 from equipoise.equilibrium.diagnostics import (
+    budget_for,
+    contraction_of,
     gradient_fidelity,
     jacobian_spectral_norm,
     spectral_radius,
@@ -42,6 +44,7 @@ from equipoise.equilibrium.solvers import (
     Solver,
 )
 from equipoise.equilibrium.state import Function, State
+from equipoise.equilibrium.state_memory import StateMemory
 
 __all__ = [
     "LBFGS",
@@ -76,10 +79,13 @@ __all__ = [
     "Solver",
     "StartRule",
     "State",
+    "StateMemory",
     "Status",
     "Unrolled",
     "attach_states",
+    "budget_for",
     "compare_gradients",
+    "contraction_of",
     "gradient_fidelity",
     "jacobian_norm",
     "jacobian_spectral_norm",

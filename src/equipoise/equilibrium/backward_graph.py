@@ -146,7 +146,7 @@ class _FunctionalCotangent(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
         pulled = torch.func.vjp(ctx.evaluate, ctx.z)
         value, pull = cast(tuple[State, Callable[[State], tuple[State]]], pulled)
-        layout = Layout.of(value)
+        layout = Layout.of(ctx.z)  # the order of the columns is that of the solve
         graph: Graph = _FunctionalGraph(pull, layout, tuple(part.dtype for part in parts(value)))
         c = layout.flatten(cotangents if layout.is_tuple else cotangents[0])
         w, ctx.report.backward = ctx.rule(c, graph)
@@ -183,7 +183,7 @@ class _ReplacedCotangent(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
         refuse_second_derivatives()
-        layout = Layout.of(cotangents)
+        layout = Layout.of(ctx.z)  # the order of the columns is that of the solve
         graph = AttachedGraph(ctx.z, ctx.saved_tensors, layout)
         # The algebra of a rule keeps its precision, wherever the backward pass was called.
         with torch.autocast(layout.device.type, enabled=False):

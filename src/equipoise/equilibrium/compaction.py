@@ -15,8 +15,12 @@ from equipoise.equilibrium.state import Layout
 
 @dataclass
 class _Departed:
-    """Samples that have left together: their rows of the whole batch, and what they leave with."""
+    """Samples that have left together, after how many evaluations, and what they leave with.
 
+    rows: theirs of the whole batch.
+    """
+
+    evaluations: int
     rows: Tensor
     outcome: Outcome
     inverse: LowRankInverse | None
@@ -38,13 +42,17 @@ class Compaction:
         present = len(search.status)
         return 0 < search.active <= present - max(self.share * present, 1)
 
-    def drop(self, search: Search, iteration: Iteration) -> Tensor:
-        """Let the ended samples go; returns which of the present rows stay, (search.active,)."""
+    def drop(self, search: Search, iteration: Iteration, evaluations: int) -> Tensor:
+        """Let the ended samples go; returns which of the present rows stay, (search.active,).
+
+        evaluations: of f so far.
+        """
         order = search.ended.argsort(stable=True)
         staying, leaving = order[: search.active], order[search.active :]
         inverse = iteration.inverse()
         self.departed.append(
             _Departed(
+                evaluations,
                 search.rows[leaving],
                 search.outcome().select(leaving),
                 None if inverse is None else inverse.select(leaving),
@@ -53,6 +61,11 @@ class Compaction:
         search.keep_rows(staying)
         iteration.keep_rows(staying)
         return staying
+
+    def sample_evaluations(self, evaluations: int) -> int:
+        """Rows of all `evaluations` of f together: those of a sample end where it has left."""
+        spared = sum((evaluations - gone.evaluations) * len(gone.rows) for gone in self.departed)
+        return self.batch * evaluations - spared
 
     def whole(self, search: Search) -> Outcome:
         """The outcome of every sample of the batch."""
@@ -81,11 +94,11 @@ class Compaction:
         """The inverse of every sample; those that have left keep the pairs that they left with."""
         if inverse is None or not self.departed:
             return inverse
-        _, pairs, width = inverse.u.shape
-        u = inverse.u.new_zeros(self.batch, pairs, width)
+        groups = [(search.rows, inverse)] + [(gone.rows, gone.inverse) for gone in self.departed]
+        pairs = max(part.u.shape[1] for _, part in groups if part is not None)
+        u = inverse.u.new_zeros(self.batch, pairs, inverse.u.shape[2])
         v = torch.zeros_like(u)
         scale = u.new_ones(self.batch, 1)
-        groups = [(search.rows, inverse)] + [(gone.rows, gone.inverse) for gone in self.departed]
         for rows, part in groups:
             assert part is not None
             plain, units = part.in_units()

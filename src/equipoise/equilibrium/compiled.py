@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from inspect import isfunction, ismethod
+from inspect import isfunction, ismethod, signature
 from typing import Any, cast
 
 import torch
@@ -30,7 +30,7 @@ def compiled(f: Function) -> Function:
     module = _module_within(f)
     if module is not None:
         if module._compiled_call_impl is None:
-            module.compile(**_settings(), isolate_recompiles=True)
+            module.compile(**_settings(isolate_recompiles=True))
         return f
     if isfunction(f) or ismethod(f) or isinstance(f, partial):
         return torch.compile(f, **_settings())
@@ -46,8 +46,11 @@ def _module_within(f: Any) -> nn.Module | None:
     return f
 
 
-def _settings() -> dict[str, Any]:
-    return {"backend": _retaining, "dynamic": False, "recompile_limit": VARIANTS}
+def _settings(**more: bool) -> dict[str, Any]:
+    """Those of torch.compile that this version of torch knows."""
+    wanted = {"backend": _retaining, "dynamic": False, "recompile_limit": VARIANTS, **more}
+    known = signature(torch.compile).parameters
+    return {name: value for name, value in wanted.items() if name in known}
 
 
 APART = {"freezing_discard_parameters": True}

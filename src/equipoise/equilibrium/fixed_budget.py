@@ -7,7 +7,7 @@ unrolls into one graph of tensor operations.
 from __future__ import annotations
 
 import copy
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from equipoise.equilibrium.gradients import with_budget
 from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.equilibrium.small_systems import eliminated
-from equipoise.equilibrium.solvers import AdjointBroyden, Broyden, Solver
+from equipoise.equilibrium.solvers import AdjointBroyden, Solver
 
 TRACEABLE = ("anderson", "broyden", "fixed_point", "newton_krylov")
 """The solvers of which a graph can be made; adjoint_broyden is one with the updates of broyden."""
@@ -52,8 +52,7 @@ def fixed_solver(solver: Solver, steps: int | None = None) -> Solver:
     where autograd is off for good: it updates as `Broyden`.
     """
     if isinstance(solver, AdjointBroyden):
-        shared = {field.name for field in fields(Broyden)} - {"initial_inverse"}
-        solver = Broyden(**{name: getattr(solver, name) for name in shared})
+        solver = replace(solver.as_broyden(), initial_inverse=None)
     budget = solver.max_steps if steps is None else steps
     return replace(solver, max_steps=budget, tol=0.0, compact_at=None, trace=False, keep_states=())
 

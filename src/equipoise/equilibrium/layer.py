@@ -251,9 +251,14 @@ def with_fallback(
         steps=torch.where(better, damped.steps, solution.steps),
         status=torch.where(better, damped.status, solution.status),
         nfe=solution.nfe + damped.nfe,
+        sample_evaluations=_sum(solution.sample_evaluations, damped.sample_evaluations),
     )
     merged.report.fallback = better
     return merged
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 def checked_solver(value: Solver, role: str = "solver") -> Solver:

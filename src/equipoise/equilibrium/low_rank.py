@@ -35,6 +35,15 @@ def combine_minus(rows: Tensor, weights: Tensor, subtracted: Tensor) -> Tensor:
     return torch.baddbmm(added, weights.unsqueeze(1), rows, beta=-1.0).squeeze(1)
 
 
+def combine_plus(rows: Tensor, weights: Tensor, added: Tensor, out: Tensor) -> Tensor:
+    """sum_i weights_i rows_i + added: (B, m, D), (B, m), (B, D) -> (B, D), written into `out`."""
+    if rows.dtype != added.dtype:
+        return torch.add(combine(rows, weights), added, out=out)
+    three = added.unsqueeze(1), weights.contiguous().unsqueeze(1), rows
+    torch.baddbmm(*three, out=out.unsqueeze(1))
+    return out
+
+
 @dataclass(frozen=True)
 class LowRankInverse:
     """H = -scale I + sum_ij core_ij u_i v_j^T, an estimate of (J_f - I)^-1, per sample.
@@ -55,7 +64,7 @@ class LowRankInverse:
         """H x: (B, D) -> (B, D)."""
         weights = row_products(self.v, x)
         if self.core is not None:
-            weights = torch.bmm(self.core, weights.unsqueeze(2)).squeeze(2)
+            weights = torch.bmm(self.core.to(x.dtype), weights.unsqueeze(2)).squeeze(2)
         return combine_minus(self.u, weights, self._scaled(x))
 
     def apply_transposed(self, x: Tensor) -> Tensor:
@@ -73,7 +82,11 @@ class LowRankInverse:
         return LowRankInverse(self.u[rows], self.v[rows], self.oldest, scale, core, self.definite)
 
     def newest(self, count: int) -> LowRankInverse:
-        """The latest `count` pairs at most, oldest first, of an H without a core."""
+        """The latest `count` pairs at most, oldest first; a core becomes part of v."""
+        if self.core is not None:
+            return LowRankInverse(self.u, self._v_with_core(), self.oldest, self.scale).newest(
+                count
+            )
         if self.oldest:
             u, v = (rows.roll(-self.oldest, dims=1) for rows in (self.u, self.v))
             return LowRankInverse(u, v, scale=self.scale).newest(count)
@@ -82,9 +95,12 @@ class LowRankInverse:
 
     def in_units(self) -> tuple[LowRankInverse, Tensor | None]:
         """H / scale as a plain sum of pairs, which starts from -I, and the scale."""
-        v = self.v if self.core is None else torch.bmm(self.core.to(self.v.dtype), self.v)
+        v = self._v_with_core()
         u = self.u if self.scale is None else self.u / self.scale.unsqueeze(2).to(self.u.dtype)
         return LowRankInverse(u, v, self.oldest), self.scale
+
+    def _v_with_core(self) -> Tensor:
+        return self.v if self.core is None else torch.bmm(self.core.to(self.v.dtype), self.v)
 
     def _scaled(self, x: Tensor) -> Tensor:
         return x if self.scale is None else x * self.scale
@@ -99,6 +115,13 @@ def reciprocal(curvature: Tensor) -> Tensor:
     """1 / curvature, and 0 where it vanishes: such a pair carries no information, H stays as is."""
     usable = curvature.abs() > torch.finfo(curvature.dtype).tiny
     return torch.where(usable, 1.0 / curvature, 0.0)
+
+
+def check_shape(initial: LowRankInverse, z0: Tensor) -> None:
+    """Raise ValueError where the inverse is not for states (B, D) like z0."""
+    shape, other = tuple(z0.shape), tuple(initial.u.shape[::2])
+    if other != shape:
+        raise ValueError(f"the initial inverse is for states {other}, this one is {shape}")
 
 
 class PairMemory:
@@ -166,10 +189,8 @@ class PairMemory:
         return torch.where(frozen.unsqueeze(1), old, new)
 
     def _take(self, initial: LowRankInverse) -> None:
+        check_shape(initial, self.u[:, 0])
         count = initial.u.shape[1]
-        shape, other = tuple(self.u.shape[::2]), tuple(initial.u.shape[::2])
-        if other != shape:
-            raise ValueError(f"the initial inverse is for states {other}, this one is {shape}")
         self.u[:, :count] = initial.u
         self.v[:, :count] = initial.v
         self.stored = count

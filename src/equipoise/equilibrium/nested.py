@@ -17,7 +17,8 @@ PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 class Nested:
     """A value taken apart: its tensors in order, and what it is beside them.
 
-    form: equal for two values that differ in the numbers of their tensors alone. build: makes such
+    form: equal for two values that differ in the numbers of their tensors and where in memory they
+    are alone. build: makes such
     a value of as many tensors.
     """
 
@@ -48,8 +49,7 @@ class Nested:
 
 
 def _form_of_tensor(tensor: Tensor) -> tuple[Any, ...]:
-    place = (tensor.dtype, tensor.device, tensor.stride(), tensor.requires_grad)
-    return (Tensor, tensor.shape, *place)
+    return (Tensor, tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
 
 
 Parts = tuple[tuple[Any, ...], list[Any], Callable[[list[Any]], Any]]

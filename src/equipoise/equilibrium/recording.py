@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 from weakref import ref
 
@@ -120,8 +121,9 @@ class Recording:
         with _left_as_they_were(network), _autocast_without_cache():
             try:
                 torch.cuda.make_graphed_callables(
-                    self._pass, tensors, num_warmup_iters=warmups, allow_unused_input=True
-                )
+                    self._pass, tensors, num_warmup_iters=warmups, allow_unused_input=True,
+                    **_beside_other_threads(),
+                )  # fmt: skip
             except RuntimeError as error:
                 first = str(error).partition("\n")[0]
                 raise CannotRecordError(
@@ -163,6 +165,12 @@ class Recording:
             self._layers[name].report = fresh
             pairs.append((fresh, recorded))
         return pairs
+
+
+def _beside_other_threads() -> dict[str, Any]:
+    """Let threads that fetch the next batch into pinned memory go on meanwhile."""
+    known = signature(torch.cuda.make_graphed_callables).parameters
+    return {"capture_error_mode": "thread_local"} if "capture_error_mode" in known else {}
 
 
 def _copied(report: SolveReport) -> SolveReport:

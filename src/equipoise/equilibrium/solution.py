@@ -85,6 +85,8 @@ class SolveReport:
     where an estimator fell back to a cheaper gradient, or None. An estimator that solves nothing
     backward leaves residual, steps and status of its backward report None. products: with the
     transposed Jacobian of f, which adjoint Broyden spends beside the evaluations.
+    sample_evaluations: rows of all evaluations together, nfe B without compaction; None where the
+    solver does not tell.
     """
 
     nfe: int
@@ -95,6 +97,7 @@ class SolveReport:
     fallback: Tensor | None = None
     backward: SolveReport | None = None
     products: int = 0
+    sample_evaluations: int | None = None
 
     @property
     def converged(self) -> Tensor | None:
@@ -135,6 +138,7 @@ class Solution:
     steps: Tensor
     status: Tensor
     nfe: int
+    sample_evaluations: int | None = None
     trace: Tensor | None = None
     inverse: LowRankInverse | None = None
     states: tuple[State, ...] = ()
@@ -152,6 +156,7 @@ class Solution:
             status=self.status,
             trace=self.trace,
             products=self.products,
+            sample_evaluations=self.sample_evaluations,
         )
 
     @property

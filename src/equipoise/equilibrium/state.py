@@ -59,6 +59,8 @@ class Layout:
     """How a state is laid out as one matrix (B, D), a row per sample; solvers see nothing else.
 
     A complex part takes two columns a value, its real and its imaginary part: the algebra is real.
+    channels_last: for each part whether its columns are in that order, as in the memory of a state
+    with such strides, so that f gets and gives views of the matrix.
     """
 
     shapes: tuple[torch.Size, ...]
@@ -66,6 +68,7 @@ class Layout:
     dtype: torch.dtype
     device: torch.device
     is_tuple: bool
+    channels_last: tuple[bool, ...]
 
     @classmethod
     def of(cls, state: State, dtype: torch.dtype | None = None) -> Layout:
@@ -86,7 +89,8 @@ class Layout:
                 dtype = torch.promote_types(dtype, part.dtype.to_real())
         shapes = tuple(part.shape for part in tensors)
         dtypes = tuple(part.dtype for part in tensors)
-        return cls(shapes, dtypes, dtype, tensors[0].device, not isinstance(state, Tensor))
+        last = tuple(_is_channels_last(part) for part in tensors)
+        return cls(shapes, dtypes, dtype, tensors[0].device, not isinstance(state, Tensor), last)
 
     @property
     def batch(self) -> int:
@@ -107,8 +111,11 @@ class Layout:
         tensors = parts(state)
         if tuple(part.shape for part in tensors) != self.shapes:
             raise ValueError(other_shapes(self.shapes, tensors))
-        pairs = zip(tensors, self._widths, strict=True)
-        rows = [_real(part).reshape(self.batch, width) for part, width in pairs]
+        parted = zip(tensors, self._widths, self.channels_last, strict=True)
+        rows = [
+            (part.movedim(1, -1) if last else _real(part)).reshape(self.batch, width)
+            for part, width, last in parted
+        ]
         flat = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
         return flat.to(self.dtype)
 
@@ -116,17 +123,15 @@ class Layout:
         """(B, D) -> a state of the original shapes and dtypes; views where the dtype stays."""
         if self._plain:
             return flat.view(self.shapes[0]).to(self.dtypes[0])
-        columns = zip(flat.split(self._widths, dim=1), self.shapes, self.dtypes, strict=True)
-        restored = tuple(
-            _complex(part, shape, dtype) if dtype.is_complex else part.view(shape).to(dtype)
-            for part, shape, dtype in columns
-        )
+        columns = flat.split(self._widths, dim=1)
+        parted = zip(columns, self.shapes, self.dtypes, self.channels_last, strict=True)
+        restored = tuple(_part(*one) for one in parted)
         return restored if self.is_tuple else restored[0]
 
     @cached_property
     def _plain(self) -> bool:
-        """One real tensor, for which there is a short way."""
-        return not (self.is_tuple or self.dtypes[0].is_complex)
+        """One real tensor in the usual order, for which there is a short way."""
+        return not (self.is_tuple or self.dtypes[0].is_complex or self.channels_last[0])
 
     @cached_property
     def _matrix(self) -> tuple[int, int]:
@@ -148,6 +153,27 @@ def other_shapes(expected: tuple[torch.Size, ...], got: tuple[Tensor, ...]) -> s
 
 def _real(part: Tensor) -> Tensor:
     return torch.view_as_real(part.resolve_conj()) if part.is_complex() else part
+
+
+def _part(columns: Tensor, shape: torch.Size, dtype: torch.dtype, channels_last: bool) -> Tensor:
+    """The part of a state that some columns (B, width) stand for."""
+    if dtype.is_complex:
+        return _complex(columns, shape, dtype)
+    if channels_last:
+        return columns.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1).to(dtype)
+    return columns.view(shape).to(dtype)
+
+
+def _is_channels_last(part: Tensor) -> bool:
+    """Whether channels come last in the memory of each sample (C, H, W) or (C, D, H, W)."""
+    if part.ndim < 4 or part.is_complex() or part.shape[1] == 1:
+        return False
+    moved, width = part.movedim(1, -1), 1
+    for size, stride in zip(reversed(moved.shape[1:]), reversed(moved.stride()[1:]), strict=True):
+        if size > 1 and stride != width:
+            return False
+        width *= size
+    return width > part.shape[1]
 
 
 def _complex(columns: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:

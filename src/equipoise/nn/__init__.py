@@ -15,6 +15,7 @@ from equipoise.nn.computed_weight import (
 )
 from equipoise.nn.cross_correlation import RedundancyReduction, Terms, cross_correlation
 from equipoise.nn.kernel_attention import AttentionForm, KernelAttention, KernelSmoother, Scene
+from equipoise.nn.learned_start import LearnedImageStart, LearnedSequenceStart, LearnedStart
 from equipoise.nn.positional_kernels import PositionTable, SetFilter
 from equipoise.nn.relative_attention import AttentionScene, RelativeAttention, SinusoidalPositions
 from equipoise.nn.variational_dropout import apply_mask, channel_mask, sequence_mask
@@ -28,6 +29,9 @@ __all__ = [
     "ComputedWeight",
     "KernelAttention",
     "KernelSmoother",
+    "LearnedImageStart",
+    "LearnedSequenceStart",
+    "LearnedStart",
     "NormalisedConv2d",
     "NormalisedLinear",
     "NormalisedWeight",

@@ -151,7 +151,7 @@ def build(*overrides: str) -> nn.Module:
         instantiate,
         restored_model,
     )
-    from equipoise.running.compilation import compile_cells
+    from equipoise.running.compilation import arrange, compile_cells
     from equipoise.running.initial_weights import start_from
 
     if any(config.task.get(key) is None for key in about(config.task, "from_data", ())):
@@ -169,7 +169,8 @@ def build(*overrides: str) -> nn.Module:
         else:
             path = Path(config.ckpt_path)
             model = restored_model(parts, read_checkpoint(path)["state_dict"], path)
-    if parts.get("compile") == "cell":
+    arrange(model, parts.get("memory_format"))
+    if "cell" in (parts.get("compile") or ""):
         compile_cells(model)
     return model
 

@@ -114,7 +114,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     )
     from equipoise.callbacks.resumption import ResumedOptimizer, TrainingPosition
     from equipoise.callbacks.weight_averaging import SavedWeights
-    from equipoise.running.compilation import check_one_gpu, compiling
+    from equipoise.running.compilation import arrange, check_one_gpu, compiling
     from equipoise.running.initial_weights import StartingReport, start_from
     from equipoise.running.parts import Run, TrainingBegun
     from equipoise.running.processes import strategy_for
@@ -140,6 +140,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     callbacks += [ResumedOptimizer(stored.get("optimizer") or {}, stored.get("schedule") or {})]
     callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
     callbacks += [SavedWeights()]  # after an average, which it asks what it is of
+    arrange(task, config.get("memory_format"))
     callbacks += compiling(config.get("compile"), task)
     callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
     around: dict[str, Any] = {"callbacks": grouped(callbacks), "logger": loggers or False}
@@ -157,7 +158,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
         fused = torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
         around["plugins"].append(SynchronisedNorms(fused))
     trainer = instantiate("trainer", config["trainer"], **around)
-    if config.get("compile") == "graph":
+    if "graph" in (config.get("compile") or ""):
         check_one_gpu(trainer)
     leave_signals_to_us(trainer)
     seed, choices = config["seed"], composition.choices

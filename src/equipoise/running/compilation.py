@@ -1,4 +1,4 @@
-"""`compile=cell` and `compile=graph` in a run: what they need is checked, then they are set up."""
+"""`compile` and `memory_format` in a run: what they need is checked, then they are set up."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
@@ -24,6 +25,21 @@ from equipoise.errors import UserError
 
 ENOUGH = 3
 """Training passes after which one should have been recorded."""
+
+
+def arrange(network: nn.Module, word: Literal["channels_last"] | None) -> None:
+    """Put the weights of convolutions into the memory format; what they compute follows them.
+
+    Raises UserError for a network without convolutions of images.
+    """
+    if word is None:
+        return
+    if not any(weight.ndim == 4 for weight in network.parameters()):
+        raise UserError(
+            f"memory_format={word} is of images and their convolutions, and this model has none; "
+            "leave it out"
+        )
+    network.to(memory_format=torch.channels_last)
 
 
 def compile_cells(network: nn.Module) -> None:
@@ -49,10 +65,9 @@ def check_compiler() -> None:
 
 def compiling(word: Compile | None, task: LightningModule) -> list[Observer]:
     """Set up what `compile` asks for; returns the callbacks that it needs. Raises UserError."""
-    if word is None:
-        return []
-    if word == "cell":
+    if "cell" in (word or ""):
         compile_cells(task)
+    if "graph" not in (word or ""):
         return []
     check_recordable(task)
     return [RecordedTraining()]

@@ -14,11 +14,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from equipoise.callbacks import StepProfiler
 from equipoise.callbacks.progress import early_end
 from equipoise.config.stored import finished_epochs, read_checkpoint
 from equipoise.equilibrium import NotConvergedError
 from equipoise.equilibrium.recording import CannotRecordError
-from equipoise.errors import RunFailed, RunInterrupted
+from equipoise.errors import RunFailed, RunInterrupted, UserError
+from equipoise.report.step_parts import StepTimes
 from equipoise.running.anytime import AnytimeCurve, trace_anytime
 from equipoise.running.checkpoints import load_weights
 from equipoise.running.interrupts import Stopped, stoppable
@@ -69,6 +71,28 @@ def evaluate(
         if curve is not None:
             trace_anytime(run, curve, results)
     return metrics
+
+
+def time_steps(run: Run, steps: int, warm_up: int, resume_from: str | None) -> StepTimes:
+    """The times of `steps` training steps after `warm_up` others, and of as many plain ones.
+
+    The training is the run's own, without validations, and ends after those steps, or where it
+    would end earlier. Raises UserError where nothing could be timed.
+    """
+    if run.trainer.world_size > 1:
+        raise UserError(
+            f"profile times one process, and this run has {run.trainer.world_size}: add "
+            "trainer.devices=1"
+        )
+    profiler = StepProfiler(run.trainer, steps, warm_up)
+    profiler.install()
+    run.trainer.fit(run.task, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
+    if not profiler.times.timed or not profiler.times.plain:
+        raise UserError(
+            f"the run ended after {run.trainer.global_step} steps, before any could be timed: "
+            f"lower warm_up={warm_up}, or raise trainer.max_epochs"
+        )
+    return profiler.times
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.equilibrium.state import State
 from equipoise.errors import UserError
+from equipoise.nn import LearnedStart
 from equipoise.tasks.schedules import PlateauScheduler, Schedule
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -35,6 +36,7 @@ class Objective(pl.LightningModule):
         self.schedule = schedule
         self.metrics = nn.ModuleDict()
         self.equilibria = list(equilibrium_layers(model).values())
+        self.starts = [part for part in model.modules() if isinstance(part, LearnedStart)]
         self.regularized = [layer for layer in self.equilibria if layer.regularizer is not None]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -67,7 +69,7 @@ class Objective(pl.LightningModule):
     def with_regularization(
         self, loss: Tensor, loss_at: Callable[[State], Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss with what the regularisers add, and their terms by name for the curve.
+        """The loss with what regularisers and learned starts add, and their terms for the curve.
 
         loss_at: the same loss read from another state of the equilibrium layer, for a correction.
         """
@@ -80,6 +82,10 @@ class Objective(pl.LightningModule):
             if (penalty := layer.pop_penalty()) is not None:
                 loss = loss + penalty
                 terms["penalty"] = terms.get("penalty", 0.0) + penalty.detach()
+        for start in self.starts:
+            if (distance := start.pop_loss()) is not None:
+                loss = loss + distance
+                terms["start_loss"] = terms.get("start_loss", 0.0) + distance.detach()
         return loss, terms
 
     def readout(self, state: State) -> Tensor:

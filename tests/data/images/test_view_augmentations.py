@@ -72,7 +72,7 @@ def test_views_are_the_pixels_of_the_published_transforms(
 ) -> None:
     augmentation = published(task)
     for key in range(12):
-        views = augmentation([picture(7, 40, 52)], [key], 255)
+        views = augmentation([picture(7, 40, 52)], np.array([key], dtype=np.uint64), 255)
         expected = torchvision_views(steps, key, 2)
         assert [view.shape for view in views] == [(1, 3, 32, 32)] * 2
         for view, wanted in zip(views, expected, strict=True):
@@ -87,11 +87,11 @@ def test_the_two_pipelines_of_the_original_paper_differ_in_blur_and_solarisation
     ]
     white = {**NEUTRAL, "solarize_probability": (0.0, 1.0)}
     bright = torch.full((3, 24, 24), 200, dtype=torch.uint8)
-    first, second = PhotographViews(**white)([bright], [3], 255)
+    first, second = PhotographViews(**white)([bright], np.array([3], dtype=np.uint64), 255)
     assert torch.equal(first[0], bright)
     assert torch.equal(second[0], 255 - bright)
     blurred, sharp = PhotographViews(**{**NEUTRAL, "blur_probability": (1.0, 0.0)})(
-        [picture()], [3], 255
+        [picture()], np.array([3], dtype=np.uint64), 255
     )
     assert torch.equal(sharp[0], picture())
     assert blurred.float().std() < 0.8 * sharp.float().std()
@@ -108,7 +108,9 @@ def test_the_two_pipelines_of_the_original_paper_differ_in_blur_and_solarisation
 def test_a_probability_of_one_always_and_of_zero_never(
     changes: dict[str, Any], expected: Tensor
 ) -> None:
-    for view in PhotographViews(**{**NEUTRAL, **changes})([picture()] * 4, [0, 1, 2, 3], 255):
+    for view in PhotographViews(**{**NEUTRAL, **changes})(
+        [picture()] * 4, np.arange(4, dtype=np.uint64), 255
+    ):
         assert (view.int() - expected.int()).abs().max() <= 1
 
 
@@ -137,20 +139,20 @@ def test_the_hue_is_turned_as_torchvision_turns_it(factor: float, seed: int) -> 
 
 @pytest.mark.parametrize("augmentation", [published("ssl_cifar10"), published("ssl_imagenet")])
 def test_a_view_is_a_function_of_its_key_alone(augmentation: PhotographViews) -> None:
-    pictures, keys = [picture(seed) for seed in range(3)], [5, 6, 7]
+    pictures, keys = [picture(seed) for seed in range(3)], np.array([5, 6, 7], dtype=np.uint64)
     before = torch.get_rng_state()
     first, second = augmentation(pictures, keys, 255)
     (alone,) = augmentation(pictures[2:], keys[2:], 255, count=1)
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(alone[0], first[2])
     assert not torch.equal(first, second)
-    other, _ = augmentation(pictures, [8, 9, 10], 255)
+    other, _ = augmentation(pictures, np.array([8, 9, 10], dtype=np.uint64), 255)
     assert not torch.equal(other, first)
 
 
 def test_grey_pictures_are_refused_by_an_augmentation_of_colours() -> None:
     with pytest.raises(UserError, match=r"1 channels instead of 3: choose .*AffineViews"):
-        PhotographViews(**NEUTRAL)([picture()[:1]], [0], 255)
+        PhotographViews(**NEUTRAL)([picture()[:1]], np.array([0], dtype=np.uint64), 255)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def digits(count: int = 6) -> list[Tensor]:
 
 
 def test_without_any_change_the_picture_stays() -> None:
-    for view in AffineViews(**STILL)(digits(), list(range(6)), 16):
+    for view in AffineViews(**STILL)(digits(), np.arange(6, dtype=np.uint64), 16):
         assert (view - torch.stack(digits())).abs().max() < 1e-4
 
 
@@ -184,14 +186,14 @@ def test_fractions_of_the_grey_levels_stay_between_black_and_white() -> None:
     changes = {"zoom": (0.8, 1.3), "aspect": 1.3, "rotation": 20.0, "shift": 0.1,
                "contrast": 0.4, "noise": 0.2}  # fmt: skip
     augmentation = AffineViews(**{**STILL, **changes})
-    first, second = augmentation(digits(), list(range(6)), 16)
+    first, second = augmentation(digits(), np.arange(6, dtype=np.uint64), 16)
     assert first.dtype == torch.float32
     assert first.shape == (6, 1, 8, 8)
     assert len(first.unique()) > 100
     assert first.min() >= 0
     assert first.max() <= 16
     assert not torch.equal(first, second)
-    (alone,) = augmentation(digits()[4:], [4, 5], 16, count=1)
+    (alone,) = augmentation(digits()[4:], np.array([4, 5], dtype=np.uint64), 16, count=1)
     assert torch.allclose(alone, first[4:], atol=1e-5)
 
 
@@ -201,7 +203,9 @@ def test_fractions_of_the_grey_levels_stay_between_black_and_white() -> None:
 def test_the_zoom_is_of_both_sides(changes: dict[str, Any], growth: float) -> None:
     spot = torch.zeros(1, 16, 16, dtype=torch.uint8)
     spot[:, 6:10, 6:10] = 16
-    (view,) = AffineViews(**{**STILL, **changes, "crop_size": 16})([spot], [0], 16, count=1)
+    (view,) = AffineViews(**{**STILL, **changes, "crop_size": 16})(
+        [spot], np.array([0], dtype=np.uint64), 16, count=1
+    )
     assert float(view.sum()) == pytest.approx(growth * float(spot.sum()), rel=0.15)
 
 
@@ -211,7 +215,7 @@ def test_the_centre_moves_no_farther_than_the_shift(key: int) -> None:
     spot = torch.zeros(1, 32, 32, dtype=torch.uint8)
     spot[:, 12:20, 12:20] = 16
     moved = {**STILL, "crop_size": 32, "shift": 0.2, "rotation": 30.0, "aspect": 1.5}
-    (view,) = AffineViews(**moved)([spot], [key], 16, count=1)
+    (view,) = AffineViews(**moved)([spot], np.array([key], dtype=np.uint64), 16, count=1)
     places = torch.arange(32) + 0.5
     for axis in (0, 1):
         weights = view[0, 0].sum(dim=axis)

@@ -157,7 +157,7 @@ def broken(value: float) -> Solution:
     assert solution.inverse is not None
     u = solution.inverse.u.clone()
     u[1] *= value
-    solution.inverse = LowRankInverse(u, solution.inverse.v)
+    solution.inverse = replace(solution.inverse, u=u)
     return solution
 
 

@@ -32,6 +32,7 @@ from equipoise.errors import UserError
 PROGRAMS = ("train.py", "evaluate.py")
 FLAGS = ("--cfg", "--config-dir", "--help", "--hydra-help", "--info", "--multirun", "--package",
          "--resolve", "--run", "--shell-completion", "--version")  # fmt: skip
+OF_PROFILE = ("steps", "warm_up")
 TAKES_VALUE = {
     "--cfg": "cfg", "-c": "cfg", "--info": "info", "-i": "info", "--package": "package",
     "-p": "package", "--config-dir": "config_dir", "-cd": "config_dir",
@@ -92,6 +93,8 @@ def _candidates_of(command: str, rest: Sequence[str], current: str) -> Iterator[
         yield from _of_flag(TAKES_VALUE[rest[-1]], rest, current)
     elif command in ("train", "evaluate"):
         yield from FLAGS if current.startswith("-") else _settings(rest, current)
+    elif command == "profile":
+        yield from (*(f"{key}=" for key in OF_PROFILE), *_settings(rest, current))
 
 
 def _of_flag(kind: str, rest: Sequence[str], current: str) -> Iterator[str]:

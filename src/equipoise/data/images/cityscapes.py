@@ -49,7 +49,7 @@ class Cityscapes(MaskedDataModule):
     """
 
     batch_size: int = 12
-    num_workers: int = 4
+    num_workers: int = 8
     crop: Sequence[int] = (512, 1024)
     scales: Sequence[float] = (0.5, 2.1)
     mask_classes: int = len(CLASS_OF_ID)

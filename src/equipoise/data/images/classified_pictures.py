@@ -38,7 +38,7 @@ class ClassifiedPictures(OwnPictures):
     """
 
     batch_size: int = 16
-    num_workers: int = 4
+    num_workers: int = 8
     image_size: int = 128
     names: Sequence[str] | None = None
     image_channels: int = 3

@@ -19,7 +19,7 @@ from equipoise.data.images.labelled import (
     counted_class_folders,
     split_among,
 )
-from equipoise.data.images.module import ImageDataModule
+from equipoise.data.images.module import DecodingDataModule
 from equipoise.data.images.splits import DecodedImages
 from equipoise.data.images.transforms import (
     IMAGENET,
@@ -37,8 +37,8 @@ WITHOUT_PATH = (
 
 
 @dataclass(kw_only=True, eq=False)
-class ImageNet(ImageDataModule):
-    """Photographs as (3, image_size, image_size), decoded anew for each batch.
+class ImageNet(DecodingDataModule):
+    """Photographs as (3, image_size, image_size), decoded when they are needed.
 
     `path` is a folder with train/<synset>/*.JPEG and val/<synset>/*.JPEG, a folder of parquet
     files, or a name on the Hugging Face hub. Classes are the sorted synsets, or the table's own;
@@ -49,7 +49,7 @@ class ImageNet(ImageDataModule):
 
     path: str | None = None
     batch_size: int = 128
-    num_workers: int = 4
+    num_workers: int = 8
     augment: bool = True
     classes: int = 1000
     image_size: int = 224
@@ -81,7 +81,9 @@ class ImageNet(ImageDataModule):
         self.class_names = source.classes
         size, augmented = self.image_size, self.augment and name == "train"
         augmentation = training_transform(size) if augmented else None
-        return DecodedImages(source, evaluation_transform(size), IMAGENET, self.seed, augmentation)
+        return DecodedImages(
+            source, evaluation_transform(size), IMAGENET, self.seed, augmentation, self.cache_bytes
+        )
 
     def _source(self, name: SplitName, path: str) -> EncodedImages:
         if _is_folder(path):

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from equipoise.data.images.kept import KeptPictures
 from equipoise.data.images.masked_files import MaskedFiles
-from equipoise.data.images.module import ImageDataModule
+from equipoise.data.images.module import DecodingDataModule
 from equipoise.data.images.transforms import (
     IMAGENET,
     Normalization,
@@ -32,7 +33,7 @@ class MaskedImages:
     Without augmentation images are whole: padded below and on the right to one size, that of the
     largest of the batch rounded up to `multiple`; the padding is black before normalisation and
     does not count (class 255). An epoch holds each image `passes` times, each time with another
-    crop.
+    crop. Decoded pairs are kept where all of them fit into `cache_bytes`.
     """
 
     source: MaskedFiles
@@ -40,6 +41,11 @@ class MaskedImages:
     augmentation: ScaleCropAndFlip | None
     multiple: int
     passes: int = 1
+    cache_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        """Keep nothing yet."""
+        self.pairs = KeptPictures(self._in_one, len(self.source), self.cache_bytes)
 
     def __len__(self) -> int:
         """The number of samples of an epoch."""
@@ -59,10 +65,16 @@ class MaskedImages:
 
     def _read(self, sample: int, epoch: int) -> tuple[Tensor, Tensor]:
         earlier_passes, row = divmod(sample, len(self.source))
-        pair = self.source.read(row)
+        kept = self.pairs[row]
+        pair = kept[:-1], kept[-1]
         if self.augmentation is None:
             return pair
         return self.augmentation(*pair, epoch * self.passes + earlier_passes, row)
+
+    def _in_one(self, row: int) -> Tensor:
+        """An image and its mask as one picture of four channels, uint8 (4, H, W)."""
+        image, mask = self.source.read(row)
+        return torch.cat([image, mask.unsqueeze(0)])
 
     def _whole(self, sizes: Tensor) -> list[int]:
         largest = sizes.max(dim=0).values
@@ -71,7 +83,7 @@ class MaskedImages:
 
 
 @dataclass(kw_only=True, eq=False)
-class MaskedDataModule(ImageDataModule):
+class MaskedDataModule(DecodingDataModule):
     """Random crops (3, *crop) of scaled images for training, whole images for validation and test.
 
     A batch is {"image" float32 (B, 3, H, W) normalised, "mask" int64 (B, H, W) with 255 for pixels
@@ -133,7 +145,11 @@ class MaskedDataModule(ImageDataModule):
         """Find the images of one split; raises UserError when it cannot be had."""
         files = self.find_files(name)
         if name != "train" or not self.augment:
-            return MaskedImages(files, IMAGENET, None, self.pad_multiple)
+            return MaskedImages(
+                files, IMAGENET, None, self.pad_multiple, cache_bytes=self.cache_bytes
+            )
         augmentation = ScaleCropAndFlip(self.crop, self.scales, self.seed)
         passes = -(-self.min_crops_per_epoch // len(files))
-        return MaskedImages(files, IMAGENET, augmentation, self.pad_multiple, passes)
+        return MaskedImages(
+            files, IMAGENET, augmentation, self.pad_multiple, passes, self.cache_bytes
+        )

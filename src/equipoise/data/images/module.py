@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from equipoise.data.images.kept import MIB
 from equipoise.data.images.transforms import Preprocessing
-from equipoise.data.module import SplitDataModule
+from equipoise.data.module import SplitDataModule, refuse_below
 from equipoise.errors import DataDiffer, UserError
 
 
@@ -69,6 +70,27 @@ class ImageDataModule(SplitDataModule):
                 f"task.{self.counted_by}={outputs} is too few: the data has {len(names)} classes, "
                 f"from {names[0]} to {names[-1]}"
             )
+
+
+@dataclass(kw_only=True, eq=False)
+class DecodingDataModule(ImageDataModule):
+    """Images that are decoded while a run goes on, and kept where a split fits into memory.
+
+    `cache_mb`: MiB that the decoded images of a split may take. One that needs more is decoded anew
+    in each epoch. Worker processes share what is kept. 0: nothing is.
+    """
+
+    cache_mb: int = 512
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises UserError."""
+        super().__post_init__()
+        refuse_below(self, 0, "cache_mb")
+
+    @property
+    def cache_bytes(self) -> int:
+        """The same in bytes."""
+        return self.cache_mb * MIB
 
 
 def refuse_other_classes(place: str, count: int, classes: int) -> None:

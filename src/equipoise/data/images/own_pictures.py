@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from equipoise.data.images.damage import Unusable, find_damaged
 from equipoise.data.images.encoded import EncodedImages
-from equipoise.data.images.module import ImageDataModule, refuse_other_classes
+from equipoise.data.images.module import DecodingDataModule, refuse_other_classes
 from equipoise.data.images.splits import DecodedImages, Selection
 from equipoise.data.images.transforms import (
     IMAGENET,
@@ -60,8 +60,8 @@ class Usable(NamedTuple):
 
 
 @dataclass(kw_only=True, eq=False)
-class OwnPictures(ImageDataModule):
-    """Pictures of any size and mode as (3, image_size, image_size), decoded anew for each batch.
+class OwnPictures(DecodingDataModule):
+    """Pictures of any size and mode as (3, image_size, image_size), decoded when they are needed.
 
     Where the data have no split test or val, `test_fraction` of the training pictures and
     `val_fraction` of the others are drawn by `seed`, with the same mixture of classes. Without a
@@ -139,7 +139,9 @@ class OwnPictures(ImageDataModule):
                 "and task.test_fraction."
             )
         augmentation = self.augmentation if name == "train" else None
-        return DecodedImages(source, self.evaluation, self.normalization, self.seed, augmentation)
+        return DecodedImages(
+            source, self.evaluation, self.normalization, self.seed, augmentation, self.cache_bytes
+        )
 
     def details(self) -> dict[str, Any]:
         """How many pictures each split has, and which ones were left out; {} before any is read."""

@@ -50,6 +50,7 @@ class SegmentationFolder(MaskedDataModule):
     """
 
     batch_size: int = 8
+    num_workers: int = 8
     val_fraction: float = 0.15
     test_fraction: float = 0.15
     mask_classes: int | None = None

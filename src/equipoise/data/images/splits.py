@@ -1,8 +1,8 @@
-"""Splits of images that are read a whole batch at a time: from memory, or decoded anew."""
+"""Splits of images that are read a whole batch at a time: from memory, or decoded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from equipoise.data.images.encoded import EncodedImages, LabelledPixels
+from equipoise.data.images.kept import KeptPictures
 from equipoise.data.images.transforms import CropAndFlip, Normalization
 from equipoise.data.loading import Batch
 from equipoise.data.sampling import BatchIndex, stream_seed
@@ -101,7 +102,8 @@ class DecodedImages:
 
     `augmentation` takes the place of the transform where there is one. Its random numbers are a
     pure function of (seed, epoch, row), whichever process decodes, and leave torch's global
-    generator as it was.
+    generator as it was. What is the same in every epoch is kept where all of it fits into
+    `cache_bytes`: the stored images for augmentations, the transformed ones of an evaluation.
     """
 
     source: LabelledPixels
@@ -109,6 +111,13 @@ class DecodedImages:
     normalization: Normalization
     seed: int
     augmentation: v2.Transform | None = None
+    cache_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        """Keep nothing yet."""
+        rows = len(self.labels)
+        self.stored = KeptPictures(self.source.pixels, rows, self.cache_bytes)
+        self.seen = KeptPictures(self._seen, rows, self.cache_bytes)
 
     @property
     def labels(self) -> Tensor:
@@ -121,31 +130,37 @@ class DecodedImages:
 
     def __getitem__(self, index: BatchIndex) -> Batch:
         """The batch of the rows in `index`."""
-        images = torch.stack([self._image(row, index.epoch) for row in index.rows.tolist()])
+        rows = index.rows.tolist()
+        images = (
+            self._augmented(rows, index.epoch)
+            if self.augmentation
+            else map(self.seen.__getitem__, rows)
+        )
         return {
-            "image": self.normalization(images),
+            "image": self.normalization(torch.stack(list(images))),
             "label": self.labels.index_select(0, index.rows),
             "index": index.rows,
         }
 
     def pixels(self, row: int) -> Tensor:
         """The image of a row as it is stored, uint8 (3, H, W)."""
-        return self.source.pixels(row)
+        return self.stored[row]
 
     def evaluated(self, pixels: Tensor) -> Tensor:
         """What a network sees of such an image outside of training, uint8 (3, S, S)."""
         transformed: Tensor = self.transform(pixels)
         return transformed
 
-    def _image(self, row: int, epoch: int) -> Tensor:
-        pixels = self.pixels(row)
-        if self.augmentation is None:
-            return self.evaluated(pixels)
+    def _seen(self, row: int) -> Tensor:
+        return self.evaluated(self.source.pixels(row))
+
+    def _augmented(self, rows: Sequence[int], epoch: int) -> Iterator[Tensor]:
+        assert self.augmentation is not None
         with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed would also seed the GPU, whose masks belong to the model.
-            torch.default_generator.manual_seed(stream_seed(self.seed, epoch, row, 2))
-            transformed: Tensor = self.augmentation(pixels)
-        return transformed
+            for row in rows:
+                # torch.manual_seed would also seed the GPU, whose masks belong to the model.
+                torch.default_generator.manual_seed(stream_seed(self.seed, epoch, row, 2))
+                yield self.augmentation(self.pixels(row))
 
 
 class Selection:

@@ -16,7 +16,7 @@ from equipoise.data.folders import holds_parquet, is_local, local_folder, requir
 from equipoise.data.hub import open_splits
 from equipoise.data.images.encoded import LabelledPixels
 from equipoise.data.images.labelled import ImageTable, split_among
-from equipoise.data.images.module import ImageDataModule
+from equipoise.data.images.module import DecodingDataModule
 from equipoise.data.images.splits import DecodedImages, Selection
 from equipoise.data.images.transforms import Normalization, Preprocessing
 from equipoise.data.module import SplitName, check_fraction
@@ -37,7 +37,7 @@ WITHOUT_PATH = (
 
 
 @dataclass(kw_only=True, eq=False)
-class Stl10(ImageDataModule):
+class Stl10(DecodingDataModule):
     """Photographs as (3, image_size, image_size), mapped into memory.
 
     `path` is the folder with stl10_binary/{train_X,train_y,unlabeled_X,test_X,test_y}.bin, or that
@@ -81,7 +81,10 @@ class Stl10(ImageDataModule):
         self.class_names = published.classes
         if len(parts[0][1]) == 0:
             raise UserError(f"{path} has no images left for {name}: change task.val_fraction.")
-        return DecodedImages(Selection(*parts), central(self.image_size), STL10, self.seed)
+        return DecodedImages(
+            Selection(*parts), central(self.image_size), STL10, self.seed,
+            cache_bytes=self.cache_bytes,
+        )  # fmt: skip
 
     def _source(self, name: str, path: str) -> LabelledPixels:
         folder = binary_folder(path)

@@ -21,7 +21,7 @@ from equipoise.data.images.labelled import (
     counted_class_folders,
     split_among,
 )
-from equipoise.data.images.module import ImageDataModule
+from equipoise.data.images.module import DecodingDataModule
 from equipoise.data.images.splits import DecodedImages, Selection
 from equipoise.data.images.transforms import Normalization, Preprocessing, whole_at
 from equipoise.data.module import SplitName, check_fraction
@@ -34,8 +34,8 @@ TINY_IMAGENET = Normalization(mean=(0.480, 0.448, 0.398), std=(0.277, 0.269, 0.2
 
 
 @dataclass(kw_only=True, eq=False)
-class TinyImageNet(ImageDataModule):
-    """Photographs as (3, image_size, image_size), decoded anew for each batch.
+class TinyImageNet(DecodingDataModule):
+    """Photographs as (3, image_size, image_size), decoded when they are needed.
 
     `path` is the published folder, with train/<wnid>/images/*.JPEG, val/images/*.JPEG and
     val/val_annotations.txt, a folder of parquet files, or a name on the Hugging Face hub. Test is
@@ -82,7 +82,10 @@ class TinyImageNet(ImageDataModule):
         if len(rows) == 0:
             raise UserError(f"{self.path} has no images left for {name}: change task.val_fraction.")
         source = Selection((published, rows))
-        return DecodedImages(source, whole_at(self.image_size), TINY_IMAGENET, self.seed)
+        return DecodedImages(
+            source, whole_at(self.image_size), TINY_IMAGENET, self.seed,
+            cache_bytes=self.cache_bytes,
+        )  # fmt: skip
 
     def _is_folder(self) -> bool:
         """Whether these are folders of images, not tables."""

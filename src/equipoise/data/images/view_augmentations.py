@@ -16,13 +16,15 @@ from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as images
 
-from equipoise.data.sampling import stream
+from equipoise.data.sampling import Keys, normals, uniforms
 from equipoise.errors import UserError
 
 COLOURS = 3
 BYTES = range(256)
 NUMBERS_OF_A_VIEW = 7
 """Zoom, aspect, rotation, two shifts, contrast, the size of the noise."""
+OF_NOISE = np.uint64(0xA5A5A5A5A5A5A5A5)
+"""What makes of the key of a picture that of its noise."""
 
 Operation = Callable[[Image.Image], Image.Image]
 
@@ -42,11 +44,11 @@ class ViewAugmentation(ABC):
 
     @abstractmethod
     def __call__(
-        self, pictures: Sequence[Tensor], keys: Sequence[int], white: int, count: int = 2
+        self, pictures: Sequence[Tensor], keys: Keys, white: int, count: int = 2
     ) -> list[Tensor]:
         """The first `count` views of the pictures, each (B, C, crop_size, crop_size).
 
-        pictures: uint8 (C, H, W), of which `white` is the largest value. keys: a seed for each
+        pictures: uint8 (C, H, W), of which `white` is the largest value. keys (B,): a seed for each
         picture, of which all its draws are a pure function; torch's generators stay as they were.
         """
 
@@ -92,13 +94,13 @@ class PhotographViews(ViewAugmentation):
         self.steps = [self._steps(view) for view in (0, 1)]
 
     def __call__(
-        self, pictures: Sequence[Tensor], keys: Sequence[int], white: int, count: int = 2
+        self, pictures: Sequence[Tensor], keys: Keys, white: int, count: int = 2
     ) -> list[Tensor]:
         """The first `count` views of RGB pictures, uint8 (B, 3, crop_size, crop_size)."""
         shape = (count, len(pictures), self.crop_size, self.crop_size, COLOURS)
         views = np.empty(shape, dtype=np.uint8)
         with torch.random.fork_rng(devices=[]):
-            for row, (picture, key) in enumerate(zip(pictures, keys, strict=True)):
+            for row, (picture, key) in enumerate(zip(pictures, keys.tolist(), strict=True)):
                 # torch.manual_seed would also seed the GPU, whose masks belong to the model.
                 torch.default_generator.manual_seed(key)
                 image = _rgb(picture)
@@ -208,22 +210,19 @@ class AffineViews(ViewAugmentation):
         _check_range("zoom", self.zoom)
 
     def __call__(
-        self, pictures: Sequence[Tensor], keys: Sequence[int], white: int, count: int = 2
+        self, pictures: Sequence[Tensor], keys: Keys, white: int, count: int = 2
     ) -> list[Tensor]:
         """The first `count` views, float32 (B, C, crop_size, crop_size)."""
         stacked = torch.stack(list(pictures)).float()
-        channels, side = stacked.shape[1], self.crop_size
-        pixels = channels * side * side
-        drawn = [stream(key) for key in keys]
-        views = []
-        for _ in range(count):
-            numbers = torch.stack([torch.rand(NUMBERS_OF_A_VIEW, generator=g) for g in drawn])
-            grains = torch.stack([torch.randn(pixels, generator=g) for g in drawn])
-            view = self._sampled(stacked, numbers)
-            factor = 1 + self.contrast * (2 * numbers[:, 5] - 1)
-            noise = (self.noise * white * numbers[:, 6:7] * grains).view_as(view)
-            views.append((view * factor.view(-1, 1, 1, 1) + noise).clamp_(0, white))
-        return views
+        pixels = stacked.shape[1] * self.crop_size**2
+        # Both views of all pictures at once, one behind the other.
+        numbers = torch.cat(uniforms(keys, 2 * NUMBERS_OF_A_VIEW).chunk(2, dim=1)[:count])
+        grains = torch.cat(normals(keys ^ OF_NOISE, 2 * pixels).chunk(2, dim=1)[:count])
+        views = self._sampled(stacked.repeat(count, 1, 1, 1), numbers)
+        factor = 1 + self.contrast * (2 * numbers[:, 5] - 1)
+        noise = grains.mul_(self.noise * white * numbers[:, 6:7]).view_as(views)
+        views = views.mul_(factor.view(-1, 1, 1, 1)).add_(noise).clamp_(0, white)
+        return list(views.chunk(count))
 
     def _sampled(self, pictures: Tensor, numbers: Tensor) -> Tensor:
         """Zoomed, stretched, turned and shifted pictures (B, C, S, S) by numbers (B, 7) in 0..1."""

@@ -15,15 +15,15 @@ from equipoise.data.images.module import ImageDataModule
 from equipoise.data.images.transforms import Normalization, Preprocessing
 from equipoise.data.images.view_augmentations import ViewAugmentation
 from equipoise.data.loading import Batch, BatchDataset, BatchLoader
-from equipoise.data.module import SplitDataModule, SplitName, refuse_below, shard_of
+from equipoise.data.module import SplitDataModule, SplitName, on_gpu, refuse_below, shard_of
 from equipoise.data.sampling import (
     BatchIndex,
     EpochIndices,
     OrderedIndices,
     ShuffledIndices,
+    row_keys,
     stratified_split,
     stream,
-    stream_seed,
 )
 from equipoise.errors import UserError
 
@@ -60,7 +60,7 @@ class DrawnPictures:
 
     def views(self, stored: Sequence[Tensor], rows: Tensor, epoch: int, count: int) -> list[Tensor]:
         """The first `count` views, normalised; a pure function of (seed, epoch, row)."""
-        keys = [stream_seed(self.seed, epoch, row, VIEW_DRAWS) for row in rows.tolist()]
+        keys = row_keys(rows, self.seed, epoch, VIEW_DRAWS)
         normalization = self.pictures.normalization
         drawn = self.augmentation(stored, keys, normalization.white, count)
         return [normalization(view) for view in drawn]
@@ -245,4 +245,6 @@ class Views(SplitDataModule):
         single = SinglePictures(
             self._pictures("train"), self.augmentation, self.seed, rows, augment
         )
-        return BatchLoader(single, order, seed=self.seed, num_workers=self.num_workers)
+        return BatchLoader(
+            single, order, seed=self.seed, num_workers=self.num_workers, pin_memory=on_gpu(self)
+        )

@@ -18,6 +18,7 @@ from equipoise.data.module import (
     SplitDataModule,
     SplitName,
     check_fraction,
+    on_gpu,
     refuse_below,
     shard_of,
 )
@@ -209,7 +210,9 @@ class MoleculeDataModule(SplitDataModule, ABC):
             lengths, batch_size=batch_size, batch_tokens=batch_size * int(lengths.max()),
             seed=seed, shard=shard_of(self),
         )  # fmt: skip
-        return BatchLoader(content, indices, seed=self.seed, num_workers=self.num_workers)
+        return BatchLoader(
+            content, indices, seed=self.seed, num_workers=self.num_workers, pin_memory=on_gpu(self)
+        )
 
 
 def split(count: int, seed: int, *, val: float, test: float) -> dict[SplitName, NDArray[np.int64]]:

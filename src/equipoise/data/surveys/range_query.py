@@ -110,12 +110,12 @@ class RangeQuery(LightningDataModule):
         if self.groups is None:
             raise RuntimeError("divide tells first who answers in which round")
         indices = BlockIndices(len(self.groups), shard_of(self))
-        return BatchLoader(self.groups, indices, seed=self.seed, num_workers=0)
+        return BatchLoader(self.groups, indices, seed=self.seed, num_workers=0, pin_memory=False)
 
     def test_dataloader(self) -> BatchLoader:
         """All queries in one batch, the same for every process."""
         indices = OrderedIndices(len(self.workload), len(self.workload), Shard())
-        return BatchLoader(self.workload, indices, seed=self.seed, num_workers=0)
+        return BatchLoader(self.workload, indices, seed=self.seed, num_workers=0, pin_memory=False)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

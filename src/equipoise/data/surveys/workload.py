@@ -97,11 +97,12 @@ class SurveyGroups:
 
     def __init__(self, values: Integers, groups: NDArray, rounds: int, size: int) -> None:
         self.values = torch.from_numpy(values)
-        self.groups = groups
         self.size = size
-        largest = max((int((groups == r).sum(axis=1).max()) for r in range(rounds)), default=0)
-        self.blocks = max(1, -(-largest // size))
-        self.members: tuple[int, list[Tensor]] = (-1, [])
+        # Of each repetition the people in the order of their rounds, and where each round begins.
+        self.order = torch.from_numpy(np.argsort(groups, axis=1, kind="stable"))
+        counts = np.stack([np.bincount(group, minlength=rounds) for group in groups])
+        self.starts = np.insert(counts.cumsum(axis=1), 0, 0, axis=1)
+        self.blocks = max(1, -(-int(counts.max(initial=0)) // size))
 
     def __len__(self) -> int:
         """The number of blocks that the largest group needs; others end with empty ones."""
@@ -118,18 +119,16 @@ class SurveyGroups:
         people = [members[part] for members in self._members(index.epoch)]
         together = torch.cat(people)
         return {
-            "values": self.values[together],
+            "values": self.values.index_select(0, together),
             "index": together,
             "sizes": torch.tensor([len(group) for group in people]),
             "block": torch.tensor(block),
         }
 
     def _members(self, number: int) -> list[Tensor]:
-        """The people of a round in each repetition; kept until another round is asked for."""
-        if self.members[0] != number:
-            rows = [torch.from_numpy(np.flatnonzero(group == number)) for group in self.groups]
-            self.members = (number, rows)
-        return self.members[1]
+        """The people of a round in each repetition, ascending."""
+        ends = self.starts[:, number : number + 2].tolist()
+        return [order[first:last] for order, (first, last) in zip(self.order, ends, strict=True)]
 
 
 class BlockIndices:

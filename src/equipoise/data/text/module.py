@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from equipoise.data.loading import Batch, BatchLoader
-from equipoise.data.module import SPLITS, SplitName, refuse_below, shard_of
+from equipoise.data.module import SPLITS, SplitName, on_gpu, refuse_below, shard_of
 from equipoise.data.sampling import BatchIndex, Shard
 from equipoise.data.text.vocabulary import Vocabulary
 from equipoise.errors import UserError
@@ -233,7 +233,7 @@ class TextDataModule(SequenceDataModule, ABC):
         streams = streams * shard.world_size
         segments = TextSegments(self.corpus.splits[name].tokens, streams, length)
         indices = SegmentIndices(streams, segments.segments, shard)
-        return BatchLoader(segments, indices, seed=0, num_workers=0)
+        return BatchLoader(segments, indices, seed=0, num_workers=0, pin_memory=on_gpu(self))
 
     def _check_length(self, name: SplitName) -> None:
         """Raise UserError unless the split fills a segment, and training one in each stream."""

@@ -10,7 +10,14 @@ from functools import lru_cache
 from typing import Any
 
 from equipoise.data.loading import BatchLoader
-from equipoise.data.module import SPLITS, SplitDataModule, SplitName, refuse_below, shard_of
+from equipoise.data.module import (
+    SPLITS,
+    SplitDataModule,
+    SplitName,
+    on_gpu,
+    refuse_below,
+    shard_of,
+)
 from equipoise.data.sampling import LengthBuckets
 from equipoise.data.text.module import refuse_other_size
 from equipoise.data.text.sentence_pairs import (
@@ -207,4 +214,4 @@ class ParallelDataModule(SplitDataModule, ABC):
             pairs.lengths, batch_size=batch_size, batch_tokens=self.batch_tokens,
             seed=seed, shard=shard_of(self),
         )  # fmt: skip
-        return BatchLoader(pairs, indices, seed=self.seed, num_workers=0)
+        return BatchLoader(pairs, indices, seed=self.seed, num_workers=0, pin_memory=on_gpu(self))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 import torch
@@ -19,7 +19,7 @@ from equipoise.equilibrium.low_rank import (
     reciprocal,
     row_products,
 )
-from equipoise.equilibrium.solvers.broyden import BroydenIteration, Storage
+from equipoise.equilibrium.solvers.broyden import Broyden, Storage
 from equipoise.equilibrium.solvers.solver import Solver
 from equipoise.equilibrium.state import State, detached
 
@@ -133,10 +133,8 @@ class AdjointBroyden(Solver):
         Raises ValueError where outer updates are asked for without a direction, and inside
         torch.func transforms, which keep the graph that the products need to themselves.
         """
-        storage = getattr(torch, self.storage_dtype) if self.storage_dtype else z0.dtype
-        pairs = PairMemory(z0, self._pairs_to_fill(), storage, self.initial_inverse)
         if torch.is_inference_mode_enabled():
-            return BroydenIteration(pairs)
+            return self.as_broyden().start(z0, function)
         if transformed():
             raise ValueError(
                 "adjoint_broyden does not work inside torch.func transforms; use broyden"
@@ -146,7 +144,13 @@ class AdjointBroyden(Solver):
                 "opa_every needs direction, a function from the state to the gradient of the loss; "
                 "set it, or leave opa_every out"
             )
+        storage = getattr(torch, self.storage_dtype) if self.storage_dtype else z0.dtype
+        pairs = PairMemory(z0, self._pairs_to_fill(), storage, self.initial_inverse)
         return AdjointBroydenIteration(pairs, function, self.direction, self.opa_every)
+
+    def as_broyden(self) -> Broyden:
+        """The solver with the same settings that needs no products with J_f^T."""
+        return Broyden(**{field.name: getattr(self, field.name) for field in fields(Broyden)})
 
     def _pairs_to_fill(self) -> int:
         """Pairs that the budget can fill, up to `memory`."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from equipoise.equilibrium.flat_function import FlatFunction
 from equipoise.equilibrium.iteration import Iteration
 from equipoise.equilibrium.low_rank import combine, row_products
-from equipoise.equilibrium.small_systems import solved
+from equipoise.equilibrium.small_systems import window_weights
 from equipoise.equilibrium.solvers.solver import Solver
 
 
@@ -35,9 +35,11 @@ class AndersonIteration(Iteration):
         """sum_i a_i (f_i - (1 - mixing) g_i), where a minimises |sum_i a_i g_i|, sum_i a_i = 1."""
         kept = min(self.seen + 1, self.memory)
         slot = self.seen % self.memory
-        self._store(slot, kept, fz, g)
+        self.f[:, slot] = fz
+        products = row_products(self.g[:, :kept], g)
         self.seen += 1
-        weights = self._weights(slot, kept).to(z.dtype)
+        plain = self.plain[slot, :kept]
+        weights = window_weights(products, self.cosines, self.inverse_norm, slot, self.ridge, plain)
         mixed = combine(self.f[:, :kept], weights)
         if self.mixing != 1.0:
             mixed.sub_(combine(self.g[:, :kept], weights), alpha=1.0 - self.mixing)
@@ -51,31 +53,6 @@ class AndersonIteration(Iteration):
         """All that is kept of these samples."""
         self.f, self.g = self.f[rows], self.g[rows]
         self.cosines, self.inverse_norm = self.cosines[rows], self.inverse_norm[rows]
-
-    def _store(self, slot: int, kept: int, fz: Tensor, g: Tensor) -> None:
-        """Overwrite the oldest f, and what was known of the g that this one has replaced."""
-        self.f[:, slot] = fz
-        products = row_products(self.g[:, :kept], g).to(torch.float64)
-        square = products[:, slot].clamp(min=torch.finfo(torch.float64).tiny)
-        self.inverse_norm[:, slot] = square.rsqrt()
-        inverse_norm = self.inverse_norm[:, :kept]
-        cosines = products * inverse_norm * inverse_norm[:, slot, None]
-        self.cosines[:, slot, :kept] = cosines
-        self.cosines[:, :kept, slot] = cosines
-        self.cosines[:, slot, slot] += self.ridge
-
-    def _weights(self, slot: int, kept: int) -> Tensor:
-        """a = K^-1 1 / (1^T K^-1 1), with K the Gram matrix and a ridge relative to its diagonal.
-
-        Solved in the variables a_i |g_i|, in which K has a unit diagonal, so that the recent small
-        residuals are not drowned by the ridge of the old large ones. A sample whose system has no
-        finite solution takes the plain step, its latest f.
-        """
-        inverse_norm = self.inverse_norm[:, :kept]
-        weights = solved(self.cosines[:, :kept, :kept], inverse_norm) * inverse_norm
-        weights = weights / weights.sum(dim=1, keepdim=True)
-        solvable = weights.abs().amax(dim=1, keepdim=True) < torch.inf  # false for NaN
-        return torch.where(solvable, weights, self.plain[slot, :kept])
 
 
 @dataclass(frozen=True, kw_only=True)

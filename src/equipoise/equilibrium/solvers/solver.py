@@ -11,6 +11,7 @@ from torch import Tensor
 
 from equipoise.equilibrium.compaction import Compaction, check_rows
 from equipoise.equilibrium.flat_function import FlatFunction, Origin
+from equipoise.equilibrium.freed_memory import keep_freed_memory
 from equipoise.equilibrium.iteration import Iteration
 from equipoise.equilibrium.processes import ended_everywhere, exchanges
 from equipoise.equilibrium.search import CoupledSearch, Search, Trajectory
@@ -89,6 +90,8 @@ class Solver(ABC):
         means for each of them.
         """
         layout = Layout.of(z0, getattr(torch, self.dtype) if self.dtype else None)
+        if layout.device.type == "cpu":
+            keep_freed_memory()
         function = FlatFunction(f, layout, inputs, resolution(z0, layout))
         z = layout.flatten(z0)
         search = self._search(z, function.resolution, coupled_units)
@@ -113,7 +116,7 @@ class Solver(ABC):
             z = iteration.advance(z, fz, g, search.frozen)
             del fz, g  # so that f finds the same memory, still in the cache, at each evaluation
             if search.frozen is not None and compaction.due(search):
-                staying = compaction.drop(search, iteration)
+                staying = compaction.drop(search, iteration, function.evaluations)
                 function.keep_rows(staying)
                 z = z[staying]
                 buffer = torch.empty_like(z)
@@ -136,6 +139,7 @@ class Solver(ABC):
             steps=outcome.steps,
             status=outcome.status,
             nfe=function.evaluations,
+            sample_evaluations=compaction.sample_evaluations(function.evaluations),
             products=function.products,
             trace=torch.stack(search.trace) if search.trace is not None else None,
             states=tuple(layout.restore(state) for state in trajectory.finish(outcome.z)),

@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from equipoise.equilibrium.state import constant
 from equipoise.models.backbone import load_backbone
 from equipoise.models.mdeq.cell import Cell, WeightNorm
 from equipoise.models.mdeq.sizes import SIZES, Size
@@ -21,7 +22,7 @@ from equipoise.models.mdeq.stem_and_heads import (
     zero_state,
 )
 from equipoise.models.sizes import SizeName, adapted_size, size_for_images
-from equipoise.nn import weights_computed_once
+from equipoise.nn import LearnedImageStart, weights_computed_once
 
 Output = Literal["logits", "mask_logits", "features"]
 BACKBONE = ("stem.", "cell.")
@@ -31,8 +32,9 @@ BACKBONE = ("stem.", "cell.")
 class MDEQ(nn.Module):
     """Classify or segment images (B, image_channels, H, W) by the equilibrium of several scales.
 
-    z* = f(z*, stem(image)) is found and differentiated by `equilibrium`, from z = 0; a head reads
-    z*. `equilibrium(f, z0, *inputs)` returns the state, a tuple of one tensor a branch.
+    z* = f(z*, stem(image)) is found and differentiated by `equilibrium`, from z = 0 or from what an
+    `initializer` predicts; a head reads z*. `equilibrium(f, z0, *inputs)` returns the state, a
+    tuple of one tensor a branch.
 
     Source: 2006.08656; f, the stem and the sizes follow the code published with 2106.14342.
     """
@@ -62,6 +64,7 @@ class MDEQ(nn.Module):
         weight_norm: WeightNorm = "published",
         batch_norm_momentum: float = 0.1,
         dropout: float = 0.0,
+        initializer: int | None = None,
         backbone_ckpt: str | None = None,
     ) -> None:
         """Build the network of `size`; every field of `Size` that is given replaces the size's.
@@ -70,9 +73,10 @@ class MDEQ(nn.Module):
         convolution has `final_kernel`, `features` for a classification head without its last layer,
         which makes an encoder of the network; at least one is needed. `image_size` is a side in
         pixels, or [height, width]. Where `channels` alone changes the number of branches, the heads
-        follow. `dropout` is the probability of the blocks' variational dropout. `backbone_ckpt`
-        names a checkpoint whose stem and cell to start from. Raises ValueError when the shapes do
-        not fit each other, the image or that checkpoint.
+        follow. `dropout` is the probability of the blocks' variational dropout. `initializer` is
+        the width of a network that learns to predict z* as the start; None: no such network.
+        `backbone_ckpt` names a checkpoint whose stem and cell to start from. Raises ValueError when
+        the shapes do not fit each other, the image or that checkpoint.
         """
         super().__init__()
         height, width = _height_and_width(image_size)
@@ -102,6 +106,10 @@ class MDEQ(nn.Module):
         for part in (self.stem, self.cell, self.heads):
             initialise(part)
             set_batch_norm_momentum(part, batch_norm_momentum)
+        self.initializer: LearnedImageStart | None = None
+        if initializer is not None:  # last, so that without it the same weights are drawn
+            channels_in = self.size.channels[0]
+            self.initializer = LearnedImageStart(channels_in, self.size.channels, initializer)
         if backbone_ckpt is not None:
             load_backbone(self, backbone_ckpt, BACKBONE)
 
@@ -136,7 +144,13 @@ class MDEQ(nn.Module):
         injection = self.stem(image)
         z0 = zero_state(injection, self.size.channels)
         f = weights_computed_once(self.cell)
-        z: tuple[Tensor, ...] = self.equilibrium(f, z0, injection, *self._draw_masks(injection))
+        masks = self._draw_masks(injection)
+        if self.initializer is None:
+            z: tuple[Tensor, ...] = self.equilibrium(f, z0, injection, *masks)
+            return z
+        predicted = self.initializer(injection, z0)
+        z = self.equilibrium(f, constant(predicted), injection, *masks)
+        self.initializer.learn(predicted, z)
         return z
 
     def readout(self, z: tuple[Tensor, ...], output: Output | None = None) -> Tensor:

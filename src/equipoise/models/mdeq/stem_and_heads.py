@@ -53,15 +53,17 @@ def zero_state(injection: Tensor, channels: Sequence[int]) -> tuple[Tensor, ...]
     """Zeros (B, C_i, H / 2^i, W / 2^i) for every branch i of an injection (B, C_0, H, W).
 
     Under autocast the injection may be of half precision, where f still answers in float32, the
-    state's dtype; otherwise the state has the injection's dtype.
+    state's dtype; otherwise the state has the injection's dtype. Its order in memory is that of the
+    injection.
     """
     autocast = torch.is_autocast_enabled(injection.device.type)
     dtype = torch.float32 if autocast else injection.dtype
     batch, _, height, width = injection.shape
-    return tuple(
-        injection.new_zeros((batch, count, height >> branch, width >> branch), dtype=dtype)
-        for branch, count in enumerate(channels)
-    )
+    last = injection.is_contiguous(memory_format=torch.channels_last)
+    order = torch.channels_last if last else torch.contiguous_format
+    shapes = ((batch, n, height >> i, width >> i) for i, n in enumerate(channels))
+    zeros = (injection.new_zeros(shape, dtype=dtype) for shape in shapes)
+    return tuple(part.contiguous(memory_format=order) for part in zeros)
 
 
 class Bottleneck(nn.Module):

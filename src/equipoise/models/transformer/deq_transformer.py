@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from equipoise.equilibrium.state import Function
+from equipoise.equilibrium.state import Function, constant
 from equipoise.models.sequence import (
     SequenceOutput,
     check_tokens,
@@ -26,6 +26,7 @@ from equipoise.nn import (
     AdaptiveEmbedding,
     AdaptiveSoftmax,
     AttentionForm,
+    LearnedSequenceStart,
     SinusoidalPositions,
     VocabularyClusters,
     linear,
@@ -54,8 +55,9 @@ class DEQTransformer(nn.Module):
     """Tokens (B, T) -> hidden states (B, T, width), the equilibrium of one transformer layer.
 
     z* = f(z*, injection of the embedded tokens) is found and differentiated by `equilibrium`, from
-    z = 0. A segment attends to the states and injections of up to `memory_length` earlier steps,
-    an attribute that may be changed at any time. Embedding and softmax are adaptive and tied.
+    z = 0 or from what an `initializer` predicts. A segment attends to the states and injections of
+    up to `memory_length` earlier steps, an attribute that may be changed at any time. Embedding and
+    softmax are adaptive and tied.
 
     Source: 1909.01377, section 4; f, sizes and ties follow the code published with 2106.14342.
     """
@@ -86,6 +88,7 @@ class DEQTransformer(nn.Module):
         tie_weights: bool = True,
         tie_projections: TiedProjections | Sequence[bool] = "tails",
         initial_std: float | None = None,
+        initializer: int | None = None,
     ) -> None:
         """Build the network of `size`; every field of `Size` that is given replaces the size's.
 
@@ -96,7 +99,8 @@ class DEQTransformer(nn.Module):
         `tie_projections`: which clusters' projections embedding and softmax share: none, those
         behind the first, all, or a list of one entry a cluster. `initial_std`: of the normal from
         which embedding, softmax and injection are drawn; None is the published 0.01 at the
-        published width, and at another as much as gives features of the same size. Raises
+        published width, and at another as much as gives features of the same size. `initializer`:
+        width of a network that learns to predict z* as the start; None: no such network. Raises
         ValueError where the numbers do not fit each other.
         """
         super().__init__()
@@ -123,6 +127,9 @@ class DEQTransformer(nn.Module):
             norm=norm, weight_norm=weight_norm, attention=attention,
         )  # fmt: skip
         self.equilibrium = equilibrium
+        self.initializer: LearnedSequenceStart | None = None
+        if initializer is not None:  # last, so that without it the same weights are drawn
+            self.initializer = LearnedSequenceStart(self.injected, self.size.width, initializer)
 
     def _build_vocabulary(
         self,
@@ -154,9 +161,19 @@ class DEQTransformer(nn.Module):
         there are none. Raises ValueError where tokens are no matrix of whole numbers.
         """
         segment = self.segment(tokens, memory)
-        z: Tensor = self.equilibrium(segment.f, segment.z0, *segment.inputs)
+        z = self._solved(segment)
         hidden = self._dropped(self.readout(z), (z.shape[0], 1, z.shape[2]))
         return SequenceOutput(hidden, self.next_memory(segment, z))
+
+    def _solved(self, segment: Segment) -> Tensor:
+        """The equilibrium of a segment."""
+        if self.initializer is None:
+            z: Tensor = self.equilibrium(segment.f, segment.z0, *segment.inputs)
+            return z
+        predicted = self.initializer(segment.inputs[0], segment.z0)
+        z = self.equilibrium(segment.f, constant(predicted), *segment.inputs)
+        self.initializer.learn(predicted, z)
+        return z
 
     def segment(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> Segment:
         """The fixed-point problem of a segment; masks of dropout are drawn here."""

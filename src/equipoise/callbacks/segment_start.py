@@ -1,0 +1,176 @@
+"""Each solve of a segment starts where that of the segment before it in the text has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+
+from equipoise.callbacks.lightning_overhead import Observer, find_callback
+from equipoise.callbacks.warm_start import WarmStart, of_all_processes, rank
+from equipoise.equilibrium import Equilibrium
+from equipoise.equilibrium.layer import equilibrium_layers
+from equipoise.equilibrium.processes import number_of_processes
+from equipoise.equilibrium.randomness import recomputing
+from equipoise.equilibrium.state import State, as_state, constant, parts
+from equipoise.errors import UserError
+
+
+class SegmentStart(Observer):
+    """Start the solves of a batch at the equilibria of the batch that it continues.
+
+    For tasks whose batches continue each other, as segments of running text do: `start` in a batch,
+    a bool on the host, tells that it begins anew. Training, validation and test each have their own
+    equilibria. A batch that begins anew or has another shape starts as ever, and so do estimators
+    that bring their own iteration. A checkpoint holds the equilibria of training, of all processes,
+    so that a resumed run gives the same bits.
+
+    Raises UserError for batches that do not tell whether they continue another, and beside
+    `WarmStart` and `equilibrium.random_start`, which know another start.
+    """
+
+    def __init__(self) -> None:
+        self.latest: dict[str, State] = {}
+        self.saved: dict[str, Any] = {}
+        self.following: list[_Following] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with what a checkpoint has kept."""
+        layers = equilibrium_layers(pl_module).values()
+        noisy = any(layer.random_start is not None for layer in layers)
+        if noisy or find_callback(trainer, WarmStart) is not None:
+            other = "equilibrium.random_start" if noisy else "callbacks=warm_start"
+            raise UserError(
+                f"{other} and callbacks=segment_start start a solve in two ways: leave one out"
+            )
+        self.latest = {
+            name: tuple(part.to(pl_module.device) for part in state["parts"])
+            if state["is_tuple"]
+            else state["parts"][0].to(pl_module.device)
+            for name, state in self.saved.items()
+        }
+        self.saved = {}
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Give every layer its start."""
+        self._begin("train", pl_module, batch)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Take the starts back."""
+        self._end()
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """The same for a validation."""
+        self._begin("val", pl_module, batch)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Take the starts back."""
+        self._end()
+
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """The same for a test."""
+        self._begin("test", pl_module, batch)
+
+    def on_test_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Take the starts back."""
+        self._end()
+
+    def on_exception(self, trainer: Trainer, *_: Any) -> None:
+        """Take the starts back where a step was cut short."""
+        self._end()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The equilibria of training, of every process."""
+        own = {
+            name: {
+                "parts": [part.cpu() for part in parts(state)],
+                "is_tuple": isinstance(state, tuple),
+            }
+            for name, state in self.latest.items()
+            if name.startswith("train/")
+        }
+        return {"processes": of_all_processes(own)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep those of this process until training starts; none from another number of them."""
+        kept = state_dict["processes"]
+        self.saved = dict(kept[rank()]) if len(kept) == number_of_processes() else {}
+
+    def _begin(self, stage: str, module: LightningModule, batch: Any) -> None:
+        layers = equilibrium_layers(module)
+        if not layers:
+            return
+        if not isinstance(batch, Mapping) or "start" not in batch:
+            raise UserError(
+                "callbacks=segment_start is for batches that continue each other, such as those of "
+                "language modelling, and this task has none: leave it out"
+            )
+        if bool(batch["start"]):
+            for name in [name for name in self.latest if name.startswith(f"{stage}/")]:
+                del self.latest[name]
+        self.following = [
+            _Following(self.latest, f"{stage}/{name}", layer)
+            for name, layer in layers.items()
+            if not layer.gradient.own_iteration
+        ]
+
+    def _end(self) -> None:
+        for following in self.following:
+            following.leave()
+        self.following = []
+
+
+class _Following:
+    """The solves of one layer during one batch."""
+
+    def __init__(self, latest: dict[str, State], name: str, layer: Equilibrium) -> None:
+        self.latest = latest
+        self.name = name
+        self.layer = layer
+        self.handed: list[State] = []
+        self.before = layer.start
+        layer.start = self
+        self.hook = layer.register_forward_hook(self.note)
+
+    def __call__(self, z0: State) -> State:
+        """The start of the layer's next solve, or of the one that a checkpoint repeats."""
+        if recomputing() and len(self.handed) == 1:
+            return self.handed[0]
+        known = self.latest.get(f"{self.name}/{len(self.handed)}")
+        start = z0 if known is None or not _alike(known, z0) else known
+        self.handed.append(start)
+        return start
+
+    def note(self, layer: nn.Module, arguments: Any, output: Any) -> None:
+        """Keep what a solve has left, unless something beside the step has asked for it."""
+        if not recomputing() and self.layer.start is self:
+            self.latest[f"{self.name}/{len(self.handed) - 1}"] = constant(as_state(output))
+
+    def leave(self) -> None:
+        """Give the layer its own start back."""
+        self.hook.remove()
+        self.layer.start = self.before
+
+
+def _alike(one: State, other: State) -> bool:
+    """Whether two states have the same shapes and dtypes."""
+    found = [[(part.shape, part.dtype) for part in parts(state)] for state in (one, other)]
+    return found[0] == found[1]

@@ -1,0 +1,369 @@
+"""Each solve starts where the same sample's latest one ended, in the epoch before."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, distributed, nn
+
+from equipoise.callbacks.curve_rows import MeanColumns
+from equipoise.callbacks.statistics import FiniteMean, SolveStatistics
+from equipoise.equilibrium import Equilibrium, StateMemory
+from equipoise.equilibrium.layer import equilibrium_layers
+from equipoise.equilibrium.processes import number_of_processes
+from equipoise.equilibrium.randomness import recomputing
+from equipoise.equilibrium.solution import Status
+from equipoise.equilibrium.state import State, as_state, parts
+from equipoise.equilibrium.state_memory import Start, Storage
+from equipoise.errors import UserError
+
+MEGABYTE = 2**20
+INSTEAD = "leave callbacks=warm_start out"
+
+
+class WarmStart(MeanColumns):
+    """Keep the equilibrium of every training sample, by its index, and start the next solve there.
+
+    Where weights move little in an epoch, and a sample looks the same in each, its solve then needs
+    few evaluations; the way that all equilibria have moved since is added (`StateMemory`). The n-th
+    solve of a layer in a step has states of its own. Solves of estimators that bring their own
+    iteration, of samples that are not known yet, whose latest solve diverged, or whose states have
+    another shape than those of the first batch, start as ever.
+
+    memory_mb: MiB of all states that are kept, of one process; samples with an index beyond what
+    fits start as ever, which a warning says once. storage_dtype: of the kept states, None for the
+    solve's own. evaluation: the same between the validations of a run, within the same limit.
+    in_checkpoint: checkpoints hold the states, of all processes, so that a resumed run gives the
+    same bits; otherwise the first epoch after a resumption starts as ever.
+
+    Every process knows the samples that it has had itself, and a distributed run deals them out
+    anew in each epoch, so there it finds fewer of them.
+
+    Column `warm_start/hit_rate`: the fraction of samples that started so. metrics.json lists under
+    `details.warm_start` for each epoch this fraction and the evaluations of the training solves.
+
+    Raises UserError for batches without the samples' index, and with `equilibrium.random_start`.
+    """
+
+    prefix = "warm_start"
+
+    def __init__(
+        self,
+        memory_mb: float = 512.0,
+        storage_dtype: Storage | None = None,
+        evaluation: bool = False,
+        in_checkpoint: bool = True,
+    ) -> None:
+        super().__init__()
+        if not memory_mb > 0:
+            raise UserError(f"callbacks.warm_start.memory_mb is {memory_mb}: set it above 0")
+        self.memory_mb = memory_mb
+        self.storage_dtype = storage_dtype
+        self.evaluation = evaluation
+        self.in_checkpoint = in_checkpoint
+        self.memories: dict[str, StateMemory] = {}
+        self.saved: dict[str, Any] = {}
+        self.solves: list[_Solves] = []
+        self.statistics = SolveStatistics()
+        self.epochs: list[dict[str, float | None]] = []
+        self.warned: set[str] = set()
+        self.checked = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier run, and refuse what knows no start of a sample's own."""
+        self.forget()
+        self.memories, self.epochs, self.statistics = {}, [], SolveStatistics()
+        self.warned, self.checked = set(), False
+        super().on_train_start(trainer, pl_module)  # takes what a checkpoint has kept
+        layers = equilibrium_layers(pl_module).values()
+        if any(layer.random_start is not None for layer in layers):
+            raise UserError(
+                "equilibrium.random_start starts samples from noise and callbacks=warm_start from "
+                "their latest equilibrium: leave one of them out"
+            )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Give every layer a start for the samples of the batch."""
+        self._begin("train", pl_module, batch, _samples(trainer.train_dataloader))
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Take the starts back, and note how many samples were known."""
+        self._end()
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """The same for a validation within a training, where that is wanted."""
+        if self.evaluation and _within_fit(trainer):
+            loaders = trainer.val_dataloaders
+            loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
+            self._begin(f"val{dataloader_idx}", pl_module, batch, _samples(loader))
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Take the starts back."""
+        self._end(counted=False)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Take the starts back where a step was cut short."""
+        self._end(counted=False)
+        super().on_exception(trainer, pl_module, exception)
+
+    def observe(self, trainer: Trainer, outputs: Any) -> None:
+        """Nothing more: the batch was noted when its starts were taken back."""
+
+    def close_epoch(self) -> None:
+        """Keep what the epoch took."""
+        hits = self.epoch.get("hit_rate")
+        if hits is not None and self.statistics.solves:
+            summary = self.statistics.forward_summary()
+            figures = {name: summary[name] for name in ("nfe_mean", "nfe_per_sample")}
+            self.epochs.append({"hit_rate": hits.mean().item(), **figures})
+        self.statistics = SolveStatistics()
+        super().close_epoch()
+
+    def summary(self) -> dict[str, Any]:
+        """For metrics.json: each epoch's hit rate and evaluations, and what is kept."""
+        if not self.epochs:
+            return {}
+        kept = {name: memory for name, memory in self.memories.items() if name.startswith("train")}
+        taken = sum(memory.rows.nbytes for memory in self.memories.values())
+        samples = max((int(memory.known.sum()) for memory in kept.values()), default=0)
+        return {
+            "warm_start": {
+                "epochs": list(self.epochs),
+                "samples": samples,
+                "memory_mb": round(taken / MEGABYTE, 2),
+            }
+        }
+
+    def summed_up(self) -> dict[str, Any]:
+        """The sums since the last row and of the epoch, and the epochs before."""
+        return {
+            "since_row": {name: mean.state_dict() for name, mean in self.since_row.items()},
+            "epoch": {name: mean.state_dict() for name, mean in self.epoch.items()},
+            "latest": dict(self.latest),
+            "statistics": self.statistics.state_dict(),
+            "epochs": [dict(epoch) for epoch in self.epochs],
+        }
+
+    def resume_from(self, state: dict[str, Any]) -> None:
+        """Continue with them."""
+        for kept, name in ((self.since_row, "since_row"), (self.epoch, "epoch")):
+            for column, sums in state[name].items():
+                kept.setdefault(column, FiniteMean()).load_state_dict(sums)
+        self.latest = dict(state["latest"])
+        self.statistics.load_state_dict(state["statistics"])
+        self.epochs = [dict(epoch) for epoch in state["epochs"]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The kept states of every process."""
+        if not self.in_checkpoint:
+            return {}
+        own = {name: memory.state_dict() for name, memory in self.memories.items()}
+        return {"processes": of_all_processes({**self.saved, **own})}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the states of this process until its layers ask for them.
+
+        With another number of processes than before, each starts without any.
+        """
+        kept = state_dict["processes"]
+        self.saved = dict(kept[rank()]) if len(kept) == number_of_processes() else {}
+
+    def memory(self, name: str, z0: State, samples: int | None) -> StateMemory | None:
+        """The memory of a solve; None where it is for states of another shape, or has no room."""
+        if name not in self.memories:
+            self.memories[name] = self._new_memory(name, z0, samples)
+        memory = self.memories[name]
+        if memory.takes(z0):
+            return memory
+        self._say(
+            "shape",
+            "the states of some samples have another shape than those of the first batch, as where "
+            "batches are padded to their longest sample: callbacks=warm_start starts them as ever",
+        )
+        return None
+
+    def _new_memory(self, name: str, z0: State, samples: int | None) -> StateMemory:
+        """As many rows as there are samples, or as still fit."""
+        size = StateMemory.bytes_of_a_sample(z0, self.storage_dtype)
+        taken = sum(memory.rows.nbytes for memory in self.memories.values())
+        fitting = max(int(self.memory_mb * MEGABYTE - taken) // max(size, 1) - 1, 0)
+        wanted = fitting if samples is None else samples
+        if fitting < wanted:
+            self._say(
+                name,
+                f"{self.memory_mb:g} MB hold the equilibria of {fitting:,} of {wanted:,} samples "
+                f"({name}), the others start as ever: raise callbacks.warm_start.memory_mb to "
+                f"{(taken + (wanted + 1) * size) / MEGABYTE:,.0f} or more, or set "
+                "callbacks.warm_start.storage_dtype=float16",
+            )
+        memory = StateMemory(z0, min(fitting, wanted), self.storage_dtype)
+        state = self.saved.pop(name, None)
+        if state is not None and state["rows"].shape[1] == memory.rows.shape[1]:
+            memory.load_state_dict(state)
+        return memory
+
+    def _say(self, about: str, message: str) -> None:
+        if about not in self.warned:
+            self.warned.add(about)
+            warnings.warn(message, stacklevel=2)
+
+    def _begin(self, stage: str, module: LightningModule, batch: Any, samples: int | None) -> None:
+        layers = equilibrium_layers(module)
+        if not layers:
+            return
+        index = batch.get("index") if isinstance(batch, Mapping) else None
+        if not isinstance(index, Tensor) or index.ndim != 1:
+            raise UserError(
+                "callbacks=warm_start knows samples by their index, and the batches of this task "
+                f"have no tensor index (B,): {INSTEAD}, or add it to them"
+            )
+        self.solves = [
+            _Solves(self, f"{stage}/{name}", layer, index, samples)
+            for name, layer in layers.items()
+            if not layer.gradient.own_iteration
+        ]
+
+    def _end(self, counted: bool = True) -> None:
+        solves, self.solves = self.solves, []
+        for solve in solves:
+            solve.leave()
+        if not counted or not solves:
+            return
+        hits = [hit for solve in solves for hit in solve.hits]
+        used = [solve for solve in solves if solve.handed]
+        if not self.checked and used and not any(solve.rows_fit for solve in used):
+            raise UserError(
+                "callbacks=warm_start needs solves with one row for each sample of the batch, and "
+                f"those of this task have other rows: {INSTEAD}"
+            )
+        self.checked = self.checked or bool(used)
+        if hits:
+            rate = torch.cat(hits).float().mean()
+            self.since_row.setdefault("hit_rate", FiniteMean()).add(rate)
+        for solve in used:
+            for report in solve.reports:
+                self.statistics.add(report)
+
+
+class _Solves:
+    """The solves of one layer during one batch: where each starts, and what it leaves."""
+
+    def __init__(
+        self,
+        callback: WarmStart,
+        name: str,
+        layer: Equilibrium,
+        index: Tensor,
+        samples: int | None,
+    ) -> None:
+        self.callback = callback
+        self.name = name
+        self.layer = layer
+        self.index = index
+        self.samples = samples
+        self.handed: list[State] = []
+        self.hits: list[Tensor] = []
+        self.reports: list[Any] = []
+        self.rows_fit = False
+        self.open: tuple[StateMemory, Start] | None = None
+        self.before = layer.start
+        layer.start = self
+        self.hook = layer.register_forward_hook(self.note)
+
+    def __call__(self, z0: State) -> State:
+        """The start of the layer's next solve, or of the one that a checkpoint repeats."""
+        if recomputing():
+            return self._handed_again()
+        state = z0 if self.before is None else self.before(z0)
+        self.open = None
+        if len(parts(state)[0]) == len(self.index):
+            self.rows_fit = True
+            name = f"{self.name}/{len(self.handed)}"
+            memory = self.callback.memory(name, state, self.samples)
+            if memory is not None:
+                start = memory.start(state, self._index(state))
+                self.open, state = (memory, start), start.state
+                self.hits.append(start.known)
+        self.handed.append(state)
+        return state
+
+    def note(self, layer: nn.Module, arguments: Any, output: Any) -> None:
+        """Keep what a solve has left."""
+        if recomputing() or self.layer.report is None:
+            return
+        opened, self.open = self.open, None
+        self.reports.append(self.layer.report)
+        if opened is None:
+            return
+        memory, start = opened
+        status = self.layer.report.status
+        assert status is not None
+        usable = (status != Status.DIVERGED) & (status != Status.NON_FINITE)
+        state = as_state(output)
+        memory.keep(state, self._index(state), usable, start)
+
+    def leave(self) -> None:
+        """Give the layer its own start back."""
+        self.hook.remove()
+        self.layer.start = self.before
+
+    def _index(self, state: State) -> Tensor:
+        return self.index.to(parts(state)[0].device)
+
+    def _handed_again(self) -> State:
+        if len(self.handed) != 1:
+            raise UserError(
+                "callbacks=warm_start cannot repeat several solves of one layer inside activation "
+                f"checkpointing: {INSTEAD}"
+            )
+        return self.handed[0]
+
+
+def _samples(loader: Any) -> int | None:
+    """How many samples a loader's data have; None where it does not tell."""
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError):
+        return None
+
+
+def _within_fit(trainer: Trainer) -> bool:
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+
+
+def rank() -> int:
+    """The number of this process."""
+    return distributed.get_rank() if number_of_processes() > 1 else 0
+
+
+def of_all_processes(own: dict[str, Any]) -> list[dict[str, Any]]:
+    """What every process keeps, in their order; all of them have to ask for it."""
+    if number_of_processes() == 1:
+        return [own]
+    kept: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(kept, own)
+    return kept

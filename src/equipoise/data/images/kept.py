@@ -1,0 +1,148 @@
+"""Decoded pictures that are kept in memory, where the whole set of them fits a limit.
+
+Worker processes share what is kept: it lies in memory of the main process that they inherit, so
+nothing is copied, and what one of them has decoded no other decodes again. It is not taken from
+/dev/shm, which is small in containers.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LOG = logging.getLogger(__name__)
+MIB = 2**20
+SAMPLE = 64
+"""Pictures by which it is judged whether all of them will fit."""
+LONGEST_SHAPE = 3
+SLACK = 1.2
+"""The estimate from those may be so much too large."""
+USED, COUNT, CLOSED = range(3)
+
+
+class KeptPictures:
+    """uint8 pictures (C, H, W) of any sizes by row, each read once if all of them fit.
+
+    read: the picture of a row, the same each time. After the first 64 pictures it is known whether
+    all `rows` of them are about to fit into `limit` bytes: if not, no more are kept, and the others
+    are read anew whenever they are asked for. Nothing is allocated before the first is kept.
+    """
+
+    def __init__(self, read: Callable[[int], Tensor], rows: int, limit: int) -> None:
+        self.read = read
+        self.rows = rows
+        self.limit = limit
+        self._memory = _memory(rows, limit) if limit and rows else None
+
+    def __getitem__(self, row: int) -> Tensor:
+        """The picture of a row, which must not be written into."""
+        if self._memory is None:
+            return self.read(row)
+        kept = self._memory.get(row)
+        if kept is None:
+            kept = self.read(row)
+            self._memory.offer(row, kept)
+        return kept
+
+    @property
+    def kept(self) -> int:
+        """How many pictures are kept at the moment, by all processes together."""
+        return 0 if self._memory is None else int(self._memory.state[COUNT])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a process that inherits no memory gets: it keeps pictures of its own."""
+        return {"read": self.read, "rows": self.rows, "limit": self.limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+class _SharedMemory:
+    """Pictures one behind the other, where each begins, and its shape; for forked processes.
+
+    The system gives it pages where something is written, so the unused part of it costs nothing.
+    """
+
+    def __init__(self, rows: int, limit: int) -> None:
+        self.rows = rows
+        self.pixels = torch.frombuffer(mmap.mmap(-1, limit), dtype=torch.uint8)
+        self.places = _numbers(rows * (1 + LONGEST_SHAPE)).view(rows, 1 + LONGEST_SHAPE)
+        self.state = _numbers(3)
+        self.writing = _lock()
+
+    def get(self, row: int) -> Tensor | None:
+        """The picture of a row, as it lies there; None where it does not."""
+        end, *shape = self.places[row].tolist()
+        if end == 0:
+            return None
+        size = shape[0] * shape[1] * shape[2]
+        return self.pixels[end - size : end].view(shape)
+
+    def offer(self, row: int, picture: Tensor) -> None:
+        """Keep the picture, unless there is no place, or another process is writing just now."""
+        if self.state[CLOSED] or picture.dtype != torch.uint8 or picture.ndim != LONGEST_SHAPE:
+            return
+        with self.writing() as allowed:
+            if allowed and self.places[row, 0] == 0:
+                self._keep(row, picture)
+
+    def _keep(self, row: int, picture: Tensor) -> None:
+        used, count, _ = self.state.tolist()
+        end = used + picture.numel()
+        expected = end / (count + 1) * self.rows
+        too_many = count + 1 >= SAMPLE and expected > SLACK * len(self.pixels)
+        if end > len(self.pixels) or too_many:
+            self.state[CLOSED] = 1
+            return
+        self.pixels[used:end] = picture.reshape(-1)
+        self.places[row, 1:] = torch.tensor(picture.shape)
+        self.places[row, 0] = end  # last: from now on others read it
+        self.state[:CLOSED] = torch.tensor([end, count + 1])
+
+
+def _memory(rows: int, limit: int) -> _SharedMemory | None:
+    """None where the system does not grant as much."""
+    try:
+        return _SharedMemory(rows, limit)
+    except OSError as error:
+        LOG.info("No memory to keep %d pictures in: %s", rows, error)
+        return None
+
+
+def _numbers(count: int) -> Tensor:
+    return torch.frombuffer(mmap.mmap(-1, 8 * count), dtype=torch.int64)
+
+
+def _lock() -> Callable[[], AbstractContextManager[bool]]:
+    """A lock that is never waited for: whoever does not get it keeps its picture next time.
+
+    So a worker that is killed while it holds it stops none of the others. Where processes cannot
+    share one there are no workers.
+    """
+    try:
+        lock = multiprocessing.Lock()
+    except OSError:
+        return _always
+
+    @contextmanager
+    def tried() -> Iterator[bool]:
+        allowed = lock.acquire(block=False)
+        try:
+            yield allowed
+        finally:
+            if allowed:
+                lock.release()
+
+    return tried
+
+
+@contextmanager
+def _always() -> Iterator[bool]:
+    yield True
