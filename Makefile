@@ -37,24 +37,12 @@ format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench-gpu: $(STAMP) ## training steps on a GPU: eager, as CUDA graphs, bare and torchdeq's
-	$(BIN)/python -m benchmarks.gpu
+bench-gpu: $(STAMP) ## training steps on a GPU: eager, compiled, as CUDA graphs, bare and torchdeq's; CIFAR-10
+	$(BIN)/python -m benchmarks.gpu --output runs/bench_gpu $(ARGS)
 
-bench: $(STAMP) ## ratios against the bare function evaluations and against other packages
+bench: $(STAMP) ## all tables of docs/performance.md, under 30 minutes (ARGS="--cifar FOLDER --only steps")
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python -m benchmarks.solvers
-	$(BIN)/python -m benchmarks.gradients
-	$(BIN)/python -m benchmarks.digits
-	$(BIN)/python -m benchmarks.mdeq_memory
-	$(BIN)/python -m benchmarks.sequence
-	$(BIN)/python -m benchmarks.sequence_jacobian
-	$(BIN)/python -m benchmarks.kernel_attention
-	$(BIN)/python -m benchmarks.mult
-	$(BIN)/python -m benchmarks.nearest_neighbours
-	$(BIN)/python -m benchmarks.coupling_transformer
-	$(BIN)/python -m benchmarks.hyperparameter --seeds 2
-	$(BIN)/python -m benchmarks.overhead
-	$(BIN)/python -m benchmarks.privacy_speed
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove caches and the environment; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
