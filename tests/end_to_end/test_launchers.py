@@ -116,6 +116,7 @@ def times(folder: Path, names: Sequence[str] | set[str]) -> dict[str, float]:
     return {name: (folder / name / "metrics.json").stat().st_mtime for name in names}
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_ended(sweep: Sweep, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     done = killed_after(sweep("joblib", *FOUR), folder, 1)

@@ -79,6 +79,7 @@ def test_a_run_killed_after_a_closed_round_goes_on_to_the_same_answers(command, 
     assert ask(tmp_path / "part", query).stdout == ask(tmp_path / "whole", query).stdout
 
 
+@pytest.mark.slow
 def test_a_run_on_a_file_leaves_pictures_and_answers_queries(command, tmp_path):
     ages = np.random.default_rng(0).normal(40, 12, 3000).clip(0, 99).astype(int)
     heights = np.random.default_rng(1).normal(1.7, 0.1, 3000).clip(1.2, 2.2)

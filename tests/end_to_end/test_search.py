@@ -37,6 +37,7 @@ def folders_of(sweep: Path) -> list[str]:
     return sorted(path.name for path in sweep.iterdir() if (path / ".hydra").is_dir())
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_a_search_is_continued_after_a_kill(command, start, tmp_path: Path) -> None:
     words = ["-m", "sweep=optuna", "sweep.trials=2", "trainer.max_epochs=1", *QUICK,

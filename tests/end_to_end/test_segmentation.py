@@ -40,6 +40,7 @@ def test_one_model_for_digits_and_scenes(command, tmp_path):
     assert repeated["test"] == pytest.approx(metrics["test"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_streets_in_the_published_layout(command, tmp_path):
     street_folder(tmp_path / "streets")
     done = command(

@@ -41,6 +41,7 @@ def weights(folder: Path) -> dict[str, Any]:
     return tensors
 
 
+@pytest.mark.slow
 def test_checkpoints_are_those_of_one_process(command, tmp_path: Path) -> None:
     words = (*DIGITS, *CLIPPED, "trainer.sync_batchnorm=true")
     done = command("train.py", *words, "strategy=fsdp_cpu", "task.batch_size=8", "run_dir=two")

@@ -37,7 +37,7 @@ FAMILIES = {
                              "model.dropout=0", "model.head_dropout=0", *FINE),
     "segmentation": ("task=digit_scenes", *SMALL, *FINE),
 }  # fmt: skip
-DEFAULT = ("mdeq exact", "coupling_transformer")
+DEFAULT = ("mdeq exact",)
 
 pytestmark = [
     pytest.mark.end_to_end,

@@ -80,6 +80,7 @@ def distance(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
+@pytest.mark.slow
 def test_estimators_that_go_through_a_graph_once_or_often_agree_with_plain_f() -> None:
     x = torch.randn(3, 12)
     network, plain = Network(JacobianFree(), True), Network(JacobianFree(), False)

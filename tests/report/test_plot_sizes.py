@@ -37,10 +37,12 @@ from equipoise.report import (
 from equipoise.report.learning_rates import RangeTest
 from equipoise.report.lines import Plot, Span
 from equipoise.report.page import CSS_PIXELS, STYLE
+from equipoise.report.step_parts import StepTable
 from equipoise.report.sweep_cells import Cell, SweepTable
 from tests.report.test_anytime import POINTS as BUDGETS
 from tests.report.test_attention import maps
 from tests.report.test_search import TRIALS, found
+from tests.report.test_step_parts import EQUILIBRIUM
 from tests.report.test_streams import FULL, STREAMS, maps_of
 from tests.report.test_sweep_race import RACE
 
@@ -169,6 +171,7 @@ def of_others(folder: Path) -> None:
     submissions.draw_correlation(names, np.eye(12), folder / "errors.png")
     dropped = [{"dropped": n, "best_single": -1.0, "ensemble": -2.0} for n in (0, 1, 4)]
     submissions.draw_dropped(dropped, folder / "dropped.png")
+    StepTable.of(EQUILIBRIUM).draw(folder / "profile.png")
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ class Broyden(Solver):
 
     name: ClassVar[str] = "broyden"
 
-    memory: int = 12
+    memory: int = 8
     storage_dtype: Storage | None = None
     initial_inverse: LowRankInverse | None = field(default=None, compare=False, repr=False)
 
