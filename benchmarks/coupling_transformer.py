@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.memory import peak_bytes
-from benchmarks.timing import in_turn, keep_freed_memory, ratio
+from benchmarks.timing import in_turn, ratio
 from equipoise.models import CouplingTransformer
 from equipoise.models.coupling_transformer.head import ResidualBlock, TypedLinear
 from equipoise.models.coupling_transformer.layer import DistanceAttention, GraphLayer
@@ -164,7 +164,6 @@ def step_of(
 
 def main(repeats: int) -> None:
     """Print a row for each size."""
-    keep_freed_memory()
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     batch = {name: part.to(device) for name, part in molecules().items()}

@@ -19,7 +19,7 @@ from torchdeq import get_deq
 
 from benchmarks.functions import TimedFunction, attention, convolution
 from benchmarks.memory import peak_bytes
-from benchmarks.timing import Side, in_turn, keep_freed_memory, ratio
+from benchmarks.timing import Side, in_turn, ratio
 from equipoise.equilibrium import (
     Anderson,
     Broyden,
@@ -194,7 +194,6 @@ def _growth(function: str, name: str, peaks: list[float]) -> str:
 def main(repeats: int = 5) -> None:
     """Print the tables."""
     torch.set_num_threads(1)
-    keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"{EVALUATIONS} evaluations, {device}, medians of {repeats} rounds")
     print("| function | estimator, solver | over bare | peak | speed-up | memory over torchdeq's |")

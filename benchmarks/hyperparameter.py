@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
-from benchmarks.timing import keep_freed_memory
 from equipoise.data import Tabular
 from equipoise.equilibrium import LBFGS, ConjugateGradient, Equilibrium, Exact, JacobianFree, Shine
 from equipoise.models import LogisticRegression
@@ -214,7 +213,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()
     arguments.output.mkdir(parents=True, exist_ok=True)
     figure = new_figure(4.5 * len(arguments.problems), 4.0)
     panels = figure.subplots(1, len(arguments.problems), squeeze=False)[0]

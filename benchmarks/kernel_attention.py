@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.memory import peak_bytes
-from benchmarks.timing import Side, in_turn, keep_freed_memory, ratio
+from benchmarks.timing import Side, in_turn, ratio
 from equipoise.nn import AttentionForm, KernelAttention, KernelSmoother, SetFilter
 from equipoise.nn.positional_kernels import in_heads
 
@@ -190,7 +190,6 @@ def words(causal: bool, backward: bool) -> str:
 def main(repeats: int = 7) -> None:
     """Print the tables."""
     torch.set_num_threads(1)
-    keep_freed_memory()
     for table in (softmax_table(repeats), linear_table(min(repeats, 5)), memory_table()):
         print("\n".join(table), end="\n\n", flush=True)
 

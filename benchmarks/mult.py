@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.memory import peak_bytes
-from benchmarks.timing import in_turn, keep_freed_memory, ratio
+from benchmarks.timing import in_turn, ratio
 from equipoise.models import MulT
 from equipoise.models.mult.attention import Attention, View
 
@@ -90,7 +90,6 @@ def measure(name: str, repeats: int, **settings: object) -> None:
 def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)
-    keep_freed_memory()
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     print("| dropout | attention | s a step | faster by | peak MiB |")
     print("|---|---|---|---|---|")

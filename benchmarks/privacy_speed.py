@@ -18,7 +18,7 @@ import numpy as np
 from multi_freq_ldpy.pure_frequency_oracles.UE import UE_Aggregator_MI, UE_Client
 
 from benchmarks.range_queries.populations import population
-from benchmarks.timing import in_turn, keep_freed_memory
+from benchmarks.timing import in_turn
 from equipoise.privacy import Aggregator, Ahead, Flat, simulate_counts
 from equipoise.privacy.client.randomizers import randomize
 from equipoise.privacy.client.wire import IDENTIFIER_BYTES, encode_report
@@ -96,7 +96,6 @@ def peer_sides(values: np.ndarray) -> dict[str, Side]:
 
 def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    keep_freed_memory()
     generator = np.random.default_rng(0)
     values = population("gaussian", USERS, SIZE, generator)
     sides = our_sides(values, generator, repeats + 1) | peer_sides(values)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.timing import Side, in_turn, keep_freed_memory, ratio
+from benchmarks.timing import Side, in_turn, ratio
 from equipoise.equilibrium import Anderson, Broyden, Equilibrium, Exact
 from equipoise.models import DEQTransformer, DEQTrellisNet, Transformer, TrellisNet
 
@@ -230,7 +230,6 @@ def times(repeats: int) -> list[str]:
 def main(repeats: int = 5) -> None:
     """Print the tables."""
     torch.set_num_threads(1)
-    keep_freed_memory()
     print("| inside | model | MiB held by the graph | peak MiB |")
     print("|---|---|---|---|")
     for wide in (False, True):

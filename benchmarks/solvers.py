@@ -16,7 +16,7 @@ from torch import Tensor
 from torchdeq.solver import anderson_solver, broyden_solver, fixed_point_iter
 
 from benchmarks.functions import FUNCTIONS, TimedFunction
-from benchmarks.timing import in_turn, keep_freed_memory, ratio
+from benchmarks.timing import in_turn, ratio
 from equipoise.equilibrium import Anderson, Broyden, FixedPoint, Solver
 
 PEERS: dict[str, tuple[Callable[..., object], int]] = {
@@ -76,7 +76,6 @@ def compare(timed: TimedFunction, evaluations: int, repeats: int) -> list[str]:
 def main(evaluations: int = 20, repeats: int = 7) -> None:
     """Print the table."""
     torch.set_num_threads(1)
-    keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(
         f"{evaluations} evaluations, {device}, medians of {repeats} rounds, dense 4 times as many"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 
@@ -24,15 +22,6 @@ def seconds(side: Side) -> float:
     start = time.process_time()
     side()
     return time.process_time() - start
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed; page faults, at random, would cost more than the sides."""
-    if sys.platform == "linux":
-        trim_threshold, mmap_threshold = -1, -3  # the parameters' numbers in malloc.h
-        library = ctypes.CDLL(None)
-        library.mallopt(mmap_threshold, 1 << 30)
-        library.mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def in_turn(sides: Mapping[str, Side], repeats: int) -> dict[str, list[float]]:
