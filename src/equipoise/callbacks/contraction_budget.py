@@ -143,23 +143,18 @@ class ContractionBudget(MeanColumns):
     def summed_up(self) -> dict[str, Any]:
         """The budgets, and the sums since the last row and of the epoch."""
         return {
+            **super().summed_up(),
             "budgets": dict(self.budgets),
             "factors": dict(self.factors),
             "changes": [dict(change) for change in self.changes],
             "measured_at": self.measured_at,
-            "since_row": {name: mean.state_dict() for name, mean in self.since_row.items()},
-            "epoch": {name: mean.state_dict() for name, mean in self.epoch.items()},
-            "latest": dict(self.latest),
         }
 
     def resume_from(self, state: dict[str, Any]) -> None:
         """Continue with them."""
+        super().resume_from(state)
         self.budgets, self.factors = dict(state["budgets"]), dict(state["factors"])
         self.changes, self.measured_at = list(state["changes"]), state["measured_at"]
-        for kept, name in ((self.since_row, "since_row"), (self.epoch, "epoch")):
-            for column, sums in state[name].items():
-                kept.setdefault(column, FiniteMean()).load_state_dict(sums)
-        self.latest = dict(state["latest"])
 
     def _choose(self, step: int) -> None:
         for name, (layer, configured, own) in self.replaced.items():

@@ -134,6 +134,21 @@ class MeanColumns(CurveSource):
             self.latest = {name: mean.mean().item() for name, mean in self.epoch.items()}
         self.epoch = {}
 
+    def summed_up(self) -> dict[str, Any]:
+        """The sums since the last row and of the epoch, and the latest means."""
+        return {
+            "since_row": {name: mean.state_dict() for name, mean in self.since_row.items()},
+            "epoch": {name: mean.state_dict() for name, mean in self.epoch.items()},
+            "latest": dict(self.latest),
+        }
+
+    def resume_from(self, state: dict[str, Any]) -> None:
+        """Continue with them."""
+        for kept, name in ((self.since_row, "since_row"), (self.epoch, "epoch")):
+            for column, sums in state.get(name, {}).items():
+                kept.setdefault(column, FiniteMean()).load_state_dict(sums)
+        self.latest = dict(state.get("latest", {}))
+
 
 def _steps_left(trainer: Trainer, batch_idx: int) -> float:
     """The optimiser steps that are left of the epoch, or of the run where that ends before it.

@@ -92,21 +92,6 @@ class GradientFidelity(MeanColumns):
         with preserved(pl_module, pl_module.device), _plain(self.layers):
             self._measure(lambda: training_loss(trainer, pl_module, probe, batch_idx), pl_module)
 
-    def summed_up(self) -> dict[str, Any]:
-        """The sums since the last row and of the epoch, and the latest means."""
-        return {
-            "since_row": {name: mean.state_dict() for name, mean in self.since_row.items()},
-            "epoch": {name: mean.state_dict() for name, mean in self.epoch.items()},
-            "latest": dict(self.latest),
-        }
-
-    def resume_from(self, state: dict[str, Any]) -> None:
-        """Continue with them."""
-        for kept, name in ((self.since_row, "since_row"), (self.epoch, "epoch")):
-            for column, sums in state.get(name, {}).items():
-                kept.setdefault(column, FiniteMean()).load_state_dict(sums)
-        self.latest = dict(state.get("latest", {}))
-
     def observe(self, trainer: Trainer, outputs: Any) -> None:
         """Nothing: what is measured is noted where the step begins."""
 

@@ -40,18 +40,12 @@ class TrainingCurve(MeanColumns):
     def summed_up(self) -> dict[str, Any]:
         """The sums since the last row and of the epoch, and the latest means."""
         self._share()
-        return {
-            "since_row": {name: mean.state_dict() for name, mean in self.since_row.items()},
-            "epoch": {name: mean.state_dict() for name, mean in self.epoch.items()},
-            "latest": dict(self.latest),
-            "row_step": self.row_step,
-        }
+        return {**super().summed_up(), "row_step": self.row_step}
 
     def resume_from(self, state: dict[str, Any]) -> None:
         """Continue with the sums of a checkpoint."""
-        self.since_row = {name: _mean(sums) for name, sums in state["since_row"].items()}
-        self.epoch = {name: _mean(sums) for name, sums in state["epoch"].items()}
-        self.latest, self.row_step = state["latest"], state["row_step"]
+        super().resume_from(state)
+        self.row_step = state["row_step"]
 
     def observe(self, trainer: Trainer, outputs: Any) -> None:
         """Add every scalar of `outputs` to its mean."""
@@ -128,12 +122,6 @@ class LearningRate(CurveSource):
 
     def close_epoch(self) -> None:
         """Nothing is kept."""
-
-
-def _mean(state: dict[str, Any]) -> FiniteMean:
-    mean = FiniteMean()
-    mean.load_state_dict(state)
-    return mean
 
 
 def _scalars(outputs: Any) -> dict[str, Tensor | float]:

@@ -161,19 +161,14 @@ class WarmStart(MeanColumns):
     def summed_up(self) -> dict[str, Any]:
         """The sums since the last row and of the epoch, and the epochs before."""
         return {
-            "since_row": {name: mean.state_dict() for name, mean in self.since_row.items()},
-            "epoch": {name: mean.state_dict() for name, mean in self.epoch.items()},
-            "latest": dict(self.latest),
+            **super().summed_up(),
             "statistics": self.statistics.state_dict(),
             "epochs": [dict(epoch) for epoch in self.epochs],
         }
 
     def resume_from(self, state: dict[str, Any]) -> None:
         """Continue with them."""
-        for kept, name in ((self.since_row, "since_row"), (self.epoch, "epoch")):
-            for column, sums in state[name].items():
-                kept.setdefault(column, FiniteMean()).load_state_dict(sums)
-        self.latest = dict(state["latest"])
+        super().resume_from(state)
         self.statistics.load_state_dict(state["statistics"])
         self.epochs = [dict(epoch) for epoch in state["epochs"]]
 

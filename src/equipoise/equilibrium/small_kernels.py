@@ -4,7 +4,7 @@ Every program takes one sample. Sizes are padded to a power of two by rows of th
 program serves a window while it grows.
 """
 
-# triton.jit compiles what stands here: no annotations but constexpr, and no helper of Python's.
+# triton.jit compiles what stands here: no annotations but constexpr, and no function of Python's.
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def _window(
 @triton.jit(do_not_specialize=["latest"])
 def _chain(
     products, transfer, gram, frozen, weights, gains, latest, size,
-    tiny: tl.constexpr, known: tl.constexpr, some_frozen: tl.constexpr, N: tl.constexpr,
+    tiny: tl.constexpr, rounding: tl.constexpr, known: tl.constexpr, some_frozen: tl.constexpr,
+    N: tl.constexpr,
 ):  # fmt: skip
     sample = tl.program_id(0).to(tl.int64)
     rows = tl.arange(0, N)
@@ -120,7 +121,7 @@ def _chain(
         length = tl.load(gram + latest * (size + 1) + latest)
         inverse = tl.where(tl.abs(length) > tiny, 1.0 / length, 0.0)
         rest = 1.0 - tl.sum(tl.where(rows == latest, overlap, 0.0), axis=0) * inverse
-        usable = tl.abs(rest) > tiny
+        usable = tl.abs(rest) > rounding
         beside = tl.load(gram + latest * (size + 1) + 1 + rows, mask=earlier, other=0.0)
         row = tl.sum(factors * beside[:, None], axis=0)
         row = tl.where(rows == latest, 1.0, row) * inverse
@@ -170,6 +171,7 @@ def chain_update(
     gram: Tensor,
     latest: int,
     known: bool,
+    rounding: float,
     frozen: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The algebra of `StepChain.next` in one launch: t (B, latest) and gain (B, 1).
@@ -183,8 +185,8 @@ def chain_update(
         marks = products if frozen is None else frozen
         _chain[(batch,)](
             products.contiguous(), transfer, gram, marks, weights, gains, latest, size,
-            tiny=torch.finfo(torch.float64).tiny, known=known, some_frozen=frozen is not None,
-            N=_padded(latest + 1), num_warps=1,
+            tiny=torch.finfo(torch.float64).tiny, rounding=rounding, known=known,
+            some_frozen=frozen is not None, N=_padded(latest + 1), num_warps=1,
         )  # fmt: skip
     return weights, gains
 

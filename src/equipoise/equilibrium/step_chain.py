@@ -65,7 +65,7 @@ class StepChain:
         from equipoise.equilibrium import small_kernels
 
         return small_kernels.chain_update(
-            products, self.transfer, self.gram, self.latest, known, frozen
+            products, self.transfer, self.gram, self.latest, known, self.rounding, frozen
         )
 
     def _step_by_step(

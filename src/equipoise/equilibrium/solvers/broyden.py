@@ -37,7 +37,7 @@ class BroydenIteration(Iteration):
         """The steps of these samples."""
         self.chain.keep_rows(rows)
         self.start = None if self.start is None else self.start.select(rows)
-        self.work = torch.empty_like(self.work[: len(rows)])
+        self.work = self.work[: len(rows)]
 
     def inverse(self) -> LowRankInverse:
         """What the steps in memory make up."""
