@@ -74,10 +74,6 @@ class DrawnPictures:
         fitted = [s if [*s.shape[1:]] == size else functional.resize(s, size) for s in seen]
         return self.pictures.normalization(torch.stack(fitted))
 
-    def stored(self, rows: Tensor) -> Sequence[Tensor] | Tensor:
-        """The pictures of some rows; each is read and decoded once."""
-        return self.pictures.several(rows)
-
 
 @dataclass(eq=False)
 class TwoViews(DrawnPictures):
@@ -92,7 +88,7 @@ class TwoViews(DrawnPictures):
     def __getitem__(self, index: BatchIndex) -> Batch:
         """{"first", "second", "label", "index"} and perhaps "image" of the rows in `index`."""
         rows = index.rows
-        stored, epoch = self.stored(rows), 0 if self.evaluation else index.epoch
+        stored, epoch = self.pictures.several(rows), 0 if self.evaluation else index.epoch
         first, second = self.views(stored, rows, epoch, 2)
         batch = {"first": first, "second": second}
         if self.evaluation:
@@ -114,7 +110,7 @@ class SinglePictures(DrawnPictures):
     def __getitem__(self, index: BatchIndex) -> Batch:
         """{"image", "label", "index": the row among all pictures}."""
         rows = self.rows[index.rows]
-        stored = self.stored(rows)
+        stored = self.pictures.several(rows)
         if self.augment:
             (image,) = self.views(stored, rows, index.epoch, 1)
         else:
