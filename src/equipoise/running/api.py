@@ -283,9 +283,7 @@ def say_changes(stored: Stored | None, composition: Composition) -> None:
 
 
 @contextmanager
-def at_work(
-    built: Run, purpose: str, composition: Composition, step: int = 0
-) -> Iterator[None]:
+def at_work(built: Run, purpose: str, composition: Composition, step: int = 0) -> Iterator[None]:
     """While a run is at work: its other processes, its refusals, and the note of what it runs on.
 
     step: the one that it resumes from.
