@@ -59,19 +59,20 @@ def found_in(tree: ast.Module) -> list[str]:
                 found.append(f"from {node.module}")
         elif isinstance(node, ast.Attribute) and dotted(node) == "os.urandom":
             found.append("os.urandom")
-    for name, call in calls(tree):
-        family, _, last = name.rpartition(".")
-        seeded = bool(call.args or call.keywords)
-        of_numpy = family in ("np.random", "numpy.random")
-        if of_numpy and not (last in SEEDED and seeded):
-            found.append(name)
-        elif family == "random" and not (last == "Random" and seeded):
-            found.append(name)
-        elif name in ("hash", "torch.seed", "torch.random.seed"):
-            found.append(name)
-        elif name == "torch.Generator" and not _is_seeded(tree, call):
-            found.append(name)
-    return found
+    return found + [name for name, call in calls(tree) if not repeatable(name, call, tree)]
+
+
+def repeatable(name: str, call: ast.Call, tree: ast.Module) -> bool:
+    """Whether a call draws nothing, or of a seed, or of torch's global generator."""
+    family, _, last = name.rpartition(".")
+    seeded = bool(call.args or call.keywords)
+    if family in ("np.random", "numpy.random"):
+        return last in SEEDED and seeded
+    if family == "random":
+        return last == "Random" and seeded
+    if name == "torch.Generator":
+        return _is_seeded(tree, call)
+    return name not in ("hash", "torch.seed", "torch.random.seed")
 
 
 def _is_seeded(tree: ast.Module, made: ast.Call) -> bool:

@@ -93,7 +93,8 @@ def read_starts(directory: Path) -> list[dict[str, Any]]:
         starts = json.loads((directory / FILE).read_text())["starts"]
     except (OSError, ValueError, LookupError, TypeError):
         return []
-    return [entry for entry in starts if isinstance(entry, dict)]
+    entries = starts if isinstance(starts, list) else []
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def surroundings() -> dict[str, Any]:

@@ -182,7 +182,10 @@ def _differences(then: Leaves, now: Leaves) -> list[Difference]:
 
 
 def apart(one: Any, two: Any) -> float:
-    """How far two values are apart: 0 for the same bits, infinite for what is no number."""
+    """How far two values are apart, relative to the larger: 0 for the same bits alone.
+
+    Infinite where one is no number or not finite, or where tensors differ in shape or dtype.
+    """
     if hasattr(one, "shape") and hasattr(two, "shape"):
         return _tensors_apart(one, two)
     if hasattr(one, "shape") or hasattr(two, "shape"):
@@ -209,7 +212,7 @@ def _tensors_apart(one: Tensor, two: Tensor) -> float:
     ]
     largest = max(float(part.abs().max()) for part in wide)
     difference = float((wide[0] - wide[1]).abs().max()) / largest if largest else 0.0
-    return difference if math.isfinite(difference) else math.inf
+    return max(difference, math.ulp(0.0)) if math.isfinite(difference) else math.inf
 
 
 def _shown(one: Any, two: Any) -> tuple[Any, Any]:
