@@ -55,7 +55,7 @@ ESTIMATORS = {
     "unrolled": ("gradient.steps=4",), "reversible": ("gradient.steps=4",),
 }  # fmt: skip
 OTHERS = {
-    "regularizer=jacobian": (), "regularizer=correction": ("gradient=unrolled", "gradient.steps=4"),
+    "regularizer=jacobian": (), "regularizer=correction": (),
     "equilibrium.jitter=2": ("equilibrium.random_start=0.5",),
     "solver=broyden": (), "solver=newton_krylov": (), "solver=adjoint_broyden": (),
     "callbacks=[default,ema]": (), "callbacks=[default,warm_start]": (),
