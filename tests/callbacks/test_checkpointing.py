@@ -160,6 +160,8 @@ def of_rank(state: RandomState, rank: int, processes: int) -> tuple[float, float
 def test_processes_draw_from_streams_of_their_own() -> None:
     drawn = [of_rank(RandomState(), rank, 3) for rank in range(3)]
     assert len({number for numbers in drawn for number in numbers}) == 9
+    torch.manual_seed(6)  # the next seed's
+    assert drawn[1][0] != float(torch.rand(()))
 
 
 @pytest.mark.parametrize(("processes", "same"), [(2, True), (3, False)])

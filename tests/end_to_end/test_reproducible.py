@@ -59,6 +59,7 @@ OTHERS = {
     "equilibrium.jitter=2": ("equilibrium.random_start=0.5",),
     "solver=broyden": (), "solver=newton_krylov": (), "solver=adjoint_broyden": (),
     "callbacks=[default,ema]": (), "callbacks=[default,warm_start]": (),
+    "strategy=ddp_cpu": ("trainer.devices=2", "task.batch_size=150"),
 }  # fmt: skip
 EVERY = [
     *(Case(task, workers=(0, 2) if task in WITH_WORKERS else (0, 0)) for task in BUNDLED),

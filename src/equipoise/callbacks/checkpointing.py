@@ -167,9 +167,10 @@ class RandomState(Observer):
         if loaded:
             _restore_generators(loaded[0])
         if rank > 0:
-            seed = torch.initial_seed() + rank
+            key = np.random.SeedSequence((torch.initial_seed(), rank))  # seed + rank is another's
+            seed = int(key.generate_state(1)[0])
             torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)
+            np.random.seed(seed)
             random.seed(seed)
 
 
