@@ -1,4 +1,4 @@
-"""Run a run once more, and tell whether it gives the same curve, metrics and weights."""
+"""Make a run again, and tell whether its curve, metrics and weights are the same."""
 
 from __future__ import annotations
 
