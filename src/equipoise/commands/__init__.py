@@ -23,8 +23,8 @@ from equipoise.running.requeue import requeue
 
 NAMES = (
     "compare", "convert-multimodal", "dashboard", "ensemble", "evaluate", "export", "generate",
-    "import-weights", "list", "make-nmr", "predict", "profile", "push", "query", "train",
-    "translate",
+    "import-weights", "list", "make-nmr", "predict", "profile", "push", "query",
+    "reproduce", "train", "translate",
 )  # fmt: skip
 HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).
 

@@ -306,7 +306,7 @@ def _with_about(group: str, node: Any) -> Any:
     accepted = parameters(str(node.get("_target_")))
     moved = {name: new for name, new in BEFORE_ABOUT[group].items() if name in node}
     entries = {new: node[name] for name, new in moved.items()}
-    for end in ENDS & set(entries):
+    for end in sorted(ENDS & set(entries)):
         entries[end] = {"attribute": entries[end]}
     if group in ("task", "model"):
         entries["data"] = [key for key in DATA if key in node]

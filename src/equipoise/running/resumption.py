@@ -29,9 +29,9 @@ RECORD = "overrides.json"
 CHECKPOINTS = "checkpoints"
 FILES = ("last.ckpt", "best.ckpt")
 OF_A_RUN = frozenset({
-    RECORD, CHECKPOINTS, folders.LOCK, ".hydra", "config.yaml", "error.log", "metrics.csv",
-    "metrics.json", "metrics.partial", "mlflow", "mlflow.db", "report", "tensorboard", "train.log",
-    "wandb",
+    RECORD, CHECKPOINTS, folders.LOCK, ".hydra", "changes", "config.yaml", "environment.json",
+    "environment.json.partial", "error.log", "metrics.csv", "metrics.json", "metrics.partial",
+    "mlflow", "mlflow.db", "report", "tensorboard", "train.log", "wandb",
 })  # fmt: skip
 """What a run may have left in its folder before its first checkpoint."""
 OF_THE_PLACE = ("resume", "run_dir", "ckpt_path")
