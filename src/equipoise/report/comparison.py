@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from equipoise.errors import UserError
+from equipoise.errors import UserError, read_json
 from equipoise.report.curves import CurveFile, is_wide
 from equipoise.report.groups_of_runs import Group, Monitored, groups_of
 from equipoise.report.lines import Lines, Plot
@@ -138,7 +137,7 @@ def compare_runs(folders: Sequence[Path], over: Sequence[str] = (SEED,)) -> Comp
 
 def _read(folder: Path) -> FinishedRun:
     file = folder / "metrics.json"
-    metrics = json.loads(file.read_text()) if file.is_file() else {}
+    metrics = read_json(file) if file.is_file() else {}
     if file.is_file() and not {"status", "test", "solver_stats", "seconds"} <= set(metrics):
         raise UserError(f"{file} is not what a run writes: leave {folder} out")
     choices = metrics.get("choices") or {key: metrics.get(key) for key in CHOICES}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from equipoise.errors import DIVERGED
+from equipoise.errors import DIVERGED, read_json
 
 ERROR_LOG = "error.log"
 """In the folder of a job that something ended: a sentence, and below it the traceback."""
@@ -175,7 +174,7 @@ def _figures(folder: Path) -> dict[str, Any]:
     file = folder / "metrics.json"
     if not file.is_file():
         return {}
-    metrics = json.loads(file.read_text())
+    metrics = read_json(file)
     solver, backward = metrics["solver_stats"] or {}, metrics["gradient_stats"] or {}
     monitored = _monitored(folder / "config.yaml")
     test = sorted(metrics["test"].items(), key=lambda metric: metric[0] != monitored)

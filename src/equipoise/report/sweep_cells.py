@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from equipoise.errors import UserError, nearest
+from equipoise.errors import UserError, nearest, read_json
 from equipoise.report.summary import Job, number, read_jobs, settings_of, sweep_row
 
 NEEDED = ("metric", "rows", "columns")
@@ -144,7 +143,7 @@ def _outcome(job: Job, directory: Path) -> Outcome:
     files = [job.folder / "config.yaml", job.folder / ".hydra" / "config.yaml"]
     config: Any = next((yaml.safe_load(file.read_text()) for file in files if file.is_file()), {})
     file = job.folder / "metrics.json"
-    metrics = json.loads(file.read_text()) if file.is_file() else {}
+    metrics = read_json(file) if file.is_file() else {}
     row = sweep_row(job, directory, ())
     return Outcome(job.settings, config, metrics, row["status"], row.get("error", ""))
 

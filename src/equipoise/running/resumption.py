@@ -21,7 +21,7 @@ from equipoise.config.compose import Composition, compose
 from equipoise.config.hydra import parse, quoted
 from equipoise.config.overrides import CommandLine, full_key, is_of_hydra
 from equipoise.config.stored import Stored, read_stored
-from equipoise.errors import UserError
+from equipoise.errors import UserError, read_json
 from equipoise.running import folders
 
 RECORD = "overrides.json"
@@ -272,7 +272,7 @@ def _key(word: str) -> str:
 def _content(file: Path) -> Any:
     """What a JSON file holds; an empty mapping without it, or of one that is damaged."""
     try:
-        return json.loads(file.read_text())
+        return read_json(file)
     except (OSError, ValueError):
         return {}
 

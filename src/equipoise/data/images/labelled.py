@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.data.folders import IMAGE_ENDINGS, file_stamp, files_in, folders_in
+from equipoise.data.folders import IMAGE_ENDINGS, file_stamp, files_in, folders_in, within
 from equipoise.data.images.encoded import EncodedImages
 from equipoise.data.images.module import refuse_other_classes
 from equipoise.data.module import SplitName
+from equipoise.data.sizes import bounded_bytes
 from equipoise.errors import UserError
 
 IMAGE_COLUMNS = ("image", "img")
@@ -41,7 +42,7 @@ class ImageFiles(EncodedImages):
 
     def encoded(self, row: int) -> bytes:
         """The file contents of the image in a row."""
-        return (self.folder / self.files[row]).read_bytes()
+        return bounded_bytes(self.folder / self.files[row], "picture_bytes")
 
     def describe(self, row: int) -> str:
         """The path of the image in a row."""
@@ -164,7 +165,12 @@ class ImageTable(EncodedImages):
         if image is None:
             raise ValueError("the cell is empty")
         contents = image["bytes"]
-        return Path(image["path"]).read_bytes() if contents is None else bytes(contents)
+        return self._file(str(image["path"])) if contents is None else bytes(contents)
+
+    def _file(self, name: str) -> bytes:
+        """A file that a row names: below the table's folder, or where `datasets` unpacks."""
+        file = within(Path(name), Path(datasets.config.DOWNLOADED_DATASETS_PATH))
+        return bounded_bytes(file, "picture_bytes")
 
     def stamp(self, row: int) -> Hashable:
         """What `datasets` calls the contents of the table, the column, and the row."""
