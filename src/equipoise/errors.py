@@ -80,8 +80,8 @@ LIMITS: Mapping[str, int] = {
     "table_columns": 10_000,  # each costs a reader kilobytes, however few rows there are
     "table_values": 200_000_000,  # rows times columns; a run of equal ones takes no room in files
     "text_bytes": 2048 * MIB,  # of a text or csv file, which is read whole
-    "yaml_values": 100_000,  # of a published configuration, whose parts may be named many times
-    "yaml_bytes": 4 * MIB,  # of a published configuration; each byte can take a hundred in memory
+    "yaml_values": 100_000,  # of a configuration, whose parts may be named many times
+    "yaml_bytes": MIB,  # of a configuration; each byte can take a hundred in memory
 }
 """What a file may ask for; a larger one is refused before that is allocated."""
 
@@ -126,6 +126,41 @@ def read_json(file: Path) -> Any:
         raise Unreadable(
             f"{file} is no JSON ({reason}): write it again, or take it away"
         ) from error
+
+
+def read_yaml(file: Path) -> Any:
+    """What a yaml file holds, plain data only. Raises OSError, and Unreadable as `read_json`.
+
+    Names for parts that stand elsewhere are taken, but not as many as would make far more values
+    than the file has words; parts are not merged.
+    """
+    import yaml
+
+    try:
+        refuse_above("yaml_bytes", file.stat().st_size, f"{file} has")
+        text = file.read_text(encoding="utf-8")
+        if "<<:" in text:
+            raise ValueError("it merges parts (<<), which have to be written out")
+        content = yaml.safe_load(text)
+        _refuse_repeated(content, f"{file} has over")
+        return content
+    except TooLarge:
+        raise
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise Unreadable(
+            f"{file} is not a yaml file that can be read: {' '.join(reason.split()).rstrip('.')}"
+        ) from error
+
+
+def _refuse_repeated(content: Any, what: str) -> None:
+    waiting, count = [content], 0
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        refuse_above("yaml_values", count, what)
+        inner = value.values() if isinstance(value, dict) else value
+        waiting += inner if isinstance(value, dict | list) else []
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

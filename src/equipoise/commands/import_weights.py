@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from equipoise import interop
 from equipoise.commands.arguments import Parser
-from equipoise.errors import TooLarge, UserError, refuse_above
+from equipoise.errors import UserError, read_yaml
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,30 +56,13 @@ def read_configuration(file: Path) -> Mapping[str, Any]:
     """The content of a yaml file. Raises UserError where it has none to offer."""
     if not file.is_file():
         raise UserError(f"there is no configuration at {file}; give the published yaml file")
-    refuse_above("yaml_bytes", file.stat().st_size, f"the configuration {file} has")
     try:
-        content = yaml.safe_load(file.read_text())
-        check_repeated(content)
-    except TooLarge:
-        raise
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"the configuration {file} is not a yaml file: {_line(error)}") from error
+        content = read_yaml(file)
+    except OSError as error:
+        raise UserError(f"the configuration {file} cannot be read: {error.strerror}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"the configuration {file} is not a yaml mapping of keys and values")
     return content
-
-
-def check_repeated(content: Any) -> None:
-    """Raise TooLarge where names for the same part make far more values than the file has words."""
-    waiting, count = [content], 0
-    while waiting:
-        value = waiting.pop()
-        count += 1
-        refuse_above("yaml_values", count, "it has over")
-        if isinstance(value, Mapping):
-            waiting += value.values()
-        elif isinstance(value, list | tuple | set):
-            waiting += value
 
 
 def checkpoint(composition: Composition, model: nn.Module) -> dict[str, Any]:
@@ -121,8 +102,3 @@ def write(content: Mapping[str, Any], target: Path) -> None:
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
-
-
-def _line(error: Exception) -> str:
-    """An error of another library in one line."""
-    return " ".join(str(error).split()).rstrip(".")

@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -28,7 +27,7 @@ from equipoise.config.search import (
     study_name,
 )
 from equipoise.config.search_space import described
-from equipoise.errors import UserError, read_json
+from equipoise.errors import UserError, read_json, read_yaml
 from equipoise.running import folders
 
 if TYPE_CHECKING:
@@ -242,8 +241,8 @@ def longer(folder: Path) -> str:
     from equipoise.config.compose import compose
     from equipoise.running.origin import command_line
 
-    words = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) or []
-    trainer = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]
+    words = read_yaml(folder / ".hydra" / "overrides.yaml") or []
+    trainer = read_yaml(folder / "config.yaml")["trainer"]
     replaced = ("sweep=", "sweep.", *(f"trainer.{key}=" for key in LENGTHS))
     kept = [word for word in words if not word.lstrip("+").startswith(replaced)]
     groups = [word for word in kept if "." not in word.partition("=")[0]]

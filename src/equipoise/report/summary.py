@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from equipoise.errors import DIVERGED, read_json
+from equipoise.errors import DIVERGED, read_json, read_yaml
 
 ERROR_LOG = "error.log"
 """In the folder of a job that something ended: a sentence, and below it the traceback."""
@@ -131,7 +130,7 @@ def read_jobs(directory: Path) -> list[Job]:
     jobs = []
     for file in directory.rglob(".hydra/hydra.yaml"):
         matched = NUMBER.search(file.read_text())
-        lines = yaml.safe_load((file.parent / "overrides.yaml").read_text()) or []
+        lines = read_yaml(file.parent / "overrides.yaml") or []
         jobs.append(Job(int(matched[1]) if matched else 0, file.parents[1], settings_of(lines)))
     return sorted(jobs, key=lambda job: job.number)
 
@@ -195,7 +194,7 @@ def _figures(folder: Path) -> dict[str, Any]:
 
 def _monitored(file: Path) -> str:
     """The metric that a run's configuration monitors, such as loss for val/loss."""
-    config = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    config = read_yaml(file) if file.is_file() else {}
     return str((config.get("task") or {}).get("monitor")).rpartition("/")[2]
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 FORMAT = "equipoise molecules 2"
 DESCRIPTION = b"equipoise"
 LEVELS = ("atom", "pair", "triplet", "quad")
+DAMAGED = (OSError, pa.ArrowException, ValueError, LookupError, TypeError, RecursionError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,14 +154,7 @@ def read_stored(file: Path) -> MoleculeGraphs | None:
         }
         names = tuple(table["name"].to_pylist())
         graphs = MoleculeGraphs(names, table["by_radii"].to_numpy(), levels)
-    except (
-        OSError,
-        pa.ArrowException,
-        ValueError,
-        LookupError,
-        TypeError,
-        RecursionError,
-    ):  # absent, damaged, another kind
+    except DAMAGED:  # or absent, or of another kind
         return None
     return graphs if _checksum(graphs) == content.get("sum") else None
 

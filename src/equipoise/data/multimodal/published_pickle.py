@@ -45,7 +45,8 @@ class ArrayPickle:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
-        self.left = os.fstat(file.fileno()).st_size
+        self.left = file.seek(0, os.SEEK_END)  # characters of text that may be copied
+        file.seek(0)
         self.steps = 0
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each mark
@@ -60,7 +61,7 @@ class ArrayPickle:
         while self._step() != "STOP":
             self.steps += 1
             if self.steps % LOOKED == 0:
-                refuse_above("pickle_steps", self.steps, f"{self.file.name} has over")
+                refuse_above("pickle_steps", self.steps, "it has over")
         return self.stack.pop()
 
     def _step(self) -> str:
@@ -173,8 +174,8 @@ def read_pickle(file: Path) -> Any:
     try:
         with file.open("rb") as content:
             return ArrayPickle(content).read()
-    except TooLarge:
-        raise
+    except TooLarge as error:
+        raise TooLarge(f"{file} is not read: {error}") from error
     except Refused as refusal:
         raise UserError(
             f"{file} holds {refusal}, and only arrays of numbers or text in dictionaries and lists "
