@@ -67,6 +67,9 @@ class PublishedSplits(Mapping[str, datasets.Dataset]):
         if name not in self.loaded:
             builder = self.builders[name]
             try:
+                for file in map(Path, _data_files(builder).get(name, ())):
+                    if file.is_file():
+                        check_parquet(file)
                 if _data_files(builder) and not Path(builder.cache_dir).is_dir():
                     builder = self._alone(name)
                 builder.download_and_prepare()
@@ -160,7 +163,7 @@ def _check_files(folder: Path, builder: datasets.DatasetBuilder) -> None:
     for name in (name for files in _data_files(builder).values() for name in files):
         if "://" in name or Path(name).suffix.lower() not in PARQUET:
             raise UserError(f"{folder} names {name}, and only parquet files in it are read")
-        check_parquet(within(Path(name), folder))
+        within(Path(name), folder)
 
 
 def _downloads(name: str, configuration: str | None) -> dict[str, datasets.DatasetBuilder]:

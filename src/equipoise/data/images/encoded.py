@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
@@ -22,7 +22,10 @@ DECODING_ERRORS = (
 )  # fmt: skip
 """What Pillow raises for a file that is missing, damaged or too large."""
 
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = (
+    "BMP", "GIF", "JPEG", "PNG", "PPM", TiffImagePlugin.TiffImageFile.format,
+    WebPImagePlugin.WebPImageFile.format,
+)  # fmt: skip
 """What is decoded, whatever a file is called. Pillow knows forty more, and for one of them, EPS, it
 has another program run what the file says."""
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
