@@ -76,7 +76,7 @@ LIMITS: Mapping[str, int] = {
     "picture_bytes": 512 * MIB,  # of the file of a picture
     "picture_pixels": 100_000_000,  # of a picture; each takes about ten bytes while it is decoded
     "packed_times": 200,  # how much larger a file may become, beyond its first 16 MB
-    "pickle_steps": 5_000_000,  # instructions of a pickle; each can make an object of 100 bytes
+    "pickle_steps": 2_000_000,  # instructions of a pickle; each can make an object of 100 bytes
     "table_columns": 10_000,  # each costs a reader kilobytes, however few rows there are
     "table_values": 200_000_000,  # rows times columns; a run of equal ones takes no room in files
     "text_bytes": 2048 * MIB,  # of a text or csv file, which is read whole
@@ -110,7 +110,7 @@ def refuse_above(name: str, amount: int, what: str) -> None:
     if amount > limit(name):
         raise TooLarge(
             f"{what} {amount:,} {name.rpartition('_')[2]}, and more than {limit(name):,} are not "
-            f"read: if you trust it, set {VARIABLE}={name}={amount} in the environment"
+            f"read: if you trust it, set {VARIABLE}={name}=<number> in the environment"
         )
 
 

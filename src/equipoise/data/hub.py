@@ -74,6 +74,8 @@ class PublishedSplits(Mapping[str, datasets.Dataset]):
                     builder = self._alone(name)
                 builder.download_and_prepare()
                 self.loaded[name] = builder.as_dataset(split=name)
+            except UserError:
+                raise
             except LOADING_ERRORS as error:
                 raise _refused(self.refusal, error) from error
         return self.loaded[name]
@@ -153,6 +155,8 @@ def _open_folder(path: str) -> PublishedSplits:
         with _offline():
             builder = datasets.load_dataset_builder(str(folder))
         _check_files(folder, builder)
+    except UserError:
+        raise
     except LOADING_ERRORS as error:
         raise _refused(refusal, error) from error
     return PublishedSplits(str(folder), None, _by_split(builder), refusal)

@@ -147,6 +147,8 @@ def _table(file: Path) -> TablePictures:
         check_parquet(file)
         named(file.parent)  # where the files lie that it may name
         split = datasets.Dataset.from_parquet(str(file), keep_in_memory=False)
+    except TooLarge:
+        raise
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"the table {file} cannot be read: {reason(error)}") from error
     assert isinstance(split, datasets.Dataset)
