@@ -52,6 +52,8 @@ from equipoise.running.weight_files import read_weights
 CANARY = "canary"
 COLUMNS = 10_000_000
 MIB = 2**20
+MARK = 7777
+"""A number that the file of graphs holds nowhere else."""
 
 
 class Payload:
@@ -74,7 +76,7 @@ def malicious_pickle(folder: Path) -> Path:
 
 
 def pickle_of_many_objects(folder: Path) -> Path:
-    return written(folder / "many.pkl", b"(" + b"}" * 6_000_000 + b"l.")
+    return written(folder / "many.pkl", b"(" + b"}" * 2_500_000 + b"l.")
 
 
 def pickle_of_one_text_in_many_arrays(folder: Path) -> Path:
@@ -130,7 +132,7 @@ def wide_row(folder: Path) -> Path:
 
 
 def quoted_wide_csv(folder: Path) -> Path:
-    return written(folder / "quoted.csv", b'"a\nb",' + b"c," * COLUMNS + b'"d"\n1')
+    return written(folder / "quoted.csv", b'"a\nb",' + b"c," * 200_000 + b'"d"\n1')
 
 
 def parquet_bomb(folder: Path) -> Path:
@@ -282,9 +284,7 @@ def long_text(folder: Path) -> Path:
 
 
 def broken_graphs(folder: Path) -> Path:
-    places = pa.array([0, 1 << 40]).buffers()[1]
-    kind = pa.large_list(pa.float64())
-    column = pa.Array.from_buffers(kind, 1, [None, places], children=[pa.array([1.0])])
+    column = pa.LargeListArray.from_arrays(pa.array([0, MARK]), pa.array(np.zeros(MARK)))
     table = pa.table({"name": ["a"], "by_radii": [True], "atom.position": column})
     shapes = {"atom.position": ["<f8"]}
     told = {"format": FORMAT, "shapes": shapes, "labels": {name: [] for name in LEVELS}, "sum": ""}
@@ -294,7 +294,10 @@ def broken_graphs(folder: Path) -> Path:
         pa.ipc.new_file(file, table.schema) as out,
     ):
         out.write_table(table)
-    return folder / "a.arrow"
+    content = (folder / "a.arrow").read_bytes()
+    place = content.rindex(struct.pack("<q", MARK))  # where the list ends, which is now elsewhere
+    whole = content[:place] + struct.pack("<q", 1 << 40) + content[place + 8 :]
+    return written(folder / "a.arrow", whole)
 
 
 def foreign_run(folder: Path) -> Path:

@@ -160,17 +160,14 @@ class ImageTable(EncodedImages):
         self.classes = _class_names(split, self.labels) if labelled else []
 
     def encoded(self, row: int) -> bytes:
-        """The file contents of the image in a row."""
+        """The file contents of the image in a row, or of the file of the dataset that it names."""
         image = self.rows[row][self.image_column]
         if image is None:
             raise ValueError("the cell is empty")
-        contents = image["bytes"]
-        return self._file(str(image["path"])) if contents is None else bytes(contents)
-
-    def _file(self, name: str) -> bytes:
-        """A file that a row names: below the table's folder, or where `datasets` unpacks."""
-        file = within(Path(name), Path(datasets.config.DOWNLOADED_DATASETS_PATH))
-        return bounded_bytes(file, "picture_bytes")
+        if image["bytes"] is not None:
+            return bytes(image["bytes"])
+        unpacked = Path(datasets.config.DOWNLOADED_DATASETS_PATH)
+        return bounded_bytes(within(Path(image["path"]), unpacked), "picture_bytes")
 
     def stamp(self, row: int) -> Hashable:
         """What `datasets` calls the contents of the table, the column, and the row."""

@@ -88,8 +88,7 @@ class JsonLines:
                 f"Line {number} of {self.files[0]} is no JSON object such as "
                 '{"de": "...", "en": "..."}: correct it, or leave the line out.'
             )
-        nested = entry.get(NESTED)
-        return nested if isinstance(nested, dict) else entry
+        return entry[NESTED] if isinstance(entry.get(NESTED), dict) else entry
 
 
 class TextFiles:
