@@ -80,7 +80,7 @@ def exit_status(command: Callable[..., int], *arguments: Any) -> int:
         return stop.status
     except UserError as error:
         show_traceback()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     except RunInterrupted as stop:
         end_at_next()
@@ -92,11 +92,17 @@ def exit_status(command: Callable[..., int], *arguments: Any) -> int:
         return 0
     except RunFailed as failure:
         show_traceback()
-        print(f"error: {failure}", file=sys.stderr)
+        print(f"error: {printable(failure)}", file=sys.stderr)
         return 1
     except SystemExit as end:  # argparse's way to end after a page of help, or a sweep's at once
         requeue_after(end.__cause__)
         return int(end.code or 0)
+
+
+def printable(error: BaseException) -> str:
+    """What an error says, without the characters by which a file's name could steer a terminal."""
+    text = str(error)
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def requeue_after(end: BaseException | None) -> None:

@@ -372,11 +372,15 @@ def _prepare(composition: Composition, directory: Path) -> None:
 
 
 def check_trust(composition: Composition) -> None:
-    """Let a configuration out of a checkpoint name no other code than what is trusted."""
+    """Let a configuration out of a checkpoint name no code that is not trusted, and no place
+    outside the run's folder to write to."""
     if composition.trusted is not None:
         from equipoise.config.signatures import check_targets
 
-        check_targets(plain(composition.config), composition.trusted)
+        config = plain(composition.config)
+        check_targets(config, composition.trusted)
+        if machine.decides(composition.config.trainer):  # others know not what was typed
+            changes.check_places(config, read_stored(config["ckpt_path"]), composition.typed)
 
 
 def show_result(built: Run, metrics: dict[str, Any]) -> None:
