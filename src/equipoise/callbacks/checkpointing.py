@@ -22,9 +22,9 @@ from torch import Tensor, distributed
 
 from equipoise.callbacks.gradient_schedule import GradientSchedule
 from equipoise.callbacks.lightning_overhead import Observer, every_callback
-from equipoise.callbacks.warm_start import of_all_processes
 from equipoise.callbacks.weight_averaging import WeightAveraging
 from equipoise.equilibrium.layer import equilibrium_layers
+from equipoise.equilibrium.processes import from_all_processes
 
 KEY = "gradient_estimators"
 
@@ -151,7 +151,7 @@ class RandomState(Observer):
 
     def state_dict(self) -> dict[str, Any]:
         """The generators of each process, as plain values and tensors."""
-        return {"processes": of_all_processes(_generators())}
+        return {"processes": from_all_processes(_generators())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states until training starts; building the loops may still draw numbers."""
