@@ -144,6 +144,9 @@ def of_a_checkpoint(folder: Path, **changed: Any) -> Path:
         "state_dict": {},
         "epoch": 0,
         "global_step": 0,
+        "optimizer_states": [],
+        "loops": {},
+        "lr_schedulers": [],
     }
     torch.save(content, folder / "changed.ckpt")
     return folder / "changed.ckpt"
@@ -159,7 +162,7 @@ def foreign(folder: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "checkpoint_with_payload": (["evaluate.py", "ckpt_path={}"], "holds pickled objects"),
         "checkpoint_bomb": (["train.py", "ckpt_path={}"], "unpacks to more than it holds"),
-        "arrays_bomb": (["train.py", "init_from={}"], "cannot be read"),
+        "arrays_bomb": (["train.py", "init_from={}"], "unpacks to more"),
         "wide_csv": (
             ["train.py", "task=range_query", "task.path={}", "task.columns=[c]"],
             "more than 10,000 are not read",
@@ -170,7 +173,7 @@ def foreign(folder: Path) -> dict[str, tuple[list[str], str]]:
             ["train.py", f"ckpt_path={folder / 'place' / 'changed.ckpt'}"], "outside its folder"
         ),
         "_made": (
-            [str(of_a_checkpoint(subfolder(folder, "code"), model={"_target_": "os.system"})),
+            [str(of_a_checkpoint(subfolder(folder, "code"), model=config["model"] | {"_target_": "os.system"})),
              str(of_a_checkpoint(
                  subfolder(folder, "place"),
                  callbacks=config["callbacks"] | {"checkpoint_last": writing},
