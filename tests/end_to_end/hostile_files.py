@@ -150,7 +150,7 @@ def wide_parquet(folder: Path) -> Path:
 
 
 def packed_lines(folder: Path) -> Path:
-    return written(folder / "bomb.gz", gzip.compress(b"1 1:1\n" * 6_000_000, 9))
+    return written(folder / "bomb.gz", gzip.compress((b"1 1:1" + b" " * 4000 + b"\n") * 8_000, 9))
 
 
 def packed_line(folder: Path) -> Path:

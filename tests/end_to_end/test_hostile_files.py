@@ -83,7 +83,7 @@ def test_a_misspelt_limit_is_named(word: str, monkeypatch: pytest.MonkeyPatch) -
 
 def test_every_reader_has_its_row_in_the_page() -> None:
     """A file that opens others has to tell where they come from."""
-    told = set(re.findall(r"`((?:\w+/)+\w+\.py)`", PAGE))
+    told = set(re.findall(r"`((?:\w+/)*\w+\.py)`", PAGE))
     missing = [name for name in opening() if name not in told]
     assert not missing
 
@@ -144,6 +144,9 @@ def of_a_checkpoint(folder: Path, **changed: Any) -> Path:
         "state_dict": {},
         "epoch": 0,
         "global_step": 0,
+        "optimizer_states": [],
+        "loops": {},
+        "lr_schedulers": [],
     }
     torch.save(content, folder / "changed.ckpt")
     return folder / "changed.ckpt"
@@ -153,13 +156,17 @@ def foreign(folder: Path) -> dict[str, tuple[list[str], str]]:
     """For each kind of file a command that is given one, and what it says."""
     config = storable(compose([]).config)
     writing = {**config["callbacks"]["checkpoint_last"], "dirpath": str(folder / "elsewhere")}
+    model = {**config["model"], "_target_": "os.system"}
+    callbacks = {**config["callbacks"], "checkpoint_last": writing}
+    of_a_checkpoint(subfolder(folder, "code"), model=model)
+    of_a_checkpoint(subfolder(folder, "place"), callbacks=callbacks)
     return {
         "malicious_pickle": (
             ["-m", "equipoise", "convert-multimodal", "{}"], "holds posix.system"
         ),
         "checkpoint_with_payload": (["evaluate.py", "ckpt_path={}"], "holds pickled objects"),
         "checkpoint_bomb": (["train.py", "ckpt_path={}"], "unpacks to more than it holds"),
-        "arrays_bomb": (["train.py", "init_from={}"], "cannot be read"),
+        "arrays_bomb": (["train.py", "init_from={}"], "unpacks to more"),
         "wide_csv": (
             ["train.py", "task=range_query", "task.path={}", "task.columns=[c]"],
             "more than 10,000 are not read",
@@ -168,14 +175,6 @@ def foreign(folder: Path) -> dict[str, tuple[list[str], str]]:
         "code": (["evaluate.py", f"ckpt_path={folder / 'code' / 'changed.ckpt'}"], "os.system"),
         "place": (
             ["train.py", f"ckpt_path={folder / 'place' / 'changed.ckpt'}"], "outside its folder"
-        ),
-        "_made": (
-            [str(of_a_checkpoint(subfolder(folder, "code"), model={"_target_": "os.system"})),
-             str(of_a_checkpoint(
-                 subfolder(folder, "place"),
-                 callbacks=config["callbacks"] | {"checkpoint_last": writing},
-             ))],
-            "",
         ),
     }  # fmt: skip
 
@@ -188,9 +187,7 @@ def subfolder(folder: Path, name: str) -> Path:
 @pytest.mark.slow
 def test_the_commands_refuse_them(tmp_path: Path) -> None:
     """One file of each kind through the real command line: status 2, one sentence, no canary."""
-    commands = foreign(tmp_path)
-    commands.pop("_made")
-    for name, (words, said) in commands.items():
+    for name, (words, said) in foreign(tmp_path).items():
         make = getattr(hostile_files, name, None)
         file = make(tmp_path) if make is not None else ""
         done = subprocess.run(

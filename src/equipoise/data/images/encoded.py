@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Hashable
 from pathlib import Path
@@ -28,6 +29,7 @@ FORMATS = (
 )  # fmt: skip
 """What is decoded, whatever a file is called. Pillow knows forty more, and for one of them, EPS, it
 has another program run what the file says."""
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # ours is refused
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
