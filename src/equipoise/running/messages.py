@@ -10,6 +10,7 @@ import textwrap
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.errors import InstantiationException
@@ -128,6 +129,25 @@ def refusals_of_run(built: Run) -> Iterator[None]:
             told = located(error, built.own_code.packages)
             raise UserError(f"the run cannot continue: {told}") from error
         raise
+
+
+@contextmanager
+def opening(directory: Path) -> Iterator[None]:
+    """Tell in a sentence where the folder of a run cannot be written before its first step.
+
+    A folder that was empty is left so.
+    """
+    try:
+        yield
+    except UserError:
+        folders.refuse(directory)
+        raise
+    except OSError as error:
+        folders.refuse(directory)
+        raise UserError(
+            f"{error.filename or directory} cannot be written: {error.strerror or error}; free "
+            "space or grant write permission there, or choose another folder with run_dir="
+        ) from error
 
 
 @contextmanager
