@@ -139,6 +139,7 @@ FAULTS = [
         status=1,
         reached="failed",
         words=("equilibrium.on_failure=raise",),
+        resumes=False,
         same=False,
     ),
     Fault(
@@ -208,9 +209,10 @@ FAULTS = [
         words=WORKERS,
         lost=SINCE,
         inject=at_call(
-            "torch.utils.data.dataloader:_MultiProcessingDataLoaderIter._try_get_data",
-            put.kill_a_child,
-            7,
+            "torch.utils.data.dataloader:_MultiProcessingDataLoaderIter._reset",
+            put.kill_workers,
+            3,
+            after=True,
             every=True,
         ),
     ),

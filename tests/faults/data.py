@@ -126,7 +126,7 @@ FAULTS = [
         same=False,
         words=(*SKIP, "task.num_workers=2"),
         check=lists_it,
-        inject=at_hook("on_train_batch_start", ALL_LIMES, 7),
+        inject=at_hook("on_train_batch_start", ALL_LIMES, 3),
     ),
     Fault(
         "data: folder gone in an epoch",
@@ -201,7 +201,7 @@ FAULTS = [
         "a value is no number",
         "error: rows.svm, line 2: ",
         "task=hyperparameter",
-        "task.train_files=[rows.svm]",
+        "task.path=rows.svm",
         prepare=libsvm,
     ),
 ]

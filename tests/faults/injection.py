@@ -130,6 +130,14 @@ def kill_a_child(*_: Any) -> None:
     os.kill(children(os.getpid())[-1], signal.SIGKILL)
 
 
+def kill_workers(*_: Any) -> None:
+    """Kill all children that were forked from this process."""
+    own = Path("/proc/self/cmdline").read_bytes()
+    for child in children(os.getpid()):
+        if Path(f"/proc/{child}/cmdline").read_bytes() == own:
+            os.kill(child, signal.SIGKILL)
+
+
 class Full(io.FileIO):
     """A file that takes some bytes, and then answers as the system does for a reason."""
 

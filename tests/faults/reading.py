@@ -192,8 +192,8 @@ FAULTS = [
     Fault(
         "removed: run folder in training",
         "the run folder is removed during training",
-        "makes it again with everything from there on, and completes",
-        "results: ",
+        "warns, makes it again with what comes later, and completes",
+        "was removed during the run",
         lost="config.yaml and what was written before",
         same=True,
         inject=put.at_hook("on_train_batch_start", removing("run"), 7),
@@ -201,8 +201,8 @@ FAULTS = [
     Fault(
         "removed: run folder in the test",
         "the run folder is removed during the test",
-        "completes; metrics.json is written into a new folder",
-        "results: ",
+        "warns, and completes; metrics.json is written into a new folder",
+        "was removed during the run",
         lost="the checkpoints and the curve",
         resumes=False,
         inject=put.at_hook("on_test_batch_start", removing("run")),

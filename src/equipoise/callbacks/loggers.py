@@ -85,8 +85,21 @@ class CurveLogger(CSVLogger):
     """Lightning's CSVLogger, which leaves empty what is not a number.
 
     A mean over no finite value, or a score of classes that do not occur, is NaN; readers of csv
-    files understand an empty cell as missing, and some take "nan" for text.
+    files understand an empty cell as missing, and some take "nan" for text. Where
+    somebody has removed the folder meanwhile, it is made again, and `lost` says so.
     """
+
+    lost: str = ""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Append the rows that are not written yet."""
+        folder = Path(self.log_dir)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            self.lost = f"{folder} was removed during the run, with all that was written before"
+            warnings.warn(f"{self.lost}; the run goes on in a new one", stacklevel=2)
+        super().save()
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Record a row of numbers and texts."""

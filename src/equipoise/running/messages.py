@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import shutil
 import sys
 import textwrap
@@ -33,6 +34,8 @@ ADVICE = {
     "can't allocate memory": "choose smaller sizes",
 }
 """What to do about messages of other libraries that do not say so."""
+LOST_PROCESS = re.compile(r"by peer|NCCL (error|communicator)|Gloo .*(timed out|timeout)", re.I)
+"""What the processes of a run say where one of them is gone."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """What the system answers where a disk, a share of it or a file can grow no more."""
 
@@ -117,6 +120,12 @@ def refusals_of_run(built: Run) -> Iterator[None]:
             raise RunFailed(
                 f"{where} could not be written: {error.strerror}; free space there, or choose "
                 "another folder with run_dir="
+            ) from error
+        if built.trainer.world_size > 1 and LOST_PROCESS.search(str(error)):
+            raise RunFailed(
+                "another process of this run has ended, without which it cannot go on: where it "
+                "was ended from outside, perhaps for want of memory, resume=auto goes on from the "
+                "last checkpoint"
             ) from error
         begun = observer is not None and observer.begun
         outside = built.trainer.state.fn == "fit" and not begun
