@@ -270,12 +270,11 @@ def test_a_batch_of_which_nothing_is_left_ends_the_run() -> None:
 
 def test_a_killed_worker_costs_no_batch() -> None:
     loader = BatchLoader(Damaged(), OrderedIndices(12, 2, Shard()), seed=0, num_workers=2)
-    rows = []
+    batches = iter(loader)
+    rows = next(batches)["index"].tolist()
+    for worker in loader._iterator._workers:  # type: ignore[attr-defined]
+        worker.kill()
     with pytest.warns(UserWarning, match="was ended from outside"):
-        for number, batch in enumerate(loader):
-            rows += batch["index"].tolist()
-            if number == 0:
-                for worker in loader._iterator._workers:  # type: ignore[attr-defined]
-                    worker.kill()
+        rest = list(batches)
     loader.shut_down()
-    assert rows == list(range(12))
+    assert rows + [row for batch in rest for row in batch["index"].tolist()] == list(range(12))

@@ -15,7 +15,7 @@ import signal
 import sys
 from typing import Any
 
-PATIENCE = 100
+PATIENCE = 280
 """Seconds after which a command tells where it stands."""
 
 

@@ -62,7 +62,7 @@ FAULTS = [
         "signal: forward solve",
         "SIGINT in a forward solve",
         SAVES,
-        STEP.format(3),
+        STEP.format(4),
         status=130,
         reached="interrupted",
         inject=at_call("equipoise.equilibrium.layer:Equilibrium.forward", signalled(INTERRUPT), 4),

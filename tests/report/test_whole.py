@@ -39,17 +39,17 @@ def test_what_fails_leaves_the_file_that_was_there(
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), whole(tmp_path / "file") as file:
-        file.write("part")
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with whole(tmp_path / "file") as file:
+            file.write("part")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_reason_is_the_systems_even_behind_another_error() -> None:
-    try:
-        try:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            raise RuntimeError("unexpected pos 64")  # noqa: B904 - as torch does
-    except RuntimeError as error:
-        assert reason(error) == "No space left on device"
+    behind = RuntimeError("unexpected pos 64")
+    behind.__context__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert reason(behind) == "No space left on device"
