@@ -103,8 +103,9 @@ def check_end(fault: Fault, ended: Ended, folder: Path) -> None:
 
 def check_going_on(fault: Fault, commands: Commands, folder: Path) -> None:
     """Without the fault the same command line completes the run."""
-    if fault.damages:
-        (folder / "run" / "checkpoints" / "last.ckpt").unlink()
+    last = folder / "run" / "checkpoints" / "last.ckpt"
+    if fault.damages and last.is_file():
+        last.unlink()
     fault.mend(folder)
     words = [word for word in fault.line if not word.startswith(("resume=", "ckpt_path="))]
     ended = commands.run([*words, "resume=auto"], folder)
