@@ -1,8 +1,16 @@
-"""The ways in which a run can end early, each told to the user in one sentence."""
+"""The ways in which a run can end early, each told to the user in one sentence.
+
+Also what a file may ask for before it is refused: files come from anywhere, and a small one can ask
+for any amount of memory. docs/threat_model.md tells what each limit is for.
+"""
 
 import difflib
+import json
+import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 DIVERGED = "Training diverged"
 """How the sentence of a run begins whose loss or gradient ceased to be finite."""
@@ -67,6 +75,110 @@ class RunInterrupted(Exception):
     def status(self) -> int:
         """The exit status: 130 for SIGINT, 143 for SIGTERM, 138 for SIGUSR1."""
         return 128 + self.number
+
+
+class Unreadable(UserError, ValueError):
+    """A file is damaged, of another kind than its place asks for, or unsafe to read.
+
+    A ValueError too, so that those who leave damaged files out treat it as one of them.
+    """
+
+
+MIB = 2**20
+VARIABLE = "EQUIPOISE_LIMITS"
+"""The environment variable that raises or lowers limits: `table_columns=50000,text_bytes=1e10`."""
+LIMITS: Mapping[str, int] = {
+    "array_bytes": 4096 * MIB,  # arrays of one .npz file, once they are unpacked
+    "json_bytes": 32 * MIB,  # of a file; each byte can take twenty in memory
+    "line_bytes": 64 * MIB,  # of a line, where a file is read line by line
+    "picture_bytes": 512 * MIB,  # of the file of a picture
+    "picture_pixels": 100_000_000,  # of a picture; each takes about ten bytes while it is decoded
+    "packed_times": 200,  # how much larger a file may become, beyond its first 16 MB
+    "pickle_steps": 2_000_000,  # instructions of a pickle; each can make an object of 100 bytes
+    "table_columns": 10_000,  # each costs a reader kilobytes, however few rows there are
+    "table_values": 200_000_000,  # rows times columns; a run of equal ones takes no room in files
+    "text_bytes": 2048 * MIB,  # of a text or csv file, which is read whole
+    "yaml_values": 100_000,  # of a configuration, whose parts may be named many times
+    "yaml_bytes": MIB,  # of a configuration; each byte can take a hundred in memory
+}
+"""What a file may ask for; a larger one is refused before that is allocated."""
+
+
+class TooLarge(Unreadable):
+    """A file asks for more than a limit grants."""
+
+
+def limit(name: str) -> int:
+    """One of `LIMITS`, or what the environment says. Raises UserError where that is no limit."""
+    chosen = LIMITS[name]
+    for word in filter(None, os.environ.get(VARIABLE, "").split(",")):
+        key, _, value = word.partition("=")
+        if key.strip() not in LIMITS:
+            raise UserError(f"{VARIABLE}: there is no limit '{key}'{nearest(key, LIMITS)}")
+        try:
+            number = int(float(value))
+        except (ValueError, OverflowError) as error:
+            raise UserError(f"{VARIABLE}: {word} needs a number, such as {key}=1e9") from error
+        chosen = number if key.strip() == name else chosen
+    return chosen
+
+
+def refuse_above(name: str, amount: int, what: str) -> None:
+    """Raise TooLarge where the amount is above the limit; what: "<file> has" and the like."""
+    if amount > limit(name):
+        raise TooLarge(
+            f"{what} {amount:,} {name.rpartition('_')[2]}, and more than {limit(name):,} are not "
+            f"read: if you trust it, set {VARIABLE}={name}=<number> in the environment"
+        )
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds. Raises OSError where it cannot be opened, Unreadable for others."""
+    try:
+        refuse_above("json_bytes", file.stat().st_size, f"{file} has")
+        return json.loads(file.read_text(encoding="utf-8"))
+    except TooLarge:
+        raise
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise Unreadable(
+            f"{file} is no JSON ({reason}): write it again, or take it away"
+        ) from error
+
+
+def read_yaml(file: Path) -> Any:
+    """What a yaml file holds, plain data only. Raises OSError, and Unreadable as `read_json`.
+
+    Names for parts that stand elsewhere are taken, but not as many as would make far more values
+    than the file has words; parts are not merged.
+    """
+    import yaml
+
+    try:
+        refuse_above("yaml_bytes", file.stat().st_size, f"{file} has")
+        text = file.read_text(encoding="utf-8")
+        if "<<:" in text:
+            raise ValueError("it merges parts (<<), which have to be written out")
+        content = yaml.safe_load(text)
+        _refuse_repeated(content, f"{file} has over")
+        return content
+    except TooLarge:
+        raise
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise Unreadable(
+            f"{file} is not a yaml file that can be read: {' '.join(reason.split()).rstrip('.')}"
+        ) from error
+
+
+def _refuse_repeated(content: Any, what: str) -> None:
+    waiting, count = [content], 0
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        refuse_above("yaml_values", count, what)
+        inner = value.values() if isinstance(value, dict) else value
+        waiting += inner if isinstance(value, dict | list) else []
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from equipoise.callbacks import BestCheckpoint, ConvergenceMonitor, GradientSchedule, Phase
-from equipoise.callbacks.checkpointing import KEY, EstimatorState
+from equipoise.callbacks.checkpointing import KEY, EstimatorState, RandomState
 from equipoise.equilibrium import Auto, Unrolled
 
 Run = Callable[..., Any]
@@ -117,3 +120,74 @@ def test_other_estimators_leave_nothing_in_the_checkpoint(
     trainer.fit(toy(), loader)
     (path,) = (tmp_path / "saved").glob("*.ckpt")
     assert KEY not in torch.load(path, weights_only=True)
+
+
+class Drawing(Callback):
+    """Draws of every global generator after each step, as code of a user's might."""
+
+    def __init__(self) -> None:
+        self.drawn: list[tuple[float, float, float]] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        numbers = float(torch.rand(())), float(np.random.rand()), random.random()
+        self.drawn.append(numbers)
+
+
+def test_every_global_generator_goes_on_where_the_checkpoint_left_it(
+    toy: Run, loader: Any, make_trainer: Run, tmp_path: Path
+) -> None:
+    saving = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=4, save_top_k=-1)
+    whole, resumed = Drawing(), Drawing()
+    make_trainer([whole, RandomState(), saving], enable_checkpointing=True).fit(toy(), loader)
+    path = tmp_path / "saved" / "epoch=0-step=4.ckpt"
+    np.random.seed(9)
+    random.seed(9)
+    make_trainer([resumed, RandomState()]).fit(toy(), loader, ckpt_path=path, weights_only=True)
+    assert len(resumed.drawn) > 1
+    assert resumed.drawn == whole.drawn[4:]
+
+
+def of_rank(state: RandomState, rank: int, processes: int) -> tuple[float, float, float]:
+    """What a process draws first, after its training has started."""
+    trainer: Any = SimpleNamespace(global_rank=rank, world_size=processes)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    random.seed(5)
+    state.on_train_start(trainer, cast(Any, None))
+    return float(torch.rand(())), float(np.random.rand()), random.random()
+
+
+def test_processes_draw_from_streams_of_their_own() -> None:
+    drawn = [of_rank(RandomState(), rank, 3) for rank in range(3)]
+    assert len({number for numbers in drawn for number in numbers}) == 9
+    torch.manual_seed(6)  # the next seed's
+    assert drawn[1][0] != float(torch.rand(()))
+
+
+@pytest.mark.parametrize(("processes", "same"), [(2, True), (3, False)])
+def test_a_process_goes_on_with_its_own_stream_if_there_are_as_many(
+    processes: int, same: bool
+) -> None:
+    states, expected = [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        states.append(RandomState().state_dict()["processes"][0])
+        expected.append((float(torch.rand(())), float(np.random.rand()), random.random()))
+    drawn = []
+    for rank in (0, 1):
+        state = RandomState()
+        state.load_state_dict({"processes": states})
+        drawn.append(of_rank(state, rank, processes))
+    assert drawn[0] == expected[0]
+    assert (drawn[1] == expected[1]) == same
+
+
+def test_a_checkpoint_of_an_earlier_revision_is_gone_on_with() -> None:
+    torch.manual_seed(3)
+    earlier = {"cpu": torch.get_rng_state(), "cuda": []}
+    expected = float(torch.rand(()))
+    state = RandomState()
+    state.load_state_dict(earlier)
+    assert of_rank(state, 0, 1)[0] == expected

@@ -43,7 +43,7 @@ def test_arguments_are_those_of_the_constructor(name: str) -> None:
 
 ASKED_FOR = {
     "checkpoint_timed", "gradient_fidelity", "ema", "swa", "early_stopping", "learning_rate_finder",
-    "warm_start", "segment_start", "contraction_budget",
+    "warm_start", "segment_start", "contraction_budget", "stop_after",
 }  # fmt: skip
 """What costs time, or trains, tests or ends otherwise."""
 

@@ -178,14 +178,14 @@ FAULTS = [
         inject=at_hook("on_train_batch_start", signalled(INTERRUPT, True), 7),
     ),
     Fault(
-        "signal: twice in the test",
-        "SIGTERM twice in a row in the test",
-        "ends at once, without metrics.json; `resume=auto` tests",
+        "signal: twice at the results",
+        "SIGTERM twice in a row while the results are written",
+        "ends at once, without a torn metrics.json; `resume=auto` tests",
         "",
         status=143,
         reached=None,
         lost="the test, which is done again",
-        inject=at_hook("on_test_batch_start", signalled(TERM, True)),
+        inject=at_call("equipoise.running.results:write", signalled(TERM, True)),
     ),
     Fault(
         "signal: evaluate",

@@ -126,7 +126,7 @@ def test_a_changed_byte_is_found(tmp_path: Path) -> None:
         entry = next(info for info in archive.infolist() if info.file_size == 8000)
     content[entry.header_offset + 1000] ^= 1
     (tmp_path / "w.pt").write_bytes(content)
-    with pytest.raises(UserError, match=r"are damaged: the checksum of the entry"):
+    with pytest.raises(UserError, match=r"are damaged: the checksum of its entry"):
         read_weights(tmp_path / "w.pt")
 
 

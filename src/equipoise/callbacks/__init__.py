@@ -21,6 +21,7 @@ from equipoise.callbacks.run_report import RunReport
 from equipoise.callbacks.segment_start import SegmentStart
 from equipoise.callbacks.step_profiler import StepProfiler
 from equipoise.callbacks.stochastic_weight_averaging import StochasticWeightAveraging
+from equipoise.callbacks.stop_after import StopAfter
 from equipoise.callbacks.timed_checkpoint import TimedCheckpoint
 from equipoise.callbacks.training_curve import LearningRate, TrainingCurve
 from equipoise.callbacks.trial_pruning import TrialPruning
@@ -51,6 +52,7 @@ __all__ = [
     "SegmentStart",
     "StepProfiler",
     "StochasticWeightAveraging",
+    "StopAfter",
     "TimedCheckpoint",
     "TrainingCurve",
     "TrainingDiverged",

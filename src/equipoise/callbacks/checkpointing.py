@@ -1,17 +1,20 @@
 """The checkpoint files of a run, and what they hold beside weights and optimiser.
 
-Files: the last one and the best. Contents: torch's random state and what a gradient estimator has
+Files: the last one and the best. Contents: the random state and what a gradient estimator has
 learnt.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -21,6 +24,7 @@ from equipoise.callbacks.gradient_schedule import GradientSchedule
 from equipoise.callbacks.lightning_overhead import Observer, every_callback
 from equipoise.callbacks.weight_averaging import WeightAveraging
 from equipoise.equilibrium.layer import equilibrium_layers
+from equipoise.equilibrium.processes import from_all_processes
 
 KEY = "gradient_estimators"
 
@@ -133,35 +137,65 @@ class BestCheckpoint(RunCheckpoint):
 
 
 class RandomState(Observer):
-    """Saves torch's random state, and restores it when training resumes.
+    """Saves the random state of every process, and restores it when training resumes.
 
-    Data order and augmentation are functions of (seed, epoch, sample); what is left to the global
-    generator is what the model draws, so a resumed run on one device repeats the same bits. With
-    several processes each gets a stream of its own from the saved one.
+    Data order and augmentation are functions of (seed, epoch, sample), also in workers; what is
+    left to the global generators of torch, NumPy and Python is what the model or code of the user's
+    draws, so a resumed run repeats the same bits. Processes of one run have streams of their own:
+    with the same one, samples that are trained on side by side would lose the same features. A run
+    that goes on with another number of processes begins new ones from the first one's.
     """
 
     def __init__(self) -> None:
-        self.loaded: dict[str, Any] | None = None
+        self.loaded: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The CPU generator's state, and that of every CUDA device."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+        """The generators of each process, as plain values and tensors."""
+        return {"processes": from_all_processes(_generators())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state until training starts; building the loops may still draw numbers."""
-        self.loaded = state_dict
+        """Keep the states until training starts; building the loops may still draw numbers."""
+        self.loaded = state_dict.get("processes") or [state_dict]  # one, in earlier revisions
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the generators back where the checkpoint left them."""
-        if self.loaded is None:
+        loaded, self.loaded = self.loaded, []
+        rank = trainer.global_rank
+        if len(loaded) == trainer.world_size:
+            _restore_generators(loaded[rank])
             return
-        torch.set_rng_state(self.loaded["cpu"].cpu())
-        if trainer.global_rank > 0:
-            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
-        elif len(self.loaded["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([state.cpu() for state in self.loaded["cuda"]])
-        self.loaded = None
+        if loaded:
+            _restore_generators(loaded[0])
+        if rank > 0:
+            key = np.random.SeedSequence((torch.initial_seed(), rank))  # seed + rank is another's
+            seed = int(key.generate_state(1)[0])
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
+
+
+def _generators() -> dict[str, Any]:
+    """The states of this process's global generators, which a weights-only checkpoint may hold."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    kind, keys, *rest = np.random.get_state()
+    version, numbers, following = random.getstate()
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": cuda,
+        "numpy": [str(kind), torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+        "python": [version, torch.tensor(numbers), following],
+    }
+
+
+def _restore_generators(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"].cpu())
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([of_device.cpu() for of_device in state["cuda"]])
+    if "numpy" in state:
+        kind, keys, *rest = state["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        version, numbers, following = state["python"]
+        random.setstate((version, tuple(numbers.tolist()), following))
 
 
 @runtime_checkable

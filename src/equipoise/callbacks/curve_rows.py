@@ -180,7 +180,7 @@ def _read(row: Row) -> dict[str, float | str]:
     """Replace every tensor by its number, in one transfer from each device."""
     tensors = {name: value for name, value in row.items() if isinstance(value, Tensor)}
     values: dict[str, float] = {}
-    for device in {value.device for value in tensors.values()}:
+    for device in dict.fromkeys(value.device for value in tensors.values()):
         there = {name: value for name, value in tensors.items() if value.device == device}
         numbers = torch.stack([value.float().reshape(()) for value in there.values()]).tolist()
         values |= dict(zip(there, numbers, strict=True))

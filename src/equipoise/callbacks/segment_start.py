@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from torch import nn
 
+from equipoise.callbacks.layer_start import LayerStart
 from equipoise.callbacks.lightning_overhead import Observer, find_callback
-from equipoise.callbacks.warm_start import WarmStart, of_all_processes, rank
+from equipoise.callbacks.warm_start import WarmStart
 from equipoise.equilibrium import Equilibrium
 from equipoise.equilibrium.layer import equilibrium_layers
-from equipoise.equilibrium.processes import number_of_processes
-from equipoise.equilibrium.randomness import recomputing
-from equipoise.equilibrium.state import State, as_state, constant, parts
+from equipoise.equilibrium.processes import from_all_processes, own_part
+from equipoise.equilibrium.state import State, constant, parts
 from equipoise.errors import UserError
 
 
@@ -107,12 +106,11 @@ class SegmentStart(Observer):
             for name, state in self.latest.items()
             if name.startswith("train/")
         }
-        return {"processes": of_all_processes(own)}
+        return {"processes": from_all_processes(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep those of this process until training starts; none from another number of them."""
-        kept = state_dict["processes"]
-        self.saved = dict(kept[rank()]) if len(kept) == number_of_processes() else {}
+        self.saved = dict(own_part(state_dict["processes"]) or {})
 
     def _begin(self, stage: str, module: LightningModule, batch: Any) -> None:
         layers = equilibrium_layers(module)
@@ -138,36 +136,24 @@ class SegmentStart(Observer):
         self.following = []
 
 
-class _Following:
-    """The solves of one layer during one batch."""
+class _Following(LayerStart):
+    """Each solve starts at the latest equilibrium of its place."""
+
+    told_by = "segment_start"
 
     def __init__(self, latest: dict[str, State], name: str, layer: Equilibrium) -> None:
+        super().__init__(layer)
         self.latest = latest
         self.name = name
-        self.layer = layer
-        self.handed: list[State] = []
-        self.before = layer.start
-        layer.start = self
-        self.hook = layer.register_forward_hook(self.note)
 
-    def __call__(self, z0: State) -> State:
-        """The start of the layer's next solve, or of the one that a checkpoint repeats."""
-        if recomputing() and len(self.handed) == 1:
-            return self.handed[0]
+    def start(self, z0: State) -> State:
+        """The latest one, where it is of z0's form."""
         known = self.latest.get(f"{self.name}/{len(self.handed)}")
-        start = z0 if known is None or not _alike(known, z0) else known
-        self.handed.append(start)
-        return start
+        return z0 if known is None or not _alike(known, z0) else known
 
-    def note(self, layer: nn.Module, arguments: Any, output: Any) -> None:
-        """Keep what a solve has left, unless something beside the step has asked for it."""
-        if not recomputing() and self.layer.start is self:
-            self.latest[f"{self.name}/{len(self.handed) - 1}"] = constant(as_state(output))
-
-    def leave(self) -> None:
-        """Give the layer its own start back."""
-        self.hook.remove()
-        self.layer.start = self.before
+    def note(self, z: State) -> None:
+        """It is the latest one now."""
+        self.latest[f"{self.name}/{len(self.handed) - 1}"] = constant(z)
 
 
 def _alike(one: State, other: State) -> bool:

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, distributed, nn
+from torch import Tensor
 
 from equipoise.callbacks.curve_rows import MeanColumns
+from equipoise.callbacks.layer_start import LayerStart
 from equipoise.callbacks.statistics import FiniteMean, SolveStatistics
 from equipoise.equilibrium import Equilibrium, StateMemory
 from equipoise.equilibrium.layer import equilibrium_layers
-from equipoise.equilibrium.processes import number_of_processes
-from equipoise.equilibrium.randomness import recomputing
+from equipoise.equilibrium.processes import from_all_processes, own_part
 from equipoise.equilibrium.solution import Status
-from equipoise.equilibrium.state import Layout, State, as_state, parts
+from equipoise.equilibrium.state import Layout, State, parts
 from equipoise.equilibrium.state_memory import Start, Storage
 from equipoise.errors import UserError
 
@@ -177,15 +177,14 @@ class WarmStart(MeanColumns):
         if not self.in_checkpoint:
             return {}
         own = {name: memory.state_dict() for name, memory in self.memories.items()}
-        return {"processes": of_all_processes({**self.saved, **own})}
+        return {"processes": from_all_processes({**self.saved, **own})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states of this process until its layers ask for them.
 
         With another number of processes than before, each starts without any.
         """
-        kept = state_dict["processes"]
-        self.saved = dict(kept[rank()]) if len(kept) == number_of_processes() else {}
+        self.saved = dict(own_part(state_dict["processes"]) or {})
 
     def memory(self, name: str, z0: State, samples: int | None) -> StateMemory | None:
         """The memory of a solve; None where it is for states of another shape, or has no room."""
@@ -268,8 +267,10 @@ class WarmStart(MeanColumns):
                 self.statistics.add(report)
 
 
-class _Solves:
+class _Solves(LayerStart):
     """The solves of one layer during one batch: where each starts, and what it leaves."""
+
+    told_by = "warm_start"
 
     def __init__(
         self,
@@ -279,40 +280,34 @@ class _Solves:
         index: Tensor,
         samples: int | None,
     ) -> None:
+        super().__init__(layer)
         self.callback = callback
         self.name = name
-        self.layer = layer
         self.index = index
         self.samples = samples
-        self.handed: list[State] = []
         self.hits: list[Tensor] = []
         self.reports: list[Any] = []
         self.rows_fit = False
         self.open: tuple[StateMemory, Start] | None = None
-        self.before = layer.start
-        layer.start = self
-        self.hook = layer.register_forward_hook(self.note)
 
-    def __call__(self, z0: State) -> State:
-        """The start of the layer's next solve, or of the one that a checkpoint repeats."""
-        if recomputing():
-            return self._handed_again()
+    def start(self, z0: State) -> State:
+        """That of the samples that are known."""
         state = z0 if self.before is None else self.before(z0)
         self.open = None
-        if len(parts(state)[0]) == len(self.index):
-            self.rows_fit = True
-            name = f"{self.name}/{len(self.handed)}"
-            memory = self.callback.memory(name, state, self.samples)
-            if memory is not None:
-                start = memory.start(state, self._index(state))
-                self.open, state = (memory, start), start.state
-                self.hits.append(start.known)
-        self.handed.append(state)
-        return state
+        if len(parts(state)[0]) != len(self.index):
+            return state
+        self.rows_fit = True
+        memory = self.callback.memory(f"{self.name}/{len(self.handed)}", state, self.samples)
+        if memory is None:
+            return state
+        start = memory.start(state, self._index(state))
+        self.open = memory, start
+        self.hits.append(start.known)
+        return start.state
 
-    def note(self, layer: nn.Module, arguments: Any, output: Any) -> None:
-        """Keep what a solve has left."""
-        if recomputing() or self.layer.report is None:
+    def note(self, z: State) -> None:
+        """Keep z, where the solve has not diverged."""
+        if self.layer.report is None:
             return
         opened, self.open = self.open, None
         self.reports.append(self.layer.report)
@@ -322,24 +317,10 @@ class _Solves:
         status = self.layer.report.status
         assert status is not None
         usable = (status != Status.DIVERGED) & (status != Status.NON_FINITE)
-        state = as_state(output)
-        memory.keep(state, self._index(state), usable, start)
-
-    def leave(self) -> None:
-        """Give the layer its own start back."""
-        self.hook.remove()
-        self.layer.start = self.before
+        memory.keep(z, self._index(z), usable, start)
 
     def _index(self, state: State) -> Tensor:
         return self.index.to(parts(state)[0].device)
-
-    def _handed_again(self) -> State:
-        if len(self.handed) != 1:
-            raise UserError(
-                "callbacks=warm_start cannot repeat several solves of one layer inside activation "
-                f"checkpointing: {INSTEAD}"
-            )
-        return self.handed[0]
 
 
 def _samples(loader: Any) -> int | None:
@@ -359,17 +340,3 @@ def _row_of(state: State) -> tuple[int, ...]:
 
 def _within_fit(trainer: Trainer) -> bool:
     return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-
-
-def rank() -> int:
-    """The number of this process."""
-    return distributed.get_rank() if number_of_processes() > 1 else 0
-
-
-def of_all_processes(own: dict[str, Any]) -> list[dict[str, Any]]:
-    """What every process keeps, in their order; all of them have to ask for it."""
-    if number_of_processes() == 1:
-        return [own]
-    kept: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(kept, own)
-    return kept

@@ -24,8 +24,8 @@ from equipoise.running.requeue import requeue
 
 NAMES = (
     "compare", "convert-multimodal", "dashboard", "ensemble", "evaluate", "export", "generate",
-    "import-weights", "list", "make-nmr", "predict", "profile", "push", "query", "train",
-    "translate",
+    "import-weights", "list", "make-nmr", "predict", "profile", "push", "query",
+    "reproduce", "train", "translate",
 )  # fmt: skip
 HEAD = """Equipoise: models whose output is an equilibrium z* = f(z*, x).
 
@@ -82,7 +82,7 @@ def exit_status(command: Callable[..., int], *arguments: Any) -> int:
         return stop.status
     except UserError as error:
         show_traceback()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     except RunInterrupted as stop:
         end_at_next()
@@ -91,7 +91,7 @@ def exit_status(command: Callable[..., int], *arguments: Any) -> int:
         return stop.status
     except RunFailed as failure:
         show_traceback()
-        print(f"error: {failure}", file=sys.stderr)
+        print(f"error: {printable(failure)}", file=sys.stderr)
         return 1
     except SystemExit as end:  # argparse's way to end after a page of help, or a sweep's at once
         requeue_after(end.__cause__)
@@ -141,6 +141,12 @@ def outlast_streams() -> None:
         stream = getattr(sys, name)
         if isinstance(stream, TextIOWrapper):  # not what tests and notebooks put there
             setattr(sys, name, Outlasted(stream))
+
+
+def printable(error: BaseException) -> str:
+    """What an error says, without the characters by which a file's name could steer a terminal."""
+    text = str(error)
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def requeue_after(end: BaseException | None) -> None:

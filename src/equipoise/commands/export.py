@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.commands.stored_model import StoredRequest, read_settings
-from equipoise.errors import UserError, nearest
+from equipoise.errors import UserError, nearest, read_json
 
 if TYPE_CHECKING:
     from equipoise.running.loaded import Loaded
@@ -188,7 +188,7 @@ def metrics_of(checkpoint: Path) -> dict[str, Any] | None:
     exported = checkpoint.is_dir()
     file = (checkpoint if exported else checkpoint.absolute().parent.parent) / METRICS
     try:
-        metrics = json.loads(file.read_text(encoding="utf-8"))
+        metrics = read_json(file)
     except (OSError, ValueError):
         return None
     if not isinstance(metrics, dict):

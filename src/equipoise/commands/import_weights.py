@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from equipoise import interop
 from equipoise.commands.arguments import Parser
-from equipoise.errors import UserError
+from equipoise.errors import UserError, read_yaml
 from equipoise.report.whole import reason, whole
 
 if TYPE_CHECKING:
@@ -59,9 +57,9 @@ def read_configuration(file: Path) -> Mapping[str, Any]:
     if not file.is_file():
         raise UserError(f"there is no configuration at {file}; give the published yaml file")
     try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"the configuration {file} is not a yaml file: {_line(error)}") from error
+        content = read_yaml(file)
+    except OSError as error:
+        raise UserError(f"the configuration {file} cannot be read: {error.strerror}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"the configuration {file} is not a yaml mapping of keys and values")
     return content
@@ -101,8 +99,3 @@ def write(content: Mapping[str, Any], target: Path) -> None:
             torch.save(dict(content), file)
     except (OSError, RuntimeError) as error:  # torch hides the former behind the latter
         raise UserError(f"{target} cannot be written: {reason(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    """An error of another library in one line."""
-    return " ".join(str(error).split()).rstrip(".")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -29,7 +27,7 @@ from equipoise.config.search import (
     study_name,
 )
 from equipoise.config.search_space import described
-from equipoise.errors import UserError
+from equipoise.errors import UserError, read_json, read_yaml
 from equipoise.running import folders
 
 if TYPE_CHECKING:
@@ -183,7 +181,7 @@ def value_of(metrics: Mapping[str, Any], monitor: str) -> float | None:
 
 
 def _value(file: Path, monitor: str) -> float | None:
-    return value_of(json.loads(file.read_text()), monitor) if file.is_file() else None
+    return value_of(read_json(file), monitor) if file.is_file() else None
 
 
 def mark_killed(directory: Path, killed: int) -> None:
@@ -243,12 +241,12 @@ def longer(folder: Path) -> str:
     from equipoise.config.compose import compose
     from equipoise.running.origin import command_line
 
-    words = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) or []
-    trainer = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]
+    words = read_yaml(folder / ".hydra" / "overrides.yaml") or []
+    trainer = read_yaml(folder / "config.yaml")["trainer"]
     replaced = ("sweep=", "sweep.", *(f"trainer.{key}=" for key in LENGTHS))
     kept = [word for word in words if not word.lstrip("+").startswith(replaced)]
     groups = [word for word in kept if "." not in word.partition("=")[0]]
-    plain, choices = compose(groups).choices, json.loads((folder / METRICS).read_text())["choices"]
+    plain, choices = compose(groups).choices, read_json(folder / METRICS)["choices"]
     chosen = {group: choices.get(group) for group in plain if group not in OF_THE_SEARCH}
     added = [f"{g}={choice}" for g, choice in chosen.items() if choice and choice != plain[g]]
     counts = {key: trainer.get(key) for key in LENGTHS}

@@ -6,14 +6,14 @@ none that a checkpoint could still take.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from equipoise.config.about import about
-from equipoise.config.hydra import as_text, plain
+from equipoise.config.hydra import as_text, parse, plain
 from equipoise.config.overrides import CommandLine, full_key, is_of_hydra
 from equipoise.config.phases import KEY as PHASES
 from equipoise.config.stored import Stored
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 OF_NO_ACCOUNT = ("ckpt_path", "resume", "run_dir", "trust", "init_from")
 """What belongs to the command that resumes, and not to the run."""
+WRITERS = ("callbacks", "logger", "trainer")
+"""Parts of a configuration that write files."""
 MISSING = object()
 STOOD_IN_FOR = {"gradient": "gradient", "solver.max_steps": "max_steps", "solver.tol": "tol"}
 """A setting, and the entry by which a phase replaces it."""
@@ -75,6 +77,31 @@ def check_initial_setting(override: Override, stored: Stored) -> None:
             f"{override.input_line} decides with which weights a new run begins, and ckpt_path "
             "brings those of its checkpoint; leave it out"
         )
+
+
+def check_places(config: Mapping[str, Any], stored: Stored, words: Sequence[str]) -> None:
+    """Raise UserError where a checkpoint would have a run write outside its own folder.
+
+    config: that of the checkpoint with the words of the command line in it. What is typed again is
+    the user's own wish.
+    """
+    typed = {full_key(override) for override in parse(words)}
+    for key, value in _texts({part: config.get(part) for part in WRITERS}):
+        away = value.startswith(("/", "~", "\\")) or ".." in value.replace("\\", "/").split("/")
+        if away and key not in typed and _value(stored.config, key) == value:
+            raise UserError(
+                f"{key}: the checkpoint {stored.path} would have the run write to {value}, outside "
+                f"its folder; if you want that, say so with {key}={value}"
+            )
+
+
+def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """The texts in nested mappings, each with its key."""
+    if isinstance(node, Mapping):
+        for name, inner in node.items():
+            yield from _texts(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, str):
+        yield key, node
 
 
 def check_in_force(config: DictConfig, stored: Stored, words: CommandLine) -> None:

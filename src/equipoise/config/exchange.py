@@ -67,7 +67,7 @@ def _exchange(config: DictConfig, key: str, override: Override) -> None:
     _check_layer(key, target, node, arguments)
     kept = {"_partial_", "about"} | keys_of_others(key, node) | arguments.settings(key)
     with open_dict(node):
-        for name in {str(name) for name in node} - kept:
+        for name in [str(name) for name in node if str(name) not in kept]:
             del node[name]
         node[TARGET] = target
 

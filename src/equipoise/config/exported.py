@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from equipoise.errors import UserError
+from equipoise.errors import UserError, read_json
 
 WEIGHTS = "model.safetensors"
 CONFIGURATION = "config.json"
@@ -56,7 +56,7 @@ def is_plain(value: Any) -> bool:
     """Whether json gives the value back as it was."""
     try:
         return bool(json.loads(json.dumps(value)) == value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return False
 
 
@@ -69,7 +69,7 @@ def read_exported(folder: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     try:
-        content = json.loads((folder / CONFIGURATION).read_text(encoding="utf-8"))
+        content = read_json(folder / CONFIGURATION)
         tensors = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(

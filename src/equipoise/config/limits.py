@@ -113,6 +113,7 @@ LIMITS: dict[str, Limit] = {
     "ExponentialMovingAverage.start": PART_LEFT_OUT,
     "StochasticWeightAveraging.start": PART_LEFT_OUT,
     "annealing": PART,
+    "StopAfter.steps": Limit(1, 10**12),
     "TimedCheckpoint.minutes": Limit(0, 10_000, above=True),
     "fraction": SOME_PART,
     "margin": Limit(0, 1_000),

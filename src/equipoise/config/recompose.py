@@ -72,7 +72,7 @@ def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Com
         config.setdefault("trust", [])
         compilation.settle(config, words, purpose)
         init_from.complete(config)
-        for part in set(MAPPINGS) - {"eval_solver"}:  # earlier versions did not have all
+        for part in sorted(set(MAPPINGS) - {"eval_solver"}):  # earlier versions did not have all
             config.setdefault(part, {})
     choices = {"solver": "none", "gradient": "none", **stored.choices}
     fresh, fresh_choices = _fresh(stored, words)

@@ -20,7 +20,8 @@ from equipoise.errors import UserError
 
 UNREADABLE = (
     OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
-    OverflowError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error,
+    OverflowError, MemoryError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
+    struct.error,
 )  # fmt: skip
 """What a file that is no checkpoint, or a damaged one, makes its readers raise."""
 
@@ -102,12 +103,17 @@ def read_content(file: Path) -> Any:
     import torch
 
     try:
-        if (damaged := damaged_entry(file)) is not None:
+        if (fault := archive_fault(file)) is not None:
             raise UserError(
-                f"the checkpoint {file} is damaged: the checksum of its entry {damaged} is wrong; "
-                "use another one, such as last.ckpt or best.ckpt of the same run"
+                f"the checkpoint {file} is damaged: {fault}; use another one, such as last.ckpt or "
+                "best.ckpt of the same run"
             )
         return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"the checkpoint {file} holds pickled objects, whose code would run on reading: use "
+            "one that Equipoise has written"
+        ) from error
     except UNREADABLE as error:
         raise UserError(
             f"the checkpoint {file} cannot be read (truncated, or not written by Equipoise): "
@@ -115,10 +121,19 @@ def read_content(file: Path) -> Any:
         ) from error
 
 
-def damaged_entry(file: Path) -> str | None:
-    """The first entry of the archive whose content does not have its checksum; torch reads on."""
+def archive_fault(file: Path) -> str | None:
+    """What is wrong with the archive that torch would read on with; None where nothing is.
+
+    An entry whose content does not have its checksum, or that unpacks to more than the file holds:
+    torch compresses nothing, and would make gigabytes of some kilobytes.
+    """
     with zipfile.ZipFile(file) as archive:
-        return archive.testzip()
+        entries = archive.infolist()
+        packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+        if packed or sum(entry.file_size for entry in entries) > file.stat().st_size:
+            return f"its entry {[*packed, entries[0].filename][0]} unpacks to more than it holds"
+        broken = archive.testzip()
+        return None if broken is None else f"the checksum of its entry {broken} is wrong"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -306,7 +321,7 @@ def _with_about(group: str, node: Any) -> Any:
     accepted = parameters(str(node.get("_target_")))
     moved = {name: new for name, new in BEFORE_ABOUT[group].items() if name in node}
     entries = {new: node[name] for name, new in moved.items()}
-    for end in ENDS & set(entries):
+    for end in sorted(ENDS & set(entries)):
         entries[end] = {"attribute": entries[end]}
     if group in ("task", "model"):
         entries["data"] = [key for key in DATA if key in node]

@@ -1,12 +1,16 @@
-"""The folder of a dataset, and what lies in it beside what operating systems and tools leave."""
+"""The folder of a dataset, and what lies in it beside what operating systems and tools leave.
+
+A dataset comes from anywhere, and its links and the names in its lists must not lead to files that
+have nothing to do with it: `within` is asked before any of them is opened.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from equipoise.errors import UserError
+from equipoise.errors import Unreadable, UserError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 PARQUET = (".parquet",)
@@ -14,6 +18,11 @@ LEFT_BEHIND = frozenset(
     {"__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
 )
 """Folders that are no part of a dataset; whatever begins with a dot is none either."""
+LINKS = "EQUIPOISE_LINKS"
+"""The environment variable that names further folders, with a colon between them, into which links
+of a dataset may lead."""
+_named: dict[Path, Path] = {}
+"""The folders that the user has named, absolute, and where each is once its links are followed."""
 
 
 def required_path(path: str | None, refusal: str) -> str:
@@ -34,7 +43,41 @@ def local_folder(path: str) -> Path:
     folder = expanded(path)
     if not folder.is_dir():
         raise UserError(f"The folder {path} does not exist: set task.path to the dataset's folder.")
+    return named(folder)
+
+
+def named(folder: Path) -> Path:
+    """The folder, noted as one that the user has named: what lies in it may be read."""
+    _named[Path(os.path.normpath(folder.absolute()))] = folder.resolve()
     return folder
+
+
+def within(path: Path, folder: Path) -> Path:
+    """A path that was found in a folder, whose links and `..` do not leave what the user has named.
+
+    Where the user has named no folder around that one, it counts itself. Raises Unreadable where
+    the path leads elsewhere, or to what is neither a file nor a folder.
+    """
+    place = Path(os.path.normpath(folder.absolute()))
+    home = next((_named[root] for root in (place, *place.parents) if root in _named), None)
+    real = path.resolve()
+    allowed = (home or folder.resolve(), *_named.values(), *_allowed_by_user())
+    if not any(real.is_relative_to(root) for root in allowed):
+        raise Unreadable(
+            f"{path} leads out of its dataset, to {real}: put the file itself there, or, if you "
+            f"trust the dataset, set {LINKS}={real.parent} in the environment"
+        )
+    if real.exists() and not (real.is_file() or real.is_dir()):
+        raise Unreadable(f"{path} is a device or a pipe, not a file: take it out of the dataset")
+    return path
+
+
+def _allowed_by_user() -> Iterator[Path]:
+    """The folders of `LINKS`, and the hub's downloads, whose folders are links into one another."""
+    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
+    yield Path(os.path.expanduser(os.environ.get("HF_HUB_CACHE", f"{home}/hub"))).resolve()
+    for word in filter(None, os.environ.get(LINKS, "").split(os.pathsep)):
+        yield Path(os.path.expanduser(word)).resolve()
 
 
 def expanded(path: str) -> Path:
@@ -90,11 +133,16 @@ def holds_parquet(folder: Path) -> bool:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    within(folder, folder)
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if is_content(entry.name)]
+            found = [entry for entry in entries if is_content(entry.name)]
     except OSError as error:
         raise UserError(
             f"The folder {folder} cannot be read ({error.strerror}): give it the permissions that "
             "it needs, or set task.path to another one."
         ) from error
+    for entry in found:
+        if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+            within(Path(entry.path), folder)
+    return found

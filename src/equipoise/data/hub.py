@@ -14,7 +14,15 @@ from datasets.data_files import DataFilesDict
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
-from equipoise.data.folders import folders_in, holds_parquet, is_local, local_folder
+from equipoise.data.folders import (
+    PARQUET,
+    folders_in,
+    holds_parquet,
+    is_local,
+    local_folder,
+    within,
+)
+from equipoise.data.sizes import check_parquet
 from equipoise.errors import UserError
 
 REACH_SECONDS = 5.0
@@ -59,10 +67,15 @@ class PublishedSplits(Mapping[str, datasets.Dataset]):
         if name not in self.loaded:
             builder = self.builders[name]
             try:
+                for file in map(Path, _data_files(builder).get(name, ())):
+                    if file.is_file():
+                        check_parquet(file)
                 if _data_files(builder) and not Path(builder.cache_dir).is_dir():
                     builder = self._alone(name)
                 builder.download_and_prepare()
                 self.loaded[name] = builder.as_dataset(split=name)
+            except UserError:
+                raise
             except LOADING_ERRORS as error:
                 raise _refused(self.refusal, error) from error
         return self.loaded[name]
@@ -139,10 +152,22 @@ def _open_folder(path: str) -> PublishedSplits:
         )
     refusal = f"The parquet files in {path} cannot be read ({{}}): fetch them again."
     try:
-        builder = datasets.load_dataset_builder(str(folder))
+        with _offline():
+            builder = datasets.load_dataset_builder(str(folder))
+        _check_files(folder, builder)
+    except UserError:
+        raise
     except LOADING_ERRORS as error:
         raise _refused(refusal, error) from error
     return PublishedSplits(str(folder), None, _by_split(builder), refusal)
+
+
+def _check_files(folder: Path, builder: datasets.DatasetBuilder) -> None:
+    """Raise UserError unless all files are parquet of this folder: its README may name others."""
+    for name in (name for files in _data_files(builder).values() for name in files):
+        if "://" in name or Path(name).suffix.lower() not in PARQUET:
+            raise UserError(f"{folder} names {name}, and only parquet files in it are read")
+        within(Path(name), folder)
 
 
 def _downloads(name: str, configuration: str | None) -> dict[str, datasets.DatasetBuilder]:

@@ -6,8 +6,12 @@ only when those of all processes may stop; any other solve stops by itself, and 
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor, distributed
+
+Part = TypeVar("Part")
 
 
 class _Exchanges:
@@ -31,6 +35,22 @@ def number_of_processes() -> int:
     if not (distributed.is_available() and distributed.is_initialized()):
         return 1
     return distributed.get_world_size()
+
+
+def own_part(parts: list[Part]) -> Part | None:
+    """What `from_all_processes` has had of this process; None with another number of processes."""
+    if len(parts) != number_of_processes():
+        return None
+    return parts[distributed.get_rank() if len(parts) > 1 else 0]
+
+
+def from_all_processes(part: Part) -> list[Part]:
+    """What every process has, in their order; all of them have to ask for it."""
+    if number_of_processes() == 1:
+        return [part]
+    parts: list[Any] = [None] * number_of_processes()
+    distributed.all_gather_object(parts, part)
+    return parts
 
 
 def ended_everywhere(ended: bool, device: torch.device) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from torch import Tensor, nn
 PLACES = ("model.encoder.", "model.")
 """Where a backbone lies in a checkpoint: in an encoder trained on views, or in a network itself."""
 MOST_NAMED = 6
+UNREADABLE = (
+    RuntimeError, EOFError, OSError, KeyError, MemoryError, pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def load_backbone(network: nn.Module, checkpoint: str | Path, parts: Sequence[str]) -> None:
@@ -53,10 +58,13 @@ def _backbone_of(checkpoint: str | Path, parts: Sequence[str]) -> dict[str, Tens
 
 def _state_of(checkpoint: str | Path) -> dict[str, Tensor]:
     try:
+        with zipfile.ZipFile(checkpoint) as archive:  # torch compresses nothing
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError(f"{checkpoint} unpacks to more than it holds: fetch it again")
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ValueError(f"there is no checkpoint at {checkpoint}") from error
-    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{checkpoint} is not an Equipoise checkpoint, or it is truncated; a published one is "
             "converted by `python -m equipoise import-weights`"

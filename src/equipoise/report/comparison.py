@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from equipoise.errors import UserError
+from equipoise.errors import UserError, read_json, read_yaml
 from equipoise.report.curves import CurveFile, is_wide
 from equipoise.report.groups_of_runs import Group, Monitored, groups_of
 from equipoise.report.lines import Lines, Plot
@@ -37,6 +34,8 @@ MOST_LETTERS = 60
 NUMBERS = re.compile(r"(\d+)")
 SEED = "seed"
 """What the runs of a group may differ in, unless other settings are named."""
+REQUIRED = {"status", "test", "solver_stats", "seconds"}
+MAPPINGS = ("test", "val", "train", "solver_stats", "gradient_stats", "details", "choices")
 
 
 @dataclass(frozen=True)
@@ -138,12 +137,12 @@ def compare_runs(folders: Sequence[Path], over: Sequence[str] = (SEED,)) -> Comp
 
 def _read(folder: Path) -> FinishedRun:
     file = folder / "metrics.json"
-    metrics = json.loads(file.read_text()) if file.is_file() else {}
-    if file.is_file() and not {"status", "test", "solver_stats", "seconds"} <= set(metrics):
+    metrics = read_json(file) if file.is_file() else {}
+    if file.is_file() and not _of_a_run(metrics):
         raise UserError(f"{file} is not what a run writes: leave {folder} out")
     choices = metrics.get("choices") or {key: metrics.get(key) for key in CHOICES}
     file = folder / "config.yaml"
-    config = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    config = read_yaml(file) if file.is_file() else {}
     where = str(config.get("run_dir"))
     return FinishedRun(
         folder,
@@ -153,6 +152,14 @@ def _read(folder: Path) -> FinishedRun:
         CurveFile(folder / "metrics.csv"),
         _monitored(config.get("task") or {}),
     )
+
+
+def _of_a_run(metrics: Any) -> bool:
+    """Whether a metrics.json has the entries that are read, each of its kind."""
+    if not isinstance(metrics, dict) or not set(metrics) >= REQUIRED:
+        return False
+    mappings = (metrics.get(key) or {} for key in MAPPINGS)
+    return all(isinstance(entry, dict) for entry in mappings)
 
 
 def _monitored(task: Mapping[str, Any]) -> Monitored:

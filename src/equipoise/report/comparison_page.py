@@ -81,7 +81,7 @@ def _means(title: str, heads: Sequence[str], cells: Sequence[Mapping[str, Any]])
     if not cells:
         return ""
     rows = [["" if not filled(row, k) else escape(number(row[k])) for k in heads] for row in cells]
-    table = rows_of_cells([escape(head) for head in heads], rows)
+    table = rows_of_cells(heads, rows)
     return f'<div class="wide"><p>{escape(title)}</p>{table}</div>\n'
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from equipoise.errors import DIVERGED
+from equipoise.errors import DIVERGED, read_json, read_yaml
 from equipoise.report.whole import whole
 
 ERROR_LOG = "error.log"
@@ -133,7 +131,7 @@ def read_jobs(directory: Path) -> list[Job]:
     jobs = []
     for file in directory.rglob(".hydra/hydra.yaml"):
         matched = NUMBER.search(file.read_text())
-        lines = yaml.safe_load((file.parent / "overrides.yaml").read_text()) or []
+        lines = read_yaml(file.parent / "overrides.yaml") or []
         jobs.append(Job(int(matched[1]) if matched else 0, file.parents[1], settings_of(lines)))
     return sorted(jobs, key=lambda job: job.number)
 
@@ -176,7 +174,7 @@ def _figures(folder: Path) -> dict[str, Any]:
     file = folder / "metrics.json"
     if not file.is_file():
         return {}
-    metrics = json.loads(file.read_text())
+    metrics = read_json(file)
     solver, backward = metrics["solver_stats"] or {}, metrics["gradient_stats"] or {}
     monitored = _monitored(folder / "config.yaml")
     test = sorted(metrics["test"].items(), key=lambda metric: metric[0] != monitored)
@@ -197,7 +195,7 @@ def _figures(folder: Path) -> dict[str, Any]:
 
 def _monitored(file: Path) -> str:
     """The metric that a run's configuration monitors, such as loss for val/loss."""
-    config = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    config = read_yaml(file) if file.is_file() else {}
     return str((config.get("task") or {}).get("monitor")).rpartition("/")[2]
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from equipoise.errors import UserError, nearest
+from equipoise.errors import UserError, nearest, read_json, read_yaml
 from equipoise.report.summary import Job, number, read_jobs, settings_of, sweep_row
 
 NEEDED = ("metric", "rows", "columns")
@@ -142,9 +139,9 @@ def read_outcomes(directory: Path, planned: Sequence[Sequence[str]]) -> list[Out
 
 def _outcome(job: Job, directory: Path) -> Outcome:
     files = [job.folder / "config.yaml", job.folder / ".hydra" / "config.yaml"]
-    config: Any = next((yaml.safe_load(file.read_text()) for file in files if file.is_file()), {})
+    config: Any = next((read_yaml(file) for file in files if file.is_file()), {})
     file = job.folder / "metrics.json"
-    metrics = json.loads(file.read_text()) if file.is_file() else {}
+    metrics = read_json(file) if file.is_file() else {}
     row = sweep_row(job, directory, ())
     return Outcome(job.settings, config, metrics, row["status"], row.get("error", ""))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from equipoise.errors import UserError
+from equipoise.errors import UserError, read_json
 from equipoise.report.summary import (
     plain_numbers,
     print_whole,
@@ -97,5 +96,5 @@ def _in_order(rows: Sequence[dict[str, Any]], choice: Choice) -> list[dict[str, 
 
 def _metrics(folder: Path) -> dict[str, Any]:
     file = folder / "metrics.json"
-    metrics: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    metrics: dict[str, Any] = read_json(file) if file.is_file() else {}
     return metrics

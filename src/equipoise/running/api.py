@@ -273,7 +273,7 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
         say_changes(stored, composition)
     resumed_at = None if stored is None else stored.steps
     begun_at = resumed_at or 0
-    with failed_after_a_step(built, begun_at), at_work(built, "train", composition):
+    with failed_after_a_step(built, begun_at), at_work(built, "train", composition, begun_at):
         metrics = training.fit_and_test(built, config.ckpt_path, resumed_at)
     show_result(built, metrics)
     return metrics
@@ -286,12 +286,20 @@ def say_changes(stored: Stored | None, composition: Composition) -> None:
 
 
 @contextmanager
-def at_work(built: Run, purpose: str, composition: Composition) -> Iterator[None]:
-    """While a run is at work: its other processes, and its refusals."""
+def at_work(built: Run, purpose: str, composition: Composition, step: int = 0) -> Iterator[None]:
+    """While a run is at work: its other processes, its refusals, and the note of what it runs on.
+
+    step: the one that it resumes from.
+    """
     from equipoise.running import processes
+    from equipoise.running.environment import note_start
     from equipoise.running.origin import origin
 
     built.origin = origin(purpose, composition.typed)
+    if machine.decides(composition.config.trainer):
+        start = {"purpose": purpose, "words": composition.typed, "step": step,
+                 "processes": built.trainer.world_size}  # fmt: skip
+        note_start(built.directory, plain(composition.config, resolve=True), built.origin, start)
     with (
         refusals_of_run(built),
         processes.telling(built.trainer, purpose, composition.overrides, built.directory),
@@ -367,11 +375,15 @@ def _prepare(composition: Composition, directory: Path) -> None:
 
 
 def check_trust(composition: Composition) -> None:
-    """Let a configuration out of a checkpoint name no other code than what is trusted."""
+    """Let a configuration out of a checkpoint name no code that is not trusted, and no place
+    outside the run's folder to write to."""
     if composition.trusted is not None:
         from equipoise.config.signatures import check_targets
 
-        check_targets(plain(composition.config), composition.trusted)
+        config = plain(composition.config)
+        check_targets(config, composition.trusted)
+        if machine.decides(composition.config.trainer):  # others know not what was typed
+            changes.check_places(config, read_stored(config["ckpt_path"]), composition.typed)
 
 
 def show_result(built: Run, metrics: dict[str, Any]) -> None:

@@ -85,11 +85,11 @@ def git(folder: Path, *words: str) -> str | None:
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *words], env=surroundings, capture_output=True, text=True,
-            timeout=PATIENCE, check=False,
+            errors="surrogateescape", timeout=PATIENCE, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout.rstrip("\n") if done.returncode == 0 else None
 
 
 def device_name(device: torch.device, devices: int = 1) -> str:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from hydra.core.override_parser.types import Override
 
 from equipoise.config import machine
@@ -21,7 +20,7 @@ from equipoise.config.compose import Composition, compose
 from equipoise.config.hydra import parse, quoted
 from equipoise.config.overrides import CommandLine, full_key, is_of_hydra
 from equipoise.config.stored import Stored, read_stored
-from equipoise.errors import UserError
+from equipoise.errors import Unreadable, UserError, read_json, read_yaml
 from equipoise.report.whole import PARTIAL, write_whole
 from equipoise.running import folders
 
@@ -30,9 +29,9 @@ RECORD = "overrides.json"
 CHECKPOINTS = "checkpoints"
 FILES = ("last.ckpt", "best.ckpt")
 OF_A_RUN = frozenset({
-    RECORD, CHECKPOINTS, folders.LOCK, ".hydra", "config.yaml", "error.log", "metrics.csv",
-    "metrics.json", "metrics.partial", "mlflow", "mlflow.db", "report", "tensorboard", "train.log",
-    "wandb",
+    RECORD, CHECKPOINTS, folders.LOCK, ".hydra", "changes", "config.yaml", "environment.json",
+    "environment.json.partial", "error.log", "metrics.csv", "metrics.json", "metrics.partial",
+    "mlflow", "mlflow.db", "report", "tensorboard", "train.log", "wandb",
 })  # fmt: skip
 """What a run may have left in its folder before its first checkpoint."""
 OF_THE_PLACE = ("resume", "run_dir", "ckpt_path")
@@ -323,7 +322,7 @@ def _key(word: str) -> str:
 def _content(file: Path) -> Any:
     """What a JSON file holds; an empty mapping without it, or of one that is damaged."""
     try:
-        return json.loads(file.read_text())
+        return read_json(file)
     except (OSError, ValueError):
         return {}
 
@@ -332,8 +331,8 @@ def _asks_for_more(folder: Path, metrics: Mapping[str, Any], words: Sequence[str
     """Whether the words give a completed run more epochs, steps or time than it was given."""
     typed = {o.key_or_group: o.value() for o in parse(words) if not o.is_delete()}
     try:
-        trainer = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        trainer = read_yaml(folder / "config.yaml")["trainer"]
+    except (OSError, Unreadable, KeyError, TypeError):
         trainer = {}
     longer = typed.get("trainer.max_time", trainer.get("max_time")) != trainer.get("max_time")
     for name, unit in LENGTHS.items():

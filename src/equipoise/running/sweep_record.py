@@ -11,7 +11,7 @@ from typing import Any
 
 from equipoise.config.hydra import parse
 from equipoise.config.overrides import full_key
-from equipoise.errors import UserError
+from equipoise.errors import UserError, read_json
 from equipoise.report.summary import ERROR_LOG, Job, read_jobs, sweep_row
 from equipoise.report.whole import write_whole
 from equipoise.running import folders
@@ -147,6 +147,6 @@ def _age(file: Path) -> tuple[float, str]:
 def _content(file: Path) -> Any:
     """What a JSON file holds; an empty mapping without it, or of one that is damaged."""
     try:
-        return json.loads(file.read_text())
+        return read_json(file)
     except (OSError, ValueError):
         return {}

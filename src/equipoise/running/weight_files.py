@@ -5,7 +5,6 @@ None of them runs code when it is read.
 
 from __future__ import annotations
 
-import json
 import pickle
 import warnings
 import zipfile
@@ -27,8 +26,8 @@ from equipoise.config.exported import (
     is_exported,
     read_exported,
 )
-from equipoise.config.stored import UNREADABLE, Stored, damaged_entry, stored_run
-from equipoise.errors import UserError
+from equipoise.config.stored import UNREADABLE, Stored, archive_fault, stored_run
+from equipoise.errors import UserError, read_json
 from equipoise.interop.published_weights import WRAPPERS
 from equipoise.models.transfer import placed
 
@@ -97,7 +96,7 @@ def _read_exported(file: Path) -> dict[str, Any]:
     """
     try:
         if is_exported(file.parent) and file.name == WEIGHTS:
-            told = json.loads((file.parent / CONFIGURATION).read_text(encoding="utf-8"))
+            told = read_json(file.parent / CONFIGURATION)
             if isinstance(told, dict) and told.get("format") == FORMAT:
                 return read_exported(file.parent)
         return dict(load_file(file))
@@ -115,10 +114,8 @@ def read_weights(file: Path) -> Mapping[str, Any]:
     if not file.is_file():
         raise UserError(f"there is no weights file at {file}")
     try:
-        if zipfile.is_zipfile(file) and (damaged := damaged_entry(file)) is not None:
-            raise UserError(
-                f"the weights {file} are damaged: the checksum of the entry {damaged} is wrong"
-            )
+        if zipfile.is_zipfile(file) and (fault := archive_fault(file)) is not None:
+            raise UserError(f"the weights {file} are damaged: {fault}; fetch them again")
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         with file.open("rb") as opened:

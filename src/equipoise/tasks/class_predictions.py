@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equipoise.equilibrium.processes import from_all_processes
 from equipoise.report.confusion import draw_confusion, draw_mistakes
 from equipoise.report.page import Picture
-from equipoise.tasks.objective import from_all_processes
 
 MOST_MISTAKES = 12
 

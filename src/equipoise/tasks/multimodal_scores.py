@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.tasks.objective import from_all_processes
+from equipoise.equilibrium.processes import from_all_processes
 
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
@@ -19,7 +19,6 @@ from equipoise.nn import LearnedStart
 from equipoise.tasks.schedules import PlateauScheduler, Schedule
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
-Part = TypeVar("Part")
 
 
 class Objective(pl.LightningModule):
@@ -166,12 +165,3 @@ def _is_counter(name: str) -> bool:
 
 def _counters(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if _is_counter(name)}
-
-
-def from_all_processes(part: Part) -> list[Part]:
-    """What every process has, in their order; all of them have to ask for it."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return [part]
-    parts: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(parts, part)
-    return parts

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from equipoise.data.molecules.tables import TYPES
+from equipoise.equilibrium.processes import from_all_processes
 from equipoise.errors import UserError
 from equipoise.nn.over_processes import per_process, sum_over_processes
 from equipoise.report.couplings import YARDSTICKS, draw_couplings, mean_log_mae, type_scores
 from equipoise.report.page import Picture
 from equipoise.report.whole import whole
-from equipoise.tasks.objective import MakeOptimizer, Objective, from_all_processes
+from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 
 Loss = Literal["absolute", "log_mae"]

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from equipoise.equilibrium.processes import from_all_processes
 from equipoise.nn import RedundancyReduction, Terms
 from equipoise.nn.over_processes import per_process
 from equipoise.report.embeddings import draw_correlation, draw_projection
@@ -26,7 +27,7 @@ from equipoise.tasks.embeddings import (
 )
 from equipoise.tasks.linear_probe import fit_probe, progress
 from equipoise.tasks.nearest_neighbours import MemoryBank
-from equipoise.tasks.objective import MakeOptimizer, Objective, from_all_processes
+from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 
 UNLABELLED = -1

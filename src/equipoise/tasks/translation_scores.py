@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from equipoise.data.text.vocabulary import package
-from equipoise.tasks.objective import from_all_processes
+from equipoise.equilibrium.processes import from_all_processes
 
 CORPUS_SCORES = ("bleu", "chrf", "exact_match")
 WITHOUT_SACREBLEU = (

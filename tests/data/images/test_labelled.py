@@ -10,9 +10,10 @@ import datasets
 import pytest
 from PIL import Image
 
+from equipoise.data.folders import named
 from equipoise.data.images.encoded import decode_rgb
 from equipoise.data.images.labelled import ImageFolder, ImageTable, class_folders
-from equipoise.errors import UserError
+from equipoise.errors import Unreadable, UserError
 
 
 def test_suffixes_in_any_case_and_labels_by_the_given_classes(
@@ -62,6 +63,9 @@ def test_images_that_are_paths_and_labels_without_names(
     random_image(0, 8, 8).save(tmp_path / "a.png")
     rows = datasets.Dataset.from_dict({"image": [str(tmp_path / "a.png")], "label": [2]})
     source = ImageTable(rows, "x")
+    with pytest.raises(Unreadable, match=r"a\.png leads out of its dataset"):
+        source.encoded(0)
+    named(tmp_path)
     assert source.encoded(0) == (tmp_path / "a.png").read_bytes()
     assert source.classes == ["0", "1", "2"]
 

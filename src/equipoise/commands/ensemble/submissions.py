@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import compute, csv
 
+from equipoise.data.sizes import check_csv
 from equipoise.errors import UserError
 
 COUPLING = "scalar_coupling_constant"
@@ -128,6 +129,7 @@ def _read(path: Path, kinds: Mapping[str, pa.DataType], needed: Collection[str])
     """All columns of a csv file, those of `kinds` as such. Raises UserError where it is none."""
     options = csv.ConvertOptions(column_types=dict(kinds), strings_can_be_null=False)
     try:
+        check_csv(path)
         table = csv.read_csv(path, convert_options=options)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: correct its name") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from equipoise.data.folders import files_in, folders_in, local_folder, required_path
+from equipoise.data.folders import files_in, folders_in, local_folder, required_path, within
 from equipoise.data.images.masked_files import IGNORED, ImageAndMask, MaskedFiles
 from equipoise.data.images.masked_module import MaskedDataModule
 from equipoise.data.module import SplitName
@@ -102,6 +102,6 @@ def _images(folder: Path) -> list[Path]:
 def _pair(root: Path, split: str, image: Path) -> ImageAndMask:
     stem = image.name.removesuffix(IMAGE_ENDING)
     mask = root / MASKS / split / image.parent.name / f"{stem}{MASK_ENDING}"
-    if not mask.is_file():
+    if not within(mask, root).is_file():
         raise UserError(f"The image {image} has no mask {mask}: fetch {MASKS} as well.")
     return ImageAndMask(image, mask)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from equipoise.errors import DamagedRecord, UserError
+from equipoise.errors import DamagedRecord, UserError, limit, refuse_above
 
 DECODING_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError,
@@ -22,6 +23,13 @@ DECODING_ERRORS = (
 )  # fmt: skip
 """What Pillow raises for a file that is missing, damaged or too large."""
 
+FORMATS = (
+    "BMP", "GIF", "JPEG", "PNG", "PPM", TiffImagePlugin.TiffImageFile.format,
+    WebPImagePlugin.WebPImageFile.format,
+)  # fmt: skip
+"""What is decoded, whatever a file is called. Pillow knows forty more, and for one of them, EPS, it
+has another program run what the file says."""
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # ours is refused
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -97,8 +105,21 @@ def damage(source: EncodedFiles, row: int) -> str | None:
 
 
 def _decoded(source: EncodedFiles, row: int) -> Tensor:
-    with Image.open(io.BytesIO(source.encoded(row))) as image:
+    with opened_picture(io.BytesIO(source.encoded(row))) as image:
         return rgb_pixels(image)
+
+
+def opened_picture(file: Path | BinaryIO) -> Image.Image:
+    """A picture whose header alone has been read, of one of `FORMATS`.
+
+    Raises one of `DECODING_ERRORS`, of which TooLarge is one, where it has too many pixels.
+    """
+    most = limit("picture_pixels")
+    if most > (Image.MAX_IMAGE_PIXELS or most):  # Pillow's own limit, twice which it refuses
+        Image.MAX_IMAGE_PIXELS = most
+    image = Image.open(file, formats=FORMATS)
+    refuse_above("picture_pixels", image.width * image.height, "it has")
+    return image
 
 
 def rgb_pixels(image: Image.Image) -> Tensor:
@@ -133,7 +154,7 @@ def orientation(image: Image.Image) -> int:
 def image_size(file: Path) -> tuple[int, int]:
     """Width and height, as shown, from the header; raises UserError without one."""
     try:
-        with Image.open(file) as image:
+        with opened_picture(file) as image:
             # A TIFF file tells the size as shown; EXIF data behind a PNG's pixels are not read.
             stored = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
             on_its_side = not stored and orientation(image) in ON_ITS_SIDE

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.data.folders import IMAGE_ENDINGS, file_stamp, files_in, folders_in
+from equipoise.data.folders import IMAGE_ENDINGS, file_stamp, files_in, folders_in, within
 from equipoise.data.images.encoded import EncodedImages
 from equipoise.data.images.module import refuse_other_classes
 from equipoise.data.module import SplitName
+from equipoise.data.sizes import bounded_bytes
 from equipoise.errors import UserError
 
 IMAGE_COLUMNS = ("image", "img")
@@ -41,7 +42,7 @@ class ImageFiles(EncodedImages):
 
     def encoded(self, row: int) -> bytes:
         """The file contents of the image in a row."""
-        return (self.folder / self.files[row]).read_bytes()
+        return bounded_bytes(self.folder / self.files[row], "picture_bytes")
 
     def describe(self, row: int) -> str:
         """The path of the image in a row."""
@@ -159,12 +160,14 @@ class ImageTable(EncodedImages):
         self.classes = _class_names(split, self.labels) if labelled else []
 
     def encoded(self, row: int) -> bytes:
-        """The file contents of the image in a row."""
+        """The file contents of the image in a row, or of the file of the dataset that it names."""
         image = self.rows[row][self.image_column]
         if image is None:
             raise ValueError("the cell is empty")
-        contents = image["bytes"]
-        return Path(image["path"]).read_bytes() if contents is None else bytes(contents)
+        if image["bytes"] is not None:
+            return bytes(image["bytes"])
+        unpacked = Path(datasets.config.DOWNLOADED_DATASETS_PATH)
+        return bounded_bytes(within(Path(image["path"]), unpacked), "picture_bytes")
 
     def stamp(self, row: int) -> Hashable:
         """What `datasets` calls the contents of the table, the column, and the row."""

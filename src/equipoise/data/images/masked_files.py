@@ -18,10 +18,12 @@ from equipoise.data.images.encoded import (
     ON_ITS_SIDE,
     decode_rgb,
     image_size,
+    opened_picture,
     orientation,
     reason,
     upright,
 )
+from equipoise.data.sizes import bounded_bytes
 from equipoise.errors import DamagedRecord, UserError
 
 IGNORED = 255
@@ -54,7 +56,7 @@ class MaskedFiles:
 
     def encoded(self, row: int) -> bytes:
         """The file contents of the image in a row."""
-        return self.pairs[row].image.read_bytes()
+        return bounded_bytes(self.pairs[row].image, "picture_bytes")
 
     def describe(self, row: int) -> str:
         """The path of the image in a row."""
@@ -84,7 +86,7 @@ def decode_mask(file: Path) -> Tensor:
     that are no whole ones.
     """
     try:
-        with Image.open(file) as image:
+        with opened_picture(file) as image:
             _refuse_shortened(image)
             ids = np.asarray(upright(image))
     except DECODING_ERRORS as error:
@@ -120,7 +122,7 @@ def refuse_other_size(pair: ImageAndMask, image: Sequence[int], mask: Sequence[i
 
 
 def _turned(file: Path) -> str:
-    with Image.open(file) as image:
+    with opened_picture(file) as image:
         on_its_side = orientation(image) in ON_ITS_SIDE
     return " when rotated according to its EXIF orientation" if on_its_side else ""
 

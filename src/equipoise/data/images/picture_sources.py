@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.data.folders import IMAGE_ENDINGS
+from equipoise.data.folders import IMAGE_ENDINGS, named
 from equipoise.data.images.encoded import reason
 from equipoise.data.images.labelled import ImageTable
 from equipoise.data.images.pictures import Picture, as_pixels, pictures_below
 from equipoise.data.loading import Batch
 from equipoise.data.sampling import BatchIndex
-from equipoise.errors import UserError
+from equipoise.data.sizes import check_arrays, check_parquet
+from equipoise.errors import TooLarge, UserError
 
 
 class Pictures(Protocol):
@@ -125,9 +126,12 @@ def _array(file: Path) -> ArrayPictures:
     try:
         content = np.load(file, mmap_mode="r", allow_pickle=False)
         if not isinstance(content, np.ndarray):
+            check_arrays(file)
             names = content.files
             name = next((n for n in ("images", "image", "x", *names) if n in names), "")
             content = content[name]
+    except TooLarge:
+        raise
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{file} cannot be read as an array: write it with numpy.save") from error
     if content.ndim not in (3, 4) or content.dtype != np.uint8 or not len(content):
@@ -140,7 +144,11 @@ def _array(file: Path) -> ArrayPictures:
 
 def _table(file: Path) -> TablePictures:
     try:
+        check_parquet(file)
+        named(file.parent)  # where the files lie that it may name
         split = datasets.Dataset.from_parquet(str(file), keep_in_memory=False)
+    except TooLarge:
+        raise
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"the table {file} cannot be read: {reason(error)}") from error
     assert isinstance(split, datasets.Dataset)

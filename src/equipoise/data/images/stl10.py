@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from equipoise.data.folders import holds_parquet, is_local, local_folder, required_path
+from equipoise.data.folders import holds_parquet, is_local, local_folder, required_path, within
 from equipoise.data.hub import open_splits
 from equipoise.data.images.encoded import LabelledPixels
 from equipoise.data.images.labelled import ImageTable, split_among
@@ -124,8 +124,8 @@ class BinaryImages:
     def __init__(self, images: Path, labels: Path | None) -> None:
         self.classes = list(CLASSES)
         try:
-            stored = np.memmap(images, np.uint8, "r")
-            numbers = None if labels is None else np.fromfile(labels, np.uint8)
+            stored = np.memmap(within(images, images.parent), np.uint8, "r")
+            numbers = None if labels is None else within(labels, labels.parent).read_bytes()
         except (OSError, ValueError) as error:  # the latter of an empty file
             raise UserError(
                 f"The file {images if labels is None else f'{images} or {labels}'} cannot be read: "
@@ -138,7 +138,7 @@ class BinaryImages:
         self.images = stored.reshape(count, *SHAPE)
         self.labels = torch.full((count,), -1)
         if numbers is not None:
-            self.labels = torch.from_numpy(numbers).long() - 1
+            self.labels = torch.frombuffer(bytearray(numbers), dtype=torch.uint8).long() - 1
         foreign = ((self.labels < 0) | (self.labels >= len(CLASSES))).any() and labels is not None
         if len(self.labels) != count or foreign:
             raise UserError(

@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import torch
 
-from equipoise.data.folders import holds_parquet, is_local, local_folder
+from equipoise.data.folders import holds_parquet, is_local, local_folder, within
 from equipoise.data.hub import open_splits
 from equipoise.data.images.encoded import EncodedImages
 from equipoise.data.images.labelled import (
@@ -117,10 +117,13 @@ def annotated(folder: Path, classes: list[str]) -> ImageFiles:
     """
     file = folder / ANNOTATIONS
     try:
-        lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
+        text = within(file, folder).read_text(encoding="utf-8")
+        lines = [line.split() for line in text.splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The file {file} cannot be read: unpack Tiny-ImageNet again.") from error
     pairs = [(str(Path(INSIDE, words[0])), words[1]) for words in lines if len(words) > 1]
+    for name, _ in pairs:
+        within(folder / name, folder)
     label_of = {name: label for label, name in enumerate(classes)}
     unknown = [name for _, name in pairs if name not in label_of]
     if unknown or not pairs:

@@ -206,6 +206,10 @@ class AffineViews(ViewAugmentation):
     def __post_init__(self) -> None:
         """Check the range; raises UserError."""
         _check_range("zoom", self.zoom)
+        middles = (2 * torch.arange(self.crop_size) + 1) / self.crop_size - 1
+        down, across = torch.meshgrid(middles, middles, indexing="ij")
+        places = torch.stack((across, down, torch.ones_like(across)))
+        self.places = places.flatten(1)  # (3, pixels): x, y and 1 of every pixel's middle
 
     def __call__(self, pictures: Pictures, keys: Keys, white: int, count: int = 2) -> list[Tensor]:
         """The first `count` views, float32 (B, C, crop_size, crop_size)."""
@@ -232,9 +236,9 @@ class AffineViews(ViewAugmentation):
         offset = 2 * self.shift * (2 * numbers[:, 3:5] - 1)
         entries = (across * cosine, -across * sine, offset[:, 0],
                    down * sine, down * cosine, offset[:, 1])  # fmt: skip
-        matrices = torch.stack(entries, dim=1).view(-1, 2, 3)
-        size = [*pictures.shape[:2], self.crop_size, self.crop_size]
-        grid = functional.affine_grid(matrices, size, align_corners=False)
+        # One product for all pictures: functional.affine_grid makes one of three columns for each.
+        grid = torch.stack(entries, dim=1).view(-1, 3) @ self.places
+        grid = grid.view(-1, 2, self.crop_size, self.crop_size).permute(0, 2, 3, 1)
         return functional.grid_sample(pictures, grid, align_corners=False)
 
 

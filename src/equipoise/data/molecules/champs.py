@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from equipoise.data.folders import expanded, local_folder, required_path
+from equipoise.data.folders import expanded, local_folder, required_path, within
 from equipoise.data.module import SplitName
 from equipoise.data.molecules.graphs import MoleculeGraphs
 from equipoise.data.molecules.module import MoleculeDataModule
@@ -57,7 +57,7 @@ class Champs(MoleculeDataModule):
 
 
 def _refuse_absent(file: Path) -> None:
-    if file.is_file():
+    if within(file, file.parent).is_file():
         return
     packed = file.with_name(f"{file.name}.zip")
     if packed.is_file():

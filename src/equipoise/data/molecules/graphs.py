@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 FORMAT = "equipoise molecules 2"
 DESCRIPTION = b"equipoise"
 LEVELS = ("atom", "pair", "triplet", "quad")
+DAMAGED = (OSError, pa.ArrowException, ValueError, LookupError, TypeError, RecursionError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +145,7 @@ def read_stored(file: Path) -> MoleculeGraphs | None:
     """The graphs of a file, mapped into memory; None where it is not one that we can read."""
     try:
         table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        table.validate(full=True)  # places beyond the end of a buffer would be read
         content = json.loads((table.schema.metadata or {})[DESCRIPTION])
         if content["format"] != FORMAT:
             return None
@@ -152,7 +154,7 @@ def read_stored(file: Path) -> MoleculeGraphs | None:
         }
         names = tuple(table["name"].to_pylist())
         graphs = MoleculeGraphs(names, table["by_radii"].to_numpy(), levels)
-    except (OSError, pa.ArrowException, ValueError, LookupError):  # absent, damaged, another kind
+    except DAMAGED:  # or absent, or of another kind
         return None
     return graphs if _checksum(graphs) == content.get("sum") else None
 

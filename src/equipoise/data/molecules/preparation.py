@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from equipoise.data.folders import within
 from equipoise.data.molecules.couplings import (
     Couplings,
     of_coupled_molecules,
@@ -83,7 +84,9 @@ def stored_or_prepared(files: CouplingFiles, folder: Path | None) -> MoleculeGra
     written.
     """
     name = f"molecules-{files.key()}.arrow"
-    folders = [folder] if folder else [files.structures.parent / ".equipoise", cache_of_user()]
+    beside = files.structures.parent
+    kept = within(beside / ".equipoise", beside)
+    folders = [folder] if folder else [kept, cache_of_user()]
     for place in folders:
         graphs = read_stored(place / name)
         if graphs is not None:

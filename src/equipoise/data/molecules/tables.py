@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv
 
+from equipoise.data.sizes import check_csv
 from equipoise.errors import UserError
 
 FARTHEST = 10_000
@@ -91,6 +92,7 @@ def read_table(file: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
     """Some columns of a csv file. Raises UserError where it cannot be read or lacks one."""
     options = csv.ConvertOptions(column_types=dict(columns), strings_can_be_null=False)
     try:
+        check_csv(file)
         table = csv.read_csv(file, convert_options=options)
     except FileNotFoundError as error:
         raise UserError(f"{file} does not exist: give the path of the file") from error

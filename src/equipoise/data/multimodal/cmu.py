@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from equipoise.data.folders import expanded, required_path
+from equipoise.data.folders import expanded, named, required_path, within
 from equipoise.data.module import SplitName
 from equipoise.data.multimodal.module import MultimodalDataModule, MultimodalSamples
 from equipoise.data.multimodal.published import (
@@ -75,7 +75,7 @@ class PublishedMultimodal(MultimodalDataModule):
             return place
         found = [place / name for name in names if (place / name).is_file()]
         if found:
-            return found[0]
+            return within(found[0], named(place))
         other = f"{self.stem}_data" + ("_noalign" if self.aligned else "")
         if any((place / (other + ending)).is_file() for ending in (ENDING, PICKLE)):
             advice = f"set task.aligned={str(not self.aligned).lower()} for {other}"

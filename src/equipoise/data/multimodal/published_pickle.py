@@ -8,6 +8,7 @@ says of an array's memory.
 
 from __future__ import annotations
 
+import os
 import pickletools
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from equipoise.data.multimodal.pickled_arrays import (
     of_type,
     shown,
 )
-from equipoise.errors import UserError
+from equipoise.errors import TooLarge, UserError, refuse_above
 
 OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 VALUES = {  # instructions that push what follows them
@@ -36,6 +37,7 @@ CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 KINDS: dict[str, Callable[[list[Any]], Any]] = {"TUPLE": tuple, "LIST": list, "DICT": mapping}
 EMPTY: dict[str, type] = {"EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict}
 IGNORED = ("PROTO", "FRAME", "STOP")
+LOOKED = 4096  # instructions between two looks at how many there were
 
 
 class ArrayPickle:
@@ -43,6 +45,9 @@ class ArrayPickle:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
+        self.left = file.seek(0, os.SEEK_END)  # characters of text that may be copied
+        file.seek(0)
+        self.steps = 0
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each mark
         self.memory: dict[int, Any] = {}
@@ -54,7 +59,9 @@ class ArrayPickle:
         pickle or ends too early.
         """
         while self._step() != "STOP":
-            continue
+            self.steps += 1
+            if self.steps % LOOKED == 0:
+                refuse_above("pickle_steps", self.steps, "it has over")
         return self.stack.pop()
 
     def _step(self) -> str:
@@ -109,11 +116,13 @@ class ArrayPickle:
                 self.stack.append(known(decoded(module), decoded(name)))
             case "REDUCE":
                 arguments, name = self.stack.pop(), self.stack.pop()
+                self._spend(arguments)
                 self.stack.append(constructor(name)(*arguments))
             case "BUILD":
                 state, value = self.stack.pop(), self.stack[-1]
                 if not isinstance(value, Array | DataType):
                     raise Refused(f"a {type(value).__name__} with a state of its own")
+                self._spend(state)
                 value.complete(state)
             case _:
                 self._contain(instruction)
@@ -143,6 +152,12 @@ class ArrayPickle:
             case _:
                 raise Refused(f"an object that needs the instruction {instruction}")
 
+    def _spend(self, arguments: Any) -> None:
+        """Take text that will be copied off what the file holds: one text may be named often."""
+        self.left -= sum(len(part) for part in of_type(arguments, tuple) if isinstance(part, str))
+        if self.left < 0:
+            raise Refused("the same text in many arrays")
+
     def _since_mark(self) -> list[Any]:
         """What was pushed since the last mark; the stack is then that below it."""
         since, self.stack = self.stack, self.below.pop()
@@ -159,6 +174,8 @@ def read_pickle(file: Path) -> Any:
     try:
         with file.open("rb") as content:
             return ArrayPickle(content).read()
+    except TooLarge as error:
+        raise TooLarge(f"{file} is not read: {error}") from error
     except Refused as refusal:
         raise UserError(
             f"{file} holds {refusal}, and only arrays of numbers or text in dictionaries and lists "

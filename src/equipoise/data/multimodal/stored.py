@@ -80,7 +80,7 @@ def read_stored(file: Path) -> PublishedSet:
         counts = json.loads(metadata["replaced"])
         for name in SPLITS:
             replaced[name] = {m: int(counts[name][m]) for m in MODALITIES}
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{file} lacks a part, or one is of another kind: {AGAIN}") from error
     return PublishedSet(splits, identifiers, replaced)
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.errors import UserError
+from equipoise.data.sizes import bounded_bytes, check_parquet, check_width
+from equipoise.errors import UserError, refuse_above
 
 if TYPE_CHECKING:
     import pyarrow
@@ -93,7 +94,9 @@ def read_table(path: str, encoding: str | None = None) -> Table:
     if encoding is not None and kind != ".csv":
         raise UserError(f"task.encoding is for csv files, and {path} is not one: leave it out")
     try:
-        return _read_csv(path, file.read_bytes(), encoding) if kind == ".csv" else _parquet(file)
+        if kind == ".parquet":
+            return _parquet(file)
+        return _read_csv(path, bounded_bytes(file, "text_bytes"), encoding)
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"{path} cannot be read: {reason}") from error
@@ -102,7 +105,11 @@ def read_table(path: str, encoding: str | None = None) -> Table:
 def _parquet(file: Path) -> Table:
     import pyarrow.parquet
 
-    return Table(pyarrow.parquet.read_table(file), lambda row: f"row {row + 1} of {file.name}")
+    check_parquet(file)
+    kinds = pyarrow.parquet.read_schema(file)
+    texts = [c.name for c in kinds if pyarrow.types.is_string(c.type)]  # may repeat a long one
+    table = pyarrow.parquet.read_table(file, read_dictionary=texts)
+    return Table(table, lambda row: f"row {row + 1} of {file.name}")
 
 
 def _read_csv(path: str, data: bytes, encoding: str | None) -> Table:
@@ -113,6 +120,7 @@ def _read_csv(path: str, data: bytes, encoding: str | None) -> Table:
     if text.count('"') % 2:  # an open quote would swallow the people behind it
         check_rows(path, text)
     encoded = text.encode()
+    check_width(io.BytesIO(encoded), path)
     try:
         table = _parsed(encoded, 1 << 20)
     except pyarrow.ArrowInvalid:
@@ -142,10 +150,10 @@ def _numbers(column: pyarrow.ChunkedArray, name: str, place: Callable[[int], str
     if pyarrow.types.is_boolean(kind):
         return column.to_numpy().astype(np.int64)
     if not (pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind)):
-        entries = column.to_pylist()
-        row = next((i for i, x in enumerate(entries) if not _is_number(x)), 0)
+        entries = enumerate(entry.as_py() for entry in column)
+        row = next((i for i, x in entries if not _is_number(x)), 0)
         raise UserError(
-            f"Column '{name}' must hold integers, but it holds '{_shown(entries[row])}' in "
+            f"Column '{name}' must hold integers, but it holds '{_shown(column[row])}' in "
             f"{place(row)}: map each of its values to a number first"
         )
     numbers = column.to_numpy()
@@ -238,6 +246,8 @@ def rows(text: str) -> Iterator[Row]:
 def check_rows(path: str, text: str) -> None:
     """Raise UserError for a row with more or fewer fields than the header, and an open quote."""
     width, reached = 0, 0
+    for line in io.StringIO(text):
+        refuse_above("table_columns", line.count(",") + 1, f"a line of {path} has up to")
     try:
         for row in rows(text):
             width, reached = width or len(row.fields), row.line

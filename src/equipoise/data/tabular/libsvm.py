@@ -10,6 +10,7 @@ import re
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,8 +21,9 @@ from sklearn.datasets import load_svmlight_files
 from tqdm import tqdm
 
 from equipoise.data.folders import expanded
+from equipoise.data.sizes import bounded_lines
 from equipoise.data.tabular.tables import with_short_indices
-from equipoise.errors import UserError
+from equipoise.errors import TooLarge, UserError
 
 PROGRESS_AFTER_SECONDS = 2.0
 FORM = "each line must be <label> <index>:<value> <index>:<value> ..., with ascending indices"
@@ -64,6 +66,8 @@ def read_libsvm(paths: Sequence[str]) -> list[LabelledRows]:
     files = [Lines(path) for path in paths]
     try:
         loaded = load_svmlight_files(files, dtype=np.float64, zero_based="auto")
+    except TooLarge:
+        raise
     except (ValueError, OverflowError) as error:
         broken = next(file for file in files if not file.ended)
         refuse_broken_lines(broken.path)
@@ -93,7 +97,8 @@ class Lines(io.BufferedIOBase):
         """The lines one after another, with the progress of a file that takes long."""
         try:
             with self._opened() as file, self._progress() as progress:
-                for self.number, line in enumerate(file, start=1):
+                lines = bounded_lines(*file, self.path)
+                for self.number, line in enumerate(lines, start=1):
                     self._note(line)
                     progress.update(len(line))
                     yield line
@@ -125,9 +130,13 @@ class Lines(io.BufferedIOBase):
             what = "is a folder" if file.is_dir() else "does not exist"
             raise UserError(f"{self.path} {what}: name a file in libsvm's format.")
 
-    def _opened(self) -> IO[bytes]:
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+        """The file as it is read, and as it lies there."""
         file = expanded(self.path)
-        return OPEN.get(file.suffix.lower(), open)(file, "rb")
+        with file.open("rb") as raw:
+            unpack = OPEN.get(file.suffix.lower())
+            yield (raw if unpack is None else unpack(raw)), raw
 
     def _progress(self) -> tqdm[Any]:
         packed = Path(self.path).suffix.lower() in OPEN
@@ -145,6 +154,8 @@ def refuse_broken_lines(path: str) -> None:
         for line in lines:
             if wrong := fault(line):
                 raise ValueError(wrong)
+    except TooLarge:
+        raise
     except ValueError as error:
         raise lines.refusal(lines.number, str(error)) from error
 

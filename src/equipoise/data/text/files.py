@@ -8,6 +8,7 @@ from pathlib import Path
 
 from equipoise.data.folders import files_in
 from equipoise.data.module import SPLITS, SplitName, check_fraction
+from equipoise.data.sizes import bounded_bytes
 from equipoise.errors import UserError
 
 PUBLISHED_NAMES: Mapping[SplitName, tuple[str, ...]] = {
@@ -33,7 +34,7 @@ def read_utf8(file: Path) -> str:
     as UTF-16 without a mark and files that are no text do.
     """
     try:
-        content = file.read_bytes()
+        content = bounded_bytes(file, "text_bytes")
     except OSError as error:
         raise UserError(f"The text {file} cannot be read ({error.strerror}).") from error
     for mark, encoding in MARKS_OF_OTHERS:

@@ -15,7 +15,7 @@ from equipoise.data.module import SplitName
 from equipoise.data.text.files import PUBLISHED_NAMES, read_utf8, split_file, with_line_feeds
 from equipoise.data.text.sentence_pairs import Languages, SentencePairs
 from equipoise.data.text.vocabulary import lines
-from equipoise.errors import UserError, nearest
+from equipoise.errors import UserError, nearest, refuse_above
 
 JSON_LINES = "{}.jsonl"
 NESTED = "translation"
@@ -78,6 +78,7 @@ class JsonLines:
         return [(number, self._object(number, line)) for number, line in numbered if line.strip()]
 
     def _object(self, number: int, line: str) -> dict[str, Any]:
+        refuse_above("line_bytes", len(line), f"Line {number} of {self.files[0]} has")
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
@@ -87,8 +88,7 @@ class JsonLines:
                 f"Line {number} of {self.files[0]} is no JSON object such as "
                 '{"de": "...", "en": "..."}: correct it, or leave the line out.'
             )
-        nested = entry.get(NESTED)
-        return nested if isinstance(nested, dict) else entry
+        return entry[NESTED] if isinstance(entry.get(NESTED), dict) else entry
 
 
 class TextFiles:

@@ -89,7 +89,7 @@ class TrellisNet(TrellisBase):
         earlier = z[:, :1] if memory is None else memory[0]
         # One computation of each weight, and so one mask of weight_drop, for all levels.
         inward, level = weights_computed_once(self.cell.inward), weights_computed_once(self.cell)
-        injections = {d: inward(input_taps(features, d)) for d in set(self.dilations)}
+        injections = {d: inward(input_taps(features, d)) for d in sorted(set(self.dilations))}
         masks = self._masks(z)
         auxiliary = []
         for number, dilation in enumerate(self.dilations, start=1):

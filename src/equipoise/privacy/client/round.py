@@ -20,6 +20,7 @@ Box = tuple[tuple[int, int], ...]  # half-open [low, high) along each attribute
 RandomizerName = Literal["oue", "grr", "square_wave", "haar_hadamard"]
 HASH_BYTES = 8
 MOST_ASKED = 64  # more attributes than any method asks for at once
+MOST_TEXT = 2**26  # characters of a description, before it is read
 MOST_CELLS = 65535  # the report's width is written in 16 bits
 LARGEST_EPSILON = 40.0  # e^40 is below 2^58: an integer of 64 bits still tells it from infinity
 
@@ -51,6 +52,8 @@ class RoundDescription:
     @classmethod
     def from_json(cls, text: str) -> RoundDescription:
         """Read and check a description; raises RoundError where it cannot be trusted."""
+        if len(text) > MOST_TEXT:
+            raise RoundError(f"The round's description has over {MOST_TEXT:,} characters.")
         try:
             fields = json.loads(text)
             fields["cells"] = tuple(

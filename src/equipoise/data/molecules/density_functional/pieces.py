@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from equipoise.data.molecules.density_functional.calculation import TABLES, Calculated, Job
-from equipoise.errors import UserError
+from equipoise.errors import UserError, read_json
 
 PIECE = ".json"
 IDS_IN = "train.csv"
@@ -33,7 +33,7 @@ class Pieces:
         """All pieces, by the names of their files. Raises UserError where one cannot be read."""
         for file in sorted(self.place.glob(f"*{PIECE}")):
             try:
-                yield Calculated(**json.loads(file.read_text()))
+                yield Calculated(**read_json(file))
             except (OSError, ValueError, TypeError) as error:
                 raise UserError(
                     f"{file} is damaged ({error}): delete it, and run the command again"

@@ -1,0 +1,64 @@
+"""Where the solves of a layer start while a callback says so."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import nn
+
+from equipoise.equilibrium import Equilibrium
+from equipoise.equilibrium.randomness import recomputing
+from equipoise.equilibrium.state import State, as_state
+from equipoise.errors import UserError
+
+
+class LayerStart(ABC):
+    """Starts the solves of one layer during one batch, and sees what each has left.
+
+    handed: the starts of the batch's solves, in their order. before: the start that the layer has
+    otherwise, which `leave` gives back. `told_by` names the callback in messages.
+    """
+
+    told_by: str
+
+    def __init__(self, layer: Equilibrium) -> None:
+        self.layer = layer
+        self.handed: list[State] = []
+        self.before = layer.start
+        layer.start = self
+        self.hook = layer.register_forward_hook(self._after)
+
+    @abstractmethod
+    def start(self, z0: State) -> State:
+        """The start of the layer's next solve, where it would start at z0."""
+
+    @abstractmethod
+    def note(self, z: State) -> None:
+        """Keep what a solve has left."""
+
+    def __call__(self, z0: State) -> State:
+        """The start of the layer's next solve, or of the one that a checkpoint repeats."""
+        if recomputing():
+            return self._handed_again()
+        state = self.start(z0)
+        self.handed.append(state)
+        return state
+
+    def leave(self) -> None:
+        """Give the layer its own start back."""
+        self.hook.remove()
+        self.layer.start = self.before
+
+    def _after(self, layer: nn.Module, arguments: Any, output: Any) -> None:
+        """See what a solve has left, unless something beside the step has asked for it."""
+        if not recomputing() and self.layer.start is self:
+            self.note(as_state(output))
+
+    def _handed_again(self) -> State:
+        if len(self.handed) != 1:
+            raise UserError(
+                f"callbacks={self.told_by} cannot repeat several solves of one layer inside "
+                "activation checkpointing: leave it out"
+            )
+        return self.handed[0]

@@ -1,0 +1,166 @@
+"""The run that is to be made again: by which words, and how far."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from equipoise.config.hydra import SEARCH_PATH, parse
+from equipoise.config.overrides import full_key, is_of_hydra
+from equipoise.errors import UserError
+from equipoise.report.curves import CurveFile
+from equipoise.running import folders
+from equipoise.running.environment import FILE, read_starts
+from equipoise.running.resumption import RECORD
+
+FILES = ("config.yaml", "metrics.json", "metrics.csv", FILE)
+OF_THE_PLACE = ("run_dir", "resume")
+OF_OTHERS = ("logger", "callbacks.trial")
+"""What a run tells to others: they would take the second one for a new run."""
+OF_NO_ACCOUNT = (*OF_THE_PLACE, *OF_OTHERS, "ckpt_path", "task.num_workers", "trust",
+                 "trainer.enable_progress_bar", "callbacks.progress")  # fmt: skip
+"""What may change where a run goes on, and the run stays the same."""
+CUT_SHORT = ("max_time", "pruned")
+"""Ends of a training that a clock or other runs have decided."""
+
+
+@dataclass(frozen=True)
+class Original:
+    """A run that has ended: its folder, and what makes it again.
+
+    words: of the command line, without a folder. steps: after which it is to end; None for its own
+    end. said: that in a sentence. metrics: its metrics.json, empty for a run that was killed.
+    """
+
+    folder: Path
+    purpose: str
+    words: list[str]
+    steps: int | None
+    said: str
+    metrics: Mapping[str, Any]
+    config: Mapping[str, Any]
+    starts: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the run has asked for the same bits."""
+        return (self.config.get("trainer") or {}).get("deterministic") is True
+
+
+def run_folder(place: Path) -> Path | None:
+    """The folder of the run that a place is, or that a file belongs to; None where it is none's."""
+    near = [place] if place.is_dir() else [place.parent, place.parent.parent]
+    return next((f for f in near if any((f / name).is_file() for name in FILES)), None)
+
+
+def original(folder: Path, changes: Sequence[str], steps: int | None) -> Original:
+    """What makes the run in a folder again, with settings on top and after so many steps at most.
+
+    Raises UserError where it is at work, or has kept too little.
+    """
+    if folders.at_work(folder):
+        raise UserError(f"a run is active in {folder}: wait for its end")
+    metrics, config = read(folder / "metrics.json"), read(folder / "config.yaml")
+    starts = read_starts(folder)
+    purpose, words = _beginning(folder, metrics, starts)
+    limit, said = (None, "") if purpose == "evaluate" else _limit(folder, metrics, starts)
+    if steps is not None and purpose == "evaluate":
+        raise UserError(f"{folder} is an evaluation, which has no optimiser steps: leave out steps")
+    if steps is not None and steps < min(limit or steps + 1, metrics.get("steps") or steps + 1):
+        limit, said = steps, f"its first {steps} steps"
+    added = [] if purpose == "evaluate" else ["logger=csv"]
+    again = [*_of_the_run(words), *added, *changes]
+    if limit is not None:
+        again += [
+            f"+callbacks.stop_after={{_target_: equipoise.callbacks.StopAfter, steps: {limit}}}"
+        ]
+    if (metrics.get("details") or {}).get("ended_by") == "max_time":
+        again += ["trainer.max_time=null"]
+    whole = "the evaluation" if purpose == "evaluate" else "all of its steps"
+    return Original(folder, purpose, again, limit, said or whole, metrics, config, starts)
+
+
+def _beginning(
+    folder: Path, metrics: Mapping[str, Any], starts: Sequence[Mapping[str, Any]]
+) -> tuple[str, list[str]]:
+    """What a run was, train or evaluate, and the words that began it. Raises UserError."""
+    command = shlex.split(str(metrics.get("command") or ""))
+    first = starts[0] if starts else {}
+    evaluated = any(word.partition(".")[0].endswith("evaluate") for word in command[:4])
+    purpose = str(first.get("purpose") or ("evaluate" if evaluated else "train"))
+    words = list(first.get("words") or [])
+    goes_on = first.get("step") and not any(word.startswith("ckpt_path=") for word in words)
+    if first and not goes_on:
+        return purpose, words
+    if purpose == "evaluate":
+        return purpose, [word for word in command if "=" in word]
+    try:
+        return purpose, list(json.loads((folder / RECORD).read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} does not tell which words began its run: it has neither {FILE} nor {RECORD}"
+        ) from error
+
+
+def _limit(
+    folder: Path, metrics: Mapping[str, Any], starts: Sequence[Mapping[str, Any]]
+) -> tuple[int | None, str]:
+    """After how many steps the run was another one or ended by chance, and what to say of that."""
+    own = {full_key(parse([word])[0]): word for word in (starts[0]["words"] if starts else ())}
+    for start in starts[1:]:
+        changed = [word for word in start["words"] if _changes(word, own)]
+        if changed and start["step"]:
+            said = f"its first {start['step']} steps, after which it was resumed with "
+            return int(start["step"]), said + " ".join(changed)
+    ended_by = (metrics.get("details") or {}).get("ended_by")
+    if metrics.get("status") in ("completed", "failed") and ended_by not in CUT_SHORT:
+        return None, ""
+    rows = CurveFile(folder / "metrics.csv").rows
+    reached = metrics.get("steps") or max((int(row["step"]) for row in rows), default=0)
+    if not reached:
+        raise UserError(f"the run in {folder} ended before its first step: nothing can be compared")
+    return int(reached), f"the {reached} steps after which it was ended"
+
+
+def _changes(word: str, own: Mapping[str, str]) -> bool:
+    key = full_key(parse([word])[0])
+    return own.get(key) != word and not _is_of(key, OF_NO_ACCOUNT)
+
+
+def _is_of(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _of_the_run(words: Sequence[str]) -> list[str]:
+    """The words without those of a folder, of Hydra's work and of loggers."""
+    kept = []
+    for word, override in zip(words, parse(words), strict=True):
+        key = full_key(override)
+        hydra = is_of_hydra(override) and key != SEARCH_PATH
+        if not (hydra or _is_of(key, (*OF_THE_PLACE, *OF_OTHERS))):
+            kept.append(word)
+    return kept
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The mapping in a file, empty without the file. Raises UserError where it holds none."""
+    if not file.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(file.read_text())  # JSON is read by it too
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file} cannot be read: it is not what a run writes") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is not what a run writes")
+    return content
+
+
+def reached(folder: Path) -> int:
+    """The optimiser steps of the run in a folder."""
+    return int(read(folder / "metrics.json").get("steps") or 0)
