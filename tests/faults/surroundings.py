@@ -82,21 +82,6 @@ FAULTS = [
         ),
     ),
     Fault(
-        "W&B: fails once",
-        "W&B's client fails, and a local run can be begun",
-        "warns, goes on in a local run, and completes",
-        "W&B cannot be reached",
-        words=WANDB,
-        inject=put.all_of(
-            environment(WANDB_MODE=None),
-            at_call(
-                "wandb.sdk.wandb_run:Run.log",
-                raising(ConnectionResetError("the service has ended")),
-                3,
-            ),
-        ),
-    ),
-    Fault(
         "TensorBoard: no folder",
         "TensorBoard's folder cannot be made",
         "is refused in a sentence before its first step",
@@ -207,8 +192,9 @@ FAULTS = [
     Fault(
         "locale: C and ASCII",
         "LC_ALL=C, ASCII streams, a folder with letters beyond it",
-        COMPLETES,
-        "results: ",
+        "is refused in a sentence: the words cannot be read in that locale",
+        "error: cannot read the command line",
+        status=2,
         words=("run_dir=läufe mit 空白",),
         resumes=False,
         reached=None,
