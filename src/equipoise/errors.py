@@ -37,6 +37,24 @@ class DataDiffer(UserError):
         self.key = setting.partition(" ")[0]
 
 
+class DamagedRecord(UserError):
+    """A record of the data cannot be read, which a run may be told to go on without.
+
+    place: where it lies. reason: why it cannot be read. advice: what to do about it.
+    """
+
+    def __init__(self, kind: str, place: str, reason: str, advice: str) -> None:
+        super().__init__(kind, place, reason, advice)
+        self.place = place
+        self.reason = reason
+        self.advice = advice
+
+    def __str__(self) -> str:
+        """The sentence."""
+        kind, place, reason, advice = self.args
+        return f"The {kind} {place} cannot be decoded ({reason}): {advice}"
+
+
 class RunFailed(Exception):
     """Training could not continue; its results so far are kept, and the exit status is 1."""
 

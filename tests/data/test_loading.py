@@ -18,7 +18,7 @@ from torch.utils.data import get_worker_info
 
 from equipoise.data.loading import Batch, BatchLoader
 from equipoise.data.sampling import BatchIndex, OrderedIndices, Shard, ShuffledIndices
-from equipoise.errors import UserError
+from equipoise.errors import DamagedRecord, UserError
 
 
 class Numbers:
@@ -218,3 +218,63 @@ def test_a_container_with_little_or_no_shared_memory(options: str, said: str) ->
         pytest.skip("this machine lets nobody mount")
     assert done.stdout == "24\n"
     assert said in done.stderr
+
+
+class Damaged:
+    """Numbers, of which some cannot be read."""
+
+    def __init__(self, *bad: int) -> None:
+        self.bad = set(bad)
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: BatchIndex) -> Batch:
+        for row in index.rows.tolist():
+            if row in self.bad:
+                raise DamagedRecord("number", f"number {row}", "it is odd", "replace it.")
+        return {"index": index.rows}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_records_are_left_out_and_listed(workers: int) -> None:
+    skipped: dict[str, str] = {}
+    loader = BatchLoader(
+        Damaged(1, 7, 8),
+        OrderedIndices(12, 4, Shard()),
+        seed=0,
+        num_workers=workers,
+        skipped=skipped,
+    )
+    with pytest.warns(UserWarning, match="number 1 cannot be read any more"):
+        rows = [batch["index"].tolist() for batch in loader]
+    loader.shut_down()
+    assert rows == [[0, 2, 3], [4, 5, 6], [9, 10, 11]]
+    assert skipped == {f"number {n}": "it is odd" for n in (1, 7, 8)}
+
+
+def test_a_damaged_record_ends_a_run_that_may_lose_none() -> None:
+    loader = BatchLoader(Damaged(5), OrderedIndices(12, 4, Shard()), seed=0, num_workers=0)
+    with pytest.raises(UserError, match=r"The number number 5 cannot be decoded \(it is odd\)"):
+        list(loader)
+
+
+@pytest.mark.filterwarnings("ignore:number")
+def test_a_batch_of_which_nothing_is_left_ends_the_run() -> None:
+    loader = BatchLoader(
+        Damaged(4, 5, 6, 7), OrderedIndices(12, 4, Shard()), seed=0, num_workers=0, skipped={}
+    )
+    with pytest.raises(UserError, match="None of the 4 records of a batch can be read"):
+        list(loader)
+
+
+def test_a_killed_worker_costs_no_batch() -> None:
+    loader = BatchLoader(Damaged(), OrderedIndices(12, 2, Shard()), seed=0, num_workers=2)
+    batches = iter(loader)
+    rows = next(batches)["index"].tolist()
+    for worker in loader._iterator._workers:  # type: ignore[attr-defined]
+        worker.kill()
+    with pytest.warns(UserWarning, match="was ended from outside"):
+        rest = list(batches)
+    loader.shut_down()
+    assert rows + [row for batch in rest for row in batch["index"].tolist()] == list(range(12))

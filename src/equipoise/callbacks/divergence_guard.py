@@ -23,11 +23,11 @@ class DivergenceGuard(CurveSource):
     """Skip an optimiser step whose loss or gradient is not finite; stop after `patience` in a row.
 
     A skipped step leaves weights, momenta and the running statistics of normalisations as they
-    were; it is counted in `skipped_steps` and in the column `train/skipped_steps`. The loss and the
-    gradient are folded into one number, which costs one host-device synchronisation per step; with
-    several processes that number is summed over all, and so all of them decide alike. Under a
-    gradient scaler (float16) overflowing gradients are the scaler's own business and only the loss
-    counts.
+    were; it is counted in `skipped_steps`, for metrics.json too, and in the column
+    `train/skipped_steps`. The loss and the gradient are folded into one number, which costs one
+    host-device synchronisation per step; with several processes that number is summed over all,
+    and so all of them decide alike. Under a gradient scaler (float16) overflowing gradients are the
+    scaler's own business and only the loss counts.
 
     Raises TrainingDiverged when `patience` steps in a row had to be skipped.
     """
@@ -93,6 +93,10 @@ class DivergenceGuard(CurveSource):
 
     def close_epoch(self) -> None:
         """Nothing: the count is of the whole run."""
+
+    def summary(self) -> dict[str, Any]:
+        """The number of steps skipped for metrics.json, where any was."""
+        return {"skipped_steps": self.skipped_steps} if self.skipped_steps else {}
 
     def _is_finite(self, trainer: Trainer, gradients: list[Tensor]) -> bool:
         """Whether neither the loss nor a gradient has an entry that is not finite."""

@@ -76,6 +76,11 @@ class GracefulInterrupt(Checkpoint):
             _log_the_epoch(trainer)
             raise
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back: no step is left to finish. Stop where one has come since."""
+        self._restore()
+        self._stop_if_signalled(trainer)
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""
         self._restore()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
+import warnings
 from collections import deque
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol, runtime_checkable
@@ -84,12 +85,57 @@ class CurveLogger(CSVLogger):
     """Lightning's CSVLogger, which leaves empty what is not a number.
 
     A mean over no finite value, or a score of classes that do not occur, is NaN; readers of csv
-    files understand an empty cell as missing, and some take "nan" for text.
+    files understand an empty cell as missing, and some take "nan" for text. Where
+    somebody has removed the folder meanwhile, it is made again, and `lost` says so.
     """
+
+    lost: str = ""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Append the rows that are not written yet."""
+        folder = Path(self.log_dir)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            self.lost = f"{folder} was removed during the run, with all that was written before"
+            warnings.warn(f"{self.lost}; the run goes on in a new one", stacklevel=2)
+        super().save()
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Record a row of numbers and texts."""
         super().log_metrics({k: v for k, v in metrics.items() if not _is_nan(v)}, step)
+
+
+class Outlasted:
+    """A logger without which its run goes on: where it fails after the start, it tells so once.
+
+    lost: what it could not keep, a sentence; empty while it works. From then on it keeps nothing.
+    """
+
+    lost: str = ""
+
+    def __init_subclass__(cls) -> None:
+        """Guard what a run calls while it is at work."""
+        super().__init_subclass__()
+        for name in ("log_metrics", "log_image", "save", "finalize", "after_save_checkpoint"):
+            if hasattr(cls, name):
+                setattr(cls, name, _guarded(getattr(cls, name)))
+
+
+def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def guarded(self: Outlasted, *args: Any, **kwargs: Any) -> Any:
+        if self.lost:
+            return None
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:  # whatever a service, its client or a disk comes up with
+            words = " ".join(str(error).split()) or type(error).__name__
+            self.lost = f"{type(self).__name__} has failed and keeps no more of this run: {words}"
+            warnings.warn(f"{self.lost}; the run goes on without it", stacklevel=2)
+            return None
+
+    return guarded
 
 
 class OncePerStep:
@@ -112,7 +158,7 @@ class OncePerStep:
         return fresh
 
 
-class CurveTensorBoardLogger(TensorBoardLogger):
+class CurveTensorBoardLogger(Outlasted, TensorBoardLogger):
     """Lightning's TensorBoardLogger, whose event files can be taken back to a checkpoint."""
 
     @cached_property
@@ -131,12 +177,13 @@ class CurveTensorBoardLogger(TensorBoardLogger):
             _rewrite_events(file, kept)
 
 
-class CurveWandbLogger(WandbLogger):
+class CurveWandbLogger(Outlasted, WandbLogger):
     """Lightning's WandbLogger with one row of W&B's history a step.
 
     The steps of the history are those of the run, so that a run that resumes online goes on behind
     what the server has, and a step that it has already is not counted twice. W&B's service writes
     its file every 15 seconds and ends with a killed run, so the last rows stand in checkpoints too.
+    Where W&B does not answer, or fails later, a local run takes its place.
     """
 
     latest: int = 0
@@ -152,7 +199,30 @@ class CurveWandbLogger(WandbLogger):
         """The run, without an argument of Lightning's of which W&B only says it has no effect."""
         if self._wandb_init.get("anonymous") is None:
             self._wandb_init.pop("anonymous", None)
-        return super().experiment
+        try:
+            return super().experiment
+        except Exception as error:
+            if self._wandb_init.get("mode") == "offline":
+                raise
+            return self._locally(error)
+
+    def _locally(self, error: BaseException) -> Any:
+        """A local run of the same id in place of one that W&B does not take."""
+        import wandb
+        from wandb.sdk.lib import module
+
+        words = " ".join(str(error).split()) or type(error).__name__
+        warnings.warn(
+            f"W&B cannot be reached ({words}): the run is kept in {self.save_dir}/wandb from here "
+            "on, and `wandb sync` uploads it later",
+            stacklevel=2,
+        )
+        with suppress(Exception):  # what is left of the service may be unable to end
+            wandb.teardown(exit_code=1)
+        module.unset_globals()
+        self._wandb_init.update(mode="offline", resume=None)
+        self._experiment = None
+        return self.experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -162,7 +232,16 @@ class CurveWandbLogger(WandbLogger):
             return
         named = {f"{self._prefix}-{k}" if self._prefix else k: v for k, v in metrics.items()}
         self.latest = max(self.latest, step or 0)
-        self.experiment.log({**named, STEP: self.latest}, step=self.latest)
+        row = {**named, STEP: self.latest}
+        try:
+            self.experiment.log(row, step=self.latest)
+        except Exception as error:
+            if self._wandb_init.get("mode") == "offline":
+                raise
+            local = self._locally(error)
+            for _, step, kept in self.recent:  # what the service may not have passed on
+                local.log({**kept, STEP: step}, step=step)
+            local.log(row, step=self.latest)
         plain = {k: v for k, v in metrics.items() if isinstance(v, int | float | str)}
         self.recent.append((monotonic(), self.latest, plain))
 
@@ -185,7 +264,7 @@ class CurveWandbLogger(WandbLogger):
                 self.log_metrics(row, step)
 
 
-class CurveMLFlowLogger(MLFlowLogger):
+class CurveMLFlowLogger(Outlasted, MLFlowLogger):
     """Lightning's MLFlowLogger, which goes on in the run of a checkpoint."""
 
     @cached_property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +16,7 @@ from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.report.curves import NAME, CurveFile, Trace, TraceRecorder, draw_trace, plots
 from equipoise.report.lines import Plot
 from equipoise.report.page import Picture, page
+from equipoise.report.whole import reason, write_whole
 
 
 @runtime_checkable
@@ -32,7 +35,8 @@ class RunReport(Observer):
     iteration is that of the first test batch, whose solves are told to keep their trace. A task
     that is `Pictured` adds pictures of its own. The report is written at the end of fit and test
     from what the trainer knows; `write` then does it with the whole metrics.json dictionary. A
-    picture whose data has not changed is not drawn again.
+    picture whose data has not changed is not drawn again. A report that cannot be written ends no
+    run: a warning and `lost` say what is missing.
     """
 
     def __init__(self, dirpath: str | Path) -> None:
@@ -47,6 +51,7 @@ class RunReport(Observer):
         self.added: list[Picture] = []
         self.drawn: dict[str, Plot | Trace] = {}
         self.loggers: list[Logger] = []
+        self.lost = ""
         self.is_first_process = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -102,7 +107,8 @@ class RunReport(Observer):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report with the test."""
         if self.is_first_process and isinstance(pl_module, Pictured):
-            self.of_task = list(pl_module.pictures(self.dirpath))
+            with self._telling():
+                self.of_task = list(pl_module.pictures(self.dirpath))
         self._write(_metrics_of(trainer, pl_module))
 
     def write(self, metrics: Mapping[str, Any]) -> None:
@@ -118,15 +124,29 @@ class RunReport(Observer):
 
     def _write(self, metrics: Mapping[str, Any]) -> list[Picture]:
         """Write the report with what is known so far; its pictures."""
+        pictures = list[Picture]()
         if not self.is_first_process:
-            return []
-        self.dirpath.mkdir(parents=True, exist_ok=True)
-        pictures = [*self.added, *self.of_task, *self._draw_curves(), *self._draw_traces()]
-        file = self.dirpath.parent / "config.yaml"
-        configuration = file.read_text(encoding="utf-8") if file.is_file() else ""
-        html = page(metrics, pictures, self.dirpath, self._note(), configuration)
-        (self.dirpath / "index.html").write_text(html, encoding="utf-8")
+            return pictures
+        with self._telling():
+            self.dirpath.mkdir(parents=True, exist_ok=True)
+            pictures = [*self.added, *self.of_task, *self._draw_curves(), *self._draw_traces()]
+            file = self.dirpath.parent / "config.yaml"
+            configuration = file.read_text(encoding="utf-8") if file.is_file() else ""
+            html = page(metrics, pictures, self.dirpath, self._note(), configuration)
+            write_whole(self.dirpath / "index.html", html)
         return pictures
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell what could not be written of the report; the run it shows goes on without."""
+        try:
+            yield
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            self.lost = f"not all of {self.dirpath} could be written: {reason(error)}{where}"
+            warnings.warn(
+                f"{self.lost}; the results are in metrics.json all the same", stacklevel=2
+            )
 
     def add(self, picture: Picture) -> None:
         """Have the page show a file that someone else has drawn into the folder."""

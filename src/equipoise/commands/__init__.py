@@ -12,8 +12,9 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 from equipoise import __version__
 from equipoise.config.own_code import make_importable
@@ -70,6 +71,7 @@ def version() -> str:
 
 def exit_status(command: Callable[..., int], *arguments: Any) -> int:
     """The exit status of a command: 2 with one sentence for the user's errors, 1 if a run fails."""
+    outlast_streams()
     try:
         with stoppable():
             make_importable([os.getcwd()])
@@ -87,9 +89,6 @@ def exit_status(command: Callable[..., int], *arguments: Any) -> int:
         print(stop, file=sys.stderr)
         requeue_after(stop)
         return stop.status
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - closed by the end of the process
-        return 0
     except RunFailed as failure:
         show_traceback()
         print(f"error: {printable(failure)}", file=sys.stderr)
@@ -97,6 +96,51 @@ def exit_status(command: Callable[..., int], *arguments: Any) -> int:
     except SystemExit as end:  # argparse's way to end after a page of help, or a sweep's at once
         requeue_after(end.__cause__)
         return int(end.code or 0)
+
+
+class Outlasted:
+    """A stream whose reader may leave, as `head` does, or whose disk or terminal may fail.
+
+    What is printed from then on is lost, and the command goes on. Characters that the stream's
+    encoding does not have are written as their numbers.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        try:
+            return self.stream.write(text)
+        except OSError:
+            self._lose()
+            return len(text)
+
+    def flush(self) -> None:
+        """Hand over what is written."""
+        try:
+            self.stream.flush()
+        except OSError:
+            self._lose()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def _lose(self) -> None:
+        """Let the stream, with what it still holds, lead nowhere."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.stream.fileno())
+        os.close(nowhere)
+
+
+def outlast_streams() -> None:
+    """Let the command go on where standard output or standard error is lost."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, TextIOWrapper):  # not what tests and notebooks put there
+            setattr(sys, name, Outlasted(stream))
 
 
 def printable(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from equipoise.commands.arguments import Parser
 from equipoise.errors import UserError, nearest
+from equipoise.report.whole import write_whole
 from equipoise.running.loggers import has_account
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def written(request: Request, file: Path) -> str:
     text = json.dumps(specification(_workspace(request)), indent=2)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{text}\n", encoding="utf-8")
+        write_whole(file, f"{text}\n")
     except OSError as error:
         raise UserError(f"output={file} cannot be written: {error.strerror or error}") from error
     return f"specification: {file}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from equipoise import interop
 from equipoise.commands.arguments import Parser
 from equipoise.errors import UserError, read_yaml
+from equipoise.report.whole import reason, whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,11 +94,8 @@ def write(content: Mapping[str, Any], target: Path) -> None:
     """Write a checkpoint, whole or not at all."""
     import torch
 
-    unfinished = target.with_name(f"{target.name}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(dict(content), unfinished)
-        os.replace(unfinished, target)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
+        with whole(target, "wb") as file:
+            torch.save(dict(content), file)
+    except (OSError, RuntimeError) as error:  # torch hides the former behind the latter
+        raise UserError(f"{target} cannot be written: {reason(error)}") from error

@@ -207,16 +207,22 @@ def in_force(settings: DictConfig) -> Iterator[None]:
 def job_of_hydra(settings: DictConfig, config: DictConfig, directory: Path) -> Iterator[None]:
     """What Hydra does around a single job in `directory`: its record, its logging, variables.
 
-    config: what runs, for the record.
+    config: what runs, for the record. Raises UserError where the folder cannot be written.
     """
     with read_write(settings.hydra), open_dict(settings.hydra):
         settings.hydra.mode = RunMode.RUN
         settings.hydra.run.dir = str(directory)
         settings.hydra.runtime.output_dir = str(directory.absolute())
     with in_force(settings):
-        if settings.hydra.output_subdir is not None:
-            write_record(config, directory / settings.hydra.output_subdir)
-        configure_log(settings.hydra.job_logging, settings.hydra.verbose)
+        try:
+            if settings.hydra.output_subdir is not None:
+                write_record(config, directory / settings.hydra.output_subdir)
+            configure_log(settings.hydra.job_logging, settings.hydra.verbose)
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or directory} cannot be written: {error.strerror or error}; free "
+                "space or grant write permission there, or choose another folder with run_dir="
+            ) from error
         with env_override(dict(settings.hydra.job.env_set)):
             yield
 

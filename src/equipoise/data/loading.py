@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import os
+import re
 import shutil
 import signal
+import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -20,9 +24,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from equipoise.data.sampling import BatchIndex, EpochIndices, stream
-from equipoise.errors import UserError
+from equipoise.errors import DamagedRecord, UserError
 
+LOST_WORKER = re.compile(r"DataLoader worker \(pid.*(exited unexpectedly|killed by signal)")
+"""What torch says of a worker process that has ended without a word."""
 SHARED_MEMORY = Path("/dev/shm")
+
+SKIPPED = "skipped"
+"""The entry of a batch, on its way, with the rows of records that could not be read."""
 
 Batch = dict[str, Tensor]
 
@@ -79,6 +88,8 @@ class BatchLoader:
     It wraps a DataLoader instead of being one, so that Lightning never rebuilds it around
     another sampler. Iterating draws from a generator of its own, never from torch's global
     one. A UserError is raised as it was written, also out of a worker process.
+    skipped: where to list records that cannot be read, and why, by their places: batches come
+    without them; None: the first of them ends the run.
     pin_memory: copy each batch to where a GPU fetches it faster; not for what stays on the host.
     """
 
@@ -90,10 +101,14 @@ class BatchLoader:
         seed: int,
         num_workers: int,
         pin_memory: bool = True,
+        skipped: dict[str, str] | None = None,
     ) -> None:
+        if skipped is not None:
+            dataset = Sparing(dataset)
+        self.skipped = skipped
         self.batch_sampler = ResumableBatches(sampler)
         self.position = Position(0, 0)
-        self._dataset = dataset
+        self._dataset: BatchDataset = dataset
         num_workers = usable_workers(num_workers)
         self._loader: DataLoader[Batch | PickledBatch | UserError] = DataLoader(
             _ErrorsAsValues(dataset),
@@ -119,13 +134,59 @@ class BatchLoader:
         and sets the epoch afterwards.
         """
         self.position = self.batch_sampler.first()
-        batches = self._loader if self._loader.num_workers else self._read_here()
+        batches = self._by_workers() if self._loader.num_workers else self._read_here()
         for batch in batches:
             if isinstance(batch, UserError):
                 self.shut_down()
                 raise batch
             self.position = Position(self.position.epoch, self.position.batch + 1)
-            yield received(batch)
+            yield self._without_skipped(received(batch))
+
+    def _without_skipped(self, batch: Batch) -> Batch:
+        """The batch, once what is missing of it is listed."""
+        rows = batch.pop(SKIPPED, None) if self.skipped is not None else None
+        if rows is not None and self.skipped is not None:
+            assert isinstance(self._dataset, Sparing)
+            known = len(self.skipped)
+            self.skipped |= self._dataset.unreadable(BatchIndex(self.position.epoch, rows))
+            if known == 0:
+                place, reason = next(iter(self.skipped.items()))
+                warnings.warn(
+                    f"{place} cannot be read any more ({reason}): the run goes on without it, and "
+                    "metrics.json lists all such",
+                    stacklevel=2,
+                )
+        return batch
+
+    def _by_workers(self) -> Iterator[Batch | PickledBatch | UserError]:
+        """The batches of the workers; where one is ended from outside, others go on in their place.
+
+        What a batch holds does not depend on who reads it, so nothing is lost. Raises UserError
+        where no batch comes before that happens again.
+        """
+        lost_at = None
+        while True:
+            try:
+                with _no_word_of_children():
+                    batches = iter(self._loader)
+                yield from batches
+                return
+            except RuntimeError as error:
+                if not LOST_WORKER.search(str(error)):
+                    raise
+                self.shut_down()
+                if self.position == lost_at:
+                    raise UserError(
+                        "The worker processes that load the data are ended from outside again and "
+                        "again, perhaps for want of memory: set a smaller task.num_workers or "
+                        "task.batch_size."
+                    ) from error
+                lost_at = self.batch_sampler.start = self.position
+                warnings.warn(
+                    "a worker process that loads the data was ended from outside, perhaps for want "
+                    "of memory: others go on with the batch that it had, and nothing is lost",
+                    stacklevel=2,
+                )
 
     def _read_here(self) -> Iterator[Batch]:
         """The batches without worker processes, and so without what a DataLoader does for them."""
@@ -141,7 +202,11 @@ class BatchLoader:
         Left to the garbage collector, each worker would be waited for until its next timeout.
         """
         if isinstance(self._iterator, _MultiProcessingDataLoaderIter):
+            workers = list(self._iterator._workers)
             self._iterator._shutdown_workers()
+            for worker in workers:  # one may wait for a lock that a killed one held
+                if worker.is_alive():
+                    worker.kill()
         self._iterator = None
 
     @property
@@ -192,6 +257,66 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _no_word_of_children() -> Iterator[None]:
+    """Keep torch's handler for the end of a child process from being installed inside.
+
+    It would raise the end of a worker from anywhere in the program; whoever waits for a batch
+    finds it out within seconds.
+    """
+    if threading.current_thread() is not threading.main_thread() or os.name != "posix":
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+@dataclass(eq=False)
+class Sparing:
+    """A split without the records that cannot be read; their rows are the batch's SKIPPED.
+
+    Raises UserError where nothing is left of a batch.
+    """
+
+    content: BatchDataset
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(self.content)
+
+    def __getitem__(self, index: BatchIndex) -> Batch:
+        """The samples of `index` that can be read."""
+        try:
+            return self.content[index]
+        except DamagedRecord as error:
+            bad = [self._fault(index.epoch, row) is not None for row in index.rows]
+            lost = torch.tensor(bad)
+            if lost.all():
+                raise UserError(
+                    f"None of the {len(bad)} records of a batch can be read: {error}"
+                ) from error
+        return {**self[BatchIndex(index.epoch, index.rows[~lost])], SKIPPED: index.rows[lost]}
+
+    def unreadable(self, index: BatchIndex) -> dict[str, str]:
+        """Which of some records cannot be read, and why, by their places."""
+        faults = {int(row): self._fault(index.epoch, row) for row in index.rows}
+        gone = "for a moment it could not be read"
+        return {
+            fault.place if fault else f"the record {row}": fault.reason if fault else gone
+            for row, fault in faults.items()
+        }
+
+    def _fault(self, epoch: int, row: Tensor) -> DamagedRecord | None:
+        try:
+            self.content[BatchIndex(epoch, row.reshape(1))]
+        except DamagedRecord as error:
+            return error
+        return None
 
 
 class _ErrorsAsValues(Dataset["Batch | PickledBatch | UserError"]):

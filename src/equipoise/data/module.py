@@ -29,7 +29,8 @@ class SplitDataModule(LightningDataModule, ABC):
     Its settings are the fields of a record, and so are those of every class below it, which checks
     them in `__post_init__`. `batch_size` counts the samples of one process. The training order is
     a pure function of (seed, epoch), and its loader resumes within an epoch; every process of a
-    distributed run takes its own part. The last batch of an epoch may be smaller.
+    distributed run takes its own part. The last batch of an epoch may be smaller. `skipped` lists
+    records that had to be left out, as BatchLoader does; None: none may be.
     """
 
     batch_size: int
@@ -43,6 +44,7 @@ class SplitDataModule(LightningDataModule, ABC):
         refuse_below(self, 1, "batch_size", "eval_batch_size")
         refuse_below(self, 0, "num_workers")
         self.splits: dict[SplitName, BatchDataset] = {}
+        self.skipped: dict[str, str] | None = None
 
     @abstractmethod
     def read_split(self, name: SplitName) -> BatchDataset:
@@ -84,7 +86,7 @@ class SplitDataModule(LightningDataModule, ABC):
     def _loader(self, name: SplitName, indices: EpochIndices) -> BatchLoader:
         return BatchLoader(
             self.splits[name], indices, seed=self.seed, num_workers=self.num_workers,
-            pin_memory=on_gpu(self),
+            pin_memory=on_gpu(self), skipped=self.skipped,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from equipoise.report.lines import Points
 from equipoise.report.page import Picture
 from equipoise.report.plot import COLOURS, FULL, logarithmic, new_figure, save, style
+from equipoise.report.whole import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +101,7 @@ def _draw(axes: Axes, lines: Mapping[str, Points]) -> None:
 def write_table(points: Sequence[Point], path: Path) -> None:
     """Write a CSV file with a row for each point."""
     rows = [point.row() for point in points]
-    with path.open("w", newline="") as file:
+    with whole(path) as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)

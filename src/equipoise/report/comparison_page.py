@@ -26,6 +26,7 @@ from equipoise.report.summary import (
     table_of,
     write_summary,
 )
+from equipoise.report.whole import write_whole
 
 
 def write_comparison(comparison: Comparison, folder: Path, origin: Mapping[str, Any]) -> None:
@@ -43,7 +44,7 @@ def write_comparison(comparison: Comparison, folder: Path, origin: Mapping[str, 
         _write_groups(comparison, folder)
         text += f"{over[0].upper()}{over[1:]}:\n\n{markdown(heads, cells)}\n"
     text += markdown(comparison.columns, comparison.rows)
-    (folder / "comparison.md").write_text(text, encoding="utf-8")
+    write_whole(folder / "comparison.md", text)
     told = [str(origin[key]) for key in ("date", "revision") if origin.get(key)]
     html = document(
         title,
@@ -53,7 +54,7 @@ def write_comparison(comparison: Comparison, folder: Path, origin: Mapping[str, 
         gallery(_pictures(comparison, groups, folder), folder),
         command_line(str(origin.get("command") or "")),
     )
-    (folder / "index.html").write_text(html, encoding="utf-8")
+    write_whole(folder / "index.html", html)
     print_rows(title, comparison.columns, comparison.rows, comparison.differences)
     if groups:
         print_whole(table_of(over, heads, cells))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from equipoise.report.page import Picture
 from equipoise.report.plot import COLOURS, logarithmic, new_axes, save
+from equipoise.report.whole import whole
 
 Numbers = NDArray[np.float64]
 MOST_BARS = 200
@@ -35,7 +36,7 @@ def draw_outer_steps(history: Mapping[str, Sequence[float]], folder: Path) -> li
 
 def draw_hyperparameters(named: Mapping[str, Numbers], folder: Path) -> list[Picture]:
     """The values in the order of the coefficients, and hyperparameters.csv with all of them."""
-    with (folder / "hyperparameters.csv").open("w", newline="") as file:
+    with whole(folder / "hyperparameters.csv") as file:
         writer = csv.writer(file)
         writer.writerow(["name", "number", "value"])
         for name, values in named.items():

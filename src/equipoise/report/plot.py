@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from equipoise.report.page import Picture
+from equipoise.report.whole import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,10 +81,13 @@ def save(figure: Figure, path: Path) -> None:
     """Write the figure as a PNG file, and beside it as an SVG file, the same bytes every time."""
     from matplotlib import rc_context
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    with rc_context({"svg.hashsalt": path.stem}):
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    with whole(path, "wb") as file:
+        figure.savefig(file, format="png")
+    with (
+        rc_context({"svg.hashsalt": path.stem}),
+        whole(path.with_suffix(".svg"), "wb") as file,
+    ):
+        figure.savefig(file, format="svg", metadata={"Date": None})
 
 
 def logarithmic(axis: Axis) -> None:

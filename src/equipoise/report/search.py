@@ -20,6 +20,7 @@ from equipoise.report.plot import (
     style,
 )
 from equipoise.report.summary import number
+from equipoise.report.whole import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +78,7 @@ def show_search(directory: Path, found: Found, command: str | None) -> None:
     record = {
         **asdict(found), "best": None if best is None else {**asdict(best), "command": command},
     }  # fmt: skip
-    (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    write_whole(directory / RECORD, json.dumps(record, indent=2) + "\n")
     counts = ", ".join(f"{n} {status}" for status, n in counted(found.trials).items())
     print(f"trials:  {counts} (of {found.planned} planned)")
     if best is None:

@@ -18,6 +18,7 @@ from equipoise.equilibrium.timing import (
     REPEATED,
 )
 from equipoise.report.plot import FULL, INK, new_figure, save, style
+from equipoise.report.whole import whole
 
 NAME = "profile"
 FORWARD = "rest of the model and loss, forward"
@@ -159,7 +160,7 @@ class StepTable:
     def write(self, folder: Path) -> list[Path]:
         """Write profile.csv, profile.png and profile.svg into the folder; the first two paths."""
         table, picture = folder / f"{NAME}.csv", folder / f"{NAME}.png"
-        with table.open("w", newline="", encoding="utf-8") as file:
+        with whole(table) as file:
             writer = csv.writer(file)
             writer.writerow(("part", "milliseconds", "share", "calls"))
             writer.writerows(

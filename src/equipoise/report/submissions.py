@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from equipoise.report.page import Picture, page
 from equipoise.report.plot import COLOURS, INK, SMALL, new_axes, new_figure, save
 from equipoise.report.summary import print_whole, table_of
+from equipoise.report.whole import whole, write_whole
 
 Floats = NDArray[np.float64]
 Results = Mapping[str, Any]
@@ -37,7 +38,7 @@ def write_ensemble(results: Results, correlation: Floats, folder: Path) -> None:
 
     correlation: (M, M), of the submissions in the order of results["submissions"].
     """
-    (folder / "scores.json").write_text(json.dumps({**results, "note": NOTE}, indent=1))
+    write_whole(folder / "scores.json", json.dumps({**results, "note": NOTE}, indent=1))
     _write_scores(results, folder / "scores.csv")
     _write_weights(results, folder / "weights.csv")
     _write_rows(list(results["drop_best"]), folder / "drop_best.csv")
@@ -48,7 +49,7 @@ def write_ensemble(results: Results, correlation: Floats, folder: Path) -> None:
         draw_dropped(results["drop_best"], folder / "drop_best.png"),
     ]
     html = page(_on_the_page(results), pictures, folder, NOTE)
-    (folder / "index.html").write_text(html, encoding="utf-8")
+    write_whole(folder / "index.html", html)
 
 
 def print_ensemble(results: Results, folder: Path) -> None:
@@ -101,7 +102,7 @@ def _write_weights(results: Results, file: Path) -> None:
 
 
 def _write_rows(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
-    with file.open("w", newline="", encoding="utf-8") as lines:
+    with whole(file) as lines:
         writer = csv.DictWriter(lines, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from equipoise.errors import DIVERGED, read_json, read_yaml
+from equipoise.report.whole import whole
 
 ERROR_LOG = "error.log"
 """In the folder of a job that something ended: a sentence, and below it the traceback."""
@@ -213,7 +214,7 @@ def filled(row: Mapping[str, Any], name: str) -> bool:
 
 def write_summary(file: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows as csv, numbers with six significant digits."""
-    with file.open("w", newline="") as lines:
+    with whole(file) as lines:
         writer = csv.writer(lines)
         writer.writerow(columns)
         writer.writerows([[_six_digits(row.get(name)) for name in columns] for row in rows])

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from equipoise.report.summary import number, print_whole, read_jobs, sweep_row, swept_keys
+from equipoise.report.whole import whole
 
 SEED = "seed"
 FILE = "seeds.csv"
@@ -87,7 +88,7 @@ def _printed(measured: Sequence[OverSeeds]) -> Table:
 
 def _write(file: Path, measured: Sequence[OverSeeds]) -> None:
     keys = [key for key, _ in measured[0].settings]
-    with file.open("w", newline="") as lines:
+    with whole(file) as lines:
         writer = csv.writer(lines)
         writer.writerow([*keys, "metric", "mean", "sd", "seeds"])
         for entry in measured:

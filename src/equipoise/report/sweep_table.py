@@ -24,6 +24,7 @@ from equipoise.report.sweep_cells import (
     read_outcomes,
     rows_of,
 )
+from equipoise.report.whole import whole, write_whole
 
 
 def show_sweep_tables(
@@ -44,7 +45,7 @@ def _show(directory: Path, table: SweepTable, cells: Cells) -> None:
 
     path = directory / f"{table.name}.csv"
     write_csv(path, table, cells)
-    path.with_suffix(".md").write_text(markdown(table, cells))
+    write_whole(path.with_suffix(".md"), markdown(table, cells))
     print_whole(printed(table, cells))
     print("".join(f"{line}\n" for line in reasons(table, cells)), end="")
     draw(path.with_suffix(".png"), table, cells)
@@ -102,7 +103,7 @@ def reasons(table: SweepTable, cells: Cells) -> list[str]:
 
 def write_csv(file: Path, table: SweepTable, cells: Cells) -> None:
     """A line for each row and column: mean and standard error, or why there is none."""
-    with file.open("w", newline="") as lines:
+    with whole(file) as lines:
         writer = csv.writer(lines)
         writer.writerow([*table.rows, "column", "mean", "standard_error", "lost", "reason"])
         for point in rows_of(cells):

@@ -26,6 +26,7 @@ from equipoise.running.loggers import assign_wandb_run, keep_earlier_curve, name
 from equipoise.running.messages import (
     errors_of_own_code,
     failed_after_a_step,
+    opening,
     quiet_lightning,
     refusals_of_run,
 )
@@ -214,7 +215,8 @@ def execute_evaluation(composition: Composition, directory: Path) -> dict[str, A
     from equipoise.running import run as training
     from equipoise.running.build import open_folder
 
-    open_folder(composition.config, built)
+    with opening(directory):
+        open_folder(composition.config, built)
     if {o.key_or_group.split(".")[0] for o in parse(composition.overrides)} & {
         "solver",
         "gradient",
@@ -256,13 +258,14 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
 
     in_place = resumes_in_place(directory, config.ckpt_path)
     decides = machine.decides(config.trainer)
-    if decides and in_place:
-        reopen(directory)
-        if stored is not None:
-            keep_earlier_curve(built.trainer.loggers, stored)
-    open_folder(config, built)
-    if decides:
-        record(composition, directory)
+    with opening(directory):
+        if decides and in_place:
+            reopen(directory)
+            if stored is not None:
+                keep_earlier_curve(built.trainer.loggers, stored)
+        open_folder(config, built)
+        if decides:
+            record(composition, directory)
     if built.trainer.is_global_zero:
         processes.say_global_batch(config, built.trainer)
         for line in lines(built.init_from):

@@ -26,6 +26,7 @@ from equipoise.config.own_code import RECORD, OwnCode, own_code, own_packages, s
 from equipoise.config.signatures import check_signatures, constructor_arguments, locate
 from equipoise.config.stored import OVERRIDES
 from equipoise.errors import DataDiffer, UserError, nearest
+from equipoise.report.whole import write_whole
 from equipoise.running.interrupts import leave_signals_to_us
 from equipoise.running.messages import refusals
 
@@ -91,11 +92,12 @@ def open_folder(config: DictConfig, built: Run) -> None:
         shown = plain(config, resolve=True)
         if built.own_code:
             shown[RECORD] = built.own_code.as_record()
-        OmegaConf.save(shown, built.directory / "config.yaml")
+        write_whole(built.directory / "config.yaml", OmegaConf.to_yaml(shown))
         print(f"run folder: {built.directory}")
     for logger in built.trainer.loggers:
         if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv
-            logger.log_hyperparams({"choices": built.choices, **plain(config, resolve=True)})
+            with refusals("logger"):
+                logger.log_hyperparams({"choices": built.choices, **plain(config, resolve=True)})
 
 
 def build_run(composition: Composition, directory: Path) -> Run:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -13,6 +12,7 @@ from torch import nn
 
 from equipoise.config.stored import read_content
 from equipoise.errors import RunFailed, UserError
+from equipoise.report.whole import reason, whole
 from equipoise.running.sharding import divided_weights
 
 
@@ -44,14 +44,13 @@ class CheckpointFile(CheckpointIO):
     ) -> None:
         """Write the checkpoint."""
         target = Path(path)
-        partial = target.with_name(f"{target.name}.partial")
         content = {**checkpoint, **self.always, **self.also()}
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(partial, target, lambda file: torch.save(content, file))
+            with whole(target, "wb") as file:
+                torch.save(content, file)
         except (OSError, RuntimeError) as error:
             raise CheckpointNotSaved(
-                f"the checkpoint {target} could not be saved: {_cause(error)}; free space or "
+                f"the checkpoint {target} could not be saved: {reason(error)}; free space or "
                 "grant write permission there, or choose another folder with run_dir="
             ) from error
 
@@ -65,40 +64,6 @@ class CheckpointFile(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove the file, if it is there."""
         Path(path).unlink(missing_ok=True)
-
-
-def write_whole(partial: Path, target: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Let `write` fill the partial file, and rename it once it is on the disk."""
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    except BaseException:
-        if partial.is_file():
-            partial.unlink()
-        raise
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the new name itself written, where the system can open a folder."""
-    if os.name != "posix":
-        return
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-def _cause(error: BaseException) -> str:
-    """What the system says, such as "No space left on device"; torch hides it behind its own."""
-    while error.__context__ is not None and not isinstance(error, OSError):
-        error = error.__context__
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return text.strip().splitlines()[0].rstrip(".")
 
 
 def load_weights(task: nn.Module, state: Mapping[str, Any]) -> None:

@@ -52,6 +52,32 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def finishing() -> Iterator[None]:
+    """Let the first of the signals wait for the end of the block, and raise Stopped then.
+
+    For what is short and would be of no use in part; the second signal ends the process at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        end_at_next()
+
+    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise Stopped(came[0])
+
+
 def leave_signals_to_us(trainer: Trainer) -> None:
     """Keep Lightning from its handlers: they save elsewhere, requeue at once, or broadcast.
 

@@ -6,6 +6,7 @@ import csv
 import netrc
 import os
 import secrets
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,11 +107,20 @@ def keep_earlier_curve(loggers: Sequence[Any], stored: Stored) -> None:
     for logger in loggers:
         file = Path(logger.log_dir) / "metrics.csv" if isinstance(logger, CSVLogger) else None
         if file is not None and file.is_file():
-            with file.open(newline="") as lines:
-                rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
-            logger.experiment.metrics.extend(_up_to(stored, rows))
+            logger.experiment.metrics.extend(_earlier_rows(file, stored))
         elif isinstance(logger, Rewinding):
             logger.rewind(_kept(stored))
+
+
+def _earlier_rows(file: Path, stored: Stored) -> list[dict[str, str]]:
+    """The rows of metrics.csv up to the checkpoint; none, with a warning, of a damaged file."""
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(lines)]
+        return _up_to(stored, rows)
+    except (ValueError, csv.Error) as error:
+        warnings.warn(f"{file} is damaged ({error}): its curve begins anew", stacklevel=2)
+        return []
 
 
 def _kept(stored: Stored) -> Kept:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import shutil
 import sys
 import textwrap
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.errors import InstantiationException
@@ -32,6 +34,8 @@ ADVICE = {
     "can't allocate memory": "choose smaller sizes",
 }
 """What to do about messages of other libraries that do not say so."""
+LOST_PROCESS = re.compile(r"by peer|NCCL (error|communicator)|Gloo .*(timed out|timeout)", re.I)
+"""What the processes of a run say where one of them is gone."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """What the system answers where a disk, a share of it or a file can grow no more."""
 
@@ -117,6 +121,12 @@ def refusals_of_run(built: Run) -> Iterator[None]:
                 f"{where} could not be written: {error.strerror}; free space there, or choose "
                 "another folder with run_dir="
             ) from error
+        if built.trainer.world_size > 1 and LOST_PROCESS.search(str(error)):
+            raise RunFailed(
+                "another process of this run has ended, without which it cannot go on: where it "
+                "was ended from outside, perhaps for want of memory, resume=auto goes on from the "
+                "last checkpoint"
+            ) from error
         begun = observer is not None and observer.begun
         outside = built.trainer.state.fn == "fit" and not begun
         refused = (UserError, MisconfigurationException, MemoryError, torch.OutOfMemoryError)
@@ -128,6 +138,25 @@ def refusals_of_run(built: Run) -> Iterator[None]:
             told = located(error, built.own_code.packages)
             raise UserError(f"the run cannot continue: {told}") from error
         raise
+
+
+@contextmanager
+def opening(directory: Path) -> Iterator[None]:
+    """Tell in a sentence where the folder of a run cannot be written before its first step.
+
+    A folder that was empty is left so.
+    """
+    try:
+        yield
+    except UserError:
+        folders.refuse(directory)
+        raise
+    except OSError as error:
+        folders.refuse(directory)
+        raise UserError(
+            f"{error.filename or directory} cannot be written: {error.strerror or error}; free "
+            "space or grant write permission there, or choose another folder with run_dir="
+        ) from error
 
 
 @contextmanager

@@ -103,6 +103,13 @@ class Reporting(Protocol):
         ...
 
 
+@runtime_checkable
+class Losing(Protocol):
+    """A callback or logger without which a run goes on; `lost` says what it could not keep."""
+
+    lost: str
+
+
 class TrainingBegun(Observer):
     """Notes that data, optimiser and loops could be set up."""
 

@@ -30,6 +30,7 @@ START = (
 GRACE = 30.0
 """Seconds in which the others may end by themselves, and the first notice that one has failed."""
 LOOK_EVERY = 1.0
+UNHEARD = b"error: a process of this run has failed, and the first one waits for it: all end\n"
 SEVERAL = ("ddp", "fsdp", "deepspeed")
 """The strategies of more than one process that conf/strategy offers."""
 ADDRESSES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -94,6 +95,7 @@ class JobLauncher(_SubprocessScriptLauncher):
         while not self.ended.wait(LOOK_EVERY):
             if any(process.poll() for process in self.procs):
                 if not self.ended.wait(GRACE):
+                    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, UNHEARD)
                     self.kill(signal.SIGKILL)
                     os.kill(os.getpid(), signal.SIGKILL)
                 return

@@ -18,8 +18,9 @@ import torch
 
 from equipoise.callbacks.resumption import position
 from equipoise.errors import RunFailed
+from equipoise.report.whole import write_whole
 from equipoise.running.origin import device_name
-from equipoise.running.parts import Detailed, Reporting, Run, Summarizing
+from equipoise.running.parts import Detailed, Losing, Reporting, Run, Summarizing
 
 SECTIONS = ("train", "solver_stats", "gradient_stats")
 """The entries of metrics.json that callbacks fill; what else they offer belongs to its details."""
@@ -86,7 +87,7 @@ class Results:
             "train": self.train,
             "solver_stats": self.solver_stats,
             "gradient_stats": self.gradient_stats,
-            "details": self.details,
+            "details": {**self.details, **({"lost": lost} if (lost := lost_by(run)) else {})},
             "choices": run.choices,
             **run.origin,
             "device": device_name(run.trainer.strategy.root_device, run.trainer.world_size),
@@ -108,15 +109,25 @@ def write_results(run: Run, metrics: dict[str, Any]) -> None:
     """
     try:
         write(metrics, run.directory / "metrics.json")
+        told = lost_by(run)
         for callback in run.callbacks:
             if isinstance(callback, Reporting):
                 callback.write(metrics)
+        if (lost := lost_by(run)) != told:
+            metrics["details"] = {**metrics["details"], "lost": lost}
+            write(metrics, run.directory / "metrics.json")
     except OSError as error:
         cause = error.strerror or error
         message = f"the results could not be written to {run.directory}: {cause}"
         if metrics["status"] == "completed":
             raise RunFailed(message) from error
         warnings.warn(message, stacklevel=2)
+
+
+def lost_by(run: Run) -> list[str]:
+    """What callbacks and loggers should have kept and could not, a sentence each."""
+    parts = [*run.callbacks, *run.trainer.loggers]
+    return [part.lost for part in parts if isinstance(part, Losing) and part.lost]
 
 
 def by_stage(metrics: dict[str, Any], stage: str) -> dict[str, float]:
@@ -160,7 +171,4 @@ def finite(value: Any) -> Any:
 
 def write(metrics: dict[str, Any], path: Path) -> None:
     """Write metrics.json whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(finite(metrics), indent=2) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps(finite(metrics), indent=2) + "\n")

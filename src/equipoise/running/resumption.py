@@ -21,6 +21,7 @@ from equipoise.config.hydra import parse, quoted
 from equipoise.config.overrides import CommandLine, full_key, is_of_hydra
 from equipoise.config.stored import Stored, read_stored
 from equipoise.errors import Unreadable, UserError, read_json, read_yaml
+from equipoise.report.whole import PARTIAL, write_whole
 from equipoise.running import folders
 
 RECORD = "overrides.json"
@@ -87,14 +88,41 @@ def standing(folder: Path, words: Sequence[str] = ()) -> Standing:
     """
     content = _content(folder / "metrics.json")
     metrics = content if isinstance(content, dict) else {}
-    files = (folder / CHECKPOINTS / name for name in FILES)
-    checkpoint = next((file for file in files if file.is_file()), None)
+    checkpoint = next(iter(checkpoints_of(folder)), None)
     more = checkpoint is not None and _asks_for_more(folder, metrics, words)
     if metrics.get("status") == "completed" and not more:
         return Standing(folder, "completed", checkpoint, metrics)
     if checkpoint is not None:
         return Standing(folder, "resumable", checkpoint)
     return Standing(folder, "anew", leftovers=_leftovers(folder))
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """The checkpoints of a run: the last one, the best one, then others, the newest first."""
+    named = [folder / CHECKPOINTS / name for name in FILES]
+    others = sorted((folder / CHECKPOINTS).glob("*.ckpt"), key=_age, reverse=True)
+    return [file for file in dict.fromkeys([*named, *others]) if file.is_file()]
+
+
+def first_readable(folder: Path) -> tuple[Stored, list[Path]]:
+    """The first of a run's checkpoints that can be gone on from, and those that cannot be read.
+
+    Raises UserError, with what is wrong with the first, where there is none.
+    """
+    refused: dict[Path, UserError] = {}
+    weights: list[Stored] = []
+    for file in checkpoints_of(folder):
+        try:
+            stored = read_stored(file)
+        except UserError as error:
+            refused[file] = error
+            continue
+        if stored.whole:
+            return stored, list(refused)
+        weights.append(stored)  # of the weights alone: whoever resumes it says so
+    if not weights:
+        raise next(iter(refused.values()))
+    return weights[0], list(refused)
 
 
 def beginning(words: Sequence[str]) -> Beginning:
@@ -105,11 +133,9 @@ def beginning(words: Sequence[str]) -> Beginning:
     """
     overrides = parse(words)
     asked = [override for override in overrides if override.key_or_group == "resume"]
-    if not asked:
-        return Beginning(list(words))
     rest = [w for w, o in zip(words, overrides, strict=True) if o.key_or_group != "resume"]
-    if asked[-1].value() is None:
-        return Beginning(rest)
+    if not asked or asked[-1].value() is None:
+        return _at_the_end(rest) or Beginning(rest)
     _check_asked(asked[-1], overrides)
     place = _named_folder(rest)
     found = _newest(rest) if place is None else standing(place, rest)
@@ -121,7 +147,8 @@ def beginning(words: Sequence[str]) -> Beginning:
 def going_on(found: Standing, words: Sequence[str]) -> Beginning:
     """The words that go on from where a run stands, made of those that were typed.
 
-    Raises UserError where its checkpoint cannot be read.
+    Where its last checkpoint cannot be read, the one before is taken. Raises UserError where none
+    can be read.
     """
     run_dir = f"run_dir={quoted(str(found.folder))}"
     rest = _of_the_run(words)
@@ -131,9 +158,13 @@ def going_on(found: Standing, words: Sequence[str]) -> Beginning:
     if found.checkpoint is None:
         said = f"resume=auto: {found.folder} holds no checkpoint yet, the run starts anew"
         return Beginning([*rest, run_dir], found, said)
-    stored = read_stored(found.checkpoint)
+    stored, damaged = first_readable(found.folder)
     said = f"resume=auto: goes on in {found.folder} after step {stored.steps}"
-    checkpoint = f"ckpt_path={quoted(str(found.checkpoint))}"
+    if stored.path.name != FILES[0]:
+        said += f", from {stored.path.name}"
+    if damaged:
+        said += f": {' and '.join(file.name for file in damaged)} cannot be read"
+    checkpoint = f"ckpt_path={quoted(str(stored.path))}"
     return Beginning([*_changing(rest, stored), checkpoint, run_dir], found, said)
 
 
@@ -149,7 +180,7 @@ def record(composition: Composition, directory: Path) -> None:
     """Note in a run's folder which words began it; a run that goes on there keeps the first."""
     file = directory / RECORD
     if not file.is_file():
-        file.write_text(json.dumps(_of_the_run(composition.typed), ensure_ascii=False) + "\n")
+        write_whole(file, json.dumps(_of_the_run(composition.typed), ensure_ascii=False) + "\n")
 
 
 def clear(folder: Path, leftovers: Collection[str]) -> None:
@@ -168,8 +199,28 @@ def reopen(folder: Path) -> None:
     Whatever ends it now writes metrics.json again; one that is killed must not seem completed.
     """
     (folder / "metrics.json").unlink(missing_ok=True)
-    for partial in [*folder.glob("*.partial"), *(folder / CHECKPOINTS).glob("*.partial")]:
+    for partial in folder.rglob(f"*{PARTIAL}"):
         partial.unlink(missing_ok=True)
+
+
+def _at_the_end(words: Sequence[str]) -> Beginning | None:
+    """What words begin with that resume a completed run, and change nothing of it.
+
+    None for all others: they may test its weights under other settings.
+    """
+    path = CommandLine.of(words).value("ckpt_path")
+    file = Path(path) if isinstance(path, str) else Path()
+    folder = file.parent.parent
+    if (file.parent.name, file.name) != (CHECKPOINTS, FILES[0]) or not file.is_file():
+        return None
+    found = standing(folder, words)
+    if found.status != "completed" or _changing(_of_the_run(words), read_stored(file)):
+        return None
+    said = (
+        f"the run in {folder} is completed, nothing is left to train: these are its results; to "
+        "train for longer, set a larger trainer.max_epochs or trainer.max_steps"
+    )
+    return Beginning(list(words), found, said)
 
 
 def _check_asked(asked: Override, overrides: Sequence[Override]) -> None:
@@ -298,7 +349,7 @@ def _leftovers(folder: Path) -> frozenset[str]:
     names = {entry.name for entry in folder.iterdir()}
     kept = folder / CHECKPOINTS
     others = names - OF_A_RUN
-    others |= {f"{CHECKPOINTS}/{e.name}" for e in kept.glob("*") if e.suffix != ".partial"}
+    others |= {f"{CHECKPOINTS}/{e.name}" for e in kept.glob("*") if e.suffix != PARTIAL}
     begun = names & {RECORD, ".hydra", "config.yaml"} or names <= {folders.LOCK}
     if others or not begun:
         raise UserError(

@@ -23,7 +23,7 @@ from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.report.step_parts import StepTimes
 from equipoise.running.anytime import AnytimeCurve, trace_anytime
 from equipoise.running.checkpoints import load_weights
-from equipoise.running.interrupts import Stopped, stoppable
+from equipoise.running.interrupts import Stopped, finishing, stoppable
 from equipoise.running.parts import Restoring, Run, Saving
 from equipoise.running.requeue import requeues
 from equipoise.running.results import Results, write_results
@@ -53,6 +53,11 @@ def fit_and_test(
         if (best := best_checkpoint(run.trainer)) is not None:
             restore(run, read_checkpoint(best))
             results.details["tested_checkpoint"] = best.name
+        elif (gone := best_path(run.trainer)) is not None:
+            warnings.warn(
+                f"{gone} is not there any more: the weights after the last step are tested",
+                stacklevel=2,
+            )
         test(run, results)
     return metrics
 
@@ -101,8 +106,8 @@ def recorded(
 ) -> Iterator[dict[str, Any]]:
     """Write metrics.json however the block ends; what is yielded is its dictionary afterwards.
 
-    Its status is completed, interrupted or failed. interruption: what to say of a block that a
-    signal has ended. Raises what stopped the block.
+    Its status is completed, interrupted or failed; a signal waits until it is written.
+    interruption: what to say of a block that a signal has ended. Raises what stopped the block.
     """
     status, metrics = "failed", dict[str, Any]()
     try:
@@ -123,9 +128,14 @@ def recorded(
     except CannotRecordError as error:
         raise RunFailed(f"{error}; leave compile=graph out") from error
     finally:
-        metrics |= results.as_metrics(run, status)
-        if run.trainer.is_global_zero:
-            write_results(run, metrics)
+        try:
+            with finishing():
+                metrics |= results.as_metrics(run, status)
+                if run.trainer.is_global_zero:
+                    write_results(run, metrics)
+        except Stopped as stop:
+            file = run.directory / "metrics.json"
+            raise RunInterrupted(f"Interrupted; the results are in {file}", stop.number) from stop
 
 
 def ended_by(trainer: pl.Trainer) -> str:
@@ -165,5 +175,11 @@ def restore(run: Run, checkpoint: Mapping[str, Any]) -> None:
 
 def best_checkpoint(trainer: pl.Trainer) -> Path | None:
     """best.ckpt where this run wrote one; a resumed run that ended at once has not."""
+    path = best_path(trainer)
+    return path if path is not None and path.is_file() else None
+
+
+def best_path(trainer: pl.Trainer) -> Path | None:
+    """Where best.ckpt was written, which others may have removed since."""
     paths = [Path(str(getattr(c, "best_model_path", ""))) for c in trainer.checkpoint_callbacks]
-    return next((path for path in paths if path.name == "best.ckpt" and path.is_file()), None)
+    return next((path for path in paths if path.name == "best.ckpt"), None)

@@ -13,6 +13,7 @@ from equipoise.config.hydra import parse
 from equipoise.config.overrides import full_key
 from equipoise.errors import UserError, read_json
 from equipoise.report.summary import ERROR_LOG, Job, read_jobs, sweep_row
+from equipoise.report.whole import write_whole
 from equipoise.running import folders
 
 RECORD = "sweep.json"
@@ -58,7 +59,7 @@ def status(job: Job, sweep: Path) -> str:
 def record(folder: Path, words: Sequence[str], jobs: int | None) -> None:
     """Note which words began a sweep, and of how many jobs it is, where that is known."""
     content = {"overrides": list(of_the_jobs(words).values()), "jobs": jobs}
-    (folder / RECORD).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / RECORD, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def of_the_jobs(words: Sequence[str]) -> dict[str, str]:

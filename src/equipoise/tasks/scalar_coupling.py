@@ -19,6 +19,7 @@ from equipoise.errors import UserError
 from equipoise.nn.over_processes import per_process, sum_over_processes
 from equipoise.report.couplings import YARDSTICKS, draw_couplings, mean_log_mae, type_scores
 from equipoise.report.page import Picture
+from equipoise.report.whole import whole
 from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 
@@ -244,11 +245,11 @@ def write_predictions(folder: Path, split: Predicted) -> None:
     rows, types = split.row.tolist(), [TYPES[kind - 1] for kind in split.kind.tolist()]
     predicted, true = split.predicted[:, 0].tolist(), split.true[:, 0].tolist()
     target = "scalar_coupling_constant"
-    with (folder / "couplings.csv").open("w", newline="") as file:
+    with whole(folder / "couplings.csv") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "type", target, "predicted"])
         writer.writerows(zip(rows, types, true, predicted, strict=True))
-    with (folder / "predictions.csv").open("w", newline="") as file:
+    with whole(folder / "predictions.csv") as file:
         writer = csv.writer(file)
         writer.writerow(["id", target])
         writer.writerows(zip(rows, predicted, strict=True))

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError, WebPIm
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from equipoise.errors import UserError, limit, refuse_above
+from equipoise.errors import DamagedRecord, UserError, limit, refuse_above
 
 DECODING_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError,
@@ -89,10 +89,10 @@ def decode_rgb(source: EncodedFiles, row: int) -> Tensor:
     try:
         return _decoded(source, row)
     except DECODING_ERRORS as error:
-        raise UserError(
-            f"The image {source.describe(row)} cannot be decoded ({reason(error)}): "
-            "replace it or take it out of the dataset."
-        ) from error
+        raise DamagedRecord(
+            "image", source.describe(row), reason(error),
+            "replace it or take it out of the dataset.",
+        ) from error  # fmt: skip
 
 
 def damage(source: EncodedFiles, row: int) -> str | None:

@@ -24,7 +24,7 @@ from equipoise.data.images.encoded import (
     upright,
 )
 from equipoise.data.sizes import bounded_bytes
-from equipoise.errors import UserError
+from equipoise.errors import DamagedRecord, UserError
 
 IGNORED = 255
 BLACK_AND_WHITE = (0, IGNORED)
@@ -90,9 +90,7 @@ def decode_mask(file: Path) -> Tensor:
             _refuse_shortened(image)
             ids = np.asarray(upright(image))
     except DECODING_ERRORS as error:
-        raise UserError(
-            f"The mask {file} cannot be decoded ({reason(error)}): replace it."
-        ) from error
+        raise DamagedRecord("mask", str(file), reason(error), "replace it.") from error
     if image.mode in ("LA", "PA") or (
         image.mode in ("RGB", "RGBA") and (ids[..., :3] == ids[..., :1]).all()
     ):

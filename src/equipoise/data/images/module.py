@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -77,15 +77,25 @@ class DecodingDataModule(ImageDataModule):
     """Images that are decoded while a run goes on, and kept where a split fits into memory.
 
     `cache_mb`: MiB that the decoded images of a split may take. One that needs more is decoded anew
-    in each epoch. Worker processes share what is kept. 0: nothing is.
+    in each epoch. Worker processes share what is kept. 0: nothing is. `damaged`: "error" ends a run
+    at the first image that cannot be decoded, "skip" leaves such out of their batches.
     """
 
     cache_mb: int = 512
+    damaged: Literal["error", "skip"] = "error"
 
     def __post_init__(self) -> None:
         """Check the settings; raises UserError."""
         super().__post_init__()
         refuse_below(self, 0, "cache_mb")
+        self.skipped = {} if self.damaged == "skip" else None
+
+    def details(self) -> dict[str, Any]:
+        """Which images had to be left out while the run was at work."""
+        if not self.skipped:
+            return {}
+        listed = [{"picture": place, "reason": why} for place, why in self.skipped.items()]
+        return {"skipped_pictures": listed}
 
     @property
     def cache_bytes(self) -> int:

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,9 +68,10 @@ class OwnPictures(DecodingDataModule):
     test split, test is validation, and the other way round. `classes` null: counted.
 
     Every picture is decoded once before the run begins. `damaged`: "error" refuses a run at the
-    first that cannot be, "skip" leaves such pictures out. Splits are drawn of all pictures, damaged
-    ones among them, so that a file that breaks or is repaired moves no other from one split to
-    another; the training order is a pure function of (seed, epoch) and the usable pictures.
+    first that cannot be, "skip" leaves such pictures out, and those that break meanwhile. Splits
+    are drawn of all pictures, damaged ones among them, so that a file that breaks or is repaired
+    moves no other from one split to another; the training order is a pure function of (seed, epoch)
+    and the usable pictures.
     """
 
     path: str | None = None
@@ -79,7 +80,6 @@ class OwnPictures(DecodingDataModule):
     test_fraction: float = 0.1
     classes: int | None = None
     image_size: int = 64
-    damaged: Literal["error", "skip"] = "error"
 
     def __post_init__(self) -> None:
         """Check the settings; raises UserError."""
@@ -152,12 +152,11 @@ class OwnPictures(DecodingDataModule):
         }
         if self.damaged == "error":
             return {"pictures": counts}
+        listed = {left_out.place: left_out.reason for left_out in self._usable.left_out}
+        listed |= self.skipped or {}
         return {
-            "pictures": {**counts, "skipped": len(self._usable.left_out)},
-            "skipped_pictures": [
-                {"picture": left_out.place, "reason": left_out.reason}
-                for left_out in self._usable.left_out
-            ],
+            "pictures": {**counts, "skipped": len(listed)},
+            "skipped_pictures": [{"picture": at, "reason": why} for at, why in listed.items()],
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -145,6 +145,7 @@ class Views(SplitDataModule):
                 "so set it to 2 or more."
             )
         self.pictures: dict[SplitName, Pictures] = {}
+        self.skipped = self.source.skipped
 
     @property
     def class_names(self) -> list[str]:
@@ -244,5 +245,6 @@ class Views(SplitDataModule):
             self._pictures("train"), self.augmentation, self.seed, rows, augment
         )
         return BatchLoader(
-            single, order, seed=self.seed, num_workers=self.num_workers, pin_memory=on_gpu(self)
-        )
+            single, order, seed=self.seed, num_workers=self.num_workers,
+            pin_memory=on_gpu(self), skipped=self.skipped,
+        )  # fmt: skip
