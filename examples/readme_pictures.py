@@ -1,4 +1,4 @@
-"""The three pictures of README.md: train on digits and on scenes of digits, copy what the runs draw.
+"""The pictures of README.md: train on digits and on scenes of digits, and copy what the runs draw.
 
     python examples/readme_pictures.py
     python examples/readme_pictures.py --output pictures trainer.max_steps=20
