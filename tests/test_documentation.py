@@ -64,7 +64,7 @@ class Example(NamedTuple):
 
 
 def commands() -> list[tuple[str, str]]:
-    """Page and arguments of every `python train.py` and `python evaluate.py`; cards have no others."""
+    """Page and arguments of every `python train.py` and `python evaluate.py`, cards aside."""
     lines = [line for line in all_lines() if line.page != "docs/model_cards.md"]
     found = [(page, match[1]) for page, text in lines if (match := COMMAND.search(text))]
     return [(page, re.sub(r'\)"$', "", words).strip()) for page, words in found]
