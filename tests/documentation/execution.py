@@ -56,6 +56,7 @@ def _carry_out(
         "HF_HOME": str(folder / "hub"),
         "XDG_STATE_HOME": str(folder / "state"),
     }
+    multiprocessing.set_start_method("fork", force=True)  # that of a command, not of its tests
     sys.argv = ["equipoise", *words]
     sys.stdout, sys.stderr = (os.fdopen(k, "w", buffering=1, closefd=False) for k in (1, 2))
     sys.stdin = os.fdopen(0, "r", closefd=False)

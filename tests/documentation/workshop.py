@@ -41,7 +41,7 @@ OF_LINE = (
     ("translation", r"equipoise translate|objective\.beam"),
     ("text", r"equipoise generate|eval_memory_length"),
     ("molecules", r"structures\.csv|couplings\.csv"),
-    ("pictures", r"task.path=<folder>$"),
+    ("pictures", r"task.path=<folder>$|task=image_folder .*init_from=<run>"),
 )
 """Which run stands at `<run>`: the first whose words the command has; otherwise that on digits."""
 

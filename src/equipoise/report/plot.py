@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 COLOURS = ("#388ee3", "#db5b2e", "#32634b", "#943f88", "#620000", "#252037")
-"""Lines of one picture: apart in colour-blind eyes too, and visible on white (a test measures it)."""
+"""Of lines: told apart by colour-blind eyes too, and visible on white; a test measures both."""
 STYLES = ("-", "--", ":", "-.")
 INK, GRID = "#2d3748", "#e2e8f0"
 MASKS = "masks"
