@@ -30,6 +30,7 @@ from tests.documentation.pages import (
     name_of,
     python_blocks,
 )
+from tests.documentation.workshop import OF_LINE
 
 COMMAND = re.compile(r"python (?:train|evaluate)\.py(?=\s|$)(.*)")
 EXAMPLE = re.compile(
@@ -101,6 +102,9 @@ def test_a_command_composes(
     page: str, arguments: str, examples_conf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(examples_conf.parent), *sys.path])
+    # of a run of another kind; tests/documentation/test_commands.py evaluates it
+    if "ckpt_path=<run>" in arguments and any(re.search(of, arguments) for _, of in OF_LINE):
+        return
     for placeholder, value in PLACEHOLDERS.items():
         arguments = arguments.replace(placeholder, value)
     words = shlex.split(arguments, comments=True)
