@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORES := $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 
-.PHONY: help install train test test-slow lint format bench bench-gpu clean
+.PHONY: help install train test test-slow lint format docs bench bench-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -37,6 +37,10 @@ format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(STAMP) ## build the documentation into site/; a warning is an error
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench-gpu: $(STAMP) ## training steps on a GPU: eager, compiled, as CUDA graphs, bare and torchdeq's; CIFAR-10
 	$(BIN)/python -m benchmarks.gpu --output runs/bench_gpu $(ARGS)
 
@@ -45,5 +49,5 @@ bench: $(STAMP) ## all tables of docs/performance.md, under 30 minutes (ARGS="--
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove caches and the environment; runs/ stays
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

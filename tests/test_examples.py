@@ -20,6 +20,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 OUTER_STEP = re.compile(r"outer step \d+ .*validation ([\d.]+)")
 EPOCH = re.compile(r"^epoch \d+  loss ([\d.]+)  test accuracy ([\d.]+)", re.MULTILINE)
 REACHED = re.compile(r"^(\w+)(?: +(?:\d+|-)){3} +(\S+)$", re.MULTILINE)
+MEDIAN = re.compile(r"median residual (\S+) \(")
 ACCURACY = re.compile(r"^(from scratch|fine-tuned): test accuracy ([\d.]+)$", re.MULTILINE)
 
 
@@ -60,6 +61,15 @@ def test_the_study_shows_what_acceleration_saves(said: Any, tmp_path: Path) -> N
     assert set(least) == {"fixed_point", "anderson", "broyden", "adjoint_broyden"}
     assert 0 < least["anderson"] < least["fixed_point"]
     assert (tmp_path / "study.png").stat().st_size > 5_000
+
+
+def test_the_cases_of_convergence_are_what_their_titles_say(said: Any, tmp_path: Path) -> None:
+    printed = said("convergence_cases.py", "--output", "pictures/cases.png")
+    converges, budget, settles, solved = map(float, MEDIAN.findall(printed))
+    assert converges < 1e-6
+    assert budget > 1e-2
+    assert solved < 1e-5 < 1e-2 < settles
+    assert 20_000 < (tmp_path / "pictures" / "cases.png").stat().st_size < 150_000
 
 
 @pytest.mark.slow

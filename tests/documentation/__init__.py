@@ -1,0 +1,1 @@
+"""README and docs: commands, links, Python blocks, the site and the pages that are generated."""
