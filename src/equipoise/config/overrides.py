@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from equipoise.config.about import choice_files, is_description, no_layer
 from equipoise.config.annotations import accepts, parameters
+from equipoise.config.brought_names import called_here, choice_here
 from equipoise.config.hydra import (
     CONF,
     SEARCH_PATH,
@@ -155,7 +156,7 @@ def check_name(group: str, name: Any, menu: Menu) -> None:
     if "${" in str(name):
         raise UserError(f"{group}={name}: a choice is typed, and cannot be taken from elsewhere")
     if str(name) not in choices:
-        hint = nearest(str(name), choices)
+        hint = choice_here(group, str(name)) or nearest(str(name), choices)
         offered = ", ".join(choices) or "none yet"
         raise UserError(f"{group} has no choice '{name}'{hint or ';'} choices: {offered}")
 
@@ -254,7 +255,9 @@ def check_key(key: str, config: Any, place: str) -> None:
     parent = key.rpartition(".")[0]
     settings = [name for name in existing if "about" not in name.split(".")]
     siblings = [name for name in settings if name.rpartition(".")[0] == parent]
-    hint = nearest(key, siblings) or nearest(key, settings)
+    same_name = [name for name in settings if name.rpartition(".")[2] == key]
+    hint = called_here(key) or (f"; did you mean {same_name[0]}?" if same_name else "")
+    hint = hint or nearest(key, siblings) or nearest(key, settings)
     group, _, rest = key.partition(".")
     choice = rest.partition(".")[0]
     there = f"{group}.{choice}" in existing
