@@ -20,6 +20,7 @@ from equipoise.config.brought_names import called_here, choice_here
 from equipoise.config.hydra import (
     CONF,
     SEARCH_PATH,
+    TAKE_SEVERAL,
     as_text,
     flatten,
     parse,
@@ -31,8 +32,6 @@ from equipoise.errors import UserError, nearest
 ESSENTIAL = ("_target_", "_partial_", "about", "objective", "monitor")
 """Keys of a node that no run can do without."""
 MAY_BE_NULL = {"experiment", "sweep", "debug", "recipe", "solver@eval_solver"}
-TAKE_SEVERAL = {"logger", "callbacks", "experiment", "debug"}
-"""Groups of which several choices go together, as in logger=[csv,wandb]."""
 OPEN = ("callbacks", "logger")
 """Mappings that take entries of the user's own: +callbacks.mine={_target_: my_package.Mine}."""
 
