@@ -89,6 +89,6 @@ def test_a_key_without_a_comment_is_found(tmp_path: Path) -> None:
     folder = tmp_path / "solver"
     folder.mkdir()
     (folder / "_common.yaml").write_text("# What all take\ntol: 1.0 # the residual\n")
-    text = "# One\ndefaults:\n  - _common\n\ntol: 0.5\nsteps: 3\n# of the rest\nrest: 1\na: # x\n  b: 1\n"
+    text = "# One\ndefaults:\n  - _common\n\ntol: 0.5\nsteps: 3\n# of it\nrest: 1\na: # x\n  b: 1\n"
     (folder / "one.yaml").write_text(text)
     assert undocumented(folder / "one.yaml") == ["steps", "a.b"]

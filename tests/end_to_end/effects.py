@@ -1,7 +1,7 @@
 """Whether an accepted line has the effect that was asked for, and no other one.
 
-The configuration that `--cfg job` prints is compared with what `typed_words` reads in the words, and
-with the configuration of the line before it was changed.
+The configuration that `--cfg job` prints is compared with what `typed_words` reads in the words,
+and with the configuration of the line before it was changed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,16 @@ def faults_of_effect(
     shown, before: what `--cfg job` prints for the line, and for the line that it was made from.
     changed: the words in which the two lines differ.
     """
-    config, earlier = (OmegaConf.create(yaml.safe_load(text)) for text in (shown, before))
+    config, earlier = read_config(shown), read_config(before)
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     found = [fault for one in last_words(words) for fault in _unfulfilled(one, resolved, config)]
     return found + list(_others(changed, config, earlier))
+
+
+@cache
+def read_config(shown: str) -> Any:
+    """A printed configuration."""
+    return OmegaConf.create(yaml.load(shown, Loader=yaml.CSafeLoader))
 
 
 def _unfulfilled(one: Asked, resolved: Any, config: Any) -> Iterator[str]:
@@ -121,6 +128,8 @@ def _at(node: Any, key: str) -> tuple[bool, Any]:
 
 def _interpolated(value: Any, config: Any) -> Any:
     """The value with its ${...} filled in from the configuration."""
+    if "${" not in str(value):
+        return value
     probe = OmegaConf.create({"asked_for": value, **config})
     return OmegaConf.to_container(probe, resolve=True)["asked_for"]  # type: ignore[index, call-overload]
 
@@ -183,7 +192,7 @@ def faults_of_jobs(words: Iterable[str], shown: str) -> list[str]:
         if ours != hydras:
             found.append(f"jobs {ours[:4]} in place of {hydras[:4]}")
     for job, config in zip(jobs, configs, strict=False):
-        node = OmegaConf.create(yaml.safe_load(config))
+        node = read_config(config)
         resolved = OmegaConf.to_container(node, resolve=True)
         found += [fault for one in last_words(job) for fault in _unfulfilled(one, resolved, node)]
     return found

@@ -29,24 +29,29 @@ GROUPS = sorted(
 )
 CHOICES = {group: sorted(f.stem for f in (CONF / group).glob("*.yaml")) for group in GROUPS}
 VALUES = [
-    *ODD_VALUES, "9" * 400, "-" + "9" * 60, "1e400", "1e-400", "0.1e", "1e+5", "١٢", "１２", "½", "∞",
+    *ODD_VALUES, "9" * 400, "-" + "9" * 60, "1e400", "1e-400", "0.1e", "1e+5", "\u0661\u0662",
+    "\uff11\uff12", "½", "∞",
     "'é'", "'日本'", '"\\u202e"', "'🙂'", "'a\tb'", "'null'", "'true'", "'1'", "'[1]'", "\"a'b\"",
     "'a\\'b'", "a\\,b", "[[1],[2]]", "[1,[2,{a: 3}]]", "{a: {b: [1]}}", "{a: 1, a: 2}", "{1: 2}",
     "[null]", "[true]", "['a,b']", "[é]", "NaN", "NULL", "True", "yes", "on", "0o7", "1:30", "~",
-    "x" * 3000, "[" * 60 + "]" * 60, "${seed}", "${solver.tol}", "'${seed}'", "\\${seed}", "${", "$",
+    "x" * 3000, "[" * 60 + "]" * 60, "${seed}", "${solver.tol}", "'${seed}'", "\\${seed}", "${",
+    "$",
     "${oc.env:HOME}", "${oc.env:NOT_SET_AT_ALL}", "${oc.select:nothing,1}", "${oc.decode:'1'}",
     "${hydra:job.name}", "${nothing.here}", "${.x}", "${..x}", "???", "1 2", " 1", "1 ", "#", "a#b",
     "%s", "{0}", "$(date)", "`date`", ";", "&", "|", "<", "*", "../..", "/dev/null", "\\", "\\\\",
 ]  # fmt: skip
 FORMS = [
-    *GRAMMAR, "{key}=choice({value})", "{key}=choice({value},{value})", "{key}=range(3)", "{key}=range(0)",
+    *GRAMMAR, "{key}=choice({value})", "{key}=choice({value},{value})", "{key}=range(3)",
+    "{key}=range(0)",
     "{key}=range(1,2,0)", "{key}=range(1,1000000000)", "{key}=glob([a*,b*],exclude=broyden)",
     "{key}=glob('**')", "{key}=sort(3,1,2)", "{key}=sort([3,1,2])", "{key}=shuffle([1,2])",
     "{key}=tag(t,choice(1,2))", "{key}=tag({value})", "{key}=float(1)", "{key}=float({value})",
     "{key}=int({value})", "{key}=bool({value})", "{key}=str({value})", "{key}=int(choice(1,2))",
-    "{key}=json_str({value})", "{key}=extend_list({value})", "{key}=eval(1)", "{key}=int(", "{key}=)",
+    "{key}=json_str({value})", "{key}=extend_list({value})", "{key}=eval(1)", "{key}=int(",
+    "{key}=)",
     "{key}@{value}={value}", "{key}@a.b={value}", "+{key}@a.b={value}", "{key}@_global_={value}",
-    "{key}@:x={value}", "~{key}@a", "~~{key}", "+++{key}={value}", "+{key}", "++{key}", "+~{key}={value}",
+    "{key}@:x={value}", "~{key}@a", "~~{key}", "+++{key}={value}", "+{key}", "++{key}",
+    "+~{key}={value}",
     "{key}[0]={value}", "{key}.0={value}", ".{key}={value}", "{key}.={value}", "/{key}={value}",
     "{key}/x={value}", "{key}='{value}'", '{key}="{value}"', "'{key}={value}'", "{key}=[{value}]",
     "{key}={{a: {value}}}", "{key}={{_target_: {value}}}", "{key}._target_={value}",
@@ -107,7 +112,8 @@ def command_lines(checkpoint: str, run: str) -> list[CommandLine]:
         ["push", checkpoint, "./published/", "licence=mit", "private"],
         ["predict", run, "out.csv", "split=test", "batch_size=64", "top=2"],
         ["predict", f"ckpt_path={checkpoint}", "output=out.csv", "split=val", "device=cpu"],
-        ["generate", f"ckpt_path={checkpoint}", "prompt=a", "length=3", "temperature=0.5", "greedy"],
+        ["generate", f"ckpt_path={checkpoint}", "prompt=a", "length=3", "temperature=0.5",
+        "greedy"],
         ["translate", f"ckpt_path={checkpoint}", "beam=2", "length_penalty=0.6", "batch_size=2"],
         ["compare", run, "output=page", "over=seed"], ["compare", run, run, "overwrite"],
         ["query", run, "age in [30, 40)", "--trust", "a"], ["ensemble", "a.csv", "b.csv"],
@@ -147,7 +153,8 @@ def _other_choice(line: CommandLine, draw: random.Random) -> CommandLine:
     names = CHOICES[group]
     one, other = draw.choice(names), draw.choice(names)
     name = draw.choice((one, one, one, _misspelt(one, draw), f"[{one},{other}]", f"[{one}]", "[]",
-                        f"{one},{other}", "null", one.upper(), f"{one}.yaml", f"../{one}"))  # fmt: skip
+                        f"{one},{other}", "null", one.upper(), f"{one}.yaml",
+                        f"../{one}"))  # fmt: skip
     package = draw.choice(("", "", "", "", "@eval_solver", "@gradient.solver", "@x"))
     sign = draw.choice(("", "", "", "+", "++", "~"))
     return _placed(line, f"{sign}{group}{package}={name}", draw)
@@ -189,7 +196,8 @@ def _command_word(line: CommandLine, draw: random.Random) -> CommandLine:
     key, equals, _ = word.partition("=")
     value = draw.choice(VALUES)
     new = draw.choice((_misspelt(word, draw), f"{key}={value}", value, f"--{key}", f"-{key}",
-                       f"{_misspelt(key, draw)}{equals}{value}", "", "--help", "--", "-"))  # fmt: skip
+                       f"{_misspelt(key, draw)}{equals}{value}", "", "--help", "--",
+                       "-"))  # fmt: skip
     keep = (word,) if draw.random() < 0.3 else ()
     return replace(line, words=(*line.words[:at], *keep, new, *line.words[at + 1 :]))
 

@@ -32,7 +32,7 @@ from tests.end_to_end.tried_lines import Outcome, faults, prepare, tried
 
 FIRST = int(os.environ.get("EQUIPOISE_FIRST_LINE", "0"))
 MANY = int(os.environ.get("EQUIPOISE_FUZZED_LINES", "2000"))
-AT_ONCE = 250
+AT_ONCE = 50
 SETTINGS = {"train", "evaluate"}
 
 

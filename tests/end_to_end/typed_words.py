@@ -25,7 +25,7 @@ class NotRead(Exception):
 
 @dataclass(frozen=True)
 class Asked:
-    """One word: its sign ("", "+", "++" or "~"), key, package and value; no value: `given` False."""
+    """One word: sign ("", "+", "++", "~"), key, package, value; given: whether it has a value."""
 
     sign: str
     key: str
@@ -99,7 +99,7 @@ class Reader:
         return key, self.value(",}")
 
     def quoted(self, mark: str) -> str:
-        """A text in quotes; a quote in it has a backslash before it, and so has a last backslash."""
+        """A text in quotes; before a quote in it, and a backslash at its end, stands a backslash."""
         end = re.compile(rf"{mark}((?:[^{mark}\\]|\\.)*){mark}", re.DOTALL).match(
             self.text, self.at
         )

@@ -83,7 +83,7 @@ def check(command: str, request: Request, operands: Sequence[str], target: str) 
         hint = nearest(request.format, FORMATS) or f"; there are {', '.join(FORMATS)}"
         raise UserError(f"{command}: there is no format={request.format}{hint}")
     if request.licence is not None and request.licence not in LICENCES:
-        hint = nearest(request.licence, LICENCES) or ", such as mit, apache-2.0 or other"
+        hint = nearest(request.licence, LICENCES) or "; such are mit, apache-2.0 and other"
         raise UserError(f"{command}: the hub knows no licence={request.licence}{hint}")
     if request.steps is not None and request.format == FORMATS[0]:
         raise UserError(

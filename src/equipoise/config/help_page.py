@@ -14,9 +14,9 @@ HEAD = """Train models whose output is an equilibrium z* = f(z*, x).
 
 usage: python train.py [group=choice ...] [setting=value ...] [flag ...]
 
-group=choice picks one of the choices below; setting=value changes a setting of what is chosen, such
-as solver.max_steps=60 or optimizer.lr=1e-3. What is not given has a default, so any of these runs:
-  python train.py                                       MDEQ, a network for images, on bundled digits
+group=choice picks one of the choices below; setting=value changes a setting of what is chosen,
+such as solver.max_steps=60 or optimizer.lr=1e-3. The rest has defaults, so any of these runs:
+  python train.py                                       the network MDEQ on bundled images of digits
   python train.py gradient=exact solver=broyden         another estimator, another solver
   python train.py trainer.max_epochs=3 seed=1           shorter, with another seed
   python train.py task=cifar10 task.path=<folder>       the published recipe on local data

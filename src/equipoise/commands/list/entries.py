@@ -84,7 +84,10 @@ def tasks(shelf: Shelf, full: bool) -> Section:
         Entry(name, [_about_task(node), *([description(files[name])] if full else [])])
         for name, node in shelf.tasks.items()
     ]
-    return Section("tasks, by task=<name>: what is learnt, the metric that picks the best weights, the data", entries)
+    return Section(
+        "tasks, by task=<name>: what is learnt, the metric that picks the best weights, the data",
+        entries,
+    )
 
 
 def _about_task(node: Node) -> str:
@@ -128,7 +131,9 @@ def pairs(shelf: Shelf, full: bool) -> Section:
         names = [name for name, model in shelf.models.items() if fits(model, node)]
         marked = [f"{name}*" if f"{task}_{name}" in recipes else name for name in names]
         entries.append(Entry(task, [", ".join(marked) or "none"]))
-    return Section("pairs: the models that fit each task; those marked * have a recipe for it", entries)
+    return Section(
+        "pairs: the models that fit each task; those marked * have a recipe for it", entries
+    )
 
 
 def recipes(shelf: Shelf, full: bool) -> Section:
@@ -140,7 +145,9 @@ def recipes(shelf: Shelf, full: bool) -> Section:
         if full and used:
             said.append(", ".join(f"{group}={choice}" for group, choice in used.items()))
         entries.append(Entry(name, said))
-    return Section("recipes, selected by themselves where task and model have one: <task>_<model>", entries)
+    return Section(
+        "recipes, selected by themselves where task and model have one: <task>_<model>", entries
+    )
 
 
 def datasets(shelf: Shelf, full: bool) -> Section:
