@@ -99,7 +99,7 @@ class Reader:
         return key, self.value(",}")
 
     def quoted(self, mark: str) -> str:
-        """A text in quotes; before a quote in it, and a backslash at its end, stands a backslash."""
+        """A text in quotes; a backslash stands before a quote in it and a backslash at its end."""
         end = re.compile(rf"{mark}((?:[^{mark}\\]|\\.)*){mark}", re.DOTALL).match(
             self.text, self.at
         )

@@ -6,6 +6,10 @@ Lightning's earlier versions, and from other training scripts.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from equipoise.errors import nearest
+
 SETTINGS = {
     # torchdeq and locuslab/deq: f_ is the forward solve, b_ the backward one
     "f_solver": "solver=anderson or another choice of solver",
@@ -32,7 +36,6 @@ SETTINGS = {
     "m": "solver.memory",
     "ift": "gradient=exact",
     "hook_ift": "gradient=exact",
-    "grad": "gradient.steps, with gradient=phantom",
     "tau": "gradient.damping, with gradient=phantom",
     "pretrain_step": "callbacks.gradient_schedule.phases",
     "pretrain_steps": "callbacks.gradient_schedule.phases",
@@ -58,7 +61,6 @@ SETTINGS = {
     "epochs": "trainer.max_epochs",
     "num_epochs": "trainer.max_epochs",
     "n_epochs": "trainer.max_epochs",
-    "max_step": "trainer.max_steps",
     "iterations": "trainer.max_steps",
     "learning_rate": "optimizer.lr",
     "base_lr": "optimizer.lr",
@@ -113,10 +115,15 @@ CHOICES = {
 """By group, what a choice is called elsewhere and here."""
 
 
-def called_here(key: str) -> str:
-    """A clause that says what a setting is called here; "" for a name that is not known."""
+def called_here(key: str, known: Iterable[str] = ()) -> str:
+    """A clause that says what a setting is called here; "" for a name that is not known.
+
+    known: settings that the key may be meant to be, of which one that goes on as the key does is
+    nearer than any name from elsewhere.
+    """
+    begun = nearest(key, [name for name in known if name.startswith(key)])
     name = key.rpartition(".")[2].lower().replace("-", "_")
-    return f"; here that is {SETTINGS[name]}" if name in SETTINGS else ""
+    return begun or (f"; here that is {SETTINGS[name]}" if name in SETTINGS else "")
 
 
 def choice_here(group: str, name: str) -> str:

@@ -121,7 +121,7 @@ def make_room(config: DictConfig, override: Override, exchanged: Collection[str]
     names = arguments.settings(key)
     if not arguments.others and name not in names:
         full = [f"{key}.{taken}" for taken in sorted(names)]
-        hint = called_here(name) or nearest(f"{key}.{name}", full)
+        hint = called_here(f"{key}.{name}", full) or nearest(f"{key}.{name}", full)
         hint = hint or f"; it takes {', '.join(sorted(names)) or 'none'}"
         shown = target.rpartition(".")[2]
         raise UserError(f"{override.input_line}: {shown} takes no '{name}'{hint}")

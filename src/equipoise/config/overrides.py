@@ -255,7 +255,7 @@ def check_key(key: str, config: Any, place: str) -> None:
     settings = [name for name in existing if "about" not in name.split(".")]
     siblings = [name for name in settings if name.rpartition(".")[0] == parent]
     same_name = [name for name in settings if name.rpartition(".")[2] == key]
-    hint = called_here(key) or (f"; did you mean {same_name[0]}?" if same_name else "")
+    hint = called_here(key, siblings) or (f"; did you mean {same_name[0]}?" if same_name else "")
     hint = hint or nearest(key, siblings) or nearest(key, settings)
     group, _, rest = key.partition(".")
     choice = rest.partition(".")[0]
