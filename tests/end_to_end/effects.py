@@ -175,7 +175,7 @@ def _follows(key: str, causes: set[str], raw: Mapping[str, Any]) -> bool:
     for cause in causes:
         if key == cause or key.startswith(f"{cause}.") or cause.startswith(f"{key}."):
             return True
-    sources = re.findall(r"(?:\$\{|oc\.select:)([\w.]+)", str(raw.get(key, "")))
+    sources = re.findall(r"\$\{(?:oc\.select:)?([\w.]+)", str(raw.get(key, "")))
     return any(_follows(source, causes, raw) for source in sources if source != key)
 
 
