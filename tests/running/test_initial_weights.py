@@ -120,13 +120,13 @@ def test_nothing_that_fits_is_refused_with_what_there_is(source: Path, tmp_path:
 
 def test_another_size_of_the_model_is_named_where_little_or_nothing_fits(tmp_path: Path) -> None:
     resnet = ["model=resnet", "task=digits"]
-    composed = plain(compose([*resnet, "model.size=small"]).config, resolve=True)
-    larger = saved(tmp_path / "small.ckpt", build_model(composed))
+    composed = plain(compose([*resnet, "model.size=large"]).config, resolve=True)
+    larger = saved(tmp_path / "large.ckpt", build_model(composed))
     typed = compose([*resnet, f"init_from={larger}", "model.size=tiny"])
     tiny = plain(typed.config, resolve=True)
-    with pytest.raises(UserError, match=r"set model\.size=small, to which the file fits"):
+    with pytest.raises(UserError, match=r"set model\.size=large, to which the file fits"):
         start_from(tiny, build_model(tiny), None)
-    fitting = plain(compose([*resnet, f"init_from={larger}", "model.size=small"]).config, True)
+    fitting = plain(compose([*resnet, f"init_from={larger}", "model.size=large"]).config, True)
     assert start_from(fitting, build_model(fitting), None)["unfit"] == []
 
 

@@ -79,7 +79,6 @@ SETTINGS = {
     "data": "task=digits or another choice of task",
     "arch": "model=mdeq or another choice of model",
     "network": "model=mdeq or another choice of model",
-    "optim": "optimizer=adam or another choice of optimizer",
     "scheduler": "schedule=cosine or another choice of schedule",
     "lr_scheduler": "schedule=cosine or another choice of schedule",
     "backward": "gradient=phantom or another choice of gradient",
