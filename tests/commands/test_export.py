@@ -154,6 +154,8 @@ def code_of(folder: Path) -> list[str]:
         (["out", "format=onnx", "steps=0"], "at least one evaluation"),
         (["out", "format=onnx", "steps=many"], "steps=many is not of the default's type"),
         (["out", "licens=mit"], "did you mean licence?"),
+        (["out", "licence=blah"], "the hub knows no licence=blah; did you mean"),
+        (["out", "licence=apache2"], "no licence=apache2; did you mean apache-2.0?"),
         ([], "name the run or checkpoint and one folder"),
         (["out", "more"], "name the run or checkpoint and one folder"),
         (["full"], "exists: name another folder, or replace its files by overwrite"),

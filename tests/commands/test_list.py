@@ -77,8 +77,8 @@ def test_a_pair_with_a_recipe_is_marked() -> None:
 
 def test_a_task_tells_its_kind_its_metric_and_its_data() -> None:
     found = entries("tasks")
-    assert found["digits"][0] == "classification by highest accuracy; comes with the packages"
-    assert found["ptb_char"][0].startswith("language modelling by lowest bits per character; needs")
+    assert found["digits"][0] == "classification, highest accuracy; bundled or generated"
+    assert found["ptb_char"][0].startswith("language modelling, lowest bits per character; needs")
     assert "MDEQ LARGE on CIFAR-10" in entries("recipes")["cifar10_mdeq"][0]
     assert "solver=broyden, gradient=exact" in entries("recipes")["cifar10_mdeq"][1]
     assert entries("models")["mdeq"][1].startswith("tasks: cifar10, cityscapes")
@@ -98,7 +98,7 @@ def test_folders_of_ones_own_are_listed_too(
     (tmp_path / "decoder" / "deep.yaml").write_text("# A deep one\nwidth: 3\n")
     for words in (["--config-dir", str(tmp_path)], [f"hydra.searchpath=[file://{tmp_path}]"]):
         said = printed(capsys, "tasks", "pairs", "decoders", *words)
-        assert f"image to logits by lowest f; task.path={tmp_path}: there; My own pictures" in said
+        assert f"image to logits, lowest f; task.path={tmp_path}: there; My own pictures" in said
         assert "  mine                 mdeq, resnet\n" in said
         assert "  deep  A deep one\n" in said
     assert "  mine " not in printed(capsys, "tasks")
@@ -138,8 +138,8 @@ def test_each_entry_is_one_line_where_nobody_reads_it() -> None:
 @pytest.mark.parametrize(
     ("node", "said", "there"),
     [
-        ({}, "comes with the packages", True),
-        ({"path": None}, "comes with the packages", True),
+        ({}, "bundled or generated", True),
+        ({"path": None}, "bundled or generated", True),
         ({"path": None, "about": {"without_path": "fetch\nit"}}, "needs task.path", False),
         ({"path": "."}, "task.path=.: there", True),
         ({"path": "./gone"}, "task.path=./gone: not there", False),

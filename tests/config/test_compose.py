@@ -281,3 +281,11 @@ def test_a_checkpoint_does_not_need_the_backbone_that_it_started_from(place):
     *choice, node = place.split()
     stored = storable(compose([*choice, f"{node}.backbone_ckpt=gone.ckpt"]).config)
     assert "gone.ckpt" not in str(stored)
+
+
+def test_several_choices_of_a_group_are_kept_by_name() -> None:
+    composition = compose(["callbacks=[default,warm_start]", "logger=[csv,tensorboard]"])
+    assert composition.choices["callbacks"] == "default,warm_start"
+    assert composition.choices["logger"] == "csv,tensorboard"
+    assert compose(["callbacks=[]"]).choices["callbacks"] == ""
+    assert compose([]).choices["callbacks"] == "default"

@@ -1,4 +1,4 @@
-"""bfloat16 autocast: every estimator trains the digits as well as in float32."""
+"""Other precisions: every estimator trains as well in bfloat16, every task runs in any of them."""
 
 from __future__ import annotations
 
@@ -23,3 +23,24 @@ def test_training_in_half_precision_is_as_good(gradient: str, tmp_path: Path) ->
         return float(metrics["test"]["accuracy"])
 
     assert accuracy("bf16-mixed") > accuracy("32-true") - 0.015
+
+
+TASKS = [
+    ["task=ssl_digits"], ["task=digits"], ["task=copy_memory"], ["task=python_docs"],
+    ["task=digit_scenes", "solver.max_steps=3"], ["task=trimodal"], ["task=number_words"],
+    ["task=digits_and_scenes", "solver.max_steps=3"], ["task=nmr_small"],
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+@pytest.mark.parametrize("words", TASKS, ids=lambda words: words[0].partition("=")[2])
+def test_every_bundled_task_runs_in_any_precision(
+    words: list[str], precision: str, tmp_path: Path
+) -> None:
+    short = ["trainer.max_steps=2", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
+    chosen = [*words, *short, *QUIET, "strategy=cpu", f"trainer.precision={precision}"]
+    metrics = equipoise.run(*chosen, f"run_dir={tmp_path}/run")
+    assert metrics["status"] == "completed"
+    assert metrics["steps"] == 2

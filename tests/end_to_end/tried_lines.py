@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import runpy
+import select
 import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tests.end_to_end.conftest import ROOT, environment
 from tests.end_to_end.mutated_lines import CommandLine
 
 LIMIT = 150.0  # seconds until a line counts as hanging
+LOOK = 0.1  # seconds between two looks at its processes
 CORES = len(os.sched_getaffinity(0))
 MEMORY = 8 * 2**30
 
@@ -51,20 +53,23 @@ def prepare() -> None:
     torch.set_num_threads(1)
 
 
-def tried(line: CommandLine, folder: Path) -> Outcome:
-    """Run the line in `folder`, which is empty, and wait for its end."""
+def tried(line: CommandLine, folder: Path, prepared: Callable[[], None] = lambda: None) -> Outcome:
+    """Run the line in `folder`, which is empty, and wait for its end.
+
+    prepared: what the process does before it runs the line.
+    """
     folder.mkdir(parents=True)
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
         child = os.fork()
         if child == 0:
-            _run(line, folder, [stdout.fileno(), stderr.fileno()])
+            _run(line, folder, [stdout.fileno(), stderr.fileno()], prepared)
         status, processes, peak = _wait(child)
         stdout.seek(0)
         stderr.seek(0)
         return Outcome(status, stdout.read(), stderr.read(), folder, processes, peak)
 
 
-def _run(line: CommandLine, folder: Path, streams: list[int]) -> None:
+def _run(line: CommandLine, folder: Path, streams: list[int], prepared: Callable[[], None]) -> None:
     """What the child does: it never returns."""
     status = 70
     try:
@@ -78,6 +83,7 @@ def _run(line: CommandLine, folder: Path, streams: list[int]) -> None:
         sys.stderr = sys.__stderr__ = open(2, "w", closefd=False)  # noqa: SIM115
         sys.__stdout__ = sys.stdout
         sys.argv = [str(ROOT / line.script), *line.argv()]
+        prepared()
         runpy.run_path(sys.argv[0], run_name="__main__")
         status = 0
     except SystemExit as end:
@@ -93,10 +99,13 @@ def _run(line: CommandLine, folder: Path, streams: list[int]) -> None:
 def _wait(child: int) -> tuple[int | None, int, float]:
     """Exit status (None: killed at the limit), most processes at once, peak memory in MB."""
     end = time.monotonic() + LIMIT
-    most, look = 0, 0.02
+    most = 0
+    ended = os.pidfd_open(child)
     while True:
+        select.select([ended], [], [], LOOK)
         found, status, usage = os.wait4(child, os.WNOHANG)
         if found:
+            os.close(ended)
             _kill_session(child)
             return os.waitstatus_to_exitcode(status), most, usage.ru_maxrss / 1024
         members = list(_session(child))
@@ -105,8 +114,8 @@ def _wait(child: int) -> tuple[int | None, int, float]:
         if time.monotonic() > end or too_many or _resident(members) > MEMORY:
             _kill_session(child)
             os.waitpid(child, 0)
+            os.close(ended)
             return None, most, _resident(members) / 2**20
-        time.sleep(look)
 
 
 def _session(leader: int) -> Iterator[int]:
@@ -140,8 +149,8 @@ def _kill_session(leader: int) -> None:
             continue
 
 
-def faults(line: CommandLine, outcome: Outcome) -> list[str]:
-    """Everything about an outcome that a user should not meet."""
+def faults(line: CommandLine, outcome: Outcome, runs: bool = True) -> list[str]:
+    """Everything about an outcome that a user should not meet; runs: whether it was to be run."""
     printed = outcome.stdout + outcome.stderr
     found = []
     if outcome.status is None:
@@ -154,7 +163,7 @@ def faults(line: CommandLine, outcome: Outcome) -> list[str]:
         found.append(f"{outcome.processes} processes at once")
     if outcome.status in (1, 2) and "-m" not in line.flags:
         found += _faults_of_a_refusal(outcome)
-    if outcome.status == 0:
+    if outcome.status == 0 and runs:
         found += _other_effects(line, outcome)
     return found
 

@@ -9,8 +9,10 @@ import torch
 
 import equipoise
 from equipoise import build
+from equipoise.config.compose import compose
 from equipoise.config.machine import free_memory
 from equipoise.errors import RunFailed, RunInterrupted, UserError
+from equipoise.running.api import prepared
 from equipoise.running.build import MemoryLimit, instantiate
 from equipoise.running.messages import LONGEST, refusals
 
@@ -152,3 +154,13 @@ def test_small_tensors_add_up():
 
 def test_the_free_memory_is_that_of_the_machine_or_less():
     assert 0 < free_memory() < 2**50
+
+
+def test_a_plugin_of_the_trainer_is_built_by_its_target(tmp_path):
+    plugin = (
+        "{_target_: lightning.pytorch.plugins.MixedPrecision, precision: bf16-mixed, device: cpu}"
+    )
+    words = ["trainer.accelerator=cpu", f"trainer.plugins=[{plugin}]"]
+    built = prepared(compose(words), tmp_path, None)
+    assert type(built.trainer.precision_plugin).__name__ == "MixedPrecision"
+    assert built.trainer.precision_plugin.precision == "bf16-mixed"

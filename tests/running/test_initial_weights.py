@@ -14,6 +14,7 @@ from equipoise.config.compose import compose, plain
 from equipoise.errors import UserError
 from equipoise.models import DEQTransformer, ResNet
 from equipoise.report.page import page
+from equipoise.running.build import build_model
 from equipoise.running.initial_weights import lines, start_from
 from tests.models.test_transfer import TOKENS
 from tests.running.test_weight_files import CHOICES, checkpoint
@@ -115,6 +116,18 @@ def test_nothing_that_fits_is_refused_with_what_there_is(source: Path, tmp_path:
     torch.save({"lr": 0.1}, tmp_path / "none.pt")
     with pytest.raises(UserError, match="holds no weights of a network"):
         start_from(config(tmp_path / "none.pt"), NETWORK(classes=10), None)
+
+
+def test_another_size_of_the_model_is_named_where_little_or_nothing_fits(tmp_path: Path) -> None:
+    resnet = ["model=resnet", "task=digits"]
+    composed = plain(compose([*resnet, "model.size=large"]).config, resolve=True)
+    larger = saved(tmp_path / "large.ckpt", build_model(composed))
+    typed = compose([*resnet, f"init_from={larger}", "model.size=tiny"])
+    tiny = plain(typed.config, resolve=True)
+    with pytest.raises(UserError, match=r"set model\.size=large, to which the file fits"):
+        start_from(tiny, build_model(tiny), None)
+    fitting = plain(compose([*resnet, f"init_from={larger}", "model.size=large"]).config, True)
+    assert start_from(fitting, build_model(fitting), None)["unfit"] == []
 
 
 def test_nothing_is_asked_for_and_nothing_happens() -> None:

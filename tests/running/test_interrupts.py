@@ -105,3 +105,28 @@ def test_whenever_a_signal_comes_the_status_is_130(
 ) -> None:
     status, errors = interrupted(tmp_path, words, seconds, 1)
     assert (status, "Traceback" in errors) == (130, False), errors
+
+
+AT_WORK = """
+import atexit, sys, threading
+from equipoise.running.interrupts import leave
+
+def write():
+    while True:
+        sys.stderr.write("still at work" * 100)
+
+atexit.register(print, "closed")
+threading.Thread(target=write, daemon=True).start()
+print("refused")
+leave(2)
+"""
+
+
+def test_a_refused_command_ends_with_its_status_whatever_is_still_at_work() -> None:
+    """A thread that holds a stream while Python takes itself down would abort the process."""
+    for _ in range(3):
+        ended = subprocess.run(
+            [sys.executable, "-c", AT_WORK], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert ended.returncode == 2
+        assert ended.stdout == "refused\nclosed\n"

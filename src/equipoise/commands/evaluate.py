@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from equipoise.commands.arguments import check_evaluation, configured
 from equipoise.commands.showing import show
 from equipoise.config import help_page
-from equipoise.running.api import evaluate, evaluation_of
+from equipoise.running.api import evaluate, evaluation_of, rehearse
 
 
 def main(words: Sequence[str]) -> int:
@@ -15,7 +15,8 @@ def main(words: Sequence[str]) -> int:
     arguments = configured("evaluate.py", lambda _: help_page.EVALUATE, words)
     check_evaluation(arguments)
     if arguments.cfg:
-        config = evaluation_of(arguments.overrides).config
-        return show(config, arguments.package, arguments.resolve)
+        composition = evaluation_of(arguments.overrides)
+        rehearse(composition)
+        return show(composition.config, arguments.package, arguments.resolve)
     evaluate(*arguments.overrides)
     return 0

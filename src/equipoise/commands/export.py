@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.commands.stored_model import StoredRequest, read_settings
+from equipoise.config.exported import LICENCES
 from equipoise.errors import UserError, nearest, read_json
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ SETTINGS = """the settings:
   format=onnx          the network as a program in ONNX, model.onnx; it needs the extra `export`
   steps=<number>       of a program: the evaluations of f that every sample gets, whatever its
                        residual; default: the solver's max_steps
-  licence=mit          of the weights, as the hub calls it; default: the card states none
+  licence=mit          of the weights, by the hub's short name; other: one that the hub does not
+                       list; default: the card states none
   name=<name>          the title of the model card; default: <model>-<task>
   overwrite            replace the files of an earlier export in the folder
   trust=[my_package]   packages of your own whose classes the checkpoint may name
@@ -80,6 +82,9 @@ def check(command: str, request: Request, operands: Sequence[str], target: str) 
     if request.format not in FORMATS:
         hint = nearest(request.format, FORMATS) or f"; there are {', '.join(FORMATS)}"
         raise UserError(f"{command}: there is no format={request.format}{hint}")
+    if request.licence is not None and request.licence not in LICENCES:
+        hint = nearest(request.licence, LICENCES) or "; such are mit, apache-2.0 and other"
+        raise UserError(f"{command}: the hub knows no licence={request.licence}{hint}")
     if request.steps is not None and request.format == FORMATS[0]:
         raise UserError(
             f"{command}: steps is the budget of a program, and format=safetensors writes weights: "

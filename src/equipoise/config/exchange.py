@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from equipoise.config.about import FORWARDED, PROVIDED, about, keys_of_others
 from equipoise.config.annotations import parameters, takes_others
+from equipoise.config.brought_names import called_here
 from equipoise.config.overrides import OPEN
 from equipoise.errors import UserError, nearest
 
@@ -120,7 +121,8 @@ def make_room(config: DictConfig, override: Override, exchanged: Collection[str]
     names = arguments.settings(key)
     if not arguments.others and name not in names:
         full = [f"{key}.{taken}" for taken in sorted(names)]
-        hint = nearest(f"{key}.{name}", full) or f"; it takes {', '.join(sorted(names)) or 'none'}"
+        hint = called_here(f"{key}.{name}", full) or nearest(f"{key}.{name}", full)
+        hint = hint or f"; it takes {', '.join(sorted(names)) or 'none'}"
         shown = target.rpartition(".")[2]
         raise UserError(f"{override.input_line}: {shown} takes no '{name}'{hint}")
     if not override.is_add():

@@ -12,18 +12,27 @@ from equipoise.config.compose import CONF
 
 HEAD = """Train models whose output is an equilibrium z* = f(z*, x).
 
-usage: python train.py [group=choice ...] [setting=value ...] [-m]
+usage: python train.py [group=choice ...] [setting=value ...] [flag ...]
 
-A few commands to start from:
-  python train.py                                       MDEQ on the bundled digits, offline
+group=choice picks one of the choices below; setting=value changes a setting of what is chosen,
+such as solver.max_steps=60 or optimizer.lr=1e-3. The rest has defaults, so any of these runs:
+  python train.py                                       the network MDEQ on bundled images of digits
   python train.py gradient=exact solver=broyden         another estimator, another solver
+  python train.py trainer.max_epochs=3 seed=1           shorter, with another seed
   python train.py task=cifar10 task.path=<folder>       the published recipe on local data
-  python train.py -m gradient=jfb,phantom seed=1,2      four runs and a table
+  python train.py -m gradient=jfb,phantom seed=1,2      four runs and a table of their results
   python train.py run_dir=<folder> resume=auto          a run that goes on where it has stopped
-  python train.py ckpt_path=<run>/checkpoints/last.ckpt resume
+  python train.py ckpt_path=<run>/checkpoints/last.ckpt trainer.max_epochs=20
   python evaluate.py ckpt_path=<run>/checkpoints/best.ckpt solver.max_steps=60
 
-See every setting with its default: python train.py --cfg job [-p solver]
+flags:
+  --cfg job [-p solver]  print all settings with their values, or those of one group; run nothing
+  -m                     several runs: one for each combination of the values given with commas
+  --config-dir <folder>  choices of your own, in a folder laid out like conf/
+  -sc install=bash       complete groups, choices and settings in the shell; also zsh, fish
+  --version, --help
+
+Which models fit which task, and where the data are: python -m equipoise list
 Quote a value with = , # brackets or é: python train.py "run_dir='lr=0.1'"
 On all GPUs of this machine: strategy=ddp (task.batch_size is the batch size per process)
 Choices marked * are the default.
@@ -45,12 +54,26 @@ See what would be evaluated: python evaluate.py ckpt_path=<checkpoint> --cfg job
 """
 
 NOTES = {
-    "anytime": "evaluate.py alone",
+    "anytime": "of evaluate.py alone: a test with several budgets of evaluations",
+    "callbacks": "what watches or steers a run; several at once: callbacks=[default,ema]",
+    "debug": "short runs that look for mistakes",
+    "encoder": "the network inside model=barlow",
+    "experiment": "complete runs, published ones among them: each sets task, model and the rest",
+    "gradient": "how the gradient passes through the equilibrium",
+    "logger": "where the curves go; several at once: logger=[csv,wandb]",
+    "model": "the network",
+    "objective": "the loss of model=barlow",
+    "optimizer": "what updates the weights; the learning rate is optimizer.lr",
     "recipe": "selected automatically: <task>_<model>, if that file exists",
-    "solver": "the forward solver; solver@eval_solver=<choice> sets another one for evaluation",
-    "logger": "several at once: logger=[csv,wandb]",
+    "regularizer": "what is added to the loss to keep the equilibrium stable",
+    "schedule": "the learning rate over the run",
+    "solver": "how z* is found; solver@eval_solver=<choice> sets another one for evaluation",
+    "strategy": "devices and processes",
+    "sweep": "several runs, with -m",
+    "task": "the data, and what is learnt from them",
+    "trainer": "the arguments of Lightning's Trainer, such as trainer.max_epochs=3",
 }
-
+"""What a group decides on, in a clause."""
 
 FRONT = ("task", "model", "solver", "gradient", "regularizer")
 
@@ -81,11 +104,12 @@ def group_lines(group: str, roots: Sequence[Path], defaults: dict[str, str]) -> 
     """A group's name and its choices, by name."""
     note = f"  ({NOTES[group]})" if group in NOTES else ""
     files = [file for root in roots for file in choice_files(root / group)]
+    width = max(len(file.stem) for file in files)
     lines = [f"{group}={note}"]
     for file in sorted(files, key=lambda file: file.stem):
         own = "+" if file.parent.parent != CONF else " "
         mark = "*" if defaults.get(group) == file.stem else own
-        lines.append(f" {mark} {file.stem:<22} {description(file)}")
+        lines.append(f" {mark} {file.stem:<{width}}  {description(file)}")
     return "\n".join([*lines, ""])
 
 

@@ -38,6 +38,8 @@ CONF = next(
     if folder.is_dir()
 )
 SEARCH_PATH = "hydra.searchpath"
+TAKE_SEVERAL = {"logger", "callbacks", "experiment", "debug"}
+"""Groups of which several choices go together, as in logger=[csv,wandb]."""
 
 
 def parse(lines: Sequence[str]) -> list[Override]:
@@ -112,7 +114,7 @@ def _folder_of_package(name: str) -> Path | None:
 
 
 def composed_by_hydra(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
-    """Hydra's own composition, and the choice of every group in it."""
+    """Hydra's own composition, and the choice of every group in it, several with commas."""
     try:
         with hydra_of_our_own():
             config = hydra_compose("train", list(overrides), return_hydra_config=True)
@@ -123,6 +125,9 @@ def composed_by_hydra(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, s
         for group, choice in config.hydra.runtime.choices.items()
         if not group.startswith("hydra/") and choice is not None
     }
+    for override in parse(overrides):  # of several choices at once Hydra names none
+        if isinstance(override.value(), list) and override.key_or_group in TAKE_SEVERAL:
+            choices[override.key_or_group] = ",".join(map(as_text, override.value()))  # type: ignore[arg-type]
     with open_dict(config):
         del config["hydra"]
         config.setdefault("recipe", {})

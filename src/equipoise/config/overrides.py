@@ -16,9 +16,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from equipoise.config.about import choice_files, is_description, no_layer
 from equipoise.config.annotations import accepts, parameters
+from equipoise.config.brought_names import called_here, choice_here
 from equipoise.config.hydra import (
     CONF,
     SEARCH_PATH,
+    TAKE_SEVERAL,
     as_text,
     flatten,
     parse,
@@ -30,8 +32,6 @@ from equipoise.errors import UserError, nearest
 ESSENTIAL = ("_target_", "_partial_", "about", "objective", "monitor")
 """Keys of a node that no run can do without."""
 MAY_BE_NULL = {"experiment", "sweep", "debug", "recipe", "solver@eval_solver"}
-TAKE_SEVERAL = {"logger", "callbacks", "experiment", "debug"}
-"""Groups of which several choices go together, as in logger=[csv,wandb]."""
 OPEN = ("callbacks", "logger")
 """Mappings that take entries of the user's own: +callbacks.mine={_target_: my_package.Mine}."""
 
@@ -155,7 +155,7 @@ def check_name(group: str, name: Any, menu: Menu) -> None:
     if "${" in str(name):
         raise UserError(f"{group}={name}: a choice is typed, and cannot be taken from elsewhere")
     if str(name) not in choices:
-        hint = nearest(str(name), choices)
+        hint = choice_here(group, str(name)) or nearest(str(name), choices)
         offered = ", ".join(choices) or "none yet"
         raise UserError(f"{group} has no choice '{name}'{hint or ';'} choices: {offered}")
 
@@ -254,7 +254,9 @@ def check_key(key: str, config: Any, place: str) -> None:
     parent = key.rpartition(".")[0]
     settings = [name for name in existing if "about" not in name.split(".")]
     siblings = [name for name in settings if name.rpartition(".")[0] == parent]
-    hint = nearest(key, siblings) or nearest(key, settings)
+    same_name = [name for name in settings if name.rpartition(".")[2] == key]
+    hint = called_here(key, siblings) or (f"; did you mean {same_name[0]}?" if same_name else "")
+    hint = hint or nearest(key, siblings) or nearest(key, settings)
     group, _, rest = key.partition(".")
     choice = rest.partition(".")[0]
     there = f"{group}.{choice}" in existing

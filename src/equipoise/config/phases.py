@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from equipoise.config.hydra import CONF, composed_by_hydra, flatten, parse, plain, search_path
 from equipoise.config.overrides import Menu, check_key, check_name
+from equipoise.config.refusals import shown
 from equipoise.errors import UserError, nearest
 
 PHASE = "equipoise.callbacks.Phase"
@@ -25,7 +26,12 @@ def expand_phases(
     tell Hydra where to find files.
     """
     schedule = (config.get("callbacks") or {}).get("gradient_schedule") or {}
-    phases = OmegaConf.to_container(schedule.get("phases") or OmegaConf.create([]))
+    typed = schedule.get("phases")
+    if typed is not None and not isinstance(typed, ListConfig):
+        raise UserError(
+            f"{KEY}={shown(typed)} must be a list of phases, such as [{{start: 0.0, gradient: jfb}}]"
+        )
+    phases = OmegaConf.to_container(typed or OmegaConf.create([]))
     if not phases or all(_is_expanded(phase) for phase in phases):
         return
     short = as_phases(phases, choices)

@@ -190,7 +190,11 @@ def checkpoint_plugins(
     from equipoise.running.checkpoints import CheckpointFile
 
     entries = configured if isinstance(configured, list) else [configured]
-    plugins = [plugin for plugin in entries if plugin is not None]
+    plugins = [
+        instantiate("trainer.plugins", entry) if isinstance(entry, dict) else entry
+        for entry in entries
+        if entry is not None
+    ]
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
         plugins.append(CheckpointFile(always, also))
     return plugins

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -18,6 +19,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """From the terminal, from whoever ends a process, and from Slurm before it takes a job away."""
 STATUSES = frozenset(128 + number for number in SIGNALS)
 """The exit statuses of what was interrupted: the shell's, 130 for SIGINT."""
+REFUSED = 2
+"""The exit status of a command that cannot do what was asked of it."""
 
 
 class Stopped(BaseException):
@@ -100,11 +103,18 @@ def leave(status: int) -> NoReturn:
     """End the process. One that was interrupted hears no further signal.
 
     While Python takes itself down it gives signals their default actions, and a second Ctrl-C would
-    end the process with another status.
+    end the process with another status. A refused command does not take it down at all: nothing is
+    left to save, and a thread or a library that is caught at work could abort the process with -6.
     """
     if status in STATUSES:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+    if status == REFUSED:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # whoever read it has gone
+                stream.flush()
+        os._exit(status)
     sys.exit(status)
 
 

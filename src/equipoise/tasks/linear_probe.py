@@ -244,6 +244,8 @@ class LinearProbe(Objective):
         for batch in loader:
             labels = batch["label"].to(self.device)
             _check_labels(labels, self.classes)
-            with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-                features = encoder(batch["image"].to(self.device, non_blocking=True))
+            precision = self.trainer.precision_plugin
+            images = precision.convert_input(batch["image"].to(self.device, non_blocking=True))
+            with torch.no_grad(), precision.forward_context():
+                features = encoder(images)
             yield features.float(), labels

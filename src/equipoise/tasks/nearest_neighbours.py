@@ -68,7 +68,7 @@ class MemoryBank:
     @torch.no_grad()
     def scores(self, queries: Tensor) -> Tensor:
         """The scores (Q, classes) of queries (Q, h); nan for a query that is not finite."""
-        scores = torch.zeros(len(queries), self.classes, device=queries.device)
+        scores = self.features.new_zeros(len(queries), self.classes)
         with torch.autocast(queries.device.type, enabled=False):
             for some, part in zip(queries.split(QUERIES), scores.split(QUERIES), strict=True):
                 cosines, rows = self._nearest(functional.normalize(some.float(), dim=1))

@@ -111,7 +111,13 @@ class SelfSupervised(Objective):
         features = self(batch["image"]).float()
         if self.probe is None:
             return {"features": features}
-        return {"features": features, "probabilities": self.probe(features).softmax(dim=1)}
+        return {"features": features, "probabilities": self._probed(features).softmax(dim=1)}
+
+    def _probed(self, features: Tensor) -> Tensor:
+        """The online probe's logits, in the type of its weights: trainer.precision=64-true."""
+        assert self.probe is not None
+        logits: Tensor = self.probe(features.to(self.probe.weight.dtype))
+        return logits
 
     def on_fit_start(self) -> None:
         """Measure the untrained encoder on the test images, once in a run."""
@@ -130,7 +136,7 @@ class SelfSupervised(Objective):
         loss, extra = self.with_regularization(terms.loss, self.readout)
         numbers = correlation_numbers(terms)
         if self.probe is not None:
-            logits = self.probe(views.first_features.detach().float())
+            logits = self._probed(views.first_features.detach())
             known = batch["label"] != UNLABELLED
             # a value of 0, so that the loss shown is the objective's
             count = per_process(known.sum())
@@ -166,11 +172,10 @@ class SelfSupervised(Objective):
         self.seen.append((features.cpu(), label.cpu()))
         if self.memory is None:
             return
-        assert self.probe is not None
         metrics, known = self.stage_metrics(stage), label != UNLABELLED
         features, label = features[known], label[known]
         if len(label):
-            logits = self.probe(features)
+            logits = self._probed(features)
             metrics["knn_accuracy"].update(self.memory.scores(features), label)
             metrics["online_probe_accuracy"].update(logits, label)
             metrics["online_probe_loss"].update(functional.cross_entropy(logits, label))
@@ -262,8 +267,9 @@ class SelfSupervised(Objective):
         self.model.eval()
         parts = []
         for batch in progress(loader, desc="Features"):
-            images = batch["image"].to(self.device, non_blocking=True)
-            with self.trainer.precision_plugin.forward_context():
+            precision = self.trainer.precision_plugin
+            images = precision.convert_input(batch["image"].to(self.device, non_blocking=True))
+            with precision.forward_context():
                 parts.append((self(images).float().cpu(), batch["label"]))
         loader.shut_down()
         self.model.train(training)

@@ -15,6 +15,10 @@ from equipoise.errors import UserError, nearest
 MARGIN = 2
 LONGEST_NAME = 24
 SEPARATOR = "; "
+MORE = """
+More of one list: python -m equipoise list models (or tasks, datasets, weights, any list above)
+To use what is listed: python train.py task=digits model=mdeq solver=broyden
+The settings of a choice: python train.py --cfg job -p solver solver=broyden"""
 
 
 def main(words: Sequence[str]) -> int:
@@ -29,7 +33,7 @@ def main(words: Sequence[str]) -> int:
     for number, section in enumerate(sections):
         print("\n".join([*([""] if number else []), *lines_of(section, width)]))
     if not names:
-        print("\nMore: python -m equipoise list tasks|models|datasets|weights, or any list above")
+        print(MORE)
     return 0
 
 

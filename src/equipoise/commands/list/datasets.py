@@ -33,7 +33,7 @@ def place_of(task: Mapping[str, Any]) -> DataPlace:
         return DataPlace("needs task.path", False, advice)
     if path is None:
         own = "task.path=<your own> instead" if "path" in task else None
-        return DataPlace("comes with the packages", True, own)
+        return DataPlace("bundled or generated", True, own)
     if "${" in str(path):
         return DataPlace(f"task.path={path}", None, advice)
     if about(task, "from_hub", False) and not is_local(str(path)):

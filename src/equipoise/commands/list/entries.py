@@ -84,13 +84,16 @@ def tasks(shelf: Shelf, full: bool) -> Section:
         Entry(name, [_about_task(node), *([description(files[name])] if full else [])])
         for name, node in shelf.tasks.items()
     ]
-    return Section("tasks, by task=<name>: kind, metric, data", entries)
+    return Section(
+        "tasks, by task=<name>: what is learnt, the metric that picks the best weights, the data",
+        entries,
+    )
 
 
 def _about_task(node: Node) -> str:
     monitor = str(node.get("monitor", "")).rpartition("/")[2].replace("_", " ")
     best = BEST.get(str(node.get("monitor_mode", "min")), "")
-    return f"{_kind(node)} by {best} {monitor}; {place_of(node).said}"
+    return f"{_kind(node)}, {best} {monitor}; {place_of(node).said}"
 
 
 def _kind(node: Node) -> str:
@@ -115,9 +118,9 @@ def models(shelf: Shelf, full: bool) -> Section:
 
 def _layer(node: Node) -> str:
     if about(node, "equilibrium", True) is True:
-        return "an equilibrium"
+        return "equilibrium layer"
     layer = (about(node, "layer") or {}).get("switch")
-    return f"explicit, an equilibrium by {layer}" if layer else "explicit"
+    return f"equilibrium layer with {layer}" if layer else "no equilibrium layer"
 
 
 def pairs(shelf: Shelf, full: bool) -> Section:
@@ -128,7 +131,9 @@ def pairs(shelf: Shelf, full: bool) -> Section:
         names = [name for name, model in shelf.models.items() if fits(model, node)]
         marked = [f"{name}*" if f"{task}_{name}" in recipes else name for name in names]
         entries.append(Entry(task, [", ".join(marked) or "none"]))
-    return Section("pairs: the models of each task; * has a recipe", entries)
+    return Section(
+        "pairs: the models that fit each task; those marked * have a recipe for it", entries
+    )
 
 
 def recipes(shelf: Shelf, full: bool) -> Section:
@@ -140,7 +145,9 @@ def recipes(shelf: Shelf, full: bool) -> Section:
         if full and used:
             said.append(", ".join(f"{group}={choice}" for group, choice in used.items()))
         entries.append(Entry(name, said))
-    return Section("recipes, selected automatically by task and model", entries)
+    return Section(
+        "recipes, selected by themselves where task and model have one: <task>_<model>", entries
+    )
 
 
 def datasets(shelf: Shelf, full: bool) -> Section:
