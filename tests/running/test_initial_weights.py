@@ -125,7 +125,7 @@ def test_another_size_of_the_model_is_named_where_little_or_nothing_fits(tmp_pat
     typed = compose([*resnet, f"init_from={larger}", "model.size=tiny"])
     tiny = plain(typed.config, resolve=True)
     with pytest.raises(UserError, match=r"set model\.size=large, to which the file fits"):
-        start_from(tiny, build_model(tiny), None)
+        start_from(tiny, build_model(tiny), None, build_model)
     fitting = plain(compose([*resnet, f"init_from={larger}", "model.size=large"]).config, True)
     assert start_from(fitting, build_model(fitting), None)["unfit"] == []
 

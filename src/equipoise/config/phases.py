@@ -29,7 +29,7 @@ def expand_phases(
     typed = schedule.get("phases")
     if typed is not None and not isinstance(typed, ListConfig):
         raise UserError(
-            f"{KEY}={shown(typed)} must be a list of phases, such as [{{start: 0.0, gradient: jfb}}]"
+            f"{KEY}={shown(typed)} must be a list, such as [{{start: 0.0, gradient: jfb}}]"
         )
     phases = OmegaConf.to_container(typed or OmegaConf.create([]))
     if not phases or all(_is_expanded(phase) for phase in phases):

@@ -164,7 +164,7 @@ def build(*overrides: str) -> nn.Module:
         torch.manual_seed(parts["seed"])
         if composition.trusted is None:
             model = build_model(parts)
-            start_from(parts, model, instantiate("task", parts["task"]))
+            start_from(parts, model, instantiate("task", parts["task"]), build_model)
         elif not about(parts["model"], "weights", True):
             return build_model(parts)
         else:

@@ -131,7 +131,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     if hasattr(data, "check_model"):
         data.check_model(task.model)
     resumes = composition.trusted is not None  # with all weights, of which nothing is new
-    taken = {} if resumes else start_from(config, task.model, data)  # type: ignore[arg-type]
+    taken = {} if resumes else start_from(config, task.model, data, build_model)  # type: ignore[arg-type]
     check_monitored(task, config)
     note_hooks_directly(task)
     callbacks = [instantiate(f"callbacks.{k}", c) for k, c in config["callbacks"].items() if c]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,15 +34,19 @@ LITTLE = 0.01
 """A smaller fraction of the parameters fits by chance, as the biases of another size do."""
 MOST = 0.5
 OTHER = "another one there, whose rows mean other symbols"
+Build = Callable[[dict[str, Any]], nn.Module]
 SPLIT = ("seed", "val_fraction", "test_fraction")
 
 
-def start_from(config: Mapping[str, Any], network: nn.Module, data: Any) -> dict[str, Any]:
+def start_from(
+    config: Mapping[str, Any], network: nn.Module, data: Any, build: Build | None = None
+) -> dict[str, Any]:
     """Load what `init_from` asks for into the network; returns the report, {} where it is not set.
 
     config: the whole configuration. data: the run's data module, whose vocabulary, where it has
-    one, decides whether rows of symbols mean the same here. Raises UserError where the file cannot
-    be read, a part is none of the network, or nothing fits.
+    one, decides whether rows of symbols mean the same here. build: makes the network of another
+    configuration, to name a size that fits. Raises UserError where the file cannot be read, a part
+    is none of the network, or nothing fits.
     """
     path, parts = (config.get(KEY) or {}).get("path"), (config.get(KEY) or {}).get("parts")
     if path is None:
@@ -53,9 +57,13 @@ def start_from(config: Mapping[str, Any], network: nn.Module, data: Any) -> dict
     same = not _differ(file.state, data)
     done = transfer(network, file.weights, parts, same_vocabulary=same)
     if not any(weight.parameters for weight in done.taken):
-        raise UserError(_nothing(path, file, done, config))
-    if parts is None:
-        _refuse_little(path, file, done, config)
+        raise UserError(_nothing(path, file, done, _size_that_fits(file, config, build)))
+    share = _share(done)
+    if parts is None and share < LITTLE and (size := _size_that_fits(file, config, build)):
+        raise UserError(
+            f"init_from={path}: {share:.2%} of the parameters fit this network; {size}, or name "
+            "the parts to take, such as init_from.parts=[stem]"
+        )
     _warn_of_split(file, config)
     spared = () if same or parts is not None else vocabulary(network)
     report = _report(file, done, parts or (), (*heads(network), *spared))
@@ -94,46 +102,34 @@ def _symbols(state: Any) -> Any:
     return state
 
 
-def _refuse_little(path: str, file: WeightFile, done: Transfer, config: Mapping[str, Any]) -> None:
-    """Raise UserError where nearly nothing fits, and another size of the model would fit."""
-    share = _share(done)
-    if share < LITTLE and (size := _size_that_fits(file, config)):
-        raise UserError(
-            f"init_from={path}: {share:.2%} of the parameters fit this network; {size}, or name "
-            "the parts to take, such as init_from.parts=[stem]"
-        )
-
-
 def _share(done: Transfer) -> float:
     """How much of what was asked for a network has taken, as a fraction of its parameters."""
     taken = sum(weight.parameters for weight in done.taken)
     return taken / max(1, taken + sum(misfit.weight.parameters for misfit in done.unfit))
 
 
-def _size_that_fits(file: WeightFile, config: Mapping[str, Any]) -> str:
+def _size_that_fits(file: WeightFile, config: Mapping[str, Any], build: Build | None) -> str:
     """A clause that names the model.size to which most of the file fits; "" where there is none."""
-    from equipoise.running.build import build_model
-
     node = config.get("model") or {}
     hint = parameters(str(node.get("_target_"))).get("size")
     for size in (name for name in literals(hint) if name not in ("auto", node.get("size"))):
         try:
             with torch.random.fork_rng():
-                network = build_model({**config, "model": {**node, "size": size}})
+                network = build({**config, "model": {**node, "size": size}}) if build else None
         except UserError:  # too large for this machine, or without this size for these data
             continue
-        if _share(transfer(network, file.weights)) > MOST:
+        if network is not None and _share(transfer(network, file.weights)) > MOST:
             return f"set model.size={size}, to which the file fits"
     return ""
 
 
-def _nothing(path: str, file: WeightFile, done: Transfer, config: Mapping[str, Any]) -> str:
+def _nothing(path: str, file: WeightFile, done: Transfer, size: str) -> str:
     if not file.weights:
         return f"init_from={path}: the file holds no weights of a network"
     found = [m for m in done.unfit if m.there is not None]
     named = ["{name} is {there} there and {here} here".format(**_row(misfit)) for misfit in found]
     why = "; ".join(named[:2]) or f"its weights are called {', '.join(list(file.weights)[:3])}, …"
-    size = _size_that_fits(file, config) or "give the model and the sizes of the run that wrote it"
+    size = size or "give the model and the sizes of the run that wrote it"
     return (
         f"init_from={path}: nothing of it fits this network ({why}); {size}, or leave init_from out"
     )

@@ -244,8 +244,8 @@ class LinearProbe(Objective):
         for batch in loader:
             labels = batch["label"].to(self.device)
             _check_labels(labels, self.classes)
-            precision = self.trainer.precision_plugin
-            images = precision.convert_input(batch["image"].to(self.device, non_blocking=True))
-            with torch.no_grad(), precision.forward_context():
+            plugin = self.trainer.precision_plugin
+            images = plugin.convert_input(batch["image"].to(self.device, non_blocking=True))
+            with torch.no_grad(), plugin.forward_context():
                 features = encoder(images)
             yield features.float(), labels
