@@ -190,11 +190,8 @@ def checkpoint_plugins(
     from equipoise.running.checkpoints import CheckpointFile
 
     entries = configured if isinstance(configured, list) else [configured]
-    plugins = [
-        instantiate("trainer.plugins", entry) if isinstance(entry, dict) else entry
-        for entry in entries
-        if entry is not None
-    ]
+    given = [entry for entry in entries if entry is not None]
+    plugins = [instantiate("trainer.plugins", e) if isinstance(e, dict) else e for e in given]
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
         plugins.append(CheckpointFile(always, also))
     return plugins
