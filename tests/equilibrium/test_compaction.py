@@ -55,6 +55,8 @@ def test_it_changes_the_cost_only(kind: type[Solver], seed: int, share: float) -
     rows = sum(len(z) for z in f.seen)
     f.seen.clear()
     compact = replace(solver, compact_at=share).solve(f, z0, x)
+    assert whole.sample_evaluations == rows
+    assert compact.sample_evaluations == sum(len(z) for z in f.seen)
     assert compact.nfe == whole.nfe
     assert torch.equal(compact.status, whole.status)
     assert torch.equal(compact.steps, whole.steps)

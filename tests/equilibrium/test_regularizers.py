@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.checkpoint import checkpoint
 
 from equipoise.equilibrium import (
     Anderson,
@@ -304,3 +305,41 @@ def test_a_discarded_forward_no_longer_counts() -> None:
     assert found is not None
     assert expected is not None
     torch.testing.assert_close(found, expected, rtol=0.5, atol=0)
+
+
+def test_a_warm_up_has_a_weight_of_its_own() -> None:
+    regularizer = JacobianRegularizer(weight=2.0, warmup=0.2, warmup_weight=0.5, increment=1.0)
+    for progress, expected in ((0.0, 0.5), (0.19, 0.5), (0.2, 2.0), (1.0, 2.0)):
+        regularizer.progress = progress
+        assert regularizer.current_weight == expected
+
+
+def test_a_regulariser_of_ones_own_need_say_nothing() -> None:
+    plain = Regularizer()
+    losses = [torch.tensor(value) for value in (1.0, 2.0)]
+    assert plain.kept_evaluations(30) == ()
+    assert plain.combine(losses) is losses[-1]
+
+
+def test_a_penalty_is_counted_once_where_the_forward_pass_is_repeated() -> None:
+    def found(checkpointed: bool) -> tuple[Tensor, Tensor]:
+        system = dense()
+        layer = Equilibrium(
+            Anderson(tol=1e-9, max_steps=60), Phantom(), regularizer=JacobianRegularizer()
+        )
+
+        def forward(x: Tensor) -> Tensor:
+            return loss(layer(system.f, system.z0, x))
+
+        if checkpointed:
+            value = checkpoint(forward, system.x, use_reentrant=False)
+        else:
+            value = forward(system.x)
+        value.backward()
+        penalty = layer.pop_penalty()
+        assert penalty is not None
+        assert layer.pop_penalty() is None
+        return penalty.detach(), system.parameters[0].grad
+
+    for repeated, plain in zip(found(True), found(False), strict=True):
+        torch.testing.assert_close(repeated, plain)

@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equipoise.equilibrium import Anderson, Equilibrium, FixedPoint
+from equipoise.equilibrium import (
+    LBFGS,
+    Anderson,
+    ConjugateGradient,
+    Descent,
+    Equilibrium,
+    FixedPoint,
+)
+from equipoise.equilibrium.flat_function import AffineMap
 from equipoise.equilibrium.gradients import (
     Exact,
     GradientEstimator,
@@ -164,3 +172,33 @@ def test_a_copied_layer_and_a_removed_clock_work() -> None:
     remove()
     net(torch.zeros(1, 4))
     assert clock.calls[ALGEBRA] == 1
+
+
+@pytest.mark.parametrize("kind", ["descent", "affine"])
+def test_the_kinds_of_functions_that_a_solver_asks_more_of_are_timed(kind: str) -> None:
+    """A Descent tells values too, an affine map its constant: each evaluation is charged."""
+    matrix = torch.diag(torch.linspace(0.1, 1.0, 6)).expand(3, 6, 6)
+    shift = torch.ones(3, 6)
+
+    def gradient(z: Tensor) -> Tensor:
+        return (matrix @ z.unsqueeze(2)).squeeze(2) - shift
+
+    def objective(z: Tensor) -> tuple[Tensor, Tensor]:
+        return 0.5 * ((gradient(z) - shift) * z).sum(dim=1), gradient(z)
+
+    def function() -> Descent | AffineMap:
+        if kind == "descent":
+            return Descent(gradient, objective)
+        return AffineMap(lambda z: z - gradient(z) - shift, shift)
+
+    solver = LBFGS() if kind == "descent" else ConjugateGradient()
+    layer, clock = Equilibrium(solver, JacobianFree()), Clock()
+    with torch.no_grad():
+        plain = layer(function(), torch.zeros(3, 6))
+        time_layers([layer], clock)
+        clock.start(OUTSIDE)
+        timed = layer(function(), torch.zeros(3, 6))
+        clock.stop()
+    assert torch.equal(plain, timed)
+    assert layer.report is not None
+    assert clock.calls[EVALUATIONS] == layer.report.nfe

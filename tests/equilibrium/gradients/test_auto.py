@@ -172,3 +172,12 @@ def test_two_processes_choose_alike_where_each_alone_would_not(tmp_path: Path) -
     assert first == second
     mean = [(a + b) / 2 for a, b in zip(easy[0][1], hard[0][1], strict=True)]
     assert first[0][1] == pytest.approx(mean, abs=1e-12)
+
+
+def test_a_probe_reports_what_the_chosen_candidate_costs() -> None:
+    for limit, products in ((-1.0, 0), (0.99, 3), (0.9999, 10)):
+        layer = Equilibrium(TIGHT, Auto(min_cosine=limit, every=1))
+        Problem().step(layer)
+        assert layer.report is not None
+        assert layer.report.backward is not None
+        assert layer.report.backward.nfe == products

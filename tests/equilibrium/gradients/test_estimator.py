@@ -31,7 +31,11 @@ from equipoise.equilibrium import (
     Unrolled,
     with_budget,
 )
-from equipoise.equilibrium.gradients.estimator import last_evaluation_origin
+from equipoise.equilibrium.backward_graph import Rule
+from equipoise.equilibrium.flat_function import FlatFunction
+from equipoise.equilibrium.gradients.estimator import CotangentRule, last_evaluation_origin
+from equipoise.equilibrium.iteration import Iteration
+from equipoise.equilibrium.solution import Solution, SolveReport
 from tests.equilibrium.solvers.problems import dense
 from tests.equilibrium.systems import SYSTEMS, loss, relative_error
 
@@ -268,3 +272,24 @@ def test_processes_that_spend_equal_budgets_evaluate_equally_often(
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     assert last_evaluation_origin(Exact(), Anderson(tol=0), z0) is None
     assert last_evaluation_origin(Exact(), Anderson(tol=1e-3), z0) is not None
+
+
+def test_solvers_and_estimators_without_a_name_have_that_of_their_class() -> None:
+    class Own(CotangentRule):
+        def rule(self, solution: Solution) -> Rule:
+            return lambda cotangent, graph: (cotangent, SolveReport(nfe=0))
+
+    class Mine(FixedPoint):
+        pass
+
+    class New(Solver):
+        def start(self, z0: Tensor, function: FlatFunction) -> Iteration:
+            raise NotImplementedError
+
+    assert Own().name == "Own"
+    assert (Mine.name, New.name) == ("fixed_point", "New")
+    weight = torch.tensor(0.5, requires_grad=True)
+    layer = Equilibrium(FixedPoint(max_steps=60, tol=1e-9), Own())
+    layer(lambda z: weight * z + 1.0, torch.zeros(1, 1)).sum().backward()
+    assert weight.grad is not None
+    assert float(weight.grad) == pytest.approx(2.0, abs=1e-4)  # c d f / d weight = z*

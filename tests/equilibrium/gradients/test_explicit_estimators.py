@@ -122,3 +122,11 @@ def test_wrong_settings_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"at least one step and a damping"):
         estimator(**wrong)
+
+
+def test_the_jacobian_free_rule_is_the_cotangent_itself_and_takes_no_product() -> None:
+    cotangent = torch.ones(2, 3)
+    solution = Anderson().solve(lambda z: 0.5 * z, torch.zeros(2, 3))
+    w, report = JacobianFree().rule(solution)(cotangent, None)  # type: ignore[arg-type]
+    assert w is cotangent
+    assert report.nfe == 0

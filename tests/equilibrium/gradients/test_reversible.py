@@ -212,3 +212,12 @@ def test_memory_does_not_grow_with_the_steps() -> None:
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"at least one step|relaxation must lie"):
         Reversible(**wrong)
+
+
+def test_a_parameter_that_is_changed_before_the_backward_pass_is_refused() -> None:
+    system = dense()
+    state = Equilibrium(FixedPoint(), Reversible(4))(system.f, system.z0, system.x)
+    with torch.no_grad():
+        system.parameters[0].mul_(1.0)
+    with pytest.raises(RuntimeError, match="modified in place"):
+        loss(state).backward()

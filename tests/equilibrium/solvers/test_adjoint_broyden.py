@@ -98,3 +98,38 @@ def test_in_inference_mode_it_takes_secant_updates() -> None:
 def test_settings_outside_their_range_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         AdjointBroyden(**bad)  # type: ignore[arg-type]
+
+
+def test_a_given_inverse_saves_evaluations() -> None:
+    f, z0, x = dense(gain=0.9, batch=3, dtype=torch.float64)
+    settings = {"memory": 40, "max_steps": 60, "tol": 1e-10}
+    first = AdjointBroyden(**settings).solve(f, z0, x)  # type: ignore[arg-type]
+    near = x + 1e-3
+    plain = AdjointBroyden(**settings).solve(f, first.z, near)  # type: ignore[arg-type]
+    carried = AdjointBroyden(**settings, initial_inverse=first.inverse).solve(  # type: ignore[arg-type]
+        f, first.z, near
+    )
+    assert carried.converged.all()
+    assert carried.nfe < plain.nfe
+    torch.testing.assert_close(carried.z, plain.z, rtol=0, atol=1e-8)
+
+
+def test_an_inverse_of_another_shape_is_refused() -> None:
+    f, z0, x = dense(batch=2, width=32)
+    inverse = AdjointBroyden(max_steps=4, tol=0.0).solve(f, z0, x).inverse
+    with pytest.raises(ValueError, match=r"states \(2, 32\), this one is \(4, 32\)"):
+        AdjointBroyden(initial_inverse=inverse).solve(*dense(batch=4, width=32))
+
+
+def test_an_error_within_a_derivative_of_f_is_that_of_f() -> None:
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, z: Tensor) -> Tensor:
+            return 0.5 * z
+
+        @staticmethod
+        def backward(ctx: object, cotangent: Tensor) -> Tensor:
+            raise RuntimeError("the network's own words")
+
+    with pytest.raises(RuntimeError, match="the network's own words"):
+        AdjointBroyden().solve(Broken.apply, torch.ones(2, 3))

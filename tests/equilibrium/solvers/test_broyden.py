@@ -129,3 +129,34 @@ def test_the_inverse_of_a_sample_that_ended_is_kept() -> None:
 def test_no_memory_is_refused() -> None:
     with pytest.raises(ValueError, match="memory"):
         Broyden(memory=0)
+
+
+def test_without_a_step_the_inverse_is_the_given_one_and_later_it_goes_on_from_it() -> None:
+    f, z0, x = dense(gain=0.9, batch=3, width=16, dtype=torch.float64)
+    given = Broyden(memory=6, max_steps=7, tol=0.0).solve(f, z0, x).inverse
+    assert given is not None
+    solver = Broyden(memory=6, initial_inverse=given, tol=0.0)
+    c = torch.randn(3, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    at_once = replace(solver, max_steps=1).solve(f, z0, x + 0.1).inverse
+    assert at_once is not None
+    torch.testing.assert_close(at_once.apply(c), given.apply(c))
+    counted = Counted(f)
+    later = replace(solver, max_steps=5).solve(counted, z0, x + 0.1).inverse
+    assert later is not None
+    gaps = [f(z, x + 0.1) - z for z in counted.seen]
+    # the first step is that of the given inverse, the last pair taken in fits the later one
+    torch.testing.assert_close(counted.seen[1], z0 - given.apply(gaps[0]))
+    step = counted.seen[-2] - counted.seen[-3]
+    torch.testing.assert_close(later.apply(gaps[-2] - gaps[-3]), step, rtol=1e-7, atol=1e-10)
+
+
+def test_a_given_inverse_stays_with_its_samples_where_others_leave_the_batch() -> None:
+    f, z0, x = dense(gain=0.9, batch=4, dtype=torch.float64)
+    x = x * torch.tensor([[10.0], [0.01], [1.0], [3.0]], dtype=torch.float64)
+    given = Broyden(memory=6, max_steps=7, tol=0.0).solve(f, z0, x).inverse
+    solver = Broyden(max_steps=60, tol=1e-9, initial_inverse=given)
+    whole = solver.solve(f, z0, x + 0.01)
+    compact = replace(solver, compact_at=0.01).solve(f, z0, x + 0.01)
+    assert compact.sample_evaluations < whole.sample_evaluations
+    assert torch.equal(compact.steps, whole.steps)
+    torch.testing.assert_close(compact.z, whole.z, rtol=0, atol=1e-8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -33,3 +35,11 @@ def test_damping_tames_an_oscillation() -> None:
 def test_a_damping_outside_its_range_is_refused(damping: float) -> None:
     with pytest.raises(ValueError, match="damping"):
         FixedPoint(damping=damping)
+
+
+def test_an_undamped_step_is_the_evaluation_to_the_last_bit() -> None:
+    f, z0, x = dense(gain=1.2)
+    counted = Counted(f)
+    FixedPoint(max_steps=6, tol=0.0).solve(counted, z0, x)
+    for before, after in pairwise(counted.seen):
+        assert torch.equal(f(before, x), after)

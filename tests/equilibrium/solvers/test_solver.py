@@ -394,3 +394,19 @@ def test_a_frozen_sample_stays_frozen() -> None:
     )
     assert solution.steps.tolist() == [1, 10]
     assert solution.z[0] == 1.0
+
+
+@pytest.mark.parametrize("kind", SOLVERS, ids=lambda kind: kind.name)
+def test_the_state_of_the_budget_s_last_evaluation_is_its_iterate(kind: type[Solver]) -> None:
+    f, z0, x = dense(gain=3.0, dtype=torch.float64)
+    counted = Counted(f)
+    solution = kind(max_steps=3, tol=0.0, keep_states=(1, 3)).solve(counted, z0, x)
+    torch.testing.assert_close(solution.states[0], z0)
+    torch.testing.assert_close(solution.states[1], counted.seen[-1])
+
+
+def test_a_kept_last_state_is_not_the_best_one_where_the_residual_has_grown() -> None:
+    counted = Counted(lambda z: 1.0 - 1.5 * z)
+    solution = FixedPoint(max_steps=3, tol=0.0, keep_states=(3,)).solve(counted, torch.zeros(2, 3))
+    assert torch.equal(solution.states[0], counted.seen[-1])
+    assert not torch.equal(solution.states[0], solution.z)

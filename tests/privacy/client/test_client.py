@@ -562,3 +562,19 @@ def test_a_round_that_is_too_long_is_refused_before_it_is_looked_at(tmp_path: Pa
     long = replace(ROUND, cells=cells, domain=(60_000, 2**40), attributes=(0, 1), outputs=60_000)
     with pytest.raises(RoundError, match="more than 4096 bits"):
         joined(tmp_path).report(long, (1, 1))
+
+
+@pytest.mark.parametrize("shares", [[0.1] * 10, [0.3, 0.3, 0.4], [1.0]])
+def test_the_largest_draw_gives_the_last_round_and_the_smallest_the_first(
+    tmp_path: Path, shares: list[float]
+) -> None:
+    for byte, expected in ((b"\xff", len(shares) - 1), (b"\x00", 0)):
+        client = Client(Ledger(tmp_path), 1.0, random_bytes=lambda n, byte=byte: byte * n)
+        assert client._draw_group(shares) == expected
+
+
+def test_boxes_that_are_no_partition_of_two_attributes() -> None:
+    boxes: tuple[Box, ...] = (((0, 2), (0, 3)), ((2, 4), (0, 3)))
+    assert is_partition(boxes, (4, 3))
+    for wrong in ((), boxes[:1], boxes[1:], (*boxes, ((0, 2),)), (*boxes, boxes[0])):
+        assert not is_partition(wrong, (4, 3))  # type: ignore[arg-type]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -236,3 +238,30 @@ def test_a_folder_that_is_a_file_is_said(tmp_path: Path) -> None:
     for folder in (tmp_path / "spent", tmp_path / "spent" / "below"):
         with pytest.raises(PrivacyError, match="cannot be made"):
             Ledger(folder)
+
+
+def test_the_group_that_was_recorded_first_stays(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    assert ledger.record_group("ages", 1) == 1
+    assert ledger.record_group("ages", 2) == Ledger(tmp_path).group("ages") == 1
+    assert [path.suffix for path in tmp_path.iterdir() if path.name != ".lock"] == [".group"]
+    with pytest.raises(PrivacyError, match="number of a round"):
+        ledger.record_group("other", -1)
+
+
+def test_a_folder_without_locks_and_one_that_is_gone_send_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+
+    def refuse(file: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_lock, "_take", refuse)
+        with pytest.raises(PrivacyError, match=r"cannot be locked \(No locks available\)"):
+            ledger.record(ENTRY)
+    assert not list(ledger.entries())
+    shutil.rmtree(tmp_path / "ledger")
+    with pytest.raises(PrivacyError, match="cannot be opened"):
+        ledger.record(ENTRY)

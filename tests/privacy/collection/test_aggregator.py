@@ -530,3 +530,17 @@ def test_an_aggregator_refuses_settings_that_are_none(wrong: dict[str, Any]) -> 
 def test_a_number_of_users_that_is_none_is_refused(users: Any) -> None:
     with pytest.raises(PrivacyError, match="number of users must be an integer"):
         SURVEY.survey(SIZE, 1.0, users)
+
+
+def test_a_survey_that_was_asked_before_and_a_round_too_many_are_refused() -> None:
+    survey = Flat().survey(4, 1.0, 100)
+    aggregator = Aggregator("ages", survey, minimum_reports=1)
+    description = aggregator.begin_round()
+    with pytest.raises(RoundError, match="Every round has begun"):
+        aggregator.begin_round()
+    aggregator.add([valid_report(description, 1, b"\1")])
+    aggregator.close_round()
+    with pytest.raises(RoundError, match="Every round has begun"):
+        aggregator.begin_round()
+    with pytest.raises(PrivacyError, match="fresh survey"):
+        Aggregator("ages", survey)

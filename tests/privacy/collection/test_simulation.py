@@ -7,15 +7,19 @@ import pytest
 
 from benchmarks.range_queries.populations import population, random_ranges, true_fractions
 from equipoise.privacy import (
+    Aggregator,
     Ahead,
     AheadPairs,
     DiscreteHaarTransform,
     Mechanism,
     PrivacyError,
+    RoundError,
     Uniform,
     simulate_counts,
     simulate_histogram,
+    simulate_reports,
 )
+from equipoise.privacy.collection.simulation import assign_rounds
 
 
 @pytest.mark.parametrize("mechanism", [Ahead(), Ahead(mode="paper"), DiscreteHaarTransform()])
@@ -87,3 +91,16 @@ def test_a_domain_larger_than_the_memory_is_never_spelled_out(
         survey = mechanism.survey((2**12,) * 5, 1.0, len(values))
         estimate = simulate_counts(survey, values, generator)
         assert 0 <= estimate.query(*[(0, 2**11)] * 5).value < 0.5
+
+
+def test_nobody_is_asked_where_a_method_has_no_round(generator: np.random.Generator) -> None:
+    survey = Uniform().survey(16, 1.0, 50)
+    assert assign_rounds(survey, 50, generator).tolist() == [0] * 50
+    with pytest.raises(RoundError, match="no round 0"):
+        survey.question(0)
+
+
+def test_batches_of_nothing_are_refused(generator: np.random.Generator) -> None:
+    aggregator = Aggregator("ages", Ahead().survey(4, 1.0, 10))
+    with pytest.raises(PrivacyError, match="batch_size"):
+        simulate_reports(aggregator, np.zeros(10, dtype=np.int64), generator, batch_size=0)

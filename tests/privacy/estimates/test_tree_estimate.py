@@ -10,6 +10,7 @@ from equipoise.privacy.estimates.distributions import norm_sub, norm_sub_familie
 from equipoise.privacy.estimates.tree_estimate import (
     BottomUp,
     LinearInference,
+    Unprocessed,
     least_squares,
     without_negatives,
 )
@@ -58,13 +59,15 @@ def test_two_passes_are_weighted_least_squares(
         np.testing.assert_allclose(sums, values[family.parents], atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["bottom_up", "least_squares"])
+@pytest.mark.parametrize("kind", ["bottom_up", "least_squares", "unprocessed"])
 def test_adjoints_are_the_transposed_maps(kind: str, generator: np.random.Generator) -> None:
     tree = uneven_tree((64,), generator)
     inference: LinearInference
     if kind == "bottom_up":
         own = np.where(tree.has_children, generator.random(len(tree)), 1.0)
         inference = BottomUp(tree, own)
+    elif kind == "unprocessed":
+        inference = Unprocessed()
     else:
         inference = least_squares(tree, generator.random(len(tree)) + 0.1)
     weights = generator.normal(size=(3, len(tree)))

@@ -27,6 +27,7 @@ from equipoise.privacy import (
     simulate_histogram,
     split_threshold,
 )
+from equipoise.privacy.mechanisms import survey
 
 ONE_ATTRIBUTE: list[Mechanism] = [
     Flat(),
@@ -254,3 +255,25 @@ def test_methods_for_one_attribute_or_several_say_so() -> None:
         Ahead().survey((2,) * 13, 1.0, 100)
     with pytest.raises(PrivacyError, match="at most 12 attributes"):
         AheadPairs().survey((4,) * 13, 1.0, 1000)
+
+
+@pytest.mark.parametrize("mechanism", [Flat(), AheadPairs(), HybridDimensionalGrids()], ids=label)
+def test_a_value_is_located_in_the_one_box_that_holds_it_by_map_and_by_comparison(
+    mechanism: Mechanism, generator: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = mechanism.survey((10, 24), 4.0, 500).question(0)
+    values = generator.integers(0, (10, 24), (500, 2))
+    by_map = question.locate(values)
+    columns = values[:, list(question.attributes)]
+    assert ((question.low[by_map] <= columns) & (columns < question.high[by_map])).all()
+    monkeypatch.setattr(survey, "_LARGEST_MAP", 0)
+    monkeypatch.setattr(survey, "_COMPARISONS_AT_ONCE", 7 * question.low.size)  # in 72 parts
+    np.testing.assert_array_equal(question.locate(values), by_map)
+
+
+def test_tables_that_cannot_be_counted_are_refused() -> None:
+    for values, message in (([[1, 2], [3]], "rows of one length"), ([1e300, 1], "too large")):
+        with pytest.raises(PrivacyError, match=message):
+            check_values(values, (64,))
+    with pytest.raises(PrivacyError, match="theta_scale"):
+        Ahead(theta_scale=-1.0)

@@ -127,11 +127,11 @@ def rule_of(solution: Solution) -> StoppingRule:
     return solution.rule or StoppingRule("relative", 0.0, 0.0)
 
 
-@torch.no_grad()
 def report_iteration(
     report: SolveReport, rule: StoppingRule, z: Tensor, fz: Tensor, evaluations: int
 ) -> None:
     """Note where the iteration has ended: z and f(z) (B, D) are those of its last evaluation."""
+    z, fz = z.detach(), fz.detach()
     size = torch.linalg.vector_norm(fz, dim=1)
     residual = rule(torch.linalg.vector_norm(fz - z, dim=1), size)
     status = torch.full_like(residual, Status.BUDGET, dtype=torch.int8)

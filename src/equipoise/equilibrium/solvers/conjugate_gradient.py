@@ -82,16 +82,15 @@ class ConjugateGradient(Solver):
         """The direction z0; costs one evaluation where f does not tell its constant."""
         return ConjugateDirections(function.affine(z0), z0)
 
-    @torch.no_grad()
-    def solve(
+    def _solve(
         self,
         f: Function,
         z0: State,
-        *inputs: Tensor,
-        coupled_units: Tensor | None = None,
-        origin: Origin | None = None,
+        inputs: tuple[Tensor, ...],
+        coupled_units: Tensor | None,
+        origin: Origin | None,
     ) -> Solution:
-        """As every solver, except that an evaluation of f goes into the direction of a step."""
+        """An evaluation of f goes into the direction of a step, so that none is the solution's."""
         layout = Layout.of(z0, getattr(torch, self.dtype) if self.dtype else None)
         function = FlatFunction(f, layout, inputs, resolution(z0, layout))
         z = layout.flatten(z0)

@@ -89,6 +89,16 @@ class Solver(ABC):
         (B,): for an f whose samples depend on each other (`CoupledSearch`), what a residual of 1
         means for each of them.
         """
+        return self._solve(f, z0, inputs, coupled_units, origin)
+
+    def _solve(
+        self,
+        f: Function,
+        z0: State,
+        inputs: tuple[Tensor, ...],
+        coupled_units: Tensor | None,
+        origin: Origin | None,
+    ) -> Solution:
         layout = Layout.of(z0, getattr(torch, self.dtype) if self.dtype else None)
         if layout.device.type == "cpu":
             keep_freed_memory()
