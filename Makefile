@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORES := $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 
-.PHONY: help install train test test-slow lint format docs bench bench-gpu clean
+.PHONY: help install train test test-slow lint format docs coverage mutants bench bench-gpu clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -37,6 +37,14 @@ format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+coverage: $(STAMP) ## the default tests with coverage; fails below 95 % (equilibrium, privacy) or 85 %
+	rm -f .coverage .coverage.*
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(CORES) --dist loadfile --cov --cov-report= $(ARGS)
+	$(BIN)/python -m tests.coverage_of_rooms
+
+mutants: $(STAMP) ## mutation testing of solvers and estimators; ARGS="--each 20 anderson"
+	OMP_NUM_THREADS=1 nice $(BIN)/python -m tests.mutants $(ARGS)
+
 docs: $(STAMP) ## build the documentation into site/; a warning is an error
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -49,5 +57,6 @@ bench: $(STAMP) ## all tables of docs/performance.md, under 30 minutes (ARGS="--
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove caches and the environment; runs/ stays
-	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site mutants .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	rm -f .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
