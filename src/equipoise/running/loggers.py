@@ -107,7 +107,8 @@ def keep_earlier_curve(loggers: Sequence[Any], stored: Stored) -> None:
     for logger in loggers:
         file = Path(logger.log_dir) / "metrics.csv" if isinstance(logger, CSVLogger) else None
         if file is not None and file.is_file():
-            logger.experiment.metrics.extend(_earlier_rows(file, stored))
+            rows = _earlier_rows(file, stored)  # first: the experiment removes the file
+            logger.experiment.metrics.extend(rows)
         elif isinstance(logger, Rewinding):
             logger.rewind(_kept(stored))
 
