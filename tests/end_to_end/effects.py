@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from equipoise.config.compose import CONF
-from tests.end_to_end.typed_words import Asked, asked
+from tests.end_to_end.typed_words import Asked, NotRead, asked
 
 GROUPS = {folder.relative_to(CONF).as_posix() for folder in CONF.rglob("*") if folder.is_dir()}
 WHOLE_RUN = {"task", "model", "experiment", "debug", "recipe", "sweep", "ckpt_path", "objective",
@@ -46,11 +46,27 @@ def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, node
 
 
+def read_word(word: str) -> Asked:
+    """A word by the reader of our own; one with a function by Hydra's."""
+    try:
+        return asked(word)
+    except NotRead:
+        (override,) = OverridesParser.create().parse_overrides([word])
+        sign = re.match(r"[+~]*", word)
+        value = override.value()
+        return Asked(sign[0] if sign else "", override.key_or_group, override.package, value, True)
+
+
 def last_words(words: Iterable[str]) -> list[Asked]:
-    """What is asked for, of several words for one key the last."""
+    """What is asked for, of several words for one key the last.
+
+    A later null for a whole entry leaves out what earlier words set in it, as in Hydra.
+    """
     latest: dict[tuple[str, str | None], Asked] = {}
-    for word in words:
-        one = asked(word)
+    for one in map(read_word, words):
+        if one.value is None:
+            within = [name for name in latest if name[0].startswith(f"{one.key}.")]
+            latest = {name: other for name, other in latest.items() if name not in within}
         latest.pop((one.key, one.package), None)
         latest[one.key, one.package] = one
     return list(latest.values())
@@ -151,9 +167,11 @@ def same(wanted: Any, has: Any) -> bool:
 
 def _others(changed: Iterable[str], config: Any, earlier: Any) -> Iterator[str]:
     """Settings that are not what they were, though no changed word asks for it."""
-    causes = {name for word in changed for name in _causes(asked(word))}
+    causes = {name for word in changed for name in _causes(read_word(word))}
     if causes & WHOLE_RUN:
         return
+    if not earlier.get("logger") and any(cause.startswith("logger.") for cause in causes):
+        causes.add("logger")  # an evaluation has none unless the command line names one
     raw = dict(leaves(OmegaConf.to_container(config)))
     now, then = (
         dict(leaves(OmegaConf.to_container(part, resolve=True))) for part in (config, earlier)

@@ -58,7 +58,7 @@ class Trial:
 
     def wrong(self, one: Fuzzed) -> list[str]:
         """What is wrong with a changed line."""
-        outcome = self.outcome(one.line, str(one.number))
+        outcome = self.outcome(one.line, f"{self.counts.total()} {one.number}")
         self.counts[outcome.status] += 1
         if any("smoke" in word for word in one.line.words) and outcome.status == 2:
             return []  # debug=smoke shows the traceback of a refusal
