@@ -11,6 +11,7 @@ import io
 import os
 import re
 import signal
+from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -210,7 +211,7 @@ def damaged(file: Path, how: str) -> None:
         file.write_bytes(os.urandom(len(content)))
     elif how == "a flipped byte":
         place = len(content) // 2
-        while content[place : place + 64].count(0) > 8:  # not in the padding of an entry
+        while max(Counter(content[place : place + 64]).values()) > 8:  # not the padding of an entry
             place += 64
         file.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
     elif how == "a folder":

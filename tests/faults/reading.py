@@ -31,6 +31,13 @@ def torn(run: Path) -> None:
     (run / "metrics.csv").write_bytes(content[:-9])
 
 
+def without_folder(folder: Path) -> None:
+    """Take the folder away that stands where the checkpoint belongs, if the run has left it."""
+    last = folder / "run" / "checkpoints" / "last.ckpt"
+    if last.is_dir():
+        last.rmdir()
+
+
 def removing(path: str) -> put.OfTrainer:
     def remove(trainer: Trainer) -> None:
         place = Path(path)
@@ -65,7 +72,7 @@ FAULTS = [
         spoil=spoiling("checkpoints/last.ckpt", "a folder"),
         words=AUTO,
         damages=True,
-        mend=lambda folder: (folder / "run" / "checkpoints" / "last.ckpt").rmdir(),
+        mend=without_folder,
     ),
     Fault(
         "resume: last.ckpt unreadable",
