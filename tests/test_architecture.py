@@ -89,7 +89,7 @@ def test_the_page_names_files_that_exist_and_answers_every_question() -> None:
 
 def test_nothing_is_loose_at_the_top_of_the_package() -> None:
     loose = {path.name for path in PACKAGE.glob("*.py")}
-    assert loose == {"__init__.py", "__main__.py", "errors.py"}
+    assert loose == {"__init__.py", "__main__.py"}
 
 
 def test_no_imports_go_in_a_circle() -> None:

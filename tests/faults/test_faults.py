@@ -90,7 +90,9 @@ def check_end(fault: Fault, ended: Ended, folder: Path) -> None:
     assert ended.status == fault.status, ended.said
     assert re.search(fault.said, ended.said), ended.said
     assert "Traceback" not in ended.said, ended.said
-    assert len(re.findall("^error: ", ended.errors, re.MULTILINE)) == (fault.status in (1, 2))
+    sentences = len(re.findall("^error: ", ended.errors, re.MULTILINE))
+    # Of several processes the others tell what has become of one that is killed.
+    assert sentences <= 1 if fault.status < 0 else sentences == (fault.status in (1, 2))
     assert not ended.left
     assert status_of(folder / "run") == fault.reached
     if fault.status > 0:  # what is killed cannot tidy up

@@ -179,10 +179,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Shown]:
     """All pictures, of which nothing is written."""
     shown: list[Shown] = []
 
-    def record(figure: Figure, path: Path, **_: Any) -> None:
+    def record(figure: Figure, file: Any, format: str, **_: Any) -> None:
         frame = sys._getframe(2)
         drawn_by = Path(frame.f_code.co_filename).stem, frame.f_code.co_name
-        if path.suffix == ".png":
+        if format == "png":
             figure.draw_without_rendering()
             texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
             sizes = {t.get_text(): t.get_fontsize() * CSS_PIXELS / POINTS_OF_INCH for t in texts}

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from equipoise.report.plot import COLOURS
 from equipoise.report.submissions import draw_correlation, draw_dropped, draw_weights
 
 GENERATOR = np.random.default_rng(0)
+
+FIRST, SECOND = (tuple(bytes.fromhex(colour[1:])) for colour in COLOURS[:2])
 
 
 def pixels(file: Path) -> np.ndarray:
@@ -29,7 +32,7 @@ def test_weights_of_all_types_are_bars_of_those_that_have_one(tmp_path: Path) ->
     assert picture.file == "weights.png"
     assert "2 of 60" in picture.caption
     drawn = pixels(tmp_path / "weights.png")
-    blue = (drawn == (43, 108, 176)).all(axis=2)
+    blue = (drawn == FIRST).all(axis=2)
     lengths = np.unique(blue.sum(axis=1)[blue.any(axis=1)])
     assert lengths[-1] == pytest.approx(3 * lengths[0], rel=0.05)
 
@@ -61,6 +64,6 @@ def test_the_curves_without_the_best(tmp_path: Path) -> None:
     ]
     draw_dropped(rows, tmp_path / "drop_best.png")
     drawn = pixels(tmp_path / "drop_best.png").reshape(-1, 3)
-    assert all((drawn == colour).all(axis=1).any() for colour in ((43, 108, 176), (221, 107, 32)))
+    assert all((drawn == colour).all(axis=1).any() for colour in (FIRST, SECOND))
     draw_dropped(rows[:1], tmp_path / "alone.png")
     assert pixels(tmp_path / "alone.png").std() > 0

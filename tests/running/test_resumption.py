@@ -15,7 +15,7 @@ import torch
 from equipoise.config.compose import compose, storable
 from equipoise.errors import UserError
 from equipoise.running.api import composed
-from equipoise.running.resumption import RECORD, beginning, clear, reopen, standing
+from equipoise.running.resumption import RECORD, beginning, clear, first_readable, reopen, standing
 
 HOLD = """
 import sys
@@ -79,7 +79,7 @@ def test_what_was_left_before_the_first_checkpoint_is_cleared(here: Path) -> Non
     assert list((here / "x").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["letter.txt", "checkpoints/mine.ckpt", "sub/file"])
+@pytest.mark.parametrize("name", ["letter.txt", "checkpoints/mine.txt", "sub/file"])
 def test_what_no_run_leaves_is_never_cleared(here: Path, name: str) -> None:
     begun(here / "x")
     (here / "x" / name).parent.mkdir(exist_ok=True)
@@ -87,6 +87,17 @@ def test_what_no_run_leaves_is_never_cleared(here: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"no checkpoint to go on from, but {name.split('/f')[0]}"):
         standing(here / "x")
     assert (here / "x" / name).read_text() == "mine"
+
+
+def test_a_checkpoint_that_no_run_has_left_is_gone_on_from_and_never_cleared(here: Path) -> None:
+    begun(here / "x")
+    mine = here / "x" / "checkpoints" / "mine.ckpt"
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    assert standing(here / "x").status == "resumable"
+    with pytest.raises(UserError, match=r"mine\.ckpt"):
+        first_readable(here / "x")
+    assert mine.read_text() == "mine"
 
 
 def test_a_folder_of_something_else_is_never_cleared(here: Path) -> None:

@@ -22,8 +22,8 @@ from equipoise.data.folders import (
     local_folder,
     within,
 )
-from equipoise.data.sizes import check_parquet
 from equipoise.errors import UserError
+from equipoise.errors.sizes import check_parquet
 
 REACH_SECONDS = 5.0
 LOADING_ERRORS = (DatasetsError, OSError, ValueError)

@@ -20,6 +20,8 @@ import torch
 
 from equipoise.config import machine
 from equipoise.config.hydra import flatten
+from equipoise.errors import read_json
+from equipoise.report.whole import write_whole
 from equipoise.running.origin import git, processor, toplevel, tracked_root
 
 FILE = "environment.json"
@@ -60,7 +62,7 @@ def note_start(
     entry = {**start, **origin, **surroundings(), "data": fingerprints(config)}
     for name, root in repositories().items():
         entry[name] = changes(root, directory / CHANGES / f"{len(starts)}_{name}.diff")
-    _write(json.dumps({"starts": [*starts, entry]}, indent=2) + "\n", directory / FILE)
+    write_whole(directory / FILE, json.dumps({"starts": [*starts, entry]}, indent=2) + "\n")
 
 
 def changes(root: Path, file: Path) -> dict[str, Any]:
@@ -75,22 +77,15 @@ def changes(root: Path, file: Path) -> dict[str, Any]:
         return told
     content = f"{difference}\n".encode(errors="surrogateescape")
     if len(content) <= MOST_CHANGED:
-        file.parent.mkdir(exist_ok=True)
-        _write(content, file)
+        write_whole(file, content)
         told["difference"] = f"{CHANGES}/{file.name}"
     return {**told, "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _write(content: str | bytes, file: Path) -> None:
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    partial.replace(file)
 
 
 def read_starts(directory: Path) -> list[dict[str, Any]]:
     """The starts of a run, the first one first; none where it has kept none that can be read."""
     try:
-        starts = json.loads((directory / FILE).read_text())["starts"]
+        starts = read_json(directory / FILE)["starts"]
     except (OSError, ValueError, LookupError, TypeError):
         return []
     entries = starts if isinstance(starts, list) else []

@@ -127,7 +127,8 @@ def write_results(run: Run, metrics: dict[str, Any]) -> None:
 def lost_by(run: Run) -> list[str]:
     """What callbacks and loggers should have kept and could not, a sentence each."""
     parts = [*run.callbacks, *run.trainer.loggers]
-    return [part.lost for part in parts if isinstance(part, Losing) and part.lost]
+    told = [part.lost for part in parts if isinstance(part, Losing)]
+    return [lost for lost in told if isinstance(lost, str) and lost]  # some answer to any name
 
 
 def by_stage(metrics: dict[str, Any], stage: str) -> dict[str, float]:

@@ -181,10 +181,11 @@ def test_features_are_written_as_arrays_with_what_the_probe_says(
 
 
 def test_arrays_and_tables_of_the_hub_are_read_as_files_are(
-    run: Make, pictures: Path, tmp_path: Path
+    run: Make, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import datasets
 
+    monkeypatch.setenv("EQUIPOISE_LINKS", str(pictures))  # the table names files outside its folder
     files = sorted(pictures.iterdir())[:9]
     stack = np.stack([np.asarray(Image.open(file)) for file in files])
     np.save(tmp_path / "stack.npy", stack)

@@ -107,7 +107,7 @@ def test_what_cannot_be_made_again_is_one_sentence(tmp_path: Path) -> None:
         original(lost, [], None)
     damaged = write_run(tmp_path / "damaged", metrics())
     (damaged / "metrics.json").write_text("[1")
-    with pytest.raises(UserError, match="cannot be read: it is not what a run writes"):
+    with pytest.raises(UserError, match="is no JSON"):
         original(damaged, [], None)
 
 

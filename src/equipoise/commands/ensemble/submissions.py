@@ -16,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import compute, csv
 
-from equipoise.data.sizes import check_csv
 from equipoise.errors import UserError
+from equipoise.errors.sizes import check_csv
 
 COUPLING = "scalar_coupling_constant"
 COLUMNS = {"id": pa.int64(), COUPLING: pa.float64()}

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from equipoise.config.hydra import SEARCH_PATH, parse
 from equipoise.config.overrides import full_key, is_of_hydra
-from equipoise.errors import UserError
+from equipoise.errors import UserError, read_json, read_yaml
 from equipoise.report.curves import CurveFile
 from equipoise.running import folders
 from equipoise.running.environment import FILE, read_starts
@@ -101,7 +98,7 @@ def _beginning(
     if purpose == "evaluate":
         return purpose, [word for word in command if "=" in word]
     try:
-        return purpose, list(json.loads((folder / RECORD).read_text()))
+        return purpose, list(read_json(folder / RECORD))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder} does not tell which words began its run: it has neither {FILE} nor {RECORD}"
@@ -153,9 +150,9 @@ def read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = yaml.safe_load(file.read_text())  # JSON is read by it too
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file} cannot be read: it is not what a run writes") from error
+        content = read_json(file) if file.suffix == ".json" else read_yaml(file)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
         raise UserError(f"{file} is not what a run writes")
     return content

@@ -15,8 +15,8 @@ from equipoise.data.folders import IMAGE_ENDINGS, file_stamp, files_in, folders_
 from equipoise.data.images.encoded import EncodedImages
 from equipoise.data.images.module import refuse_other_classes
 from equipoise.data.module import SplitName
-from equipoise.data.sizes import bounded_bytes
 from equipoise.errors import UserError
+from equipoise.errors.sizes import bounded_bytes
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMN = "label"

@@ -23,8 +23,8 @@ from equipoise.data.images.encoded import (
     reason,
     upright,
 )
-from equipoise.data.sizes import bounded_bytes
 from equipoise.errors import DamagedRecord, UserError
+from equipoise.errors.sizes import bounded_bytes
 
 IGNORED = 255
 BLACK_AND_WHITE = (0, IGNORED)

@@ -20,8 +20,8 @@ from equipoise.data.images.labelled import ImageTable
 from equipoise.data.images.pictures import Picture, as_pixels, pictures_below
 from equipoise.data.loading import Batch
 from equipoise.data.sampling import BatchIndex
-from equipoise.data.sizes import check_arrays, check_parquet
 from equipoise.errors import TooLarge, UserError
+from equipoise.errors.sizes import check_arrays, check_parquet
 
 
 class Pictures(Protocol):

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv
 
-from equipoise.data.sizes import check_csv
 from equipoise.errors import UserError
+from equipoise.errors.sizes import check_csv
 
 FARTHEST = 10_000
 """Angstrom from the origin; no molecule is so large, and squares of far more would overflow."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.data.sizes import bounded_bytes, check_parquet, check_width
 from equipoise.errors import UserError, refuse_above
+from equipoise.errors.sizes import bounded_bytes, check_parquet, check_width
 
 if TYPE_CHECKING:
     import pyarrow

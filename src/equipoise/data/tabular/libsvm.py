@@ -21,9 +21,9 @@ from sklearn.datasets import load_svmlight_files
 from tqdm import tqdm
 
 from equipoise.data.folders import expanded
-from equipoise.data.sizes import bounded_lines
 from equipoise.data.tabular.tables import with_short_indices
 from equipoise.errors import TooLarge, UserError
+from equipoise.errors.sizes import bounded_lines
 
 PROGRESS_AFTER_SECONDS = 2.0
 FORM = "each line must be <label> <index>:<value> <index>:<value> ..., with ascending indices"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from equipoise.data.folders import files_in
 from equipoise.data.module import SPLITS, SplitName, check_fraction
-from equipoise.data.sizes import bounded_bytes
 from equipoise.errors import UserError
+from equipoise.errors.sizes import bounded_bytes
 
 PUBLISHED_NAMES: Mapping[SplitName, tuple[str, ...]] = {
     "train": ("train",),
