@@ -96,7 +96,7 @@ def mutated(lines: list[CommandLine], number: int) -> CommandLine:
 
 
 def _misspelt(word: str, draw: random.Random) -> str:
-    at = draw.randrange(len(word))
+    at = draw.randrange(max(len(word), 1))
     letter = draw.choice("abcdefghijklmnopqrstuvwxyz_.éA")
     changes = [word[:at] + word[at + 1 :], word[:at] + letter + word[at:]]
     changes += [

@@ -208,13 +208,20 @@ def _at_the_end(words: Sequence[str]) -> Beginning | None:
 
     None for all others: they may test its weights under other settings.
     """
-    path = CommandLine.of(words).value("ckpt_path")
+    typed = [override for override in parse(words) if override.key_or_group == "ckpt_path"]
+    path = typed[-1].value() if typed else None
     file = Path(path) if isinstance(path, str) else Path()
     folder = file.parent.parent
     if (file.parent.name, file.name) != (CHECKPOINTS, FILES[0]) or not file.is_file():
         return None
     found = standing(folder, words)
-    if found.status != "completed" or _changing(_of_the_run(words), read_stored(file)):
+    if found.status != "completed":
+        return None
+    try:
+        changing = _changing(_of_the_run(words), read_stored(file))
+    except UserError:  # words of one's own code, or wrong ones: composing tells, with its folders
+        return None
+    if changing:
         return None
     said = (
         f"the run in {folder} is completed, nothing is left to train: these are its results; to "
