@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from equipoise import __version__
+from equipoise import __version__, build
 from equipoise.commands import evaluate, exit_status, train
 from equipoise.config.compose import compose, storable
 
@@ -255,4 +255,5 @@ def test_an_evaluation_shows_its_configuration(
 def write_checkpoint(path: Path) -> None:
     composition = compose([])
     content = {"config": storable(composition.config), "choices": composition.choices}
-    torch.save({**content, "state_dict": {}, "epoch": 1, "global_step": 1}, path)
+    weights = {f"model.{name}": tensor for name, tensor in build().state_dict().items()}
+    torch.save({**content, "state_dict": weights, "epoch": 1, "global_step": 1}, path)

@@ -40,13 +40,22 @@ def described(stored: Stored, composition: Composition) -> str:
             continue
         if key in composition.choices.keys() | stored.choices.keys():
             typed = None if override.is_delete() else override.get_value_element_as_str()
-            old, new = stored.choices.get(key), composition.choices.get(key, typed)
+            old, new = (
+                _choice(stored.choices.get(key)),
+                _choice(composition.choices.get(key, typed)),
+            )
         else:
             old, new = _value(stored.config, key), _value(plain(composition.config), key)
         if old != new:
             was = "" if old is MISSING else f" (was {_text(old)})"
             told[key] = f"no {key}" if new is MISSING else f"{key}={_text(new)}{was}"
     return ", ".join(told.values())
+
+
+def _choice(name: str | None) -> str | None:
+    """The choice of a group as it is typed: several stand in brackets."""
+    several = name is not None and "," in name and not name.startswith("[")
+    return f"[{name}]" if several else name
 
 
 def _value(config: Any, key: str) -> Any:
