@@ -16,7 +16,8 @@ from tests.documentation.pages import Line, all_lines
 from tests.documentation.workshop import SHORT, Workshop
 
 ELSEWHERE = {
-    r"^make (install|lint|test|test-slow|format|bench|bench-gpu|docs|coverage|mutants|train)\b": "Makefile",
+    r"^make (install|lint|test|test-slow|format|bench|bench-gpu|docs|train)\b": "Makefile",
+    r"^make (coverage|mutants)\b": "Makefile",
     r"^source |^eval ": "the shell's own",
     r"^(torchrun|srun|wandb) ": "programs of others",
     r"^python -m pytest": "tests/test_documentation.py, in a copy with the worked examples",
