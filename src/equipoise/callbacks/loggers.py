@@ -106,7 +106,7 @@ class CurveLogger(CSVLogger):
         super().log_metrics({k: v for k, v in metrics.items() if not _is_nan(v)}, step)
 
 
-class Outlasted:
+class OutlastedLogger:
     """A logger without which its run goes on: where it fails after the start, it tells so once.
 
     lost: what it could not keep, a sentence; empty while it works. From then on it keeps nothing.
@@ -124,7 +124,7 @@ class Outlasted:
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
-    def guarded(self: Outlasted, *args: Any, **kwargs: Any) -> Any:
+    def guarded(self: OutlastedLogger, *args: Any, **kwargs: Any) -> Any:
         if self.lost:
             return None
         try:
@@ -158,7 +158,7 @@ class OncePerStep:
         return fresh
 
 
-class CurveTensorBoardLogger(Outlasted, TensorBoardLogger):
+class CurveTensorBoardLogger(OutlastedLogger, TensorBoardLogger):
     """Lightning's TensorBoardLogger, whose event files can be taken back to a checkpoint."""
 
     @cached_property
@@ -177,7 +177,7 @@ class CurveTensorBoardLogger(Outlasted, TensorBoardLogger):
             _rewrite_events(file, kept)
 
 
-class CurveWandbLogger(Outlasted, WandbLogger):
+class CurveWandbLogger(OutlastedLogger, WandbLogger):
     """Lightning's WandbLogger with one row of W&B's history a step.
 
     The steps of the history are those of the run, so that a run that resumes online goes on behind
@@ -264,7 +264,7 @@ class CurveWandbLogger(Outlasted, WandbLogger):
                 self.log_metrics(row, step)
 
 
-class CurveMLFlowLogger(Outlasted, MLFlowLogger):
+class CurveMLFlowLogger(OutlastedLogger, MLFlowLogger):
     """Lightning's MLFlowLogger, which goes on in the run of a checkpoint."""
 
     @cached_property

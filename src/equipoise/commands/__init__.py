@@ -98,7 +98,7 @@ def exit_status(command: Callable[..., int], *arguments: Any) -> int:
         return int(end.code or 0)
 
 
-class Outlasted:
+class OutlastedStream:
     """A stream whose reader may leave, as `head` does, or whose disk or terminal may fail.
 
     What is printed from then on is lost, and the command goes on. Characters that the stream's
@@ -140,7 +140,7 @@ def outlast_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, TextIOWrapper):  # not what tests and notebooks put there
-            setattr(sys, name, Outlasted(stream))
+            setattr(sys, name, OutlastedStream(stream))
 
 
 def printable(error: BaseException) -> str:

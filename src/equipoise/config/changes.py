@@ -40,10 +40,8 @@ def described(stored: Stored, composition: Composition) -> str:
             continue
         if key in composition.choices.keys() | stored.choices.keys():
             typed = None if override.is_delete() else override.get_value_element_as_str()
-            old, new = (
-                _choice(stored.choices.get(key)),
-                _choice(composition.choices.get(key, typed)),
-            )
+            chosen = stored.choices.get(key), composition.choices.get(key, typed)
+            old, new = map(_choice, chosen)
         else:
             old, new = _value(stored.config, key), _value(plain(composition.config), key)
         if old != new:
