@@ -85,7 +85,7 @@ FAULTS = [
         "TensorBoard: no folder",
         "TensorBoard's folder cannot be made",
         "is refused in a sentence before its first step",
-        "error: logger: ",
+        "error: /proc/none cannot be used: No such file or directory; ",
         status=2,
         reached=None,
         same=False,

@@ -135,6 +135,11 @@ def refusals_of_run(built: Run) -> Iterator[None]:
             folders.refuse(built.directory)
         own = origin(error, built.own_code.packages)
         if (refusal or own) and not isinstance(error, UserError):
+            if isinstance(error, OSError) and error.filename and not own:
+                raise UserError(
+                    f"{error.filename} cannot be used: {error.strerror}; grant permission there, "
+                    "or set another place"
+                ) from error
             told = located(error, built.own_code.packages)
             raise UserError(f"the run cannot continue: {told}") from error
         raise
