@@ -131,7 +131,8 @@ def fuzzed(lines: Sequence[CommandLine], others: Sequence[CommandLine], number: 
     original = draw.choice(lines if of_settings else others)
     line = original
     for _ in range(draw.choice((1, 1, 1, 2))):
-        line = draw.choice(OF_SETTINGS if of_settings else OF_COMMANDS)(line, draw)
+        if line.words:  # the change before may have taken away the only one
+            line = draw.choice(OF_SETTINGS if of_settings else OF_COMMANDS)(line, draw)
     return Fuzzed(number, original, line)
 
 

@@ -69,7 +69,8 @@ class Trial:
 
     def _effects(self, one: Fuzzed, outcome: Outcome) -> list[str]:
         line = one.line
-        if "-m" in line.flags:
+        answered = {"--version", "--help", "-h"}.intersection(line.argv())  # before any run is made
+        if "-m" in line.flags and not answered:
             return faults_of_jobs(line.words, outcome.stdout)
         if line.flags == SHOW and line.script != MODULE:
             before = self.before(one.original).stdout
