@@ -269,7 +269,8 @@ def test_a_batch_of_which_nothing_is_left_ends_the_run() -> None:
 
 
 def test_a_killed_worker_costs_no_batch() -> None:
-    loader = BatchLoader(Damaged(), OrderedIndices(12, 2, Shard()), seed=0, num_workers=2)
+    # Twelve batches: more than two workers have ready before they are killed.
+    loader = BatchLoader(Damaged(), OrderedIndices(12, 1, Shard()), seed=0, num_workers=2)
     batches = iter(loader)
     rows = next(batches)["index"].tolist()
     for worker in loader._iterator._workers:  # type: ignore[attr-defined]
