@@ -27,15 +27,17 @@ WORDS = (
     *QUIET, "strategy=gpu", "seed=7", "solver.tol=0", "trainer.log_every_n_steps=1",
     "callbacks.normalization_warmup=null",  # it changes a number at each of the first steps
     "trainer.max_epochs=2",
-    "optimizer=sgd", "optimizer.lr=1e-2", "schedule=constant",  # Adam would magnify any rounding
+    # Every step stands almost at the first weights: training, above all by Adam, magnifies any
+    # rounding, to a percent of the loss within ten steps. Gradients are compared by the momentum.
+    "optimizer=sgd", "optimizer.lr=1e-5", "schedule=constant",
 )  # fmt: skip
-DIGITS = ("task=digits", *TASKS["digits"], "model.dropout=0")
+DIGITS = ("task=digits", *TASKS["digits"], "model.channels=[16,16]", "model.dropout=0")
 ESTIMATORS = {
     "phantom": ("gradient=phantom",),
     "jfb": ("gradient=jfb",),
     "exact": ("gradient=exact", "gradient.solver.tol=0", "gradient.solver.max_steps=6"),
     "shine": ("gradient=shine", "solver=broyden"),
-    "neumann": ("gradient=neumann", "gradient.damping=0.5"),
+    "neumann": ("gradient=neumann", "gradient.damping=0.5", "gradient.steps=3"),
 }
 
 
@@ -47,7 +49,7 @@ def run(folder: Path, *words: str) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutions without TF32, whose rounding training would magnify to a percent."""
+    """Convolutions without TF32: two kernels for one product agree to seven digits."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
@@ -61,11 +63,27 @@ def both(folder: Path, *words: str, compile: str = "graph") -> tuple[Any, Any]:
     return plain, run(folder / compile, *words, f"compile={compile}")
 
 
-def alike(folder: Path, rel: float, compile: str = "graph") -> bool:
-    """Whether the losses of all steps are the same up to rounding."""
+def momentum(folder: Path) -> torch.Tensor:
+    """The momentum at the end of a run: its gradients, the late ones with more weight."""
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
+    states = kept["optimizer_states"][0]["state"].values()
+    return torch.cat([state["momentum_buffer"].flatten() for state in states])
+
+
+def alike(folder: Path, compile: str = "graph", against: str = "plain") -> bool:
+    """Whether the losses of all steps and the gradients of two runs are the same up to rounding."""
+    found, expected = (column(folder / name, "train/loss") for name in (compile, against))
+    assert len(expected) >= 4
+    assert found == pytest.approx(expected, rel=2e-3)
+    assert error([momentum(folder / compile)], [momentum(folder / against)]) < 0.25
+    return True
+
+
+def losses_alike(folder: Path, compile: str = "graph") -> bool:
+    """Whether the losses of two runs in half precision are the same up to its rounding."""
     found, expected = (column(folder / name, "train/loss") for name in (compile, "plain"))
     assert len(expected) >= 4
-    assert found == pytest.approx(expected, rel=rel)
+    assert found == pytest.approx(expected, rel=3e-2)
     return True
 
 
@@ -75,7 +93,7 @@ def test_a_recorded_run_takes_the_steps_of_a_plain_one(estimator: str, tmp_path:
     counts = found["details"]["graph"]
     # Of 5 batches an epoch the last is smaller, and of the others the first one is not recorded.
     assert counts == {"recordings": 1, "replayed": STEPS - 3, "plain": 3}
-    assert alike(tmp_path, rel=1e-2)
+    assert alike(tmp_path)
     for name in ("solver/nfe", "backward/nfe", "solver/residual_mean"):
         values = [column(tmp_path / side, name) for side in ("graph", "plain")]
         assert values[0] == pytest.approx(values[1], rel=0.1, abs=1e-6)
@@ -89,7 +107,7 @@ def test_precision_clipping_and_accumulation(precision: str, tmp_path: Path) -> 
     )  # fmt: skip
     plain, found = both(tmp_path, *DIGITS, *WORDS, "gradient=phantom", *words)
     assert found["details"]["graph"]["replayed"] == STEPS - 3
-    assert alike(tmp_path, rel=5e-2)
+    assert losses_alike(tmp_path)
     assert found["test"]["loss"] == pytest.approx(plain["test"]["loss"], rel=0.1)
 
 
@@ -106,7 +124,7 @@ def test_a_schedule_that_changes_the_estimator_has_it_recorded_anew(tmp_path: Pa
     )
     _, found = both(tmp_path, *DIGITS, *WORDS, phases)
     assert found["details"]["graph"]["recordings"] == 2
-    assert alike(tmp_path, rel=1e-2)
+    assert alike(tmp_path)
     names = [[row["gradient"] for row in curve(tmp_path / side)] for side in ("graph", "plain")]
     assert names[0] == names[1]
 
@@ -117,8 +135,7 @@ def test_a_resumed_run_goes_on_as_the_whole_one(tmp_path: Path) -> None:
     interrupted(tmp_path / "broken", BATCHES + 1, *words)
     again = resumed(tmp_path / "broken")
     assert again["details"]["graph"]["recordings"] == 1
-    found, expected = (column(tmp_path / name, "train/loss") for name in ("broken", "whole"))
-    assert found == pytest.approx(expected, rel=1e-2)
+    assert alike(tmp_path, "broken", "whole")
 
 
 def test_a_language_model_is_recorded_once_its_memory_is_full(tmp_path: Path) -> None:
@@ -129,14 +146,14 @@ def test_a_language_model_is_recorded_once_its_memory_is_full(tmp_path: Path) ->
     )  # fmt: skip
     _, found = both(tmp_path, *WORDS, *words, "trainer.max_epochs=1")
     assert found["details"]["graph"]["replayed"] >= 4
-    assert alike(tmp_path, rel=1e-2)
+    assert alike(tmp_path)
 
 
 def test_segmentation_is_recorded(tmp_path: Path) -> None:
     words = ("task=digit_scenes", *TASKS["digit_scenes"], "model.dropout=0", "gradient=phantom")
     _, found = both(tmp_path, *words, *WORDS)
     assert found["details"]["graph"]["replayed"] >= 4
-    assert alike(tmp_path, rel=1e-2)
+    assert alike(tmp_path)
 
 
 def test_dropout_draws_new_masks_at_every_replay() -> None:
@@ -207,7 +224,8 @@ def test_a_run_with_compiled_f_takes_the_steps_of_a_plain_one(
 ) -> None:
     words = (*DIGITS, *WORDS, *ESTIMATORS["jfb"], f"trainer.precision={precision}")
     _, found = both(tmp_path, *words, compile=word)
-    assert alike(tmp_path, rel=1e-2 if precision == "32-true" else 5e-2, compile=word)
+    compared = alike if precision == "32-true" else losses_alike
+    assert compared(tmp_path, word)
     assert ("graph" in found["details"]) == ("graph" in word)
 
 
@@ -216,4 +234,4 @@ def test_channels_last_changes_no_result(word: str, tmp_path: Path) -> None:
     words = (*DIGITS, *WORDS, *ESTIMATORS["jfb"])
     run(tmp_path / "plain", *words)
     run(tmp_path / word, *words, "memory_format=channels_last", f"compile={word}")
-    assert alike(tmp_path, rel=2e-2, compile=word)
+    assert alike(tmp_path, word)
