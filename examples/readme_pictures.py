@@ -1,7 +1,7 @@
 """The pictures of README.md: train on digits and on scenes of digits, and copy what the runs draw.
 
     python examples/readme_pictures.py
-    python examples/readme_pictures.py --output pictures trainer.max_steps=20
+    python examples/readme_pictures.py --output pictures trainer.max_epochs=1
 
 Seven minutes on two CPU cores. Words behind the options are added to both trainings.
 """

@@ -32,7 +32,12 @@ def test_the_cards_are_those_of_the_recipes() -> None:
 
 @pytest.mark.slow
 def test_the_pictures_of_the_readme_are_made_by_one_command(tmp_path: Path) -> None:
-    short = ["trainer.max_steps=3", "trainer.limit_test_batches=2", "task.eval_batch_size=32"]
+    short = [
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=2",
+        "trainer.limit_test_batches=2",
+        "task.eval_batch_size=32",
+    ]
     said = output(
         [str(ROOT / "examples" / "readme_pictures.py"), "--output", "out", *short], tmp_path
     )

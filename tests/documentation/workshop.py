@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,14 @@ SHORT = (
     "trainer.limit_test_batches=2", "trainer.log_every_n_steps=1",
 )  # fmt: skip
 """What makes a run a short one."""
+RESUMES = {"resume=auto"}
 FOLDERS = {
     "task=image_folder": "pictures",
     "task=segmentation_folder": "scenes",
     "task=text_folder": "texts",
     "task=parallel_folder": "pairs",
     "equipoise predict": "test_pictures",
+    "best.ckpt task.path=": "pictures",
 }
 """The data that a command with these words finds at `<folder>`; other commands find it empty."""
 RUNS = {
@@ -68,7 +71,11 @@ class Workshop:
         return words
 
     def carry_out(self, line: Line, words: list[str]) -> Done:
-        """Do what the line says."""
+        """Do what the line says, in a new folder where it names one for its run."""
+        for word in words:
+            key, _, name = word.partition("=")
+            if key == "run_dir" and words[0] == "train" and not RESUMES & set(words):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
         source = re.search(r"(?<!<)< (\S+)", line.text)
         return execute(words, self.folder, self.folder / source.group(1) if source else None)
 

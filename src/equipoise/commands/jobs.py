@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, O
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from equipoise.config.compose import CONF, parse, search_path
+from equipoise.config.compose import CONF, composable, parse, search_path
 from equipoise.config.hydra import hydra_config
 from equipoise.config.overrides import Menu, is_of_hydra
 from equipoise.config.sweeps import as_override
@@ -246,7 +246,7 @@ def of_sweeper(lines: Sequence[str]) -> list[str]:
     overrides = parse(lines)
     if draws_values(overrides):
         return []
-    sweeper = hydra_config(jobs(lines)[0]).hydra.sweeper
+    sweeper = hydra_config(composable(jobs(lines)[0])).hydra.sweeper
     typed = {override.get_key_element() for override in overrides}
     swept = OmegaConf.to_container(sweeper.get("params") or OmegaConf.create(), resolve=True)
     assert isinstance(swept, dict)
