@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -23,10 +24,12 @@ class Done(NamedTuple):
 
     @property
     def refusal(self) -> str | None:
-        """The one sentence of a refused command, or None where it has not ended in one."""
+        """The sentence of a refused command or of a failed job, or None where there is none."""
         errors = [line for line in self.err.splitlines() if line.startswith("error: ")]
-        told = "Traceback" not in self.err and len(errors) == 1
-        return errors[0] if self.status == 2 and told else None
+        if "Traceback" in self.err or len(errors) != 1:
+            return None
+        is_of_a_job = re.match(r"error: \d", errors[0]) is not None
+        return errors[0] if self.status == (1 if is_of_a_job else 2) else None
 
 
 def execute(words: list[str], folder: Path, standard_input: Path | None = None) -> Done:

@@ -89,8 +89,9 @@ def shortened(words: list[str], most: int = 4) -> list[str]:
     if "-m" not in words or any(word.startswith("sweep=optuna") for word in words):
         return short
     jobs = multirun.jobs(multirun.planned(configured("train.py", str, short[1:]).overrides)[0])
-    of_one = [word for word in jobs[0] if not word.startswith(("sweep=", "hydra"))]
-    return short if len(jobs) <= most else ["train", *of_one]
+    one = [word for word in jobs[0] if not word.startswith("hydra")]
+    many = ["-m"] if any(word.startswith("sweep=") for word in one) else []
+    return short if len(jobs) <= most else ["train", *many, *one]
 
 
 HERE = [line for line in all_lines() if elsewhere(line) is None]
