@@ -53,6 +53,7 @@ BEST = "ckpt_path=run/checkpoints/best.ckpt"
 OWN_COMMAND = re.compile(r"equipoise-train (--config-dir conf .*)")
 OWN_PROJECT = ROOT / "examples" / "own_project"
 OWN_CODE = ROOT / "docs" / "own_code.md"
+FIRST_PAGES = ("README.md", "docs/configuration.md", "docs/systems.md", "docs/concepts.md")
 PLACEHOLDERS = {"<run>": "runs/run", "<task>": "digits", "<folder>": "tests/conf"}
 
 
@@ -62,6 +63,12 @@ class Example(NamedTuple):
     action: str
     path: str
     text: str
+
+
+def slow_elsewhere(page: str) -> tuple[pytest.MarkDecorator, ...]:
+    """The commands of most pages are composed with the slow tests, which also carry them out."""
+    composed = page in FIRST_PAGES or page.startswith(("docs/add_a_", "docs/tutorials/"))
+    return () if composed else (pytest.mark.slow,)
 
 
 def commands() -> list[tuple[str, str]]:
@@ -97,7 +104,10 @@ def test_the_pages_hold_what_the_other_tests_look_for() -> None:
     assert len(examples()) > 15
 
 
-@pytest.mark.parametrize(("page", "arguments"), commands())
+@pytest.mark.parametrize(
+    ("page", "arguments"),
+    [pytest.param(*command, marks=slow_elsewhere(command[0])) for command in commands()],
+)
 def test_a_command_composes(
     page: str, arguments: str, examples_conf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
