@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -40,6 +42,11 @@ CONF = next(
 SEARCH_PATH = "hydra.searchpath"
 TAKE_SEVERAL = {"logger", "callbacks", "experiment", "debug"}
 """Groups of which several choices go together, as in logger=[csv,wandb]."""
+OUR_SOURCES = {"hydra", "main", "schema"}
+"""Who provides the files of a composition without folders of a user's: Hydra and `conf/`."""
+MOST_KEPT = 64
+_KEPT: dict[Any, tuple[DictConfig, dict[str, str]]] = {}
+"""The last compositions by their overrides and the files that they were read from."""
 
 
 def parse(lines: Sequence[str]) -> list[Override]:
@@ -114,7 +121,34 @@ def _folder_of_package(name: str) -> Path | None:
 
 
 def composed_by_hydra(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
-    """Hydra's own composition, and the choice of every group in it, several with commas."""
+    """Hydra's own composition, and the choice of every group in it, several with commas.
+
+    The jobs of a sweep mostly make the same choices, so the last ones are kept, for as long as no
+    file of `conf/` changes.
+    """
+    state = (tuple(overrides), _files_of_conf())
+    if state not in _KEPT:
+        config, choices = _composed(overrides)
+        sources = [source.provider for source in config.hydra.runtime.config_sources]
+        with open_dict(config):
+            del config["hydra"]
+        if set(sources) - OUR_SOURCES:  # folders of a user's, which may change too
+            return config, choices
+        if len(_KEPT) == MOST_KEPT:
+            del _KEPT[next(iter(_KEPT))]
+        _KEPT[state] = config, choices
+    config, choices = _KEPT[state]
+    return copy.deepcopy(config), dict(choices)
+
+
+def _files_of_conf() -> tuple[tuple[str, int, int], ...]:
+    """What tells whether a file has been changed, added or removed."""
+    entries = (entry for folder, *_ in os.walk(CONF) for entry in os.scandir(folder))
+    stats = ((entry.path, entry.stat()) for entry in entries)
+    return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
+
+
+def _composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     try:
         with hydra_of_our_own():
             config = hydra_compose("train", list(overrides), return_hydra_config=True)
@@ -129,7 +163,6 @@ def composed_by_hydra(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, s
         if isinstance(override.value(), list) and override.key_or_group in TAKE_SEVERAL:
             choices[override.key_or_group] = ",".join(map(as_text, override.value()))  # type: ignore[arg-type]
     with open_dict(config):
-        del config["hydra"]
         config.setdefault("recipe", {})
         config.setdefault("sweep", None)
         for group in ("logger", "callbacks"):  # logger=[] and callbacks=[]: none of them

@@ -87,13 +87,9 @@ def _shuffled(
 
 
 def _descend(
-    classifier: nn.Linear,
-    batches: Epochs,
-    epochs: int,
-    steps: int,
-    adam: tuple[float, float],
-    ranks: int = 1,
-) -> nn.Linear:
+    classifier: nn.Linear, batches: Epochs, epochs: int, steps: int,
+    adam: tuple[float, float], ranks: int = 1,
+) -> nn.Linear:  # fmt: skip
     """Train the classifier, with the mean gradient of all `ranks`; shows its progress.
 
     adam: the rate and the weight decay.
