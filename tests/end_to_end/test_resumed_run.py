@@ -109,6 +109,18 @@ def test_nothing_left_to_train_is_said_only_where_it_is_so(
     assert set(metrics["val"]) == {"loss", "accuracy"}
 
 
+@pytest.mark.parametrize("left", ["nothing", "a part"])
+def test_a_run_with_nothing_left_to_train_has_its_last_checkpoint(a_run: Path, left: str) -> None:
+    kept = a_run / "checkpoints"
+    whole = (kept / "last.ckpt").read_bytes()
+    (kept / "last.ckpt").rename(kept / "best.ckpt")
+    if left == "a part":
+        (kept / "last.ckpt").write_bytes(whole[:100])
+    with pytest.warns(UserWarning, match="nothing was left to train after step 5"):
+        resumed(a_run, "seed=7", name="best.ckpt")
+    assert (kept / "last.ckpt").read_bytes() == whole
+
+
 def test_rows_after_the_checkpoint_are_written_once(a_run: Path) -> None:
     before = curve(a_run)
     lines = (a_run / "metrics.csv").read_text().splitlines()

@@ -20,6 +20,13 @@ def spoiling(name: str, how: str) -> InFolder:
     return lambda run: put.damaged(run / name, how)
 
 
+def last_never_saved(run: Path) -> None:
+    """What a run leaves that ends after its last best.ckpt, and before the last.ckpt of it."""
+    last = run / "checkpoints" / "last.ckpt"
+    last.replace(last.with_name("best.ckpt"))
+    (run / "metrics.json").unlink()
+
+
 def both_checkpoints(run: Path) -> None:
     put.damaged(run / "checkpoints" / "last.ckpt", TRUNCATED)
     put.damaged(run / "checkpoints" / "best.ckpt", RANDOM)
@@ -32,10 +39,10 @@ def torn(run: Path) -> None:
 
 
 def without_folder(folder: Path) -> None:
-    """Take the folder away that stands where the checkpoint belongs, if the run has left it."""
-    last = folder / "run" / "checkpoints" / "last.ckpt"
-    if last.is_dir():
-        last.rmdir()
+    """Take the folder away that stands where a checkpoint belongs, if the run has left it."""
+    for checkpoint in (folder / "run" / "checkpoints").iterdir():
+        if checkpoint.is_dir():
+            checkpoint.rmdir()
 
 
 def removing(path: str) -> put.OfTrainer:
@@ -44,6 +51,10 @@ def removing(path: str) -> put.OfTrainer:
         shutil.rmtree(place) if place.is_dir() else place.unlink()
 
     return remove
+
+
+def spoiling_best(how: str) -> put.OfTrainer:
+    return lambda trainer: put.damaged(Path("run/checkpoints/best.ckpt"), how)
 
 
 def last_checkpoint(how: str, words: str) -> Fault:
@@ -70,6 +81,29 @@ FAULTS = [
         reached="failed",
         earlier="stopped",
         spoil=spoiling("checkpoints/last.ckpt", "a folder"),
+        words=AUTO,
+        damages=True,
+        mend=without_folder,
+    ),
+    Fault(
+        "resume: last.ckpt never saved",
+        "last.ckpt is gone, and best.ckpt is of the last step",
+        "trains no more, tests, and makes last.ckpt of best.ckpt",
+        "nothing was left to train after step 10",
+        earlier="none",
+        spoil=last_never_saved,
+        words=AUTO,
+    ),
+    Fault(
+        "resume: best.ckpt a folder",
+        "best.ckpt is a folder when a run is resumed",
+        "stops in a sentence where it cannot save over the folder",
+        r"error: the checkpoint .*best\.ckpt could not be saved: Is a directory",
+        lost=AGAIN,
+        status=1,
+        reached="failed",
+        earlier="stopped",
+        spoil=spoiling("checkpoints/best.ckpt", "a folder"),
         words=AUTO,
         damages=True,
         mend=without_folder,
@@ -208,6 +242,32 @@ FAULTS = [
         "best.ckpt is not there any more",
         lost="the best weights",
         inject=put.at_hook("on_fit_end", removing("run/checkpoints/best.ckpt")),
+    ),
+    Fault(
+        "best.ckpt a folder",
+        "best.ckpt is a folder before the test",
+        "completes with a warning, and tests the last weights",
+        "best.ckpt is not there any more",
+        lost="the best weights",
+        inject=put.at_hook("on_fit_end", spoiling_best("a folder")),
+        damages=True,
+    ),
+    Fault(
+        "best.ckpt damaged",
+        "best.ckpt is cut off before the test",
+        "completes with a warning, and tests the last weights",
+        "best.ckpt cannot be read: the weights after the last step are tested",
+        lost="the best weights",
+        inject=put.at_hook("on_fit_end", spoiling_best(TRUNCATED)),
+        damages=True,
+    ),
+    Fault(
+        "best.ckpt unreadable",
+        "best.ckpt may not be read before the test",
+        "completes with a warning, and tests the last weights",
+        "best.ckpt cannot be read: the weights after the last step are tested",
+        lost="the best weights",
+        inject=put.forbidden(r"best\.ckpt$"),
     ),
     Fault(
         "removed: run folder in training",

@@ -141,3 +141,14 @@ def test_fused_optimisers_go_with_clipping_under_mixed_precision(tmp_path: Path)
     trainer.fit(task, DataLoader([batch], batch_size=None))
     change = (task.model.head.weight - before).norm()
     assert 0 < change <= 1.001e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_mean_over_a_split_is_exact_whatever_the_weights_are(dtype: torch.dtype) -> None:
+    task = task_of(Network(None)).to(dtype)
+    assert {weight.dtype for weight in task.parameters()} == {dtype}
+    loss = task.stage_metrics("val")["loss"]
+    for _ in range(1000):  # sums in 16 bits would not grow beyond 256 batches of one, or 2048
+        loss.update(torch.tensor(1.0, dtype=dtype))
+        loss.update(torch.tensor(2.0, dtype=dtype))
+    assert float(loss.compute()) == 1.5

@@ -44,5 +44,6 @@ def check_tokens(tokens: Tensor) -> None:
 
 
 def promoted(like: Tensor) -> torch.dtype:
-    """float32, or the wider dtype of `like`: what a state is kept in under autocast."""
-    return torch.promote_types(like.dtype, torch.float32)
+    """What a state is kept in: the dtype of `like`, under autocast float32 at least."""
+    autocast = torch.is_autocast_enabled(like.device.type)
+    return torch.promote_types(like.dtype, torch.float32) if autocast else like.dtype

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -18,6 +19,22 @@ from equipoise.running.sharding import divided_weights
 
 class CheckpointNotSaved(RunFailed):
     """A checkpoint could not be written; the one that was there before is as it was."""
+
+
+@contextmanager
+def saved(target: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of a checkpoint once it is whole and on the disk.
+
+    Raises CheckpointNotSaved with the cause where that fails.
+    """
+    try:
+        with whole(target, "wb") as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        raise CheckpointNotSaved(
+            f"the checkpoint {target} could not be saved: {reason(error)}; free space or "
+            "grant write permission there, or choose another folder with run_dir="
+        ) from error
 
 
 class CheckpointFile(CheckpointIO):
@@ -45,14 +62,8 @@ class CheckpointFile(CheckpointIO):
         """Write the checkpoint."""
         target = Path(path)
         content = {**checkpoint, **self.always, **self.also()}
-        try:
-            with whole(target, "wb") as file:
-                torch.save(content, file)
-        except (OSError, RuntimeError) as error:
-            raise CheckpointNotSaved(
-                f"the checkpoint {target} could not be saved: {reason(error)}; free space or "
-                "grant write permission there, or choose another folder with run_dir="
-            ) from error
+        with saved(target) as file:
+            torch.save(content, file)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None

@@ -5,6 +5,7 @@ Everything here works on built objects; `api.py` has them built.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ from equipoise.equilibrium.cuda_graph import CannotRecordError
 from equipoise.errors import RunFailed, RunInterrupted, UserError
 from equipoise.report.step_parts import StepTimes
 from equipoise.running.anytime import AnytimeCurve, trace_anytime
-from equipoise.running.checkpoints import load_weights
+from equipoise.running.checkpoints import load_weights, saved
 from equipoise.running.interrupts import Stopped, finishing, stoppable
 from equipoise.running.parts import Restoring, Run, Saving
 from equipoise.running.requeue import requeues
@@ -50,14 +51,10 @@ def fit_and_test(
                 "set a larger trainer.max_epochs or trainer.max_steps",
                 stacklevel=2,
             )
-        if (best := best_checkpoint(run.trainer)) is not None:
-            restore(run, read_checkpoint(best))
+            keep_as_last(run.trainer, Path(str(resume_from)))
+        if (best := best_path(run.trainer)) is not None and (content := readable(best)) is not None:
+            restore(run, content)
             results.details["tested_checkpoint"] = best.name
-        elif (gone := best_path(run.trainer)) is not None:
-            warnings.warn(
-                f"{gone} is not there any more: the weights after the last step are tested",
-                stacklevel=2,
-            )
         test(run, results)
     return metrics
 
@@ -173,13 +170,41 @@ def restore(run: Run, checkpoint: Mapping[str, Any]) -> None:
             callback.restore(run.task, checkpoint, run.config)
 
 
-def best_checkpoint(trainer: pl.Trainer) -> Path | None:
-    """best.ckpt where this run wrote one; a resumed run that ended at once has not."""
-    path = best_path(trainer)
-    return path if path is not None and path.is_file() else None
-
-
 def best_path(trainer: pl.Trainer) -> Path | None:
-    """Where best.ckpt was written, which others may have removed since."""
+    """Where this run wrote best.ckpt; one that is resumed and ends at once has not."""
     paths = [Path(str(getattr(c, "best_model_path", ""))) for c in trainer.checkpoint_callbacks]
     return next((path for path in paths if path.name == "best.ckpt"), None)
+
+
+def readable(best: Path) -> dict[str, Any] | None:
+    """The content of the best checkpoint; None, with a warning, where others have spoilt it."""
+    fault = "is not there any more"
+    if best.is_file():
+        try:
+            return read_checkpoint(best)
+        except UserError:
+            fault = "cannot be read"
+    text = f"{best} {fault}: the weights after the last step are tested"
+    warnings.warn(text, stacklevel=3)
+    return None
+
+
+def keep_as_last(trainer: pl.Trainer, resumed: Path) -> None:
+    """Copy the checkpoint after the last step to last.ckpt, where that is damaged or not there.
+
+    A run that has ended between its best.ckpt and its last.ckpt goes on from the former, with
+    nothing left to train after which it would save. Raises CheckpointNotSaved.
+    """
+    folders = [
+        Path(str(getattr(callback, "dirpath", "")))
+        for callback in trainer.checkpoint_callbacks
+        if getattr(callback, "filename", "") == "last"
+    ]
+    if not trainer.is_global_zero or not folders or not resumed.is_file():
+        return
+    last = folders[0] / "last.ckpt"
+    try:
+        read_checkpoint(last)
+    except UserError:
+        with saved(last) as file, resumed.open("rb") as source:
+            shutil.copyfileobj(source, file)

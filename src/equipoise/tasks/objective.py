@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from equipoise.errors import UserError
 from equipoise.nn import LearnedStart
 from equipoise.tasks.schedules import PlateauScheduler, Schedule
 
+ROUNDED = ("bf16-true", "16-true")
+"""Precisions of Lightning that round a batch, as the weights, to 16 bits."""
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
@@ -37,6 +40,14 @@ class Objective(pl.LightningModule):
         self.equilibria = list(equilibrium_layers(model).values())
         self.starts = [part for part in model.modules() if isinstance(part, LearnedStart)]
         self.regularized = [layer for layer in self.equilibria if layer.regularizer is not None]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert all weights; metrics, which sum over a split, never go below float32."""
+        super()._apply(fn, recurse)
+        for part in self.modules():
+            if isinstance(part, Metric):
+                part._apply(_widened)
+        return self
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Tell the regularisers how far the run is; their weights follow it."""
@@ -157,6 +168,21 @@ class Objective(pl.LightningModule):
         for name, metric in self.stage_metrics(stage).items():
             self.log(f"{stage}/{name}", metric.compute())
             metric.reset()
+
+
+def refuse_rounding(trainer: pl.Trainer, what: str) -> None:
+    """Raise UserError where the precision would round what the batches hold."""
+    precision = trainer.precision_plugin.precision
+    if precision in ROUNDED:
+        mixed = precision.replace("true", "mixed")
+        raise UserError(
+            f"trainer.precision={precision} would round {what} to 16 bits: leave it out, or choose "
+            f"trainer.precision={mixed}"
+        )
+
+
+def _widened(state: Tensor) -> Tensor:
+    return state.float() if state.dtype in (torch.bfloat16, torch.float16) else state
 
 
 def _is_counter(name: str) -> bool:

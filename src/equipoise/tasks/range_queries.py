@@ -29,6 +29,7 @@ from equipoise.privacy.collection.saved_state import read_rounds
 from equipoise.privacy.oracles.randomizer import Counts
 from equipoise.report.page import Picture
 from equipoise.report.ranges import draw_ranges
+from equipoise.tasks.objective import refuse_rounding
 from equipoise.tasks.range_errors import RangeErrors, range_samples
 
 Reports = Literal["packed", "counts"]
@@ -111,7 +112,11 @@ class RangeQueries(pl.LightningModule):
         """None: nothing is optimised."""
 
     def setup(self, stage: str) -> None:
-        """Divide the people among the rounds, and make the training as long as the survey."""
+        """Divide the people among the rounds, and make the training as long as the survey.
+
+        Raises UserError for a precision that rounds the true answers.
+        """
+        refuse_rounding(self.trainer, "the true answers")
         if stage != "fit":
             return
         streams = [self._stream(GROUPS, number) for number in range(len(self.surveys))]

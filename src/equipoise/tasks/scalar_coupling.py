@@ -20,7 +20,7 @@ from equipoise.nn.over_processes import per_process, sum_over_processes
 from equipoise.report.couplings import YARDSTICKS, draw_couplings, mean_log_mae, type_scores
 from equipoise.report.page import Picture
 from equipoise.report.whole import whole
-from equipoise.tasks.objective import MakeOptimizer, Objective
+from equipoise.tasks.objective import MakeOptimizer, Objective, refuse_rounding
 from equipoise.tasks.schedules import Schedule
 
 Loss = Literal["absolute", "log_mae"]
@@ -88,7 +88,11 @@ class ScalarCoupling(Objective):
         self.loaded_vocabulary: dict[str, Any] = {}
 
     def setup(self, stage: str) -> None:
-        """Take the labels from the data module, if it has some."""
+        """Take the labels from the data module, if it has some.
+
+        Raises UserError for a precision that rounds couplings, whose errors are a part of a Hz.
+        """
+        refuse_rounding(self.trainer, "places of atoms and couplings")
         tell = getattr(getattr(self.trainer, "datamodule", None), "vocabulary_state", None)
         self.vocabulary_state = {} if tell is None else tell()
 
