@@ -42,7 +42,7 @@ class MoleculeDataModule(SplitDataModule, ABC):
     test_fraction: of the molecules; where the latter is 0, test is validation. split_seed: shuffles
     the molecules before they are divided, apart from `seed`, so that runs of other seeds hold out
     the same ones. max_pairs: of a molecule, the bonded and predicted ones and then the nearest.
-    rare: labels of fewer training couplings are joined with their bare type. atom_types,
+    rare: labels with fewer training couplings are merged into their plain type. atom_types,
     pair_types, triplet_types, quad_types: how many labels each level has at each depth; None for
     those of the data.
     """

@@ -84,7 +84,7 @@ class CouplingTransformer(nn.Module):
         """equilibrium: the layer, or False for a stack of layers.
 
         *_types: how many labels there are on each level, beside 0; the second level of pairs is
-        that of the heads. contributions: predict fc, sd, pso and dso beside the coupling. inner:
+        that of the heads. contributions: predict fc, sd, pso and dso with the coupling. inner:
         width of the feed-forward networks; head_width and residual_blocks: of the heads. *_feature:
         see `NodeEmbedding`, and feature_width of learned ones. legacy_indices: the published code's
         slips (see `triplet_indices`), with which its weights were trained. Raises ValueError where
