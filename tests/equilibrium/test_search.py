@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equipoise.equilibrium import Status
+from equipoise.equilibrium import FixedPoint, Status
 from equipoise.equilibrium.search import BestIterate, CoupledSearch, Search
 from equipoise.equilibrium.solution import StoppingRule, resolution
 from equipoise.equilibrium.state import Layout
@@ -68,6 +68,18 @@ def test_a_huge_value_does_not_count_as_converged() -> None:
     search.observe(z, torch.tensor([[1e12]]), torch.tensor([[1e12]]), 2)
     search.finish(2)
     assert search.status.tolist() == [Status.DIVERGED]
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_whether_a_solve_diverges_does_not_depend_on_the_units_of_the_state(coupled: bool) -> None:
+    ends = []
+    for size in (2.0**-40, 1.0, 2.0**40):
+        z0 = torch.full((2, 3), size, dtype=torch.float64)
+        units = z0.norm(dim=1) if coupled else None
+        solution = FixedPoint(max_steps=60).solve(lambda z: -2.0 * z, z0, coupled_units=units)
+        assert solution.status.tolist() == [Status.DIVERGED] * 2
+        ends.append(solution.nfe)
+    assert ends == [21] * 3  # twenty doublings are a factor of a million
 
 
 def test_the_tolerance_has_a_floor_in_every_rule() -> None:

@@ -113,6 +113,26 @@ def test_a_tolerance_below_rounding_is_raised_to_it(gradient: Any) -> None:
     assert layer.report.counts() == {"converged": 2}
 
 
+@pytest.mark.parametrize("size", [1e-4, 1.0])
+@own
+def test_without_a_layer_it_is_the_relative_residual_and_nothing_but_rest_converges(
+    gradient: Any, size: float
+) -> None:
+    pairs: list[tuple[Tensor, Tensor]] = []
+
+    def f(z: Tensor, x: Tensor) -> Tensor:
+        pairs.append((z.detach(), contraction(z, x).detach()))
+        return contraction(z, x)
+
+    x = torch.tensor([[size], [0.0]], dtype=torch.float64).expand(2, 4)  # the second is at rest
+    solution = Solution.unsolved(torch.zeros_like(x))
+    gradient.attach(f, solution, torch.zeros_like(x), x)
+    report = solution.report
+    assert report.residual is not None
+    torch.testing.assert_close(report.residual, residual_by_hand("relative", *pairs[-1]))
+    assert report.counts() == {"converged": 1, "budget": 1}
+
+
 @own
 def test_what_is_not_finite_says_so(gradient: Any) -> None:
     layer = Equilibrium(FixedPoint(), gradient)

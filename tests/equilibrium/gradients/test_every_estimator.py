@@ -231,6 +231,22 @@ def test_torch_func_gives_the_same_gradient(name: str) -> None:
     assert relative_error(found, expected) < 1e-9
 
 
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "reversible"])
+def test_torch_func_takes_a_state_of_several_tensors(name: str) -> None:
+    system = SYSTEMS["two_branches"]()
+    forms = []
+
+    def value(x: Tensor) -> Tensor:
+        state = layers()[name](system.f, system.z0, x)
+        forms.append([part.shape for part in state])
+        return loss(state)
+
+    found = torch.func.grad(value)(system.x.detach())
+    (expected,) = torch.autograd.grad(value(system.x), system.x)
+    assert relative_error((found.detach(),), (expected,)) < 1e-9
+    assert forms == [[(3, 8), (3, 5, 1)]] * 2
+
+
 @pytest.mark.parametrize("name", ["exact", "neumann", "shine", "shine_refined"])
 def test_torch_func_refuses_second_derivatives(name: str) -> None:
     system = dense()

@@ -113,6 +113,22 @@ def test_a_cotangent_of_zero_gives_a_gradient_of_zero() -> None:
     assert (found[0] != 0).all()
 
 
+@pytest.mark.parametrize("broken", [torch.inf, torch.nan])
+def test_a_loss_that_is_not_finite_in_one_sample_leaves_the_others_their_gradient(
+    broken: float,
+) -> None:
+    problem = SYSTEMS["dense"]()
+    found = []
+    for weight in (1.0, broken):
+        state = Equilibrium(FORWARD, Exact(BACKWARD["anderson"]))(problem.f, problem.z0, problem.x)
+        cotangent = torch.ones_like(state)
+        cotangent[1, 0] = weight
+        (gradient,) = torch.autograd.grad(state, problem.x, cotangent)
+        found.append(gradient)
+    torch.testing.assert_close(found[1][::2], found[0][::2], rtol=1e-9, atol=1e-9)
+    assert not torch.isfinite(found[1][1]).all()  # and is not passed off as a gradient
+
+
 def test_a_backward_that_does_not_converge_is_reported() -> None:
     problem = SYSTEMS["dense"]()
     layer = Equilibrium(FORWARD, Exact(Anderson(max_steps=2, tol=1e-12)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 import pytest
 import torch
@@ -112,6 +113,17 @@ def test_a_given_inverse_saves_evaluations() -> None:
     assert carried.converged.all()
     assert carried.nfe < plain.nfe
     torch.testing.assert_close(carried.z, plain.z, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("storage", [None, "float32", "bfloat16"])
+def test_pairs_are_kept_in_the_precision_of_the_state_or_the_one_asked_for(storage: Any) -> None:
+    f, z0, x = dense(dtype=torch.float64)
+    solution = AdjointBroyden(storage_dtype=storage, max_steps=60, tol=1e-10).solve(f, z0, x)
+    assert solution.converged.all()
+    assert solution.z.dtype == torch.float64
+    assert solution.inverse is not None
+    kept = getattr(torch, storage or "float64")
+    assert (solution.inverse.u.dtype, solution.inverse.v.dtype) == (kept, kept)
 
 
 def test_an_inverse_of_another_shape_is_refused() -> None:

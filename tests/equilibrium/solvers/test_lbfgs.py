@@ -121,6 +121,19 @@ def test_carried_pairs_save_evaluations() -> None:
     assert carried.pairs.s.shape == (4, 5, 40)
 
 
+@pytest.mark.parametrize("before", [1, 2, 7])
+@pytest.mark.parametrize("after", [1, 2, 7])
+def test_a_memory_of_any_size_goes_on_from_the_pairs_of_any_other(before: int, after: int) -> None:
+    problem = quadratic()
+    descent = problem.descent()
+    first = LBFGS(tol=1e-3, memory=before).solve(descent, torch.zeros(4, 10).double())
+    found = LBFGS(tol=1e-9, memory=after).solve(descent, first.z)
+    assert found.converged.all()
+    torch.testing.assert_close(found.z, problem.solution(), rtol=1e-6, atol=1e-6)
+    assert descent.pairs is not None
+    assert descent.pairs.size == after
+
+
 def test_pairs_that_lead_nowhere_are_overcome() -> None:
     """The carried H is not finite, so the first step is one of steepest descent."""
     problem = quadratic(batch=1)

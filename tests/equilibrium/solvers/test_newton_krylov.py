@@ -22,6 +22,14 @@ def test_a_linear_function_takes_one_step_of_as_many_products_as_dimensions() ->
     assert solution.converged.all()
 
 
+def test_a_budget_that_leaves_one_product_is_spent_on_it() -> None:
+    solution = NewtonKrylov(krylov_steps=5, max_steps=3, tol=1e-6).solve(
+        lambda z: 3.0 - 2.0 * z, torch.zeros(2, 1, dtype=torch.float64)
+    )
+    assert solution.nfe == 3  # the start, the product that a line takes, the solution
+    assert solution.converged.all()
+
+
 def test_convergence_is_superlinear() -> None:
     f, z0, x = dense(gain=0.9, batch=2, width=8, dtype=torch.float64)
     solution = NewtonKrylov(krylov_steps=8, max_steps=46, tol=0.0, trace=True).solve(f, z0, x)
