@@ -62,13 +62,13 @@ def main() -> None:
     os.chdir(FOLDER)
     sys.path[:0] = ["src", "."]
     known = Verdicts(Path("verdicts.json"))
-    warm_up()
+    present = warm_up()
     for position in range(chosen.each):  # a mutant of each file, then the next of each
         for stem, names in sample.items():
             for name in names[position : position + 1]:
                 if known.of.get(name) is None or (chosen.again and known.of[name] == "survived"):
-                    reaching = {t: seconds[t] for t in reached.get(function_of(name), [])}
-                    tests = selected(stem, reaching, chosen.tests)
+                    reaching = present.intersection(reached.get(function_of(name), []))
+                    tests = selected(stem, {t: seconds[t] for t in reaching}, chosen.tests)
                     known.note(name, tried(name, tests) if tests else "survived")
     report(sample, known.of)
 
@@ -116,10 +116,26 @@ def selected(stem: str, reaching: dict[str, float], most: int) -> list[list[str]
     return [part for part in (first, turns[6:] + own) if part]
 
 
-def warm_up() -> None:
-    """Import all that the tests import; nothing has run in this process when it is forked."""
-    pytest.main([*PLAIN, "--collect-only", "-qq", "tests/equilibrium"])
+def warm_up() -> set[str]:
+    """Import all that the tests import; nothing has run in this process when it is forked.
+
+    Returns the names of the tests: one that was noted may have another name by now.
+    """
+    collected = Collected()
+    pytest.main([*PLAIN, "--collect-only", "-qq", "tests/equilibrium"], plugins=[collected])
     gc.freeze()
+    return collected.names
+
+
+class Collected:
+    """A plugin of pytest that notes the names of the tests."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """Called by pytest with each test."""
+        self.names.add(item.nodeid)
 
 
 def tried(name: str, tests: list[list[str]]) -> str:

@@ -183,7 +183,8 @@ def test_an_input_without_a_row_a_sample_is_refused() -> None:
 
 
 def test_settings_that_mean_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="compact_at must lie in"):
-        Anderson(compact_at=0.0)
+    for share in (0.0, 1.1):
+        with pytest.raises(ValueError, match="compact_at must lie in"):
+            Anderson(compact_at=share)
     with pytest.raises(ValueError, match="compact_at needs direction=None"):
         AdjointBroyden(compact_at=0.5, opa_every=2, direction=lambda z: z)

@@ -46,6 +46,13 @@ def test_the_newest_pairs_follow_the_age() -> None:
     assert newest.u.flatten().tolist() == [3.0, 0.0, 1.0]
 
 
+def test_the_newest_pairs_of_the_transposed_estimate_are_those_of_the_estimate() -> None:
+    aged = replace(inverse(), oldest=2)
+    torch.testing.assert_close(
+        explicit(aged.transposed().newest(2)), explicit(aged.newest(2)).transpose(1, 2)
+    )
+
+
 def test_a_full_memory_replaces_the_oldest_pair() -> None:
     memory = PairMemory(torch.zeros(1, 1), 2, torch.float32)
     for value in (1.0, 2.0, 3.0):

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium import FixedPoint, Solution, SolveReport, Status
+from equipoise.equilibrium import (
+    AdjointBroyden,
+    FixedPoint,
+    Solution,
+    Solver,
+    SolveReport,
+    Status,
+)
 from equipoise.equilibrium.state import detached, parts
 
 
@@ -41,6 +49,14 @@ def test_nothing_solved_is_out_of_budget() -> None:
     assert solution.nfe == 0
     assert (solution.status == Status.BUDGET).all()
     assert torch.isinf(solution.residual).all()
+
+
+@pytest.mark.parametrize("kind", [FixedPoint, AdjointBroyden])
+def test_a_solve_that_is_not_asked_for_a_graph_keeps_none(kind: type[Solver]) -> None:
+    """Adjoint Broyden takes products with one at every step, and gives them all free."""
+    solution = kind(tol=1e-3).solve(lambda z: 0.5 * z + 1.0, torch.zeros(2, 3))
+    assert solution.converged.all()
+    assert solution.evaluation is None
 
 
 def test_the_last_evaluation_serves_once_and_at_its_own_state_alone() -> None:

@@ -55,16 +55,27 @@ def test_the_cheapest_that_is_faithful_enough_is_chosen(limit: float, expected: 
     assert measured.norm_ratios[-1] == pytest.approx(1.0, abs=1e-12)
 
 
-def test_it_moves_up_at_once_and_back_when_it_has_been_good_enough_for_a_while() -> None:
+def test_where_there_is_no_gradient_to_compare_it_answers_as_the_exact_one() -> None:
+    """That of a loss of zero has no direction, so no cosine speaks for a cheaper candidate."""
+    problem, auto = Problem(), Auto()
+    state = Equilibrium(TIGHT, auto)(problem.f, problem.base.z0, problem.base.x)
+    torch.autograd.grad(0.0 * loss(state), problem.base.sources)
+    assert auto.name == "auto:exact"
+
+
+@pytest.mark.parametrize("easy_probes_before", [0, 1])
+def test_it_moves_up_at_once_and_back_when_it_has_been_good_enough_for_a_while(
+    easy_probes_before: int,
+) -> None:
     problem = Problem()
     auto = Auto(min_cosine=0.97, every=1, patience=3)
     layer = Equilibrium(TIGHT, auto)
     names = []
-    for gain in (0.1, 1.3, 0.1, 0.1, 0.1):
+    for gain in (*[0.1] * easy_probes_before, 1.3, 0.1, 0.1, 0.1):
         problem.gain = gain
         problem.step(layer)
         names.append(auto.active.name)
-    assert names == ["jfb", "neumann", "neumann", "neumann", "jfb"]
+    assert names == [*["jfb"] * easy_probes_before, "neumann", "neumann", "neumann", "jfb"]
 
 
 def test_it_measures_every_so_many_passes_only() -> None:
@@ -133,6 +144,15 @@ def test_its_state_is_plain_and_brings_back_the_same_choices() -> None:
         assert second.name == expected
     assert second.measurements == whole.measurements
     assert len(whole.measurements) == 3
+
+
+def test_a_long_training_keeps_its_latest_thousand_measurements() -> None:
+    auto, problem = Auto(), Problem()
+    problem.step(Equilibrium(TIGHT, auto))
+    state = auto.state_dict()
+    (probe,) = state["measurements"]
+    auto.load_state_dict(state | {"measurements": [probe | {"call": i} for i in range(1500)]})
+    assert [measured.call for measured in auto.measurements] == list(range(500, 1500))
 
 
 def test_the_state_of_other_candidates_is_left() -> None:

@@ -179,14 +179,15 @@ def test_an_untrustworthy_sample_alone_falls_back(value: float, refine_steps: in
         torch.testing.assert_close(found[1][1], expected[1])
 
 
-def test_refinement_counts_its_products() -> None:
+@pytest.mark.parametrize(("steps", "products"), [(0, 0), (4, 5)])
+def test_its_report_counts_the_products_of_a_refinement(steps: int, products: int) -> None:
     problem = dense()
-    layer = Equilibrium(Broyden(), Shine(refine_steps=4))
+    layer = Equilibrium(Broyden(), Shine(refine_steps=steps))
     loss(layer(problem.f, problem.z0, problem.x)).backward()
     assert layer.report is not None
     assert layer.report.backward is not None
-    assert layer.report.backward.nfe == 5
-    assert layer.report.backward.residual is not None
+    assert layer.report.backward.nfe == products
+    assert (layer.report.backward.residual is not None) == (steps > 0)
 
 
 @pytest.mark.parametrize("solver", [FixedPoint(), Anderson()])

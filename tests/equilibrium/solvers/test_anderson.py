@@ -53,6 +53,13 @@ def test_a_singular_window_takes_the_plain_step() -> None:
     assert torch.equal(solution.z, torch.full((2, 3), 2.0))
 
 
+def test_a_memory_of_one_is_the_plain_iteration() -> None:
+    f, z0, x = dense(dtype=torch.float64)
+    window = Anderson(memory=1, max_steps=8, tol=0.0).solve(f, z0, x)
+    plain = FixedPoint(max_steps=8, tol=0.0).solve(f, z0, x)
+    torch.testing.assert_close(window.z, plain.z, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("bad", [{"memory": 0}, {"ridge": -1.0}, {"mixing": 0.0}, {"mixing": 2.0}])
 def test_settings_outside_their_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="memory"):

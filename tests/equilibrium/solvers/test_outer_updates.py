@@ -113,3 +113,11 @@ def test_the_trace_has_a_row_for_the_update_that_ends_the_solve() -> None:
     found, objective = aimed(uneven(), gaussian(4, 10, seed=77), opa_every=5, trace=True)
     assert found.trace is not None
     assert len(found.trace) == found.nfe == len(objective.points)
+
+
+def test_an_outer_loss_that_is_flat_at_the_minimum_asks_for_no_further_updates() -> None:
+    problem = uneven()
+    flat = torch.zeros(4, 10).double()
+    few, many = (aimed(problem, flat, opa_every=1000, opa_steps=steps)[0] for steps in (1, 10))
+    assert few.converged.all()
+    assert many.nfe == few.nfe

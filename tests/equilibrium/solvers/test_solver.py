@@ -178,7 +178,7 @@ def test_a_sample_without_progress_is_reported_as_stagnated() -> None:
         lambda z: 1.0 - z, torch.zeros(2, 3)
     )
     assert (solution.status == Status.STAGNATED).all()
-    assert solution.nfe <= 8
+    assert solution.nfe == 7  # the start is the best, and six that are no better
 
 
 def test_a_slow_sample_is_reported_as_out_of_budget() -> None:
