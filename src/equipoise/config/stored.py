@@ -112,7 +112,7 @@ def read_content(file: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise UserError(
             f"the checkpoint {file} holds pickled objects, whose code would run on reading: use "
-            "one that Equipoise has written"
+            "one that Equipoise wrote"
         ) from error
     except UNREADABLE as error:
         raise UserError(
@@ -171,8 +171,7 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
     fault = _fault(content)
     if fault:
         raise UserError(
-            f"the checkpoint {path} cannot be used, because {fault}: use one that Equipoise "
-            "has written"
+            f"the checkpoint {path} cannot be used, because {fault}: use one that Equipoise wrote"
         )
     shapes = {n: tuple(v.shape) for n, v in content["state_dict"].items() if hasattr(v, "shape")}
     closed = _count(_mapping(content, "training_position"), "batch") == 0
