@@ -64,7 +64,7 @@ def answer(
     [
         (["--cfg"], "--cfg alone has nothing to show: it takes job, hydra, all"),
         (["--cfg", "job", "--cfg", "all"], "--cfg is given twice"),
-        (["--cfg", "jobs"], "--cfg jobs shows nothing"),
+        (["--cfg", "jobs"], "--cfg jobs has nothing to show"),
         (["--cfg", "job", "-p", "nothing"], "no package 'nothing'"),
         (["--cfg", "job", "-p", "solvr"], "did you mean solver?"),
         (["--cfg", "job", "-p"], "--package needs a value"),
@@ -73,7 +73,7 @@ def answer(
         (["-m", "--cfg", "job", "seed=1,2"], "cannot be combined"),
         (["--info"], "it takes defaults, defaults-tree, plugins, searchpath"),
         (["--info", "config"], "--cfg job shows"),
-        (["-i", "all"], "--info all shows nothing"),
+        (["-i", "all"], "--info all has nothing to show"),
         (["--config-dir", "nowhere"], "there is no folder nowhere"),
         (["--config-dir"], "--config-dir needs a value"),
         (["--config-name", "other"], "always starts from conf/train.yaml"),
@@ -154,7 +154,7 @@ def test_what_hydra_answers(words: list[str], said: str, capfd: pytest.CaptureFi
         (["run_dir=x", "seed=1,2"], "run_dir is the folder of one run"),
         (["hydra.run.dir=x", "seed=1,2"], "hydra.run.dir is the folder of one run"),
         (["hydra.sweep.subdir=same", "seed=1,2"], "puts two jobs into same"),
-        (["hydra.output_subdir=null", "seed=1,2"], "hydra.output_subdir stays .hydra"),
+        (["hydra.output_subdir=null", "seed=1,2"], "hydra.output_subdir must stay .hydra"),
     ],
     ids=in_words,
 )
