@@ -32,6 +32,7 @@ def test_batches_weigh_alike_in_nfe_and_samples_in_the_rest() -> None:
     statistics.add(report(8, [0.2, 0.3, 0.4], [Status.CONVERGED, Status.BUDGET, Status.DIVERGED]))
     summary = statistics.forward_summary()
     assert summary["nfe_mean"] == 6.0
+    assert summary["nfe_spent_per_sample"] == 7.0  # (4 + 3 * 8) / 4
     assert summary["converged_fraction"] == 0.5
     assert summary["residual_median"] == torch.tensor([0.1, 0.2, 0.3, 0.4]).quantile(0.5).item()
 

@@ -62,9 +62,9 @@ def answer(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--cfg"], "--cfg alone shows nothing: it takes job, hydra, all"),
+        (["--cfg"], "--cfg alone has nothing to show: it takes job, hydra, all"),
         (["--cfg", "job", "--cfg", "all"], "--cfg is given twice"),
-        (["--cfg", "jobs"], "--cfg jobs shows nothing"),
+        (["--cfg", "jobs"], "--cfg jobs has nothing to show"),
         (["--cfg", "job", "-p", "nothing"], "no package 'nothing'"),
         (["--cfg", "job", "-p", "solvr"], "did you mean solver?"),
         (["--cfg", "job", "-p"], "--package needs a value"),
@@ -73,7 +73,7 @@ def answer(
         (["-m", "--cfg", "job", "seed=1,2"], "cannot be combined"),
         (["--info"], "it takes defaults, defaults-tree, plugins, searchpath"),
         (["--info", "config"], "--cfg job shows"),
-        (["-i", "all"], "--info all shows nothing"),
+        (["-i", "all"], "--info all has nothing to show"),
         (["--config-dir", "nowhere"], "there is no folder nowhere"),
         (["--config-dir"], "--config-dir needs a value"),
         (["--config-name", "other"], "always starts from conf/train.yaml"),
@@ -144,7 +144,7 @@ def test_what_hydra_answers(words: list[str], said: str, capfd: pytest.CaptureFi
     [
         (["optimizer.lr=interval(1e-4,1e-2)"], "a grid needs values, not an interval"),
         (["solver=glob(x*)"], "lists no values"),
-        (["seed=glob(*)"], "glob lists the choices of a group, and seed is a setting"),
+        (["seed=glob(*)"], "glob lists the choices of a group, but seed is a setting"),
         (["seed=range(0,1000000000)"], "one sweep may have"),
         (["seed=range(1,2,0)"], "seed=range(1,2,0): range() arg 3 must not be zero"),
         (["seed=choice()"], "empty choice is not legal"),
@@ -154,7 +154,7 @@ def test_what_hydra_answers(words: list[str], said: str, capfd: pytest.CaptureFi
         (["run_dir=x", "seed=1,2"], "run_dir is the folder of one run"),
         (["hydra.run.dir=x", "seed=1,2"], "hydra.run.dir is the folder of one run"),
         (["hydra.sweep.subdir=same", "seed=1,2"], "puts two jobs into same"),
-        (["hydra.output_subdir=null", "seed=1,2"], "hydra.output_subdir stays .hydra"),
+        (["hydra.output_subdir=null", "seed=1,2"], "hydra.output_subdir must stay .hydra"),
     ],
     ids=in_words,
 )
@@ -206,7 +206,7 @@ def test_a_sweep_that_cannot_be_is_refused(
         ),
         (["hydra.sweep.dir=x"], "belongs to a multirun"),
         (["hydra.job.chdir=true"], "a run stays in the folder where it was started"),
-        (["+hydra.callbacks.mine={_target_: my.Mine}"], "Hydra calls them in a multirun alone"),
+        (["+hydra.callbacks.mine={_target_: my.Mine}"], "Hydra calls them only in a multirun"),
         (["hydra.run.dir=x", "run_dir=y"], "set the same folder"),
         (["trainer.devices=1000000000", "strategy=cpu"], "is too many: this machine has"),
         (["trainer.devices=0", "trainer.accelerator=cpu"], "must be 1 or more"),

@@ -70,7 +70,7 @@ def test_each_job_does_what_it_has_left_to_do(
     assert status_of(*SWEPT, "resume=auto") == 1
     said = capsys.readouterr()
     assert [path.name for path in (here / "multirun").iterdir()] == [sweep.name]
-    assert f"goes on with the sweep in multirun/{sweep.name}, of whose 5 jobs 1 are" in said.out
+    assert f"continues the sweep in multirun/{sweep.name}; of its 5 jobs, 1 are" in said.out
     assert said.out.count("completed before") == 1
     assert "2_lr-0.01 after step 1" in said.out
     assert "error: 1_lr--1.0: optimizer.lr=-1.0 must be at least 0" in said.err

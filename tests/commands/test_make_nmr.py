@@ -55,7 +55,7 @@ def test_what_can_be_computed_is_and_what_cannot_is_named(
     assert "molecule_000002 (Cl) failed: it holds Cl" in said.out
     assert "out: 10 couplings of 1 molecules" in said.out
     assert "task=champs and task.path=out" in said.out
-    assert "2 of 3 molecules have failed" in said.out
+    assert "2 of 3 molecules failed" in said.out
     assert "couplings: 100%" in said.err
     assert "Warning" not in said.out + said.err
     np.testing.assert_allclose(couplings(there / "out"), molecules()["C"].total, atol=ROOM)
@@ -158,7 +158,7 @@ def test_a_killed_process_is_told(there: Path) -> None:
         started.pop().kill()
 
     threading.Thread(target=kill, daemon=True).start()
-    sentence = r"a process was killed, maybe for lack of memory: .* 0 of 3 molecules are computed"
+    sentence = r"a process was killed, perhaps for lack of memory: .* 0 of 3 molecules are computed"
     with pytest.raises(RunFailed, match=sentence):
         commands.run(["make-nmr", "smiles.txt", "out", "--workers", "1"])
     assert not list(Path("out").glob("*.csv"))

@@ -145,7 +145,7 @@ def test_the_hub_gets_every_file(exported: Path, hub: Hub) -> None:
         (401, "does not accept your token: run hf auth login"),
         (403, f"your token may not write to {NAME}"),
         (404, "knows no user or organisation somebody"),
-        (409, f"{NAME} exists on the hub: choose another name, or add to it by overwrite"),
+        (409, f"{NAME} exists on the hub: choose another name, or add to it with overwrite"),
         (500, f"refuses {NAME}"),
     ],
 )
@@ -203,7 +203,7 @@ def test_the_commands_and_programs_of_the_page_run(
 
 def test_a_folder_that_exists_is_kept(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="exists: name another folder, or add to it by overwrite"):
+    with pytest.raises(UserError, match="exists: name another folder, or add to it with overwrite"):
         commands.run(["push", str(exported), str(tmp_path)])
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
     assert commands.run(["push", str(exported), str(tmp_path), "overwrite"]) == 0

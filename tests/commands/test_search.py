@@ -43,7 +43,7 @@ def test_only_pairs_that_can_go_together_with_what_they_have() -> None:
         (["optimizer.lr=interval(-1,1)"], "optimizer.lr=-1 must be at least 0"),
         (["gradient.damping=interval(0.5,1.5)"], "gradient.damping=1.5 must be"),
         (["gradient=shine", "solver=anderson,fixed_point"], "gradient=shine"),
-        (["trainer.limit_val_batches=0"], "leaves out the validation"),
+        (["trainer.limit_val_batches=0"], "leaves out validation"),
         (["sweep.sampler=tp"], "did you mean tpe?"),
         (["sweep.pruner=mean"], "did you mean median?"),
     ],

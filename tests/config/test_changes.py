@@ -47,7 +47,7 @@ def test_only_what_is_another_value_is_told(typed: tuple[str, ...], told: str) -
     ],
 )
 def test_a_beginning_that_is_over_cannot_be_changed(of: tuple[str, ...], typed: str) -> None:
-    with pytest.raises(UserError, match="decides with which weights a new run begins"):
+    with pytest.raises(UserError, match="sets the initial weights of a new run"):
         again(typed, of=stored(*of))
 
 
@@ -64,7 +64,7 @@ def phased(reached: int, phases: str = TWO) -> Stored:
      (7, "solver.max_steps=12")],
 )  # fmt: skip
 def test_an_estimator_or_a_budget_that_phases_replace_is_refused(reached: int, typed: str) -> None:
-    with pytest.raises(UserError, match="would never be in force"):
+    with pytest.raises(UserError, match="would have no effect: each remaining phase"):
         again(typed, of=phased(reached))
 
 

@@ -60,7 +60,7 @@ def test_a_folder_that_was_written_again_is_read_again(tmp_path: Path) -> None:
 
 
 def test_numbers_of_a_run_beside_the_weights_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="numbers of the run in survey"):
+    with pytest.raises(UserError, match="objects of the run in survey"):
         write_exported(content(survey={"counts": torch.ones(3)}), tmp_path, {})
     assert not list(tmp_path.iterdir())
 

@@ -62,17 +62,17 @@ def test_what_goes_together_composes(words: str) -> None:
         ("task=digits solver@eval_solver=lbfgs", "eval_solver=lbfgs minimises an objective"),
         (
             "task=digits solver=conjugate_gradient",
-            "solver=conjugate_gradient solves adjoint systems alone: choose gradient=exact "
+            "solver=conjugate_gradient solves only adjoint systems: choose gradient=exact "
             "solver@gradient.solver=conjugate_gradient",
         ),
-        ("task=hyperparameter solver=conjugate_gradient", "solves adjoint systems alone"),
+        ("task=hyperparameter solver=conjugate_gradient", "solves only adjoint systems"),
         (
             "task=digits gradient=exact solver@gradient.solver=conjugate_gradient",
-            "needs an adjoint system of another kind than that of model=mdeq",
+            "does not fit the adjoint system of model=mdeq",
         ),
         (
             "task=hyperparameter solver@gradient.solver=lbfgs",
-            "solver@gradient.solver=lbfgs needs an adjoint system of another kind",
+            "solver@gradient.solver=lbfgs does not fit the adjoint system",
         ),
         ("task=hyperparameter solver=anderson gradient=shine", "cannot work with solver=anderson"),
         (

@@ -156,7 +156,7 @@ def test_hydra_knows_the_keys_of_the_choices_of_a_checkpoint() -> None:
         ("task=cifar10", "is of task=digits"),
         ("model=resnet", "is of model=mdeq"),
         ("experiment=cifar10_mdeq_phantom", "describes a run from its beginning"),
-        ("seed=3", "is of seed=0"),
+        ("seed=3", "has seed=0"),
         ("task.seed=3", "draws another split"),
         ("task.test_fraction=0.5", "draws another split"),
         ("~trainer", "what every run needs"),

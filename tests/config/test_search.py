@@ -58,9 +58,9 @@ def test_what_is_typed_replaces_an_entry_or_adds_to_the_space() -> None:
         (["sweep=optuna", "sweep.trials=2.5"], "sweep.trials=2.5 must be a whole number"),
         (["sweep=optuna", "sweep.seed=-1"], "sweep.seed=-1 must be a whole number"),
         (["sweep=optuna", "sweep.trial=3"], "did you mean trials?"),
-        (["sweep=optuna", "sweep.trials=3,4"], "one value of its own settings"),
+        (["sweep=optuna", "sweep.trials=3,4"], "one value for each of its own settings"),
         (["sweep=optunas"], "did you mean"),
-        (["sweep=optuna", "hydra/sweeper=basic"], "has its own: leave it out"),
+        (["sweep=optuna", "hydra/sweeper=basic"], "has its own sweeper: leave it out"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(words: list[str], said: str) -> None:

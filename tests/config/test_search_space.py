@@ -40,8 +40,8 @@ def test_every_form_of_the_command_line_is_a_parameter(line: str, expected: Para
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("a=interval(2,1)", "from a smaller number to a greater one"),
-        ("a=interval(0,inf)", "from a smaller number to a greater one"),
+        ("a=interval(2,1)", "from a smaller number to a larger one"),
+        ("a=interval(0,inf)", "from a smaller number to a larger one"),
         ("a=tag(log,interval(0,1))", "above 0"),
         ("a=tag(log,range(1,9,2))", "tag(log,interval(a,b))"),
         ("a=range(1,1)", "lists no values"),

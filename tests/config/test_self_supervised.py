@@ -45,7 +45,7 @@ recipe:
         ),
         ("task=ssl_digits gradient=exact", "so gradient=exact would do nothing"),
         ("task=ssl_digits encoder=mdeq solver=none", "leave solver=none out"),
-        ("task=digits encoder=mdeq", "encoder=mdeq is a part of model=barlow and of no other"),
+        ("task=digits encoder=mdeq", "encoder=mdeq is a part of model=barlow only"),
         ("task=ssl_digits encoder=transformer", "choices: mdeq, resnet"),
         ("task=ssl_digits model=resnet", "models for this task: barlow"),
         ("task=digits model=barlow", "ssl_digits"),

@@ -15,6 +15,7 @@ from equipoise.config.stored import (
     finished_epochs,
     in_present_form,
     read_checkpoint,
+    read_content,
     read_stored,
     stored_run,
 )
@@ -198,3 +199,13 @@ def test_what_was_saved_comes_back(tmp_path):
     saved = {"state_dict": {"w": torch.ones(2)}, "config": {"seed": 0}, "choices": {"task": "x"}}
     torch.save(saved, tmp_path / "last.ckpt")
     assert read_checkpoint(tmp_path / "last.ckpt")["config"] == {"seed": 0}
+
+
+def test_a_checkpoint_may_be_long_and_is_not_deep_for_it(tmp_path: Path) -> None:
+    words = [f"w{number}" for number in range(20_000)]  # in many instructions for one list
+    sizes = {word: len(word) for word in words}
+    key = ((((1,), 2), 3), 4)
+    torch.save({key: torch.ones(2), "words": words, "sizes": [sizes] * 3}, tmp_path / "a.ckpt")
+    read = read_content(tmp_path / "a.ckpt")
+    assert (read["words"], read["sizes"]) == (words, [sizes] * 3)
+    assert torch.equal(read[key], torch.ones(2))

@@ -108,6 +108,50 @@ def checkpoint_bomb(folder: Path) -> Path:
     return folder / "bomb.ckpt"
 
 
+DEPTH = 300_000
+"""Levels of a key, whose hash would go beyond the stack of C."""
+
+
+def nested_key(empty: bytes = b"}", put: bytes = b"s") -> bytes:
+    """The pickle of a mapping with a key of tuples within each other."""
+    return b"\x80\x02" + empty + b")" + b"\x85" * DEPTH + b"K\x01" + put + b"."
+
+
+def nested_checkpoint(folder: Path) -> Path:
+    torch.save({"state_dict": {}}, folder / "nested.ckpt")
+    return with_pickle(folder / "nested.ckpt", nested_key())
+
+
+def remembered_checkpoint(folder: Path) -> Path:
+    """The same, each level fetched from the memory and put there again."""
+    torch.save({"state_dict": {}}, folder / "remembered.ckpt")
+    content = b"\x80\x02})q\x00" + b"h\x00\x85q\x00" * DEPTH + b"K\x01s."
+    return with_pickle(folder / "remembered.ckpt", content)
+
+
+def checkpoint_of_many_objects(folder: Path) -> Path:
+    torch.save({"state_dict": {}}, folder / "objects.ckpt")
+    return with_pickle(folder / "objects.ckpt", b"\x80\x02](" + b"}" * 2_500_000 + b"e.")
+
+
+def old_nested_checkpoint(folder: Path) -> Path:
+    file = folder / "old_nested.pth"
+    torch.save({"x": 1}, file, _use_new_zipfile_serialization=False)
+    content = file.read_bytes()
+    place = len(content) - len(pickle.dumps([], 2)) - len(pickle.dumps({"x": 1}, 2))
+    return written(file, content[:place] + nested_key() + pickle.dumps([], 2))
+
+
+def with_pickle(file: Path, content: bytes) -> Path:
+    """An archive of torch's with another pickle in it."""
+    with zipfile.ZipFile(file) as whole:
+        entries = {entry.filename: whole.read(entry) for entry in whole.infolist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, earlier in entries.items():
+            archive.writestr(name, content if name.endswith("data.pkl") else earlier)
+    return file
+
+
 def arrays_bomb(folder: Path) -> Path:
     np.savez_compressed(folder / "bomb.npz", images=np.zeros((40, MIB), np.uint8))
     return folder / "bomb.npz"
@@ -300,6 +344,34 @@ def broken_graphs(folder: Path) -> Path:
     return written(folder / "a.arrow", whole)
 
 
+def packed_graphs(folder: Path) -> Path:
+    """A cache of an earlier run whose buffers unpack to 400 MB."""
+    table = pa.table(
+        {"name": ["a"], "by_radii": [True], "atom.position": pa.array([[0.0] * 50 * MIB])}
+    )
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with (
+        pa.OSFile(str(folder / "packed.arrow"), "wb") as file,
+        pa.ipc.new_file(file, table.schema, options=options) as out,
+    ):
+        out.write_table(table)
+    return folder / "packed.arrow"
+
+
+def graphs_of_nothing(folder: Path) -> Path:
+    """A column of nothings, which takes no room and has a billion entries."""
+    nothings = pa.nulls(1_000_000_000)
+    table = pa.table({"name": nothings, "by_radii": nothings})
+    told = {"format": FORMAT, "shapes": {}, "labels": {name: [] for name in LEVELS}, "sum": ""}
+    table = table.replace_schema_metadata({DESCRIPTION: json.dumps(told).encode()})
+    with (
+        pa.OSFile(str(folder / "nothing.arrow"), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as out,
+    ):
+        out.write_table(table)
+    return folder / "nothing.arrow"
+
+
 def foreign_run(folder: Path) -> Path:
     run = folder / "run"
     run.mkdir()
@@ -330,17 +402,20 @@ def of_survey(file: Path) -> None:
 
 
 Read = Callable[[Path], Any]
+CHECKPOINT_READERS: list[Read] = [
+    read_content, read_weights, lambda f: load_backbone(torch.nn.Linear(1, 1), f, ["weight"])
+]  # fmt: skip
 CASES: dict[Callable[[Path], Path], list[Read]] = {
     malicious_pickle: [read_pickle],
     pickle_of_many_objects: [read_pickle],
     pickle_of_one_text_in_many_arrays: [read_pickle],
-    checkpoint_with_payload: [
-        read_content, read_weights, lambda f: load_backbone(torch.nn.Linear(1, 1), f, ["weight"])
-    ],
+    checkpoint_with_payload: CHECKPOINT_READERS,
     old_checkpoint_with_payload: [read_weights, read_content],
-    checkpoint_bomb: [
-        read_content, read_weights, lambda f: load_backbone(torch.nn.Linear(1, 1), f, ["weight"])
-    ],
+    checkpoint_bomb: CHECKPOINT_READERS,
+    nested_checkpoint: CHECKPOINT_READERS,
+    remembered_checkpoint: CHECKPOINT_READERS,
+    checkpoint_of_many_objects: CHECKPOINT_READERS,
+    old_nested_checkpoint: [read_weights],
     arrays_bomb: [lambda f: opened_pictures([f])],
     array_of_objects: [lambda f: opened_pictures([f])],
     arrays_of_objects: [lambda f: opened_pictures([f])],
@@ -372,6 +447,8 @@ CASES: dict[Callable[[Path], Path], list[Read]] = {
     readme_that_leaves: [lambda f: open_splits(str(f))["train"]],
     long_text: [read_utf8],
     broken_graphs: [read_graphs_or_none],
+    packed_graphs: [read_graphs_or_none],
+    graphs_of_nothing: [read_graphs_or_none],
     foreign_run: [lambda f: compare_runs([f])],
 }  # fmt: skip
 """Who makes a file, and who reads it."""

@@ -123,7 +123,7 @@ def test_a_killed_sweep_goes_on_where_it_ended(sweep: Sweep, tmp_path: Path) -> 
     before = times(folder, done)
     status, out, errors = ended(sweep("joblib", *FOUR, "resume=auto"))
     assert status == 1, errors
-    assert f"of whose 4 jobs {len(done)} are finished" in out
+    assert f"of its 4 jobs, {len(done)} are finished" in out
     assert out.count("completed before") == len(done)
     assert times(folder, done) == before
     told = {row["run"]: row for row in rows(folder)}
@@ -170,7 +170,7 @@ def test_another_launcher_goes_on_just_as_well(launcher: str, sweep: Sweep, tmp_
     done = killed_after(sweep(launcher, *FOUR), folder, 1)
     status, out, errors = ended(sweep(launcher, *FOUR, "resume=auto"))
     assert status == 1, errors
-    assert f"of whose 4 jobs {len(done)} are finished" in out
+    assert f"of its 4 jobs, {len(done)} are finished" in out
     assert [row["status"] for row in rows(folder)] == ["completed", "failed", *["completed"] * 2]
 
 

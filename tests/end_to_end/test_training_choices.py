@@ -134,7 +134,7 @@ def test_every_task_is_tested_with_its_average_and_behind_the_finder(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("callbacks=[default,ema,swa]", "callbacks=ema and callbacks=swa both put an average"),
+        ("callbacks=[default,ema,swa]", "callbacks=ema and callbacks=swa both replace the weights"),
         ("callbacks=[default,ema] callbacks.ema.decay=1.0", "callbacks.ema.decay=1.0 must be"),
         ("callbacks=[default,ema] callbacks.ema.start=1.0", "callbacks.ema.start=1.0 must be"),
         ("callbacks=[default,swa] callbacks.swa.annealing=2", "callbacks.swa.annealing=2 must be"),

@@ -66,7 +66,7 @@ def test_a_network_without_a_layer_is_refused() -> None:
 
 def test_a_model_that_is_solved_once_for_all_samples_is_refused() -> None:
     refused = compose(["task=hyperparameter", "anytime=curve"])
-    with pytest.raises(UserError, match="model=logistic_regression is solved once"):
+    with pytest.raises(UserError, match="model=logistic_regression has one solution"):
         check_curve_on_model(refused.config, refused.choices)
 
 

@@ -34,9 +34,9 @@ REFUSED = {
     "compile=cell+graph model=resnet": "choose compile=graph",
     "compile=graph task=range_query": "has no network to compile",
     "compile=cell task=hyperparameter": "has no network to compile",
-    "compile=cell strategy=fsdp_cpu": "strategy=fsdp divides them",
-    "compile=graph strategy=fsdp_cpu": "strategy=fsdp divides them",
-    "memory_format=channels_last strategy=fsdp_cpu": "strategy=fsdp divides them",
+    "compile=cell strategy=fsdp_cpu": "strategy=fsdp shards them",
+    "compile=graph strategy=fsdp_cpu": "strategy=fsdp shards them",
+    "memory_format=channels_last strategy=fsdp_cpu": "strategy=fsdp shards them",
 }
 
 

@@ -50,8 +50,9 @@ def test_of_two_runs_in_one_folder_one_is_refused(here: Path, existing: bool) ->
         with pytest.raises(UserError, match="another run is active in run_dir=x"):
             claim(Path("x"))
         (here / "x" / "last.ckpt").touch()
-        with pytest.raises(UserError, match="another run is active in run_dir=x"):
-            claim(Path("x"), "x/last.ckpt")  # nor may two resume one run
+        for checkpoint in ("x/last.ckpt", None):  # nor may two resume one run
+            with pytest.raises(UserError, match="another run is active in run_dir=x"):
+                claim(Path("x"), checkpoint)
         one.kill()
     assert claim(Path("x"), "x/last.ckpt") == Path("x")  # a lock ends with its process
 

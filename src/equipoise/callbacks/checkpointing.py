@@ -30,13 +30,13 @@ KEY = "gradient_estimators"
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which forgets the best score where the folder has another name.
+    """Lightning's ModelCheckpoint, but it keeps the best score if the folder has another name.
 
-    Here it is kept, with the file: that of the new folder where the old one was moved there, else a
-    copy of the one beside the checkpoint that is resumed. Without such a file the score counts no
-    more, with a warning. A checkpoint of the weights alone (`save_weights_only`) also tells the
-    phase of the gradient schedule, which its evaluation needs, and holds an average of the weights
-    where the run keeps one.
+    Lightning forgets the score in that case. Here it is kept with its file: the one in the new
+    folder if the old folder was moved there, otherwise a copy of the one beside the resumed
+    checkpoint. Without such a file, the score is dropped with a warning. A checkpoint of the
+    weights alone (`save_weights_only`) also holds the phase of the gradient schedule, which its
+    evaluation needs, and the average of the weights if the run keeps one.
     """
 
     resumed_beside: Path | None = None
@@ -109,11 +109,11 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class BestCheckpoint(RunCheckpoint):
-    """A RunCheckpoint with save_top_k=1, whose file an equally good epoch replaces too.
+    """A RunCheckpoint with save_top_k=1, in which an equally good epoch also replaces the file.
 
     A small validation split gives many epochs the same accuracy, and the first of them, which
-    Lightning would keep, has been trained least. Where an epoch was cut short before its
-    validation, the metric of the one before says nothing of the present weights and is passed over.
+    Lightning would keep, has been trained least. If an epoch was cut short before its validation,
+    the previous metric does not describe the present weights and is ignored.
     """
 
     validated_step: int | None = None
@@ -139,11 +139,11 @@ class BestCheckpoint(RunCheckpoint):
 class RandomState(Observer):
     """Saves the random state of every process, and restores it when training resumes.
 
-    Data order and augmentation are functions of (seed, epoch, sample), also in workers; what is
-    left to the global generators of torch, NumPy and Python is what the model or code of the user's
-    draws, so a resumed run repeats the same bits. Processes of one run have streams of their own:
-    with the same one, samples that are trained on side by side would lose the same features. A run
-    that goes on with another number of processes begins new ones from the first one's.
+    Data order and augmentation are functions of (seed, epoch, sample), also in workers. Only the
+    model and the user's own code draw from the global generators of torch, NumPy and Python, so
+    restoring these makes a resumed run repeat the same bits. Each process of a run has its own
+    stream; with a shared one, dropout would drop the same features in all processes. A run that is
+    resumed with another number of processes begins new streams from the first one's.
     """
 
     def __init__(self) -> None:

@@ -18,23 +18,23 @@ from equipoise.errors import UserError
 
 
 class ContractionBudget(MeanColumns):
-    """Give the training solves the evaluations that the tolerance needs, by what is measured.
+    """Set the budget of training solves to the evaluations that the tolerance is measured to need.
 
     Before steps 0, every, 2 every, ... the solves of the batch keep their residuals, under a budget
-    of `most`. From the contraction of each sample follows how many evaluations its tolerance needs;
-    the budget from then on is what `fraction` of the samples need, plus the part `margin` of it, no
-    less than `least` and no more than `most`. The layers of a network have a budget each, those of
-    all processes the greatest of what each measures.
+    of `most`. The contraction of each sample gives the evaluations that it needs to the tolerance;
+    from then on, the budget is what `fraction` of the samples need, plus `margin` of it, but at
+    least `least` and at most `most`. Each layer of a network has its own budget; with several
+    processes, it is the largest that any of them measures.
 
-    tol: the tolerance that is meant, None for the solver's; a solver that spends its whole budget
-    (tol=0) needs one. most: None for the solver's max_steps. Estimators with an iteration of their
-    own keep theirs, and evaluation keeps the configured budget. A checkpoint holds the budgets.
+    tol: the tolerance to reach, None for the solver's; it is needed if the solver spends its whole
+    budget (tol=0). most: None for the solver's max_steps. Estimators with an iteration of their own
+    keep theirs, and evaluation keeps the configured budget. A checkpoint holds the budgets.
 
     Columns `budget/max_steps` and `budget/contraction`: the budget, and the median factor by which
     an evaluation multiplied the residual when it was last measured. metrics.json lists the changes
     under `details.contraction_budget`.
 
-    Raises UserError for settings without sense.
+    Raises UserError for invalid settings.
     """
 
     prefix = "budget"

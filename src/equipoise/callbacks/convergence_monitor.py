@@ -44,10 +44,10 @@ Statistics = dict[str, LayerStatistics]
 class ConvergenceMonitor(CurveSource):
     """Write `solver/…`, `backward/…` and `gradient` columns, and sum up each stage.
 
-    After every batch the reports that the layers keep anyway are noted by reference; the device is
-    read when a row is written. A change of the gradient estimator brings a row of its own. Without
-    equilibrium layers the monitor does nothing. With several processes the numbers are those of
-    the first one's share of the data.
+    After every batch, references to the reports of the layers are stored; the device is read only
+    when a row is written. A change of the gradient estimator adds a row. Without equilibrium layers
+    the monitor does nothing. With several processes the numbers are those of the first one's share
+    of the data.
     """
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ class ConvergenceMonitor(CurveSource):
         self._collect(self.stages["test"])
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn, once, where most of the answers are no equilibria."""
+        """Warn, once, if most outputs are not equilibria."""
         if self.warned or not trainer.is_global_zero:
             return
         for name, layer in self.layers.items():
@@ -140,7 +140,7 @@ class ConvergenceMonitor(CurveSource):
     def summary(self) -> dict[str, Any]:
         """Both statistics for metrics.json, the forward ones of the latest stage.
 
-        Where nothing was tested they are those of the validation, or else of the training.
+        If nothing was tested, they are those of the validation, or else of the training.
         """
         if "test" in self.stages:
             solver = self.solver_stats("test")

@@ -1,4 +1,4 @@
-"""Skipping the steps whose loss or gradient is not finite, and stopping where they persist."""
+"""Skipping steps whose loss or gradient is not finite, and stopping if they persist."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class DivergenceGuard(CurveSource):
     A skipped step leaves weights, momenta and the running statistics of normalisations as they
     were; it is counted in `skipped_steps`, for metrics.json too, and in the column
     `train/skipped_steps`. The loss and the gradient are folded into one number, which costs one
-    host-device synchronisation per step; with several processes that number is summed over all,
-    and so all of them decide alike. Under a gradient scaler (float16) overflowing gradients are the
-    scaler's own business and only the loss counts.
+    host-device synchronisation per step; with several processes, that number is summed over all, so
+    all decide alike. With a gradient scaler (float16), the scaler handles overflowing gradients and
+    only the loss counts.
 
     Raises TrainingDiverged when `patience` steps in a row had to be skipped.
     """

@@ -1,4 +1,4 @@
-"""Ending a run whose validations bring nothing better any more."""
+"""Ending a run whose validations no longer improve."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 
 
 class EarlyStopping(LightningEarlyStopping):
-    """Lightning's EarlyStopping, which judges each validation once, whatever stops and goes on.
+    """Lightning's EarlyStopping, but it judges each validation exactly once, even across
+    resumptions.
 
-    Lightning also judges at the end of an epoch that `max_steps` has cut short before its
-    validation, by the metric of the one before; a resumed run would lose a part of its patience. It
-    also takes the patience out of a checkpoint; here the configured one holds.
+    Lightning also judges at the end of an epoch that `max_steps` cut short before its validation,
+    using the previous metric, so a resumed run would lose part of its patience. It also restores
+    the patience from a checkpoint; here the configured one applies.
     """
 
     validated = False

@@ -22,14 +22,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class GracefulInterrupt(Checkpoint):
     """On the first SIGINT, SIGTERM or SIGUSR1 finish the current step, save `last.ckpt`, and stop.
 
-    A step ends with the optimiser's: batches that are accumulated before it are waited for, and so
-    is a validation that has begun. The state is saved after the other callbacks have seen the step:
-    this is a `Checkpoint`, and Lightning runs those last. It must stand behind the other checkpoint
+    A step ends with the optimiser's: the run finishes the batches accumulated for it, and a
+    validation that has begun. The state is saved after the other callbacks have seen the step: this
+    is a `Checkpoint`, and Lightning runs those last. It must come after the other checkpoint
     callbacks in the list, because `trainer.checkpoint_callback` is the first of them. A second
-    signal does what it would have done without this callback. With several processes a signal to
-    any of them stops all. The exit status is that of the signal, and under Slurm `recorded` has the
-    job requeued: Lightning's own handlers are not installed in a run of ours.
-    A task whose `resumes_within_epoch` is False is stopped after its epoch instead.
+    signal does what it would have done without this callback. With several processes, a signal to
+    any of them stops all. The exit status is that of the signal, and under Slurm `recorded`
+    requeues the job: Lightning's own handlers are not installed in our runs. A task whose
+    `resumes_within_epoch` is False is stopped after its epoch instead.
 
     Raises RunInterrupted from the hook in which the state was saved.
     """

@@ -1,4 +1,4 @@
-"""How near the gradient of the estimator in force is to the exact one, during training."""
+"""How close the active estimator's gradient is to the exact one, during training."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ NAMES = ("cosine", "norm_ratio", "reference_residual")
 class GradientFidelity(MeanColumns):
     """Compare the estimator's gradient with the exact one every `every` optimiser steps.
 
-    Before steps 0, every, 2 every, ... the loss is taken of the first `samples` of the batch (None:
-    of all), twice: as training does it, and with the layers' solver and `Exact` at a budget of
-    `max_steps` and the tolerance `tol`. So what is compared is what training takes against what it
-    would take at a tight equilibrium: the error of a short solve counts, like that of a cheap
-    backward. Compared are the gradients of the parameters that the equilibria depend on; those
-    behind a layer get theirs without an estimator. Regularisers, jitter and starts other than the
-    model's are off. Of `Auto` the candidate in force is compared.
+    Before steps 0, every, 2 every, ... the gradient of the loss on the first `samples` of the batch
+    (None: all) is computed twice: as in training, and with the layers' solver and `Exact` at a
+    budget of `max_steps` and the tolerance `tol`. The comparison is thus with the gradient at a
+    tight equilibrium, and includes the error of a short solve as well as that of a cheap backward
+    pass. It covers the parameters that the equilibria depend on; those after a layer get their
+    gradients without an estimator. Regularisers, jitter and starts other than the model's are off.
+    For `Auto`, the candidate in force is compared.
 
     Columns `fidelity/cosine`, `fidelity/norm_ratio` and `fidelity/reference_residual`: the larger
     of the reference's two median residuals, forward and adjoint, which has to be small for the
     others to mean something. Training continues as if nothing had been measured: buffers, counters,
     reports and random numbers are put back. Without equilibrium layers nothing is done. With
-    several processes the numbers are those of the first one's share of the data.
+    several processes, the numbers describe the first one's share of the data.
 
     Raises UserError for a task that steps its optimisers itself, and where parameters are sharded.
     """

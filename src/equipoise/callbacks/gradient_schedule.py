@@ -25,10 +25,9 @@ class Phase:
 
     start: an int counts optimiser steps, a float in [0, 1] is a fraction of the run's steps.
     gradient: the estimator in force, None for the layer's own. max_steps: the budget of the forward
-    iteration in evaluations of f, None for the configured one; an estimator that brings its own
-    iteration takes the steps that it pays for (`with_budget`). tol: the tolerance of the forward
-    solver, None for the configured one: loose while the weights still move far in a step, tight
-    towards the end.
+    iteration in evaluations of f, None for the configured one; an estimator with its own iteration
+    takes the steps that fit into it (`with_budget`). tol: the tolerance of the forward solver, None
+    for the configured one: loose while the weights still move far in a step, tight towards the end.
     """
 
     start: int | float
@@ -53,7 +52,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Configured:
-    """What a layer was built with, to go back to."""
+    """A layer's settings as built, to return to."""
 
     gradient: GradientEstimator
     solver: Solver
@@ -62,9 +61,9 @@ class Configured:
 class GradientSchedule(Observer):
     """Apply to every equilibrium layer the phase in force at the current optimiser step.
 
-    Before the first phase starts, and without phases, the configured estimator and budget hold.
-    Evaluation uses what is in force at that moment. Checkpoints carry the index of the phase, so
-    that `restore` can bring a model back to the state that its weights were trained in.
+    Before the first phase, and without phases, the configured estimator and budget apply.
+    Evaluation uses what is in force at that moment. Checkpoints hold the index of the phase, so
+    that `restore` can return a model to the phase in which its weights were trained.
 
     Raises UserError for a phase that starts before step 0 or beyond the run, for phases that are
     not in order, and for a tolerance of an estimator that takes all of its steps in any case.
@@ -121,9 +120,9 @@ class GradientSchedule(Observer):
     ) -> None:
         """Put the layers into the phase that the checkpoint was saved in.
 
-        config: of the present run. Where its phases are others than those of the checkpoint, as
-        they may be after a run was resumed with a schedule of its own, the phase of the
-        checkpoint's step is meant. Raises UserError where this schedule has no such phase.
+        config: of the present run. If its phases differ from those of the checkpoint, for example
+        because the run was resumed with another schedule, the phase at the checkpoint's step is
+        used. Raises UserError if this schedule has no such phase.
         """
         index = checkpoint.get("gradient_phase")
         if config is not None and _phases_of(config) != _phases_of(checkpoint["config"]):

@@ -14,10 +14,10 @@ from equipoise.errors import UserError
 
 
 class LayerStart(ABC):
-    """Starts the solves of one layer during one batch, and sees what each has left.
+    """Sets the starts of one layer's solves during one batch, and receives their results.
 
-    handed: the starts of the batch's solves, in their order. before: the start that the layer has
-    otherwise, which `leave` gives back. `told_by` names the callback in messages.
+    handed: the starts of the batch's solves, in their order. before: the layer's own start, which
+    `leave` restores. `told_by` names the callback in messages.
     """
 
     told_by: str
@@ -35,7 +35,7 @@ class LayerStart(ABC):
 
     @abstractmethod
     def note(self, z: State) -> None:
-        """Keep what a solve has left."""
+        """Keep the result of a solve."""
 
     def __call__(self, z0: State) -> State:
         """The start of the layer's next solve, or of the one that a checkpoint repeats."""

@@ -1,8 +1,7 @@
-"""The learning-rate range test: the loss at rising rates, before a run that knows nothing of it.
+"""The learning-rate range test: the loss at rising rates, before a run that it does not affect.
 
-Lightning's `LearningRateFinder` saves the run, trains in it, and resumes it, in which the counters
-of its loops, the loaders and the random numbers do not all come back. Here the steps are taken
-beside the run.
+Lightning's `LearningRateFinder` saves the run, trains in it and resumes it, which does not restore
+all loop counters, loaders and random numbers. Here the steps are taken outside the run.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ class LearningRateFinder(Observer):
     The picture in the report shows the smoothed loss; the rate of its steepest fall is suggested,
     printed and written to metrics.json, and not used: the run that follows gives the same bits as
     without. The test ends early where the smoothed loss exceeds `early_stop_threshold` times its
-    least value. A run that is resumed is not tested again. Groups of other rates keep their ratio
-    to that of the first. With several processes the gradients and losses are their means.
+    least value. A resumed run is not tested again. Parameter groups keep their rate's ratio to the
+    first group's. With several processes the gradients and losses are their means.
 
     Raises UserError for manual optimisation, for sharded parameters, for rates that do not rise,
     and for trainer.precision=16-mixed, whose scale of the loss belongs to the run.

@@ -1,7 +1,7 @@
-"""The loggers of a run: Lightning's, each of which holds every step once after a resumed run too.
+"""The loggers of a run: Lightning's, but each holds every step only once, even after resuming.
 
-A run that resumes in its own folder writes the rows after its checkpoint once more. What a logger
-has of them from the run that broke off is taken out before, by `rewind`.
+A run that resumes in its own folder writes the rows after its checkpoint again. `rewind` first
+removes those that the interrupted run had written.
 """
 
 from __future__ import annotations
@@ -82,11 +82,11 @@ class Rewinding(Protocol):
 
 
 class CurveLogger(CSVLogger):
-    """Lightning's CSVLogger, which leaves empty what is not a number.
+    """Lightning's CSVLogger, but it leaves cells empty that are not a number.
 
     A mean over no finite value, or a score of classes that do not occur, is NaN; readers of csv
-    files understand an empty cell as missing, and some take "nan" for text. Where
-    somebody has removed the folder meanwhile, it is made again, and `lost` says so.
+    files understand an empty cell as missing, and some take "nan" for text. If the folder was
+    removed meanwhile, it is created again, and `lost` says so.
     """
 
     lost: str = ""
@@ -107,9 +107,10 @@ class CurveLogger(CSVLogger):
 
 
 class OutlastedLogger:
-    """A logger without which its run goes on: where it fails after the start, it tells so once.
+    """A logger whose failure does not end the run: if it fails after the start, it warns once.
 
-    lost: what it could not keep, a sentence; empty while it works. From then on it keeps nothing.
+    lost: a sentence on what it could not record, empty while it works. After a failure it records
+    nothing more.
     """
 
     lost: str = ""

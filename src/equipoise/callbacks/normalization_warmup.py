@@ -1,4 +1,4 @@
-"""Running statistics of batch norms that are of use from the first steps on."""
+"""Running statistics of batch norms that are usable from the first steps."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class NormalizationWarmup(Observer):
 
         max(m, k / (n + k)),   k = horizon,
 
-    which is the mean of all batches so far for k = 1, and leans on the latest ones for a larger k,
-    since early weights move fast. From update k (1/m - 1) on it is m, as configured. n is the
-    layer's own `num_batches_tracked`, and so in the checkpoint: a resumed run repeats the same
-    bits. Layers that bring statistics without a count, and layers with momentum None (the mean of
-    all) or 0, are left as they are.
+    which is the mean of all batches so far for k = 1, and gives recent ones more weight for a
+    larger k, because early weights move fast. From update k (1/m - 1) on it is m, as configured. n
+    is the layer's own `num_batches_tracked`, and so in the checkpoint: a resumed run repeats the
+    same bits. Layers that bring statistics without a count, and layers with momentum None (the mean
+    of all) or 0, are left as they are.
 
     Source: polynomial-decay averaging, Shamir and Zhang 2013 (arXiv 1212.1824), eq. 7.
     """

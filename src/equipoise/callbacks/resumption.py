@@ -1,4 +1,4 @@
-"""Resuming a run: the place in the data, and an optimiser or a schedule that has been changed."""
+"""Resuming a run: the position in the data, and changes of the optimiser or the schedule."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ class SolveStatistics(Accumulator):
     and fractions are over samples. So is `nfe_per_sample`: a sample needs the evaluations up to its
     convergence, or all of its batch's, and the batch takes as long as its slowest sample.
     `nfe_spent_per_sample` is what f was evaluated on: those of the batch, up to where compaction
-    has dropped the sample.
+    has dropped the sample. Where the last batch is smaller it may exceed `nfe_mean`.
     """
 
     def __init__(self) -> None:

@@ -16,22 +16,22 @@ from equipoise.callbacks.weight_averaging import STATISTICS, WeightAveraging
 
 
 class StochasticWeightAveraging(WeightAveraging):
-    """The mean of the weights after each `every`-th step behind the fraction `start` of the run.
+    """The mean of the weights after every `every`-th step after the fraction `start` of the run.
 
     lr: the learning rate from there on, None for that of the schedule. It is reached along half a
     cosine over the fraction `annealing` of the run, from the rate that the schedule gave there, and
     then stays. It is that of the optimiser's first group; the others keep their ratios to it.
 
-    The statistics of batch norms belong to the weights that they were taken with. Before an average
-    is validated or saved at the end of an epoch, it gets those of the training batches in the order
-    of the first epoch, seen without dropout, as in evaluation: a forward pass over the training
-    set, which leaves no trace in the run. A network without batch norms needs none. A checkpoint
-    that an interruption saves within an epoch has the statistics of the last such pass, moved
-    towards those of training.
+    The statistics of batch norms belong to the weights with which they were measured. Before an
+    average is validated or saved at the end of an epoch, it gets those of the training batches in
+    the order of the first epoch, seen without dropout, as in evaluation: a forward pass over the
+    training set, which leaves no trace in the run. A network without batch norms needs none. A
+    checkpoint that an interruption saves within an epoch has the statistics of the last such pass,
+    moved towards those of training.
 
-    Source: Izmailov et al. 2018 (arXiv 1803.05407), Algorithm 1 with cycles of `every` steps. Other
-    than Lightning's callback of the same name it validates and saves the average, steps with the
-    optimiser and not with epochs, and takes the place of no schedule.
+    Source: Izmailov et al. 2018 (arXiv 1803.05407), Algorithm 1 with cycles of `every` steps.
+    Unlike Lightning's callback of the same name, it validates and saves the average, counts
+    optimiser steps rather than epochs, and replaces no schedule.
     """
 
     name = "mean"

@@ -1,4 +1,4 @@
-"""The end of a run before its end, with the schedule of the whole run."""
+"""Ending a run early with the schedule of the whole run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from equipoise.callbacks.lightning_overhead import Observer, find_callback
 
 
 class StopAfter(Observer):
-    """Ends a training after `steps` optimiser steps as Ctrl-C would, with its checkpoint.
+    """Ends training after `steps` optimiser steps, as Ctrl-C would, with a checkpoint.
 
     Schedules, warm-ups and phases are fractions of the run, and so they change with
     `trainer.max_steps`; here the steps are the first ones of the whole run, which `resume=auto`
-    goes on with. Without `graceful_interrupt` the training ends as by any callback.
+    continues. Without `graceful_interrupt`, training ends as any callback would end it.
     """
 
     def __init__(self, steps: int = 100) -> None:

@@ -13,12 +13,12 @@ from lightning.pytorch.callbacks import Checkpoint
 class TimedCheckpoint(Checkpoint):
     """Save `last.ckpt` after the first whole step that ends `minutes` after it was last saved here.
 
-    Training goes on from it with the next batch, as from every other checkpoint. A step ends with
-    the optimiser's, and is saved after the other callbacks have seen it: this is a `Checkpoint`,
-    and Lightning runs those last. Of several processes the clock of the first one decides. A task
-    whose `resumes_within_epoch` is False is saved after its epochs alone.
+    A run resumes from it with the next batch, as from every other checkpoint. A step ends with the
+    optimiser's, and is saved after the other callbacks have seen it: this is a `Checkpoint`, and
+    Lightning runs those last. With several processes, the first one's clock decides. A task whose
+    `resumes_within_epoch` is False is saved only after its epochs.
 
-    minutes: of training between two saves, validations included.
+    minutes: minutes of training between two saves, including validations.
     """
 
     def __init__(self, dirpath: str | Path, minutes: float = 10.0) -> None:

@@ -1,4 +1,4 @@
-"""A run that is a trial of a search: it reports its validations, and ends where it is hopeless."""
+"""A run as a trial of a search: it reports its validations, and ends if it is hopeless."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ WAIT = 60
 class TrialPruning(Observer):
     """Report the monitored value after each validation, and stop where the pruner says so.
 
-    The best value of the run is that of best.ckpt; it stands in metrics.json as
+    The best value of the run is that of best.ckpt; metrics.json holds it as
     `details.best_validation`. The report goes through the study's storage, so that it does not
-    matter in which process the trial runs. Of several processes of a run the first one reports and
-    all follow its decision. A trial that has ended already, as of a run that is resumed by hand,
-    gets no reports. The last validation stops nothing any more.
+    matter in which process the trial runs. With several processes, the first one reports and all
+    follow its decision. A trial that has already ended, for example because its run is resumed by
+    hand, gets no reports. The last validation cannot stop the run.
 
     monitor, mode: a validation metric, and "min" or "max". pruner: a name out of `PRUNERS`, or a
     pruner. storage, study, number: where the study is, its name, and the trial in it, filled in by

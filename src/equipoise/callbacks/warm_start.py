@@ -1,4 +1,4 @@
-"""Each solve starts where the same sample's latest one ended, in the epoch before."""
+"""Each solve starts where the same sample's last one ended, in the previous epoch."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ INSTEAD = "leave callbacks=warm_start out"
 class WarmStart(MeanColumns):
     """Keep the equilibrium of every training sample, by its index, and start the next solve there.
 
-    Where weights move little in an epoch, and a sample looks the same in each, its solve then needs
-    few evaluations; the way that all equilibria have moved since is added (`StateMemory`). The n-th
-    solve of a layer in a step has states of its own. Solves of estimators that bring their own
-    iteration, of samples that are not known yet, whose latest solve diverged, or whose states have
-    another shape than those of the first batch, start as ever.
+    If weights move little in an epoch, and a sample looks the same in each, its solve then needs
+    few evaluations; the common movement of all equilibria since then is added (`StateMemory`). The
+    n-th solve of a layer in a step has its own states. Solves of estimators with their own
+    iteration, and of samples that are not known yet, whose last solve diverged, or whose states
+    have another shape than in the first batch, start as usual.
 
-    memory_mb: MiB of all states that are kept, of one process; samples with an index beyond what
-    fits start as ever, which a warning says once. storage_dtype: of the kept states, None for the
-    solve's own. evaluation: the same between the validations of a run, within the same limit.
-    in_checkpoint: checkpoints hold the states, of all processes, so that a resumed run gives the
-    same bits; otherwise the first epoch after a resumption starts as ever.
+    memory_mb: MiB of states kept per process; samples whose index does not fit start as usual, with
+    one warning. storage_dtype: precision of the kept states, None for the solve's own. evaluation:
+    warm starts also from one validation to the next, within the same limit. in_checkpoint:
+    checkpoints hold the states of all processes, so that a resumed run gives the same bits;
+    otherwise the first epoch after resuming starts as usual.
 
-    Every process knows the samples that it has had itself, and a distributed run deals them out
-    anew in each epoch, so there it finds fewer of them.
+    Every process knows only the samples that it has processed itself, and a distributed run
+    redistributes them in each epoch, so it finds fewer of them.
 
-    Column `warm_start/hit_rate`: the fraction of samples that started so. metrics.json lists under
+    Column `warm_start/hit_rate`: the fraction of warm-started samples. metrics.json lists under
     `details.warm_start` for each epoch this fraction and the evaluations of the training solves.
 
     Raises UserError for batches without the samples' index, and with `equilibrium.random_start`.

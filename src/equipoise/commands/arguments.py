@@ -154,13 +154,13 @@ def check_flags(arguments: argparse.Namespace) -> None:
             continue
         hint = "; --cfg job shows the configuration itself" if name == "info" else ""
         flag = f"--{name} {value}" if value and "=" not in value else f"--{name} alone"
-        raise UserError(f"{flag} shows nothing: it takes {', '.join(choices)}{hint}")
+        raise UserError(f"{flag} has nothing to show: it takes {', '.join(choices)}{hint}")
     for name in ("package", "resolve"):
         if getattr(arguments, name) not in (None, False) and arguments.cfg is None:
             raise UserError(f"--{name} works only with --cfg job")
     for name in ("package", "config_dir"):
         if getattr(arguments, name) == "":
-            raise UserError(f"--{name.replace('_', '-')} needs a value behind it")
+            raise UserError(f"--{name.replace('_', '-')} needs a value after it")
     ways = [flag for name, flag in ALTERNATIVES.items()
             if name != "hydra_help" and getattr(arguments, name) not in (None, False)]  # fmt: skip
     if len(ways) > 1:

@@ -69,19 +69,19 @@ def sweep_to_resume(
     """
     if draws_values(parse(typed)):
         raise UserError(
-            "resume=auto goes on with a grid of jobs, and the values of hydra/sweeper are drawn "
-            "anew in every sweep: leave one of the two out"
+            "resume=auto continues a grid of jobs, but hydra/sweeper draws new values in every "
+            "sweep: leave one of the two out"
         )
     found = place or sweep_record.newest_unfinished(typed, results)
     if found is None or not (found / sweep_record.RECORD).is_file():
         if found is not None:
             sweep_record.check_words(found, typed)
-        print("resume=auto: these words have begun no sweep that could go on; a new one begins")
+        print("resume=auto: no unfinished sweep has these settings; a new one begins")
         return None
     sweep_record.check_words(found, typed)
     reached = sweep_record.standing(found)
     print(
-        f"resume=auto: goes on with the sweep in {found}, of whose {reached.count} jobs "
+        f"resume=auto: continues the sweep in {found}; of its {reached.count} jobs, "
         f"{reached.finished(results)} are finished"
     )
     return found
@@ -120,6 +120,6 @@ def say_unfinished(sweep: Path, results: Collection[str]) -> int:
     left = reached.count - reached.finished(results)
     print(
         f"{left} of {reached.count} jobs are not finished: the same command with "
-        f"hydra.sweep.dir={quoted(str(sweep))} resume=auto goes on with them"
+        f"hydra.sweep.dir={quoted(str(sweep))} resume=auto continues them"
     )
     return 1

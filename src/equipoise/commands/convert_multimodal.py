@@ -24,10 +24,12 @@ def main(words: Sequence[str]) -> int:
     source = Path(arguments.source)
     if not source.is_file():
         what = "is a folder" if source.is_dir() else "does not exist"
-        raise UserError(f"{source} {what}: give the published pickle, say mosi_data_noalign.pkl")
+        raise UserError(
+            f"{source} {what}: give the published pickle, such as mosi_data_noalign.pkl"
+        )
     target = Path(arguments.target) if arguments.target else source.with_suffix(ENDING)
     if target.suffix != ENDING:
-        raise UserError(f"{target} must end in {ENDING}, by which a run knows what to read")
+        raise UserError(f"{target} must end in {ENDING}, so that a run knows how to read it")
     if target.exists():
         raise UserError(f"{target} already exists; choose a new file")
     print(f"reading {source} ({source.stat().st_size / 2**20:,.0f} MB)", flush=True)

@@ -84,10 +84,10 @@ def check(command: str, request: Request, operands: Sequence[str], target: str) 
         raise UserError(f"{command}: there is no format={request.format}{hint}")
     if request.licence is not None and request.licence not in LICENCES:
         hint = nearest(request.licence, LICENCES) or "; such are mit, apache-2.0 and other"
-        raise UserError(f"{command}: the hub knows no licence={request.licence}{hint}")
+        raise UserError(f"{command}: the hub has no licence={request.licence}{hint}")
     if request.steps is not None and request.format == FORMATS[0]:
         raise UserError(
-            f"{command}: steps is the budget of a program, and format=safetensors writes weights: "
+            f"{command}: steps is the budget of a program, but format=safetensors writes weights: "
             "add format=torch_export or format=onnx, or leave it out"
         )
     if len(operands) != 1:
@@ -119,7 +119,9 @@ def whole_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     written.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
-        raise UserError(f"{folder} exists: name another folder, or replace its files by overwrite")
+        raise UserError(
+            f"{folder} exists: name another folder, or replace its files with overwrite"
+        )
     if (folder / "config.yaml").is_file():  # the weights would stand in for those of its own
         raise UserError(f"{folder} is the folder of a run: name another one")
     unfinished = folder.with_name(f"{folder.absolute().name}.partial")

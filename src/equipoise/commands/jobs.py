@@ -114,7 +114,7 @@ def values(override: Override, menu: Menu) -> list[str]:
         )
     value = override.value()
     if isinstance(value, ChoiceSweep) and any(isinstance(entry, Sweep) for entry in value.list):
-        raise UserError(f"{line}: one sweep cannot stand in another: list all values")
+        raise UserError(f"{line}: a sweep cannot contain another one: list all values")
     if isinstance(value, Glob):
         entries = _matching(override, menu)
     else:
@@ -130,7 +130,7 @@ def values(override: Override, menu: Menu) -> list[str]:
 def _matching(override: Override, menu: Menu) -> list[str]:
     if not menu.offers(override):
         raise UserError(
-            f"{override.input_line}: glob lists the choices of a group, and "
+            f"{override.input_line}: glob lists the choices of a group, but "
             f"{override.key_or_group} is a setting"
         )
     glob: Any = override.value()
@@ -203,8 +203,8 @@ def without_none(
         if others := [name for name in names if name != NONE]:
             more = f" and {len(others) - MOST_LISTED} more" if len(others) > MOST_LISTED else ""
             raise UserError(
-                f"{matched[key].input_line}: {', '.join(others[:MOST_LISTED])}{more} cannot go "
-                f"with the rest ({_first_reason(key, others[0], refused)}); type "
+                f"{matched[key].input_line}: {', '.join(others[:MOST_LISTED])}{more} cannot be "
+                f"combined with the rest ({_first_reason(key, others[0], refused)}); type "
                 f"'{_instead(matched[key], others, accepted)}'"
             )
     return [_without(NONE, line) if line.partition("=")[0] in lost else line for line in lines]

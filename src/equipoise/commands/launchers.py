@@ -183,7 +183,7 @@ def _say_lost(folder: Path, times: int) -> None:
     if times >= TRIES:
         sweep_record.write_lost(folder)
     else:
-        print(f"{folder.name}: its process was killed; it begins again", file=sys.stderr)
+        print(f"{folder.name}: its process was killed; the job starts again", file=sys.stderr)
 
 
 @contextmanager

@@ -74,12 +74,12 @@ def main(words: Sequence[str]) -> int:
         raise RunInterrupted(f"Interrupted: {outcome}", stop.number) from stop
     except BrokenProcessPool as error:
         raise RunFailed(
-            f"a process was killed, maybe for lack of memory: try fewer --workers; {outcome}"
+            f"a process was killed, perhaps for lack of memory: try fewer --workers; {outcome}"
         ) from error
     finally:
         assemble(pieces)
     if outcome.reasons:
-        print(f"{len(outcome.reasons):,} of {outcome.wanted:,} molecules have failed: see above")
+        print(f"{len(outcome.reasons):,} of {outcome.wanted:,} molecules failed: see above")
     return 1 if outcome.reasons else 0
 
 

@@ -161,7 +161,7 @@ def check_folders(overrides: Sequence[str]) -> None:
         raise UserError(f"{name} is the folder of one run: with -m, set hydra.sweep.dir=<folder>")
     if "hydra.output_subdir" in keys:
         raise UserError(
-            "hydra.output_subdir stays .hydra in a multirun: its summary reads from there"
+            "hydra.output_subdir must stay .hydra in a multirun, whose summary reads from there"
         )
 
 

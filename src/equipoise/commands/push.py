@@ -93,7 +93,7 @@ def publish(
     except (OSError, HTTPError) as error:  # those of the transport
         raise UserError(
             f"the Hugging Face hub cannot be reached ({_line(error)}): try again with a network, "
-            "or give a path such as ./published/ in place of the name"
+            "or give a path such as ./published/ instead of the name"
         ) from error
     return str(place)
 
@@ -101,7 +101,7 @@ def publish(
 def copied(folder: Path, target: Path, overwrite: bool) -> str:
     """Copy the files of a folder into another. Raises UserError where that cannot be done."""
     if target.is_file() or (target.is_dir() and any(target.iterdir()) and not overwrite):
-        raise UserError(f"{target} exists: name another folder, or add to it by overwrite")
+        raise UserError(f"{target} exists: name another folder, or add to it with overwrite")
     try:
         shutil.copytree(folder, target, dirs_exist_ok=True)
     except OSError as error:
@@ -128,7 +128,7 @@ def _refusal(name: str, status: int, said: str) -> str:
         "your own user or organisation",
         404: f"the Hugging Face hub knows no user or organisation {name.partition('/')[0]}: use "
         "one of your own",
-        409: f"{name} exists on the hub: choose another name, or add to it by overwrite",
+        409: f"{name} exists on the hub: choose another name, or add to it with overwrite",
     }
     return reasons.get(status, f"the Hugging Face hub refuses {name} ({said}): try again later")
 

@@ -101,7 +101,7 @@ def _contents(typed: Sequence[str], overrides: Sequence[str], path: Path) -> set
     place = storage_place(search, path).rpartition("sqlite:///")[2]
     if inside and "://" not in place and not Path(place).is_file():
         raise UserError(
-            f"{SWEEP_DIR}={path} has no study that could be continued ({Path(place).name} is "
+            f"{SWEEP_DIR}={path} has no study to continue ({Path(place).name} is "
             "missing): choose another folder"
         )
     return inside

@@ -113,8 +113,8 @@ def planned(lines: Sequence[str]) -> DictConfig:
     config = _config(space_of(lines).job())
     if config.trainer.limit_val_batches == 0:
         raise UserError(
-            f"a search compares trials by {config.task.monitor}, and trainer.limit_val_batches=0 "
-            "leaves out the validation"
+            f"a search compares trials by {config.task.monitor}, but trainer.limit_val_batches=0 "
+            "leaves out validation"
         )
     search = search_of(lines)
     if search is not None:

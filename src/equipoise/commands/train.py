@@ -72,13 +72,13 @@ def check_single(overrides: Sequence[str]) -> None:
             )
         if override.key_or_group.replace("/", ".").startswith("hydra.callbacks"):
             raise UserError(
-                f"{line}: Hydra calls them in a multirun alone; a run takes "
+                f"{line}: Hydra calls them only in a multirun; a run takes "
                 "callbacks of Lightning, such as +callbacks.mine={_target_: my_package.Mine}"
             )
         if override.key_or_group == "hydra.job.chdir" and override.value():
             raise UserError(
-                f"{line}: a run stays in the folder where it was started, from "
-                "which all paths are read; leave it out"
+                f"{line}: a run stays in the folder where it was started, to "
+                "which all paths are relative; leave it out"
             )
 
 

@@ -137,7 +137,7 @@ class Translator:
     def _warn_of_length(self, line: Line, length: int) -> None:
         if self.max_length is not None and length > self.max_length:
             print(
-                f"warning: line {line.number} has {length} tokens, and no sentence in training had "
+                f"warning: line {line.number} has {length} tokens, but no sentence in training had "
                 f"more than {self.max_length}: expect a bad translation",
                 file=sys.stderr,
             )
@@ -176,7 +176,7 @@ def lines_of(file: Path) -> list[Line]:
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
     if not lines:
-        raise UserError(f"{file} is empty: it has to hold a sentence a line")
+        raise UserError(f"{file} is empty: it needs one sentence per line")
     return lines
 
 

@@ -81,8 +81,8 @@ def check_initial_setting(override: Override, stored: Stored) -> None:
         return
     if override.is_delete() or override.value() != node.get(name):
         raise UserError(
-            f"{override.input_line} decides with which weights a new run begins, and ckpt_path "
-            "brings those of its checkpoint; leave it out"
+            f"{override.input_line} sets the initial weights of a new run, but ckpt_path takes "
+            "those of its checkpoint; leave it out"
         )
 
 
@@ -124,9 +124,8 @@ def check_in_force(config: DictConfig, stored: Stored, words: CommandLine) -> No
         ahead = list(phases)[max(len(started) - 1, 0) :]
         if started and all(phase.get(entry) is not None for phase in ahead):
             raise UserError(
-                f"{override.input_line} would never be in force: from where the checkpoint stands, "
-                f"each phase of {PHASES} names its own {entry}; change those, or set "
-                f"{PHASES}=[]"
+                f"{override.input_line} would have no effect: each remaining phase of {PHASES} "
+                f"sets its own {entry}; change those, or set {PHASES}=[]"
             )
 
 

@@ -109,7 +109,7 @@ def check_objective(config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise where a task is given an objective that it does not offer, or a model an encoder."""
     if "encoder" in choices and not about(config.model, "encoder", False):
         raise UserError(
-            f"encoder={choices['encoder']} is a part of model=barlow and of no other: leave it "
+            f"encoder={choices['encoder']} is a part of model=barlow only: leave it "
             f"out, or choose model=barlow instead of model={choices['model']}"
         )
     choice, offered = choices.get("objective"), about(config.task, "objectives", ())
@@ -162,8 +162,8 @@ def check_steps(config: DictConfig, choices: Mapping[str, str]) -> None:
     averages = _callbacks_of(config, AVERAGES)
     if len(averages) > 1:
         raise UserError(
-            f"callbacks={averages[0]} and callbacks={averages[1]} both put an average in the "
-            "place of the weights: choose one of them"
+            f"callbacks={averages[0]} and callbacks={averages[1]} both replace the weights by "
+            "an average: choose one of them"
         )
     if about(config.task, "own_steps", False):
         reason = f"task={choices['task']} takes steps of its own"
@@ -210,7 +210,7 @@ def check_roles(config: DictConfig, choices: Mapping[str, str]) -> None:
         role = about(config.get(group), "finds", "equilibrium")
         if role == "adjoint":
             raise UserError(
-                f"{group}={_chosen(choices, group)} solves adjoint systems alone: choose "
+                f"{group}={_chosen(choices, group)} solves only adjoint systems: choose "
                 f"gradient=exact solver@gradient.solver={_chosen(choices, group)}"
             )
         if role == "minimum" and not minimizes:
@@ -221,8 +221,8 @@ def check_roles(config: DictConfig, choices: Mapping[str, str]) -> None:
     adjoint = about((config.get("gradient") or {}).get("solver"), "finds", "equilibrium")
     if adjoint == "minimum" or (adjoint == "adjoint" and not minimizes):
         raise UserError(
-            f"solver@gradient.solver={choices.get('solver@gradient.solver')} needs an adjoint "
-            f"system of another kind than that of model={choices['model']}: choose "
+            f"solver@gradient.solver={choices.get('solver@gradient.solver')} does not fit the "
+            f"adjoint system of model={choices['model']}: choose "
             "solver@gradient.solver=anderson"
         )
 
@@ -272,8 +272,8 @@ def check_curve_on_model(config: DictConfig, choices: Mapping[str, str]) -> None
         return
     if about(config.model, "minimizes", False):
         raise UserError(
-            f"model={choices['model']} is solved once for all samples, which have no solutions of "
-            "their own to compare; leave anytime out"
+            f"model={choices['model']} has one solution for all samples, and so none to compare "
+            "per sample; leave anytime out"
         )
     if not about(config.model, "equilibrium", True):
         raise UserError(

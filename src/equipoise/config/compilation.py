@@ -21,7 +21,7 @@ def check_compile(config: DictConfig, choices: Mapping[str, str]) -> None:
     word, strategy = config.get("compile"), config.trainer.get("strategy")
     if config.get("memory_format") is not None and strategy in DIVIDING:
         raise UserError(
-            f"memory_format=channels_last is of whole weights, and strategy={strategy} divides "
+            f"memory_format=channels_last needs whole weights, but strategy={strategy} shards "
             "them: choose another strategy, or leave memory_format out"
         )
     if word is None:
@@ -39,12 +39,12 @@ def check_compile(config: DictConfig, choices: Mapping[str, str]) -> None:
         )
     if strategy in DIVIDING:
         raise UserError(
-            f"compile={word} needs whole weights in every process, and strategy={strategy} divides "
+            f"compile={word} needs whole weights in every process, but strategy={strategy} shards "
             "them: choose another strategy, or leave compile out"
         )
     if "graph" in word and about(config.task, "own_steps", False):
         raise UserError(
-            f"task={choices['task']} takes steps of its own, and compile={word} records those of "
+            f"task={choices['task']} takes its own steps, but compile={word} records those of "
             "the trainer; leave it out"
         )
 
@@ -60,6 +60,6 @@ def settle(config: DictConfig, words: CommandLine, purpose: Literal["train", "ev
     typed = words.value("compile")
     if purpose == "evaluate" and "graph" in str(typed):
         raise UserError(
-            f"compile={typed} is of training steps, not for an evaluation; leave it out, or choose "
-            "compile=cell"
+            f"compile={typed} records training steps and is not for an evaluation; leave it out, "
+            "or choose compile=cell"
         )

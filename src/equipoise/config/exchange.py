@@ -91,12 +91,12 @@ def _check_layer(key: str, target: str, node: DictConfig, arguments: Arguments) 
     takes, has = "equilibrium" in arguments.names, about(node, "equilibrium", True)
     if has and not takes:
         raise UserError(
-            f"model._target_={target} takes no argument 'equilibrium', the layer: put it in the "
-            "place of a model without one, such as model=resnet"
+            f"model._target_={target} takes no argument 'equilibrium', the layer: use it to "
+            "replace a model without one, such as model=resnet"
         )
     if takes and not has:
         raise UserError(
-            f"model._target_={target} takes an equilibrium layer: put it in the place of a model "
+            f"model._target_={target} takes an equilibrium layer: use it to replace a model "
             "that has one, such as model=mdeq"
         )
 

@@ -53,7 +53,7 @@ def write_exported(content: Mapping[str, Any], folder: Path, told: Mapping[str, 
     beside = {n: value for n, value in state.items() if n not in tensors}
     if not is_plain(beside):
         raise UserError(
-            "this checkpoint cannot be exported: beside its weights it keeps numbers of the run "
+            "this checkpoint cannot be exported: besides its weights it holds objects of the run "
             f"in {next(name for name in beside if not is_plain(beside[name]))}"
         )
     rest = {k: v for k, v in content.items() if k not in OF_TRAINING and is_plain(v)}

@@ -46,7 +46,7 @@ def check_init_from(config: DictConfig, choices: Mapping[str, str]) -> None:
     path, parts = config[KEY].path, config[KEY].parts
     if parts is not None and path is None:
         raise UserError(
-            f"{KEY}.parts says what to take of a file: add {KEY}=<checkpoint, run folder or file>"
+            f"{KEY}.parts says what to take from a file: add {KEY}=<checkpoint, run folder or file>"
         )
     if path is not None and not about(config.model, "weights", True):
         raise UserError(

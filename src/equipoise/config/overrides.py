@@ -117,8 +117,8 @@ def check_place(override: Override, menu: Menu) -> None:
     """Raise where what is no group is to be put under another key, which Hydra would not do."""
     if override.package is not None and not menu.offers(override) and not is_of_hydra(override):
         raise UserError(
-            f"{override.input_line}: {override.key_or_group} is no group; a group alone can be put "
-            "under another key, such as solver@eval_solver=broyden"
+            f"{override.input_line}: {override.key_or_group} is not a group; only a group can be "
+            "put under another key, such as solver@eval_solver=broyden"
         )
 
 
@@ -153,7 +153,9 @@ def check_name(group: str, name: Any, menu: Menu) -> None:
     """Raise where `group` has no choice `name`."""
     choices = menu.groups[group]
     if "${" in str(name):
-        raise UserError(f"{group}={name}: a choice is typed, and cannot be taken from elsewhere")
+        raise UserError(
+            f"{group}={name}: a choice must be typed and cannot refer to another setting"
+        )
     if str(name) not in choices:
         hint = choice_here(group, str(name)) or nearest(str(name), choices)
         offered = ", ".join(choices) or "none yet"
@@ -271,7 +273,7 @@ def check_key(key: str, config: Any, place: str) -> None:
 def check_recipe_key(key: str, config: DictConfig) -> None:
     """Raise where a recipe sets what the choice does not have."""
     if key not in set(keys(config)):
-        raise UserError(f"the recipe sets '{key}', which is not a setting of that choice")
+        raise UserError(f"the recipe sets '{key}', which that choice does not have")
 
 
 def keys(config: Any, prefix: str = "") -> Iterable[str]:

@@ -143,8 +143,8 @@ def _check_changes(stored: Stored, words: CommandLine, purpose: Purpose) -> None
     for override in words.values:
         if init_from.is_init_from(override.key_or_group) and override.value() is not None:
             raise UserError(
-                f"{override.input_line} starts a new run from weights, and ckpt_path takes a "
-                "checkpoint as it is, its weights and all: leave one of the two out"
+                f"{override.input_line} starts a new run from weights, but ckpt_path continues "
+                "from a whole checkpoint: leave one of the two out"
             )
         _check_value_can_change(override, stored, words, purpose)
     if purpose == "evaluate":
@@ -157,8 +157,8 @@ def _check_value_can_change(
     key, value = override.key_or_group, override.value()
     if key == "seed" and value != stored.config["seed"]:
         raise UserError(
-            f"seed={value}: the checkpoint {stored.path} is of seed={stored.config['seed']}, which "
-            f"its data and weights depend on; leave seed={value} out"
+            f"seed={value}: the checkpoint {stored.path} has seed={stored.config['seed']}, on "
+            f"which its data and weights depend; leave seed={value} out"
         )
     setting = key.removeprefix("task.")
     of_task = OmegaConf.select(OmegaConf.create(stored.config["task"]), setting)

@@ -97,7 +97,9 @@ def search_of(lines: Sequence[str]) -> Search | None:
         if group != "sweep" or not key or key.startswith("space"):
             continue
         if override.is_sweep_override():
-            raise UserError(f"{override.input_line}: a search has one value of its own settings")
+            raise UserError(
+                f"{override.input_line}: a search takes one value for each of its own settings"
+            )
         settings[key] = _plain(override.value())
     return Search.of(settings)
 
@@ -139,7 +141,7 @@ def with_search(lines: Sequence[str]) -> list[str]:
     typed = {override.key_or_group for override in overrides}
     if "hydra/sweeper" in typed:
         raise UserError(
-            "hydra/sweeper: the chosen sweep is a search, which has its own: leave it out"
+            "hydra/sweeper: the chosen sweep is a search, which has its own sweeper: leave it out"
         )
     space = {key: entry for key, entry in search.space.items() if key not in typed}
     drawn = [_line(str(key), entry, lines) for key, entry in space.items()]
@@ -165,7 +167,7 @@ def _around(key: str, entry: Mapping[str, Any], lines: Sequence[str]) -> str:
     present = OmegaConf.select(_in_force(lines), key)
     if isinstance(present, bool) or not isinstance(present, int | float) or present <= 0:
         raise UserError(
-            f"the search looks for {key} around the value in force, and that is {present}: "
+            f"the search looks for {key} around its current value, but that is {present}: "
             f"give an interval, such as '{key}=tag(log,interval(1e-4,1e-2))', or a value"
         )
     low, high = (f"{present * factor:.{DIGITS}g}" for factor in factors)

@@ -152,7 +152,7 @@ def parameter_of(override: Override) -> Parameter:
     if isinstance(value, IntervalSweep):
         return _of_interval(word, value, line)
     if isinstance(value, ChoiceSweep) and any(isinstance(entry, Sweep) for entry in value.list):
-        raise UserError(f"{line}: one sweep cannot stand in another: list all values")
+        raise UserError(f"{line}: a sweep cannot contain another one: list all values")
     try:
         values = list(itertools.islice(override.sweep_iterator(), MOST_POINTS))
         texts = tuple(itertools.islice(override.sweep_string_iterator(), MOST_POINTS))
@@ -172,7 +172,7 @@ def _of_interval(word: str, interval: IntervalSweep, line: str | None) -> Parame
     ordered = math.isfinite(low) and math.isfinite(high) and low < high
     if not ordered or (log and low <= 0):
         least = " above 0" if log else ""
-        raise UserError(f"{line}: an interval{least} goes from a smaller number to a greater one")
+        raise UserError(f"{line}: an interval{least} goes from a smaller number to a larger one")
     whole = isinstance(low, int) and isinstance(high, int)
     return Parameter(word, "int" if whole else "float", low=low, high=high, log=log)
 

@@ -16,7 +16,8 @@ from equipoise.config.about import wrong_about
 from equipoise.config.annotations import parameters
 from equipoise.config.exported import is_exported, modified, read_exported
 from equipoise.config.own_code import NO_OWN_CODE, OwnCode, believed
-from equipoise.errors import UserError
+from equipoise.errors import TooLarge, UserError
+from equipoise.errors.sizes import archive_fault
 
 UNREADABLE = (
     OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
@@ -109,31 +110,18 @@ def read_content(file: Path) -> Any:
                 "best.ckpt of the same run"
             )
         return torch.load(file, map_location="cpu", weights_only=True)
+    except TooLarge:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(
             f"the checkpoint {file} holds pickled objects, whose code would run on reading: use "
-            "one that Equipoise has written"
+            "one that Equipoise wrote"
         ) from error
     except UNREADABLE as error:
         raise UserError(
             f"the checkpoint {file} cannot be read (truncated, or not written by Equipoise): "
             f"use another one, such as last.ckpt or best.ckpt of the same run"
         ) from error
-
-
-def archive_fault(file: Path) -> str | None:
-    """What is wrong with the archive that torch would read on with; None where nothing is.
-
-    An entry whose content does not have its checksum, or that unpacks to more than the file holds:
-    torch compresses nothing, and would make gigabytes of some kilobytes.
-    """
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
-        if packed or sum(entry.file_size for entry in entries) > file.stat().st_size:
-            return f"its entry {[*packed, entries[0].filename][0]} unpacks to more than it holds"
-        broken = archive.testzip()
-        return None if broken is None else f"the checksum of its entry {broken} is wrong"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -171,8 +159,7 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
     fault = _fault(content)
     if fault:
         raise UserError(
-            f"the checkpoint {path} cannot be used, because {fault}: use one that Equipoise "
-            "has written"
+            f"the checkpoint {path} cannot be used, because {fault}: use one that Equipoise wrote"
         )
     shapes = {n: tuple(v.shape) for n, v in content["state_dict"].items() if hasattr(v, "shape")}
     closed = _count(_mapping(content, "training_position"), "batch") == 0

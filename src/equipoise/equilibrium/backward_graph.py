@@ -36,7 +36,7 @@ Rule = Callable[[Tensor, Graph], tuple[Tensor, SolveReport]]
 
 
 def leaf_tensors(outputs: State, stop: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The leaves that require a gradient and reach `outputs` on a way that avoids all of `stop`.
+    """The leaves that require a gradient and reach `outputs` by a path that avoids all of `stop`.
 
     In the order in which they are met, which is that of the graph and the same in every process.
     """
@@ -57,19 +57,19 @@ def leaf_tensors(outputs: State, stop: tuple[Tensor, ...]) -> tuple[Tensor, ...]
 
 
 def refuse_second_derivatives() -> None:
-    """Raise RuntimeError inside a backward pass that is asked for a graph of its own.
+    """Raise RuntimeError inside a backward pass that has to build a graph of its own.
 
-    The graph would take the solution for a constant, and its derivatives would be silently wrong.
+    The graph would treat the solution as a constant, and its derivatives would be silently wrong.
     """
     if torch.is_grad_enabled():
         _refuse()
 
 
 class Once(torch.autograd.Function):
-    """once(count, *tensors): the first `count` tensors, which no derivative may pass again.
+    """once(count, *tensors): the first `count` tensors, which cannot be differentiated twice.
 
-    The others are what they depend on without a graph that says so. For backward passes that
-    torch.func always runs with a graph, so that only a derivative that is really taken is refused.
+    They depend on the other tensors without a graph that shows it. For backward passes that
+    torch.func always runs with a graph, so that a second derivative is refused only if it is taken.
     """
 
     @staticmethod
@@ -83,7 +83,7 @@ class Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> NoReturn:
-        """Refuse: this is reached only where a derivative is taken a second time."""
+        """Refuse: this runs only if a second derivative is taken."""
         _refuse()
 
 
@@ -99,7 +99,7 @@ def attach_functionally(
 ) -> State:
     """`attach_rule` by a second evaluation of f in the backward pass.
 
-    There torch.func gives the products with J^T, at the level of the transform that asks.
+    The products with J^T come from torch.func, at the level of the transform that needs them.
     """
     z = constant(solution.z)
     fz = evaluate(f, z, *inputs)
@@ -158,8 +158,8 @@ class _FunctionalCotangent(torch.autograd.Function):
 def attach_rule(f: Function, solution: Solution, inputs: tuple[Tensor, ...], rule: Rule) -> State:
     """f(z*) whose backward replaces its cotangent by `rule` before it reaches f.
 
-    One graph of f, at the solution, serves every product of the rule and the last one. Where f(z*)
-    is not finite, the value is z*.
+    One graph of f, at the solution, serves every product of the rule and the final product with
+    df/d(theta, x). Where f(z*) is not finite, the value is z*.
     """
     if transformed():
         return attach_functionally(f, solution, inputs, rule)
@@ -196,7 +196,7 @@ class _ReplacedCotangent(torch.autograd.Function):
 class Fidelity:
     """Cosine of the angle between two gradients, and |estimated| / |exact|; scalars on the device.
 
-    A gradient is the one vector that all tensors make up together.
+    All tensors of a gradient count as one vector.
     """
 
     cosine: Tensor
@@ -208,7 +208,7 @@ def compare_gradients(
 ) -> Fidelity:
     """The fidelity of two gradients given tensor by tensor; None stands for zero.
 
-    Raises ValueError where there is no tensor to compare.
+    Raises ValueError if there is no tensor to compare.
     """
     pairs = zip(estimated, exact, strict=True)
     sums = [_products(a, b) for a, b in pairs if a is not None or b is not None]

@@ -1,4 +1,4 @@
-"""Leaving samples that have ended out of the evaluations, and putting the batch together again."""
+"""Dropping finished samples from the evaluations, and reassembling the batch at the end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Departed:
 
 
 class Compaction:
-    """Once a part `share` of the rows that f sees has ended, f sees only the others.
+    """Once the fraction `share` of the rows that f sees has ended, f sees only the others.
 
     It costs no host-device sync: the check that froze the others has counted those that stay.
     """
@@ -43,7 +43,7 @@ class Compaction:
         return 0 < search.active <= present - max(self.share * present, 1)
 
     def drop(self, search: Search, iteration: Iteration, evaluations: int) -> Tensor:
-        """Let the ended samples go; returns which of the present rows stay, (search.active,).
+        """Drop the ended samples; returns which of the present rows stay, (search.active,).
 
         evaluations: of f so far.
         """
@@ -63,7 +63,7 @@ class Compaction:
         return staying
 
     def sample_evaluations(self, evaluations: int) -> int:
-        """Rows of all `evaluations` of f together: those of a sample end where it has left."""
+        """Total rows over all `evaluations` of f: a sample counts until it is dropped."""
         spared = sum((evaluations - gone.evaluations) * len(gone.rows) for gone in self.departed)
         return self.batch * evaluations - spared
 
@@ -114,7 +114,7 @@ class Compaction:
 
 
 def check_rows(layout: Layout, inputs: tuple[Tensor, ...]) -> None:
-    """Raise ValueError where an input lacks one row per sample, which dropping rows needs."""
+    """Raise ValueError if an input lacks the row per sample that dropping rows needs."""
     for tensor in inputs:
         if tensor.ndim == 0 or tensor.shape[0] != layout.batch:
             raise ValueError(

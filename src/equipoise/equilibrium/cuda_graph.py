@@ -1,4 +1,4 @@
-"""A network's training pass as CUDA graphs: one launch in place of one for every operation.
+"""A network's training pass as CUDA graphs: one launch instead of one for every operation.
 
 At small batches a step of an equilibrium model is bound by the launches of its kernels. With
 tol = 0 no step of a solve depends on values, so the whole forward pass and the whole backward pass,
@@ -53,14 +53,14 @@ def graphed(network: Network, *inputs: Tensor, warmups: int = 3) -> Network:
 
 
 class Replays:
-    """Stands in for a network's `forward`, and replays it in training wherever that is the same.
+    """Replaces a network's `forward`, and replays it in training whenever the call is the same.
 
-    A pass is recorded when a second call in a row is alike in everything but the numbers of its
-    tensors: shapes, solvers, estimators, autocast, and the numbers that modules keep as attributes.
-    The first such call, a smaller last batch, a call in evaluation mode or without gradients, and
-    a call before the backward pass of the one before it run as they always did. One recording is
-    kept; another one takes its place where the calls have changed for good, say because a schedule
-    has changed the estimator. A layer that cannot be recorded runs as before, after one warning.
+    A pass is recorded when two calls in a row agree in everything but the values of their tensors:
+    shapes, solvers, estimators, autocast, and the numbers that modules keep as attributes. The
+    first such call, a smaller last batch, a call in evaluation mode or without gradients, and a
+    call before the previous one's backward pass run unrecorded. One recording is kept; a new one
+    replaces it when the calls have changed for good, for example because a schedule changed the
+    estimator. A layer that cannot be recorded runs as before, after one warning.
 
     recordings, replayed, plain: how many passes were recorded, replayed, and run as before while
     training. Copies of the network have its own `forward`.
@@ -99,7 +99,7 @@ class Replays:
         return getattr, (self.network, "forward")  # of a copy that has nothing else yet
 
     def record(self, call: Nested) -> None:
-        """Record the pass of a call, in the place of an earlier one."""
+        """Record the pass of a call, replacing an earlier one."""
         self.discard()
         self._recorded = (call.form, self._state()), self._record(self.network, self._forward, call)
         self.recordings += 1

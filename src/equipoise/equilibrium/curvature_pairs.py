@@ -40,8 +40,8 @@ class CurvaturePairs:
     brought a pair, -1 for rows that are empty: these are zero, with a 1 in R. A sample may be left
     out of a store: its H stays. Each sample loses its own oldest pair to a new one.
 
-    To read all rows is what a step costs where states are long, so the inner products of the rows
-    with a vector, `along`, may be handed to whatever needs them.
+    For long states, reading all rows dominates the cost of a step, so the inner products of the
+    rows with a vector, `along`, can be passed to whatever needs them.
     """
 
     def __init__(self, z: Tensor, size: int) -> None:
@@ -55,7 +55,7 @@ class CurvaturePairs:
 
     @property
     def size(self) -> int:
-        """How many pairs of a sample there is room for."""
+        """The number of pairs per sample that fit."""
         return self.born.shape[1]
 
     @property

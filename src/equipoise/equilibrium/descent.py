@@ -18,17 +18,17 @@ ValueAndGradient = Callable[..., tuple[Tensor, Tensor]]
 
 @dataclass
 class Descent:
-    """f(z) = z - grad h(z): one step of gradient descent, in units in which that is a good one.
+    """f(z) = z - grad h(z): one step of gradient descent, in units in which step length 1 is good.
 
     Where the Hessian of h lies between 0 and the identity, f contracts, its Jacobian I - H is
-    symmetric, and every solver and estimator may be used. A solver that minimises (`LBFGS`) asks
-    for more than the map: `values`, those of the latest evaluation without a graph.
+    symmetric, and every solver and estimator may be used. A solver that minimises (`LBFGS`) needs
+    more than the map: `values`, those of the latest evaluation without a graph.
 
     gradient: written with differentiable operations, for the estimators. objective: the value and
     the same gradient without a graph, for the solver. outer_gradient: z -> gradient (B, D) of the
-    loss that is read from the solution, at which a solver may aim its inverse. pairs: what is known
-    of the curvature beforehand; adjoint (B, D): what is known of A^-1 grad L, A the Hessian of h
-    and grad L that gradient. A solver that learns more leaves both here.
+    outer loss, for which a solver may refine its inverse. pairs: earlier curvature pairs to start
+    from; adjoint (B, D): an earlier estimate of A^-1 grad L, A the Hessian of h and grad L that
+    gradient. A solver stores its newer ones here.
     """
 
     gradient: Gradient

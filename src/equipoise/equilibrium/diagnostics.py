@@ -1,4 +1,4 @@
-"""How near an estimated gradient is to the exact one, and how strongly f contracts."""
+"""How close an estimated gradient is to the exact one, and how strongly f contracts."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def gradient_fidelity(
 ) -> Fidelity:
     """Fidelity of the layers' estimators against `reference`, on the gradient of loss().
 
-    tighten: makes of a layer's training solver the one that the reference's equilibrium is found
-    with; None leaves it, so that both gradients are taken at the same state. The loss is computed
-    twice, under the reference last, with equal random numbers; nothing is written into `.grad`, and
-    the layers have their own estimators, solvers and reports again afterwards.
+    tighten: turns a layer's training solver into the one that finds the reference's equilibrium;
+    None keeps it, so that both gradients are taken at the same state. The loss is computed twice,
+    the second time with the reference, with the same random numbers; nothing is written into
+    `.grad`, and afterwards the layers have their own estimators, solvers and reports again.
     """
     estimated = _gradient(loss, parameters)
     return compare_gradients(estimated, _under(reference, tighten, layers, loss, parameters))
@@ -150,10 +150,10 @@ class Contraction:
 def contraction_of(trace: Tensor, tol: float) -> Contraction:
     """The contraction of each sample from the residuals (nfe, B) of all evaluations of a solve.
 
-    The best residual up to an evaluation falls as factor^evaluation: the factor is that of the line
-    through its logarithm, by least squares, up to where the sample has reached `tol`. needed: the
-    evaluation that has reached tol, or where that line from the last one reaches it; infinite where
-    the residual does not fall. Source of the linear rate: Ortega and Rheinboldt 1970, section 9.2.
+    The lowest residual so far falls as factor^evaluation: the factor is that of a least-squares
+    line through its logarithm, up to where the sample reaches `tol`. needed: the evaluation that
+    reached tol, or the one at which the line reaches it; infinite if the residual does not fall.
+    Source of the linear rate: Ortega and Rheinboldt 1970, section 9.2.
     """
     finite = trace.double().nan_to_num(nan=torch.inf, posinf=torch.inf)
     best = finite.cummin(dim=0).values.clamp(min=torch.finfo(torch.float32).tiny)

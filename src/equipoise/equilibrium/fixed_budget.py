@@ -28,11 +28,10 @@ Network = TypeVar("Network", bound=nn.Module)
 def with_fixed_budget(network: Network, steps: int | None = None) -> Network:
     """A copy for evaluation whose equilibrium layers spend the same evaluations on every sample.
 
-    steps: evaluations of a solve; None: the most that each layer may spend. The copy has the
-    arithmetic of the layers: the result is the iterate of lowest residual, and no residual ends a
-    solve. An estimator's own iteration takes as many steps as these evaluations pay for. Call the
-    copy where gradients are disabled: elsewhere an estimator adds steps of its own. Raises
-    ValueError where steps is below 1.
+    steps: evaluations of a solve; None: each layer's maximum. The arithmetic is that of the layers:
+    the result is the iterate of lowest residual, but no residual ends a solve. An estimator's own
+    iteration takes as many steps as fit into these evaluations. Call the copy with gradients
+    disabled; otherwise an estimator adds steps of its own. Raises ValueError if steps is below 1.
     """
     if steps is not None and steps < 1:
         raise ValueError(f"a solve needs at least one evaluation, got steps={steps}")
@@ -46,7 +45,7 @@ def with_fixed_budget(network: Network, steps: int | None = None) -> Network:
 
 
 def fixed_solver(solver: Solver, steps: int | None = None) -> Solver:
-    """The solver with a budget that it spends on all samples, without records of the way there.
+    """The solver with a budget that it spends on all samples, keeping no trace and no states.
 
     Products with the transposed Jacobian cannot be traced, so adjoint Broyden does what it does
     where autograd is off for good: it updates as `Broyden`.

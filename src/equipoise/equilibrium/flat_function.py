@@ -14,10 +14,10 @@ from equipoise.equilibrium.state import Function, Layout, State, constant, other
 def evaluate(f: Function, z: State, *inputs: Tensor) -> State:
     """f(z, *inputs) as a state of z's form and shapes.
 
-    A list stands for a tuple, one tensor for a tuple of one, and the reverse; integers are taken in
-    z's dtype. Raises TypeError where f returns no state, or one whose dtype z's cannot hold, and
-    ValueError where it is of another shape or f has written into z, by z's version counter: then
-    f(z) - z would be zero whatever z is. Inference mode keeps no such counters.
+    f may return a list for a tuple, or one tensor for a tuple of one, and vice versa; integers are
+    converted to z's dtype. Raises TypeError if f returns no state, or one whose dtype does not fit
+    into z's, and ValueError if its shape differs, or if z's version counter shows that f wrote into
+    z: then f(z) - z would be zero for any z. Inference mode keeps no such counters.
     """
     if isinstance(z, Tensor) and not z.is_inference():  # the short way, taken in every step
         version = z._version
@@ -142,12 +142,12 @@ class AffineMap:
 
 
 class FlatFunction:
-    """f(z, *inputs) on (B, D) matrices, which counts what is spent on it.
+    """f(z, *inputs) on (B, D) matrices, with counts of its evaluations and products.
 
     evaluations: of f. products: of a vector with the transposed Jacobian of f. origin: where the
     graphs of the evaluations from now on begin; None: no graphs. latest: the latest evaluation that
-    has a graph, which `transposed_product` needs. resolution: unit round-off of f, which the step
-    of a difference has to respect.
+    has a graph, which `transposed_product` needs. resolution: unit round-off of f, which bounds the
+    step of a difference from below.
     """
 
     def __init__(

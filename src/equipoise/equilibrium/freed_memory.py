@@ -24,13 +24,13 @@ USERS_OWN = (
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let the C library keep freed memory for the next allocation; once a process.
+    """Let the C library keep freed memory for the next allocation; done once per process.
 
-    glibc gives large blocks back to the system and gets them anew, a page fault for each 4 KiB:
-    in a step of an equilibrium network on a CPU that can take longer than the algebra of the
-    solver. The price: the process does not shrink below its peak. Blocks above 1 GiB are given back
-    as ever. Returns whether it was done: on Linux with glibc, unless the environment speaks of
-    allocators (`USERS_OWN`); EQUIPOISE_MALLOC=default is the word for leaving it alone.
+    glibc returns large blocks to the system and later allocates them again, at one page fault per 4
+    KiB: in a step of an equilibrium network on a CPU, that can take longer than the algebra of the
+    solver. The price: the process does not shrink below its peak. Blocks above 1 GiB are still
+    returned. Returns whether it was done: on Linux with glibc, unless the environment configures an
+    allocator (`USERS_OWN`) or EQUIPOISE_MALLOC=default.
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False

@@ -16,13 +16,13 @@ class Iteration(ABC):
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
         """The next iterate from z, f(z) and g = f(z) - z, each (B, D).
 
-        They belong to the solve: none is written into, and g is overwritten by the next evaluation.
-        frozen (B,) bool tells the samples that have ended; None where none has. What is returned
-        for them does not matter, but an inverse that the method offers keeps theirs as it is.
+        They belong to the solve: do not write into them; the next evaluation overwrites g. frozen
+        (B,) bool marks the samples that have ended; None if none has. The values returned for these
+        do not matter, but an inverse that the method offers must stay as it is for them.
         """
 
     def residual_buffer(self, default: Tensor) -> Tensor:
-        """Where the solve writes the next g (B, D): a method that keeps g saves a copy."""
+        """Where the solve is to write the next g (B, D); saves a copy for a method that keeps g."""
         return default
 
     @abstractmethod
@@ -33,7 +33,7 @@ class Iteration(ABC):
         """
 
     def conclude(self, z: Tensor, g: Tensor) -> None:  # noqa: B027  few methods have a use for it
-        """Take note of the evaluation with which a solve ends that has not spent its budget."""
+        """Take in the last evaluation of a solve that ended before its budget."""
 
     def inverse(self) -> LowRankInverse | None:
         """The estimate of (J_f - I)^-1 that the method has built, if it builds one."""

@@ -13,7 +13,7 @@ class ArnoldiBasis:
     """An orthonormal basis of the Krylov space of a product and a start vector, per sample."""
 
     def __init__(self, start: Tensor, size: int) -> None:
-        """Room for `size` products, from start (B, D)."""
+        """Allocate `size` products, from start (B, D)."""
         batch, width = start.shape
         self.norm = torch.linalg.vector_norm(start, dim=1, keepdim=True)
         self.vectors = start.new_zeros(batch, size + 1, width)
@@ -45,7 +45,7 @@ class ArnoldiBasis:
         return torch.where(finite.squeeze(2), values, torch.nan)
 
     def least_squares(self) -> Tensor:
-        """The s in the space that minimises |start + A s|, (B, D); zero where none is finite.
+        """The s in the space that minimises |start + A s|, (B, D); zero where it is not finite.
 
         By the normal equations in float64, with a ridge for spaces that closed early.
         """

@@ -35,24 +35,24 @@ class Equilibrium(nn.Module):
     on_failure: what to do when samples end without convergence. "raise" raises NotConvergedError;
     "warn" warns, once per layer; "fallback" solves diverged and non-finite samples anew by damped
     iteration and keeps the better result. With tol = 0 there is no such test. An estimator's own
-    iteration takes the steps that it was told to take: it is judged by `tol` and `stop` of the
-    solver in the report, and only "raise" acts on it. jitter: each solve in training gives up a
-    random number of steps, 0 to jitter. regularizer: what a forward in training leaves for the
-    loss, in `pop_penalty` and `pop_states`. random_start: the fraction of samples started from
-    noise in training (`mixed_start`). start: None, or a rule that replaces the start that the model
-    gives, in training and in evaluation. compiles_f: whether f runs as compiled code (`compiled`).
+    iteration always takes all its steps: the report judges it by `tol` and `stop` of the solver,
+    and only "raise" acts on it. jitter: each solve in training is shortened by a random number of
+    steps, 0 to jitter. regularizer: adds to the loss of a forward in training, through
+    `pop_penalty` and `pop_states`. random_start: the fraction of samples started from noise in
+    training (`mixed_start`). start: None, or a rule that replaces the model's start, in training
+    and in evaluation. compiles_f: whether f runs as compiled code (`compiled`).
 
-    What a forward leaves is dropped by the next one (`Pending`), so the layer can be copied and
-    pickled at any time. Inside activation checkpointing, a repeated evaluation draws the same
-    numbers and leaves nothing.
+    Penalties and states of a forward are dropped by the next one (`Pending`), so the layer can be
+    copied and pickled at any time. Inside activation checkpointing, a repeated evaluation draws the
+    same numbers and adds no penalty.
 
-    Where a solve in training has spent its budget, the gradient begins with its last evaluation if
-    that is the solution's; finding that out costs one host-device sync. On an accelerator a step
-    with tol = 0 has no sync at all, and evaluates f once more instead.
+    If a solve in training spent its budget and its last evaluation was at the solution, the
+    gradient starts from that evaluation; finding out costs one host-device sync. On an accelerator
+    a step with tol = 0 has no sync at all, and evaluates f once more instead.
 
-    Ranks of a distributed run may stop at different evaluations: as long as f talks to no other
-    rank, no rank waits for another in here. An f that does (synchronised batch norm, sharded
-    parameters) needs tol = 0, so that all ranks spend the same budget.
+    Ranks of a distributed run may stop at different evaluations: as long as f does not communicate
+    with other ranks, no rank waits for another here. An f that does (synchronised batch norm,
+    sharded parameters) needs tol = 0, so that all ranks spend the same budget.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class Equilibrium(nn.Module):
     ) -> State | list[Tensor]:
         """The equilibrium of f from z0, in z0's form and shape; `inputs` share the batch dimension.
 
-        f gets a list as a tuple. Raises TypeError and ValueError for what is no solver, estimator
-        or state, and for an f that returns no state of z0's shapes or writes into the one it gets.
+        f gets a list as a tuple. Raises TypeError or ValueError for an invalid solver, estimator or
+        state, and for an f whose result does not have z0's shapes or which writes into its input.
         """
         if not recomputing():
             self._pending.drop_stale()
@@ -134,9 +134,9 @@ class Equilibrium(nn.Module):
         return self._pending.penalty
 
     def pop_penalty(self) -> Tensor | None:
-        """The regulariser's part of the loss, summed over the forwards since it was last taken.
+        """The regulariser's part of the loss, summed over the forwards since the last call.
 
-        A forward whose state is gone before the next one begins no longer counts.
+        A forward whose state was freed before the next forward began does not count.
         """
         return self._pending.pop_penalty()
 
@@ -222,8 +222,8 @@ def attach_states(
 ) -> tuple[State, ...]:
     """The states that the solver has kept, each with a gradient, for a loss along the trajectory.
 
-    `estimator` has to be one that needs no fixed point: jfb or phantom. Raises ValueError for an
-    estimator that brings its own iteration, which passes no states.
+    `estimator` must be one that needs no fixed point: jfb or phantom. Raises ValueError for an
+    estimator with its own iteration, which keeps no states.
     """
     if estimator.own_iteration:
         raise ValueError(f"{estimator.name} keeps no states of a solve; use jfb or phantom")
@@ -235,7 +235,7 @@ def attach_states(
 def with_fallback(
     solution: Solution, solver: Solver, f: Function, z0: State, inputs: tuple[Tensor, ...]
 ) -> Solution:
-    """Where `solution` diverged or is non-finite, the damped iteration's result if it is better."""
+    """For diverged and non-finite samples, the damped iteration's result if it is better."""
     damped = FixedPoint(
         damping=0.5, max_steps=solver.max_steps, tol=solver.tol, stop=solver.stop,
         check_every=solver.check_every, dtype=solver.dtype,

@@ -20,8 +20,8 @@ def row_products(rows: Tensor, x: Tensor) -> Tensor:
 def combine(rows: Tensor, weights: Tensor) -> Tensor:
     """sum_i weights_i rows_i: (B, m, D), (B, m) -> (B, D), in the weights' dtype.
 
-    Linear solvers return their solution column by column; the batched product would then take one
-    sample after the other.
+    Linear solvers return their solution in column order, for which the batched product would
+    process one sample after the other.
     """
     left = weights.to(rows.dtype).contiguous().unsqueeze(1)
     return torch.bmm(left, rows).squeeze(1).to(weights.dtype)
@@ -50,7 +50,7 @@ class LowRankInverse:
 
     u, v: (B, m, D), the stored pairs (rows that were not filled are zero). oldest: the row of the
     pair that was stored first; the others follow it cyclically. scale: (B, 1), None = 1. core:
-    (B, m, m), None = identity. definite: whether -H is positive definite by its construction.
+    (B, m, m), None = identity. definite: whether -H is positive definite by construction.
     """
 
     u: Tensor
@@ -112,13 +112,13 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 def reciprocal(curvature: Tensor) -> Tensor:
-    """1 / curvature, and 0 where it vanishes: such a pair carries no information, H stays as is."""
+    """1 / curvature, and 0 where it vanishes: such a pair has no information, and H stays as is."""
     usable = curvature.abs() > torch.finfo(curvature.dtype).tiny
     return torch.where(usable, 1.0 / curvature, 0.0)
 
 
 def check_shape(initial: LowRankInverse, z0: Tensor) -> None:
-    """Raise ValueError where the inverse is not for states (B, D) like z0."""
+    """Raise ValueError if the inverse is not for states (B, D) like z0."""
     shape, other = tuple(z0.shape), tuple(initial.u.shape[::2])
     if other != shape:
         raise ValueError(f"the initial inverse is for states {other}, this one is {shape}")
@@ -161,7 +161,7 @@ class PairMemory:
         return self.u[:, :count], self.v[:, :count]
 
     def without_oldest(self, weights: Tensor) -> Tensor:
-        """weights (B, m) of the kept rows, zero for the pair that the next one replaces."""
+        """The weights (B, m) of the kept rows, zero for the pair that the next one will replace."""
         if self.full:
             weights[:, self.slot] = 0.0
         return weights

@@ -1,4 +1,4 @@
-"""The tensors within what a network is called with, or returns, and the rest of it."""
+"""The tensors within the arguments or results of a network, and everything else in them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
 @dataclass(frozen=True)
 class Nested:
-    """A value taken apart: its tensors in order, and what it is beside them.
+    """A value taken apart: its tensors in order, and its form without them.
 
-    form: equal for two values that differ in the numbers of their tensors and where in memory they
-    are alone. build: makes such
-    a value of as many tensors.
+    form: equal for two values that differ only in the contents and addresses of their tensors.
+    build: makes such a value from as many tensors.
     """
 
     tensors: tuple[Tensor, ...]
@@ -44,7 +43,7 @@ class Nested:
         )
 
     def with_tensors(self, tensors: tuple[Tensor, ...]) -> Any:
-        """The value with these tensors in place of its own."""
+        """The value with these tensors instead of its own."""
         return self.build(iter(tensors))
 
 

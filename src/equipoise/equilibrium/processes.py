@@ -1,7 +1,8 @@
-"""Functions whose value depends on other processes: all of them have to evaluate it equally often.
+"""Functions whose value depends on other processes, which all must evaluate them equally often.
 
-Whoever exchanges something within a function calls `note_exchange`. A solve that has seen it stops
-only when those of all processes may stop; any other solve stops by itself, and exchanges nothing.
+Code that communicates within a function calls `note_exchange`. A solve in which that happened stops
+only when the solves of all processes may stop; any other solve stops by itself and exchanges
+nothing.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ class _Exchanges:
 
 
 def note_exchange() -> None:
-    """Take note that something is exchanged with the other processes, forwards or backwards."""
+    """Record a communication with the other processes, in a forward or backward pass."""
     _Exchanges.count += 1
 
 
 def exchanges() -> int:
-    """How many were noted so far; all processes of a group that work alike have the same number."""
+    """The number of communications so far, which is equal in all processes that work alike."""
     return _Exchanges.count
 
 
@@ -38,14 +39,14 @@ def number_of_processes() -> int:
 
 
 def own_part(parts: list[Part]) -> Part | None:
-    """What `from_all_processes` has had of this process; None with another number of processes."""
+    """This process's part of what `from_all_processes` returned; None if their number differs."""
     if len(parts) != number_of_processes():
         return None
     return parts[distributed.get_rank() if len(parts) > 1 else 0]
 
 
 def from_all_processes(part: Part) -> list[Part]:
-    """What every process has, in their order; all of them have to ask for it."""
+    """The values of all processes, in order; all of them have to call it."""
     if number_of_processes() == 1:
         return [part]
     parts: list[Any] = [None] * number_of_processes()
@@ -54,14 +55,14 @@ def from_all_processes(part: Part) -> list[Part]:
 
 
 def ended_everywhere(ended: bool, device: torch.device) -> bool:
-    """Whether it has ended in all processes; each has to ask, with a device of its own."""
+    """Whether all processes have ended; each has to call it, with its own device."""
     going = torch.tensor(float(not ended), device=device)
     distributed.all_reduce(going)
     return going.item() == 0.0
 
 
 def greatest(value: Tensor) -> Tensor:
-    """The greatest of the numbers of all processes; each has to ask."""
+    """The largest of the numbers of all processes; each has to call it."""
     total = value.clone()
     distributed.all_reduce(total, distributed.ReduceOp.MAX)
     return total

@@ -1,4 +1,4 @@
-"""Random numbers that follow from a seed and a count, what is drawn by them, and their replay."""
+"""Random numbers determined by a seed and a count, what is drawn with them, and their replay."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ REMEMBERED = 4096
 
 
 class Draws:
-    """A generator for each draw; the count of draws is all that a checkpoint of a run has to keep.
+    """A generator for each draw; a checkpoint only has to keep the count of draws.
 
-    Activation checkpointing evaluates a forward again in the backward pass, and what is drawn there
-    has to be what was drawn before, whatever else was drawn since. It restores the global random
-    state for that, from which a draw inside a checkpoint takes a mark by which the second one knows
-    its number. Outside of checkpoints global generators are left alone.
+    Activation checkpointing repeats a forward in the backward pass, where the draws must be the
+    same as before, whatever was drawn since. It restores the global random state for this purpose;
+    a draw inside a checkpoint takes a mark from that state, by which the repeated draw finds its
+    number. Outside of checkpoints, global generators are not touched.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -57,7 +57,7 @@ class Draws:
 
 
 def recomputing() -> bool:
-    """Whether this is inside a backward pass, where a checkpoint evaluates its forward again."""
+    """Whether a checkpoint is repeating its forward in a backward pass."""
     return torch._C._current_graph_task_id() != -1
 
 
@@ -79,8 +79,8 @@ def _inside_checkpoint() -> bool:
 class CountedDraws(nn.Module):
     """A module that draws from a seed; the count of its draws is part of the state dict.
 
-    No global generator takes part, so that ranks agree without talking to each other, and a resumed
-    run draws what it would have drawn.
+    No global generator is used, so ranks agree without communication, and a resumed run draws the
+    same numbers as an uninterrupted one.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -98,7 +98,7 @@ class CountedDraws(nn.Module):
 
 
 class BudgetJitter(CountedDraws):
-    """Draws how many steps a training solve gives up: uniform in 0..width.
+    """Draws by how many steps a training solve is shortened: uniform in 0..width.
 
     Source: Bai et al. 2021 (arXiv 2106.14342), section 4 (a random number of solver steps).
     """
@@ -110,7 +110,7 @@ class BudgetJitter(CountedDraws):
         self.width = width
 
     def draw(self) -> int:
-        """The next number; drawn on the CPU, where no device has to be waited for."""
+        """The next number; drawn on the CPU, so that nothing waits for the device."""
         return int(torch.randint(self.width + 1, (), generator=self.draws.generator()))
 
 
@@ -121,12 +121,12 @@ StartRule = Callable[[State], State]
 def mixed_start(
     z0: State, noise_fraction: float = 0.5, generator: torch.Generator | None = None
 ) -> State:
-    """z0, with standard normal noise in place of some of the samples.
+    """z0, with standard normal noise instead of some of the samples.
 
     Each sample is noise with probability noise_fraction: 0 leaves z0 as it is, 1 starts all at
-    random. A model trained so becomes path independent: more evaluations at test time then help.
-    The noise is drawn on the generator's device, without one on the CPU.
-    Source: Anil et al. 2022 (arXiv 2211.09961), section 4.
+    random. A model trained in this way becomes path independent, so that more evaluations help at
+    test time. The noise is drawn on the generator's device, without one on the CPU. Source: Anil et
+    al. 2022 (arXiv 2211.09961), section 4.
     """
     _check_fraction(noise_fraction)
     tensors = parts(z0)

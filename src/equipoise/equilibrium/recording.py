@@ -140,7 +140,7 @@ class Recording:
 
     @property
     def busy(self) -> bool:
-        """Whether a backward pass is still to come, whose memory a replay would overwrite."""
+        """Whether a backward pass is pending, whose memory a replay would overwrite."""
         turn = self._turn()
         return turn is not None and not turn.finished
 
@@ -153,7 +153,7 @@ class Recording:
         return self._pass.output.with_tensors(_Watched.apply(turn, *outputs))
 
     def discard(self) -> None:
-        """Take the hooks off the weights."""
+        """Remove the hooks from the weights."""
         for hook in self._hooks:
             hook.remove()
 

@@ -1,4 +1,4 @@
-"""What is added to a loss so that the equilibrium stays easy to reach."""
+"""Terms of a loss that keep the equilibrium easy to reach."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def jacobian_norm(
 ) -> Tensor:
     """|J|_F^2 / (B D) at z, estimated as the mean of |v^T J|^2 / (B D) over Gaussian probes v.
 
-    A scalar with a graph towards f's parameters and the inputs; z counts as a constant. Attention
-    inside f takes the plain kernel, since the fused ones have no second derivative. Cost: one f,
-    and for each probe a product with J^T and its own backward. `generator` is on z's device.
-    Source: Hutchinson 1990; Bai et al. 2021 (arXiv 2106.14342).
+    A scalar with a graph to f's parameters and the inputs; z counts as a constant. Attention inside
+    f uses the plain kernel, because the fused ones have no second derivative. Cost: one f, and for
+    each probe a product with J^T and its own backward. `generator` is on z's device. Source:
+    Hutchinson 1990; Bai et al. 2021 (arXiv 2106.14342).
     """
     if probes < 1:
         raise ValueError(f"the Jacobian norm needs at least one probe, got {probes}")
@@ -65,8 +65,8 @@ def _real_size(part: Tensor) -> int:
 class Regularizer(nn.Module):
     """What a layer in training adds to a loss; this one adds nothing.
 
-    A layer calls `penalty` once per forward and keeps the evaluations in `kept_evaluations`;
-    whoever trains adds the penalty, combines the losses, and sets `progress`, the fraction of the
+    A layer calls `penalty` once per forward and keeps the evaluations in `kept_evaluations`; the
+    training loop adds the penalty, combines the losses, and sets `progress`, the fraction of the
     run that has passed.
     """
 
@@ -79,7 +79,7 @@ class Regularizer(nn.Module):
         return None
 
     def kept_evaluations(self, max_steps: int) -> tuple[int, ...]:
-        """Which evaluations of a budget become states with a loss of their own."""
+        """The evaluations of a budget whose states get a loss of their own."""
         return ()
 
     def combine(self, losses: Sequence[Tensor]) -> Tensor:
@@ -90,11 +90,11 @@ class Regularizer(nn.Module):
 class JacobianRegularizer(CountedDraws, Regularizer):
     """weight times `jacobian_norm`, in a random fraction of the training steps.
 
-    weight: from `warmup` on; `increment` is added to it each time that another `increment_every` of
-    the run has passed since. warmup, warmup_weight: the fraction of the run with another weight,
-    such as the unrolled phase. probability: of a step to be regularised. stop: the fraction of the
-    run from which on it is off. Ranks agree on the steps.
-    Source: Bai et al. 2021 (arXiv 2106.14342).
+    weight: after the warm-up; it grows by `increment` after each further `increment_every` of the
+    run. warmup, warmup_weight: the fraction of the run with another weight, such as the unrolled
+    phase, and that weight. probability: that a step is regularised. stop: the fraction of the run
+    after which the penalty is off. Ranks agree on the steps. Source: Bai et al. 2021 (arXiv
+    2106.14342).
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class JacobianRegularizer(CountedDraws, Regularizer):
         return self.weight + self.increment * passed
 
     def penalty(self, f: Function, z: State, *inputs: Tensor) -> Tensor | None:
-        """The weighted norm at z, or None in a step that is left out."""
+        """The weighted norm at z, or None in a step without regularisation."""
         generator = self.draws.generator()
         drawn = float(torch.rand((), generator=generator))
         weight = self.current_weight
@@ -149,10 +149,10 @@ class JacobianRegularizer(CountedDraws, Regularizer):
 class FixedPointCorrection(Regularizer):
     """A weighted sum of the losses at several states of the solve, the last with weight 1.
 
-    Of n losses, number k = 0 .. n - 1 has the weight ratio^(n - 1 - k) (exponential),
-    1 - ratio (n - 1 - k) / n (linear) or 1 (constant). states: how many evenly spaced states of the
-    solve take part, the solution among them.
-    Source: Bai et al. 2022 (arXiv 2204.08442); Geng and Kolter 2023 (torchdeq).
+    Of n losses, number k = 0 .. n - 1 has the weight ratio^(n - 1 - k) (exponential), 1 - ratio (n
+    - 1 - k) / n (linear) or 1 (constant). states: the number of evenly spaced states of the solve
+    that take part, including the solution. Source: Bai et al. 2022 (arXiv 2204.08442); Geng and
+    Kolter 2023 (torchdeq).
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class FixedPointCorrection(Regularizer):
         return [1.0] * count
 
     def kept_evaluations(self, max_steps: int) -> tuple[int, ...]:
-        """Evenly spaced evaluations, the solution's aside."""
+        """Evenly spaced evaluations, without the solution's."""
         evaluations = (round(max_steps * k / self.states) for k in range(1, self.states))
         return tuple(sorted({step for step in evaluations if step >= 1}))
 
@@ -190,11 +190,11 @@ class FixedPointCorrection(Regularizer):
 
 
 class Pending:
-    """Penalties and states with their graphs, until they are taken or the next forward comes.
+    """Penalties and states with their graphs, kept until they are taken or the next forward begins.
 
-    A penalty stays as long as the graph of its forward's state does, so that a step of several
-    forwards finds all of them, and is dropped by the next forward once that graph is gone. Copies
-    of a layer, by copy or pickle, start with nothing.
+    A penalty stays as long as the graph of its forward's state exists, so that a step of several
+    forwards finds all of them; once that graph is gone, the next forward drops it. Copies of a
+    layer, by copy or pickle, start without any.
     """
 
     def __init__(self) -> None:
@@ -221,17 +221,17 @@ class Pending:
         self._penalties.append((weakref.ref(life), penalty))
 
     def drop_stale(self) -> None:
-        """As a forward begins, drop the latest states, and penalties of discarded forwards."""
+        """At a forward's start, drop the latest states and penalties of discarded forwards."""
         self.states = ()
         self._penalties = [entry for entry in self._penalties if entry[0]() is not None]
 
     def pop_penalty(self) -> Tensor | None:
-        """The sum of the penalties, which are then gone."""
+        """The sum of the penalties, which are then dropped."""
         penalty, self._penalties = self.penalty, []
         return penalty
 
     def pop_states(self) -> tuple[State, ...]:
-        """The states, which are then gone."""
+        """The states, which are then dropped."""
         states, self.states = self.states, ()
         return states
 

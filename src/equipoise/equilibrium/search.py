@@ -17,12 +17,12 @@ GROWTH = 1e6
 class BestIterate:
     """Two rows per sample: one holds its best iterate, the next iterate goes into the other one.
 
-    An improvement only swaps the two, so an iterate costs one copy whatever the outcome, and values
-    that are not finite are never mixed with those that are.
+    An improvement only swaps the two, so an iterate always costs one copy, and non-finite values
+    never mix with finite ones.
     """
 
     def __init__(self, z0: Tensor) -> None:
-        """The best of every sample is z0 (B, D) until `offer` is told better."""
+        """The best of every sample is z0 (B, D) until `offer` gets a better one."""
         batch, width = z0.shape
         samples = torch.arange(batch, device=z0.device)
         self.rows = z0.new_empty(2 * batch, width)
@@ -42,7 +42,7 @@ class BestIterate:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Best iterate (B, D), its residual, the evaluation that met it, and the status, (B,) each."""
+    """Best iterate (B, D), its residual, the evaluation that found it, and status, (B,) each."""
 
     z: Tensor
     residual: Tensor
@@ -61,7 +61,7 @@ class Outcome:
 class Search:
     """The best iterate so far of every sample, and which samples are still being improved.
 
-    Nothing here loops over samples, and the host waits for the device in `_count_active` alone. A
+    Nothing here loops over samples, and the host waits for the device only in `_count_active`. A
     sample is frozen at the check at which it ends, so its result does not depend on the others.
     rows: the samples of the whole batch that are still evaluated; active: how many of them had not
     ended at the latest check.
@@ -98,7 +98,7 @@ class Search:
         self.best.offer(z, improved)
 
     def check(self) -> bool:
-        """Freeze the samples that have ended; tell whether all have. The host waits here."""
+        """Freeze the samples that have ended; returns whether all have. The host waits here."""
         self._close()
         self.active = self._count_active()
         self.frozen = None if self.active == len(self.status) else self.ended
@@ -130,14 +130,14 @@ class Search:
         return torch.where(self.frozen.unsqueeze(1), self.best.get(), z)
 
     def finish(self, nfe: int) -> None:
-        """The solve is over, after nfe evaluations: give samples that are active their status."""
+        """End the solve after nfe evaluations: give samples that are still active a status."""
         self._close()
         self.status.masked_fill_(self.status == ACTIVE, int(Status.BUDGET))
         if self.trace is not None:
             self.trace.extend(self.trace[-1] for _ in range(nfe - self.nfe))
 
     def outcome(self) -> Outcome:
-        """What stands at present."""
+        """The outcome so far."""
         return Outcome(self.best.get(), self.best_residual, self.steps, self.status)
 
     def _improved(self, residual: Tensor, size: Tensor) -> Tensor:
@@ -182,15 +182,15 @@ class Search:
 
 
 class CoupledSearch(Search):
-    """All samples are judged each by itself, and end together.
+    """Samples are judged individually but end together.
 
-    A sample that meets the tolerance can be moved away again by the others, so none is frozen, and
-    no status lasts: the search ends with an evaluation at which every sample meets it, or is not
-    to be saved. While a sample meets it, its latest iterate is taken, so that all of them come from
-    that evaluation; one that was moved away forgets its earlier iterates. Where samples do not
-    depend on each other, a sample is as near to its solution as it would be alone. Without a
-    tolerance, nothing ends at the solution, where a method that goes on may be thrown far away by
-    rounding errors: the iterate of smallest residual stands then.
+    The others can move a sample that meets the tolerance away again, so none is frozen and no
+    status is final: the search ends with an evaluation at which every sample meets the tolerance or
+    is lost. While a sample meets it, its latest iterate is taken, so that all come from that
+    evaluation; a sample that was moved away forgets its earlier iterates. If samples do not depend
+    on each other, each is as close to its solution as it would be alone. Without a tolerance, the
+    search does not end at the solution, where rounding errors may throw a method far away: then the
+    iterate of lowest residual is taken.
     """
 
     def __init__(self, z0: Tensor, rule: StoppingRule, patience: int, keep_trace: bool) -> None:
@@ -231,7 +231,7 @@ class Trajectory:
     """Keeps the iterate of each of the chosen evaluations, counted from 1.
 
     A solver whose step takes several evaluations keeps the first iterate at or after the chosen
-    one. Where the solve ends earlier, its result stands for the rest.
+    one. If the solve ends earlier, its result stands in for the rest.
     """
 
     def __init__(self, evaluations: tuple[int, ...]) -> None:

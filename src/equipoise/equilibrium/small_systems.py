@@ -17,9 +17,9 @@ LARGEST = 16
 def solved(matrix: Tensor, right: Tensor) -> Tensor:
     """The x of matrix x = right, for (B, n, n) and (B, n), without a host-device sync.
 
-    A singular system gives infinities or NaN. On a GPU it is one launch, where Triton is installed.
-    Without it, and while a CUDA graph is captured, by elimination: the libraries behind
-    torch.linalg keep memory that belongs to a stream, and a graph is replayed on any.
+    A singular system gives infinities or NaN. On a GPU with Triton it is one launch. Without
+    Triton, and while a CUDA graph is captured, it uses elimination: the libraries behind
+    torch.linalg keep memory that belongs to one stream, but a graph may be replayed on any.
     """
     if in_one_launch(matrix):
         from equipoise.equilibrium import small_kernels
@@ -69,7 +69,7 @@ def window_weights(
 
 
 def in_one_launch(matrix: Tensor) -> bool:
-    """Whether the kernels take these systems; a tracer or a transform cannot follow them."""
+    """Whether the kernels can solve these systems; a tracer or a transform cannot follow them."""
     if not matrix.is_cuda or matrix.shape[1] > LARGEST:
         return False
     if torch.compiler.is_compiling() or transformed():

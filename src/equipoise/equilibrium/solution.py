@@ -1,4 +1,4 @@
-"""What a solve returns: how an iterate is judged, the solution, and a report without its state."""
+"""The result of a solve: how an iterate is judged, the solution, and a report without its state."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ TINY = 1e-9
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """Residual of a sample by one of three rules, and the least value the arithmetic resolves.
+    """Residual of a sample by one of three rules, and the smallest value the arithmetic resolves.
 
     relative: |f(z) - z| / (|f(z)| + 1e-9); absolute: |f(z) - z|; mixed: |f(z) - z| / (1 + |f(z)|);
-    2-norms over the sample's whole state. units: (B,), the lengths that stand for 1 in them, where
-    the samples are of different scale.
+    2-norms over the sample's whole state. units: (B,), the length that counts as 1 for each sample,
+    if their scales differ.
     """
 
     stop: Stop
@@ -54,7 +54,7 @@ class StoppingRule:
 def resolution(z0: State, layout: Layout) -> float:
     """Unit round-off of f: of its autocast dtype where autocast is on, else of the state's.
 
-    Asking for less than this residual would spend the whole budget on rounding noise.
+    A smaller tolerance would spend the whole budget on rounding noise.
     """
     device = layout.device.type
     if torch.is_autocast_enabled(device):
@@ -73,20 +73,20 @@ class Status(IntEnum):
 
 
 class NotConvergedError(RuntimeError):
-    """A solve failed and the layer was told to raise."""
+    """A solve failed and the layer has on_failure="raise"."""
 
 
 @dataclass
 class SolveReport:
     """Per-sample outcome of a solve, without the state. `backward` is the same for the adjoint.
 
-    residual (B,) · steps (B,) evaluation at which the returned iterate was met · status (B,) codes
-    of `Status` · nfe evaluations of f spent on the batch · trace (nfe, B) or None · fallback (B,)
-    where an estimator fell back to a cheaper gradient, or None. An estimator that solves nothing
-    backward leaves residual, steps and status of its backward report None. products: with the
-    transposed Jacobian of f, which adjoint Broyden spends beside the evaluations.
-    sample_evaluations: rows of all evaluations together, nfe B without compaction; None where the
-    solver does not tell.
+    residual (B,) · steps (B,) evaluation at which the returned iterate was found · status (B,)
+    codes of `Status` · nfe evaluations of f spent on the batch · trace (nfe, B) or None · fallback
+    (B,) where an estimator fell back to a cheaper gradient, or None. An estimator without a
+    backward solve leaves residual, steps and status of its backward report None. products: with the
+    transposed Jacobian of f, which adjoint Broyden takes in addition to the evaluations.
+    sample_evaluations: total rows over all evaluations, nfe B without compaction; None if the
+    solver does not count them.
     """
 
     nfe: int
@@ -112,7 +112,7 @@ class SolveReport:
         return {status.name.lower(): numbers[status] for status in Status if numbers[status]}
 
     def failure(self, tol: float) -> str:
-        """How many samples did not reach the tolerance, and in which way."""
+        """How many samples did not reach the tolerance, and how they ended."""
         counts = self.counts()
         failed = {status: count for status, count in counts.items() if status != "converged"}
         kinds = ", ".join(f"{count} {status}" for status, count in failed.items())
@@ -128,9 +128,9 @@ class Solution:
 
     z is, per sample, the iterate of lowest residual; `states` are the iterates of the evaluations
     chosen by `keep_states`; `inverse` is the quasi-Newton estimate of (J_f - I)^-1 where the solver
-    kept one. evaluation: the last one of a spent budget, with its graph, where it was asked for.
-    rule: how an estimator that brings its own iteration is to judge where that has ended. together:
-    f exchanges something with other processes, so all of them have to evaluate it equally often.
+    kept one. evaluation: the last one of a spent budget, with its graph, if requested. rule: how an
+    estimator with its own iteration is to judge its result. together: f communicates with other
+    processes, so all of them have to evaluate it equally often.
     """
 
     z: State
@@ -167,7 +167,7 @@ class Solution:
     def evaluate(self, f: Function, origin: Origin, *inputs: Tensor) -> Evaluation:
         """f at the solution with a graph from origin(z): the solve's own, once, or a new one.
 
-        Whether the solve's own is at exactly this z costs one host-device sync.
+        Checking whether the solve's own is at exactly this z costs one host-device sync.
         """
         kept, self.evaluation = self.evaluation, None
         if kept is not None and _equal(kept.z, self.z):
@@ -178,7 +178,7 @@ class Solution:
 
     @classmethod
     def unsolved(cls, z0: State, rule: StoppingRule | None = None) -> Solution:
-        """The solution before any evaluation, for estimators that bring their own iteration."""
+        """The solution before any evaluation, for estimators with their own iteration."""
         first = parts(z0)[0]
         batch, device = first.shape[0], first.device
         return cls(

@@ -23,8 +23,8 @@ def parts(state: State) -> tuple[Tensor, ...]:
 def as_state(value: object, name: str = "a state") -> State:
     """`value` as a state: a list is taken as a tuple.
 
-    Raises TypeError, which calls it `name`, for anything that is no tensor and holds none, and for
-    tensors of integers, which no iteration can approach.
+    Raises TypeError, with `name` in the message, for anything but a tensor or tensors, and for
+    integer tensors, which an iteration cannot converge to.
     """
     tensors = (value,) if isinstance(value, Tensor) else value
     if not isinstance(tensors, tuple | list):
@@ -58,7 +58,7 @@ def detached(state: State) -> State:
 class Layout:
     """How a state is laid out as one matrix (B, D), a row per sample; solvers see nothing else.
 
-    A complex part takes two columns a value, its real and its imaginary part: the algebra is real.
+    A complex value takes two columns, its real and its imaginary part: the algebra is real.
     channels_last: for each part whether its columns are in that order, as in the memory of a state
     with such strides, so that f gets and gives views of the matrix.
     """
@@ -74,8 +74,8 @@ class Layout:
     def of(cls, state: State, dtype: torch.dtype | None = None) -> Layout:
         """The layout of `state`; its rows are kept in `dtype`, by default float32 or wider.
 
-        Raises ValueError where the parts do not share the batch dimension, TypeError where they are
-        no tensors.
+        Raises ValueError if the parts do not share the batch dimension, TypeError if they are not
+        tensors.
         """
         tensors = parts(as_state(state))
         if not tensors or any(part.ndim == 0 for part in tensors):
@@ -104,7 +104,7 @@ class Layout:
     def flatten(self, state: State) -> Tensor:
         """State -> (B, D), in the layout's dtype; no copy for one contiguous tensor of that dtype.
 
-        Raises ValueError where the state is not of this layout, say an f that changes the shape.
+        Raises ValueError if the state has another layout, for example because f changes the shape.
         """
         if self._plain and isinstance(state, Tensor) and state.shape == self.shapes[0]:
             return state.reshape(self._matrix).to(self.dtype)
@@ -145,7 +145,7 @@ class Layout:
 
 
 def other_shapes(expected: tuple[torch.Size, ...], got: tuple[Tensor, ...]) -> str:
-    """What to tell an f that returns other shapes than it takes."""
+    """The message for an f that returns other shapes than it takes."""
     want = ", ".join(str(tuple(shape)) for shape in expected)
     have = ", ".join(str(tuple(part.shape)) for part in got)
     return f"f must return a state of the shape that it takes: {want}, got {have}"
@@ -182,16 +182,16 @@ def _complex(columns: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
 
 
 def constant(state: State) -> State:
-    """The same values, cut from any graph."""
+    """The same values, detached from any graph."""
     if isinstance(state, Tensor):
         return state.detach()
     return tuple(part.detach() for part in state)
 
 
 def finite_or_kept(state: State, kept: State) -> State:
-    """`state`, with the values of `kept` in the samples of which something is not finite.
+    """`state`, with the values of `kept` in the samples that are not wholly finite.
 
-    Told by a sum, which is not finite wherever one of its terms is not; costs no host-device sync.
+    Found by a sum, which is not finite if one of its terms is not; costs no host-device sync.
     """
     sums = [_row_sums(part.detach()) for part in parts(state)]
     finite = torch.isfinite(sum(sums[1:], sums[0]))

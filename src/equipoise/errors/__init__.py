@@ -94,6 +94,7 @@ LIMITS: Mapping[str, int] = {
     "picture_bytes": 512 * MIB,  # of the file of a picture
     "picture_pixels": 100_000_000,  # of a picture; each takes about ten bytes while it is decoded
     "packed_times": 200,  # how much larger a file may become, beyond its first 16 MB
+    "pickle_levels": 1000,  # of what a pickle nests, which its reader follows on its own stack
     "pickle_steps": 2_000_000,  # instructions of a pickle; each can make an object of 100 bytes
     "table_columns": 10_000,  # each costs a reader kilobytes, however few rows there are
     "table_values": 200_000_000,  # rows times columns; a run of equal ones takes no room in files

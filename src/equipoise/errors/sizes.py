@@ -5,15 +5,22 @@ The limits are those of `equipoise.errors.LIMITS`, which the user can raise.
 
 from __future__ import annotations
 
+import io
+import pickletools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from equipoise.errors import MIB, limit, refuse_above
 
 FREE_BYTES = 16 * MIB
 """What a packed file may unpack to without its packing being looked at."""
+ARCHIVE = b"PK\x03\x04"
+OLDER_PICKLES = 5
+"""Of a file before torch 1.6: a number, a version, the system, the content, the storages."""
+GROWING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
+LOOKED = 4096  # instructions between two looks at how many there were
 
 
 def bounded_bytes(file: Path, name: str) -> bytes:
@@ -76,6 +83,86 @@ def check_parquet(file: Path) -> None:
     metadata = pyarrow.parquet.read_metadata(file)
     refuse_above("table_columns", metadata.num_columns, f"{file} has")
     refuse_above("table_values", metadata.num_rows * metadata.num_columns, f"{file} has")
+
+
+def checkpoint_fault(file: Path) -> str | None:
+    """What is wrong with a file that torch would read on with; None where nothing is.
+
+    An archive, or the pickles one after the other of torch before 1.6, which has no checksums.
+    Raises as `archive_fault`.
+    """
+    with file.open("rb") as opened:
+        if opened.read(len(ARCHIVE)) == ARCHIVE:  # torch looks at these bytes, and no further
+            return archive_fault(file)
+        opened.seek(0)
+        for _ in range(OLDER_PICKLES):
+            check_pickle(opened, file)
+    return None
+
+
+def archive_fault(file: Path) -> str | None:
+    """What is wrong with the archive that torch would read on with; None where nothing is.
+
+    An entry whose content does not have its checksum, or that unpacks to more than the file holds:
+    torch compresses nothing, and would make gigabytes of some kilobytes. Raises OSError, TooLarge
+    as `check_pickle` does, and BadZipFile, ValueError or LookupError where it is no checkpoint.
+    """
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+        if packed or sum(entry.file_size for entry in entries) > file.stat().st_size:
+            return f"its entry {[*packed, entries[0].filename][0]} unpacks to more than it holds"
+        if (broken := archive.testzip()) is not None:
+            return f"the checksum of its entry {broken} is wrong"
+        for entry in entries:  # all that torch could take for its pickle, whose name it finds so
+            if entry.filename.lower().endswith("data.pkl"):
+                check_pickle(io.BytesIO(archive.read(entry)), file)
+    return None
+
+
+def check_pickle(opened: BinaryIO, file: Path) -> None:
+    """Raise TooLarge where a pickle nests too deep, or has too many instructions; to its end.
+
+    A key of 300,000 tuples within each other would end the process where it is hashed, on the stack
+    of C. Counted are the levels of what each instruction makes of what it takes, without making it.
+    Raises ValueError or LookupError where it is no pickle.
+    """
+    stack: list[int] = []  # how deep each value is
+    marks: list[int] = []
+    memory: dict[Any, int] = {}
+    most = limit("pickle_levels")
+    for step, (opcode, argument, _) in enumerate(pickletools.genops(opened)):
+        if step % LOOKED == 0:
+            refuse_above("pickle_steps", step, f"{file} has a pickle of over")
+        if opcode.name == "MARK":
+            marks.append(len(stack))
+        elif opcode.name.endswith("PUT"):
+            memory[argument] = stack[-1]
+        elif opcode.name == "MEMOIZE":
+            memory[len(memory)] = stack[-1]
+        elif opcode.name.endswith("GET"):
+            stack.append(memory[argument])
+        else:
+            taken = _taken(opcode, stack, marks)
+            kept = taken[:1] if opcode.name in GROWING else []  # which takes in the others
+            level = max([*kept, *(inner + 1 for inner in taken[len(kept) :])], default=0)
+            if level > most:
+                refuse_above("pickle_levels", level, f"{file} nests its content in")
+            stack += [level] * len(opcode.stack_after)
+
+
+def _taken(opcode: pickletools.OpcodeInfo, stack: list[int], marks: list[int]) -> list[int]:
+    """Take from the stack what an instruction takes. Raises LookupError where it is not there."""
+    wanted = opcode.stack_before
+    if pickletools.markobject in wanted:
+        first = marks.pop() - wanted.index(pickletools.markobject)
+    else:
+        first = len(stack) - len(wanted)
+    if first < 0:
+        raise LookupError("the pickle takes more than it holds")
+    taken = stack[first:]
+    del stack[first:]
+    return taken
 
 
 def bounded_lines(opened: IO[bytes], raw: IO[bytes], file: str) -> Iterator[bytes]:

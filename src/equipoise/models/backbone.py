@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from equipoise.errors import Unreadable
+from equipoise.errors.sizes import archive_fault
+
 PLACES = ("model.encoder.", "model.")
 """Where a backbone lies in a checkpoint: in an encoder trained on views, or in a network itself."""
 MOST_NAMED = 6
 UNREADABLE = (
-    RuntimeError, EOFError, OSError, KeyError, MemoryError, pickle.UnpicklingError,
-    zipfile.BadZipFile,
+    RuntimeError, EOFError, OSError, LookupError, ValueError, MemoryError, zipfile.BadZipFile,
 )  # fmt: skip
 
 
@@ -58,12 +60,18 @@ def _backbone_of(checkpoint: str | Path, parts: Sequence[str]) -> dict[str, Tens
 
 def _state_of(checkpoint: str | Path) -> dict[str, Tensor]:
     try:
-        with zipfile.ZipFile(checkpoint) as archive:  # torch compresses nothing
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError(f"{checkpoint} unpacks to more than it holds: fetch it again")
+        if (fault := archive_fault(Path(checkpoint))) is not None:
+            raise Unreadable(f"{checkpoint} is damaged: {fault}; fetch it again")
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ValueError(f"there is no checkpoint at {checkpoint}") from error
+    except Unreadable:
+        raise
+    except pickle.UnpicklingError as error:
+        raise Unreadable(
+            f"{checkpoint} holds pickled objects, whose code would run on reading: use a "
+            "checkpoint that Equipoise has written"
+        ) from error
     except UNREADABLE as error:
         raise ValueError(
             f"{checkpoint} is not an Equipoise checkpoint, or it is truncated; a published one is "

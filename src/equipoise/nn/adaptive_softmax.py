@@ -15,7 +15,7 @@ IGNORED = -100
 
 
 class AdaptiveEmbedding(nn.Module):
-    """Tokens (B, T) -> (B, T, width), times `scale`, which is sqrt(width) where none is given.
+    """Tokens (B, T) -> (B, T, width), times `scale`, by default sqrt(width).
 
     With divisor 1 there is one table (vocabulary, embedding_width), and a projection (width,
     embedding_width) only where the widths differ. With a larger divisor cluster i has its own table
@@ -77,7 +77,7 @@ class AdaptiveEmbedding(nn.Module):
 
 
 def drawn_parameters(shapes: list[tuple[int, int]], std: float) -> nn.ParameterList:
-    """One parameter a shape, drawn from N(0, std)."""
+    """One parameter per shape, drawn from N(0, std)."""
     return nn.ParameterList([torch.empty(shape).normal_(std=std) for shape in shapes])
 
 
@@ -89,7 +89,7 @@ class VocabularyClusters:
     """
 
     def __init__(self, vocabulary: int, cutoffs: Sequence[int] = ()) -> None:
-        """Cut; raises ValueError where the vocabulary is empty or the cut-offs do not rise."""
+        """Cut; raises ValueError if the vocabulary is empty or the cut-offs do not increase."""
         if vocabulary < 1:
             raise ValueError(f"a vocabulary has at least one symbol, not {vocabulary}")
         if any(a >= b for a, b in zip([0, *cutoffs], cutoffs, strict=False)):
@@ -110,7 +110,7 @@ class VocabularyClusters:
     def widths(self, width: int, divisor: int) -> list[int]:
         """The embedding width of each cluster, width // divisor^i.
 
-        Raises ValueError where nothing is left of it.
+        Raises ValueError if a width becomes 0.
         """
         if divisor < 1:
             raise ValueError(f"divisor must be at least 1, got {divisor}")

@@ -1,4 +1,4 @@
-"""Weights computed from others, once for all evaluations of a forward: normalised and spectral."""
+"""Weights computed from parameters, once per forward pass: normalised and spectral."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ComputedWeight(nn.Module, ABC):
         """The weight as the parameters are now."""
 
     def forward(self) -> Tensor:
-        """The weight: the held one inside an evaluation of `weights_computed_once`."""
+        """The weight; inside `weights_computed_once`, the one computed there."""
         return self.compute() if self.held is None else self.held
 
 
@@ -41,7 +41,7 @@ class ComputedConv2d(nn.Module):
     """A convolution with a computed weight, made from a plain one."""
 
     def __init__(self, convolution: nn.Conv2d, make_weight: MakeWeight) -> None:
-        """Take over `convolution`; raises ValueError when it has a bias or padding by name."""
+        """Take over `convolution`; raises ValueError if it has a bias or padding by name."""
         super().__init__()
         if convolution.bias is not None or isinstance(convolution.padding, str):
             raise ValueError("A normalised convolution needs numbers for padding and no bias.")
@@ -75,9 +75,9 @@ def weights_computed_once(module: nn.Module) -> Callable[..., Any]:
     """`module` as a function that uses its computed weights as they are now.
 
     The weights are computed here, in the caller's gradient mode, and carry its graph; every call
-    reads the same tensors, under `no_grad` or not, in the forward or again in the backward (as
-    checkpointing does, which needs the same graph twice). Between calls the module holds none of
-    them, so it can be copied, saved and loaded at any time. Nested use is fine.
+    reads the same tensors, with or without `no_grad`, in the forward pass or again in the backward
+    pass (as checkpointing does, which needs the same graph twice). Between calls the module does
+    not hold them, so it can be copied, saved and loaded at any time. Nested use is allowed.
     """
     held = [(weight, weight()) for weight in module.modules() if isinstance(weight, ComputedWeight)]
 
@@ -123,7 +123,7 @@ class NormalisedConv2d(ComputedConv2d):
     """A convolution with a normalised weight, made from a plain one whose values it takes over."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
-        """Take over `convolution`; raises ValueError when it has a bias or padding by name."""
+        """Take over `convolution`; raises ValueError if it has a bias or padding by name."""
         super().__init__(convolution, NormalisedWeight)
 
 
@@ -137,8 +137,8 @@ class NormalisedLinear(ComputedLinear):
 class SpectralWeight(ComputedWeight):
     """w = raw * min(1, bound / s), s = the largest singular value of `raw` as a matrix (out, rest).
 
-    s = u^T raw v with u and v from the power iteration, one step of it each time that the weight is
-    computed in training; gradients reach `raw` through s too. For a convolution s is the norm of
+    s = u^T raw v with u and v from power iteration, of which each computation of the weight in
+    training takes one step; gradients reach `raw` through s too. For a convolution s is the norm of
     the reshaped kernel, not that of the whole map (as in the paper). With a bound below 1 a map
     made of such weights and 1-Lipschitz activations contracts.
 
@@ -187,7 +187,7 @@ class SpectralConv2d(ComputedConv2d):
     """A convolution with a bounded weight, made from a plain one."""
 
     def __init__(self, convolution: nn.Conv2d, bound: float = 1.0) -> None:
-        """Take over `convolution`; raises ValueError when it has a bias or padding by name."""
+        """Take over `convolution`; raises ValueError if it has a bias or padding by name."""
         super().__init__(convolution, lambda weight: SpectralWeight(weight, bound))
 
 
@@ -208,7 +208,7 @@ def linear(
 ) -> nn.Module:
     """A map (..., source) -> (..., target), weight-normalised or drawn from N(0, std).
 
-    Biases start at zero. A normalised weight keeps PyTorch's own first values: so does the
+    Biases start at zero. A normalised weight keeps PyTorch's own initial values, as in the
     published code (1909.01377), whose normal draw never reaches it.
     """
     plain = nn.Linear(source, target, bias=bias)

@@ -29,7 +29,7 @@ class Exponential(nn.Module):
     def factors(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Query and key (B, H, *, d') whose product over sqrt(d) is log k(q, k).
 
-        It may lack what is the same for all keys of a query, which cancels in the weights.
+        It may omit terms that are equal for all keys of a query: they cancel in the weights.
         """
         return self.narrowed(query), key
 
@@ -103,7 +103,7 @@ class Linear(nn.Module):
     def product(self, query: Tensor, key: Tensor) -> KeyFeatures:
         """k(q, k) for each pair, (B, H, Q, K), up to the factor exp(log_scale) of each key.
 
-        It may lack what is the same for all keys of a query, which cancels in the weights.
+        It may omit terms that are equal for all keys of a query: they cancel in the weights.
         """
         features, log_scale = self.of_keys(key)
         return KeyFeatures(self.of_queries(query) @ features.transpose(-1, -2), log_scale)

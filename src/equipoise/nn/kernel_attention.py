@@ -1,6 +1,6 @@
 """Attention as a kernel smoother: out(x_q) = sum_k k(x_q, x_k) v(x_k) / sum_k k(x_q, x_k).
 
-Four choices, each free of the others, make an attention:
+Four independent choices define an attention:
 
     content kernel     on features f: `equipoise.nn.content_kernels`
     positions          how the places t of query and key enter the kernel: `PositionalKernel`
@@ -45,11 +45,12 @@ LARGEST_EXPONENT = 80.0
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionForm:
-    """Of which kernel an attention is, all but its set filter.
+    """The kernel of an attention, without its set filter.
 
-    symmetric: queries and keys share their weights · value_positions: the value is of features and
-    positions · learned_width: each head learns the width of its exponential or RBF kernel ·
-    radius: beyond this distance all look-up positions are one · features: of `random_features`.
+    symmetric: queries and keys share their weights · value_positions: values are computed from
+    features and positions · learned_width: each head learns the width of its exponential or RBF
+    kernel · radius: look-up distances beyond this share one vector · features: number of features
+    of `random_features`.
     """
 
     kernel: ContentKernelName = "exponential"
@@ -81,7 +82,7 @@ class AttentionForm:
 
 @dataclass(eq=False)
 class Scene:
-    """What a smoother needs and the features do not change: the set filter and the positions."""
+    """What a smoother needs besides the features: the set filter and the positions."""
 
     view: SetFilter
     rows: tuple[Tensor, ...] = ()
@@ -91,8 +92,8 @@ class KernelSmoother(nn.Module):
     """out = sum_k w(q, k) v(k), w(q, k) = k(q, k) / sum_k' k(q, k'), for each head.
 
     An exponential or RBF kernel runs as a softmax in torch's fused attention, with whatever
-    positions add to its logits. A kernel of features runs in linear time where neither a window nor
-    positions stand in the way and that takes less than the pairs; else pair by pair.
+    positions add to its logits. A kernel of features runs in linear time if there is neither a
+    window nor a positional factor and that costs less than all pairs; otherwise pair by pair.
     """
 
     def __init__(self, form: AttentionForm, width: int, heads: int) -> None:
@@ -192,8 +193,8 @@ class KernelSmoother(nn.Module):
 class KernelAttention(nn.Module):
     """Queries (B, Q, width), keys (B, K, width) -> the heads' smoothed values, (B, Q, width).
 
-    q = f_q W_q, k = f_k W_k, v = f_k W_v, with f + t for f where positions are a direct sum, and
-    for the value where it takes them; what is made of the result is the caller's.
+    q = f_q W_q, k = f_k W_k, v = f_k W_v, with f + t instead of f if positions are a direct sum,
+    and for values with positions. The output projection is left to the caller.
     """
 
     def __init__(self, form: AttentionForm, width: int, heads: int) -> None:
@@ -211,8 +212,8 @@ class KernelAttention(nn.Module):
     ) -> Tensor:
         """Smooth. `table`: rows of places and distances, which most positions need.
 
-        Without value_positions neither "none" nor "lookup" reads it. Raises ValueError where it is
-        needed and missing.
+        Without value_positions, "none" and "lookup" do not read it. Raises ValueError if it is
+        needed but missing.
         """
         query, key, value = self.projected(queries, keys, view, table)
         smoothed: Tensor = self.smoother(query, key, value, self.smoother.scene(view, table))
@@ -230,7 +231,7 @@ class KernelAttention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value in heads, (B, H, *, d).
 
-        Raises ValueError where positions are needed and there is no table of them.
+        Raises ValueError if positions are needed but there is no table of them.
         """
         values, form = keys, self.form
         if table is None and (form.value_positions or form.positions not in WITHOUT_TABLE):
@@ -249,7 +250,7 @@ class KernelAttention(nn.Module):
 
 
 def softmax(logits: Tensor, view: SetFilter) -> Tensor:
-    """Over the keys that a query sees; 0 at all others, even where it sees none."""
+    """Softmax over the keys that a query sees; 0 at all others, even if it sees none."""
     if view.visible is None:
         return torch.softmax(logits, dim=-1)
     lowest = torch.finfo(logits.dtype).min

@@ -20,8 +20,8 @@ class LearnedStart(nn.Module, ABC):
     """Predicts a state from the injection, and learns by the distance to the equilibrium found.
 
     Its loss reaches no other weights: the injection and the equilibrium count as constants. Before
-    any training the prediction is 0, the start without it.
-    Source: Bai, Koltun and Kolter 2022, Neural Deep Equilibrium Solvers (ICLR), section 4.
+    training, the prediction is 0, which is also the start without it. Source: Bai, Koltun and
+    Kolter 2022, Neural Deep Equilibrium Solvers (ICLR), section 4.
     """
 
     def __init__(self) -> None:
@@ -39,13 +39,13 @@ class LearnedStart(nn.Module, ABC):
         return cast[0] if isinstance(like, Tensor) else cast
 
     def learn(self, predicted: State, equilibrium: State) -> None:
-        """Note the loss of a forward in training."""
+        """Record the loss of a forward in training."""
         self._pending.drop_stale()
         if self.training and torch.is_grad_enabled():
             self._pending.add(start_loss(predicted, equilibrium), equilibrium)
 
     def pop_loss(self) -> Tensor | None:
-        """The losses of the forwards since it was last asked for, summed; None where none is."""
+        """The sum of the losses since the last call; None if there is none."""
         return self._pending.pop_penalty()
 
 
@@ -76,7 +76,7 @@ class LearnedImageStart(LearnedStart):
         self.branches = nn.ModuleList(_from_zero(nn.Conv2d(width, count, 1)) for count in channels)
 
     def predict(self, injection: Tensor) -> tuple[Tensor, ...]:
-        """One tensor a branch."""
+        """One tensor per branch."""
         features = functional.relu(self.features(injection))
         states = []
         for number, branch in enumerate(self.branches):

@@ -1,4 +1,4 @@
-"""What a batch that is divided among processes has in common: sums and statistics of all of it."""
+"""Sums and statistics over a batch that is divided among processes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _summed(part: Tensor) -> Tensor:
 
 
 class BatchNormOverProcesses(nn.modules.batchnorm._BatchNorm):
-    """What torch's SyncBatchNorm does, on processors that it has no kernel for, such as the CPU.
+    """torch's SyncBatchNorm for processors without a kernel for it, such as the CPU.
 
     In training the mean and the variance of each channel are those of the batches of all processes,
     as are the running ones; in evaluation the running ones count, and nothing is exchanged.

@@ -1,4 +1,4 @@
-"""Which keys a query sees, and the factor of a kernel that goes by positions."""
+"""Which keys a query sees, and the factor of a kernel that depends on positions."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PositionTable = Callable[[Tensor], Tensor]
 class SetFilter:
     """Which of K keys each of Q queries sees; the queries stand at the last Q places of the keys.
 
-    causal: none that comes later · window: only the latest so many, the query's own place included
-    (and none that comes later) · present (B, K): False where a key is padding; None: all are there.
+    causal: no later keys · window: only this many latest keys, including the query's own (and no
+    later ones) · present (B, K): False where a key is padding; None: no padding.
     """
 
     queries: int
@@ -40,7 +40,7 @@ class SetFilter:
 
     @cached_property
     def visible(self) -> Tensor | None:
-        """True where a query sees a key, (Q, K) or (B, 1, Q or 1, K); None where it sees all."""
+        """True where a query sees a key, (Q, K) or (B, 1, Q or 1, K); None if it sees all."""
         masks = []
         if (self.causal and self.queries > 1) or self.window is not None:
             masks.append(self.distance >= 0)
@@ -57,13 +57,13 @@ class SetFilter:
 
     @property
     def is_triangle(self) -> bool:
-        """Whether it is just causal, without a memory: what fused kernels know by name."""
+        """Whether it is only causal, without a memory, for which fused kernels have a flag."""
         alone = self.window is None and self.present is None
         return alone and self.causal and self.queries == self.keys
 
 
 class PositionalKernel(nn.Module):
-    """The factor of the kernel that goes by positions: none."""
+    """The factor of the kernel that depends on positions; this one has none."""
 
     def rows(self, table: PositionTable, view: SetFilter) -> tuple[Tensor, ...]:
         """What of the positions neither the features nor the sample changes."""

@@ -36,7 +36,7 @@ class SinusoidalPositions(nn.Module):
 
 
 class AttentionScene(NamedTuple):
-    """What attention needs and neither the state nor the sample changes.
+    """What attention needs that depends neither on the state nor on the sample.
 
     positions (heads, memory + T + 1, head width): projected positions behind a row of zeros, the
     farthest first · mask (T, memory + T): 0, or minus infinity where a query may not look.

@@ -10,8 +10,8 @@ def sequence_mask(like: Tensor, shape: tuple[int, ...], probability: float) -> T
     """Draw a mask of Bernoulli(1 - probability) / (1 - probability) on the device of `like`.
 
     It has the dtype of `like` and the mean 1; a dimension of size 1, as the time in (B, 1, C),
-    shares its entries. Draw it once per forward and hand it to the equilibrium layer as an input of
-    f: the map then stays the same from the first evaluation to the backward.
+    shares its entries. Draw it once per forward and pass it to the equilibrium layer as an input of
+    f: the map then stays the same from the first evaluation to the backward pass.
 
     Source: Gal and Ghahramani 2016, "A theoretically grounded application of dropout in recurrent
     neural networks" (arXiv 1512.05287); in equilibrium models 1909.01377.

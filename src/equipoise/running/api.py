@@ -133,12 +133,12 @@ def composed(overrides: Sequence[str]) -> Composition:
 
 
 def build(*overrides: str) -> nn.Module:
-    """The network that `overrides` describe, with the weights that a run of their seed starts from.
+    """The network that `overrides` describe, with the initial weights of a run with their seed.
 
     With `ckpt_path` it is the checkpoint's network with its weights, and `overrides` on top. With
-    `compile=cell` its f runs as compiled code; `compile=graph` is of a run's training steps, and
-    `equipoise.equilibrium.cuda_graph.graphed` of those of a loop of one's own. The program's own
-    random numbers are left as they are. Raises UserError.
+    `compile=cell`, its f runs as compiled code; `compile=graph` applies only to the training steps
+    of a run (in your own loop use `equipoise.equilibrium.cuda_graph.graphed`). The program's own
+    random state does not change. Raises UserError.
     """
     composition = composed(overrides)
     config = composition.config

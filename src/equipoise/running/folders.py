@@ -147,6 +147,8 @@ def _check_contents(
 ) -> None:
     inside = checkpoint is not None and path.resolve() in Path(checkpoint).resolve().parents
     if not inside and {entry.name for entry in path.iterdir()} - {LOCK, *record}:
+        if at_work(path):
+            raise UserError(_in_use(path, name))
         raise UserError(f"{name}={path} is not empty; choose a new folder, such as {name}={path}_2")
 
 

@@ -1,4 +1,4 @@
-"""A trained model in somebody else's program: network, preprocessing, configuration and names."""
+"""A trained model for use in any program: network, preprocessing, configuration and names."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a network finds in N pictures; None for what it does not tell.
+    """Predictions for N pictures; None for what the network does not predict.
 
     labels: int64 (N,), and `names` of these classes. probabilities: (N, classes). masks: for each
     picture the class of every pixel, uint8 (H, W). features: (N, h). residual, converged: (N,), how
-    near each sample has come to its equilibrium.
+    close each sample came to its equilibrium.
     """
 
     labels: Tensor | None = None
@@ -46,7 +46,7 @@ class Predictions:
 
 
 class Loaded(nn.Module):
-    """The network of a checkpoint in evaluation mode, with all that it takes to use it.
+    """The network of a checkpoint in evaluation mode, with everything needed to use it.
 
     task: the objective around the network, with all weights. A forward is the network's own.
     """
@@ -80,9 +80,9 @@ class Loaded(nn.Module):
 
     @cached_property
     def class_names(self) -> list[str]:
-        """The names of the classes, as the checkpoint or else the data tell; or their numbers.
+        """The names of the classes from the checkpoint or else the data, or else their numbers.
 
-        Empty where the network knows no classes.
+        Empty if the network has no classes.
         """
         names = self.stored_names or self._names_of_data()
         outputs = max(self._count(key) for key in ("classes", "mask_classes"))
@@ -120,12 +120,12 @@ class Loaded(nn.Module):
 
     @property
     def batch_size(self) -> int:
-        """How many samples the task's test takes together."""
+        """The batch size of the task's test."""
         task = self.config["task"]
         return int(task.get("eval_batch_size") or task["batch_size"])
 
     def predict(self, pictures: Any, batch_size: int | None = None) -> Predictions:
-        """What the network finds in pictures, in their order.
+        """The predictions for pictures, in their order.
 
         pictures: one or a list of paths, PIL images, uint8 arrays or tensors; a stack (N, ...) of
         these; or a folder. batch_size: by default that of the task's test, so that the same
@@ -201,10 +201,9 @@ class Loaded(nn.Module):
 def load(path: str | Path, device: str | None = None, trust: Sequence[str] = ()) -> Loaded:
     """The model of a run, of one of its checkpoints, or of an exported folder, ready for use.
 
-    path: a checkpoint, a run's folder for its best.ckpt, or else its last.ckpt, or what
-    `python -m equipoise export` has written. device: by default a GPU if there is one. trust:
-    packages of your own whose classes the checkpoint may name. Raises UserError where it cannot be
-    used.
+    path: a checkpoint, a run's folder (its best.ckpt, or else its last.ckpt), or a folder that
+    `python -m equipoise export` wrote. device: by default a GPU if there is one. trust: packages of
+    your own whose classes the checkpoint may name. Raises UserError if it cannot be used.
     """
     return loaded(read_run(path), device, trust)
 

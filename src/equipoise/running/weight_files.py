@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pickle
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +25,9 @@ from equipoise.config.exported import (
     is_exported,
     read_exported,
 )
-from equipoise.config.stored import UNREADABLE, Stored, archive_fault, stored_run
-from equipoise.errors import UserError, read_json
+from equipoise.config.stored import UNREADABLE, Stored, stored_run
+from equipoise.errors import TooLarge, UserError, read_json
+from equipoise.errors.sizes import checkpoint_fault
 from equipoise.interop.published_weights import WRAPPERS
 from equipoise.models.transfer import placed
 
@@ -114,9 +114,11 @@ def read_weights(file: Path) -> Mapping[str, Any]:
     if not file.is_file():
         raise UserError(f"there is no weights file at {file}")
     try:
-        if zipfile.is_zipfile(file) and (fault := archive_fault(file)) is not None:
+        if (fault := checkpoint_fault(file)) is not None:
             raise UserError(f"the weights {file} are damaged: {fault}; fetch them again")
         content = torch.load(file, map_location="cpu", weights_only=True)
+    except TooLarge:
+        raise
     except pickle.UnpicklingError as error:
         with file.open("rb") as opened:
             start = opened.read(2)

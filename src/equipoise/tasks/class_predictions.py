@@ -1,4 +1,4 @@
-"""What a classification's test has predicted: for its report, and for the figures by class."""
+"""The predictions of a classification's test, for its report and its figures per class."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ Mistakes = dict[str, Tensor]
 class ClassPredictions:
     """The true and the predicted class of every test sample, and the samples that are most wrong.
 
-    Most wrong is where the network was surest of another class. Everything stays on the device
-    until `gather`, without a synchronisation: two numbers of a sample, and at most twelve images.
+    The most wrong samples are those for which the network was surest of another class. Everything
+    stays on the device until `gather`, without a synchronisation: two numbers of a sample, and at
+    most twelve images.
     """
 
     def __init__(self) -> None:

@@ -42,7 +42,7 @@ class Classification(Objective):
         return logits
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
-        """The loss, and the accuracy of the batch beside it."""
+        """The loss and the accuracy of the batch."""
         logits = self.model(batch["image"])
         label = batch["label"]
         loss, terms = self.with_regularization(

@@ -30,12 +30,12 @@ from equipoise.tasks.segmentation import (
 class ClassificationAndSegmentation(MaskObjective):
     """Trains one model on images with a label and on images with a mask, of the same size.
 
-    loss = label_weight * cross-entropy of the labels + mask_weight * cross-entropy of the masks.
-    A batch holds image (B, C, H, W) with label (B,), scene (B, C, H, W) with mask (B, H, W), and
-    index (B,); both kinds pass through one solve. The model has `state(image)` and
-    `readout(state, "logits" | "mask_logits")`. Metrics: loss, the weighted sum; accuracy of the
-    labels and miou of the masks, in 0 to 1; score, the mean of these two. A weight of 0 trains the
-    other half alone on the same batches, for comparison.
+    loss = label_weight * cross-entropy of the labels + mask_weight * cross-entropy of the masks. A
+    batch holds image (B, C, H, W) with label (B,), scene (B, C, H, W) with mask (B, H, W), and
+    index (B,); both kinds pass through one solve. The model has `state(image)` and `readout(state,
+    "logits" | "mask_logits")`. Metrics: loss, the weighted sum; accuracy of the labels and miou of
+    the masks, in 0 to 1; score, the mean of these two. With a weight of 0, only the other half is
+    trained on the same batches, for comparison.
 
     Source: one MDEQ serves both, 2006.08656, section 1; training it on both at once is our own.
     """

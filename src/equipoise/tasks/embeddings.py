@@ -1,4 +1,4 @@
-"""What tells whether learned features have collapsed: their spread, rank and cross-correlation."""
+"""Measures of whether learned features have collapsed: spread, rank and cross-correlation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def effective_rank(features: Tensor) -> float:
 
 @torch.no_grad()
 def spread(features: Tensor) -> float:
-    """How far features (N, h) of unit length differ: about 1 where evenly, 0 where they are equal.
+    """How much unit-length features (N, h) differ: about 1 if spread evenly, 0 if equal.
 
     The mean over the features of their standard deviation after every row was divided by its
     length, times sqrt(h). Features that are never negative are less spread: 0.3 to 0.7 is healthy.

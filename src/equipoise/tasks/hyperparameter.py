@@ -56,7 +56,7 @@ class InnerProblem(Protocol):
         ...
 
     def project(self) -> None:
-        """Put the hyper-parameters back into their bounds."""
+        """Clip the hyper-parameters to their bounds."""
         ...
 
     def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
@@ -81,19 +81,17 @@ class Hyperparameter(Objective):
 
     A training step is an outer step: lambda takes the optimiser's step along the last
     hyper-gradient (in the first step there is none), the model solves its inner problem from the
-    last solution on, and the layer's estimator gives the hyper-gradient there. So what a step
-    leaves, and a checkpoint holds, are a lambda and the solution that belongs to it. An epoch is
-    one step.
+    last solution on, and the layer's estimator gives the hyper-gradient there. So after a step, and
+    in a checkpoint, lambda and its solution belong together. An epoch is one step.
 
-    Inner and adjoint problem are solved to first_tolerance times decrease_factor^k
-    ("exponential"), / (k + 1)^2 ("quadratic"), / (k + 1)^3 ("cubic") or 1 ("constant") in outer
-    step k, but no farther than to the `tol` of their own solver. Validation and test solve once
-    more to that, by the solver whatever the estimator, so that they judge lambda and not the
-    budget; the next step goes on from its own solution all the same.
-    Columns: loss (outer), suboptimality (above the lowest so far), inner_iterations,
-    linear_iterations, hypergradient (its norm), seconds (of all outer steps so far, without
-    validation and files). Metrics: loss, accuracy.
-    Source: Pedregosa 2016 (arXiv 1602.02355), algorithm 1, for the tolerances.
+    Inner and adjoint problem are solved to first_tolerance times decrease_factor^k ("exponential"),
+    / (k + 1)^2 ("quadratic"), / (k + 1)^3 ("cubic") or 1 ("constant") in outer step k, but not
+    below the `tol` of their own solver. Validation and test solve again to that `tol`, with the
+    solver whatever the estimator, so that they judge lambda and not the budget; the next step still
+    continues from its own solution. Columns: loss (outer), suboptimality (above the lowest so far),
+    inner_iterations, linear_iterations, hypergradient (its norm), seconds (of all outer steps so
+    far, without validation and files). Metrics: loss, accuracy. Source: Pedregosa 2016 (arXiv
+    1602.02355), algorithm 1, for the tolerances.
 
     Raises UserError where lambda or its gradient is not finite, where the inner Hessian is
     singular or indefinite at the solution, and for a precision below that of the coefficients.

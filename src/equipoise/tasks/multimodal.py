@@ -1,4 +1,4 @@
-"""Sentiment and emotions of what is said, heard and seen: L1 or cross entropy, and their scores."""
+"""Sentiment and emotions from language, audio and vision: L1 or cross entropy, and scores."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_the_halves_are_the_published_ones() -> None:
 
 
 def test_a_lonely_coupling_is_refused() -> None:
-    with pytest.raises(UserError, match="one coupling of type 1JHN alone"):
+    with pytest.raises(UserError, match="only one coupling of type 1JHN"):
         stratified_halves(np.array([1, 1, 2, 3, 3]), TYPES, 42)
 
 

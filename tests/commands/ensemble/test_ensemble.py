@@ -237,5 +237,5 @@ def test_a_name_of_no_file_alone_is_told_as_such(tmp_path: Path, name: str) -> N
     (tmp_path / "folder").mkdir()
     truth = tmp_path / "truth.csv"
     words = ["ensemble", str(tmp_path / name), "--truth", str(truth)]
-    with pytest.raises(UserError, match="does not exist, or is no file"):
+    with pytest.raises(UserError, match="does not exist or is not a file"):
         commands.run(words)

@@ -265,7 +265,7 @@ def test_pairs_that_cannot_be_used_are_refused(
     ("words", "said"),
     [
         (["pairs=nowhere.csv"], "nowhere.csv does not exist"),
-        (["other.csv"], "predict takes one file of structures, structures.csv say, not "),
+        (["other.csv"], "predict takes one file of structures, such as structures.csv, not "),
         (["max_pairs=3"], "ch4 has 10 pairs of atoms with a bond or a coupling, more than max_pai"),
         (["device=abacus"], "there is no device abacus"),
         (["batch_size=0"], "predict: batch_size=0 must be 1 or more"),

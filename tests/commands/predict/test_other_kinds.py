@@ -66,7 +66,7 @@ def test_every_token_of_a_text_has_the_probability_of_the_runs_test(
 def test_a_text_with_nothing_to_predict_is_refused(text_run: Path, tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("t")
     for words, said in (
-        ([tmp_path / "one.txt"], r"one\.txt has 1 tokens: the first one is given"),
+        ([tmp_path / "one.txt"], r"one\.txt has 1 tokens: the first one is not predicted"),
         ([tmp_path], r"predict takes one file of text, not "),
         ([tmp_path / "one.txt", "split=test"], "predict: split does nothing for task=text_folder"),
     ):
@@ -92,7 +92,7 @@ def test_sentences_are_translated_line_by_line(
     assert found[1]["translation"] == ""
     assert "3 lines, " in capsys.readouterr().out
     lines.write_text("")
-    with pytest.raises(UserError, match="is empty: it has to hold a sentence a line"):
+    with pytest.raises(UserError, match="is empty: it needs one sentence per line"):
         predicted(run, tmp_path / "other.csv", lines)
 
 
@@ -146,7 +146,7 @@ def test_streams_have_the_scores_of_the_test(tmp_path: Path) -> None:
     errors = [abs(float(row["sentiment"]) - float(row["target"])) for row in found]
     assert np.mean(errors) == pytest.approx(loss, rel=1e-4)
     assert {"residual", "converged"} <= set(found[0])
-    with pytest.raises(UserError, match="give split=test in place of files"):
+    with pytest.raises(UserError, match="give split=test instead of files"):
         predicted(run, tmp_path / "other.csv", tmp_path)
 
 

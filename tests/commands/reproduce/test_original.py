@@ -103,7 +103,7 @@ def test_what_cannot_be_made_again_is_one_sentence(tmp_path: Path) -> None:
         original(nothing, [], None)
     lost = write_run(tmp_path / "lost", metrics())
     (lost / "overrides.json").unlink()
-    with pytest.raises(UserError, match="does not tell which words began its run"):
+    with pytest.raises(UserError, match="does not say which command began its run"):
         original(lost, [], None)
     damaged = write_run(tmp_path / "damaged", metrics())
     (damaged / "metrics.json").write_text("[1")

@@ -74,9 +74,9 @@ def read_all(arguments: Namespace) -> Read:
     names = names_of(files)
     for file in files:
         if not file.is_file():
-            raise UserError(f"{file} does not exist, or is no file: correct its name")
+            raise UserError(f"{file} does not exist or is not a file: correct its name")
     if len(files) < 2:
-        raise UserError("one submission alone leaves nothing to blend: give at least two")
+        raise UserError("a single submission cannot be blended: give at least two")
     if not 0 <= arguments.seed < SEEDS:
         raise UserError(f"--seed {arguments.seed} must be from 0 to {SEEDS - 1}")
     scheme = MedianScheme.of(len(files), arguments.keep, arguments.middle)

@@ -52,7 +52,7 @@ def stratified_halves(kind: NDArray[np.int64], types: Sequence[str], seed: int) 
     if counts.min() < 2:
         lonely = types[int(numbers[counts.argmin()]) - 1]
         raise UserError(
-            f"there is one coupling of type {lonely} alone, which no half can be judged by: "
+            f"there is only one coupling of type {lonely}, which cannot be in both halves: "
             "leave it out"
         )
     halves = train_test_split(

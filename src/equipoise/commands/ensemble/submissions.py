@@ -70,7 +70,7 @@ class CouplingValues:
         if len(missing):
             raise UserError(
                 f"{self.source} lacks {len(missing):,} of the ids that {elsewhere} has, such as "
-                f"{missing[0]}: all of them must be of the same couplings"
+                f"{missing[0]}: all submissions must have the same couplings"
             )
 
     def places(self, wanted: CouplingValues) -> Integers:
@@ -188,7 +188,7 @@ def store_errors(files: Iterable[Path], count: int, truth: CouplingValues, targe
     needed = 4 * count * len(truth)
     if needed > (free := shutil.disk_usage(target.parent).free):
         raise UserError(
-            f"{count} submissions of {len(truth):,} couplings need {needed / 2**30:.1f} GB beside "
+            f"{count} submissions of {len(truth):,} couplings need {needed / 2**30:.1f} GB in "
             f"{target.parent}, where {free / 2**30:.1f} GB are free; choose another folder"
         )
     known, rows = np.empty(0, np.int64), np.empty(0, np.int64)

@@ -90,7 +90,7 @@ def vocabulary_of(checkpoint: StoredRun) -> Vocabulary:
     if not state:
         raise UserError(
             f"the checkpoint {checkpoint.run.path} has no labels of atoms and pairs: predict needs "
-            "one that a training has written"
+            "one written by a training run"
         )
     return vocabulary_from_state(state)
 
@@ -99,7 +99,9 @@ def structures_of(files: Sequence[Path]) -> Path:
     """The one file of structures, or that of a folder. Raises UserError for none or several."""
     if len(files) != 1:
         several = ", ".join(map(str, files)) or "none"
-        raise UserError(f"predict takes one file of structures, structures.csv say, not {several}")
+        raise UserError(
+            f"predict takes one file of structures, such as structures.csv, not {several}"
+        )
     return files[0] / "structures.csv" if files[0].is_dir() else files[0]
 
 
@@ -184,7 +186,7 @@ def _refuse_infinite(batch: dict[str, Tensor], couplings: Tensor, batches: Molec
         names = [batches.graphs.names[batches.rows[row]] for row in molecule]
         raise UserError(
             f"the network finds no finite coupling for {named(names)}: use a checkpoint of a run "
-            "that has not diverged, or leave out these molecules"
+            "that did not diverge, or leave out these molecules"
         )
 
 

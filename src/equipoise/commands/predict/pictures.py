@@ -175,7 +175,7 @@ def refuse_nothing(table: Table, source: Source) -> None:
     """Raise UserError where every picture is damaged."""
     if table.rows == 0:
         (first, *_) = source.damaged()
-        raise UserError(f"all {source.size} pictures are damaged, {first} to begin with")
+        raise UserError(f"all {source.size} pictures are damaged, the first of them {first}")
 
 
 def described(table: Table, source: Source) -> Iterator[str]:

@@ -50,8 +50,8 @@ def predict(job: Job) -> str:
     model = loaded(job.checkpoint, request.device, request.trust)
     if type(model.task).predict_step is LightningModule.predict_step:
         raise UserError(
-            f"predict: task={job.checkpoint.task} predicts nothing of single samples: test it with "
-            f"python evaluate.py ckpt_path={job.checkpoint.run.path}"
+            f"predict: task={job.checkpoint.task} predicts nothing for single samples: test it "
+            f"with python evaluate.py ckpt_path={job.checkpoint.run.path}"
         )
     with whole_table(job.target, request.overwrite) as table:
         (batches, size), what = source(job, model)
@@ -102,7 +102,7 @@ def read_elsewhere(model: Loaded, files: Sequence[Path]) -> None:
     if len(files) > 1 or "path" not in task:
         raise UserError(
             f"predict reads the data of task={model.choices['task']}: "
-            + ("give one folder" if "path" in task else "give split=test in place of files")
+            + ("give one folder" if "path" in task else "give split=test instead of files")
         )
     task["path"] = str(files[0])
     model.__dict__.pop("data", None)

@@ -32,7 +32,7 @@ def predict(job: Job) -> str:
     """
     if not job.checkpoint.state.get("vocabulary"):
         raise UserError(
-            f"predict reads texts for a language model, and task={job.checkpoint.task} has no "
+            f"predict reads texts for a language model, but task={job.checkpoint.task} has no "
             "vocabulary: use python evaluate.py"
         )
     check_kind("generate", job.checkpoint)
@@ -42,7 +42,9 @@ def predict(job: Job) -> str:
     vocabulary = vocabulary_from_state(job.checkpoint.state["vocabulary"])
     tokens, unknown = vocabulary.encode(text)
     if len(tokens) < 2:
-        raise UserError(f"{file} has {len(tokens)} tokens: the first one is given, so give more")
+        raise UserError(
+            f"{file} has {len(tokens)} tokens: the first one is not predicted, so give more"
+        )
     with whole_table(job.target, job.request.overwrite) as table:
         found = read(model, tokens, job.request.batch_size)
         table.add(columns_of(found, tokens, vocabulary))

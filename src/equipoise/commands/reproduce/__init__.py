@@ -66,7 +66,7 @@ def read_words(words: Sequence[str]) -> tuple[Path, dict[str, str], list[str]]:
         key = override.key_or_group
         if key in REFUSED:
             raise UserError(
-                f"{override.input_line}: a run is made again from its beginning; leave it out"
+                f"{override.input_line}: a run is repeated from its beginning; leave it out"
             )
         if override.is_sweep_override():
             raise UserError(f"{override.input_line}: reproduce takes one value of each setting")
@@ -78,7 +78,7 @@ def whole_number(text: str | None) -> int | None:
     if text is None:
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"steps={text} is no number of optimiser steps: give 1 or more")
+        raise UserError(f"steps={text} is not a number of optimiser steps: give 1 or more")
     return int(text)
 
 
@@ -89,7 +89,7 @@ def relative(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1:
-        raise UserError(f"tolerance={text} is no relative difference: give a number from 0 to 1")
+        raise UserError(f"tolerance={text} is not a relative difference: give a number from 0 to 1")
     return value
 
 
@@ -101,7 +101,7 @@ def runs_in(place: Path) -> dict[str, Path]:
     if folder is not None:
         return {"": folder}
     if not place.is_dir():
-        raise UserError(f"{place} is no file of a run: give the run's folder")
+        raise UserError(f"{place} is not a file of a run: give the run's folder")
     found = find_runs([place])
     return {run.relative_to(place.resolve()).as_posix(): run for run in found}
 
@@ -123,7 +123,7 @@ def reproduce(run: Original, folder: Path, tolerance: float, words: Sequence[str
 
     Raises UserError where the run cannot be made.
     """
-    print(f"makes the run in {run.folder} again: {run.said}")
+    print(f"repeats the run in {run.folder}: {run.said}")
     ended = make_again(run, folder)
     again = Reproduction(
         run, folder, compared(run, folder, tolerance), surroundings(run, folder), tolerance, ended

@@ -101,7 +101,7 @@ def _beginning(
         return purpose, list(read_json(folder / RECORD))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{folder} does not tell which words began its run: it has neither {FILE} nor {RECORD}"
+            f"{folder} does not say which command began its run: it has neither {FILE} nor {RECORD}"
         ) from error
 
 
@@ -154,7 +154,7 @@ def read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{file} is not what a run writes")
+        raise UserError(f"{file} was not written by a run")
     return content
 
 

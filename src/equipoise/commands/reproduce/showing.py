@@ -95,7 +95,7 @@ def show(again: Reproduction) -> None:
     print_whole(table_of(str(again.run.folder), ("compared", "numbers", "result"), rows))
     around = again.surroundings
     if not around.known:
-        print("environment: the run has kept none, so only the main packages are compared")
+        print("environment: the run did not record it, so only the main packages are compared")
     for title, found in (("environment", around.environment), ("setting", around.settings)):
         for name, (then, now) in list(found.items())[:MOST_TOLD]:
             print(f"{title} {name}: {_short(then)} -> {_short(now)}")

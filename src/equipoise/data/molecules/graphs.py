@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,12 @@ from numpy.typing import NDArray
 
 FORMAT = "equipoise molecules 2"
 DESCRIPTION = b"equipoise"
+MAGIC = b"ARROW1"
 LEVELS = ("atom", "pair", "triplet", "quad")
-DAMAGED = (OSError, pa.ArrowException, ValueError, LookupError, TypeError, RecursionError)
+DAMAGED = (
+    OSError, pa.ArrowException, ValueError, LookupError, TypeError, RecursionError, StopIteration,
+    struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +149,7 @@ def write_stored(graphs: MoleculeGraphs, target: Path) -> None:
 def read_stored(file: Path) -> MoleculeGraphs | None:
     """The graphs of a file, mapped into memory; None where it is not one that we can read."""
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        table = _plain_table(file)
         table.validate(full=True)  # places beyond the end of a buffer would be read
         content = json.loads((table.schema.metadata or {})[DESCRIPTION])
         if content["format"] != FORMAT:
@@ -152,11 +157,53 @@ def read_stored(file: Path) -> MoleculeGraphs | None:
         levels = {
             name: _level(table, name, content["shapes"], content["labels"][name]) for name in LEVELS
         }
+        if table.schema.types[:2] != [pa.string(), pa.bool_()]:  # others can be long in no room
+            return None
         names = tuple(table["name"].to_pylist())
         graphs = MoleculeGraphs(names, table["by_radii"].to_numpy(), levels)
     except DAMAGED:  # or absent, or of another kind
         return None
     return graphs if _checksum(graphs) == content.get("sum") else None
+
+
+def _plain_table(file: Path) -> pa.Table:
+    """The table of a file of ours, mapped into memory: behind eight bytes, a stream of messages.
+
+    Raises ValueError where one of them has compressed buffers, or is none that we write: some
+    kilobytes would unpack to gigabytes.
+    """
+    content = pa.memory_map(str(file)).read_buffer()
+    if content.slice(content.size - len(MAGIC)).to_pybytes() != MAGIC:
+        raise ValueError(f"{file} is cut off")
+    messages = pa.ipc.MessageReader.open_stream(pa.BufferReader(content.slice(8)))
+    schema = pa.ipc.read_schema(messages.read_next_message())
+    batches = []
+    for message in messages:
+        if message.type != "record batch" or _is_compressed(message.metadata):
+            raise ValueError(f"{file} holds what Equipoise does not write")
+        batches.append(pa.ipc.read_record_batch(message, schema))
+    return pa.Table.from_batches(batches, schema)
+
+
+def _is_compressed(metadata: pa.Buffer) -> bool:
+    """Whether the metadata of a record batch name a compression: the fourth field of its header.
+
+    Source: Arrow's format/Message.fbs, in which Message.header is the third field.
+    """
+    content = memoryview(metadata)
+
+    def field(table: int, number: int) -> int:
+        """Where a table of FlatBuffers has a field; the table itself where it has not."""
+        places = table - struct.unpack_from("<i", content, table)[0]
+        size = struct.unpack_from("<H", content, places)[0]
+        inside = 4 + 2 * number
+        return table + (
+            struct.unpack_from("<H", content, places + inside)[0] if inside < size else 0
+        )
+
+    place = field(struct.unpack_from("<I", content, 0)[0], 2)
+    header = place + struct.unpack_from("<I", content, place)[0]
+    return field(header, 3) != header
 
 
 def _checksum(graphs: MoleculeGraphs) -> str:
@@ -193,6 +240,8 @@ def _level(table: pa.Table, name: str, shapes: dict[str, Any], labels: list[list
         if level != name:
             continue
         lists = table[key].chunk(0)
+        if lists.type != pa.large_list(pa.from_numpy_dtype(np.dtype(dtype))):
+            raise ValueError(f"{key} is no list of {dtype}")
         width = int(np.prod(shape, dtype=np.int64))
         starts = lists.offsets.to_numpy() // width
         flat = lists.values.to_numpy(zero_copy_only=dtype != "|b1")

@@ -32,13 +32,13 @@ class Candidate(GradientEstimator, Protocol):
     """An estimator that works on one graph of f, so that several can be compared on it."""
 
     def rule(self, solution: Solution) -> Rule:
-        """What it makes of the cotangent."""
+        """The w that replaces the cotangent."""
         ...
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The fidelity of every candidate at one probe, and which one is in force since."""
+    """The fidelity of every candidate at one probe, and the candidate chosen by it."""
 
     call: int
     cosines: tuple[float, ...]
@@ -56,15 +56,14 @@ class Auto:
     """Moves to the cheapest candidate whose measured cosine stays above min_cosine, and back.
 
     Every `every` backward passes, the first included, all candidates are compared on the true
-    cotangent: their gradients towards f's parameters and inputs against that of the last
-    candidate, which is taken for exact. A candidate qualifies while each of its latest `patience`
-    cosines is at least min_cosine. A probe costs the exact solve and
-    a backward pass for each candidate, on the one graph of f that every candidate uses, and one
-    host-device sync.
+    cotangent: their gradients with respect to f's parameters and inputs against that of the last
+    candidate, which is taken as exact. A candidate qualifies while each of its latest `patience`
+    cosines is at least min_cosine. A probe costs the exact solve and a backward pass for each
+    candidate, on the one graph of f that every candidate uses, and one host-device sync.
 
     candidates: from the cheapest to the exact one. measurements: the latest probes, in order.
-    Processes of torch.distributed's default group take the mean of what they measure, each on its
-    own part of the batch, so that all of them choose alike; they have to probe together.
+    Processes of torch.distributed's default group average their measurements, each taken on its own
+    part of the batch, so that all choose alike; they have to probe together.
     """
 
     own_iteration: ClassVar[bool] = False
@@ -93,7 +92,7 @@ class Auto:
 
     @property
     def name(self) -> str:
-        """Say auto, and which candidate is in force."""
+        """ "auto" and the candidate in force."""
         return f"auto:{label(self.active)}"
 
     def state_dict(self) -> dict[str, Any]:
@@ -106,7 +105,7 @@ class Auto:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from a state; that of other candidates says nothing about these and is ignored."""
+        """Resume from a state; a state of other candidates is ignored."""
         if state["candidates"] != [label(candidate) for candidate in self.candidates]:
             return
         self.chosen, self.calls = state["chosen"], state["calls"]
@@ -117,7 +116,7 @@ class Auto:
         )
 
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
-        """What the candidate in force gives; at a probe its backward measures all of them."""
+        """The result of the candidate in force; at a probe, its backward measures all of them."""
         if not self._probing:
             state = self.active.attach(f, solution, z0, *inputs)
         else:

@@ -1,4 +1,4 @@
-"""The contract of gradient estimators: what each offers, where it starts, and what some share."""
+"""The contract of gradient estimators: what each offers, where it starts, what several share."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from equipoise.equilibrium.state import Function, State, detached, parts
 
 
 class GradientEstimator(Protocol):
-    """Gives a solution, found without a graph, a gradient towards f's parameters and the inputs.
+    """Gives a solution, found without a graph, a gradient with respect to f's parameters and
+    inputs.
 
-    own_iteration: the estimator starts at z0 and brings its own iteration, in evaluation too; the
+    own_iteration: the estimator starts at z0 and runs its own iteration, in evaluation too; the
     layer then runs no solver and passes `Solution.unsolved(z0)`.
     """
 
@@ -26,14 +27,14 @@ class GradientEstimator(Protocol):
 
     @property
     def name(self) -> str:
-        """The word by which configurations and logs call the estimator."""
+        """The name of the estimator in configurations and logs."""
         ...
 
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
         """A state with the values of `solution.z`, up to the steps that the estimator takes itself.
 
-        The layer calls it where gradients are enabled, and an own iteration everywhere. Once a
-        backward pass has reached the state, `solution.report.backward` tells what it cost.
+        The layer calls it only while gradients are enabled, but always for an `own_iteration`. Once
+        a backward pass has reached the state, `solution.report.backward` holds its cost.
         """
         ...
 
@@ -41,7 +42,8 @@ class GradientEstimator(Protocol):
 class CotangentRule(ABC):
     """An estimator that gives a rule from the cotangent c to w, which stands for (I - J)^-T c.
 
-    One graph of f, at the solution, serves every product of the rule and the last one.
+    One graph of f, at the solution, serves every product of the rule and the final product with
+    df/d(theta, x).
     """
 
     name: ClassVar[str]
@@ -59,7 +61,7 @@ class CotangentRule(ABC):
 
     @abstractmethod
     def rule(self, solution: Solution) -> Rule:
-        """What the estimator makes of the cotangent at this solution."""
+        """The function that maps the cotangent c to w at this solution."""
 
 
 @runtime_checkable
@@ -76,10 +78,10 @@ def last_evaluation_origin(
 ) -> Origin | None:
     """Where the graph of a solve's last evaluation begins, if the estimator can start with it.
 
-    With tol = 0 f may talk to other processes (see `Equilibrium`), which then all have to evaluate
-    it equally often, whatever each of them finds; so among several no graph is kept there. Nor is
-    it with tol = 0 on an accelerator, where such a step never waits for the device, while a CUDA
-    graph is captured, or by a solver with a `solve(f, z0, *inputs)` of its own.
+    With tol = 0, f may communicate with other processes (see `Equilibrium`), which all have to
+    evaluate it equally often, so with several processes no graph is kept then. Nor is one kept with
+    tol = 0 on an accelerator, where such a step never waits for the device, while a CUDA graph is
+    captured, or by a solver with a `solve(f, z0, *inputs)` of its own.
     """
     if type(solver).solve is not Solver.solve:
         return None
@@ -105,17 +107,17 @@ def _several_processes() -> bool:
 
 
 class OwnIteration(GradientEstimator, Protocol):
-    """An estimator that starts at z0 and brings its own iteration."""
+    """An estimator that starts at z0 and runs its own iteration."""
 
     def with_budget(self, evaluations: int) -> GradientEstimator:
-        """The same with as many steps as that many evaluations of f pay for, one at least."""
+        """The same with as many steps as fit into this many evaluations of f, but at least one."""
         ...
 
 
 def with_budget(estimator: GradientEstimator, evaluations: int) -> GradientEstimator:
-    """The estimator, whose own iteration, if it brings one, spends at most this many evaluations.
+    """The estimator, whose own iteration, if it has one, spends at most this many evaluations.
 
-    Where it brings none, the budget is the solver's `max_steps`.
+    If it has none, the budget is the solver's `max_steps`.
     """
     if not estimator.own_iteration:
         return estimator
@@ -123,14 +125,14 @@ def with_budget(estimator: GradientEstimator, evaluations: int) -> GradientEstim
 
 
 def rule_of(solution: Solution) -> StoppingRule:
-    """How the layer's solver judges an iterate; by the relative residual if it does not say."""
+    """How the layer's solver judges an iterate; by default by the relative residual."""
     return solution.rule or StoppingRule("relative", 0.0, 0.0)
 
 
 def report_iteration(
     report: SolveReport, rule: StoppingRule, z: Tensor, fz: Tensor, evaluations: int
 ) -> None:
-    """Note where the iteration has ended: z and f(z) (B, D) are those of its last evaluation."""
+    """Record where the iteration ended: z and f(z) (B, D) are those of its last evaluation."""
     z, fz = z.detach(), fz.detach()
     size = torch.linalg.vector_norm(fz, dim=1)
     residual = rule(torch.linalg.vector_norm(fz - z, dim=1), size)
@@ -143,7 +145,7 @@ def report_iteration(
 
 
 def report_products(state: State, report: SolveReport, products: int) -> None:
-    """Note, when the backward pass arrives at `state`, the number of products with J^T it takes.
+    """When the backward pass arrives at `state`, record the number of products with J^T it takes.
 
     For estimators whose backward is an explicit graph: they solve nothing, so there is no residual.
     """

@@ -32,12 +32,12 @@ class Exact(CotangentRule):
     """w = J^T w + c for the cotangent c, by a solver, then one product of w with df/d(theta, x).
 
     c is scaled by one number before the solve, so the gradient does not depend on the scale of the
-    loss, and is right where f couples the samples of a batch. The residual of each sample is
+    loss, and is correct even if f couples the samples of a batch. The residual of each sample is
     measured in units of its own c. One graph of f, at the solution, serves every product of the
-    solve and the last one. Cost: one f, often the last one of the solve, and as many
-    products with J^T as `solver` takes. adjoint: None, or where a backward pass leaves its w, from
-    which the next one starts: for a layer that solves nearly the same problem each time.
-    Source: Bai et al. 2019 (arXiv 1909.01377), theorem 1.
+    solve and the final one. Cost: one f, often the forward solve's last one, and as many products
+    with J^T as `solver` takes. adjoint: None, or a memory in which a backward pass stores its w as
+    the start of the next one: for a layer that solves nearly the same problem each time. Source:
+    Bai et al. 2019 (arXiv 1909.01377), theorem 1.
     """
 
     name: ClassVar[str] = "exact"
@@ -63,8 +63,8 @@ def solve_adjoint(
 ) -> tuple[Tensor, SolveReport]:
     """w = J^T w + c from `start`, all (B, D), in the same accuracy relative to each row of c.
 
-    All rows are scaled alike: scaled one by one they would be those of another system wherever J
-    couples them. together: it couples those of all processes.
+    All rows are scaled by the same number: scaled individually, they would belong to another system
+    if J couples them. together: J couples the rows of all processes.
     """
     tiny = torch.finfo(cotangent.dtype).tiny
     sizes = torch.nan_to_num(norms(cotangent), posinf=0.0)

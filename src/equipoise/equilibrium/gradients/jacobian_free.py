@@ -17,9 +17,9 @@ from equipoise.equilibrium.state import Function, State, constant, finite_or_kep
 class JacobianFree:
     """(I - J)^-T is taken as I: one attached evaluation of f, backpropagated once.
 
-    Cost: one f and its backward pass towards the parameters; memory of one f.
-    A second derivative takes z* for the constant that the first one takes it for.
-    Source: Fung et al. 2022 (arXiv 2103.12803), eq. 9.
+    Cost: one f and its backward pass to the parameters; memory of one f. Second derivatives treat
+    z* as a constant, as the first derivative does. Source: Fung et al. 2022 (arXiv 2103.12803), eq.
+    9.
     """
 
     name: ClassVar[str] = "jfb"
@@ -33,7 +33,7 @@ class JacobianFree:
         return state
 
     def rule(self, solution: Solution) -> Rule:
-        """The cotangent as it came."""
+        """w = c, the cotangent unchanged."""
         return _unchanged
 
 

@@ -33,7 +33,7 @@ class Phantom:
             raise ValueError("phantom needs at least one step and a damping in (0, 1]")
 
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
-        """The state after the damped steps; the solution, in samples that these make non-finite."""
+        """The state after the damped steps; the solution, for samples that become non-finite."""
         first = solution.evaluate(f, self.origin, *inputs)
         state = damped(first.z, first.fz, self.damping)
         for _ in range(self.steps - 1):

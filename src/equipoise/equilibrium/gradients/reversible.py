@@ -28,7 +28,7 @@ class Reversible:
 
     f may read parameters by closure, but what it computes must not depend on anything that changes
     until the backward pass; random numbers and autocast are repeated. Hooks on a parameter run once
-    an evaluation. Source: arXiv 2509.12917, the coupled update and its algebraic inverse.
+    per evaluation. Source: arXiv 2509.12917, the coupled update and its algebraic inverse.
     """
 
     name: ClassVar[str] = "reversible"
@@ -82,7 +82,7 @@ def _traced(
 class CoupledSteps:
     """y <- (1 - b) y + b f(z), z <- (1 - b) z + b f(y), `steps` times; b is the relaxation.
 
-    States are float64 matrices (B, D) whatever f's own precision, `dtypes` per part: each step back
+    States are float64 matrices (B, D) for any precision of f, `dtypes` per part: each step back
     divides by 1 - b and so multiplies rounding errors.
     """
 
@@ -109,7 +109,7 @@ class CoupledSteps:
         return torch.lerp(old, value, self.relaxation)
 
     def unrelax(self, new: Tensor, value: Tensor) -> Tensor:
-        """The `old` of which `relax` has made `new`."""
+        """The `old` from which `relax` made `new`."""
         return new.sub(value, alpha=self.relaxation).div_(1 - self.relaxation)
 
     def run(

@@ -32,13 +32,13 @@ class ScaledGraph:
 class Shine(CotangentRule):
     """w = -H^T c, with H the forward solver's estimate of (J - I)^-1: no product with J^T at all.
 
-    Where |w| > fallback_ratio |c| the estimate is not trusted and that sample takes w = c, the
-    Jacobian-free gradient; an estimate that is definite by its construction (`LBFGS`) is trusted
-    whatever its length. refine_steps: Broyden steps on w = J^T w + c from there, which start with
-    the transposed estimate (the pairs with u and v exchanged) and add to it.
-    Cost: one f and `refine_steps` + 1 products, none without refinement. Needs a solver that keeps
-    an inverse: broyden, adjoint_broyden or lbfgs; raises ValueError otherwise.
-    Source: Ramzi et al. 2022 (arXiv 2106.00553).
+    A sample with |w| > fallback_ratio |c| does not trust the estimate and takes w = c, the
+    Jacobian-free gradient; an estimate that is definite by construction (`LBFGS`) is always
+    trusted. refine_steps: Broyden steps on w = J^T w + c from there, which start with the
+    transposed estimate (the pairs with u and v exchanged) and add to it. Cost: one f and
+    `refine_steps` + 1 products, none without refinement. Needs a solver that keeps an inverse:
+    broyden, adjoint_broyden or lbfgs; raises ValueError otherwise. Source: Ramzi et al. 2022 (arXiv
+    2106.00553).
     """
 
     name: ClassVar[str] = "shine"

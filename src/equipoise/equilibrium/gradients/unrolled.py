@@ -40,7 +40,7 @@ class Unrolled:
         return replace(self, steps=max(evaluations, 1))
 
     def attach(self, f: Function, solution: Solution, z0: State, *inputs: Tensor) -> State:
-        """f applied `steps` times; the report tells the residual of the last iterate evaluated."""
+        """f applied `steps` times; the report has the residual of the last iterate evaluated."""
         step: Function = partial(evaluate, f)
         if self.checkpoint and torch.is_grad_enabled():
             step = partial(checkpoint, step, use_reentrant=False)

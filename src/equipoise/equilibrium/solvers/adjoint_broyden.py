@@ -1,4 +1,4 @@
-"""The adjoint Broyden method, with updates that aim at the gradient of the loss."""
+"""The adjoint Broyden method, with optional updates along the gradient of the loss."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Direction = Callable[[State], State]
 
 
 class AdjointBroydenIteration(Iteration):
-    """H = -I + sum_i u_i v_i^T, an estimate of (J_f - I)^-1 that is right along given rows.
+    """H = -I + sum_i u_i v_i^T, an estimate of (J_f - I)^-1 that is exact along given rows.
 
     After the update with sigma, sigma^T (J_f - I) H = sigma^T. Each update takes one product with
     the transposed Jacobian at the present iterate.
@@ -49,7 +49,7 @@ class AdjointBroydenIteration(Iteration):
         function.origin = detached
 
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
-        """z - H g, after H was made right along g, and now and then for the loss's gradient."""
+        """z - H g, after updates of H along g and, every `opa_every` steps, for the loss."""
         self.steps += 1
         if self.opa_every and self.steps % self.opa_every == 0:
             self._update(self._loss_direction(z), frozen)
@@ -99,15 +99,15 @@ class AdjointBroydenIteration(Iteration):
 
 @dataclass(frozen=True, kw_only=True)
 class AdjointBroyden(Solver):
-    """z <- z - H g(z), g = f - id, where H is made right along g itself by a product with J_f^T.
+    """z <- z - H g(z), g = f - id, where a product with J_f^T makes H exact along g.
 
-    memory: pairs kept (two states each). opa_every: steps between updates along the
-    direction that the gradient of the loss needs (outer-problem awareness, for `Shine`); it takes
+    memory: pairs kept (two states each). opa_every: steps between updates along the direction that
+    matters for the gradient of the loss (outer-problem awareness, for `Shine`); it needs
     `direction`, which maps a state to the gradient of the loss there. initial_inverse: as for
     `Broyden`. max_steps counts evaluations, each of which keeps its graph and serves one product
-    (`Solution.products`), two at an outer update. Where autograd is off for good (inference mode)
-    the updates are those of `Broyden`.
-    Source: Schlenkrich et al. 2010 (type C); Ramzi et al. 2022 (arXiv 2106.00553), section 2.3.
+    (`Solution.products`), two at an outer update. In inference mode, where autograd is off, the
+    updates are those of `Broyden`. Source: Schlenkrich et al. 2010 (type C); Ramzi et al. 2022
+    (arXiv 2106.00553), section 2.3.
     """
 
     name: ClassVar[str] = "adjoint_broyden"
@@ -128,10 +128,10 @@ class AdjointBroyden(Solver):
             raise ValueError("compact_at needs direction=None: a direction always gets all rows")
 
     def start(self, z0: Tensor, function: FlatFunction) -> Iteration:
-        """Room for the pairs.
+        """Allocate the pairs.
 
-        Raises ValueError where outer updates are asked for without a direction, and inside
-        torch.func transforms, which keep the graph that the products need to themselves.
+        Raises ValueError if `opa_every` has no direction, and inside torch.func transforms, which
+        hide the graph that the products need.
         """
         if torch.is_inference_mode_enabled():
             return self.as_broyden().start(z0, function)

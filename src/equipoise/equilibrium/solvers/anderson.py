@@ -50,17 +50,17 @@ class AndersonIteration(Iteration):
         return self.g[:, self.seen % self.memory]
 
     def keep_rows(self, rows: Tensor) -> None:
-        """All that is kept of these samples."""
+        """Keep only the rows of these samples."""
         self.f, self.g = self.f[rows], self.g[rows]
         self.cosines, self.inverse_norm = self.cosines[rows], self.inverse_norm[rows]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Anderson(Solver):
-    """z <- sum_i a_i f(z_i) over the last `memory` iterates, with the a that least residual gives.
+    """z <- sum_i a_i f(z_i) over the last `memory` iterates, with a of least residual.
 
     For linear f equivalent to GMRES. ridge: relative to the diagonal of the Gram matrix of the
-    residual vectors; mixing: 1 takes f(z_i), smaller values stay nearer to z_i.
+    residual vectors; mixing: 1 uses f(z_i), smaller values stay closer to z_i.
     Memory: 2 x `memory` states. Source: Walker and Ni 2011, eq. 2.2; Anderson 1965.
     """
 
@@ -76,5 +76,5 @@ class Anderson(Solver):
             raise ValueError("memory must be at least 1, ridge not negative, mixing in (0, 1]")
 
     def start(self, z0: Tensor, function: FlatFunction) -> AndersonIteration:
-        """Room for the window, never larger than the budget."""
+        """Allocate the window, never larger than the budget."""
         return AndersonIteration(z0, min(self.memory, self.max_steps), self.ridge, self.mixing)

@@ -28,7 +28,7 @@ class BroydenIteration(Iteration):
         self.work = torch.empty_like(z0)
 
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
-        """z - H g, after H has taken in the step that led here."""
+        """z - H g, after H was updated with the step that led here."""
         image = g if self.start is None else self.start.apply(g).neg_()
         h, gain = self.chain.next(image, frozen, self.work)
         return z + h if gain is None else torch.addcmul(z, h, gain)
@@ -40,7 +40,7 @@ class BroydenIteration(Iteration):
         self.work = self.work[: len(rows)]
 
     def inverse(self) -> LowRankInverse:
-        """What the steps in memory make up."""
+        """The estimate given by the steps in memory."""
         return self.chain.inverse(self.start)
 
 
@@ -48,9 +48,9 @@ class BroydenIteration(Iteration):
 class Broyden(Solver):
     """z <- z - H g(z), g = f - id, with rank-one updates of H towards (J_f - I)^-1 from H = -I.
 
-    memory: updates kept, a state each; where it is full the older half is dropped. storage_dtype:
-    of these states; bfloat16 halves memory and traffic. initial_inverse: the H to start from
-    instead, for instance `Solution.inverse` of an earlier solve of the same batch, whose latest
+    memory: updates kept, one state each; when it is full, the older half is dropped. storage_dtype:
+    precision of these states; bfloat16 halves memory and traffic. initial_inverse: the H to start
+    from instead, such as `Solution.inverse` of an earlier solve of the same batch; its latest
     `memory` pairs are kept throughout. Superlinear near the solution; copes with spectral radii
     above 1. Source: Broyden 1965, the first ("good") method; Bai et al. 2019 (arXiv 1909.01377).
     """
@@ -67,7 +67,7 @@ class Broyden(Solver):
             raise ValueError(f"memory must be at least 1, got {self.memory}")
 
     def start(self, z0: Tensor, function: FlatFunction) -> BroydenIteration:
-        """Room for the steps, never more than the budget can fill.
+        """Allocate the steps, never more than the budget can fill.
 
         Raises ValueError where the initial inverse is not of z0's batch and width.
         """

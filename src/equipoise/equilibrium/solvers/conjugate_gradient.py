@@ -23,8 +23,8 @@ SINGULAR = 1e-13
 class ConjugateDirections(Iteration):
     """x, r = c - A x and the direction p of the method for A x = c, A = I - J.
 
-    The first step goes along `start` (B, D), as far as is best, whatever its length: a start that
-    is near to a multiple of the solution saves as many steps as it knows digits.
+    The first step goes along `start` (B, D), as far as is best, whatever its length: a start close
+    to a multiple of the solution saves steps according to its correct digits.
     """
 
     def __init__(self, system: AffineMap, start: Tensor) -> None:
@@ -37,7 +37,7 @@ class ConjugateDirections(Iteration):
         self.unrelated: Tensor | None = foreign  # (B, 1) bool: where p is no residual
 
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
-        """The next x. Where the curvature is not positive, NaN: A is no matrix for this method."""
+        """The next x; NaN where the curvature is not positive: A does not suit this method."""
         square = inner(self.r, self.r)
         tiny = torch.finfo(square.dtype).tiny
         a_p = self.p - self.system.linear(self.p)
@@ -64,11 +64,11 @@ class ConjugateGradient(Solver):
 
     For the adjoint system of a `Descent`, whose J is I minus a Hessian. Residuals follow by the
     method's recurrence, so a step costs one product; memory of five states. z0 is the first
-    direction. stop: by |c - (I - J) z|, which `Exact` measures in units of |c|; patience is long,
-    since residuals may grow for many steps before they fall. A sample whose I - J is singular or
-    indefinite ends as non-finite. Each sample is a system of its own: where f couples them, the
-    residuals are not the true ones.
-    Source: Hestenes and Stiefel 1952; Pedregosa 2016 (arXiv 1602.02355) for its use here.
+    direction. stop: measured by |c - (I - J) z|, by `Exact` in units of |c|; patience is long,
+    because residuals may grow for many steps before they fall. A sample whose I - J is singular or
+    indefinite ends as non-finite. Each sample is a separate system: if f couples them, the
+    residuals are not the true ones. Source: Hestenes and Stiefel 1952; Pedregosa 2016 (arXiv
+    1602.02355) for its use here.
     """
 
     name: ClassVar[str] = "conjugate_gradient"
@@ -79,7 +79,7 @@ class ConjugateGradient(Solver):
     patience: int = 1000
 
     def start(self, z0: Tensor, function: FlatFunction) -> ConjugateDirections:
-        """The direction z0; costs one evaluation where f does not tell its constant."""
+        """The direction z0; costs one evaluation if f does not know its constant."""
         return ConjugateDirections(function.affine(z0), z0)
 
     def _solve(

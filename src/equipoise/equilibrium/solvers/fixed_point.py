@@ -30,8 +30,8 @@ class PicardIteration(Iteration):
 class FixedPoint(Solver):
     """z <- (1 - damping) z + damping f(z), damping in (0, 1], 1 = undamped.
 
-    Converges where the spectral radius of (1 - damping) I + damping J_f is below 1, linearly.
-    No memory: three passes over the state a step beside f.
+    Converges linearly if the spectral radius of (1 - damping) I + damping J_f is below 1. No
+    memory: besides f, a step takes three passes over the state.
     """
 
     name: ClassVar[str] = "fixed_point"

@@ -29,7 +29,7 @@ PER_SAMPLE = ("steps", "ended", "origin", "value", "g", "along", "direction", "s
 
 
 class LBFGSIteration(Iteration):
-    """Steps along -H grad h, each shortened until h decreases enough; one trial an evaluation.
+    """Steps along -H grad h, each shortened until h decreases enough; one trial per evaluation.
 
     origin, value, g = -grad h: of the latest point that was accepted, per sample; along: the inner
     products of the pairs' rows with g; direction and slope = -g^T direction belong to the step from
@@ -58,11 +58,11 @@ class LBFGSIteration(Iteration):
         self.spare: Tensor | None = None
 
     def residual_buffer(self, default: Tensor) -> Tensor:
-        """Another one than that of g, which is kept."""
+        """A different buffer from that of g, which is kept."""
         return default if self.spare is None else self.spare
 
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
-        """The next trial: of a new step where z is accepted, of a shorter one elsewhere."""
+        """The next trial: a new step where z is accepted, a shorter one elsewhere."""
         accepted = self._take(z, g)
         ending = torch.zeros_like(accepted) if frozen is None else frozen & ~self.ended
         self.ended = self.ended | ending
@@ -75,7 +75,7 @@ class LBFGSIteration(Iteration):
         return torch.addcmul(self.origin, self.length, self.direction)
 
     def conclude(self, z: Tensor, g: Tensor) -> None:
-        """Take in the last pair, and aim H once more at the loss."""
+        """Take in the last pair, and refine H once more for the loss."""
         self._take(z, g)
         if self.solver.opa_every:
             self._aim(~self.ended, self.solver.opa_steps, spared=0, at_end=True)
@@ -213,15 +213,15 @@ class LBFGSIteration(Iteration):
 class LBFGS(Solver):
     """z <- z - length H grad h(z), H the BFGS estimate of the inverse Hessian; f is a `Descent`.
 
-    memory: secant pairs kept (two states each); those of `Descent.pairs` stand at the beginning,
-    so a solve near an earlier one starts with its H. opa_every: accepted steps between updates
-    along H grad L, L the outer loss (outer-problem awareness, for `Shine`), which take
-    `Descent.outer_gradient`; None: no such updates. opa_steps: at most so many more at the end of a
-    solve, until H grad L is A^-1 grad L to `tol`, A the Hessian. Each of these costs an evaluation;
-    every other one is a trial of a step. stop: the size of the gradient itself tells how far the
-    minimum is, that of z does not. patience is longer than elsewhere, since gradients may grow
-    while the objective falls.
-    Source: Liu and Nocedal 1989; Ramzi et al. 2022 (arXiv 2106.00553), algorithm LBFGS with OPA.
+    memory: secant pairs kept (two states each); those of `Descent.pairs` come first, so a solve
+    near an earlier one starts with its H. opa_every: accepted steps between updates along H grad L,
+    L the outer loss (outer-problem awareness, for `Shine`), which need `Descent.outer_gradient`;
+    None: no such updates. opa_steps: at most this many more at the end of a solve, until H grad L
+    equals A^-1 grad L to `tol`, A the Hessian. Each of these costs an evaluation; all other
+    evaluations are trials of steps. stop: the absolute size of the gradient shows how far the
+    minimum is; relative to z it does not. patience is longer than elsewhere, because gradients may
+    grow while the objective falls. Source: Liu and Nocedal 1989; Ramzi et al. 2022 (arXiv
+    2106.00553), algorithm LBFGS with OPA.
     """
 
     name: ClassVar[str] = "lbfgs"
@@ -246,10 +246,10 @@ class LBFGS(Solver):
             raise ValueError("compact_at needs opa_every=None: an outer gradient is of all rows")
 
     def start(self, z0: Tensor, function: FlatFunction) -> LBFGSIteration:
-        """The pairs that are known, or room for them.
+        """The known pairs, or empty buffers.
 
-        Raises TypeError where f is no descent map, and ValueError where outer updates are asked
-        for and the descent knows no outer gradient, or where its pairs are of another shape.
+        Raises TypeError if f is not a descent map, and ValueError if `opa_every` is set but the
+        descent has no outer gradient, or if its pairs have another shape.
         """
         descent = function.f
         if not isinstance(descent, Descent):

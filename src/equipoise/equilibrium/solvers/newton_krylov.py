@@ -14,7 +14,7 @@ from equipoise.equilibrium.solvers.solver import Solver
 
 
 class NewtonKrylovIteration(Iteration):
-    """Newton steps, each from as many products as `krylov_steps` and the budget allow."""
+    """Newton steps, each with as many products as `krylov_steps` and the budget allow."""
 
     def __init__(self, function: FlatFunction, krylov_steps: int, max_steps: int) -> None:
         self.function = function
@@ -22,7 +22,8 @@ class NewtonKrylovIteration(Iteration):
         self.max_steps = max_steps
 
     def advance(self, z: Tensor, fz: Tensor, g: Tensor, frozen: Tensor | None) -> Tensor:
-        """z + s with (J_f - I) s = -g in the least squares of the Krylov space; f(z) at the end.
+        """z + s, where s solves (J_f - I) s = -g by least squares in the Krylov space; f(z) at the
+        end.
 
         One evaluation of the budget is kept for the new iterate.
         """
@@ -43,9 +44,9 @@ class NewtonKrylovIteration(Iteration):
 class NewtonKrylov(Solver):
     """z <- z + s, where GMRES gives (J_f - I) s = -g(z), g = f - id, in `krylov_steps` products.
 
-    Every product is an evaluation of f (a forward difference) and counts in max_steps, so a step
-    costs 1 + krylov_steps of them. Quadratic near the solution up to the accuracy of the inner
-    solve; for references and for stiff functions. Memory: `krylov_steps` + 1 states.
+    Every product is an evaluation of f (a forward difference) and counts towards max_steps, so a
+    step costs 1 + krylov_steps of them. Quadratic near the solution, up to the accuracy of the
+    inner solve; for reference solutions and stiff functions. Memory: `krylov_steps` + 1 states.
     Source: Knoll and Keyes 2004, section 2; Saad and Schultz 1986 (GMRES).
     """
 

@@ -31,9 +31,9 @@ class Solver(ABC):
     before a sample counts as stagnated. trace: keep every residual. keep_states: evaluations,
     counted from 1 and increasing, whose iterate is kept in `Solution.states`. compact_at: drop
     finished samples from the batch once this fraction of its rows is done, which needs an f that
-    treats each row by itself and gets everything with a row per sample in `inputs`; an f without
-    inputs always sees all rows. None: never. dtype: of the state and all algebra on it; None is the
-    state's own, float32 at least.
+    treats rows independently and gets everything that has a row per sample through `inputs`; an f
+    without inputs always sees all rows. None: never. dtype: precision of the state and all algebra
+    on it; None: the state's own, but at least float32.
     """
 
     name: ClassVar[str]
@@ -82,12 +82,12 @@ class Solver(ABC):
     ) -> Solution:
         """Iterate from z0 until every sample has ended or the budget is spent.
 
-        Where f exchanges something with other processes, theirs have to have ended too.
-        f(z, *inputs) -> state of z's shape, evaluated as it is, under the caller's autocast.
-        Gradients are the estimators' business: no graph is kept but, where `origin` says where it
-        begins, that of a spent budget's last evaluation (`Solution.evaluation`). coupled_units
-        (B,): for an f whose samples depend on each other (`CoupledSearch`), what a residual of 1
-        means for each of them.
+        If f communicates with other processes, their samples must have ended too. f(z, *inputs)
+        returns a state of z's shape and runs under the caller's autocast. Gradients are the
+        estimators' task: no graph is kept, except, if `origin` says where it begins, that of the
+        last evaluation of a spent budget (`Solution.evaluation`). coupled_units (B,): for an f
+        whose samples depend on each other (`CoupledSearch`), what a residual of 1 means for each
+        sample.
         """
         return self._solve(f, z0, inputs, coupled_units, origin)
 
