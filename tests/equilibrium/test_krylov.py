@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from equipoise.equilibrium.krylov import ArnoldiBasis
@@ -52,6 +53,15 @@ def test_a_space_that_closes_early_stays_finite() -> None:
     torch.testing.assert_close(
         basis(identity, start, 3).least_squares(), -start, rtol=1e-6, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("broken", [torch.inf, torch.nan])
+def test_where_a_product_is_not_finite_no_step_is_taken(broken: float) -> None:
+    matrix, start = problem()
+    matrix[1] = broken
+    step = basis(matrix, start, 1).least_squares()
+    assert not step[1].any()
+    assert step[[0, 2]].any(dim=1).all()
 
 
 def test_a_sample_that_is_not_finite_is_left_alone() -> None:

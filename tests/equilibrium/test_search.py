@@ -48,6 +48,17 @@ def test_a_sample_that_had_converged_keeps_that_status_when_it_breaks_later() ->
     assert search.status.tolist() == [Status.CONVERGED]
 
 
+def test_coupled_with_others_it_has_not_converged_where_it_breaks_before_they_have() -> None:
+    z = torch.ones(2, 1)
+    search = CoupledSearch(z, StoppingRule("absolute", 0.5, 1e-7), patience=9, keep_trace=False)
+    search.observe(z, z, torch.tensor([[0.4], [3.0]]), 1)
+    assert not search.check()
+    search.observe(z, z, torch.tensor([[torch.inf], [0.4]]), 2)
+    assert search.check()
+    search.finish(2)
+    assert search.status.tolist() == [Status.NON_FINITE, Status.CONVERGED]
+
+
 @pytest.mark.parametrize("kind", [Search, CoupledSearch])
 def test_without_a_tolerance_the_best_iterate_stands_however_it_goes_on(kind: type[Search]) -> None:
     """A quasi-Newton method divides by rounding errors once it has arrived."""

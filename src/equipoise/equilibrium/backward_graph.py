@@ -148,7 +148,7 @@ class _FunctionalCotangent(torch.autograd.Function):
         value, pull = cast(tuple[State, Callable[[State], tuple[State]]], pulled)
         layout = Layout.of(ctx.z)  # the order of the columns is that of the solve
         graph: Graph = _FunctionalGraph(pull, layout, tuple(part.dtype for part in parts(value)))
-        c = layout.flatten(cotangents if layout.is_tuple else cotangents[0])
+        c = layout.flatten(cotangents)
         w, ctx.report.backward = ctx.rule(c, graph)
         pairs = zip(parts(layout.restore(w)), cotangents, strict=True)
         replaced = tuple(a.to(b.dtype) for a, b in pairs)

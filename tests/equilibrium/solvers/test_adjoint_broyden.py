@@ -61,6 +61,21 @@ def test_outer_updates_make_the_inverse_right_for_the_loss() -> None:
     assert statistics.median(errors["plain"]) >= 0.4
 
 
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_outer_updates_come_every_so_many_steps_and_cost_a_product_each(every: int) -> None:
+    f, z0, x = dense(batch=1, dtype=torch.float64)
+    counted, asked = Counted(f), []
+
+    def direction(z: Tensor) -> Tensor:
+        asked.append(counted.calls)
+        return torch.ones_like(z)
+
+    solver = AdjointBroyden(max_steps=8, tol=0.0, opa_every=every, direction=direction)
+    solution = solver.solve(counted, z0, x)
+    assert asked == list(range(every, 8, every))
+    assert solution.products == 7 + len(asked)
+
+
 def test_outer_updates_without_a_direction_are_refused() -> None:
     f, z0, x = dense()
     with pytest.raises(ValueError, match="direction"):

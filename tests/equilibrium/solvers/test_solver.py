@@ -363,11 +363,29 @@ def test_an_identity_is_solved_at_once() -> None:
         ({"stop": "max"}, "relative, absolute or mixed"),
         ({"keep_states": (3, 2)}, "keep_states"),
         ({"keep_states": (0,)}, "keep_states"),
+        ({"compact_at": 1.5}, "compact_at"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings_: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FixedPoint(**settings_)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        FixedPoint(damping=1.0),
+        Anderson(memory=1, ridge=0.0, mixing=1.0),
+        Broyden(memory=1),
+        AdjointBroyden(memory=1),
+        NewtonKrylov(krylov_steps=1),
+    ],
+    ids=lambda solver: solver.name,
+)
+def test_the_least_and_the_largest_of_every_setting_solve(solver: Solver) -> None:
+    f, z0, x = dense(gain=0.4)
+    limits = replace(solver, max_steps=60, patience=60, check_every=1, compact_at=1.0)
+    assert limits.solve(f, z0, x).converged.all()
 
 
 def test_settings_can_be_replaced() -> None:

@@ -148,7 +148,7 @@ class ReversibleSteps(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """Run the steps without a graph, and keep only where they ended."""
         z0, inputs, leaves = _split(tensors, counts)
-        start = coupled.layout.flatten(z0 if coupled.layout.is_tuple else z0[0])
+        start = coupled.layout.flatten(z0)
         y, z, random_states = coupled.run(start, inputs, first)
         ctx.coupled = coupled
         ctx.needs = [tensor.requires_grad for tensor in inputs]
@@ -169,7 +169,7 @@ class ReversibleSteps(torch.autograd.Function):
         end = torch.linalg.vector_norm(z, dim=1)
         pull = Pullback(coupled, _local(inputs, ctx.needs), ctx.leaves)
         random_states = list(ctx.random_states)
-        c_z = coupled.layout.flatten(cotangents if coupled.layout.is_tuple else cotangents[0])
+        c_z = coupled.layout.flatten(cotangents)
         c_y = torch.zeros_like(c_z)
         keep = 1 - coupled.relaxation
         while random_states:
@@ -243,8 +243,8 @@ class Pullback:
         count = len(parts(state))
         for total, gradient in zip(self.totals, gradients[count:], strict=True):
             total.add_(gradient)
-        products = gradients[:count] if coupled.layout.is_tuple else gradients[0]
-        return coupled.layout.flatten(value).detach(), coupled.layout.flatten(products)
+        products = coupled.layout.flatten(gradients[:count])
+        return coupled.layout.flatten(value).detach(), products
 
     def input_gradients(self) -> list[Tensor | None]:
         """One entry per input, None where it needs no gradient."""
