@@ -4,9 +4,9 @@ mutmut writes the mutants, each a copy of a function with one place changed, and
 reach which function. There are some thousands of mutants, so a sample is tried: of each file as
 many as `--each` says, drawn with `--seed`; a larger sample with the same seed holds the smaller
 one. A mutant is tried on the tests of its own file, and on `--tests` of the others that reach it,
-spread over their files. Verdicts are kept in mutants/verdicts.json, so that a run which was ended
-goes on. The settings are in pyproject.toml, below [tool.mutmut]; what survived, and why, is in
-docs/testing.md.
+spread over their files. Verdicts are kept in mutants/verdicts.json until the source changes, so
+that a run which was ended goes on. The settings are in pyproject.toml, below [tool.mutmut]; what
+survived, and why, is in docs/testing.md.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ import pytest
 from mutmut.mutation.trampoline import set_mutant_under_test
 
 FOLDER = Path("mutants")
+STATISTICS = FOLDER / "mutmut-stats.json"
+"""Which tests reach which function; written last, so that a run which was ended has none."""
 ANY = "equipoise.equilibrium.krylov.x__unit__mutmut_1"
 """One of them, by which all are made."""
 EXPLICIT = ("jacobian_free", "neumann", "phantom")
@@ -49,6 +51,7 @@ def main() -> None:
     options.add_argument("files", nargs="*", help="stems, such as anderson; all by default")
     chosen = options.parse_args()
     if not up_to_date():
+        shutil.rmtree(FOLDER, ignore_errors=True)  # a half of them, or verdicts on earlier code
         command = [sys.executable, "-m", "mutmut", "run", "--max-children", "1", ANY]
         subprocess.run(command, check=True)
     shutil.copytree("tests", FOLDER / "tests", dirs_exist_ok=True)  # as they are by now
@@ -57,7 +60,7 @@ def main() -> None:
         for stem, names in mutants().items()
         if not chosen.files or stem in chosen.files
     }
-    noted = json.loads((FOLDER / "mutmut-stats.json").read_text())
+    noted = json.loads(STATISTICS.read_text())
     reached, seconds = noted["tests_by_mangled_function_name"], noted["duration_by_test"]
     os.chdir(FOLDER)
     sys.path[:0] = ["src", "."]
@@ -74,10 +77,10 @@ def main() -> None:
 
 
 def up_to_date() -> bool:
-    """Whether the mutants are those of the present source."""
+    """Whether the mutants are all there, and those of the present source."""
     made = {path: path.stat().st_mtime for path in FOLDER.rglob("*.py.meta")}
     sources = (Path(*path.parts[1:]).with_suffix("") for path in made)
-    return bool(made) and all(
+    return STATISTICS.exists() and all(
         source.exists() and source.stat().st_mtime < time
         for source, time in zip(sources, made.values(), strict=True)
     )
