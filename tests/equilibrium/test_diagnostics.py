@@ -34,9 +34,13 @@ def test_cosine_and_norm_ratio_over_all_tensors_together() -> None:
 
 def test_none_counts_as_zero() -> None:
     one = torch.tensor([3.0, 4.0])
-    found = compare_gradients([one, None, None], [one, 12 * torch.ones(1), None])
-    assert float(found.norm_ratio) == pytest.approx(5 / 13)
-    assert float(found.cosine) == pytest.approx(5 / 13)
+    shorter, longer = [one, None, None], [one, 12 * torch.ones(1), None]
+    for found, ratio in (
+        (compare_gradients(shorter, longer), 5 / 13),
+        (compare_gradients(longer, shorter), 13 / 5),
+    ):
+        assert float(found.norm_ratio) == pytest.approx(ratio)
+        assert float(found.cosine) == pytest.approx(5 / 13)
     with pytest.raises(ValueError, match="no gradient to compare"):
         compare_gradients([None], [None])
 

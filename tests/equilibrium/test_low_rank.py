@@ -117,6 +117,13 @@ def test_in_its_own_units_it_is_a_plain_sum_of_pairs(left_out: tuple[str, ...]) 
     torch.testing.assert_close(units * plain.apply_transposed(x), inverse.apply_transposed(x))
 
 
+@pytest.mark.parametrize("definite", [False, True])
+def test_an_estimate_of_some_samples_or_transposed_is_as_definite_as_before(definite: bool) -> None:
+    estimate = replace(with_core(), definite=definite)
+    assert estimate.select(torch.tensor([0])).definite is definite
+    assert estimate.transposed().definite is definite
+
+
 def test_the_newest_pairs_keep_the_scale() -> None:
     x = torch.randn(3, 5, dtype=torch.float64)
     inverse = replace(with_core(), core=None, oldest=3)

@@ -101,6 +101,17 @@ def test_between_measurements_it_is_the_chosen_estimator() -> None:
     assert layer.report.backward.nfe == 3
 
 
+def test_inside_torch_func_the_candidate_in_force_answers_without_a_probe() -> None:
+    problem = Problem()
+    layer = Equilibrium(TIGHT, Auto(every=1, candidates=(Exact(TIGHT), Exact(TIGHT))))
+    found = torch.func.grad(lambda x: loss(layer(problem.f, problem.base.z0, x)))(
+        problem.base.x.detach()
+    )
+    *_, expected = dense_gradient(problem.base)
+    torch.testing.assert_close(found.detach(), expected, rtol=1e-8, atol=1e-9)
+    assert not layer.gradient.measurements
+
+
 def test_it_takes_other_candidates() -> None:
     auto = Auto(min_cosine=1.0, candidates=[JacobianFree(), Exact(TIGHT)])
     problem = Problem()

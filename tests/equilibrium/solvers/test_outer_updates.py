@@ -96,6 +96,18 @@ def test_no_update_is_made_where_the_inverse_is_exact() -> None:
     assert found.nfe == more.nfe < 100
 
 
+@pytest.mark.parametrize("size", [2.0**-20, 2.0**20])
+def test_the_updates_do_not_depend_on_the_units_of_the_loss(size: float) -> None:
+    outer = gaussian(4, 10, seed=77)
+    plain, _ = aimed(uneven(), outer, opa_every=5)
+    scaled, _ = aimed(uneven(), size * outer, opa_every=5)
+    assert scaled.nfe == plain.nfe
+    assert plain.inverse is not None
+    assert scaled.inverse is not None
+    products = plain.inverse.apply(outer), scaled.inverse.apply(outer)
+    torch.testing.assert_close(*products, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("every", [None, 1, 2, 5])
 @pytest.mark.parametrize("budget", [1, 2, 3, 4, 7, 12])
 def test_the_budget_is_never_exceeded(every: int | None, budget: int) -> None:
