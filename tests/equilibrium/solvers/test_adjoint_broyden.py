@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from equipoise.equilibrium import AdjointBroyden, Broyden, Exact
+from equipoise.equilibrium import AdjointBroyden, Broyden, Exact, State
 from equipoise.equilibrium.layer import Equilibrium
 from tests.equilibrium.solvers.problems import Counted, dense
 from tests.equilibrium.systems import attention, loss
@@ -64,9 +64,11 @@ def test_outer_updates_make_the_inverse_right_for_the_loss() -> None:
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_outer_updates_come_every_so_many_steps_and_cost_a_product_each(every: int) -> None:
     f, z0, x = dense(batch=1, dtype=torch.float64)
-    counted, asked = Counted(f), []
+    counted = Counted(f)
+    asked: list[int] = []
 
-    def direction(z: Tensor) -> Tensor:
+    def direction(z: State) -> State:
+        assert isinstance(z, Tensor)
         asked.append(counted.calls)
         return torch.ones_like(z)
 

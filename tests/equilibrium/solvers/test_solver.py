@@ -363,7 +363,6 @@ def test_an_identity_is_solved_at_once() -> None:
         ({"stop": "max"}, "relative, absolute or mixed"),
         ({"keep_states": (3, 2)}, "keep_states"),
         ({"keep_states": (0,)}, "keep_states"),
-        ({"compact_at": 1.5}, "compact_at"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings_: dict[str, object], message: str) -> None:
