@@ -20,6 +20,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_a_multirun_of_estimators_ends_in_their_race(command, tmp_path: Path) -> None:
     done = command("train.py", "-m", "task=hyperparameter", "gradient=exact,shine", *SHORT)

@@ -106,6 +106,7 @@ def killed_after(rows: int, folder: Path, *words: str) -> int:
     return max(of_csv(folder)["train/loss"])
 
 
+@pytest.mark.slow
 def test_a_killed_run_that_resumes_holds_each_step_once(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = [*SMALL, "trainer.log_every_n_steps=2", "task.batch_size=64", "gradient=jfb",

@@ -138,6 +138,7 @@ def test_an_offline_wandb_run_holds_the_solver_metrics(command, tmp_path):
     assert {"confusion", "mistakes", "convergence"} <= shown
 
 
+@pytest.mark.slow
 def test_two_processes_on_the_cpu_train_and_test(command, tmp_path):
     done = command("train.py", "strategy=ddp_cpu", *SMALL, "trainer.max_steps=3", "run_dir=two")
     assert done.returncode == 0, done.stderr
