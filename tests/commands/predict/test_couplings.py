@@ -317,7 +317,7 @@ def test_a_checkpoint_without_labels_or_with_a_diverged_network_is_refused(
 ) -> None:
     bare = changed(run, tmp_path / "bare.ckpt", lambda c: c["state_dict"].pop("_extra_state"))
     write_structures(tmp_path, *METHANE)
-    refused(bare, tmp_path, "has no labels of atoms and pairs: predict needs one that a training")
+    refused(bare, tmp_path, "has no labels of atoms and pairs: predict needs one written by")
     weights = "model.last_norm.weight"
     broken = changed(
         run, tmp_path / "nan.ckpt", lambda c: c["state_dict"][weights].fill_(torch.nan)
