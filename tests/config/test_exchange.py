@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from equipoise.config.compose import compose
+from equipoise.config.exchange import model_name
 from equipoise.config.hydra import plain
 from equipoise.errors import UserError
 
@@ -37,6 +38,20 @@ class Forwarding(Base):
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine_exchanged.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ([], "mdeq"),
+        (["model=resnet"], "resnet"),
+        (["model._target_=mine_exchanged.Net"], "Net"),
+        (["model=resnet", "model._target_=mine_exchanged.Plain"], "Plain"),
+    ],
+)
+def test_a_run_is_named_after_a_class_of_ones_own(words: list[str], name: str) -> None:
+    composition = compose(words)
+    assert model_name(composition.config, composition.choices) == name
 
 
 def node(key: str, *overrides: str) -> dict[str, object]:

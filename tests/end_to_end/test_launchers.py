@@ -255,6 +255,6 @@ def test_a_job_near_the_end_of_its_time_goes_on_in_the_next_one(
     status, _, errors = ended(process)
     assert status == 0, errors
     printed = "".join(file.read_text() for file in (folder / ".submitit").rglob("*.out"))
-    assert "interrupt: finishing this step and saving" in printed
+    assert "SIGUSR2: finishing this step and saving" in printed
     assert "resume=auto: goes on in sweep/0 after step" in printed
     assert [row["status"] for row in rows(folder)] == ["completed"]

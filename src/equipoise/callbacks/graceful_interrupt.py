@@ -111,7 +111,8 @@ class GracefulInterrupt(Checkpoint):
         # A handler may run in the middle of a print, whose buffer must not be entered twice.
         errors = sys.__stderr__.fileno() if sys.__stderr__ else 2
         below = "\n" if os.isatty(errors) else ""  # the bar, and the terminal's ^C behind it
-        message = f"{below}interrupt: finishing this step and saving {self.last_checkpoint}\n"
+        name = "interrupt" if number == signal.SIGINT else signal.Signals(number).name
+        message = f"{below}{name}: finishing this step and saving {self.last_checkpoint}\n"
         os.write(errors, message.encode())
 
     def _restore(self) -> None:

@@ -7,8 +7,9 @@ takes is the schema: settings that it lacks are left out, and those that it has 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from equipoise.config.about import FORWARDED, PROVIDED, about, keys_of_others
 from equipoise.config.annotations import parameters, takes_others
 from equipoise.config.brought_names import called_here
+from equipoise.config.hydra import CONF
 from equipoise.config.overrides import OPEN
 from equipoise.errors import UserError, nearest
 
@@ -47,6 +49,14 @@ def exchange_classes(config: DictConfig, overrides: Sequence[Override]) -> None:
         key, _, name = override.key_or_group.rpartition(".")
         if name == TARGET and key and _is_plain(override) and isinstance(override.value(), str):
             _exchange(config, key, override)
+
+
+def model_name(config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+    """What a run calls its model: the choice, or the user's class in the place of its class."""
+    target = str((config.get("model") or {}).get(TARGET) or OURS)
+    is_ours = target.partition(".")[0] == OURS
+    is_our_choice = (CONF / "model" / f"{choices['model']}.yaml").is_file()
+    return choices["model"] if is_ours or not is_our_choice else target.rpartition(".")[2]
 
 
 def _is_plain(override: Override) -> bool:

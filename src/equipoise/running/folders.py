@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from equipoise.config import machine
+from equipoise.config.exchange import model_name
 from equipoise.errors import UserError
 
 if TYPE_CHECKING:
@@ -149,7 +150,11 @@ def _check_contents(
     if not inside and {entry.name for entry in path.iterdir()} - {LOCK, *record}:
         if at_work(path):
             raise UserError(_in_use(path, name))
-        raise UserError(f"{name}={path} is not empty; choose a new folder, such as {name}={path}_2")
+        resumable = name == "run_dir" and (path / "checkpoints" / "last.ckpt").is_file()
+        hint = ", or add resume=auto to continue the run in it" if resumable else ""
+        raise UserError(
+            f"{name}={path} is not empty; choose a new folder, such as {name}={path}_2{hint}"
+        )
 
 
 def _locked(path: Path, name: str) -> int | None:
@@ -208,10 +213,9 @@ def run_directory(
     """Make the folder of the run: `run_dir` if it was given, else runs/<task>/<model>/<time>.
 
     of_hydra: `hydra.run.dir`, if the command line sets it. leftovers: what the folder may hold. A
-    process that takes part in the run of
-    another makes none. Raises UserError where a named folder holds other results, or another run
-    is at work in it: only a training may resume in the folder of the run that its checkpoint
-    belongs to.
+    process that takes part in the run of another makes none. Raises UserError where a named folder
+    holds other results, or another run is at work in it: only a training may resume in the folder
+    of the run that its checkpoint belongs to.
     """
     config, choices = composition.config, composition.choices
     decides = machine.decides(config.trainer)
@@ -222,7 +226,7 @@ def run_directory(
         name = "hydra.run.dir" if of_hydra else "run_dir"
         return claim(path, resumed, name, leftovers) if decides else path
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    parent = Path("runs") / choices["task"] / choices["model"]
+    parent = Path("runs") / choices["task"] / model_name(config, choices)
     name = stamp if purpose == "train" else f"{stamp}_{purpose}"
     return claim_new(parent, name) if decides else parent / name
 

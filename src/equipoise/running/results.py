@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from equipoise.callbacks.resumption import position
+from equipoise.config.exchange import model_name
 from equipoise.errors import RunFailed
 from equipoise.report.whole import write_whole
 from equipoise.running.origin import device_name
@@ -71,7 +72,7 @@ class Results:
         """The dictionary of metrics.json."""
         return {
             "task": run.choices["task"],
-            "model": run.choices["model"],
+            "model": model_name(run.config, run.choices),
             "solver": name_of(run.choices, "solver"),
             "gradient": name_of(run.choices, "gradient"),
             "seed": run.seed,
