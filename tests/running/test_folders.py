@@ -67,7 +67,7 @@ def test_a_folder_with_results_is_refused_but_to_its_own_checkpoint(here: Path) 
     checkpoint = here / "x" / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
-    with pytest.raises(UserError, match="run_dir=x is not empty; .* or add resume=auto"):
+    with pytest.raises(UserError, match=r"run_dir=x is not empty; .* or add resume=auto"):
         claim(Path("x"))
     with held(claim(Path("x"), checkpoint)):
         pass
