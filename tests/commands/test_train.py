@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from equipoise.commands import exit_status, train
 from equipoise.commands.train import job
+from equipoise.config import hydra
 from equipoise.config.compose import CONF
 from equipoise.config.stored import read_checkpoint
 from equipoise.running.api import checked, composed
@@ -86,7 +87,8 @@ def test_a_refused_run_leaves_nothing(
 
 @pytest.fixture
 def compositions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The overrides of each of Hydra's compositions."""
+    """The overrides of each of Hydra's compositions, with none kept of those before."""
+    monkeypatch.setattr(hydra, "_KEPT", {})
     composed: list[Any] = []
     load = ConfigLoaderImpl.load_configuration
 

@@ -263,7 +263,7 @@ def test_other_shapes_are_refused(checkpoint: Path, changes: dict[str, Any]) -> 
             "holds no stem and cell .* model.fc.w",
         ),
         ({"weights": 1}, "has no state_dict"),
-        (nn.Linear(2, 2), "is not an Equipoise checkpoint"),
+        (nn.Linear(2, 2), "holds pickled objects"),
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, content: Any, message: str) -> None:
