@@ -280,7 +280,7 @@ def _no_word_of_children() -> Iterator[None]:
 class Sparing:
     """A split without the records that cannot be read; their rows are the batch's SKIPPED.
 
-    Raises UserError where nothing is left of a batch.
+    Raises UserError if nothing is left of a batch.
     """
 
     content: BatchDataset

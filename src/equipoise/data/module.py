@@ -107,7 +107,7 @@ def shard_of(data: LightningDataModule) -> Shard:
 
 
 def refuse_below(settings: object, least: int, *names: str) -> None:
-    """Raise UserError where one of the settings is a number smaller than `least`."""
+    """Raise UserError if one of the settings is a number smaller than `least`."""
     for name in names:
         value = getattr(settings, name)
         if value is not None and value < least:

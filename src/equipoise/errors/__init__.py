@@ -110,7 +110,7 @@ class TooLarge(Unreadable):
 
 
 def limit(name: str) -> int:
-    """One of `LIMITS`, or what the environment says. Raises UserError where that is no limit."""
+    """One of `LIMITS`, or what the environment says. Raises UserError if that is no limit."""
     chosen = LIMITS[name]
     for word in filter(None, os.environ.get(VARIABLE, "").split(",")):
         key, _, value = word.partition("=")
@@ -125,7 +125,7 @@ def limit(name: str) -> int:
 
 
 def refuse_above(name: str, amount: int, what: str) -> None:
-    """Raise TooLarge where the amount is above the limit; what: "<file> has" and the like."""
+    """Raise TooLarge if the amount is above the limit; what: "<file> has" and the like."""
     if amount > limit(name):
         raise TooLarge(
             f"{what} {amount:,} {name.rpartition('_')[2]}, and more than {limit(name):,} are not "
@@ -134,7 +134,7 @@ def refuse_above(name: str, amount: int, what: str) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds. Raises OSError where it cannot be opened, Unreadable for others."""
+    """What a JSON file holds. Raises OSError if it cannot be opened, Unreadable for others."""
     try:
         refuse_above("json_bytes", file.stat().st_size, f"{file} has")
         return json.loads(file.read_text(encoding="utf-8"))

@@ -37,13 +37,13 @@ def bounded_bytes(file: Path, name: str) -> bytes:
 
 
 def check_packing(unpacked: int, packed: int, file: Path | str) -> None:
-    """Raise TooLarge where more has been made of a packed file than real data give."""
+    """Raise TooLarge if more has been made of a packed file than real data give."""
     if unpacked > FREE_BYTES:
         refuse_above("packed_times", unpacked // max(packed, 1), f"{file} is packed")
 
 
 def check_arrays(file: Path) -> None:
-    """Raise TooLarge where the arrays of an .npz file are too large or packed too well."""
+    """Raise TooLarge if the arrays of an .npz file are too large or packed too well."""
     with zipfile.ZipFile(file) as archive:
         packed = [entry for entry in archive.infolist() if entry.compress_type]
     refuse_above("array_bytes", sum(entry.file_size for entry in packed), f"{file} unpacks to")
@@ -59,7 +59,7 @@ def check_csv(file: Path) -> None:
 
 
 def check_width(opened: BinaryIO, file: Path | str) -> None:
-    """Raise TooLarge where the first line of an ASCII-like csv file has too many columns."""
+    """Raise TooLarge if the first line of an ASCII-like csv file has too many columns."""
     columns, quoted, most = 1, False, limit("table_columns")
     while part := opened.read(MIB):
         for number, piece in enumerate(part.split(b'"')):
@@ -73,7 +73,7 @@ def check_width(opened: BinaryIO, file: Path | str) -> None:
 
 
 def check_parquet(file: Path) -> None:
-    """Raise TooLarge where the footer of a parquet file tells of too many columns or values.
+    """Raise TooLarge if the footer of a parquet file tells of too many columns or values.
 
     A run of equal values takes some bytes there, and gigabytes in memory. Raises OSError or
     ValueError where it is no parquet file.
@@ -121,7 +121,7 @@ def archive_fault(file: Path) -> str | None:
 
 
 def check_pickle(opened: BinaryIO, file: Path) -> None:
-    """Raise TooLarge where a pickle nests too deep, or has too many instructions; to its end.
+    """Raise TooLarge if a pickle nests too deep, or has too many instructions; to its end.
 
     A key of 300,000 tuples within each other would end the process where it is hashed, on the stack
     of C. Counted are the levels of what each instruction makes of what it takes, without making it.
@@ -152,7 +152,7 @@ def check_pickle(opened: BinaryIO, file: Path) -> None:
 
 
 def _taken(opcode: pickletools.OpcodeInfo, stack: list[int], marks: list[int]) -> list[int]:
-    """Take from the stack what an instruction takes. Raises LookupError where it is not there."""
+    """Take from the stack what an instruction takes. Raises LookupError if it is not there."""
     wanted = opcode.stack_before
     if pickletools.markobject in wanted:
         first = marks.pop() - wanted.index(pickletools.markobject)

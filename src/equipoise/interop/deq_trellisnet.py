@@ -150,7 +150,7 @@ def reference_forward(model: DEQTrellisNet, arrays: Mapping[str, Any]) -> dict[s
 
     Takes data and target (T, B), z0 (B, channels, 1), the state of the step before, where there is
     one, and z_in (B, channels, T) for f_z_in, f applied once; tail_vectors and tail_bias, with or
-    without `crit/`, replace those of the model. Raises DoesNotFit where there is no data.
+    without `crit/`, replace those of the model. Raises DoesNotFit if there is no data.
     """
     inputs = as_tensors(arrays, model)
     network = evaluation_copy(model, widest(inputs))

@@ -141,7 +141,7 @@ def reference_forward(model: RecordedAttention, arrays: Mapping[str, Any]) -> di
     """out (B, Q, D) and weights (B, heads, Q, K), 0 where a query does not see a key.
 
     Takes features f (B, K, D) and positions t (K, D), which a case without positions does without.
-    Raises DoesNotFit where their shapes do not fit the attention.
+    Raises DoesNotFit if their shapes do not fit the attention.
     """
     inputs = as_tensors(arrays, model)
     features = required(inputs, "f", "the features (batch, positions, width)")

@@ -94,7 +94,7 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
     """The arguments of our MulT.
 
     Missing words have the published defaults; the weights tell the columns of the streams, outputs,
-    layers and targets where the words do not. Raises DoesNotFit where neither does, a word has a
+    layers and targets where the words do not. Raises DoesNotFit if neither does, a word has a
     value that it cannot have, or two of the three targets are chosen, which was never published.
     """
     words = _Words(config, NAME)

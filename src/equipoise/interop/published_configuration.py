@@ -22,7 +22,7 @@ class PublishedConfiguration:
     example = "d_model"
 
     def __init__(self, config: Mapping[str, Any], model: str) -> None:
-        """Read the `config` of a `model`; raises DoesNotFit where it is no mapping."""
+        """Read the `config` of a `model`; raises DoesNotFit if it is no mapping."""
         if not isinstance(config, Mapping):
             raise DoesNotFit(
                 f"a published configuration is a mapping of keys such as {self.example}"
@@ -60,7 +60,7 @@ class PublishedConfiguration:
     def whole(self, keys: Sequence[str], otherwise: int | None) -> int:
         """A number above 0: that of the first of several words for one thing.
 
-        Raises DoesNotFit where it is another one, or neither the words nor `otherwise` tell.
+        Raises DoesNotFit if it is another one, or neither the words nor `otherwise` tell.
         """
         given = self.first(keys)
         value = otherwise if given is None else given
@@ -71,7 +71,7 @@ class PublishedConfiguration:
         return int(value)
 
     def rate(self, keys: Sequence[str], otherwise: float) -> float:
-        """A probability, by the first of several words. Raises DoesNotFit where it is none."""
+        """A probability, by the first of several words. Raises DoesNotFit if it is none."""
         given = self.first(keys)
         value = otherwise if given is None else given
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
@@ -79,7 +79,7 @@ class PublishedConfiguration:
         return float(value)
 
     def flag(self, key: str, otherwise: bool) -> bool:
-        """True or False. Raises DoesNotFit where it is neither."""
+        """True or False. Raises DoesNotFit if it is neither."""
         value = self.get(key, otherwise)
         if not isinstance(value, bool):
             raise DoesNotFit(f"{key} is {value}; choose true or false")

@@ -55,7 +55,7 @@ def solver_choice(
 
 
 def translated(key: str, word: Any, ours: Mapping[str, Word]) -> Word:
-    """Our word for the published one at `key`; raises DoesNotFit where it is unknown."""
+    """Our word for the published one at `key`; raises DoesNotFit if it is unknown."""
     if word not in ours:
         raise DoesNotFit(f"{key} is {word}; choose from {', '.join(ours)}")
     return ours[word]

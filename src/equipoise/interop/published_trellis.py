@@ -32,7 +32,7 @@ def shared_arguments(
     """The arguments that both networks take: widths, cut-offs, dropouts and ties.
 
     Widths are as stated under one of their `keys`, else those of the weights, in which `bias` names
-    that of the four gates. Raises DoesNotFit where one of the weights is missing.
+    that of the four gates. Raises DoesNotFit if one of the weights is missing.
     """
     for name in ("encoder.weight", "decoder.weight", bias):
         if name not in weights:

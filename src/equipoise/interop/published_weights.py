@@ -62,7 +62,7 @@ def bare_entries(checkpoint: Mapping[str, Any], copies: tuple[str, ...] = ()) ->
 
     Wrappers' prefixes (`module.`, `model.`) are dropped, and then what begins as one of `copies`;
     the new names of a weight norm are turned into the old ones, and kernels of width 1 lose it:
-    (out, in, 1) -> (out, in). Raises DoesNotFit where an entry is no tensor, or two that differ
+    (out, in, 1) -> (out, in). Raises DoesNotFit if an entry is no tensor, or two that differ
     claim one name.
     """
     if not isinstance(checkpoint, Mapping):

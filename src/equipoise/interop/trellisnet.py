@@ -91,7 +91,7 @@ def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> d
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The arguments of our TrellisNet.
 
-    Raises DoesNotFit where the number of levels is missing: the weights do not determine it.
+    Raises DoesNotFit if the number of levels is missing: the weights do not determine it.
     """
     published = PublishedConfiguration(config, NAME)
     widths = WIDTHS | {"ninp": ("ninp", "emsize")}
@@ -142,7 +142,7 @@ def reference_forward(model: TrellisNet, arrays: Mapping[str, Any]) -> dict[str,
     """raw_out, logits, h1, c1, and of auxiliary outputs aux_logits.
 
     Takes data (B, T), and h0 and c0 (B, width, 1), the state of the step before, where there is
-    one. Raises DoesNotFit where there is no data, or half a state.
+    one. Raises DoesNotFit if there is no data, or half a state.
     """
     inputs = as_tensors(arrays, model)
     network = evaluation_copy(model, widest(inputs))

@@ -73,7 +73,7 @@ class BarlowTwins(nn.Module):
 def projector_of(widths: Sequence[int], biases: Biases) -> nn.Sequential:
     """Linear maps between successive widths, batch norm and ReLU between them.
 
-    Raises ValueError where there is no width behind the first.
+    Raises ValueError if there is no width behind the first.
     """
     if len(widths) < 2:
         raise ValueError("the projector needs at least one width, such as [512, 128]")

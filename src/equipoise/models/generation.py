@@ -129,7 +129,7 @@ def same_shapes(one: State, other: State) -> bool:
 
 
 def usable_device(name: str | None) -> torch.device:
-    """The device. Raises ValueError where there is none of that name."""
+    """The device. Raises ValueError if there is none of that name."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -19,7 +19,7 @@ class SinusoidalPositions(nn.Module):
     frequencies: Tensor
 
     def __init__(self, width: int) -> None:
-        """Raises ValueError where the width is odd."""
+        """Raises ValueError if the width is odd."""
         super().__init__()
         if width < 2 or width % 2:
             raise ValueError(f"sinusoidal positions need an even width, got {width}")

@@ -49,7 +49,7 @@ class MoleculeBatches:
       int64 (B, Q, 2); quad_angle float32 (B, Q), radians; quad_present bool (B, Q);
     - index int64 (B,), the row among the N.
 
-    Of each molecule's pairs the first `max_pairs` are kept. Raises UserError where one with a bond
+    Of each molecule's pairs the first `max_pairs` are kept. Raises UserError if one with a bond
     or a coupling would be left out.
     """
 
@@ -134,7 +134,7 @@ def _widened(values: NDArray) -> NDArray:
 
 
 def refuse_cut_pairs(graphs: MoleculeGraphs, rows: NDArray[np.int64], max_pairs: int) -> None:
-    """Raise UserError where a molecule has more real pairs than are kept: they come first."""
+    """Raise UserError if a molecule has more real pairs than are kept: they come first."""
     pairs = graphs.level("pair")
     before = np.concatenate([[0], np.asarray(pairs.columns["real"]).cumsum()])
     real = (before[pairs.starts[1:]] - before[pairs.starts[:-1]])[rows]

@@ -169,7 +169,7 @@ def read_stored(file: Path) -> MoleculeGraphs | None:
 def _plain_table(file: Path) -> pa.Table:
     """The table of a file of ours, mapped into memory: behind eight bytes, a stream of messages.
 
-    Raises ValueError where one of them has compressed buffers, or is none that we write: some
+    Raises ValueError if one of them has compressed buffers, or is none that we write: some
     kilobytes would unpack to gigabytes.
     """
     content = pa.memory_map(str(file)).read_buffer()

@@ -80,7 +80,7 @@ class MoleculeDataModule(SplitDataModule, ABC):
 
     @abstractmethod
     def read_graphs(self) -> MoleculeGraphs:
-        """All molecules; raises UserError where they cannot be had."""
+        """All molecules; raises UserError if they cannot be had."""
 
     @property
     def graphs(self) -> MoleculeGraphs:
@@ -102,7 +102,7 @@ class MoleculeDataModule(SplitDataModule, ABC):
         return self.vocabulary.types
 
     def molecules(self, name: SplitName) -> NDArray[np.int64]:
-        """The rows of a split among `graphs`. Raises UserError where it has none."""
+        """The rows of a split among `graphs`. Raises UserError if it has none."""
         parts = split(
             len(self.graphs), self.split_seed, val=self.val_fraction, test=self.test_fraction
         )
@@ -117,7 +117,7 @@ class MoleculeDataModule(SplitDataModule, ABC):
     def inspect(self) -> dict[str, Any]:
         """Read or compute the graphs, and return how many labels each level has.
 
-        Raises UserError where these are not as many as the configuration, of a checkpoint say, asks
+        Raises UserError if these are not as many as the configuration, of a checkpoint say, asks
         for, a split has no molecules, or a molecule more pairs than may be left out.
         """
         for name in SPLITS:
@@ -129,7 +129,7 @@ class MoleculeDataModule(SplitDataModule, ABC):
         return sizes
 
     def check_model(self, model: object) -> None:
-        """Raise UserError where the network is made for other numbers of labels."""
+        """Raise UserError if the network is made for other numbers of labels."""
         _refuse_other_sizes(
             model, self.vocabulary.sizes, "the model", "give the data that it was trained on"
         )

@@ -61,7 +61,7 @@ class CouplingFiles:
         return digest.hexdigest()[:24]
 
     def read(self) -> tuple[Structures, Couplings | None]:
-        """The molecules that have pairs, and these. Raises UserError where a file is wrong."""
+        """The molecules that have pairs, and these. Raises UserError if a file is wrong."""
         structures = read_structures(self.structures)
         if self.pairs is None:
             return structures, None
@@ -72,7 +72,7 @@ class CouplingFiles:
 
 
 def prepared(files: CouplingFiles) -> MoleculeGraphs:
-    """Read the files and compute the graphs. Raises UserError where that cannot be."""
+    """Read the files and compute the graphs. Raises UserError if that cannot be."""
     return graphs_in_parts(*files.read())
 
 
@@ -80,7 +80,7 @@ def stored_or_prepared(files: CouplingFiles, folder: Path | None) -> MoleculeGra
     """The graphs as a file of earlier runs has them; else they are computed, and the file written.
 
     folder: where the file lies. None: beside the structures, or where that is read-only, among the
-    user's cached files. Raises UserError where the files are not in order, or `folder` cannot be
+    user's cached files. Raises UserError if the files are not in order, or `folder` cannot be
     written.
     """
     name = f"molecules-{files.key()}.arrow"
@@ -116,7 +116,7 @@ def graphs_in_parts(
 ) -> MoleculeGraphs:
     """The graphs of molecules and of the pairs, sorted by molecule; without any, of all pairs.
 
-    processes: that share the work; None for as many as it is worth. Raises UserError where rdkit is
+    processes: that share the work; None for as many as it is worth. Raises UserError if rdkit is
     missing or a symbol is no element.
     """
     count = len(structures.names)

@@ -62,7 +62,7 @@ def ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.i
 def read_structures(file: Path) -> Structures:
     """Read `molecule_name, atom_index, atom, x, y, z`.
 
-    Raises UserError where the file cannot be read, an atom is missing or there twice, a position is
+    Raises UserError if the file cannot be read, an atom is missing or there twice, a position is
     not finite, or two atoms share one.
     """
     table = read_table(file, STRUCTURES)
@@ -89,7 +89,7 @@ def read_structures(file: Path) -> Structures:
 
 
 def read_table(file: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
-    """Some columns of a csv file. Raises UserError where it cannot be read or lacks one."""
+    """Some columns of a csv file. Raises UserError if it cannot be read or lacks one."""
     options = csv.ConvertOptions(column_types=dict(columns), strings_can_be_null=False)
     try:
         check_csv(file)
@@ -122,7 +122,7 @@ def places_of(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def whole_column(file: Path, table: pa.Table, name: str) -> NDArray[np.int64]:
-    """A column of whole numbers. Raises UserError where one is missing."""
+    """A column of whole numbers. Raises UserError if one is missing."""
     column = table[name]
     if column.null_count:
         row = np.flatnonzero(column.is_null().to_numpy())[0]

@@ -51,7 +51,7 @@ class PublishedMultimodal(MultimodalDataModule):
 
     @property
     def content(self) -> PublishedSet:
-        """All splits, read when they are first needed; raises UserError where they cannot be."""
+        """All splits, read when they are first needed; raises UserError if they cannot be."""
         if self._content is None:
             file = self.file()
             state = file.stat()
@@ -61,7 +61,7 @@ class PublishedMultimodal(MultimodalDataModule):
         return self._content
 
     def file(self) -> Path:
-        """The file that `path` names or holds; raises UserError where there is none."""
+        """The file that `path` names or holds; raises UserError if there is none."""
         stem = f"{self.stem}_data" + ("" if self.aligned else "_noalign")
         names = [stem + ENDING, stem + PICKLE]
         advice = f"set task.path to {names[1]}, or to the folder with it"
@@ -111,7 +111,7 @@ class PublishedMultimodal(MultimodalDataModule):
         return {**super().facts(name), "file": self.file().name, "replaced": replaced}
 
     def _check(self, content: PublishedSet, file: Path) -> None:
-        """Raise UserError where the file is of another set, or its steps are not aligned."""
+        """Raise UserError if the file is of another set, or its steps are not aligned."""
         if content.emotions != self.emotions:
             kinds = {0: "a score of sentiment", EMOTIONS: f"{EMOTIONS} emotions"}
             raise UserError(

@@ -66,7 +66,7 @@ class MultimodalDataModule(SplitDataModule, ABC):
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Steps and width of each modality; raises UserError where the data cannot be had."""
+        """Steps and width of each modality; raises UserError if the data cannot be had."""
 
     @abstractmethod
     def read_split(self, name: SplitName) -> MultimodalSamples:
@@ -75,7 +75,7 @@ class MultimodalDataModule(SplitDataModule, ABC):
     def inspect(self) -> dict[str, Any]:
         """The widths and the steps of the three modalities.
 
-        Raises UserError where they are not those that the configuration, of a checkpoint say, asks
+        Raises UserError if they are not those that the configuration, of a checkpoint say, asks
         for.
         """
         shapes = self.shapes()
@@ -94,7 +94,7 @@ class MultimodalDataModule(SplitDataModule, ABC):
         return found
 
     def check_model(self, model: object) -> None:
-        """Raise UserError where the network is made for other widths or labels than these."""
+        """Raise UserError if the network is made for other widths or labels than these."""
         widths, wanted = self.inspect()["features"], getattr(model, "features", None)
         if wanted is not None and list(wanted) != widths:
             raise UserError(

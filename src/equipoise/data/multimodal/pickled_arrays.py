@@ -60,7 +60,7 @@ class Array:
 
 
 def array_of(data: Any, kind: Any, shape: Any, order: Any) -> NDArray[Any]:
-    """A view on the bytes of an array. Raises ValueError where they are not as many as it needs."""
+    """A view on the bytes of an array. Raises ValueError if they are not as many as it needs."""
     if not isinstance(kind, DataType):
         raise ValueError("an array without a type")
     content = data.encode("latin-1") if isinstance(data, str) else data
@@ -80,7 +80,7 @@ def decoded(value: Any) -> str:
 
 
 def of_type(value: Any, kind: type[Any] | UnionType) -> Any:
-    """The value. Raises TypeError where it is of another type."""
+    """The value. Raises TypeError if it is of another type."""
     if not isinstance(value, kind):
         raise TypeError
     return value
@@ -112,7 +112,7 @@ def known(module: str, name: str) -> Name:
 
 
 def constructor(name: Any) -> Callable[..., Any]:
-    """What a name stands for. Raises Refused where it stands for nothing that can be built."""
+    """What a name stands for. Raises Refused if it stands for nothing that can be built."""
     if not isinstance(name, Name) or name not in CONSTRUCTORS:
         raise Refused(f"a call of {name if isinstance(name, Name) else type(name).__name__}")
     return CONSTRUCTORS[name]

@@ -101,7 +101,7 @@ def read_published(file: Path, non_finite: NonFinite) -> PublishedSet:
 def check_split(
     splits: Mapping[SplitName, MultimodalSamples], name: SplitName, names: int, file: Path
 ) -> None:
-    """Raise UserError where a split is empty, or not of one size, or other than that for training.
+    """Raise UserError if a split is empty, or not of one size, or other than that for training.
 
     names: how many of its samples have one, 0 for none.
     """
@@ -134,7 +134,7 @@ def _mapping(value: Any, problem: str) -> dict[str, Any]:
 
 
 def _taken(arrays: dict[str, Any], place: Place) -> NDArray[Any]:
-    """Take an array of numbers out of a split. Raises UserError where there is none."""
+    """Take an array of numbers out of a split. Raises UserError if there is none."""
     if place.key not in arrays:
         raise place.refusal(f"is missing; there is {', '.join(arrays) or 'nothing'}")
     value = arrays.pop(place.key)

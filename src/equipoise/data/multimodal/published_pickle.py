@@ -55,7 +55,7 @@ class ArrayPickle:
     def read(self) -> Any:
         """The content: containers of arrays, numbers and text.
 
-        Raises Refused where the file names anything else, and exceptions of any kind where it is no
+        Raises Refused if the file names anything else, and exceptions of any kind where it is no
         pickle or ends too early.
         """
         while self._step() != "STOP":
@@ -168,7 +168,7 @@ def read_pickle(file: Path) -> Any:
     """The content of a pickle of any protocol, of Python 2 or 3 and numpy 1 or 2.
 
     Arrays are `Array`s, which view the bytes that were read, and bytes of Python 2 stay bytes.
-    Raises UserError where the file cannot be read or holds anything but arrays of numbers or text
+    Raises UserError if the file cannot be read or holds anything but arrays of numbers or text
     in plain containers.
     """
     try:

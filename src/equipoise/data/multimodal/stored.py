@@ -31,7 +31,7 @@ def write_stored(
 ) -> None:
     """Write a set, whole or not at all; progress is told the bytes of every part that is written.
 
-    Raises UserError where it cannot be written.
+    Raises UserError if it cannot be written.
     """
     tensors = _tensors(content)
     unfinished = target.with_name(f"{target.name}.part")
@@ -59,7 +59,7 @@ def size_of(content: PublishedSet) -> int:
 def read_stored(file: Path) -> PublishedSet:
     """Open a file that `write_stored` wrote, mapped into memory.
 
-    Raises UserError where it is damaged, or another kind of file.
+    Raises UserError if it is damaged, or another kind of file.
     """
     try:
         with safe_open(file, framework="pt") as stored:

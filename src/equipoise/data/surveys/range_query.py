@@ -74,7 +74,7 @@ class RangeQuery(LightningDataModule):
     def inspect(self) -> dict[str, Any]:
         """The settings that the data tell: domain, columns, limits and number of people.
 
-        Raises UserError where the data cannot be used.
+        Raises UserError if the data cannot be used.
         """
         people = self.population()
         return {
@@ -85,7 +85,7 @@ class RangeQuery(LightningDataModule):
         }
 
     def population(self) -> Population:
-        """The people; raises UserError where the file or the settings cannot be used."""
+        """The people; raises UserError if the file or the settings cannot be used."""
         if self.path is None:
             return self._drawn()
         people = read_population(

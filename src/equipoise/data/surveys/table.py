@@ -54,7 +54,7 @@ def read_columns(
     """The named columns as arrays of numbers, without missing entries.
 
     columns: None where the file has a single one; encoding: of a csv file, None for what its byte
-    order mark says, else UTF-8. Raises UserError where there is no such file or column, or two of
+    order mark says, else UTF-8. Raises UserError if there is no such file or column, or two of
     one name, where an entry is missing or no number, and where the file has no rows.
     """
     table, place = read_table(path, encoding)
@@ -80,7 +80,7 @@ def read_columns(
 
 
 def read_table(path: str, encoding: str | None = None) -> Table:
-    """The whole file. Raises UserError where it is missing, of another kind, or damaged."""
+    """The whole file. Raises UserError if it is missing, of another kind, or damaged."""
     import pyarrow
 
     file = Path(os.path.expanduser(path))  # Path's own raises for the home of an unknown user
@@ -141,7 +141,7 @@ def _parsed(data: bytes, block: int) -> pyarrow.Table:
 
 
 def _numbers(column: pyarrow.ChunkedArray, name: str, place: Callable[[int], str]) -> NDArray:
-    """Raise UserError where an entry is missing or no number."""
+    """Raise UserError if an entry is missing or no number."""
     import pyarrow
 
     kind = column.type

@@ -35,7 +35,7 @@ def divide(
     """The splits: those that have a source of their own, the others as `fractions` of the training.
 
     Each class has its share of what is drawn, to within a row. Rows are numbered through all
-    sources. Raises UserError where the labels are no classes, where a class has too few rows, and
+    sources. Raises UserError if the labels are no classes, where a class has too few rows, and
     where a split is left without rows.
     """
     training = sources["train"]

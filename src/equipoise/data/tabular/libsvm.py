@@ -82,7 +82,7 @@ class Lines(io.BufferedIOBase):
     """The lines of a file, for a library that goes through an open file; notes where that stands.
 
     number: of the latest one. rows: the number of the line of each row, because blank lines and
-    comments are none. Raises UserError where the file cannot be read, and ValueError for what
+    comments are none. Raises UserError if the file cannot be read, and ValueError for what
     scikit-learn would take in silence: values that are not finite, and Python's 1_000.
     """
 

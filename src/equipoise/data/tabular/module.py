@@ -134,7 +134,7 @@ class Tabular(LightningDataModule):
     def inspect(self) -> dict[str, Any]:
         """Read the data, and return how many features, classes and training rows they have.
 
-        Raises UserError where the data cannot be used, or are not those of the configuration.
+        Raises UserError if the data cannot be used, or are not those of the configuration.
         """
         self.setup()
         training = self.splits["train"]
@@ -153,7 +153,7 @@ class Tabular(LightningDataModule):
         return sizes
 
     def check_model(self, model: object) -> None:
-        """Raise UserError where the tables are sparse and the model takes only dense ones."""
+        """Raise UserError if the tables are sparse and the model takes only dense ones."""
         if self.is_sparse and getattr(model, "dense_only", False):
             raise UserError(
                 f"{type(model).__name__} takes no sparse table, as files in libsvm's format and "
@@ -199,7 +199,7 @@ class Tabular(LightningDataModule):
     def new_samples(self, path: str) -> tuple[BatchLoader, int]:
         """The tables of the rows of a file in libsvm's format, and how many rows these are.
 
-        They are in the units of the training rows. Raises UserError where the file cannot be read,
+        They are in the units of the training rows. Raises UserError if the file cannot be read,
         or has more columns than those.
         """
         self.setup()

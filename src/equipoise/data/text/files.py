@@ -85,7 +85,7 @@ def published_files(folder: Path, layouts: Sequence[str]) -> SplitFiles:
 def split_file(folder: Path, layout: str, name: SplitName) -> Path | None:
     """The file of a split under any of its usual names, in any case, or None.
 
-    Raises UserError where there are several.
+    Raises UserError if there are several.
     """
     names = [layout.format(word) for word in PUBLISHED_NAMES[name]]
     files = [file for file in files_in(folder, (Path(layout).suffix,)) if file.lower() in names]
@@ -116,7 +116,7 @@ def check_held_out(val_fraction: float, test_fraction: float) -> None:
 
 
 def stamp(files: Sequence[Path]) -> Stamp:
-    """What changes when one of the files does; raises UserError where one is gone."""
+    """What changes when one of the files does; raises UserError if one is gone."""
     try:
         states = [file.stat() for file in files]
     except OSError as error:

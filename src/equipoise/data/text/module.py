@@ -57,7 +57,7 @@ def encode(text: str, vocabulary: Vocabulary, source: str) -> EncodedText:
 
 
 def refuse_other_size(size: int, wanted: int | None, source: str) -> None:
-    """Raise UserError where the vocabulary of a text has not the size that was asked for."""
+    """Raise UserError if the vocabulary of a text has not the size that was asked for."""
     if wanted is not None and size != wanted:
         raise UserError(
             f"{source} has a vocabulary of {size}, but the model was made for {wanted}: give the "
@@ -181,7 +181,7 @@ class TextDataModule(SequenceDataModule, ABC):
     def inspect(self) -> dict[str, Any]:
         """Read the text and return the size of its vocabulary.
 
-        Raises UserError where a split is too short, or the vocabulary has not the size that the
+        Raises UserError if a split is too short, or the vocabulary has not the size that the
         configuration, of a checkpoint say, asks for.
         """
         size = len(self.corpus.vocabulary)

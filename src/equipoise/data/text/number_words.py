@@ -52,7 +52,7 @@ class NumberWords(ParallelDataModule):
             )
 
     def read_corpus(self) -> ParallelCorpus:
-        """Draw and write all splits; raises UserError where a language is not known."""
+        """Draw and write all splits; raises UserError if a language is not known."""
         sizes = (self.train_size, self.val_size, self.test_size)
         return written_numbers((self.source, self.target), sizes, self.largest, self.seed)
 

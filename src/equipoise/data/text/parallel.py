@@ -59,7 +59,7 @@ class EncodedCorpus:
 def encoded(corpus: ParallelCorpus, subwords: int, max_length: int) -> EncodedCorpus:
     """Learn the vocabulary from the training pairs and encode all; the latest corpus is kept.
 
-    Raises UserError where no pair of a split is short enough, or the package `tokenizers` is
+    Raises UserError if no pair of a split is short enough, or the package `tokenizers` is
     missing.
     """
     package(refusal=WITHOUT_TOKENIZERS)
@@ -156,7 +156,7 @@ class ParallelDataModule(SplitDataModule, ABC):
     def inspect(self) -> dict[str, Any]:
         """Read the sentences and return the size of their vocabulary.
 
-        Raises UserError where it has not the size that the configuration, of a checkpoint say, asks
+        Raises UserError if it has not the size that the configuration, of a checkpoint say, asks
         for, or a split has no pair that is short enough.
         """
         size = len(self._encoded.vocabulary)

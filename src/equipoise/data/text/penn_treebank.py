@@ -76,7 +76,7 @@ def joined(text: str) -> str:
 
 
 def _folder(path: str | None, task: str, prefix: str) -> Path:
-    """The folder of the files. Raises UserError where none was given or there is none."""
+    """The folder of the files. Raises UserError if none was given or there is none."""
     refusal = (
         f"task={task} needs the published files, which must not be shared: set task.path to "
         f"the folder with {prefix}.train.txt, {prefix}.valid.txt and {prefix}.test.txt."

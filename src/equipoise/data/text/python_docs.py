@@ -55,7 +55,7 @@ class PythonDocs(TextDataModule):
 
 @lru_cache(maxsize=1)
 def language_reference() -> str:
-    """The bundled text. Raises UserError where the file is not the one of our release."""
+    """The bundled text. Raises UserError if the file is not the one of our release."""
     packed = files("equipoise.data.text").joinpath("python_docs_text/topics.txt.gz").read_bytes()
     try:
         text = gzip.decompress(packed)

@@ -67,7 +67,7 @@ class JsonLines:
         return str(self.files[0])
 
     def rows(self, languages: Languages) -> Iterator[tuple[int, Any, Any]]:
-        """Yield number and sides of each line. Raises UserError where one is no object."""
+        """Yield number and sides of each line. Raises UserError if one is no object."""
         source, target = languages
         for number, entry in self._objects:
             yield number, entry.get(source), entry.get(target)
@@ -115,7 +115,7 @@ class TextFiles:
         return " and ".join([str(first), *(file.name for file in others)])
 
     def rows(self, languages: Languages) -> Iterator[tuple[int, Any, Any]]:
-        """Yield number and sides of each line. Raises UserError where a file has more of them."""
+        """Yield number and sides of each line. Raises UserError if a file has more of them."""
         files = [self.by_language[language] for language in languages]
         source, target = ([*lines(read_utf8(file))] for file in files)
         if len(source) != len(target):
@@ -162,7 +162,7 @@ class TableRows:
 def stored_split(folder: Path, name: SplitName) -> JsonLines | TextFiles | None:
     """The files of a split, <name>.jsonl or <name>[.anything].<language>; None without any.
 
-    Raises UserError where there are two of the same kind.
+    Raises UserError if there are two of the same kind.
     """
     file = split_file(folder, JSON_LINES, name)
     if file is not None:
@@ -185,7 +185,7 @@ def stored_split(folder: Path, name: SplitName) -> JsonLines | TextFiles | None:
 def chosen_languages(split: StoredSplit, source: str | None, target: str | None) -> Languages:
     """The languages to read: the given ones, else the first two of the split.
 
-    Raises UserError where it has not these, or it cannot be told which are meant.
+    Raises UserError if it has not these, or it cannot be told which are meant.
     """
     keys = split.keys()
     for key, language in (("source", source), ("target", target)):
@@ -208,7 +208,7 @@ def chosen_languages(split: StoredSplit, source: str | None, target: str | None)
 def read_pairs(name: SplitName, split: StoredSplit, languages: Languages) -> SentencePairs:
     """The pairs of a split, without white space around their sentences.
 
-    Training pairs with an empty side are left out and counted. Raises UserError where validation or
+    Training pairs with an empty side are left out and counted. Raises UserError if validation or
     test have one, which no score could count, or something is no text.
     """
     chosen_languages(split, *languages)
@@ -235,7 +235,7 @@ def read_pairs(name: SplitName, split: StoredSplit, languages: Languages) -> Sen
 
 
 def _sentence(value: Any, where: str, language: str) -> str:
-    """A sentence in one line. Raises UserError where the value is no text."""
+    """A sentence in one line. Raises UserError if the value is no text."""
     if not isinstance(value, str):
         raise UserError(
             f"{where} has no text under {language}: give it a string, leave the line out, or "

@@ -109,7 +109,7 @@ def read_parts(place: Path, val_fraction: float, test_fraction: float) -> dict[S
 def named_splits(place: Path) -> dict[SplitName, Path | None]:
     """The file of each split of a folder; none of them where `place` is a file.
 
-    Raises UserError where validation or test have a file and training has none: their texts would
+    Raises UserError if validation or test have a file and training has none: their texts would
     be trained on.
     """
     if place.is_file():
@@ -135,7 +135,7 @@ def text_files(place: Path) -> Sequence[Path]:
 
 
 def existing(path: str | None) -> Path:
-    """The file or folder. Raises UserError where none was given or there is none."""
+    """The file or folder. Raises UserError if none was given or there is none."""
     place = expanded(required_path(path, WITHOUT_PATH))
     if not place.exists():
         raise UserError(f"There is no file or folder {path}: set task.path to your text.")

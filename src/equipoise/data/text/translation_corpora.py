@@ -94,7 +94,7 @@ def folder_corpus(
     target: str | None,
     held_out: tuple[float, int] | None,
 ) -> ParallelCorpus:
-    """The corpus of a folder; the latest one is kept. Raises UserError where it has no pairs."""
+    """The corpus of a folder; the latest one is kept. Raises UserError if it has no pairs."""
     stored = {name: stored_split(folder, name) for name in SPLITS}
     found: dict[SplitName, StoredSplit] = {n: s for n, s in stored.items() if s is not None}
     required: tuple[SplitName, ...] = ("train",) if held_out else ("train", "val")
@@ -128,7 +128,7 @@ def hub_corpus(path: str, source: str, target: str) -> ParallelCorpus:
 def divided(train: SentencePairs, fraction: float, seed: int) -> dict[SplitName, SentencePairs]:
     """Hold out a fraction of the training pairs, one at least, as validation; nothing for 0.
 
-    Raises UserError where that leaves nothing to train on.
+    Raises UserError if that leaves nothing to train on.
     """
     if not fraction:
         return {}
@@ -163,7 +163,7 @@ def _corpus(
 
 
 def _folder(path: str) -> Path:
-    """The folder of the pairs. Raises UserError where the path is none."""
+    """The folder of the pairs. Raises UserError if the path is none."""
     if expanded(path).is_file():
         raise UserError(f"{path} is a file: set task.path to a folder with {LAYOUT}.")
     return local_folder(path)

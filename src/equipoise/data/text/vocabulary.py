@@ -168,7 +168,7 @@ class Subwords:
     def of(cls, text: str, size: int) -> Subwords:
         """Learn `size` parts from a training text.
 
-        Raises UserError where `size` has no room for the 256 bytes, or `tokenizers` is missing.
+        Raises UserError if `size` has no room for the 256 bytes, or `tokenizers` is missing.
         """
         if size < 257:
             raise UserError(

@@ -161,7 +161,7 @@ def reference_forward(
     The loss takes z1 and z2 (N, d): loss, on_diagonal and off_diagonal, each a sum, the latter not
     weighted. The network takes images x (B, C, H, W): features (B, h) and embeddings (B, d), and
     feature and out, the same with rows of length 1. The projector takes features x (B, h): feature
-    and out_eval, with rows of length 1. Raises DoesNotFit where one is missing or does not fit.
+    and out_eval, with rows of length 1. Raises DoesNotFit if one is missing or does not fit.
     """
     inputs = as_tensors(arrays, model)
     if isinstance(model, RedundancyReduction):

@@ -45,7 +45,7 @@ class Words(PublishedConfiguration):
 def loss_arguments(config: Mapping[str, Any], original: bool = False) -> dict[str, Any]:
     """The arguments of our loss; without a word of either code it is the original's or the other's.
 
-    Raises DoesNotFit where words of both are given, or one has a value that it cannot have.
+    Raises DoesNotFit if words of both are given, or one has a value that it cannot have.
     """
     words = Words(config, NAME)
     theirs, hsic = ([w for w in them if w in words] for them in (OF_THE_ORIGINAL, OF_THE_HSIC_CODE))

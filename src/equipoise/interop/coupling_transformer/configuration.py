@@ -99,7 +99,7 @@ def weights_of(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def max_pairs(config: Mapping[str, Any]) -> int:
-    """How many pairs of a molecule are read. Raises DoesNotFit where that is no number of them."""
+    """How many pairs of a molecule are read. Raises DoesNotFit if that is no number of them."""
     return Words(config, NAME).whole(("max_bond_count",), MAX_PAIRS)
 
 

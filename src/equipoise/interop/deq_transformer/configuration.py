@@ -33,7 +33,7 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
     """The arguments of our DEQTransformer, all but its equilibrium.
 
     The configuration decides, and the weights where it is silent; weight norm and ties follow the
-    weights alone. Raises DoesNotFit where the weights are no such model's, or ties that the
+    weights alone. Raises DoesNotFit if the weights are no such model's, or ties that the
     configuration asks for do not hold.
     """
     published = PublishedConfiguration(config, NAME)

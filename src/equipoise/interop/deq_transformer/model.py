@@ -54,7 +54,7 @@ def reference_forward(model: DEQTransformer, arrays: Mapping[str, Any]) -> dict[
 
     Takes data and target (T, B), the memory mem_z and mem_u (steps, B, channels) where there is
     one, and z_in (B, width, T) for attn_block_out and f_z_in, f applied once. Beside these there
-    are the official order of the losses, by cluster, and us, word_emb. Raises DoesNotFit where
+    are the official order of the losses, by cluster, and us, word_emb. Raises DoesNotFit if
     there is no data, or half a memory.
     """
     inputs = as_tensors(arrays, model)

@@ -39,7 +39,7 @@ class MDEQConfiguration(PublishedConfiguration):
     example = "NUM_CHANNELS"
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """Read `config`; raises DoesNotFit where it is no mapping."""
+        """Read `config`; raises DoesNotFit if it is no mapping."""
         super().__init__(config, "MDEQ")
 
     def leaves(self, node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -59,7 +59,7 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
 
     The weights decide where versions of the code differ without a key that says so: which head
     there is, which convolutions are normalised, and that the norms of 2020 are always affine.
-    Raises DoesNotFit where an entry that is needed is missing, or branches are miscounted.
+    Raises DoesNotFit if an entry that is needed is missing, or branches are miscounted.
     """
     published = MDEQConfiguration(config)
     channels = list(published.need("NUM_CHANNELS"))

@@ -84,7 +84,7 @@ def reference_forward(model: MDEQ, arrays: Mapping[str, Any]) -> dict[str, ndarr
 
     Where z/0, z/1, ... are given, f/i and head_of_z are f and the head applied once to them. A
     model of two heads answers with the classification's. All is computed in the widest dtype of the
-    arrays and the model's weights. Raises DoesNotFit where there is no x, and ValueError where the
+    arrays and the model's weights. Raises DoesNotFit if there is no x, and ValueError where the
     branches cannot halve the images.
     """
     inputs = as_tensors(arrays, model)

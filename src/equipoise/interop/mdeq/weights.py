@@ -51,7 +51,7 @@ def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     Takes a state dict, or a checkpoint with the entry `state_dict`; drops the prefixes of wrappers
     (`module.`, `model.`), frozen copies and the loss's weights, and knows `full_stage.` and the
     second names `deq.func.*` for `fullstage.*`. Second names whose values differ are named in a
-    warning. Raises DoesNotFit where an entry is no tensor, or two entries claim one name.
+    warning. Raises DoesNotFit if an entry is no tensor, or two entries claim one name.
     """
     return primary_entries(checkpoint, SECOND_NAME, copies=COPIES, renamed=_of_2021)
 

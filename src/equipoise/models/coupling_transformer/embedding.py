@@ -56,7 +56,7 @@ class NodeEmbedding(nn.Module):
     ) -> None:
         """labels: how many there are on each level, beside 0 for unknown ones and padding.
 
-        features: how many numbers a node has. Raises ValueError where there is no such form, or
+        features: how many numbers a node has. Raises ValueError if there is no such form, or
         `feature_width` leaves no room for the embeddings.
         """
         super().__init__()

@@ -87,7 +87,7 @@ class CouplingTransformer(nn.Module):
         that of the heads. contributions: predict fc, sd, pso and dso with the coupling. inner:
         width of the feed-forward networks; head_width and residual_blocks: of the heads. *_feature:
         see `NodeEmbedding`, and feature_width of learned ones. legacy_indices: the published code's
-        slips (see `triplet_indices`), with which its weights were trained. Raises ValueError where
+        slips (see `triplet_indices`), with which its weights were trained. Raises ValueError if
         the numbers do not fit each other.
         """
         super().__init__()
@@ -135,7 +135,7 @@ class CouplingTransformer(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> Couplings:
         """The couplings of a batch of molecules, as the data modules of molecules describe it.
 
-        Raises ValueError where a molecule is too large for legacy indices.
+        Raises ValueError if a molecule is too large for legacy indices.
         """
         kind = batch["pair"][..., 1] - 1
         asked = (batch["type"] > 0) & (kind >= 0)

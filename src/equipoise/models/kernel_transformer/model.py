@@ -61,7 +61,7 @@ class KernelTransformer(nn.Module):
 
         encoder_layers: 0 is a language model, None as many as the size has. window: how many steps
         the decoder's self-attention looks back, itself included. The attention to the encoder has
-        the same kernel, without positions. Raises ValueError where numbers do not fit each other.
+        the same kernel, without positions. Raises ValueError if numbers do not fit each other.
         """
         super().__init__()
         self.size = adapted_size(
@@ -100,7 +100,7 @@ class KernelTransformer(nn.Module):
         """The hidden states of a segment (B, T) of text, and the memory for the next one.
 
         memory: of each layer the inputs (B, M, width) at the steps before; None where there are
-        none. Raises ValueError where the network has an encoder.
+        none. Raises ValueError if the network has an encoder.
         """
         if self.encoder is not None:
             raise ValueError("a network with encoder layers continues no text: set them to 0")
@@ -111,7 +111,7 @@ class KernelTransformer(nn.Module):
     def encode(self, source: Tensor, present: Tensor) -> Tensor:
         """Sources (B, S), their padding False in `present` -> (B, S, width).
 
-        Raises ValueError where the network has no encoder.
+        Raises ValueError if the network has no encoder.
         """
         if self.encoder is None:
             raise ValueError("a network without encoder layers translates nothing")

@@ -91,7 +91,7 @@ class MulT(nn.Module):
         modality attended to, the first also of memory encoders; embedding_dropout: also of the raw
         language. causal: the published mask (see `view`). key_padding_mask: steps whose features
         are all 0 are attended to by none. alignment: audio and vision are read at the steps of the
-        language, of which `Alignment` finds them. Raises ValueError where the numbers do not fit
+        language, of which `Alignment` finds them. Raises ValueError if the numbers do not fit
         each other.
         """
         super().__init__()
@@ -135,7 +135,7 @@ class MulT(nn.Module):
     def forward(self, streams: Mapping[str, Tensor]) -> Prediction:
         """The prediction for streams by name; those of other modalities are not read.
 
-        Raises ValueError where one is missing, or has other features than the model.
+        Raises ValueError if one is missing, or has other features than the model.
         """
         sequences: Sequences = self.streams(streams)
         crossed: dict[str, Tensor] = self.crossmodal(self._pairs(sequences))

@@ -62,7 +62,7 @@ class Streams(nn.Module):
             )
 
     def forward(self, streams: Mapping[str, Tensor]) -> Sequences:
-        """Raises ValueError where a stream is missing, or has other features than the model.
+        """Raises ValueError if a stream is missing, or has other features than the model.
 
         Aligned and projected in full precision: whether the first channel is exactly 0 says what
         is padding, and a half might round a small number to it.
@@ -160,7 +160,7 @@ def alignment_loss(scores: Tensor) -> Tensor:
 def aligned_length(modalities: Sequence[str], lengths: Sequence[int] | None) -> int:
     """The steps of the language, to which the other modalities are aligned.
 
-    Raises ValueError where there is no language, or a stream is too short to be aligned to it.
+    Raises ValueError if there is no language, or a stream is too short to be aligned to it.
     """
     others = [modality for modality in modalities if modality != "language"]
     if lengths is None or "language" not in modalities or not others:

@@ -158,7 +158,7 @@ class DEQTransformer(nn.Module):
         """The hidden states of a segment (B, T), and the memory for the next one.
 
         memory: states (B, M, width) and injections (B, M, 3 width) of the steps before; None where
-        there are none. Raises ValueError where tokens are no matrix of whole numbers.
+        there are none. Raises ValueError if tokens are no matrix of whole numbers.
         """
         segment = self.segment(tokens, memory)
         z = self._solved(segment)

@@ -82,7 +82,7 @@ class Transformer(nn.Module):
         """Build `layers` layers of one set of weights; all else is as in `DEQTransformer`.
 
         `checkpointed` keeps one state a layer and computes the rest again in the backward pass.
-        Raises ValueError where the numbers do not fit each other.
+        Raises ValueError if the numbers do not fit each other.
         """
         super().__init__()
         self.network = DEQTransformer(

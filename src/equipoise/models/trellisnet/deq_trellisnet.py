@@ -57,7 +57,7 @@ class DEQTrellisNet(TrellisBase):
         """Build the network of `size`; every field of `Size` that is given replaces the size's.
 
         output_width: None is the embedding's width. The dropouts are variational: of the embedded
-        tokens, of the state inside f, of what the softmax reads. Raises ValueError where the
+        tokens, of the state inside f, of what the softmax reads. Raises ValueError if the
         numbers do not fit each other.
         """
         shape = adapted_size(

@@ -157,7 +157,7 @@ def jobs_of_structures(file: Path, level: Level) -> list[Job]:
 def jobs_of_smiles(file: Path, level: Level) -> list[Job]:
     """A molecule a line, named by what follows the SMILES, or by its number, from 0.
 
-    Lines that begin with # are comments. Raises UserError where the file cannot be read or is
+    Lines that begin with # are comments. Raises UserError if the file cannot be read or is
     empty, or a name is there twice.
     """
     try:

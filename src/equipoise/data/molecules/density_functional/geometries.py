@@ -36,7 +36,7 @@ class Geometry:
     def pairs(self) -> list[tuple[int, int, str]]:
         """Hydrogen, other atom and type of each coupling; two hydrogens are named once, in order.
 
-        Raises NoCouplings where there is none.
+        Raises NoCouplings if there is none.
         """
         found = [
             (a, b, kind)

@@ -77,7 +77,7 @@ class GroundState:
 def ground_state(symbols: Sequence[str], positions: Array, level: Level) -> GroundState:
     """The B3LYP ground state; positions (atoms, 3) in Angstrom.
 
-    Raises NoCouplings where neither of two methods converges, and KeyError for an element without
+    Raises NoCouplings if neither of two methods converges, and KeyError for an element without
     a basis set.
     """
     from pyscf import dft, gto

@@ -30,7 +30,7 @@ class Pieces:
         return self.folder / "pieces"
 
     def __iter__(self) -> Iterator[Calculated]:
-        """All pieces, by the names of their files. Raises UserError where one cannot be read."""
+        """All pieces, by the names of their files. Raises UserError if one cannot be read."""
         for file in sorted(self.place.glob(f"*{PIECE}")):
             try:
                 yield Calculated(**read_json(file))
@@ -49,7 +49,7 @@ class Pieces:
     def prepare(self, jobs: Sequence[Job]) -> set[str]:
         """Make the folder where it is missing; the names of the jobs that it has the pieces of.
 
-        Raises UserError where it cannot be written, or belongs to something else: to another
+        Raises UserError if it cannot be written, or belongs to something else: to another
         level, to other molecules of the same names, or to files of another origin.
         """
         foreign = [name for name in TABLES if (self.folder / name).exists()]

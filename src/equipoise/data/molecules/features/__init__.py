@@ -25,7 +25,7 @@ __all__ = ["chemistry", "graphs_of"]
 def graphs_of(structures: Structures, couplings: Couplings | None) -> MoleculeGraphs:
     """The graphs of molecules; where no couplings are given, of all pairs whose type is of `TYPES`.
 
-    Raises UserError where rdkit is missing or a symbol is no element.
+    Raises UserError if rdkit is missing or a symbol is no element.
     """
     perceived = perceive(structures)
     neighbours = Neighbours.of(perceived.bonds, len(structures.symbols))

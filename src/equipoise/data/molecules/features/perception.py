@@ -40,7 +40,7 @@ def perceive(structures: Structures) -> Perceived:
 
     The bonds are those of xyz2mol (Kim and Kim 2015, doi 10.1002/bkcs.10334): neighbours by
     covalent radii, then the bond orders that satisfy the valences, charged fragments allowed.
-    Raises UserError where rdkit is missing, or a symbol is no element.
+    Raises UserError if rdkit is missing, or a symbol is no element.
     """
     numbers = atomic_numbers(structures)
     found = [
@@ -58,7 +58,7 @@ def perceive(structures: Structures) -> Perceived:
 
 
 def atomic_numbers(structures: Structures) -> NDArray[np.int64]:
-    """The atomic number of every atom (N,). Raises UserError where a symbol is no element."""
+    """The atomic number of every atom (N,). Raises UserError if a symbol is no element."""
     symbols, places = np.unique(structures.symbols, return_inverse=True)
     known = _elements()
     for symbol in symbols:
@@ -73,7 +73,7 @@ def atomic_numbers(structures: Structures) -> NDArray[np.int64]:
 
 
 def chemistry() -> Any:
-    """The package rdkit.Chem. Raises UserError where it is missing."""
+    """The package rdkit.Chem. Raises UserError if it is missing."""
     try:
         from rdkit import Chem
     except ImportError as error:
