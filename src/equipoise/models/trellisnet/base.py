@@ -1,4 +1,4 @@
-"""What both trellis networks are made of: the ends, from tokens and to probabilities, and f."""
+"""What both trellis networks share: the ends, from tokens and to probabilities, and f."""
 
 from __future__ import annotations
 
