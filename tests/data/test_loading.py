@@ -246,7 +246,7 @@ def test_damaged_records_are_left_out_and_listed(workers: int) -> None:
         num_workers=workers,
         skipped=skipped,
     )
-    with pytest.warns(UserWarning, match="number 1 cannot be read any more"):
+    with pytest.warns(UserWarning, match="number 1 can no longer be read"):
         rows = [batch["index"].tolist() for batch in loader]
     loader.shut_down()
     assert rows == [[0, 2, 3], [4, 5, 6], [9, 10, 11]]

@@ -95,7 +95,7 @@ def test_an_evaluation_reproduces_the_test(
         (("model=kernel_ridge", "model.strengths=feature"), "is not one of one, coefficient"),
         (("model=kernel_ridge", "task.data=sparse", "task.rows=60", "task.columns=20",
           "task.density=0.5"),
-         "takes no sparse table"),
+         "takes no sparse tables"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_in_a_sentence(

@@ -141,7 +141,7 @@ def test_pictures_of_any_size_are_brought_to_that_of_the_data(model: Loaded) -> 
 @pytest.mark.parametrize(
     ("pictures", "said"),
     [
-        (SHADES / 2, "a picture of float64 has no known white: give paths, PIL images"),
+        (SHADES / 2, "a picture of float64 has an unknown white level: give paths, PIL images"),
         (np.zeros((2, 8, 8, 5), np.uint8), "a picture cannot have the shape (8, 8, 5)"),
         (np.zeros((0, 8), np.uint8), "a picture cannot have the shape (0, 8)"),
         (3, "a picture cannot be a int"),

@@ -1,7 +1,7 @@
-"""The folder of a dataset, and what lies in it beside what operating systems and tools leave.
+"""The folder of a dataset, and its contents apart from what operating systems and tools leave.
 
-A dataset comes from anywhere, and its links and the names in its lists must not lead to files that
-have nothing to do with it: `within` is asked before any of them is opened.
+A dataset may come from anywhere, and neither its links nor the names in its lists may lead to
+unrelated files: call `within` before opening any of them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ PARQUET = (".parquet",)
 LEFT_BEHIND = frozenset(
     {"__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
 )
-"""Folders that are no part of a dataset; whatever begins with a dot is none either."""
+"""Folders that are not part of a dataset; nor is anything whose name begins with a dot."""
 LINKS = "EQUIPOISE_LINKS"
-"""The environment variable that names further folders, with a colon between them, into which links
-of a dataset may lead."""
+"""The environment variable that lists, separated by colons, further folders into which links of a
+dataset may lead."""
 _named: dict[Path, Path] = {}
-"""The folders that the user has named, absolute, and where each is once its links are followed."""
+"""The folders that the user has named: the absolute path of each, and where its links lead."""
 
 
 def required_path(path: str | None, refusal: str) -> str:
-    """The path; raises UserError with the sentence `refusal` where none was given."""
+    """The path; raises UserError with the sentence `refusal` if it is None."""
     if path is None:
         raise UserError(refusal)
     return path
@@ -47,16 +47,16 @@ def local_folder(path: str) -> Path:
 
 
 def named(folder: Path) -> Path:
-    """The folder, noted as one that the user has named: what lies in it may be read."""
+    """The folder, recorded as named by the user: its contents may be read."""
     _named[Path(os.path.normpath(folder.absolute()))] = folder.resolve()
     return folder
 
 
 def within(path: Path, folder: Path) -> Path:
-    """A path that was found in a folder, whose links and `..` do not leave what the user has named.
+    """A path found in a folder, after checking that its links and `..` stay in what the user named.
 
-    Where the user has named no folder around that one, it counts itself. Raises Unreadable where
-    the path leads elsewhere, or to what is neither a file nor a folder.
+    If the user has named no folder that contains this one, the folder itself counts as named.
+    Raises Unreadable if the path leads elsewhere, or to something other than a file or folder.
     """
     place = Path(os.path.normpath(folder.absolute()))
     home = next((_named[root] for root in (place, *place.parents) if root in _named), None)
@@ -81,7 +81,7 @@ def _allowed_by_user() -> Iterator[Path]:
 
 
 def expanded(path: str) -> Path:
-    """The path with the folder of a user in place of ~; raises UserError without one."""
+    """The path with ~ replaced by the user's home folder; raises UserError if that is unknown."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -91,7 +91,7 @@ def expanded(path: str) -> Path:
 
 
 def file_stamp(path: str) -> tuple[int, int]:
-    """What changes when the file does; zeros if there is none."""
+    """A value that changes when the file does; zeros if there is no file."""
     file = Path(os.path.expanduser(path))  # Path's own raises for the home of an unknown user
     if not file.is_file():
         return 0, 0
@@ -102,7 +102,7 @@ def file_stamp(path: str) -> tuple[int, int]:
 def is_content(name: str) -> bool:
     """Whether a file or folder of this name was put there by its owner.
 
-    `.ipynb_checkpoints`, `.DS_Store` and the twins `._a.jpg` that macOS writes were not.
+    `.ipynb_checkpoints`, `.DS_Store` and the twins `._a.jpg` that macOS writes do not count.
     """
     return not name.startswith(".") and name not in LEFT_BEHIND
 
@@ -113,10 +113,10 @@ def folders_in(folder: Path) -> list[str]:
 
 
 def files_in(folder: Path, endings: Collection[str] | None = None) -> list[str]:
-    """The sorted names of the files, of those with one of the endings, in lower or upper case.
+    """The sorted names of the files that have one of the endings, in lower or upper case.
 
-    A link to nothing is among them, so that whoever opens it names it. Raises UserError where the
-    folder cannot be read.
+    Broken links are included, so that whoever opens one can name it. Raises UserError if the folder
+    cannot be read.
     """
     return sorted(
         entry.name

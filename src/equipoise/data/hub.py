@@ -31,10 +31,10 @@ LOG = logging.getLogger(__name__)
 
 
 class PublishedSplits(Mapping[str, datasets.Dataset]):
-    """The splits of a dataset by name; one that is not asked for is never fetched.
+    """The splits of a dataset by name; one that is not requested is never fetched.
 
-    builders: for each split what `datasets` knows of it. Raises UserError, with the sentence
-    `refusal`, where a split that was asked for cannot be had.
+    builders: what `datasets` knows of each split. Raises UserError, with the sentence `refusal`, if
+    a requested split is not available.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class PublishedSplits(Mapping[str, datasets.Dataset]):
         return name in self.builders
 
     def __getitem__(self, name: str) -> datasets.Dataset:
-        """A split, fetched when it is first asked for."""
+        """A split, fetched when it is first requested."""
         if name not in self.loaded:
             builder = self.builders[name]
             try:
@@ -81,9 +81,9 @@ class PublishedSplits(Mapping[str, datasets.Dataset]):
         return self.loaded[name]
 
     def _alone(self, name: str) -> datasets.DatasetBuilder:
-        """A builder of this split, which is kept apart from copies of the whole dataset.
+        """A builder of this split, cached separately from copies of the whole dataset.
 
-        `datasets` fetches and keeps all splits of a builder together, whichever is asked for.
+        `datasets` fetches and caches all splits of a builder together, whichever is requested.
         """
         builder = datasets.load_dataset_builder(
             self.path, self.configuration, cache_dir=str(_single_splits() / name)
@@ -93,16 +93,16 @@ class PublishedSplits(Mapping[str, datasets.Dataset]):
         expected = builder.info.splits or {}
         for split in [split for split in expected if split != name]:
             del expected[split]
-        builder.info.download_size = builder.info.dataset_size = None  # those of the whole
+        builder.info.download_size = builder.info.dataset_size = None  # those of the whole dataset
         return builder
 
 
 def open_splits(path: str, configuration: str | None = None) -> PublishedSplits:
     """The splits of a hub dataset (or of one configuration) or of a folder of parquet files.
 
-    Nothing but the list of the files is fetched before a split is asked for. Without a network the
-    copy that an earlier download left is used. Raises UserError, within seconds, when there is
-    none, when the folder is missing or when it cannot be read.
+    Only the list of files is fetched until a split is requested. Without a network the copy of an
+    earlier download is used. Raises UserError, within seconds, if there is none, or if the folder
+    is missing or cannot be read.
     """
     if is_local(path):
         return _open_folder(path)
@@ -117,8 +117,8 @@ def open_splits(path: str, configuration: str | None = None) -> PublishedSplits:
 def load_configuration(name: str, configuration: str) -> PublishedSplits:
     """The splits of the configuration of a hub dataset, by name.
 
-    Without a network the copy that an earlier download left is used. Raises UserError, within
-    seconds, when there is none.
+    Without a network the copy of an earlier download is used. Raises UserError, within seconds, if
+    there is none.
     """
     return open_from_hub(
         name,
@@ -132,7 +132,7 @@ def load_configuration(name: str, configuration: str) -> PublishedSplits:
 def open_from_hub(name: str, configuration: str | None, refusal: str) -> PublishedSplits:
     """The splits of a dataset of the hub, or of earlier downloads of it.
 
-    Raises UserError with the sentence `refusal`, the cause in place of its {}.
+    Raises UserError with the sentence `refusal`, in which the cause replaces {}.
     """
     if not _hub_answers(name):
         return PublishedSplits(name, configuration, _downloads(name, configuration), refusal)
@@ -163,7 +163,7 @@ def _open_folder(path: str) -> PublishedSplits:
 
 
 def _check_files(folder: Path, builder: datasets.DatasetBuilder) -> None:
-    """Raise UserError unless all files are parquet of this folder: its README may name others."""
+    """Raise UserError unless all files are parquet in this folder: its README may name others."""
     for name in (name for files in _data_files(builder).values() for name in files):
         if "://" in name or Path(name).suffix.lower() not in PARQUET:
             raise UserError(f"{folder} names {name}, and only parquet files in it are read")
@@ -171,7 +171,7 @@ def _check_files(folder: Path, builder: datasets.DatasetBuilder) -> None:
 
 
 def _downloads(name: str, configuration: str | None) -> dict[str, datasets.DatasetBuilder]:
-    """The splits of earlier downloads, of whole datasets first; raises UserError without any."""
+    """The splits of earlier downloads, those of whole datasets first; raises UserError if none."""
     builders: dict[str, datasets.DatasetBuilder] = {}
     alone = _single_splits()
     places = [
@@ -195,17 +195,17 @@ def _downloads(name: str, configuration: str | None) -> dict[str, datasets.Datas
 
 
 def _by_split(builder: datasets.DatasetBuilder) -> dict[str, datasets.DatasetBuilder]:
-    """The builder under the name of each split that it has files or a copy of."""
+    """The builder of each split that has files or a cached copy, by the split's name."""
     return {str(name): builder for name in _data_files(builder) or builder.info.splits or {}}
 
 
 def _data_files(builder: datasets.DatasetBuilder) -> Mapping[str, Any]:
-    """The files of each split; none for a copy without a network."""
+    """The files of each split; empty for a cached copy without a network."""
     return {str(name): files for name, files in (builder.config.data_files or {}).items()}
 
 
 def _single_splits() -> Path:
-    """The folder of the cache for splits that were fetched without the others."""
+    """The cache folder for splits that were fetched individually."""
     return Path(datasets.config.HF_DATASETS_CACHE).expanduser() / "single_splits"
 
 
@@ -214,8 +214,8 @@ def _hub_answers(name: str) -> bool:
     try:
         huggingface_hub.HfApi().dataset_info(name, timeout=REACH_SECONDS)
     except HfHubHTTPError:
-        return True  # A refusal is an answer, and loading tells what it says.
-    except Exception as error:  # The errors of the transport are not the hub client's own.
+        return True  # A refusal is an answer; loading reports what it says.
+    except Exception as error:  # The hub client does not wrap transport errors.
         LOG.info("The Hugging Face hub does not answer: %s", error)
         return False
     return True

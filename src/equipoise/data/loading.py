@@ -1,4 +1,4 @@
-"""Loading whole batches: a position that a checkpoint restores, and the way out of a worker."""
+"""Loading whole batches: a position that a checkpoint restores, and errors from workers."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from equipoise.data.sampling import BatchIndex, EpochIndices, stream
 from equipoise.errors import DamagedRecord, UserError
 
 LOST_WORKER = re.compile(r"DataLoader worker \(pid.*(exited unexpectedly|killed by signal)")
-"""What torch says of a worker process that has ended without a word."""
+"""What torch reports when a worker process has ended without a message."""
 SHARED_MEMORY = Path("/dev/shm")
 
 SKIPPED = "skipped"
-"""The entry of a batch, on its way, with the rows of records that could not be read."""
+"""The key under which a batch on its way lists the rows of records that could not be read."""
 
 Batch = dict[str, Tensor]
 
@@ -44,7 +44,7 @@ class BatchDataset(Protocol):
         ...
 
     def __getitem__(self, index: BatchIndex) -> Batch:
-        """The samples that `index` asks for."""
+        """The samples that `index` requests."""
         ...
 
 
@@ -58,7 +58,7 @@ class Position(NamedTuple):
 class ResumableBatches(Sampler[BatchIndex]):
     """The requests for the batches of an epoch, from the batch that `start` names, once.
 
-    `sampler` is named as in torch's BatchSampler: Lightning looks there for `set_epoch`.
+    `sampler` has the same name as in torch's BatchSampler: Lightning looks there for `set_epoch`.
     """
 
     def __init__(self, sampler: EpochIndices) -> None:
@@ -66,7 +66,7 @@ class ResumableBatches(Sampler[BatchIndex]):
         self.start = Position(0, 0)
 
     def first(self) -> Position:
-        """Where the next iteration begins: a start within another epoch does not count."""
+        """Where the next iteration begins; ignores a start within another epoch."""
         epoch = self.sampler.epoch
         return self.start if self.start.epoch == epoch else Position(epoch, 0)
 
@@ -75,7 +75,7 @@ class ResumableBatches(Sampler[BatchIndex]):
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[BatchIndex]:
-        """Yield the requests that are left of the current epoch."""
+        """Yield the remaining requests of the current epoch."""
         epoch, skipped = self.first()
         self.start = Position(epoch, 0)
         for rows in self.sampler.batches()[skipped:]:
@@ -85,12 +85,12 @@ class ResumableBatches(Sampler[BatchIndex]):
 class BatchLoader:
     """An iterable of batches that Lightning recognises as stateful: it resumes within an epoch.
 
-    It wraps a DataLoader instead of being one, so that Lightning never rebuilds it around
-    another sampler. Iterating draws from a generator of its own, never from torch's global
-    one. A UserError is raised as it was written, also out of a worker process.
-    skipped: where to list records that cannot be read, and why, by their places: batches come
-    without them; None: the first of them ends the run.
-    pin_memory: copy each batch to where a GPU fetches it faster; not for what stays on the host.
+    It wraps a DataLoader instead of being one, so that Lightning never rebuilds it around another
+    sampler. Iterating draws from its own generator, never from torch's global one. A UserError
+    keeps its original message, even if it comes from a worker process. skipped: the list to which
+    records that cannot be read are added, by place, with the reason; batches come without them.
+    None: the first of them ends the run. pin_memory: copy each batch to where a GPU fetches it
+    faster; not for batches that stay on the host.
     """
 
     def __init__(
@@ -128,9 +128,9 @@ class BatchLoader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches that are left of the current epoch.
+        """Yield the remaining batches of the current epoch.
 
-        Nothing happens before the first batch is asked for: Lightning creates the iterator first
+        Nothing happens before the first batch is requested: Lightning creates the iterator first
         and sets the epoch afterwards.
         """
         self.position = self.batch_sampler.first()
@@ -143,7 +143,7 @@ class BatchLoader:
             yield self._without_skipped(received(batch))
 
     def _without_skipped(self, batch: Batch) -> Batch:
-        """The batch, once what is missing of it is listed."""
+        """The batch, after recording which of its samples are missing."""
         rows = batch.pop(SKIPPED, None) if self.skipped is not None else None
         if rows is not None and self.skipped is not None:
             assert isinstance(self._dataset, Sparing)
@@ -152,17 +152,17 @@ class BatchLoader:
             if known == 0:
                 place, reason = next(iter(self.skipped.items()))
                 warnings.warn(
-                    f"{place} cannot be read any more ({reason}): the run goes on without it, and "
+                    f"{place} can no longer be read ({reason}): the run continues without it, and "
                     "metrics.json lists all such",
                     stacklevel=2,
                 )
         return batch
 
     def _by_workers(self) -> Iterator[Batch | PickledBatch | UserError]:
-        """The batches of the workers; where one is ended from outside, others go on in their place.
+        """The batches of the workers; if one is ended from outside, new ones continue in its place.
 
-        What a batch holds does not depend on who reads it, so nothing is lost. Raises UserError
-        where no batch comes before that happens again.
+        What a batch holds does not depend on who loads it, so nothing is lost. Raises UserError if
+        that happens again before any batch has come.
         """
         lost_at = None
         while True:
@@ -177,19 +177,19 @@ class BatchLoader:
                 self.shut_down()
                 if self.position == lost_at:
                     raise UserError(
-                        "The worker processes that load the data are ended from outside again and "
-                        "again, perhaps for want of memory: set a smaller task.num_workers or "
+                        "The worker processes that load data are repeatedly ended from outside, "
+                        "perhaps for lack of memory: set a smaller task.num_workers or "
                         "task.batch_size."
                     ) from error
                 lost_at = self.batch_sampler.start = self.position
                 warnings.warn(
-                    "a worker process that loads the data was ended from outside, perhaps for want "
-                    "of memory: others go on with the batch that it had, and nothing is lost",
+                    "a worker process that loads the data was ended from outside, perhaps for lack "
+                    "of memory: others continue with its batch, and nothing is lost",
                     stacklevel=2,
                 )
 
     def _read_here(self) -> Iterator[Batch]:
-        """The batches without worker processes, and so without what a DataLoader does for them."""
+        """The batches without worker processes, and so without a DataLoader's work for them."""
         for index in self.batch_sampler:
             batch = self._dataset[index]
             yield (
@@ -199,19 +199,19 @@ class BatchLoader:
     def shut_down(self) -> None:
         """End the worker processes; the next iteration starts new ones.
 
-        Left to the garbage collector, each worker would be waited for until its next timeout.
+        If left to the garbage collector, each worker would be waited for until its next timeout.
         """
         if isinstance(self._iterator, _MultiProcessingDataLoaderIter):
             workers = list(self._iterator._workers)
             self._iterator._shutdown_workers()
-            for worker in workers:  # one may wait for a lock that a killed one held
+            for worker in workers:  # one may be waiting for a lock that a killed one held
                 if worker.is_alive():
                     worker.kill()
         self._iterator = None
 
     @property
     def _iterator(self) -> object:
-        """The iterator that owns the workers, under the name by which Lightning ends them."""
+        """The iterator that owns the workers, under the name that Lightning uses to end them."""
         return self._loader._iterator
 
     @_iterator.setter
@@ -225,7 +225,7 @@ class BatchLoader:
         return current._asdict()
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the next iteration of that epoch begin after the batches that were handed out."""
+        """Let the next iteration of that epoch begin after the batches already handed out."""
         self.go_to(state_dict["epoch"], state_dict["batch"])
 
     def go_to(self, epoch: int, batch: int) -> None:
@@ -240,20 +240,20 @@ _loaders: WeakSet[BatchLoader] = WeakSet()
 
 @atexit.register
 def _shut_down_all() -> None:
-    """End the workers that are left when the program ends.
+    """End the remaining workers when the program ends.
 
-    Python would send them the signal that they ignore, and wait. This runs before that, and while
-    torch still can end them, because it was registered after both.
+    Python would send them the signal that they ignore, and wait. This runs earlier, while torch can
+    still end them, because it was registered after both.
     """
     for loader in tuple(_loaders):
         loader.shut_down()
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Ignore what a terminal or a scheduler sends to the whole group of processes.
+    """Ignore what a terminal or a scheduler sends to the whole process group.
 
-    The main process still needs batches to finish its step; it ends its workers itself, and one
-    that has lost it ends within seconds.
+    The main process still needs batches to finish its step; it ends its workers itself, and a
+    worker that has lost the main process ends within seconds.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
@@ -263,8 +263,8 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 def _no_word_of_children() -> Iterator[None]:
     """Keep torch's handler for the end of a child process from being installed inside.
 
-    It would raise the end of a worker from anywhere in the program; whoever waits for a batch
-    finds it out within seconds.
+    It would raise the end of a worker anywhere in the program; the code that waits for a batch
+    notices it within seconds anyway.
     """
     if threading.current_thread() is not threading.main_thread() or os.name != "posix":
         yield
@@ -278,9 +278,9 @@ def _no_word_of_children() -> Iterator[None]:
 
 @dataclass(eq=False)
 class Sparing:
-    """A split without the records that cannot be read; their rows are the batch's SKIPPED.
+    """A split without the records that cannot be read; the batch lists their rows under SKIPPED.
 
-    Raises UserError where nothing is left of a batch.
+    Raises UserError if nothing is left of a batch.
     """
 
     content: BatchDataset
@@ -305,7 +305,7 @@ class Sparing:
     def unreadable(self, index: BatchIndex) -> dict[str, str]:
         """Which of some records cannot be read, and why, by their places."""
         faults = {int(row): self._fault(index.epoch, row) for row in index.rows}
-        gone = "for a moment it could not be read"
+        gone = "it could not be read at that moment"
         return {
             fault.place if fault else f"the record {row}": fault.reason if fault else gone
             for row, fault in faults.items()
@@ -320,7 +320,7 @@ class Sparing:
 
 
 class _ErrorsAsValues(Dataset["Batch | PickledBatch | UserError"]):
-    """A UserError as a value: what a worker raises would arrive with a traceback in it."""
+    """A UserError as a value: raised in a worker, it would arrive with a traceback in it."""
 
     def __init__(self, dataset: BatchDataset) -> None:
         self.dataset = dataset
@@ -332,23 +332,23 @@ class _ErrorsAsValues(Dataset["Batch | PickledBatch | UserError"]):
             return error
 
 
-# How a batch gets from a worker process to the main one, also where shared memory is small.
+# How a batch gets from a worker process to the main one, even if shared memory is small.
 #
 # torch moves the tensors of a batch into shared memory, which lies in /dev/shm. Containers often
-# have 64 MB of it. What does not fit is lost there in a thread of the worker, and the main process
-# waits for the batch forever. So the worker moves them itself, and where that fails the batch
-# is sent as every other object: pickled, through a pipe.
+# have 64 MB of it. A tensor that does not fit is lost in a thread of the worker, and the main
+# process waits for the batch forever. So the worker moves tensors itself, and if that fails the
+# batch is sent like any other object: pickled, through a pipe.
 
 
 @dataclass
 class PickledBatch:
-    """A batch as arrays, which pickle as they are; tensors would go through shared memory."""
+    """A batch as arrays, which pickle directly; tensors would go through shared memory."""
 
     arrays: dict[str, np.ndarray[Any, Any]]
 
 
 def usable_workers(number: int) -> int:
-    """The number, or 0, with a warning, where processes cannot talk to each other at all."""
+    """The number, or 0, with a warning, if processes cannot communicate at all."""
     if number == 0:
         return 0
     try:
@@ -365,22 +365,22 @@ def usable_workers(number: int) -> int:
 
 
 def handed_over(batch: Batch) -> Batch | PickledBatch:
-    """The batch in shared memory where this is a worker and it fits, else as arrays."""
+    """The batch, in shared memory if this is a worker and it fits, otherwise as arrays."""
     if get_worker_info() is None:
         return batch
     try:
         return {name: tensor.share_memory_() for name, tensor in batch.items()}
-    except RuntimeError:  # received() tells the main process
+    except RuntimeError:  # received() warns in the main process
         return PickledBatch({name: tensor.numpy() for name, tensor in batch.items()})
 
 
 def received(batch: Batch | PickledBatch) -> Batch:
-    """The tensors of a batch; warns, once per process, where they did not fit."""
+    """The tensors of a batch; warns, once per process, if they did not fit."""
     if not isinstance(batch, PickledBatch):
         return batch
     warnings.warn(
-        f"{SHARED_MEMORY}{_size()} is too small for the batches of the worker processes, which go "
-        "through pipes instead, which is slower: enlarge it (docker run --shm-size=8g), or set "
+        f"{SHARED_MEMORY}{_size()} is too small for the batches of the worker processes, which now "
+        "go through pipes and so take longer: enlarge it (docker run --shm-size=8g), or set "
         "task.num_workers=0",
         stacklevel=2,
     )

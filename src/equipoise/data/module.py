@@ -26,11 +26,11 @@ SPLITS_OF_STAGE: dict[str | None, tuple[SplitName, ...]] = {
 class SplitDataModule(LightningDataModule, ABC):
     """Read each split once, when a stage first needs it, and load it in batches.
 
-    Its settings are the fields of a record, and so are those of every class below it, which checks
-    them in `__post_init__`. `batch_size` counts the samples of one process. The training order is
-    a pure function of (seed, epoch), and its loader resumes within an epoch; every process of a
+    Its settings are dataclass fields, as are those of its subclasses, which check them in
+    `__post_init__`. `batch_size` counts the samples of one process. The training order is a pure
+    function of (seed, epoch), and its loader resumes within an epoch; every process of a
     distributed run takes its own part. The last batch of an epoch may be smaller. `skipped` lists
-    records that had to be left out, as BatchLoader does; None: none may be.
+    records that had to be left out, as in BatchLoader; None: no record may be left out.
     """
 
     batch_size: int
@@ -48,10 +48,10 @@ class SplitDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def read_split(self, name: SplitName) -> BatchDataset:
-        """Read one split; raises UserError when it cannot be had."""
+        """Read one split; raises UserError if it is not available."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the splits of a stage, "fit", "validate" or "test"; all of them without one."""
+        """Read the splits of a stage, "fit", "validate" or "test"; all of them if it is None."""
         for name in SPLITS_OF_STAGE.get(stage, SPLITS):
             if name not in self.splits:
                 self.splits[name] = self.read_split(name)
@@ -74,7 +74,7 @@ class SplitDataModule(LightningDataModule, ABC):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """The batch on the device; on the CPU it is there already."""
+        """The batch on the device; on the CPU it is already there."""
         if device.type == "cpu":
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
@@ -91,7 +91,7 @@ class SplitDataModule(LightningDataModule, ABC):
 
 
 def on_gpu(data: LightningDataModule) -> bool:
-    """Whether the batches go to a GPU of NVIDIA's, as far as the trainer tells."""
+    """Whether the batches go to an NVIDIA GPU, as far as the trainer reports."""
     if data.trainer is None:
         return torch.cuda.is_available()
     return bool(data.trainer.strategy.root_device.type == "cuda")
@@ -107,7 +107,7 @@ def shard_of(data: LightningDataModule) -> Shard:
 
 
 def refuse_below(settings: object, least: int, *names: str) -> None:
-    """Raise UserError where one of the settings is a number smaller than `least`."""
+    """Raise UserError if one of the settings is smaller than `least`."""
     for name in names:
         value = getattr(settings, name)
         if value is not None and value < least:
@@ -115,6 +115,6 @@ def refuse_below(settings: object, least: int, *names: str) -> None:
 
 
 def check_fraction(name: str, value: float) -> None:
-    """Raise UserError unless `value` can be the part of a set that is held out."""
+    """Raise UserError unless `value` can be the fraction of a set that is held out."""
     if not 0 <= value < 1:
         raise UserError(f"task.{name} is {value}: set it to a number in [0, 1).")

@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-"""2^64 divided by the golden ratio, by which the counters of a stream go on."""
+"""2^64 divided by the golden ratio: the step between the counters of a stream."""
 LOW, FRACTION = np.uint64(40), np.uint64(2**24 - 1)
-"""Bits below the upper 24, and the lower 24."""
+"""The shift that leaves the upper 24 bits, and the mask of the lower 24."""
 Keys = NDArray[np.uint64]
 
 
 def stream_seed(*key: int) -> int:
     """A 64-bit seed that is a pure function of `key`, integers of at least 0.
 
-    Keys that differ, even by one bit, give unrelated seeds (NumPy's `SeedSequence` hash, to which
-    (1,) and (1, 0) are the same, hence the length in front).
+    Keys that differ, even by one bit, give unrelated seeds (by the hash of NumPy's `SeedSequence`;
+    that treats (1,) and (1, 0) alike, so the length is put in front).
     """
     return int(np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)[0])
 
@@ -45,8 +45,8 @@ _remembered_seed = lru_cache(maxsize=16)(stream_seed)
 def uniforms(keys: Keys, count: int) -> Tensor:
     """`count` numbers in [0, 1) for each key (B,), float32 (B, count), all rows at once.
 
-    A row is a pure function of its key: a generator for each of them, as `stream` makes, would cost
-    more than the numbers. Source: SplitMix64 (Steele, Lea and Flood 2014).
+    A row is a pure function of its key. One generator per row, as `stream` makes, would cost more
+    than the numbers. Source: SplitMix64 (Steele, Lea and Flood 2014).
     """
     return _fractions(_drawn(keys, count) >> LOW)
 
@@ -71,7 +71,7 @@ def _fractions(bits: Keys) -> Tensor:
 
 
 def _mixed(numbers: Keys) -> Keys:
-    """The bits of each number, mixed in place so that each of them changes half of the others."""
+    """Mix the bits of each number in place, so that flipping one bit changes half of the others."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         numbers ^= numbers >> np.uint64(shift)
         numbers *= np.uint64(factor)
@@ -84,7 +84,7 @@ def stratified_split(
     """Divide the rows of `labels` (N,) into the rest and a held-out `fraction`, both ascending.
 
     The rows, shuffled and then sorted by class, are sampled at equal distances, so each class is
-    held out in proportion to within one row. round(fraction * N) rows are held out.
+    held out in proportion to within one row. In total, round(fraction * N) rows are held out.
     """
     shuffled = torch.randperm(len(labels), generator=generator)
     by_class = shuffled[labels[shuffled].argsort(stable=True)]
@@ -104,13 +104,13 @@ class Shard(NamedTuple):
 
 
 class BatchIndex(NamedTuple):
-    """The request for one batch: the rows (B,) of a split, and the epoch that asks for them.
+    """The request for one batch: the rows (B,) of a split, and the epoch that needs them.
 
     The epoch travels with the request because a worker process outlives it.
 
     The rows travel to a worker as plain numbers. A tensor would be moved into shared memory by a
-    thread of the main process, under a lock of torch's that a worker forked in that moment (as
-    the validation's are, beside the training's) inherits locked, and it would wait forever.
+    thread of the main process, under a torch lock. A worker forked at that moment (such as those of
+    validation, beside those of training) would inherit the lock locked, and wait forever.
     """
 
     epoch: int
@@ -142,9 +142,9 @@ class EpochIndices(Protocol):
 class ShuffledIndices:
     """A new order in each epoch, a pure function of (seed, epoch), divided among the ranks.
 
-    Every rank gets the same number of samples: where `size` does not divide by the number of
-    ranks, the first samples of the order are repeated. The last batch may be smaller, or with
-    `drop_last` is left out.
+    Every rank gets the same number of samples: if `size` is not a multiple of the number of ranks,
+    the first samples of the order are repeated. The last batch may be smaller, or is left out with
+    `drop_last`.
     """
 
     def __init__(
@@ -180,9 +180,9 @@ class ShuffledIndices:
 class OrderedIndices:
     """The samples in their stored order in each epoch, divided among the ranks without repeats.
 
-    Every rank gets the same number of batches, since a rank that ends early would leave the
-    others waiting in a collective operation: a shard that is one sample short is cut into as
-    many, slightly smaller batches. Only a shard with fewer samples than batches repeats some.
+    Every rank gets the same number of batches, since a rank that ends early would leave the others
+    waiting in a collective operation: a shard that is one sample short is cut into as many batches,
+    slightly smaller ones. Only a shard with fewer samples than batches repeats some.
     """
 
     def __init__(self, size: int, batch_size: int, shard: Shard) -> None:
@@ -210,12 +210,12 @@ class LengthBuckets:
 
     lengths: int (N,), the tokens of each sample. A batch has at most `batch_size` samples and, with
     each of them padded to the longest, at most `batch_tokens` tokens, which no sample may exceed.
-    Samples of equal length change places and the batches their order, both as a pure function of
-    (seed, epoch). Without a `seed` the order is the same in every epoch, but no less mixed: a part
-    of the batches has samples of every length.
+    Samples of equal length are shuffled, as is the order of the batches, both as a pure function of
+    (seed, epoch). Without a `seed` the order is the same in every epoch, but no less mixed: any
+    part of the batches has samples of every length.
 
     Every rank gets the same number of batches in every epoch, and at each step samples of about the
-    same length. No sample is visited twice in an epoch, unless there are fewer of them than batches
+    same length. No sample is visited twice in an epoch, unless there are fewer samples than batches
     of all ranks together.
     """
 
@@ -261,7 +261,7 @@ class LengthBuckets:
 def _bucket_starts(
     longest_first: list[int], batch_size: int, batch_tokens: int, ranks: int
 ) -> list[int]:
-    """Where each bucket, one batch for every rank, begins among samples sorted by length."""
+    """Where each bucket (one batch for every rank) begins among samples sorted by length."""
     size, starts = len(longest_first), [0]
     while True:
         most = min(batch_size, batch_tokens // longest_first[starts[-1]])
@@ -269,6 +269,6 @@ def _bucket_starts(
         if following >= size:
             break
         starts.append(following)
-    if len(starts) > 1:  # so that the last bucket, too, has a sample for each rank
+    if len(starts) > 1:  # so that the last bucket also has a sample for each rank
         starts[-1] = max(min(starts[-1], size - ranks), starts[-2] + ranks)
     return starts

@@ -1,7 +1,7 @@
-"""The ways in which a run can end early, each told to the user in one sentence.
+"""The ways in which a run can end early, each reported to the user in one sentence.
 
-Also what a file may ask for before it is refused: files come from anywhere, and a small one can ask
-for any amount of memory. docs/threat_model.md tells what each limit is for.
+Also the limits on what a file may request: files come from anywhere, and a small one can request
+any amount of memory. docs/threat_model.md explains what each limit is for.
 """
 
 import difflib
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 DIVERGED = "Training diverged"
-"""How the sentence of a run begins whose loss or gradient ceased to be finite."""
+"""The beginning of the message when a run's loss or gradient ceases to be finite."""
 
 
 class UserError(Exception):
@@ -24,7 +24,7 @@ class UserError(Exception):
 
 
 class DataDiffer(UserError):
-    """The data are not what a setting says; whoever knows where that was set can tell it.
+    """The data differ from a setting; code that knows where that was set can add it.
 
     found: what the data have, a clause. setting: what is set instead, a clause that begins with
     the `key`. advice: what to do.
@@ -38,9 +38,9 @@ class DataDiffer(UserError):
 
 
 class DamagedRecord(UserError):
-    """A record of the data cannot be read, which a run may be told to go on without.
+    """A record of the data cannot be read; a run may be set to continue without it.
 
-    place: where it lies. reason: why it cannot be read. advice: what to do about it.
+    place: where it is. reason: why it cannot be read. advice: what to do about it.
     """
 
     def __init__(self, kind: str, place: str, reason: str, advice: str) -> None:
@@ -62,8 +62,8 @@ class RunFailed(Exception):
 class RunInterrupted(Exception):
     """A signal stopped the run; the state after the last whole step has been saved.
 
-    number: of the signal, whose exit status it is the shell's way to tell. requeue: whether this
-    process is to have Slurm start the job once more.
+    number: of the signal, which by the shell's convention determines the exit status. requeue:
+    whether this process is to have Slurm start the job once more.
     """
 
     def __init__(self, message: str, number: int = signal.SIGINT, requeue: bool = False) -> None:
@@ -78,9 +78,9 @@ class RunInterrupted(Exception):
 
 
 class Unreadable(UserError, ValueError):
-    """A file is damaged, of another kind than its place asks for, or unsafe to read.
+    """A file is damaged, of a kind other than expected, or unsafe to read.
 
-    A ValueError too, so that those who leave damaged files out treat it as one of them.
+    It is also a ValueError, so that code that skips damaged files treats it as one of them.
     """
 
 
@@ -88,29 +88,29 @@ MIB = 2**20
 VARIABLE = "EQUIPOISE_LIMITS"
 """The environment variable that raises or lowers limits: `table_columns=50000,text_bytes=1e10`."""
 LIMITS: Mapping[str, int] = {
-    "array_bytes": 4096 * MIB,  # arrays of one .npz file, once they are unpacked
+    "array_bytes": 4096 * MIB,  # of the unpacked arrays of one .npz file
     "json_bytes": 32 * MIB,  # of a file; each byte can take twenty in memory
     "line_bytes": 64 * MIB,  # of a line, where a file is read line by line
     "picture_bytes": 512 * MIB,  # of the file of a picture
     "picture_pixels": 100_000_000,  # of a picture; each takes about ten bytes while it is decoded
-    "packed_times": 200,  # how much larger a file may become, beyond its first 16 MB
-    "pickle_levels": 1000,  # of what a pickle nests, which its reader follows on its own stack
+    "packed_times": 200,  # how many times its size a file may unpack to, beyond its first 16 MB
+    "pickle_levels": 1000,  # nesting of a pickle, which its reader follows on its own stack
     "pickle_steps": 2_000_000,  # instructions of a pickle; each can make an object of 100 bytes
     "table_columns": 10_000,  # each costs a reader kilobytes, however few rows there are
-    "table_values": 200_000_000,  # rows times columns; a run of equal ones takes no room in files
+    "table_values": 200_000_000,  # rows times columns; a run of equal ones takes no space in files
     "text_bytes": 2048 * MIB,  # of a text or csv file, which is read whole
-    "yaml_values": 100_000,  # of a configuration, whose parts may be named many times
+    "yaml_values": 100_000,  # of a configuration, whose parts may be referenced many times
     "yaml_bytes": MIB,  # of a configuration; each byte can take a hundred in memory
 }
-"""What a file may ask for; a larger one is refused before that is allocated."""
+"""What a file may request; a larger amount is refused before it is allocated."""
 
 
 class TooLarge(Unreadable):
-    """A file asks for more than a limit grants."""
+    """A file requests more than a limit allows."""
 
 
 def limit(name: str) -> int:
-    """One of `LIMITS`, or what the environment says. Raises UserError where that is no limit."""
+    """One of `LIMITS`, or its value in the environment. Raises UserError if that is not a limit."""
     chosen = LIMITS[name]
     for word in filter(None, os.environ.get(VARIABLE, "").split(",")):
         key, _, value = word.partition("=")
@@ -125,7 +125,7 @@ def limit(name: str) -> int:
 
 
 def refuse_above(name: str, amount: int, what: str) -> None:
-    """Raise TooLarge where the amount is above the limit; what: "<file> has" and the like."""
+    """Raise TooLarge if the amount is above the limit; what: "<file> has" and the like."""
     if amount > limit(name):
         raise TooLarge(
             f"{what} {amount:,} {name.rpartition('_')[2]}, and more than {limit(name):,} are not "
@@ -134,7 +134,7 @@ def refuse_above(name: str, amount: int, what: str) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds. Raises OSError where it cannot be opened, Unreadable for others."""
+    """The content of a JSON file. Raises OSError if it cannot be opened, Unreadable if not JSON."""
     try:
         refuse_above("json_bytes", file.stat().st_size, f"{file} has")
         return json.loads(file.read_text(encoding="utf-8"))
@@ -148,10 +148,10 @@ def read_json(file: Path) -> Any:
 
 
 def read_yaml(file: Path) -> Any:
-    """What a yaml file holds, plain data only. Raises OSError, and Unreadable as `read_json`.
+    """The content of a yaml file, plain data only. Raises OSError, and Unreadable as `read_json`.
 
-    Names for parts that stand elsewhere are taken, but not as many as would make far more values
-    than the file has words; parts are not merged.
+    Aliases for parts defined elsewhere are accepted, but not so many that they create far more
+    values than the file has words; merge keys are not accepted.
     """
     import yaml
 
@@ -183,6 +183,6 @@ def _refuse_repeated(content: Any, what: str) -> None:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """A clause that names the nearest of `words`, or nothing where none is near."""
+    """A clause that names the nearest of `words`, or nothing if none is near."""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""

@@ -1,4 +1,4 @@
-"""What a file asks for before it is read: a small one may ask for any amount of memory.
+"""What a file requests, checked before it is read: a small one may request any amount of memory.
 
 The limits are those of `equipoise.errors.LIMITS`, which the user can raise.
 """
@@ -15,18 +15,18 @@ from typing import IO, Any, BinaryIO
 from equipoise.errors import MIB, limit, refuse_above
 
 FREE_BYTES = 16 * MIB
-"""What a packed file may unpack to without its packing being looked at."""
+"""What a packed file may unpack to before its compression ratio is checked."""
 ARCHIVE = b"PK\x03\x04"
 OLDER_PICKLES = 5
-"""Of a file before torch 1.6: a number, a version, the system, the content, the storages."""
+"""Pickles in a file before torch 1.6: a number, a version, the system, content, storages."""
 GROWING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
-LOOKED = 4096  # instructions between two looks at how many there were
+LOOKED = 4096  # instructions between two checks of their number
 
 
 def bounded_bytes(file: Path, name: str) -> bytes:
-    """The content of a file, of at most as many bytes as the limit of that name says.
+    """The content of a file, of at most as many bytes as the limit of that name allows.
 
-    A device has no size and no end, so the size that the system tells is not believed. Raises
+    A device has no size and no end, so the size that the system reports is not trusted. Raises
     OSError, and TooLarge.
     """
     refuse_above(name, file.stat().st_size, f"{file} has")
@@ -37,13 +37,13 @@ def bounded_bytes(file: Path, name: str) -> bytes:
 
 
 def check_packing(unpacked: int, packed: int, file: Path | str) -> None:
-    """Raise TooLarge where more has been made of a packed file than real data give."""
+    """Raise TooLarge if a packed file unpacks to more than real data would."""
     if unpacked > FREE_BYTES:
         refuse_above("packed_times", unpacked // max(packed, 1), f"{file} is packed")
 
 
 def check_arrays(file: Path) -> None:
-    """Raise TooLarge where the arrays of an .npz file are too large or packed too well."""
+    """Raise TooLarge if the arrays of an .npz file are too large or packed too well."""
     with zipfile.ZipFile(file) as archive:
         packed = [entry for entry in archive.infolist() if entry.compress_type]
     refuse_above("array_bytes", sum(entry.file_size for entry in packed), f"{file} unpacks to")
@@ -59,7 +59,7 @@ def check_csv(file: Path) -> None:
 
 
 def check_width(opened: BinaryIO, file: Path | str) -> None:
-    """Raise TooLarge where the first line of an ASCII-like csv file has too many columns."""
+    """Raise TooLarge if the first line of an ASCII-like csv file has too many columns."""
     columns, quoted, most = 1, False, limit("table_columns")
     while part := opened.read(MIB):
         for number, piece in enumerate(part.split(b'"')):
@@ -73,10 +73,10 @@ def check_width(opened: BinaryIO, file: Path | str) -> None:
 
 
 def check_parquet(file: Path) -> None:
-    """Raise TooLarge where the footer of a parquet file tells of too many columns or values.
+    """Raise TooLarge if the footer of a parquet file states too many columns or values.
 
     A run of equal values takes some bytes there, and gigabytes in memory. Raises OSError or
-    ValueError where it is no parquet file.
+    ValueError if it is not a parquet file.
     """
     import pyarrow.parquet
 
@@ -86,13 +86,13 @@ def check_parquet(file: Path) -> None:
 
 
 def checkpoint_fault(file: Path) -> str | None:
-    """What is wrong with a file that torch would read on with; None where nothing is.
+    """What is wrong with a file that torch would read regardless; None if nothing is.
 
-    An archive, or the pickles one after the other of torch before 1.6, which has no checksums.
+    The file is an archive, or consecutive pickles (torch before 1.6), which have no checksums.
     Raises as `archive_fault`.
     """
     with file.open("rb") as opened:
-        if opened.read(len(ARCHIVE)) == ARCHIVE:  # torch looks at these bytes, and no further
+        if opened.read(len(ARCHIVE)) == ARCHIVE:  # torch checks these bytes alone
             return archive_fault(file)
         opened.seek(0)
         for _ in range(OLDER_PICKLES):
@@ -101,11 +101,12 @@ def checkpoint_fault(file: Path) -> str | None:
 
 
 def archive_fault(file: Path) -> str | None:
-    """What is wrong with the archive that torch would read on with; None where nothing is.
+    """What is wrong with an archive that torch would read regardless; None if nothing is.
 
-    An entry whose content does not have its checksum, or that unpacks to more than the file holds:
-    torch compresses nothing, and would make gigabytes of some kilobytes. Raises OSError, TooLarge
-    as `check_pickle` does, and BadZipFile, ValueError or LookupError where it is no checkpoint.
+    Faults are an entry that does not match its checksum, or that unpacks to more than the file
+    holds: torch compresses nothing, so a few kilobytes would become gigabytes. Raises OSError,
+    TooLarge as `check_pickle` does, and BadZipFile, ValueError or LookupError if it is not a
+    checkpoint.
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -114,20 +115,20 @@ def archive_fault(file: Path) -> str | None:
             return f"its entry {[*packed, entries[0].filename][0]} unpacks to more than it holds"
         if (broken := archive.testzip()) is not None:
             return f"the checksum of its entry {broken} is wrong"
-        for entry in entries:  # all that torch could take for its pickle, whose name it finds so
+        for entry in entries:  # every entry that torch could take for its pickle, by its name
             if entry.filename.lower().endswith("data.pkl"):
                 check_pickle(io.BytesIO(archive.read(entry)), file)
     return None
 
 
 def check_pickle(opened: BinaryIO, file: Path) -> None:
-    """Raise TooLarge where a pickle nests too deep, or has too many instructions; to its end.
+    """Raise TooLarge if a pickle nests too deep or has too many instructions; reads to its end.
 
-    A key of 300,000 tuples within each other would end the process where it is hashed, on the stack
-    of C. Counted are the levels of what each instruction makes of what it takes, without making it.
-    Raises ValueError or LookupError where it is no pickle.
+    A key of 300,000 nested tuples would end the process when it is hashed, on the C stack. The
+    levels of nesting are computed from what each instruction takes and makes, without making it.
+    Raises ValueError or LookupError if it is not a pickle.
     """
-    stack: list[int] = []  # how deep each value is
+    stack: list[int] = []  # the nesting depth of each value
     marks: list[int] = []
     memory: dict[Any, int] = {}
     most = limit("pickle_levels")
@@ -144,7 +145,7 @@ def check_pickle(opened: BinaryIO, file: Path) -> None:
             stack.append(memory[argument])
         else:
             taken = _taken(opcode, stack, marks)
-            kept = taken[:1] if opcode.name in GROWING else []  # which takes in the others
+            kept = taken[:1] if opcode.name in GROWING else []  # takes in the others
             level = max([*kept, *(inner + 1 for inner in taken[len(kept) :])], default=0)
             if level > most:
                 refuse_above("pickle_levels", level, f"{file} nests its content in")
@@ -152,7 +153,7 @@ def check_pickle(opened: BinaryIO, file: Path) -> None:
 
 
 def _taken(opcode: pickletools.OpcodeInfo, stack: list[int], marks: list[int]) -> list[int]:
-    """Take from the stack what an instruction takes. Raises LookupError where it is not there."""
+    """Pop what an instruction takes. Raises LookupError if the stack does not hold it."""
     wanted = opcode.stack_before
     if pickletools.markobject in wanted:
         first = marks.pop() - wanted.index(pickletools.markobject)
@@ -166,9 +167,9 @@ def _taken(opcode: pickletools.OpcodeInfo, stack: list[int], marks: list[int]) -
 
 
 def bounded_lines(opened: IO[bytes], raw: IO[bytes], file: str) -> Iterator[bytes]:
-    """Yield the lines of a file that may be packed; raw: the same before it is unpacked.
+    """Yield the lines of a file that may be packed; raw: the same file before unpacking.
 
-    Raises TooLarge at a line, or a packing, beyond its limit.
+    Raises TooLarge at a line, or a compression ratio, beyond its limit.
     """
     most, unpacked, looked = limit("line_bytes"), 0, 0
     while line := opened.readline(most + 1):

@@ -1,6 +1,6 @@
-"""Published models of the reference implementations: their weights, their words, their outputs.
+"""Published models of the reference implementations: their weights, words and outputs.
 
-One module a family; each is imported when it is first asked for.
+One module per family; each is imported when it is first needed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["FAMILIES", "DoesNotFit", "from_reference", "in_our_names", "referenc
 
 
 class Family(Protocol):
-    """What the module of a family offers."""
+    """What the module of a family provides."""
 
     def from_reference(
         self,
@@ -52,7 +52,7 @@ class Family(Protocol):
 
 
 class NetworkFamily(Family, Protocol):
-    """What the module of a family of whole networks offers beyond that."""
+    """What the module of a family of whole networks provides in addition."""
 
     def overrides(self, config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
         """The command-line overrides that compose a run of this model."""
@@ -61,7 +61,7 @@ class NetworkFamily(Family, Protocol):
     def in_our_names(
         self, state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The weights by the names that those of `ours` have; others keep the published name."""
+        """The weights under the names that `ours` has; others keep their published name."""
         ...
 
 
@@ -88,10 +88,10 @@ def network_family_module(family: str) -> NetworkFamily:
 def in_our_names(
     state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]
 ) -> Iterator[dict[str, Tensor]]:
-    """Published weights as each family that can read them has them in a network of ours.
+    """Published weights under our names, as each family that can read them translates them.
 
-    ours: the network's weights. They may be those of a network inside of it, whose names lack the
-    name of that part.
+    ours: the network's weights. They may be those of a network inside it, whose names lack the name
+    of that part.
     """
     inner = {name.partition(".")[2]: tensor for name, tensor in ours.items() if "." in name}
     for family in NETWORKS:
@@ -111,9 +111,9 @@ def from_reference(
 ) -> nn.Module:
     """A published model with its weights, from its own configuration and state dict.
 
-    `config` is in the reference implementation's words, flat or nested as its files are. Solver and
-    gradient are those of the configuration where none is given. Raises DoesNotFit, a ValueError,
-    that names every entry which is missing, unknown or of another shape.
+    `config` is in the reference implementation's words, flat or nested as in its files. Solver and
+    gradient default to those of the configuration. Raises DoesNotFit, a ValueError, which names
+    every entry that is missing, unknown or of another shape.
     """
     return family_module(family).from_reference(
         config, state_dict, solver=solver, gradient=gradient
@@ -126,7 +126,7 @@ def reference_forward(
     """What the reference implementation would record for these inputs, by its names.
 
     Runs a copy of the model in evaluation mode with a tight solve, in the widest dtype of the
-    arrays (numpy's or tensors); names that the family does not know are ignored. A solve that does
-    not converge warns.
+    arrays (numpy's or tensors); names that the family does not know are ignored. Warns if a solve
+    does not converge.
     """
     return family_module(family).reference_forward(model, arrays)

@@ -55,7 +55,7 @@ NAME = "DEQ-TrellisNet"
 THRESHOLD = 45
 
 COPIES = ("trellisnet.func_copy.", "trellisnet.deq.func_copy.")
-"""Frozen copies of f, as it was in the forward before."""
+"""Frozen copies of f, from the previous forward."""
 SECOND_NAME = ("trellisnet.deq.func.", "trellisnet.func.")
 RULES = [
     (r"cell\.inward\.", r"trellisnet.inject_conv."),
@@ -64,7 +64,7 @@ RULES = [
 
 
 def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Every weight once; both taps of a kernel stand in one row, that of t - 1 first."""
+    """Every weight once; both taps of a kernel are in one row, that of t - 1 first."""
     return taps_in_a_row(primary_entries(checkpoint, SECOND_NAME, copies=COPIES))
 
 
@@ -80,16 +80,16 @@ def published_name(name: str, weight_norm: bool = True) -> str:
 
 
 def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by the names that those of `ours` have; others keep the published name."""
+    """The weights under the names that `ours` has; others keep their published name."""
     weights = primary(state_dict)
     published = partial(published_name, weight_norm="trellisnet.func.full_conv.weight_g" in weights)
     return by_our_names(weights, ours, published)
 
 
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The arguments of our DEQTrellisNet, all but its equilibrium.
+    """The arguments of our DEQTrellisNet, except its equilibrium.
 
-    Raises DoesNotFit for a dilation: the published code dilates but one of its two convolutions.
+    Raises DoesNotFit for a dilation: the published code dilates only one of its two convolutions.
     """
     published = PublishedConfiguration(config, NAME)
     dilation = published.get("dilation", 1)
@@ -130,9 +130,9 @@ def from_reference(
 ) -> DEQTrellisNet:
     """The network with its weights, in float64 if they are and float32 otherwise.
 
-    The published file leaves the split softmax's tail_vectors and tail_bias out; they are zero
-    unless the state dict has them. Raises DoesNotFit, a ValueError, where configuration and weights
-    do not fit each other.
+    The published file omits the split softmax's tail_vectors and tail_bias; they are zero unless
+    the state dict has them. Raises DoesNotFit, a ValueError, if configuration and weights do not
+    fit each other.
     """
     forward, backward = solvers(config)
     layer = Equilibrium(solver or forward.build(), gradient or Exact(backward.build()))
@@ -146,11 +146,11 @@ def from_reference(
 
 @torch.no_grad()
 def reference_forward(model: DEQTrellisNet, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
-    """emb, us, z_star, unroll12, hidden_out, and of a target loss_split and loss_full.
+    """emb, us, z_star, unroll12, hidden_out, and if there is a target, loss_split and loss_full.
 
-    Takes data and target (T, B), z0 (B, channels, 1), the state of the step before, where there is
+    Takes data and target (T, B), z0 (B, channels, 1), the state of the previous step, if there is
     one, and z_in (B, channels, T) for f_z_in, f applied once; tail_vectors and tail_bias, with or
-    without `crit/`, replace those of the model. Raises DoesNotFit where there is no data.
+    without `crit/`, replace those of the model. Raises DoesNotFit if there is no data.
     """
     inputs = as_tensors(arrays, model)
     network = evaluation_copy(model, widest(inputs))

@@ -1,7 +1,7 @@
-"""Kernel attention in the words of its recording: a case, its weights, its outputs and weights.
+"""Kernel attention in the words of its recording: a case, its weights and its outputs.
 
 Source of the formulas: 1908.11775. It was published without an implementation, so no checkpoint
-has these names and no run of a task is made of them; the recording holds naive loops.
+has these names and no run of a task is composed from them; the recording holds naive loops.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class RecordedAttention(nn.Module):
         self.window = window
 
     def view(self, positions: int, device: torch.device) -> SetFilter:
-        """What the queries see. Keys are hidden, not left out: places keep their numbers."""
+        """What the queries see. Keys are hidden, not left out, so positions keep their numbers."""
         present = torch.arange(positions, device=device) >= self.memory
         return SetFilter(
             positions - self.memory,
@@ -84,7 +84,7 @@ class RecordedAttention(nn.Module):
     def forward(self, features: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
         """Features (B, K, D), positions (K, D) -> out (B, Q, D) and weights (B, H, Q, K).
 
-        The table is read by number, as an array is: distance -1 is its last row.
+        The table is indexed by number, as an array is: distance -1 is its last row.
         """
         view = self.view(features.shape[1], features.device)
         rows = None if table is None else table.__getitem__
@@ -104,11 +104,11 @@ def from_reference(
 ) -> RecordedAttention:
     """The attention of a case, in float64 if the arrays are and float32 otherwise.
 
-    config: kernel, sym, pe, vpos and filt, and where they are not 3 memory and window, which
-    counts the query's own position. state_dict: Wq, Wk, Wv, Wr (D, D), which multiply from the
-    right, r_w_bias and r_r_bias (heads, d), lookup (2 radius + 1, heads, d); one that plays no part
-    in the case may be missing. Raises DoesNotFit, a ValueError, where words or shapes do not fit,
-    or a solver or gradient is given to an attention, which has none.
+    config: kernel, sym, pe, vpos and filt, and if they are not 3, memory and window, which counts
+    the query's own position. state_dict: Wq, Wk, Wv, Wr (D, D), which multiply from the right,
+    r_w_bias and r_r_bias (heads, d), lookup (2 radius + 1, heads, d); one that the case does not
+    use may be missing. Raises DoesNotFit, a ValueError, if words or shapes do not fit, or if a
+    solver or gradient is given, since an attention has none.
     """
     if solver is not None or gradient is not None:
         raise DoesNotFit("a kernel attention has neither a solver nor an estimator")
@@ -138,10 +138,10 @@ def from_reference(
 
 @torch.no_grad()
 def reference_forward(model: RecordedAttention, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
-    """out (B, Q, D) and weights (B, heads, Q, K), 0 where a query does not see a key.
+    """out (B, Q, D) and weights (B, heads, Q, K), 0 if a query does not see a key.
 
-    Takes features f (B, K, D) and positions t (K, D), which a case without positions does without.
-    Raises DoesNotFit where their shapes do not fit the attention.
+    Takes features f (B, K, D) and positions t (K, D), which a case without positions does not need.
+    Raises DoesNotFit if their shapes do not fit the attention.
     """
     inputs = as_tensors(arrays, model)
     features = required(inputs, "f", "the features (batch, positions, width)")
@@ -177,7 +177,7 @@ def _whole_number(case: PublishedConfiguration, word: str, otherwise: int, *, lo
 
 
 def _heads_and_width(arrays: Mapping[str, Tensor], positions: str) -> tuple[int, int]:
-    """Heads of the first array that is in heads, the one in use first, and the width D."""
+    """Heads according to the first array in heads, those in use first, and the width D."""
     wq = required(arrays, "Wq", "the weights of the queries (width, width)")
     telling = ("lookup", *IN_HEADS) if positions == "lookup" else IN_HEADS
     found = [arrays[name] for name in telling if name in arrays and arrays[name].dim() >= 2]
@@ -200,7 +200,7 @@ def _radius(arrays: Mapping[str, Tensor]) -> int:
 
 
 def _load(attention: KernelAttention, arrays: Mapping[str, Tensor]) -> None:
-    """Copy every parameter; matrices multiply from the left here."""
+    """Copy every parameter; here matrices multiply from the left."""
     for name, parameter in attention.named_parameters():
         published = PUBLISHED_NAMES[name]
         array = required(arrays, published, "whose part of the case it is")

@@ -32,7 +32,7 @@ from equipoise.models import MulT
 NAME = "MulT"
 LETTERS = {"language": "l", "audio": "a", "vision": "v"}
 WIDTH, HEADS = 30, 5
-"""The published code has no other width; the word `d_model` is that of codes which have."""
+"""The only width of the published code; the word `d_model` is from codes with others."""
 RATES = {
     "relu_dropout": ("relu_dropout", 0.1),
     "residual_dropout": ("res_dropout", 0.1),
@@ -42,7 +42,7 @@ RATES = {
 ATTENTION_RATES = {"attn_dropout": 0.1, "attn_dropout_a": 0.0, "attn_dropout_v": 0.0}
 
 BUFFERS = (".version", "._float_tensor")
-"""They tell of the code and the device; nothing reads their values."""
+"""Words about the code and the device, whose values nothing reads."""
 LAYER = re.compile(r"trans_[lav]_with_[lav]\.layers\.(\d+)\.")
 RULES = [
     (r"(network|unread)\.", ""),
@@ -62,11 +62,11 @@ RULES = [
 ]
 TASKS = {"mosi": "mosi", "mosei": "mosei", "mosei_senti": "mosei", "iemocap": "iemocap"}
 OF_MOSI, LOGITS_OF_EMOTIONS = [5, 20], 8
-"""Columns of audio and vision that MOSI's files have and no other set's, outputs of IEMOCAP."""
+"""Columns of audio and vision that only MOSI's files have, and outputs of IEMOCAP."""
 
 
 def published_name(name: str) -> str:
-    """The published name of our parameter; a third of a packed one has [query] or such behind."""
+    """The published name of our parameter; a third of a packed one ends in [query] or the like."""
     name = by_rules(name, RULES)
     for modality, letter in LETTERS.items():
         name = name.replace(f"_{modality}", f"_{letter}")
@@ -74,7 +74,7 @@ def published_name(name: str) -> str:
 
 
 def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Every weight, the thirds of packed ones apart; without buffers, which nothing reads."""
+    """Every weight, with packed ones split into thirds; without buffers, which nothing reads."""
     weights: dict[str, Tensor] = {}
     for name, tensor in bare_entries(checkpoint).items():
         if ".in_proj_" in name and tensor.dim():
@@ -86,16 +86,16 @@ def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by the names that those of `ours` have; others keep the published name."""
+    """The weights under the names that `ours` has; others keep their published name."""
     return by_our_names(primary(state_dict), ours, published_name)
 
 
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The arguments of our MulT.
 
-    Missing words have the published defaults; the weights tell the columns of the streams, outputs,
-    layers and targets where the words do not. Raises DoesNotFit where neither does, a word has a
-    value that it cannot have, or two of the three targets are chosen, which was never published.
+    Missing words have the published defaults; the weights determine the streams' columns, outputs,
+    layers and targets if the words do not. Raises DoesNotFit if neither does, a word has an invalid
+    value, or two of the three targets are chosen, which was never published.
     """
     words = _Words(config, NAME)
     columns = {letter: _size(weights, f"proj_{letter}.weight", 1) for letter in LETTERS.values()}
@@ -117,7 +117,7 @@ def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
 def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
     """Group choices and settings for task and model.
 
-    The task is that of the word `dataset`, else that which has so many outputs and columns.
+    The task is given by the word `dataset`, or else by the numbers of outputs and columns.
     """
     words, arguments = _Words(config, NAME), architecture(config, primary(state_dict))
     settings = {name: arguments.pop(name) for name in ("features", "outputs")}
@@ -142,9 +142,9 @@ def from_reference(
 ) -> MulT:
     """The network with its weights, in float64 if they are and float32 otherwise.
 
-    config: the training script's words, its own or those that it hands to the network. Raises
-    DoesNotFit, a ValueError, where configuration and weights do not fit each other, or a solver or
-    gradient is given to a network that has none.
+    config: the training script's words, its own or those that it passes to the network. Raises
+    DoesNotFit, a ValueError, if configuration and weights do not fit each other, or if a solver or
+    gradient is given, since this network has none.
     """
     if solver is not None or gradient is not None:
         raise DoesNotFit("the published MulT has neither a solver nor an estimator")
@@ -165,8 +165,8 @@ def from_reference(
 def reference_forward(model: MulT, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
     """out (B, outputs) and last_hs (B, H), the last steps of the memory encoders.
 
-    Takes x_l, x_a and x_v (B, T, features), those of them that the model reads. Raises DoesNotFit
-    where one is missing or its shape does not fit the model or the other ones.
+    Takes those of x_l, x_a and x_v (B, T, features) that the model reads. Raises DoesNotFit if one
+    is missing or its shape does not fit the model or the others.
     """
     names = {modality: f"x_{LETTERS[modality]}" for modality in model.modalities}
     inputs = as_tensors({n: arrays[n] for n in names.values() if n in arrays}, model)
@@ -188,10 +188,10 @@ def reference_forward(model: MulT, arrays: Mapping[str, Any]) -> dict[str, ndarr
 
 
 class _Words(PublishedConfiguration):
-    """The words of the training script, each of a kind."""
+    """The words of the training script, with the type of each."""
 
     def targets(self, weights: Mapping[str, Tensor]) -> list[str] | None:
-        """The one target that is chosen; None for all three, which no word true means too."""
+        """The one target that is chosen; None for all three, also if no word is true."""
         flags = {modality: f"{letter}only" for modality, letter in LETTERS.items()}
         if any(word in self for word in flags.values()):
             chosen = [modality for modality, word in flags.items() if self.flag(word, False)]
@@ -206,7 +206,7 @@ class _Words(PublishedConfiguration):
 
 
 def _size(weights: Mapping[str, Tensor], name: str, axis: int) -> int | None:
-    """The size of a matrix along one axis; None where there is no such matrix."""
+    """The size of a matrix along one axis; None if there is no such matrix."""
     return weights[name].shape[axis] if name in weights and weights[name].dim() == 2 else None
 
 
@@ -216,7 +216,7 @@ def _layers(weights: Mapping[str, Tensor]) -> int | None:
 
 
 def _unread(arguments: Mapping[str, Any]) -> dict[str, nn.Module]:
-    """What the published network holds by name but never reads, so that ours has none of it:
+    """Names of what the published network holds but never reads, so that ours lacks it:
 
     memory encoders of other targets, and projections of streams that are as wide as it is.
     """

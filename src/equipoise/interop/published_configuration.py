@@ -13,16 +13,16 @@ VOCABULARIES = {267735: "wikitext103", 33278: "wikitext2", 10000: "ptb"}
 
 
 class DoesNotFit(UserError, ValueError):
-    """A configuration or weights that cannot be what they are said to be; the message names why."""
+    """A configuration or weights that are not what they should be; the message says why."""
 
 
 class PublishedConfiguration:
-    """The arguments of a published training script, by their names, however deep they lie."""
+    """The arguments of a published training script, by their names, however deeply nested."""
 
     example = "d_model"
 
     def __init__(self, config: Mapping[str, Any], model: str) -> None:
-        """Read the `config` of a `model`; raises DoesNotFit where it is no mapping."""
+        """Read the `config` of a `model`; raises DoesNotFit if it is not a mapping."""
         if not isinstance(config, Mapping):
             raise DoesNotFit(
                 f"a published configuration is a mapping of keys such as {self.example}"
@@ -34,7 +34,7 @@ class PublishedConfiguration:
         return self.values.get(key) is not None
 
     def leaves(self, node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        """Yield every value under its own key, without those of the mappings around it."""
+        """Yield every value under its own key, without the keys of enclosing mappings."""
         for key, value in node.items():
             if isinstance(value, Mapping):
                 yield from self.leaves(value)
@@ -46,7 +46,7 @@ class PublishedConfiguration:
         return self.values[key] if key in self else default
 
     def first(self, keys: Sequence[str]) -> Any:
-        """The value of the first of several words for one thing; None where it has none."""
+        """The value of the first of several synonyms; None if that is missing."""
         return next((self.values[key] for key in keys if key in self), None)
 
     def need(self, key: str) -> Any:
@@ -58,9 +58,9 @@ class PublishedConfiguration:
         return self.values[key]
 
     def whole(self, keys: Sequence[str], otherwise: int | None) -> int:
-        """A number above 0: that of the first of several words for one thing.
+        """A number above 0: that of the first of several synonyms.
 
-        Raises DoesNotFit where it is another one, or neither the words nor `otherwise` tell.
+        Raises DoesNotFit if it is not such a number, or neither the words nor `otherwise` give one.
         """
         given = self.first(keys)
         value = otherwise if given is None else given
@@ -71,7 +71,7 @@ class PublishedConfiguration:
         return int(value)
 
     def rate(self, keys: Sequence[str], otherwise: float) -> float:
-        """A probability, by the first of several words. Raises DoesNotFit where it is none."""
+        """A probability, by the first of several words. Raises DoesNotFit if it is not one."""
         given = self.first(keys)
         value = otherwise if given is None else given
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
@@ -79,7 +79,7 @@ class PublishedConfiguration:
         return float(value)
 
     def flag(self, key: str, otherwise: bool) -> bool:
-        """True or False. Raises DoesNotFit where it is neither."""
+        """True or False. Raises DoesNotFit if it is neither."""
         value = self.get(key, otherwise)
         if not isinstance(value, bool):
             raise DoesNotFit(f"{key} is {value}; choose true or false")
@@ -91,7 +91,7 @@ def token_lines(
 ) -> list[str]:
     """The overrides for a model of tokens with these arguments, and for its task.
 
-    The task is that of the configuration's dataset, else that of the vocabulary's size.
+    The task is given by the configuration's dataset, or else by the vocabulary's size.
     """
     settings = dict(arguments)
     vocabulary = settings.pop("vocabulary")

@@ -1,7 +1,7 @@
-"""The files that the papers' authors have published, as far as their pages tell.
+"""The files that the papers' authors have published, according to their pages.
 
 What a page does not say is None here. Sizes are counted from the published configurations; no
-publisher states those of the files, which may hold copies beside each weight.
+publisher states those of the files, which may hold copies of each weight.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ BARLOW = "https://dl.fbaipublicfiles.com/barlowtwins/{}.pth"
 class PublishedFile(NamedTuple):
     """A published file of weights, for a `family` of `import-weights`.
 
-    parameters: how many the network has. figure: what its publisher says that it gives.
-    configuration: what import-weights takes beside the weights.
+    parameters: how many the network has. figure: the result that its publisher states.
+    configuration: what import-weights needs besides the weights.
     """
 
     family: str
@@ -149,4 +149,4 @@ UNPUBLISHED = {
     "mult": "no file is known: the script saves networks that one has trained oneself",
     "barlow": "the HSIC code (2104.13712) has no file",
 }
-"""Of a family, what one would look for in vain."""
+"""For each family, the files that one would seek in vain."""

@@ -29,13 +29,13 @@ SOLVERS: dict[str, SolverName] = {
 }
 STOPS = {"abs": "absolute", "rel": "relative"}
 TOLERANCE = 1e-3
-"""The published solvers are called with it wherever no key sets another."""
+"""The tolerance with which the published code calls its solvers unless a key sets another."""
 ANDERSON_MEMORY = 6
 
 
 @dataclass(frozen=True)
 class SolverChoice:
-    """A solver as the command line chooses it: its name, and the settings that are not default."""
+    """A solver as the command line chooses it: its name, and its settings that are not defaults."""
 
     name: SolverName
     settings: dict[str, Any]
@@ -48,14 +48,14 @@ class SolverChoice:
 def solver_choice(
     name: SolverName, stop: str, steps: int, tolerance: float = TOLERANCE
 ) -> SolverChoice:
-    """A solver with the memory that the published code gives it."""
+    """A solver with the memory size that the published code gives it."""
     memory = {"broyden": steps, "anderson": ANDERSON_MEMORY}.get(name)
     settings = {"max_steps": steps, "tol": tolerance, "stop": stop}
     return SolverChoice(name, settings | ({"memory": memory} if memory else {}))
 
 
 def translated(key: str, word: Any, ours: Mapping[str, Word]) -> Word:
-    """Our word for the published one at `key`; raises DoesNotFit where it is unknown."""
+    """Our word for the published one at `key`; raises DoesNotFit if it is unknown."""
     if word not in ours:
         raise DoesNotFit(f"{key} is {word}; choose from {', '.join(ours)}")
     return ours[word]

@@ -31,8 +31,8 @@ def shared_arguments(
 ) -> dict[str, Any]:
     """The arguments that both networks take: widths, cut-offs, dropouts and ties.
 
-    Widths are as stated under one of their `keys`, else those of the weights, in which `bias` names
-    that of the four gates. Raises DoesNotFit where one of the weights is missing.
+    Widths are taken from one of their `keys`, or else from the weights, in which `bias` names that
+    of the four gates. Raises DoesNotFit if one of the weights is missing.
     """
     for name in ("encoder.weight", "decoder.weight", bias):
         if name not in weights:
@@ -58,9 +58,9 @@ def taps_in_a_row(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def with_split_softmax(weights: Mapping[str, Tensor], further: int) -> dict[str, Tensor]:
-    """Add the split softmax of `further` clusters, which the published files leave out: zeros.
+    """Add the split softmax of `further` clusters, which the published files omit, as zeros.
 
-    So it starts in the published code. Where the state dict has one, under `crit.`, it is kept.
+    The published code initialises it so. If the state dict has one, under `crit.`, it is kept.
     """
     entries = {_split_name(name): tensor for name, tensor in weights.items()}
     if not further:

@@ -1,4 +1,4 @@
-"""Published weights: one name and one form for each, and loading them."""
+"""Published weights: a single name and format for each, and loading them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from equipoise.interop.published_configuration import DoesNotFit
 WRAPPERS = re.compile(r"^((module|model)\.)+")
 MOST_NAMED = 6
 LAYER = "equilibrium."
-"""What an equilibrium layer may keep for itself is no weight."""
+"""State that an equilibrium layer may keep for itself, which is not a weight."""
 COUNTER = ".num_batches_tracked"
-"""It counts batches, which nothing reads: old versions of torch did not save it."""
+"""A counter of batches, which nothing reads: old versions of torch did not save it."""
 WEIGHT_NORM_RULES = [
     (r"(.*)\.weight\.length$", r"\1.weight_g"),
     (r"(.*)\.weight\.direction$", r"\1.weight_v"),
@@ -40,8 +40,8 @@ def primary_entries(
 ) -> dict[str, Tensor]:
     """Every weight once, by its first name, which is given by `renamed`.
 
-    `second`: the prefix of second names, and that of the first names of the same weights; where
-    both are there and differ, a warning names them. `copies`: prefixes of what is no weight, such
+    `second`: the prefix of second names, and that of the first names of the same weights; if both
+    exist and differ, a warning names them. `copies`: prefixes of entries that are not weights, such
     as frozen copies of f. Raises DoesNotFit as `bare_entries` does.
     """
     weights: dict[str, Tensor] = {}
@@ -60,10 +60,10 @@ def primary_entries(
 def bare_entries(checkpoint: Mapping[str, Any], copies: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """The tensors of a state dict, or of a checkpoint's entry `state_dict`.
 
-    Wrappers' prefixes (`module.`, `model.`) are dropped, and then what begins as one of `copies`;
-    the new names of a weight norm are turned into the old ones, and kernels of width 1 lose it:
-    (out, in, 1) -> (out, in). Raises DoesNotFit where an entry is no tensor, or two that differ
-    claim one name.
+    Wrappers' prefixes (`module.`, `model.`) are dropped, and then entries that begin with one of
+    `copies`; new names of weight norms become the old ones, and kernels of width 1 lose that
+    dimension: (out, in, 1) -> (out, in). Raises DoesNotFit if an entry is not a tensor, or two that
+    differ claim one name.
     """
     if not isinstance(checkpoint, Mapping):
         raise DoesNotFit("published weights are a state dict: names and tensors")
@@ -83,11 +83,11 @@ def same(a: Tensor, b: Tensor) -> bool:
 
 
 def load(model: nn.Module, weights: Mapping[str, Tensor], published: Callable[[str], str]) -> None:
-    """Copy weights under published names into the model; `published` turns ours into those.
+    """Copy weights under published names into the model; `published` maps our names to those.
 
-    The model is in float64 from then on where a weight is. Tied parameters have several names:
-    where one is missing, another serves. Raises DoesNotFit that names what is missing, what is
-    unknown and what has another shape.
+    If a weight is in float64, so is the model from then on. Tied parameters have several names: if
+    one is missing, another serves. Raises DoesNotFit, which names what is missing, unknown or of
+    another shape.
     """
     if any(tensor.dtype == torch.float64 for tensor in weights.values()):
         model.double()
@@ -114,7 +114,7 @@ def load(model: nn.Module, weights: Mapping[str, Tensor], published: Callable[[s
 def by_our_names(
     weights: Mapping[str, Tensor], ours: Iterable[str], published: Callable[[str], str]
 ) -> dict[str, Tensor]:
-    """The weights by our names, those that none of `ours` is by their own."""
+    """The weights under our names; those that we lack keep their own."""
     names = {published(name): name for name in ours}
     return {names.get(name, name): tensor for name, tensor in weights.items()}
 
@@ -126,7 +126,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _loadable(model: nn.Module) -> dict[str, Tensor]:
-    """What has to be loaded: not what the equilibrium layer keeps, nor what has no entries."""
+    """The names to load: not what the equilibrium layer keeps, nor what has no entries."""
     entries = model.state_dict().items()
     return {n: t for n, t in entries if t.numel() and not n.startswith(LAYER)}
 
@@ -134,7 +134,7 @@ def _loadable(model: nn.Module) -> dict[str, Tensor]:
 def _with_ties(
     parameters: Mapping[str, Tensor], names: Mapping[str, str], weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The weights, with what is known of a tied parameter under all of its names."""
+    """The weights, with the value of a tied parameter under all of its names."""
     places: dict[int, list[str]] = {}
     for published_name, name in names.items():
         places.setdefault(parameters[name].data_ptr(), []).append(published_name)

@@ -1,4 +1,4 @@
-"""Recorded arrays in and out of a model, and the fixed points that they are compared with."""
+"""Converting recorded arrays to and from a model, and the fixed points to compare them with."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ RESOLVED = 50
 
 
 def as_tensors(arrays: Mapping[str, Any], network: nn.Module) -> dict[str, Tensor]:
-    """Every array as a tensor on the network's device: numbers in the widest of their dtypes.
+    """Every array as a tensor on the network's device, numbers in the widest of their dtypes.
 
-    Whole numbers become int64; text is left out.
+    Integers become int64; text is left out.
     """
     device = next(network.parameters(), torch.empty(0)).device  # a loss has none
     usable = {name: array for name, array in arrays.items() if _kind(array) not in "USO"}
@@ -42,7 +42,7 @@ def widest(tensors: Mapping[str, Tensor]) -> torch.dtype:
 def evaluation_copy(model: Network, dtype: torch.dtype) -> Network:
     """A copy in evaluation mode, without the equilibrium layer.
 
-    The layer's report may hang on a graph that has no copy.
+    The layer's report may refer to a graph, which cannot be copied.
     """
     layer = getattr(model, "equilibrium", None)
     memo: dict[int, Any] = {} if layer is None else {id(layer): nn.Identity()}
@@ -75,10 +75,10 @@ def _kind(array: Any) -> str:
 
 
 def tight_solve(f: Function, z0: Tensor, *inputs: Tensor) -> Tensor:
-    """The solution of z = f(z, *inputs), by plain iteration, then Broyden's method where needed.
+    """The solution of z = f(z, *inputs), by plain iteration, then by Broyden's method if needed.
 
-    Plain iteration comes first: the recorded points were found so, and f may have others.
-    Samples that neither solves to round-off are counted in a warning.
+    Plain iteration comes first: it gave the recorded points, and f may have others. Samples that
+    neither solves to round-off are counted in a warning.
     """
     tolerance = RESOLVED * torch.finfo(z0.dtype).eps
     plain = FixedPoint(max_steps=1500, tol=tolerance, patience=100).solve(f, z0, *inputs)

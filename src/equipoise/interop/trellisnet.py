@@ -52,8 +52,8 @@ RAW = "_raw"
 def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """Every weight once, without the wrapper of the weight drop.
 
-    That wrapper renames weight1_v to module.*.weight1_v_raw; a weight1_v beside it is the dropped
-    one of the latest forward. `network.0.*` are second names. Both taps of a kernel stand in one
+    That wrapper renames weight1_v to module.*.weight1_v_raw; a weight1_v beside it is the masked
+    weight of the latest forward. `network.0.*` are second names. Both taps of a kernel are in one
     row, that of t - d first.
     """
     entries = bare_entries(checkpoint)
@@ -82,7 +82,7 @@ def _plain(key: str) -> str:
 
 
 def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by the names that those of `ours` have; others keep the published name."""
+    """The weights under the names that `ours` has; others keep their published name."""
     weights = primary(state_dict)
     published = partial(published_name, weight_norm=f"{PREFIX}.weight1_g" in weights)
     return by_our_names(weights, ours, published)
@@ -91,7 +91,7 @@ def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> d
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The arguments of our TrellisNet.
 
-    Raises DoesNotFit where the number of levels is missing: the weights do not determine it.
+    Raises DoesNotFit if the number of levels is missing: the weights do not determine it.
     """
     published = PublishedConfiguration(config, NAME)
     widths = WIDTHS | {"ninp": ("ninp", "emsize")}
@@ -124,8 +124,8 @@ def from_reference(
 ) -> TrellisNet:
     """The network with its weights, in float64 if they are and float32 otherwise.
 
-    Raises DoesNotFit, a ValueError, where configuration and weights do not fit each other, or a
-    solver or gradient is given to a network that has none.
+    Raises DoesNotFit, a ValueError, if configuration and weights do not fit each other, or if a
+    solver or gradient is given, since this network has none.
     """
     if solver is not None or gradient is not None:
         raise DoesNotFit("the explicit trellis network has neither a solver nor an estimator")
@@ -139,10 +139,10 @@ def from_reference(
 
 @torch.no_grad()
 def reference_forward(model: TrellisNet, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
-    """raw_out, logits, h1, c1, and of auxiliary outputs aux_logits.
+    """raw_out, logits, h1, c1, and with auxiliary outputs aux_logits.
 
-    Takes data (B, T), and h0 and c0 (B, width, 1), the state of the step before, where there is
-    one. Raises DoesNotFit where there is no data, or half a state.
+    Takes data (B, T), and h0 and c0 (B, width, 1), the state of the previous step, if there is one.
+    Raises DoesNotFit if there is no data, or only half a state.
     """
     inputs = as_tensors(arrays, model)
     network = evaluation_copy(model, widest(inputs))

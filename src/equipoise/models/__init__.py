@@ -1,4 +1,4 @@
-"""The networks: one family a file or folder, each an nn.Module from batch inputs to outputs."""
+"""The networks: one file or folder per family, each an nn.Module from batch inputs to outputs."""
 
 from equipoise.models.barlow import BarlowTwins
 from equipoise.models.coupling_transformer import CouplingTransformer

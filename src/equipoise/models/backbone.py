@@ -1,4 +1,4 @@
-"""Starting from the backbone of a checkpoint: what a new head, or a classifier, will stand on."""
+"""Starting from a checkpoint's backbone, on which a new head or a classifier is trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from equipoise.errors import Unreadable
 from equipoise.errors.sizes import archive_fault
 
 PLACES = ("model.encoder.", "model.")
-"""Where a backbone lies in a checkpoint: in an encoder trained on views, or in a network itself."""
+"""Prefixes of a backbone in a checkpoint: of an encoder trained on views, or of a network."""
 MOST_NAMED = 6
 UNREADABLE = (
     RuntimeError, EOFError, OSError, LookupError, ValueError, MemoryError, zipfile.BadZipFile,
@@ -24,9 +24,10 @@ UNREADABLE = (
 def load_backbone(network: nn.Module, checkpoint: str | Path, parts: Sequence[str]) -> None:
     """Copy the weights of `parts`, such as "stem." and "cell.", into `network`, in place.
 
-    The checkpoint holds a `state_dict` in which the parts stand below "model." or "model.encoder.";
-    it is read without unpickling any code. Either all of these weights are copied or none. Raises
-    ValueError, which names what does not fit, where it cannot be read or is of another network.
+    The checkpoint holds a `state_dict` in which the parts are named below "model." or
+    "model.encoder."; it is read without unpickling any code. Either all of these weights are copied
+    or none. Raises ValueError, which names what does not fit, if it cannot be read or does not
+    match.
     """
     weights = _backbone_of(checkpoint, parts)
     shapes = {
@@ -69,7 +70,7 @@ def _state_of(checkpoint: str | Path) -> dict[str, Tensor]:
         raise
     except pickle.UnpicklingError as error:
         raise Unreadable(
-            f"{checkpoint} holds pickled objects, whose code would run on reading: use a "
+            f"{checkpoint} holds pickled objects, whose code would run when it is read: use a "
             "checkpoint that Equipoise has written"
         ) from error
     except UNREADABLE as error:

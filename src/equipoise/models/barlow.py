@@ -24,9 +24,9 @@ class Embeddings(NamedTuple):
 class BarlowTwins(nn.Module):
     """Two views (B, C, H, W) of the same images, encoded and projected by the same weights.
 
-    The features of the encoder are what is used later; the projector serves the loss alone.
+    The encoder's features are what is used later; the projector serves only the loss.
 
-    Sources: 2103.03230, section 2; 2104.13712. An equilibrium network as encoder was not published.
+    Sources: 2103.03230, section 2; 2104.13712. An equilibrium encoder was not published.
     """
 
     head_parts = ("projector",)
@@ -39,19 +39,19 @@ class BarlowTwins(nn.Module):
         projector: Sequence[int] = (512, 128),
         projector_biases: Biases = "last",
     ) -> None:
-        """Build the encoder and, behind it, a projector of these widths, its output the last.
+        """Build the encoder, followed by a projector of these widths; the last is its output's.
 
-        encoder: makes the encoder, a module with the width `features` of its output (B, features);
-        it is handed the equilibrium layer where there is one. projector_biases: which linear layers
-        have one; those before the last are followed by batch norm and ReLU.
+        encoder: builds the encoder, a module whose `features` is the width of its output (B,
+        features); it is given the equilibrium layer if there is one. projector_biases: which linear
+        layers have a bias; all but the last are followed by batch norm and ReLU.
         """
         super().__init__()
         self.encoder = encoder() if equilibrium is None else encoder(equilibrium)
         width = self.encoder.features
         assert isinstance(width, int)
         self.projector = projector_of([width, *projector], projector_biases)
-        # One solve finds the equilibria of both views, whose batch norms then see both. Without
-        # one each view has batch statistics of its own, as published.
+        # With an equilibrium, one solve finds both views' states, and batch norms see both. Without
+        # one, each view has its own batch statistics, as published.
         self.joined = equilibrium is not None
 
     @property
@@ -73,7 +73,7 @@ class BarlowTwins(nn.Module):
 def projector_of(widths: Sequence[int], biases: Biases) -> nn.Sequential:
     """Linear maps between successive widths, batch norm and ReLU between them.
 
-    Raises ValueError where there is no width behind the first.
+    Raises ValueError if there is no width after the first.
     """
     if len(widths) < 2:
         raise ValueError("the projector needs at least one width, such as [512, 128]")

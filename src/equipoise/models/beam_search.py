@@ -14,10 +14,10 @@ from equipoise.models.sequence import SequenceOutput
 
 
 class EncoderDecoder(Protocol):
-    """What beam search asks of a network that translates."""
+    """What beam search requires of a network that translates."""
 
     def encode(self, source: Tensor, present: Tensor) -> Tensor:
-        """Sentences (B, S), and where they are no padding, -> what the decoder attends to."""
+        """Sentences (B, S), and which places are not padding, -> what the decoder attends to."""
         ...
 
     def decode(
@@ -36,7 +36,7 @@ class EncoderDecoder(Protocol):
 
 
 class Hypothesis(NamedTuple):
-    """A translation without its boundary, and its score; no tokens and -inf where none is found."""
+    """A translation without its boundary, and its score; no tokens and -inf if none is found."""
 
     tokens: list[int]
     score: float
@@ -47,18 +47,18 @@ class BeamSearch:
     """Searches for the sequence of greatest score: its log probability / length^length_penalty.
 
     boundary: the token that begins and ends a sequence; the length counts it once. A sentence has
-    `beam` places, which go to its most likely continuations; a sequence that ends keeps its place.
-    The search for a sentence is over when all places hold finished sequences, when no beginning
-    could reach the score of the best one any more, or at 2 S + 10 tokens for S of the source, where
-    only the boundary may follow. With a beam of 1 that is the most likely token, step by step.
+    `beam` places for its most likely continuations; a sequence that ends keeps its place. The
+    search for a sentence is over when all places hold finished sequences, when no beginning can
+    reach the best score any more, or at 2 S + 10 tokens for a source of S, where only the boundary
+    may follow. With a beam of 1 this is greedy search.
 
-    A step feeds one token a beginning to the network and reorders its memory. A sentence that is
-    done leaves the batch, and nothing depends on the other sentences of the batch.
+    Each step feeds one token per beginning to the network and reorders its memory. A finished
+    sentence leaves the batch, and no result depends on the other sentences of the batch.
 
     Source: Sutskever et al. 2014 (arXiv 1409.3215), section 3.2. The length penalty is that of
     fairseq (Ott et al. 2019, arXiv 1904.01038, `lenpen`), not the (5 + length) / 6 of Wu et al.
     2016 (arXiv 1609.08144, eq. 14). fairseq ends a search at `beam` finished sequences, however
-    unlikely they are; there, beginnings that are sentences themselves crowd out the whole.
+    unlikely they are; beginnings that are sentences themselves then displace the whole sentence.
     """
 
     boundary: int
@@ -66,7 +66,7 @@ class BeamSearch:
     length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raises ValueError for less than one beginning, or a negative penalty."""
+        """Raises ValueError for a beam below 1 or a negative penalty."""
         if self.beam < 1 or self.length_penalty < 0:
             raise ValueError(
                 f"beam must be at least 1 and length_penalty at least 0, got {self.beam} and "
@@ -84,7 +84,7 @@ class BeamSearch:
         return running.best
 
     def _continued(self, model: EncoderDecoder, running: Running) -> Candidates:
-        """The most likely continuations of every sentence, as many as it has places left."""
+        """The most likely continuations of every sentence, as many as it has free places."""
         output = model.decode(
             running.tokens[:, -1:], running.encoded, running.present, running.memory
         )
@@ -125,7 +125,7 @@ class BeamSearch:
 
 
 class Candidates(NamedTuple):
-    """Continuations of each sentence by falling score, (B, beam): of which beginning, by what."""
+    """Continuations of each sentence by falling score, (B, beam): their beginnings and tokens."""
 
     scores: Tensor
     origins: Tensor
@@ -134,12 +134,12 @@ class Candidates(NamedTuple):
 
 @dataclass
 class Running:
-    """A search under way: for each sentence not yet done (B), `beam` beginnings, one after another.
+    """A running search: for each unfinished sentence (B), `beam` beginnings, one after another.
 
-    rows (B,): the places of the sentences in the result. limits (B,): of tokens before the
+    rows (B,): the places of the sentences in the result. limits (B,): on the tokens before the
     boundary. scores (B, beam): log probabilities of the beginnings, -inf for none. tokens
     (B * beam, 1 + length), encoded and present (B * beam, ...), and the memory after those tokens.
-    free (B,): the places that no finished sequence holds. best_scores (B,): of the finished ones.
+    free (B,): the places without a finished sequence. best_scores (B,): of the finished ones.
     """
 
     rows: Tensor
@@ -159,7 +159,7 @@ class Running:
         device, sentences, beam = encoded.device, len(encoded), search.beam
         dtype = torch.promote_types(encoded.dtype, torch.float32)
         scores = torch.full((sentences, beam), -math.inf, dtype=dtype, device=device)
-        scores[:, 0] = 0  # the others would be the same beginning again
+        scores[:, 0] = 0  # the others would repeat the same beginning
         return cls(
             rows=torch.arange(sentences, device=device),
             limits=2 * present.sum(dim=1) + 10,
@@ -178,14 +178,14 @@ class Running:
         return self.tokens.shape[1] - 1
 
     def keep(self, better: Tensor, scores: Tensor, origins: Tensor, beam: int) -> None:
-        """Note the sequences that are better than any before, which end after these beginnings."""
+        """Record finished sequences that are better than any before."""
         places: Sequence[int] = better.nonzero().flatten().tolist()
         for place in places:
             tokens = self.tokens[place * beam + int(origins[place]), 1:].tolist()
             self.best[int(self.rows[place])] = Hypothesis(tokens, float(scores[place]))
 
     def go_on(self, going: Tensor, origins: Tensor, tokens: Tensor, scores: Tensor) -> None:
-        """Take only the sentences that are `going` further, each beginning by one of `tokens`."""
+        """Keep only the sentences that are `going`, extending each beginning by one of `tokens`."""
         self.rows, self.limits, self.scores = self.rows[going], self.limits[going], scores
         self.free, self.best_scores = self.free[going], self.best_scores[going]
         self.tokens = torch.cat([self.tokens[origins], tokens], dim=1)

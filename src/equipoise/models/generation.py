@@ -19,7 +19,7 @@ class Sampling:
     """How a token is chosen from its log probabilities.
 
     temperature divides them; top_p keeps the fewest most likely tokens whose probabilities sum to
-    at least so much; greedy takes the most likely token. seed: of the draws.
+    at least top_p; greedy takes the most likely token. seed: of the draws.
     Source: top_p is nucleus sampling, Holtzman et al. 2020 (arXiv 1904.09751).
     """
 
@@ -38,7 +38,7 @@ class Sampling:
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """Set to 0 all but the fewest largest of (V,) that sum to at least top_p."""
+    """Set to 0 all but the smallest set of the largest of (V,) that sums to at least top_p."""
     ordered, places = probabilities.sort(descending=True)
     before = ordered.cumsum(0) - ordered
     likely = torch.where(before < top_p, ordered, 0.0)
@@ -48,14 +48,14 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 class WarmStart:
     """Starts each solve of a layer where its latest one of the same shape ended.
 
-    In generation every solve is that of one new position, so it starts at the equilibrium of the
-    position before. `evaluations` counts those of f since the layer was first watched.
+    In generation every solve concerns one new position, so it starts at the equilibrium of the
+    previous position. `evaluations` counts those of f since the layer was first watched.
     """
 
     def __init__(self, layer: Equilibrium) -> None:
         self.latest: State | None = None
         self.evaluations = 0
-        if not layer.gradient.own_iteration:  # whose result depends on where it starts
+        if not layer.gradient.own_iteration:  # its result would depend on where it starts
             layer.start = self
         layer.register_forward_hook(self._keep)
 
@@ -76,7 +76,7 @@ class Generator:
 
     model: `(tokens (1, T), memory) -> hidden (1, T, D), memory`, with `log_probabilities(hidden)`.
     A step reads one token; the equilibria and injections of the `context` tokens before it come
-    from the memory. device: None is a GPU where there is one.
+    from the memory. device: None uses a GPU if there is one.
     """
 
     def __init__(
@@ -129,11 +129,11 @@ def same_shapes(one: State, other: State) -> bool:
 
 
 def usable_device(name: str | None) -> torch.device:
-    """The device. Raises ValueError where there is none of that name."""
+    """The device. Raises ValueError if it does not exist."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        if name != "meta":  # whose tensors have no values
+        if name != "meta":  # its tensors have no values
             return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise _no_device(name) from error

@@ -14,12 +14,12 @@ from equipoise.models.sizes import Family, SizeName, image_family, size_for_imag
 ResNetSize = SizeName | Literal["resnet18", "resnet34", "resnet50"]
 StemName = Literal["auto", "small", "small_pooled", "large"]
 BACKBONE = ("stem.", "stages.")
-"""The parts that a classifier, or a projector, stands on."""
+"""The parts that a classifier or a projector builds on."""
 
 
 @dataclass(frozen=True)
 class Stages:
-    """Widths (channels) and numbers of blocks of the stages; each stage but the first halves."""
+    """Channels and numbers of blocks of the stages; each stage but the first halves the image."""
 
     widths: tuple[int, ...]
     blocks: tuple[int, ...]
@@ -55,7 +55,7 @@ SIZES: dict[Family, dict[str, Stages]] = {
 }
 
 PUBLISHED = {"resnet18": _RESNET_18, "resnet34": _RESNET_34, "resnet50": _RESNET_50}
-"""Of any images; the numbers count layers."""
+"""For images of any size; the numbers count layers."""
 
 
 class ResNet(nn.Module):
@@ -81,12 +81,12 @@ class ResNet(nn.Module):
         zero_init_residual: bool = False,
         backbone_ckpt: str | None = None,
     ) -> None:
-        """Build the network of `size`; raises ValueError when there is no such size or stem.
+        """Build the network of `size`; raises ValueError if there is no such size or stem.
 
         Without `classes` there is no classifier, and the output is what it would read.
-        stem: "small" is the 3x3 convolution, "small_pooled" max pooling after it, "large" the other
+        stem: "small" is the 3x3 convolution, "small_pooled" adds max pooling, "large" is the other
         one. zero_init_residual: blocks begin as the identity (Goyal et al. 2017, section 5.1).
-        backbone_ckpt: a checkpoint whose stem and stages to start from; it has to fit.
+        backbone_ckpt: a checkpoint whose stem and stages to start from; it must fit.
         """
         super().__init__()
         stages = PUBLISHED.get(size) or size_for_images(size, image_size, SIZES)  # type: ignore[arg-type]

@@ -11,9 +11,9 @@ from torch import Tensor
 class SequenceOutput(NamedTuple):
     """One segment's result.
 
-    hidden (B, T, D): the states that a softmax reads · memory: what the next segment is to be
-    given, without a graph; its layout is the model's own business · auxiliary: further hidden
-    states, which get a loss of their own in training.
+    hidden (B, T, D): the states that a softmax reads · memory: what to pass to the next segment,
+    without a graph; only the model knows its layout · auxiliary: further hidden states, each with
+    its own loss in training.
     """
 
     hidden: Tensor
@@ -22,7 +22,7 @@ class SequenceOutput(NamedTuple):
 
 
 def latest_steps(sequence: Tensor, length: int) -> Tensor:
-    """The last `length` steps of (B, T, C), all where there are fewer, without a graph."""
+    """The last `length` steps of (B, T, C), or all if there are fewer, without a graph."""
     return sequence[:, max(sequence.shape[1] - length, 0) :].detach()
 
 
@@ -36,7 +36,7 @@ def memory_or_nothing(
 
 
 def check_tokens(tokens: Tensor) -> None:
-    """Raise ValueError unless the tokens are a matrix of whole numbers with at least one step."""
+    """Raise ValueError unless the tokens are an integer matrix with at least one step."""
     if tokens.dim() != 2 or tokens.is_floating_point() or tokens.shape[1] == 0:
         raise ValueError(
             f"tokens must be whole numbers (batch, time), got {tokens.dtype} {list(tokens.shape)}"
@@ -44,6 +44,6 @@ def check_tokens(tokens: Tensor) -> None:
 
 
 def promoted(like: Tensor) -> torch.dtype:
-    """What a state is kept in: the dtype of `like`, under autocast float32 at least."""
+    """The dtype in which a state is kept: that of `like`, under autocast at least float32."""
     autocast = torch.is_autocast_enabled(like.device.type)
     return torch.promote_types(like.dtype, torch.float32) if autocast else like.dtype

@@ -1,7 +1,7 @@
-"""Named sizes: which entry of a family's table a name means, and how single fields replace its own.
+"""Named sizes: the entry of a family's table that a name stands for, with fields replaced.
 
-Image models have a table for each family of image sizes, models of tokens one table whose `auto`
-goes by the vocabulary.
+Image models have one table per range of image sizes, token models a single table whose `auto`
+depends on the vocabulary.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ AUTOMATIC: dict[Family, SizeName] = {
     "thumbnail": "large",
     "photograph": "small",
 }
-LARGEST_VOCABULARY = {"tiny": 1000, "small": 100_000}  # those of characters, those of most texts
+LARGEST_VOCABULARY = {"tiny": 1000, "small": 100_000}  # of characters, and of most texts
 PUBLISHED = "wikitext103"
 
 
 def image_family(image_size: int) -> Family:
-    """What images of `image_size` pixels a side are: up to 16, up to 64, or above."""
+    """The range of images of `image_size` pixels a side: up to 16, up to 64, or above."""
     if image_size <= LARGEST_MINIATURE:
         return "miniature"
     return "thumbnail" if image_size <= LARGEST_THUMBNAIL else "photograph"

@@ -1,8 +1,8 @@
 """Weights of one network for another: what fits by name and shape, without the heads.
 
-A network says in `head_parts` which of its parts depend on the answers alone, such as a classifier,
-and in `vocabulary_parts` which have a row for each symbol of the data, as submodules' names. Parts
-of its submodules count too, so that a network around another one has nothing to repeat.
+A network lists in `head_parts` its submodules that depend only on the answers, such as a
+classifier, and in `vocabulary_parts` those with a row for each symbol of the data. Parts of its
+submodules count too, so that a network around another need not repeat them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 Shape = tuple[int, ...]
 COUNTER = ".num_batches_tracked"
-"""It counts batches, which nothing reads."""
+"""A counter of batches, which nothing reads."""
 COINCIDENCE = 3
-"""An inner network has at least one in three names in common with its like."""
+"""Two inner networks match if they have at least one in three names in common."""
 
 
 class Weight(NamedTuple):
@@ -30,12 +30,12 @@ class Weight(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        """How many numbers are trained; a running statistic is none."""
+        """How many numbers are trained; none in a running statistic."""
         return self.tensor.numel() if isinstance(self.tensor, nn.Parameter) else 0
 
 
 class Misfit(NamedTuple):
-    """A weight of the network, and the shape of its like in the file, None where that has none."""
+    """A weight of the network, and its shape in the file, None if the file lacks it."""
 
     weight: Weight
     there: Shape | None
@@ -43,10 +43,10 @@ class Misfit(NamedTuple):
 
 @dataclass(frozen=True)
 class Transfer:
-    """What of some weights a network has taken.
+    """Which of some weights a network has taken.
 
-    left: weights that were not asked for. unfit: asked for, but missing or of another shape.
-    unused: names in the file that the network has no place for, as the file has them.
+    left: weights that were not requested. unfit: requested, but missing or of another shape.
+    unused: names in the file, as spelt there, for which the network has no place.
     """
 
     taken: list[Weight]
@@ -62,11 +62,11 @@ def transfer(
     *,
     same_vocabulary: bool = True,
 ) -> Transfer:
-    """Copy into the network, in place, what is asked for and has its shape.
+    """Copy into the network, in place, the requested weights that have its shape.
 
-    parts: submodules by name; None is everything but the heads, and without the same vocabulary
-    also but what has a row for each of its symbols. A tied weight is asked for where one of its
-    names is. The weights may be those of an inner network, or of one around it.
+    parts: submodules by name; None is everything but the heads and, if the vocabularies differ,
+    but the parts with a row for each symbol. A tied weight is requested if one of its names is.
+    The weights may be those of an inner network, or of a network around this one.
     """
     wanted, left = _divided(network, parts, same_vocabulary)
     places = placed(weights, _names(weights_of(network)), but=heads(network))
@@ -88,7 +88,7 @@ def transfer(
 def _divided(
     network: nn.Module, parts: Sequence[str] | None, same_vocabulary: bool
 ) -> tuple[list[Weight], list[Weight]]:
-    """The weights that are asked for, and the others."""
+    """The weights that are requested, and the others."""
     spared = () if same_vocabulary else vocabulary(network)
     closed = (*heads(network), *spared)
     wanted, left = list[Weight](), list[Weight]()
@@ -114,7 +114,7 @@ def weights_of(network: nn.Module) -> list[Weight]:
 
 
 def heads(network: nn.Module) -> tuple[str, ...]:
-    """The parts that depend on the answers alone, as all submodules name them."""
+    """The parts that depend only on the answers, according to all submodules."""
     return _named_parts(network, "head_parts")
 
 
@@ -140,10 +140,10 @@ def submodules(network: nn.Module) -> list[str]:
 def placed(
     theirs: Collection[str], ours: Collection[str], but: Sequence[str] = ()
 ) -> dict[str, str]:
-    """By our names, those of the same weights there.
+    """For each of our names, the weights with that name in the file.
 
-    One of the two may be a part of the other, as an encoder is of what trains it: then the names
-    below that part are compared. but: heads, whose names do not tell.
+    One network may be a part of the other, as an encoder is of what trains it: then the names below
+    that part are compared. but: heads, whose names are no evidence.
     """
     telling = [name for name in ours if not within(name, but)]
 
@@ -152,7 +152,7 @@ def placed(
         return len(_below(there, theirs) & _below(here, telling))
 
     pairs = product(_places(theirs), _places(ours))
-    there, here = max(pairs, key=common)  # of equals the first, which is nobody's part
+    there, here = max(pairs, key=common)  # of equals the first, the pair without prefixes
     if COINCIDENCE * common((there, here)) < min(len(theirs), len(telling)):
         there = here = ""
     both = _below(there, theirs) & _below(here, ours)

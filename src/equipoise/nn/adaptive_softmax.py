@@ -11,14 +11,14 @@ from torch.nn import functional
 from equipoise.nn.computed_weight import INITIAL_STD
 
 IGNORED = -100
-"""A target that does not count."""
+"""The target of a place that does not count."""
 
 
 class AdaptiveEmbedding(nn.Module):
     """Tokens (B, T) -> (B, T, width), times `scale`, by default sqrt(width).
 
     With divisor 1 there is one table (vocabulary, embedding_width), and a projection (width,
-    embedding_width) only where the widths differ. With a larger divisor cluster i has its own table
+    embedding_width) only if the widths differ. With a larger divisor cluster i has its own table
     of width embedding_width // divisor^i, and always a projection.
 
     Source: Baevski and Auli 2019 (arXiv 1809.10853), section 3; the scale is that of Transformer-XL
@@ -65,7 +65,7 @@ class AdaptiveEmbedding(nn.Module):
         """The embedding of one cluster's tokens, zero for all others."""
         first, end = self.clusters.first[index], self.clusters.end[index]
         inside = (tokens >= first) & (tokens < end)
-        # Embedding every token is cheaper than picking the right ones, which stops a GPU.
+        # Embedding every token is cheaper than selecting some, for which the host waits for a GPU.
         embedded = self._embedded(index, torch.where(inside, tokens - first, 0))
         return torch.where(inside.unsqueeze(-1), embedded, 0.0)
 
@@ -129,8 +129,8 @@ class AdaptiveSoftmax(nn.Module):
     log p(symbol) = head[symbol] for the first cluster, head[cluster] + tail[symbol] for the others,
     where the head has the first cluster's symbols and one column for each further cluster, counted
     from the end: cluster 1 is the last column. One cluster is a plain softmax. Widths, divisor and
-    shapes are those of `AdaptiveEmbedding`; where that of width `embedding_width` differs from
-    `width`, or with a divisor above 1, each cluster has a projection (width, its width).
+    shapes are those of `AdaptiveEmbedding`; if `embedding_width` differs from `width`, or with a
+    divisor above 1, each cluster has a projection (width, its width).
 
     Source: Grave et al. 2017 (arXiv 1609.04309); with divisor 1 the split softmax of Merity et al.
     2018 (arXiv 1803.08240).
@@ -151,7 +151,7 @@ class AdaptiveSoftmax(nn.Module):
         """Draw the parameters from N(0, std), or share them with the embedding `tied_to`.
 
         tied_tables: the tables are the embedding's parameters; tied_projections: for each cluster,
-        whether its projection is; missing entries mean no. Raises ValueError where the embedding
+        whether its projection is shared; missing entries mean no. Raises ValueError if the embedding
         has other widths.
         """
         super().__init__()

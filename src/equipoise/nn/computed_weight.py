@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 FIRST_ITERATIONS = 15
-"""Power iterations at construction, which make the first estimate of the norm a good one."""
+"""Power iterations at construction, for a good first estimate of the norm."""
 
 
 INITIAL_STD = 0.01
-"""Standard deviation of the weights that are drawn, where no other is given."""
+"""The default standard deviation of drawn weights."""
 
 
 class ComputedWeight(nn.Module, ABC):
@@ -91,7 +91,7 @@ def weights_computed_once(module: nn.Module) -> Callable[..., Any]:
             for (weight, _), earlier in zip(held, before, strict=True):
                 weight.held = earlier
 
-    evaluate.__wrapped__ = module  # type: ignore[attr-defined]  # for whoever compiles it
+    evaluate.__wrapped__ = module  # type: ignore[attr-defined]  # for code that compiles it
     return evaluate
 
 
@@ -167,7 +167,7 @@ class SpectralWeight(ComputedWeight):
         """The bounded weight; in training the power iteration takes a step."""
         if self.training:
             self._iterate(1)
-        # Copies, since the next step overwrites the buffers that a backward may still want.
+        # Copies, since the next step overwrites buffers that a backward pass may still need.
         left, right = self.left.clone(), self.right.clone()
         norm = torch.dot(left, self._matrix() @ right)
         return self.raw * (self.bound / norm).clamp(max=1.0)

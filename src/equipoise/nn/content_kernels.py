@@ -41,12 +41,12 @@ class Exponential(nn.Module):
 
 
 class RadialBasis(Exponential):
-    """k(q, k) = exp(-|q - k|^2 / (w^2 sqrt(d))): a softmax whose keys bring a bias.
+    """k(q, k) = exp(-|q - k|^2 / (w^2 sqrt(d))): a softmax with a bias for each key.
 
     |q|^2 cancels in the weights, and the rest, 2 <q, k> - |k|^2, is one product of queries and keys
-    with two further entries: |k|^2, and what rounding it to half precision leaves. Zeros follow, up
-    to a width that fused attention takes. There is no bias on the content, as what it made of the
-    kernel would be no distance.
+    with two further entries: |k|^2, and its rounding error in half precision. Zeros follow, up to a
+    width that fused attention takes. There is no bias on the content, since the kernel would no
+    longer depend on a distance.
     Source: 1908.11775, section 3.2.
     """
 
@@ -73,7 +73,7 @@ def aligned(width: int, dtype: torch.dtype) -> int:
 class KeyFeatures(NamedTuple):
     """phi(k) = exp(log_scale) features: features (B, H, K, F) and log_scale (B, H, K).
 
-    A key's log_scale is its own, so nothing about another key is in its features; None: it is 0.
+    Each key has its own log_scale, so its features depend on no other key; None: it is 0.
     """
 
     features: Tensor
@@ -81,7 +81,7 @@ class KeyFeatures(NamedTuple):
 
 
 class Linear(nn.Module):
-    """k(q, k) = <q, k>, which may be negative: then the weights are none of an average.
+    """k(q, k) = <q, k>, which may be negative: the weights are then not those of an average.
 
     Source: 1908.11775, section 3.2, where it does not converge.
     """
@@ -167,7 +167,7 @@ class RandomFeatures(Linear):
         return len(self.directions)
 
     def of_queries(self, query: Tensor) -> Tensor:
-        """A factor of the query's own cancels in the weights, so the largest feature is 1."""
+        """Scaled to a largest feature of 1: a factor per query cancels in the weights."""
         exponents = self._exponents(query)
         return torch.exp(exponents - exponents.detach().amax(dim=-1, keepdim=True)) + LEAST_FEATURE
 
@@ -184,7 +184,7 @@ class RandomFeatures(Linear):
 
 
 def orthogonal_directions(width: int, count: int) -> Tensor:
-    """(count, width): orthogonal in blocks of `width` rows, each as long as a normal vector is."""
+    """(count, width): orthogonal in blocks of `width` rows, each with the length of a normal vector."""
     blocks = [_orthogonal(width) for _ in range(-(-count // width))]
     lengths = torch.randn(count, width).norm(dim=1, keepdim=True)
     return torch.cat(blocks)[:count] * lengths

@@ -1,4 +1,4 @@
-"""The cross-correlation of two views' embeddings, and the loss that makes it a given matrix."""
+"""The cross-correlation of two views' embeddings, and the loss that drives it towards a given matrix."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class RedundancyReduction(nn.Module):
         """The terms for a cross-correlation (d, d)."""
         diagonal = correlation.diagonal()
         on_diagonal = (1 - diagonal).square().sum()
-        # Not the sum of all less that of the diagonal, which would cancel digits.
+        # Not the sum of all minus that of the diagonal, which would lose digits.
         identity = torch.eye(len(correlation), dtype=torch.bool, device=correlation.device)
         apart = (correlation - self.off_diagonal_target).masked_fill(identity, 0.0)
         off_diagonal = apart.square().sum()
@@ -101,7 +101,7 @@ def _standardised(embeddings: Tensor, count: int, normalization: Normalization) 
     squares = sum_over_processes(centred.square().sum(dim=0))
     if normalization == "batch_norm":
         return centred * (squares / count + BATCH_NORM_EPSILON).rsqrt()
-    # The root of 0 has no derivative, so a constant column is taken out before it is drawn. A
+    # The root has no derivative at 0, so a constant column is removed before it is taken. A
     # rounded mean m leaves it with squares of about N (m eps)^2.
     powers = sum_over_processes(embeddings.detach().square().sum(dim=0))
     constant = squares <= 16 * torch.finfo(squares.dtype).eps ** 2 * powers

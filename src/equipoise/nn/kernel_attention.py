@@ -62,7 +62,7 @@ class AttentionForm:
     features: int = 256
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an unknown name, a width none learns, or too small a number."""
+        """Raises ValueError for an unknown name, a width that cannot be learned, or a low number."""
         for field, name, names in (
             ("kernel", self.kernel, get_args(ContentKernelName)),
             ("positions", self.positions, get_args(PositionsName)),
@@ -113,7 +113,7 @@ class KernelSmoother(nn.Module):
         )  # fmt: skip
 
     def scene(self, view: SetFilter, table: PositionTable | None) -> Scene:
-        """Prepare the positions for one forward. `table` may be missing where they play no part."""
+        """Prepare the positions for one forward. `table` may be None if they are not used."""
         return Scene(view, self.positional.rows(table, view) if table is not None else ())
 
     def forward(

@@ -1,4 +1,4 @@
-"""Small networks that predict an equilibrium, so that its solve starts near it."""
+"""Small networks that predict an equilibrium, so that the solve starts near it."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ With k(q, k) = <phi(q), phi(k)> the sums over the keys do not depend on the quer
 
     out(q) = phi(q) S / phi(q) s,   S = sum_k phi(k) v(k)^T,   s = sum_k phi(k)
 
-A causal filter makes S and s running sums. They are taken at the end of each chunk of positions,
-and within a chunk the pairs are computed; so what is kept for the backward pass grows linearly too.
+A causal filter makes S and s running sums. They are stored at the end of each chunk of positions,
+and pairs are computed within a chunk; so the memory for the backward pass grows linearly too.
 
 Source: Katharopoulos et al. 2020 (arXiv 2006.16236), section 3.
 """
@@ -33,8 +33,8 @@ def smooth(query: Tensor, keys: KeyFeatures, value: Tensor) -> Tensor:
 def smooth_causally(query: Tensor, keys: KeyFeatures, value: Tensor) -> Tensor:
     """Each query sees the keys up to its own; the first K - Q keys come before all queries.
 
-    The sums at a place are over exp(largest log scale up to there), so nothing overflows, and
-    nothing about a later key is in them.
+    The sums at a place are divided by exp(largest log scale so far), so nothing overflows, and
+    they do not depend on later keys.
     """
     log_scale = keys.log_scale
     if log_scale is None:
@@ -69,7 +69,7 @@ def chunk_sizes(queries: int, keys: int) -> tuple[list[int], int]:
 def shrinkage(own: Tensor, largest: Tensor) -> Tensor:
     """exp(own - largest) for log scales (B, H, k) and (B, H, q): (B, H, q, k), at most 1.
 
-    Only a later key's own can be above the largest, which no query sees: there it is held at 1.
+    Only for a later key, which the query does not see, can it exceed 1: it is clamped there.
     """
     return torch.exp((own.unsqueeze(-2) - largest.unsqueeze(-1)).clamp(max=0.0))
 
@@ -80,6 +80,6 @@ def with_ones(value: Tensor) -> Tensor:
 
 
 def ratio(sums: Tensor) -> Tensor:
-    """The weighted sums over their normaliser, the last entry; 0 where no key has any weight."""
+    """The weighted sums over their normaliser, the last entry; 0 if no key has any weight."""
     total = sums[..., -1:]
     return sums[..., :-1] / torch.where(total == 0, 1.0, total)

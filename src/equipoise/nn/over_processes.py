@@ -21,10 +21,10 @@ def samples_of_all_processes(rows: Tensor) -> int:
 
 
 def per_process(count: Tensor) -> Tensor:
-    """What a sum over a process's samples is divided by, where gradients are averaged over them.
+    """The divisor of a sum over a process's samples, if processes average their gradients.
 
-    The mean of the counts of all processes, so that the average is the mean over all samples; where
-    no gradient is wanted, or there is one process, the count itself.
+    The mean count of all processes, so that the average is the mean over all samples; if no
+    gradient is needed, or there is only one process, the count itself.
     """
     processes = number_of_processes()
     if processes == 1 or not torch.is_grad_enabled():
@@ -61,17 +61,17 @@ class BatchNormOverProcesses(nn.modules.batchnorm._BatchNorm):
     """torch's SyncBatchNorm for processors without a kernel for it, such as the CPU.
 
     In training the mean and the variance of each channel are those of the batches of all processes,
-    as are the running ones; in evaluation the running ones count, and nothing is exchanged.
+    as are the running ones; in evaluation the running ones are used, and nothing is exchanged.
     Gradients are meant to be averaged over the processes. Statistics are computed in float32 or
     wider. Within the function of an equilibrium the solves of all processes stop together; under
     solvers that evaluate it a varying number of times in a step (newton_krylov, adjoint_broyden)
-    and with `on_failure="fallback"` only tol = 0 does that.
+    and with `on_failure="fallback"`, this holds only for tol = 0.
 
     Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), algorithm 1.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """The normalised batch (N, C, ...), of its own shape and dtype."""
+        """The normalised batch (N, C, ...), in its own shape and dtype."""
         if not self.training or number_of_processes() == 1:
             return super().forward(input)
         with torch.autocast(input.device.type, enabled=False):
@@ -102,7 +102,7 @@ class BatchNormOverProcesses(nn.modules.batchnorm._BatchNorm):
             return
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        every = 1.0 / float(self.num_batches_tracked)  # without a momentum all batches count alike
+        every = 1.0 / float(self.num_batches_tracked)  # without momentum all batches count equally
         momentum = every if self.momentum is None else self.momentum
         unbiased = variance * (count / (count - 1))
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
@@ -110,7 +110,7 @@ class BatchNormOverProcesses(nn.modules.batchnorm._BatchNorm):
 
 
 class NotedSyncBatchNorm(nn.SyncBatchNorm):
-    """torch's SyncBatchNorm, for GPUs, of which a solve takes note."""
+    """torch's SyncBatchNorm, for GPUs, marked so that a solve recognises it."""
 
     def forward(self, input: Tensor) -> Tensor:
         """The normalised batch (N, C, ...)."""

@@ -22,7 +22,7 @@ class SetFilter:
     """Which of K keys each of Q queries sees; the queries stand at the last Q places of the keys.
 
     causal: no later keys · window: only this many latest keys, including the query's own (and no
-    later ones) · present (B, K): False where a key is padding; None: no padding.
+    later ones) · present (B, K): False for padding; None: no padding.
     """
 
     queries: int
@@ -34,7 +34,7 @@ class SetFilter:
 
     @cached_property
     def distance(self) -> Tensor:
-        """Steps from the key to the query, (Q, K), negative where the key comes later."""
+        """Steps from the key to the query, (Q, K), negative if the key comes later."""
         places = torch.arange(self.keys, device=self.device)
         return places[self.keys - self.queries :, None] - places
 
@@ -66,7 +66,7 @@ class PositionalKernel(nn.Module):
     """The factor of the kernel that depends on positions; this one has none."""
 
     def rows(self, table: PositionTable, view: SetFilter) -> tuple[Tensor, ...]:
-        """What of the positions neither the features nor the sample changes."""
+        """The part of the positions that depends on neither the features nor the sample."""
         return ()
 
     def log_factor(self, query: Tensor, view: SetFilter, rows: tuple[Tensor, ...]) -> Tensor | None:
@@ -85,7 +85,7 @@ class PositionalKernel(nn.Module):
 class Lookup(PositionalKernel):
     """The factor exp(<q, a_(t_q - t_k)> / sqrt(d)), a learned for each clipped distance and head.
 
-    `vectors` (2 radius + 1, heads, d): row `radius` is distance 0, and those below it keys to come.
+    `vectors` (2 radius + 1, heads, d): row `radius` is distance 0, lower rows are later keys.
     Source: Shaw et al. 2018 (arXiv 1803.02155), eq. 4; 1908.11775, section 3.3.
     """
 
@@ -119,7 +119,7 @@ class AsymmetricProduct(PositionalKernel):
         self.content_bias = nn.Parameter(drawn) if content_bias else None
 
     def rows(self, table: PositionTable, view: SetFilter) -> tuple[Tensor, ...]:
-        """(H, R, d): all distances, the farthest first, and one more or those of keys to come."""
+        """(H, R, d): all distances, the farthest first, then one more or those of later keys."""
         lowest = -1 if view.causal or view.window is not None else -max(view.queries - 1, 1)
         steps = torch.arange(view.keys - 1, lowest - 1, -1, device=view.device)
         return (in_heads(self.position(table(steps)), len(self.position_bias)),)
@@ -127,7 +127,7 @@ class AsymmetricProduct(PositionalKernel):
     def log_factor(self, query: Tensor, view: SetFilter, rows: tuple[Tensor, ...]) -> Tensor:
         """Row i of `far` holds the distances from K - 1 down; query i needs those from i + K - Q.
 
-        Read from the Q-th entry on in rows that are one shorter, each row has moved to its own.
+        Reading from the Q-th entry on, in rows one entry shorter, shifts each row to its own.
         """
         position = (query + self.position_bias[:, None].to(query.dtype)) * self.scale
         far = position @ rows[0].transpose(-1, -2).to(query.dtype)

@@ -19,7 +19,7 @@ class SinusoidalPositions(nn.Module):
     frequencies: Tensor
 
     def __init__(self, width: int) -> None:
-        """Raises ValueError where the width is odd."""
+        """Raises ValueError if the width is odd."""
         super().__init__()
         if width < 2 or width % 2:
             raise ValueError(f"sinusoidal positions need an even width, got {width}")
@@ -74,7 +74,7 @@ class RelativeAttention(nn.Module):
         """Project `positions` (memory + T, width), the farthest first; T is `length`."""
         reach = len(positions)
         split = self.position(positions).view(reach, self.heads, -1).transpose(0, 1)
-        # The row of zeros is what makes a shift out of a view.
+        # The row of zeros allows the shift to be a view.
         padded = torch.cat((split.new_zeros(self.heads, 1, split.shape[-1]), split), dim=1)
         steps = torch.arange(reach, device=positions.device)
         distance = (steps[reach - length :, None] - steps).to(torch.int64)
@@ -122,9 +122,9 @@ class RelativeAttention(nn.Module):
     def _scores(self, query: Tensor, key: Tensor, scene: AttentionScene) -> Tensor:
         """(heads, B, T, d), (heads, B, K, d) -> (heads * B, T, K), masked.
 
-        Row i of `far` holds the distances K - 1 .. 0 behind one more column; read from the T-th
-        entry on in rows of K instead of K + 1, each row has moved to its own distances, and what
-        lies in the future is masked. Heads come first, so that all samples share one product.
+        Row i of `far` holds the distances K - 1 .. 0 after one more column; reading from the T-th
+        entry on, in rows of K instead of K + 1, shifts each row to its own distances, and the
+        future is masked. Heads come first, so that all samples share one product.
         """
         heads, batch, length, width = query.shape
         reach = key.shape[2]

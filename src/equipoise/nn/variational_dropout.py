@@ -9,13 +9,13 @@ from torch import Tensor
 def sequence_mask(like: Tensor, shape: tuple[int, ...], probability: float) -> Tensor:
     """Draw a mask of Bernoulli(1 - probability) / (1 - probability) on the device of `like`.
 
-    It has the dtype of `like` and the mean 1; a dimension of size 1, as the time in (B, 1, C),
-    shares its entries. Draw it once per forward and pass it to the equilibrium layer as an input of
+    It has the dtype of `like` and mean 1; a dimension of size 1, such as time in (B, 1, C), shares
+    its entries. Draw it once per forward and pass it to the equilibrium layer as an input of
     f: the map then stays the same from the first evaluation to the backward pass.
 
     Source: Gal and Ghahramani 2016, "A theoretically grounded application of dropout in recurrent
     neural networks" (arXiv 1512.05287); in equilibrium models 1909.01377.
-    Raises ValueError when the probability lies outside [0, 1).
+    Raises ValueError if the probability lies outside [0, 1).
     """
     if not 0 <= probability < 1:
         raise ValueError(f"A dropout probability must lie in [0, 1), got {probability}.")

@@ -111,7 +111,7 @@ def test_a_file_that_was_changed_is_refused(
     if tensor is None:
         del tensors[name]
     save_file(tensors, converted, METADATA)
-    with pytest.raises(UserError, match="lacks a part, or one is of another kind: make it again"):
+    with pytest.raises(UserError, match="lacks a part, or has one of another kind: make it again"):
         read_stored(converted)
 
 
@@ -120,7 +120,7 @@ def test_a_file_without_the_counts_of_what_was_replaced_is_refused(
     converted: Path, counts: str
 ) -> None:
     save_file(load_file(converted), converted, METADATA | {"replaced": counts})
-    with pytest.raises(UserError, match="lacks a part, or one is of another kind: make it again"):
+    with pytest.raises(UserError, match="lacks a part, or has one of another kind: make it again"):
         read_stored(converted)
 
 

@@ -241,7 +241,7 @@ def test_what_the_training_does_not_know_is_refused(tmp_path: Path) -> None:
     ("settings_", "said"),
     [
         ({"val_path": "a"}, "task.val_path is for files: set task.path too"),
-        ({"path": "a", "data": "digits"}, "task.path takes the place of task.data=digits"),
+        ({"path": "a", "data": "digits"}, "task.path replaces task.data=digits"),
         ({"rows": 30}, "task.rows is for generated data: set task.data=sparse too"),
         ({"data": "digits", "density": 0.5}, "task.density is for generated data"),
         ({"val_fraction": 0.0}, "task.val_fraction is 0: set it above 0"),
@@ -261,5 +261,5 @@ def test_a_model_of_dense_tables_is_refused_for_sparse_ones() -> None:
 
     Tabular().check_model(KernelRidge())
     Tabular(data="sparse").check_model(object())
-    with pytest.raises(UserError, match=r"KernelRidge takes no sparse table.*: choose model=log"):
+    with pytest.raises(UserError, match=r"KernelRidge takes no sparse tables.*: choose model=log"):
         Tabular(data="sparse").check_model(KernelRidge())

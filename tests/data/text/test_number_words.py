@@ -56,7 +56,7 @@ def test_other_languages_can_be_chosen() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"target": "deu"}, r"task.target=deu is no language that num2words .*did you mean de\?"),
+        ({"target": "deu"}, r"task.target=deu is not a language that .*did you mean de\?"),
         ({"largest": 98}, r"ask for 100 different numbers, but up to task.largest=98 there are 99"),
         ({"test_size": 0}, r"task.test_size is 0: set it to 1 or more"),
         ({"source": "de"}, r"task.source and task.target are both de"),

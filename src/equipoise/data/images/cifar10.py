@@ -26,11 +26,11 @@ class Cifar10(ImageDataModule):
     """Images (3, 32, 32), decoded once into memory, normalised by the published mean and std.
 
     `path` is a name on the Hugging Face hub or a folder of parquet files in its layout.
-    `val_fraction` of the training images, drawn by `seed` with the same mixture of classes, is
-    the validation split; with 0 it is the test split. Without a test split, test is validation.
-    `train_size` of the other images, drawn in the same way, are trained on; None takes all of them.
+    `val_fraction` of the training images, drawn by `seed` and stratified by class, form the
+    validation split; with 0 it is the test split. Without a test split, test is validation.
+    `train_size` of the remaining images, drawn in the same way, are trained on; None takes all.
     `augment` crops (padding 4) and flips the training images, as published. The labels must be
-    those of `classes` classes, as many as the network has outputs.
+    those of `classes` classes, one for each output of the network.
     """
 
     path: str = "uoft-cs/cifar10"
@@ -52,7 +52,7 @@ class Cifar10(ImageDataModule):
         return Preprocessing(CIFAR10, whole_at(SIZE))
 
     def read_split(self, name: SplitName) -> MemoryImages:
-        """Decode one split; raises UserError when it cannot be had or has no images."""
+        """Decode one split; raises UserError if it is not available or has no images."""
         self._published = self._published or open_splits(self.path)
         published, rows = self._rows(name)
         self.class_names = published.classes
@@ -75,7 +75,7 @@ class Cifar10(ImageDataModule):
         return table, self._chosen(train, table.labels) if name == "train" else val
 
     def _chosen(self, train: Tensor, labels: Tensor) -> Tensor:
-        """The rows to train on; raises UserError where there are fewer than were asked for."""
+        """The rows to train on; raises UserError if there are fewer than requested."""
         if self.train_size is None:
             return train
         if not 1 <= self.train_size <= len(train):

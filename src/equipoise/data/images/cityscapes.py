@@ -55,7 +55,7 @@ class Cityscapes(MaskedDataModule):
     mask_classes: int = len(CLASS_OF_ID)
 
     def mask_numbers(self) -> Sequence[int]:
-        """The label ids, as the published masks and the benchmark's server have them."""
+        """The label ids, as used in the published masks and by the benchmark's server."""
         return list(CLASS_OF_ID)
 
     def mask_colours(self) -> Sequence[tuple[int, int, int]]:
@@ -77,7 +77,7 @@ class Cityscapes(MaskedDataModule):
 
 
 def to_classes(ids: Tensor, file: Path) -> Tensor:
-    """Translate label ids (H, W) of -1 or 255 (none) and 0 to 33; raises UserError for others."""
+    """Translate label ids (H, W), -1 or 255 (none) and 0 to 33; raises UserError for others."""
     ids = ids.masked_fill(ids == -1, IGNORED)
     unknown = (ids != IGNORED) & ((ids < 0) | (ids >= LABEL_IDS))
     if unknown.any():

@@ -1,4 +1,4 @@
-"""What the tasks of classification share whose pictures are the user's own."""
+"""What classification tasks on the user's own pictures share."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ LEAST_CLASSES = 2
 class ClassifiedPictures(OwnPictures):
     """Pictures that all have a class, as (image_channels, image_size, image_size).
 
-    `image_channels` is 3, or 1 for grey. `augment` draws crops of `crop_scale` of the area and of
-    random shape, and mirrors a `flip_probability` of the training pictures; otherwise they are seen
-    as the others: whole, the shorter side resized, and of a longer one the middle. `names` are
-    those of the classes in the order of the network's outputs; null: those that the training
-    pictures have, sorted. A checkpoint keeps them, so that other pictures are told apart by the
-    same.
+    `image_channels` is 3, or 1 for grey. `augment` crops training pictures at random to
+    `crop_scale` of the area, in random shapes, and mirrors a fraction `flip_probability` of them;
+    otherwise they are treated like the others: the shorter side is resized, and the middle of the
+    longer one kept. `names` are those of the classes in the order of the network's outputs; null:
+    the classes of the training pictures, sorted. A checkpoint keeps the names, so that other
+    pictures are classified by the same.
     """
 
     batch_size: int = 16
@@ -55,18 +55,18 @@ class ClassifiedPictures(OwnPictures):
             )
         if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise UserError(
-                f"task.crop_scale is {list(self.crop_scale)}: set it to [least,most], parts of the "
-                "area above 0 and up to 1."
+                f"task.crop_scale is {list(self.crop_scale)}: set it to [least,most], fractions of "
+                "the area above 0 and up to 1."
             )
 
     @property
     def normalization(self) -> Normalization:
-        """That of ImageNet, or its grey."""
+        """ImageNet's normalisation, or its grey version."""
         return IMAGENET if self.image_channels == 3 else GREY
 
     @property
     def evaluation(self) -> v2.Transform:
-        """The whole picture, its shorter side at `image_size`, and of a longer one the middle."""
+        """The picture with its shorter side at `image_size`; of a longer one the middle."""
         return self._channelled(whole_at(self.image_size))
 
     @property
@@ -78,14 +78,14 @@ class ClassifiedPictures(OwnPictures):
         return self._channelled(training_transform(self.image_size, scale, flip))
 
     def inspect(self) -> dict[str, Any]:
-        """Find and decode all pictures; {"classes", "names"}, those of both that are null."""
+        """Find and decode all pictures; return those of {"classes", "names"} that are null."""
         if self.names is not None and self.classes is not None:
             refuse_other_classes("task.names", len(self.names), self.classes)
         settled = super().inspect()
         return settled if self.names is not None else {**settled, "names": self._found.classes}
 
     def check_training(self, found: Found, train: Selection | None) -> None:
-        """Raise UserError where a class has no picture left, or where there are no two classes."""
+        """Raise UserError if a class has no picture left, or there are fewer than two."""
         if len(found.classes) < LEAST_CLASSES:
             raise UserError(
                 f"{found.place} has {'only the class ' if found.classes else 'no classes'}"

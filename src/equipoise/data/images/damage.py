@@ -1,4 +1,4 @@
-"""Which pictures cannot be decoded: found before a run begins, so that it knows how many it has."""
+"""Pictures that cannot be decoded, found before a run begins, so that it knows how many it has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from equipoise.errors import UserError
 PROGRESS_AFTER_SECONDS = 2.0
 MOST_THREADS = 16
 AT_ONCE = 8
-"""Pictures that a thread takes from the queue: decoding one is short."""
+"""How many pictures a thread takes from the queue at once, since decoding one is short."""
 
 
 class Unusable(NamedTuple):
@@ -26,7 +26,7 @@ class Unusable(NamedTuple):
     kind: str = "picture"
 
     def refusal(self) -> UserError:
-        """The error of a run that was told to take nothing like it."""
+        """The error of a run that does not skip damaged pictures."""
         return UserError(
             f"The {self.kind} {self.place} cannot be used ({self.reason}): replace it, take it "
             "out of the dataset, or leave out all such with task.damaged=skip."
@@ -34,12 +34,12 @@ class Unusable(NamedTuple):
 
 
 known: dict[Hashable, str | None] = {}
-"""What was found of each picture, by its `stamp`: a run looks before it begins and when it reads,
-and the runs of a multirun look at the same files."""
+"""The result for each picture, by its `stamp`: a run decodes before it begins and when it loads,
+and the runs of a multirun read the same files."""
 
 
 def find_damaged(sources: Sequence[EncodedImages]) -> Iterator[tuple[int, int, Unusable]]:
-    """Decode every picture of some sources once, by several threads; shows its progress.
+    """Decode every picture of some sources once, in several threads, showing progress.
 
     Yields (source, row, picture) of each that cannot be decoded, in the order of the rows.
     """
@@ -59,7 +59,7 @@ def find_damaged(sources: Sequence[EncodedImages]) -> Iterator[tuple[int, int, U
 
 
 def _reason(source: EncodedImages, row: int) -> str | None:
-    """Why a picture cannot be decoded, from `known` where nothing has changed since."""
+    """Why a picture cannot be decoded, taken from `known` unless the file has changed since."""
     stamp = source.stamp(row)
     if stamp not in known:
         known[stamp] = damage(source, row)

@@ -1,6 +1,6 @@
 """Scenes of the bundled digits: segmentation in eleven classes, no download.
 
-Also beside digits to classify, for one model of both.
+They can also come beside single digits to classify, for one model of both tasks.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ LEAST_CANVAS = 16
 class DigitScenes(ImageDataModule):
     """Grey images (1, canvas, canvas) of one to three digits, and masks: digit + 1, background 0.
 
-    The scenes of a split are drawn from that split of the bundled digits, so that no digit occurs
-    in two of them: `train_scenes` of them for training, one per digit for validation and test. All
-    is a pure function of `seed`. A batch is {"image" (B, 1, canvas, canvas), "mask" int64
-    (B, canvas, canvas), "index" (B,)}. `mask_classes` is how many outputs the network has for them.
+    The scenes of a split are drawn from the same split of the bundled digits, so that no digit
+    occurs in two splits: `train_scenes` for training, one per digit for validation and test.
+    All of it is a pure function of `seed`. A batch is {"image" (B, 1, canvas, canvas), "mask" int64
+    (B, canvas, canvas), "index" (B,)}. `mask_classes` is the network's number of mask outputs.
     """
 
     counted_by: ClassVar[str] = "mask_classes"
@@ -87,23 +87,23 @@ class DigitScenes(ImageDataModule):
 class DigitsAndScenes(DigitScenes):
     """The bundled digits, enlarged to the scenes' canvas, and the scenes of task=digit_scenes.
 
-    A sample is a digit and a scene of the same split. For validation and test there are as many of
-    both; in training the digits take turns. A batch is {"image" (B, 1, canvas, canvas), "label"
+    A sample is a digit and a scene of the same split. Validation and test have as many digits as
+    scenes; in training the digits take turns. A batch is {"image" (B, 1, canvas, canvas), "label"
     (B,), "scene" (B, 1, canvas, canvas), "mask" (B, canvas, canvas), "index" (B,)}.
     """
 
     @property
     def label_names(self) -> list[str]:
-        """The names of the classes of whole pictures, which are digits."""
+        """The names of the classes of whole pictures: the digits."""
         return [str(digit) for digit in range(self.digits.classes)]
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The same; one smaller than the canvas, such as a digit, is enlarged to it."""
+        """The same, after enlarging a picture smaller than the canvas, such as a digit."""
         return Preprocessing(SCENES, self._enlarged, self.canvas)
 
     def mask_at(self, mask: Tensor, size: Sequence[int]) -> Tensor:
-        """The mask without padding, or as small again as the picture was: (H, W)."""
+        """The mask without padding, reduced to the picture's size if that was enlarged: (H, W)."""
         if max(size) >= self.canvas:
             return super().mask_at(mask, size)
         return functional.interpolate(mask[None, None].float(), list(size))[0, 0].to(mask.dtype)
@@ -155,8 +155,8 @@ class Scenes(NamedTuple):
 def draw_scenes(digits: Tensor, labels: Tensor, count: int, side: int, *key: int) -> Scenes:
     """Draw `count` scenes from digits (D, h, w) in 0 to 1 with labels (D,).
 
-    Scene i is a pure function of the digits and (*key, i), so a smaller set is the beginning of a
-    larger one.
+    Scene i is a pure function of the digits and (*key, i), so a smaller set is a prefix of a larger
+    one.
     """
     scenes = [draw_scene(digits, labels, side, stream(*key, number)) for number in range(count)]
     images = torch.stack([image for image, _ in scenes]).unsqueeze(1)
@@ -202,7 +202,7 @@ def enlarge(digits: Tensor, side: int) -> Tensor:
 
 
 def _free_place(taken: Tensor, generator: torch.Generator) -> tuple[slice, slice] | None:
-    """A square of random size in which nothing is taken yet; None after some attempts."""
+    """A free square of random size; None after some attempts."""
     canvas = len(taken)
     for _ in range(ATTEMPTS):
         side = _integer(round(SIDES[0] * canvas), round(SIDES[1] * canvas), generator)

@@ -23,11 +23,11 @@ DIGITS = Normalization(mean=(0.3053,), std=(0.3760,), white=16)
 
 @dataclass(kw_only=True, eq=False)
 class Digits(ImageDataModule):
-    """Ten classes of grey images (1, 8, 8), divided with equal mixtures of classes.
+    """Ten classes of grey images (1, 8, 8), in splits stratified by class.
 
-    `test_fraction` of all images is the test split, `val_fraction` of the others the validation
+    `test_fraction` of all images form the test split, `val_fraction` of the others the validation
     split, both drawn by `seed`; with `val_fraction=0` the test split serves for both. `classes` is
-    how many outputs the network has.
+    the network's number of outputs.
     """
 
     batch_size: int = 64
@@ -57,7 +57,7 @@ class Digits(ImageDataModule):
         return MemoryImages(images[rows], labels[rows], DIGITS)
 
     def _refuse_empty_splits(self) -> None:
-        """Raise UserError at once, and not after a training, where nothing is left to test."""
+        """Raise UserError at once, rather than after training, if nothing is left to test."""
         test = round(self.test_fraction * IMAGES)
         rest = IMAGES - test
         if test == 0:

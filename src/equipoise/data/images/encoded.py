@@ -1,4 +1,4 @@
-"""Images as they lie on the disk, and decoding them."""
+"""Images as stored on disk, and their decoding."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ FORMATS = (
     "BMP", "GIF", "JPEG", "PNG", "PPM", TiffImagePlugin.TiffImageFile.format,
     WebPImagePlugin.WebPImageFile.format,
 )  # fmt: skip
-"""What is decoded, whatever a file is called. Pillow knows forty more, and for one of them, EPS, it
-has another program run what the file says."""
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # ours is refused
+"""The formats that are decoded, whatever a file is called. Pillow knows forty more, and for one of
+them, EPS, it runs another program on the file's contents."""
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # we refuse these
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -40,7 +40,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What shows an image as it was taken, by the orientation that its EXIF data tell."""
+"""The operation that turns an image upright, for each orientation in its EXIF data."""
 ON_ITS_SIDE = (5, 6, 7, 8)
 
 
@@ -52,12 +52,12 @@ class EncodedFiles(Protocol):
         ...
 
     def describe(self, row: int) -> str:
-        """Where the image of a row lies, in the words of an error message."""
+        """Where the image of a row is stored, in the words of an error message."""
         ...
 
 
 class LabelledPixels(Protocol):
-    """Images of any size with labels, -1 where an image has none, by row."""
+    """Images of any size by row, with labels, -1 for an image without one."""
 
     classes: list[str]
     labels: Tensor
@@ -71,7 +71,7 @@ class EncodedImages(EncodedFiles, LabelledPixels, Protocol):
     """A labelled split whose images are still compressed: a folder, or a table."""
 
     def stamp(self, row: int) -> Hashable:
-        """What changes when the contents of the image in a row do."""
+        """A value that changes when the contents of the image in a row do."""
         ...
 
     def pixels(self, row: int) -> Tensor:
@@ -82,9 +82,9 @@ class EncodedImages(EncodedFiles, LabelledPixels, Protocol):
 def decode_rgb(source: EncodedFiles, row: int) -> Tensor:
     """Decode an image, upright, to uint8 (3, H, W).
 
-    Grey, palette and CMYK images become RGB, 16 bits are scaled to 8, and an orientation in the
-    EXIF data is carried out. Raises UserError naming the image when it is missing, damaged,
-    truncated or of numbers whose white is not known.
+    Grey, palette and CMYK images become RGB, 16 bits are scaled to 8, and an EXIF orientation is
+    applied. Raises UserError naming the image if it is missing, damaged or truncated, or holds
+    numbers whose white level is unknown.
     """
     try:
         return _decoded(source, row)
@@ -96,7 +96,7 @@ def decode_rgb(source: EncodedFiles, row: int) -> Tensor:
 
 
 def damage(source: EncodedFiles, row: int) -> str | None:
-    """Why the image of a row cannot be decoded; None where it can."""
+    """Why the image of a row cannot be decoded; None if it can."""
     try:
         _decoded(source, row)
     except DECODING_ERRORS as error:
@@ -110,12 +110,12 @@ def _decoded(source: EncodedFiles, row: int) -> Tensor:
 
 
 def opened_picture(file: Path | BinaryIO) -> Image.Image:
-    """A picture whose header alone has been read, of one of `FORMATS`.
+    """A picture in one of `FORMATS` of which only the header has been read.
 
-    Raises one of `DECODING_ERRORS`, of which TooLarge is one, where it has too many pixels.
+    Raises one of `DECODING_ERRORS`; TooLarge, one of them, if it has too many pixels.
     """
     most = limit("picture_pixels")
-    if most > (Image.MAX_IMAGE_PIXELS or most):  # Pillow's own limit, twice which it refuses
+    if most > (Image.MAX_IMAGE_PIXELS or most):  # Pillow's own limit; it refuses twice as many
         Image.MAX_IMAGE_PIXELS = most
     image = Image.open(file, formats=FORMATS)
     refuse_above("picture_pixels", image.width * image.height, "it has")
@@ -125,8 +125,8 @@ def opened_picture(file: Path | BinaryIO) -> Image.Image:
 def rgb_pixels(image: Image.Image) -> Tensor:
     """An image that Pillow has opened, upright, as uint8 (3, H, W).
 
-    Raises one of `DECODING_ERRORS` where its data are damaged, or of numbers whose white is not
-    known.
+    Raises one of `DECODING_ERRORS` if its data are damaged or hold numbers whose white level is
+    unknown.
     """
     pixels: Tensor = functional.pil_to_tensor(_rgb(upright(image)))
     return pixels
@@ -134,7 +134,7 @@ def rgb_pixels(image: Image.Image) -> Tensor:
 
 def upright(image: Image.Image) -> Image.Image:
     """The image as viewers and annotation tools show it."""
-    image.load()  # a TIFF file turns itself when it is loaded
+    image.load()  # Pillow turns a TIFF file upright when it loads it
     transpose = UPRIGHT.get(orientation(image))
     return image if transpose is None else image.transpose(transpose)
 
@@ -152,10 +152,10 @@ def orientation(image: Image.Image) -> int:
 
 
 def image_size(file: Path) -> tuple[int, int]:
-    """Width and height, as shown, from the header; raises UserError without one."""
+    """Width and height, as shown, from the header; raises UserError if there is none."""
     try:
         with opened_picture(file) as image:
-            # A TIFF file tells the size as shown; EXIF data behind a PNG's pixels are not read.
+            # A TIFF header gives the size as shown; EXIF data after a PNG's pixels are not read.
             stored = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
             on_its_side = not stored and orientation(image) in ON_ITS_SIDE
             width, height = image.size
@@ -167,7 +167,7 @@ def image_size(file: Path) -> tuple[int, int]:
 
 
 def reason(error: BaseException) -> str:
-    """Why a file could not be decoded, in one line and without Python's own words."""
+    """Why a file could not be decoded, in one line and without Python's own wording."""
     if isinstance(error, UnidentifiedImageError):
         return "it is empty or no image"
     if isinstance(error, OSError) and error.strerror:

@@ -42,7 +42,7 @@ class ImageNet(DecodingDataModule):
 
     `path` is a folder with train/<synset>/*.JPEG and val/<synset>/*.JPEG, a folder of parquet
     files, or a name on the Hugging Face hub. Classes are the sorted synsets, or the table's own;
-    there must be `classes` of them, as many as the network has outputs. Test is the validation
+    there must be `classes` of them, one for each output of the network. Test is the validation
     split: the labels of the test images were never published. `augment` draws crops of random area
     and shape, and flips; otherwise training images are cropped in the centre like the others.
     """
@@ -60,10 +60,10 @@ class ImageNet(DecodingDataModule):
         self._published: Mapping[str, datasets.Dataset] = {}
 
     def inspect(self) -> dict[str, Any]:
-        """Count the class folders before a run begins; tells no settings.
+        """Count the class folders before a run begins; determines no settings.
 
-        Raises UserError where there are no images, or of another number of classes. A table is
-        looked at when it is read, since that may have to fetch it.
+        Raises UserError if there are no images, or another number of classes. A table is checked
+        only when it is read, since that may require fetching it.
         """
         path = required_path(self.path, WITHOUT_PATH)
         if _is_folder(path):
@@ -76,7 +76,7 @@ class ImageNet(DecodingDataModule):
         return Preprocessing(IMAGENET, evaluation_transform(self.image_size))
 
     def read_split(self, name: SplitName) -> DecodedImages:
-        """Find the images of one split; raises UserError when it cannot be had."""
+        """Find the images of one split; raises UserError if it is not available."""
         source = self._source(name, required_path(self.path, WITHOUT_PATH))
         self.class_names = source.classes
         size, augmented = self.image_size, self.augment and name == "train"

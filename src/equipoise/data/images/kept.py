@@ -1,8 +1,8 @@
-"""Decoded pictures that are kept in memory, where the whole set of them fits a limit.
+"""Decoded pictures that are kept in memory if the whole set of them fits a limit.
 
-Worker processes share what is kept: it lies in memory of the main process that they inherit, so
-nothing is copied, and what one of them has decoded no other decodes again. It is not taken from
-/dev/shm, which is small in containers.
+Worker processes share them: they lie in memory of the main process that the workers inherit, so
+nothing is copied, and what one worker has decoded no other decodes again. The memory is not taken
+from /dev/shm, which is small in containers.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from torch import Tensor
 LOG = logging.getLogger(__name__)
 MIB = 2**20
 SAMPLE = 64
-"""Pictures by which it is judged whether all of them will fit."""
+"""Number of pictures from which the memory needed for all is estimated."""
 LONGEST_SHAPE = 3
 SLACK = 1.2
-"""The estimate from those may be so much too large."""
+"""How many times too large that estimate may be."""
 USED, COUNT, CLOSED = range(3)
 
 
 class KeptPictures:
-    """uint8 pictures (C, H, W) of any sizes by row, each read once if all of them fit.
+    """uint8 pictures (C, H, W) of any size, by row; each is read once if all of them fit.
 
-    read: the picture of a row, the same each time. After the first 64 pictures it is known whether
-    all `rows` of them are about to fit into `limit` bytes: if not, no more are kept, and the others
-    are read anew whenever they are asked for. Nothing is allocated before the first is kept.
+    read: returns the picture of a row, the same each time. The first 64 pictures show whether all
+    `rows` of them are likely to fit into `limit` bytes: if not, no more are kept, and others are
+    read anew each time. Nothing is allocated before the first is kept.
     """
 
     def __init__(self, read: Callable[[int], Tensor], rows: int, limit: int) -> None:
@@ -42,7 +42,7 @@ class KeptPictures:
         self._memory = _memory(rows, limit) if limit and rows else None
 
     def __getitem__(self, row: int) -> Tensor:
-        """The picture of a row, which must not be written into."""
+        """The picture of a row, which must not be modified."""
         if self._memory is None:
             return self.read(row)
         kept = self._memory.get(row)
@@ -53,11 +53,11 @@ class KeptPictures:
 
     @property
     def kept(self) -> int:
-        """How many pictures are kept at the moment, by all processes together."""
+        """How many pictures all processes together keep at the moment."""
         return 0 if self._memory is None else int(self._memory.state[COUNT])
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a process that inherits no memory gets: it keeps pictures of its own."""
+        """What a process that inherits no memory receives: it keeps its own pictures."""
         return {"read": self.read, "rows": self.rows, "limit": self.limit}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -65,9 +65,9 @@ class KeptPictures:
 
 
 class _SharedMemory:
-    """Pictures one behind the other, where each begins, and its shape; for forked processes.
+    """Pictures one after another, with the offset and shape of each; for forked processes.
 
-    The system gives it pages where something is written, so the unused part of it costs nothing.
+    The system allocates pages only where something is written, so the unused part costs nothing.
     """
 
     def __init__(self, rows: int, limit: int) -> None:
@@ -78,7 +78,7 @@ class _SharedMemory:
         self.writing = _lock()
 
     def get(self, row: int) -> Tensor | None:
-        """The picture of a row, as it lies there; None where it does not."""
+        """The picture of a row, without a copy; None if it is not kept."""
         end, *shape = self.places[row].tolist()
         if end == 0:
             return None
@@ -86,7 +86,7 @@ class _SharedMemory:
         return self.pixels[end - size : end].view(shape)
 
     def offer(self, row: int, picture: Tensor) -> None:
-        """Keep the picture, unless there is no place, or another process is writing just now."""
+        """Keep the picture, unless there is no space, or another process is writing just now."""
         if self.state[CLOSED] or picture.dtype != torch.uint8 or picture.ndim != LONGEST_SHAPE:
             return
         with self.writing() as allowed:
@@ -103,12 +103,12 @@ class _SharedMemory:
             return
         self.pixels[used:end] = picture.reshape(-1)
         self.places[row, 1:] = torch.tensor(picture.shape)
-        self.places[row, 0] = end  # last: from now on others read it
+        self.places[row, 0] = end  # last: from here on other processes read it
         self.state[:CLOSED] = torch.tensor([end, count + 1])
 
 
 def _memory(rows: int, limit: int) -> _SharedMemory | None:
-    """None where the system does not grant as much."""
+    """None if the system does not grant that much memory."""
     try:
         return _SharedMemory(rows, limit)
     except OSError as error:
@@ -121,10 +121,10 @@ def _numbers(count: int) -> Tensor:
 
 
 def _lock() -> Callable[[], AbstractContextManager[bool]]:
-    """A lock that is never waited for: whoever does not get it keeps its picture next time.
+    """A lock that nobody waits for: a process that fails to take it keeps its picture next time.
 
-    So a worker that is killed while it holds it stops none of the others. Where processes cannot
-    share one there are no workers.
+    So a worker that is killed while holding it blocks none of the others. Where processes
+    cannot share a lock there are no workers.
     """
     try:
         lock = multiprocessing.Lock()

@@ -25,7 +25,7 @@ SPLIT_NAMES: dict[SplitName, tuple[str, ...]] = {
     "val": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
-"""What folders and tables call the splits, the name that is taken first in front."""
+"""The names that folders and tables give the splits, in order of preference."""
 
 
 class ImageFiles(EncodedImages):
@@ -53,7 +53,7 @@ class ImageFiles(EncodedImages):
         return self.describe(row), *file_stamp(self.describe(row))
 
     def refuse_empty_classes(self) -> None:
-        """Raise UserError, which names the folder, where a class has no image to learn it from."""
+        """Raise UserError, naming the folder, if a class has no image to learn it from."""
         counts = torch.bincount(self.labels, minlength=len(self.classes))
         for name, count in zip(self.classes, counts.tolist(), strict=True):
             if count == 0:
@@ -66,9 +66,9 @@ class ImageFiles(EncodedImages):
 class ImageFolder(ImageFiles):
     """One split: `folder/<class>/<image>`, endings .jpg, .png and the like in any case.
 
-    `classes` are the names that the labels count, and `inside` is a folder in that of each class
-    that holds its images, where there is one. Raises UserError when the folder is missing, holds no
-    images, or has a class that is not among `classes`.
+    `classes` are the names that the labels index. If the folder of a class has a subfolder
+    `inside`, its images are there. Raises UserError if the folder is missing, holds no images, or
+    has a class that is not among `classes`.
     """
 
     def __init__(self, folder: Path, classes: list[str], inside: str = "") -> None:
@@ -77,9 +77,9 @@ class ImageFolder(ImageFiles):
 
 
 def labelled_files(folder: Path, classes: Sequence[str], inside: str = "") -> list[tuple[str, int]]:
-    """The images in the folders of classes and their labels, the places of these in `classes`.
+    """The images in the class folders, and their labels, which index `classes`.
 
-    Raises UserError where there are none, and for images of an unknown class.
+    Raises UserError if there are none, and for images of an unknown class.
     """
     by_class = images_by_class(folder, inside)
     refuse_unknown(folder, by_class, classes)
@@ -93,9 +93,9 @@ def labelled_files(folder: Path, classes: Sequence[str], inside: str = "") -> li
 
 
 def images_by_class(folder: Path, inside: str = "") -> dict[str, list[str]]:
-    """For each folder of a class that holds images their paths, as seen from `folder`.
+    """The paths of the images of each class folder that holds any, relative to `folder`.
 
-    inside: as of an `ImageFolder`. Raises UserError without the folder.
+    inside: see `ImageFolder`. Raises UserError if the folder is missing.
     """
     places = {name: folder / name / inside for name in class_folders(folder)}
     found = {
@@ -107,7 +107,7 @@ def images_by_class(folder: Path, inside: str = "") -> dict[str, list[str]]:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """The sorted names of the class folders; raises UserError without the folder.
+    """The sorted names of the class folders; raises UserError if the folder is missing.
 
     Folders that tools leave behind, hidden ones among them, are no classes.
     """
@@ -119,7 +119,7 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def refuse_unknown(place: Path | str, names: Iterable[str], classes: Collection[str]) -> None:
-    """Raise UserError where a folder, or a table, has a class that is not among `classes`."""
+    """Raise UserError if a folder, or a table, has a class that is not among `classes`."""
     unknown = sorted(set(names) - set(classes))
     if unknown:
         raise UserError(
@@ -129,7 +129,7 @@ def refuse_unknown(place: Path | str, names: Iterable[str], classes: Collection[
 
 
 def counted_class_folders(root: Path, classes: int) -> list[str]:
-    """The classes of root/train; raises DataDiffer unless they are as many as the network's."""
+    """The classes of root/train; raises DataDiffer unless the network has as many outputs."""
     names = class_folders(root / "train")
     refuse_other_classes(f"The folder {root / 'train'}", len(names), classes)
     return names
@@ -138,9 +138,9 @@ def counted_class_folders(root: Path, classes: int) -> list[str]:
 class ImageTable(EncodedImages):
     """One split of a hub dataset: a column `image` or `img`, and a column `label`.
 
-    `image_column` is that of the images where it has another name. Where the labels have no names,
-    `classes` are their numbers up to the largest that occurs. Raises UserError when a column is
-    missing or of another kind, the split is empty, or a label is negative (which is how the hub
+    `image_column` names the column of images if it has another name. If the labels have no names,
+    `classes` are their numbers up to the largest that occurs. Raises UserError if a column is
+    missing or has another type, the split is empty, or a label is negative (which is how the hub
     marks a split whose labels are withheld). With `labelled` false all labels are -1, and there are
     no classes.
     """
@@ -160,7 +160,7 @@ class ImageTable(EncodedImages):
         self.classes = _class_names(split, self.labels) if labelled else []
 
     def encoded(self, row: int) -> bytes:
-        """The file contents of the image in a row, or of the file of the dataset that it names."""
+        """The file contents of the image in a row, or of the dataset's file that the row names."""
         image = self.rows[row][self.image_column]
         if image is None:
             raise ValueError("the cell is empty")
@@ -170,13 +170,13 @@ class ImageTable(EncodedImages):
         return bounded_bytes(within(Path(image["path"]), unpacked), "picture_bytes")
 
     def stamp(self, row: int) -> Hashable:
-        """What `datasets` calls the contents of the table, the column, and the row."""
+        """A value that identifies the table, the column and the row."""
         return self.rows._fingerprint, self.image_column, row
 
     def refuse_other_classes(self, classes: int, whole: bool) -> None:
         """Raise UserError unless the labels are those of `classes` classes.
 
-        Of labels without names only a whole training split (`whole`) has to show them all.
+        For labels without names, only a whole training split (`whole`) has to contain all classes.
         """
         if self.named or whole or len(self.classes) > classes:
             refuse_other_classes(self.name, len(self.classes), classes)
@@ -189,9 +189,9 @@ class ImageTable(EncodedImages):
 def split_among(
     published: Mapping[str, datasets.Dataset], names: Sequence[str], path: str
 ) -> tuple[datasets.Dataset, str]:
-    """The first split that has one of the names, and what messages call it.
+    """The first split that has one of the names, and how messages refer to it.
 
-    Raises UserError, which names those that there are, without any.
+    Raises UserError, which names the available splits, if there is none.
     """
     for split in names:
         if split in published:

@@ -1,4 +1,4 @@
-"""Images and their masks as they lie on the disk, and which number in a mask is which class."""
+"""Images and their masks as stored on disk, and which number in a mask stands for which class."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SOFT_SHARE = 0.9
 PROGRESS_AFTER_SECONDS = 2.0
 
 ToClasses = Callable[[Tensor, Path], Tensor]
-"""From the ids of a mask (H, W) to its classes; the path is for the error message."""
+"""Maps the ids of a mask (H, W) to its classes; the path is for the error message."""
 
 
 class ImageAndMask(NamedTuple):
@@ -65,8 +65,8 @@ class MaskedFiles:
     def read(self, row: int) -> tuple[Tensor, Tensor]:
         """Decode a pair: image uint8 (3, H, W), mask uint8 (H, W) of classes, 255 ignored.
 
-        Raises UserError, which names the file, for one that is damaged, for a mask of another size
-        than its image and for an id that is no class.
+        Raises UserError, which names the file, if one is damaged, if a mask and its image differ in
+        size, and for an id that is not a class.
         """
         image, file = decode_rgb(self, row), self.pairs[row].mask
         mask = self.to_classes(decode_mask(file), file)
@@ -82,8 +82,8 @@ class MaskedFiles:
 def decode_mask(file: Path) -> Tensor:
     """Decode a mask, upright, to its ids, int64 (H, W): grey values, or the numbers of a palette.
 
-    Raises UserError, which names the file, when it is missing, damaged, in colour or of numbers
-    that are no whole ones.
+    Raises UserError, which names the file, if it is missing, damaged, in colour, or holds numbers
+    that are not integers.
     """
     try:
         with opened_picture(file) as image:
@@ -106,7 +106,7 @@ def decode_mask(file: Path) -> Tensor:
 
 
 def _refuse_shortened(image: Image.Image) -> None:
-    """Raise ValueError where Pillow would drop the lower eight of a number's sixteen bits."""
+    """Raise ValueError if Pillow would drop the lower eight of a number's sixteen bits."""
     if image.mode in ("LA", "RGB", "RGBA") and ";16" in str(getattr(image, "tile", "")):
         raise ValueError("it has several channels of 16 bits; save one channel of class numbers")
 
@@ -128,7 +128,7 @@ def _turned(file: Path) -> str:
 
 
 def progress(pairs: Sequence[ImageAndMask], title: str) -> tqdm[ImageAndMask]:
-    """Show how far a walk over all files is when it takes long."""
+    """Show the progress of a walk over all files if it takes long."""
     return tqdm(pairs, title, delay=PROGRESS_AFTER_SECONDS, leave=False)
 
 
@@ -156,14 +156,14 @@ class MaskValues:
 
     @property
     def black_and_white(self) -> bool:
-        """Whether nothing but 0 and 255 occurs, both of them: background and object, no class."""
+        """Whether only 0 and 255 occur, and both: background and object, not class numbers."""
         return tuple(self.numbers) == BLACK_AND_WHITE
 
     def classes(self, folder: Path) -> int:
         """One more than the largest class number.
 
-        Raises UserError where the numbers can hardly be those of classes, and says how to name
-        them.
+        Raises UserError, which says how to name the classes, if the numbers are unlikely
+        to be class numbers.
         """
         used = [number for number in self.numbers if number != IGNORED]
         if len(used) < 2:
@@ -197,7 +197,7 @@ class MaskValues:
 
 
 def only_black_and_white(masks: Iterable[Path]) -> bool:
-    """Whether masks hold 0 and 255 alone; the first one with another number ends the walk."""
+    """Whether masks hold only 0 and 255; the walk ends at the first one with another number."""
     values = MaskValues()
     for file in masks:
         values.add(file)
@@ -221,9 +221,9 @@ def check_mask_values(values: Sequence[int], mask_classes: int | None) -> None:
 
 
 def translate(ids: Tensor, values: Sequence[int], file: Path) -> Tensor:
-    """The class of each pixel, its place in `values`, and 255 where it does not count.
+    """The class of each pixel, its index in `values`, or 255 if it does not count.
 
-    Raises UserError, which names the mask, for a number that is neither one of `values` nor 255.
+    Raises UserError, which names the mask, for a number that is neither in `values` nor 255.
     """
     classes = torch.full_like(ids, -1)
     classes[ids == IGNORED] = IGNORED
@@ -238,7 +238,7 @@ def translate(ids: Tensor, values: Sequence[int], file: Path) -> Tensor:
 
 
 def shown(numbers: Sequence[int], most: int = 8) -> str:
-    """[0, 128, 255] -> "0, 128, 255"; of many the first ones."""
+    """[0, 128, 255] -> "0, 128, 255"; of a long list only the first numbers."""
     return ", ".join(map(str, numbers[:most])) + (", …" if len(numbers) > most else "")
 
 

@@ -30,10 +30,10 @@ from equipoise.errors import UserError
 class MaskedImages:
     """Decode, augment if asked for, and normalise the images of a batch with their masks.
 
-    Without augmentation images are whole: padded below and on the right to one size, that of the
-    largest of the batch rounded up to `multiple`; the padding is black before normalisation and
-    does not count (class 255). An epoch holds each image `passes` times, each time with another
-    crop. Decoded pairs are kept where all of them fit into `cache_bytes`.
+    Without augmentation images are whole: padded below and on the right to the size of the largest
+    in the batch, rounded up to `multiple`; the padding is black before normalisation and does not
+    count (class 255). An epoch holds each image `passes` times, each time with a different crop.
+    Decoded pairs are kept if all of them fit into `cache_bytes`.
     """
 
     source: MaskedFiles
@@ -44,11 +44,11 @@ class MaskedImages:
     cache_bytes: int = 0
 
     def __post_init__(self) -> None:
-        """Keep nothing yet."""
+        """Start with an empty cache."""
         self.pairs = KeptPictures(self._in_one, len(self.source), self.cache_bytes)
 
     def __len__(self) -> int:
-        """The number of samples of an epoch."""
+        """The number of samples in an epoch."""
         return self.passes * len(self.source)
 
     def __getitem__(self, index: BatchIndex) -> Batch:
@@ -87,9 +87,9 @@ class MaskedDataModule(DecodingDataModule):
     """Random crops (3, *crop) of scaled images for training, whole images for validation and test.
 
     A batch is {"image" float32 (B, 3, H, W) normalised, "mask" int64 (B, H, W) with 255 for pixels
-    that do not count, "index" (B,)}. An epoch goes through the training images as often as it takes
-    to have `min_crops_per_epoch` crops, once at least. Without `augment` training images are whole
-    as well, and each comes once. Whole images are padded to multiples of `pad_multiple`.
+    that do not count, "index" (B,)}. An epoch goes through the training images as often as needed
+    for `min_crops_per_epoch` crops, at least once. Without `augment` training images are whole too,
+    and each occurs once. Whole images are padded to multiples of `pad_multiple`.
     """
 
     counted_by: ClassVar[str] = "mask_classes"
@@ -112,9 +112,9 @@ class MaskedDataModule(DecodingDataModule):
         refuse_below(self, 1, "pad_multiple", "min_crops_per_epoch")
 
     def check_model(self, model: object) -> None:
-        """Raise UserError where whole images are padded to sizes that the network cannot divide.
+        """Raise UserError if whole images are padded to sizes that the network cannot divide.
 
-        `model.image_multiple` is what it asks for; where it asks for nothing, everything fits.
+        `model.image_multiple` is the multiple it needs; a model without one accepts any size.
         """
         multiple = getattr(model, "image_multiple", 1)
         if self.pad_multiple % multiple:
@@ -130,19 +130,19 @@ class MaskedDataModule(DecodingDataModule):
 
     @abstractmethod
     def find_files(self, name: SplitName) -> MaskedFiles:
-        """Find the pairs of a split; raises UserError when there are none or one is incomplete."""
+        """Find the pairs of a split; raises UserError if there are none or one is incomplete."""
 
     def inspect(self) -> dict[str, Any]:
-        """Find all files and compare their sizes, before a run begins; tells no settings.
+        """Find all files and compare their sizes before a run begins; determines no settings.
 
-        Raises UserError, which names the file that is missing or does not fit.
+        Raises UserError, which names the file, if one is missing or does not fit.
         """
         for name in SPLITS:
             self.find_files(name).check_sizes()
         return {}
 
     def read_split(self, name: SplitName) -> MaskedImages:
-        """Find the images of one split; raises UserError when it cannot be had."""
+        """Find the images of one split; raises UserError if it is not available."""
         files = self.find_files(name)
         if name != "train" or not self.augment:
             return MaskedImages(

@@ -1,4 +1,4 @@
-"""What the image data modules share: names of classes, and splits of the same mixture of them."""
+"""What the image data modules share: class names, and splits stratified by class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ImageDataModule(SplitDataModule):
 
     A batch is {"image": float32 (B, C, H, W) normalised, "label": int64 (B,), "index": int64 (B,)
     the sample's row in its split}. `read_split` sets `class_names`. A field `classes`, or
-    `mask_classes` for masks, says how many outputs the network has for them.
+    `mask_classes` for masks, is the network's number of outputs for them.
     """
 
     counted_by: ClassVar[str] = "classes"
@@ -32,37 +32,37 @@ class ImageDataModule(SplitDataModule):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What becomes of an image of validation or test. Raises UserError where it does not tell.
+        """How validation and test images are preprocessed. Raises UserError unless overridden.
 
-        A subclass that is to serve pictures from elsewhere says what it does with its own.
+        A subclass whose model is to predict for pictures from elsewhere overrides it.
         """
         raise UserError(
-            f"{type(self).__name__} does not tell what it does with its pictures: give it a "
+            f"{type(self).__name__} does not say how it preprocesses its pictures: give it a "
             "property `preprocessing`"
         )
 
     def preprocess(self, pixels: Tensor) -> Tensor:
         """What the network sees of a picture in evaluation: uint8 (C, H, W) -> float32.
 
-        White is 255, also where the data themselves count otherwise. The same as of a picture of
-        the data's own test split.
+        White is 255, even if the data themselves use another maximum. The result equals that for a
+        picture of the data's own test split.
         """
         return self.preprocessing(pixels)
 
     def mask_at(self, mask: Tensor, size: Sequence[int]) -> Tensor:
-        """A mask of what the network saw of a picture, as one of the picture: size = (H, W)."""
+        """The mask of a picture, from that of what the network saw of it: size = (H, W)."""
         return mask[: size[0], : size[1]]
 
     def mask_numbers(self) -> Sequence[int] | None:
-        """The number of each class in the files of masks, None where they are 0, 1, ..."""
+        """The number of each class in mask files; None if they are 0, 1, ..."""
         return None
 
     def mask_colours(self) -> Sequence[tuple[int, int, int]] | None:
-        """The colour of each class, where the dataset has published some."""
+        """The colour of each class, if the dataset publishes colours."""
         return None
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the splits of a stage; raises UserError where a class would have no output."""
+        """Read the splits of a stage; raises UserError if a class would have no output."""
         super().setup(stage)
         outputs, names = getattr(self, self.counted_by, None), self.class_names
         if isinstance(outputs, int) and len(names) > outputs:
@@ -74,11 +74,11 @@ class ImageDataModule(SplitDataModule):
 
 @dataclass(kw_only=True, eq=False)
 class DecodingDataModule(ImageDataModule):
-    """Images that are decoded while a run goes on, and kept where a split fits into memory.
+    """Images that are decoded during a run, and kept if a split fits into memory.
 
-    `cache_mb`: MiB that the decoded images of a split may take. One that needs more is decoded anew
-    in each epoch. Worker processes share what is kept. 0: nothing is. `damaged`: "error" ends a run
-    at the first image that cannot be decoded, "skip" leaves such out of their batches.
+    `cache_mb`: MiB for the decoded images of a split. A split that needs more is decoded anew in
+    each epoch. Worker processes share the kept images. 0: nothing is kept. `damaged`: "error" ends
+    a run at the first image that cannot be decoded, "skip" leaves such images out of batches.
     """
 
     cache_mb: int = 512
@@ -91,7 +91,7 @@ class DecodingDataModule(ImageDataModule):
         self.skipped = {} if self.damaged == "skip" else None
 
     def details(self) -> dict[str, Any]:
-        """Which images had to be left out while the run was at work."""
+        """The images that had to be left out during the run."""
         if not self.skipped:
             return {}
         listed = [{"picture": place, "reason": why} for place, why in self.skipped.items()]

@@ -1,4 +1,4 @@
-"""What the data modules of pictures of the user's own share: splits, classes, damaged files."""
+"""What the data modules of the user's own pictures share: splits, classes, damaged files."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from equipoise.data.sampling import stratified_split, stream
 from equipoise.errors import UserError
 
 HELD_OUT: tuple[tuple[SplitName, int], ...] = (("test", 5), ("val", 6))
-"""The splits that are drawn where the data have none, and what tells their draws from others."""
+"""The splits that are drawn if the data lack them, and the number that keys the draw of each."""
 
 Rows = tuple[EncodedImages, Tensor]
 
 
 @dataclass
 class Found:
-    """The pictures of each split that the data have, all of one list of classes.
+    """The pictures of each split present in the data, all with the same list of classes.
 
-    place: where they lie, in the words of a message. unusable: what was seen to be of no use
-    already.
+    place: where they are, in the words of a message. unusable: pictures already found to be
+    unusable.
     """
 
     place: str
@@ -48,12 +48,12 @@ class Found:
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes, the same of all splits."""
+        """The names of the classes, the same in all splits."""
         return next(iter(self.splits.values())).classes
 
 
 class Usable(NamedTuple):
-    """The rows of each split that can be trained on or tested, and what was left out."""
+    """The rows of each split that can be used, and the pictures that were left out."""
 
     splits: dict[SplitName, Selection]
     left_out: list[Unusable]
@@ -63,14 +63,14 @@ class Usable(NamedTuple):
 class OwnPictures(DecodingDataModule):
     """Pictures of any size and mode as (3, image_size, image_size), decoded when they are needed.
 
-    Where the data have no split test or val, `test_fraction` of the training pictures and
-    `val_fraction` of the others are drawn by `seed`, with the same mixture of classes. Without a
-    test split, test is validation, and the other way round. `classes` null: counted.
+    If the data have no split test or val, `test_fraction` of the training pictures and
+    `val_fraction` of the rest are drawn by `seed`, stratified by class. Without a test split, test
+    is validation, and vice versa. `classes` null: counted.
 
-    Every picture is decoded once before the run begins. `damaged`: "error" refuses a run at the
-    first that cannot be, "skip" leaves such pictures out, and those that break meanwhile. Splits
-    are drawn of all pictures, damaged ones among them, so that a file that breaks or is repaired
-    moves no other from one split to another; the training order is a pure function of (seed, epoch)
+    Every picture is decoded once before the run begins. `damaged`: "error" refuses to run at the
+    first that cannot be decoded, "skip" leaves out such pictures and those that are damaged later.
+    Splits are drawn from all pictures, including damaged ones, so that damaging or repairing a file
+    moves no other picture to another split; the training order is a pure function of (seed, epoch)
     and the usable pictures.
     """
 
@@ -89,33 +89,33 @@ class OwnPictures(DecodingDataModule):
 
     @abstractmethod
     def find(self) -> Found:
-        """Find the pictures of each split; raises UserError where there are none."""
+        """Find the pictures of each split; raises UserError if there are none."""
 
     @property
     def normalization(self) -> Normalization:
-        """What becomes of pixels in the end."""
+        """The final normalisation of pixels."""
         return IMAGENET
 
     @property
     def evaluation(self) -> v2.Transform:
-        """What becomes of a picture that is not augmented."""
+        """How a picture that is not augmented is transformed."""
         return evaluation_transform(self.image_size)
 
     @property
     def augmentation(self) -> v2.Transform | None:
-        """What takes its place in training; None: nothing does."""
+        """What replaces that transform in training; None: nothing does."""
         return None
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The same of pictures of any number of channels."""
+        """The same for pictures of any number of channels."""
         return Preprocessing(self.normalization, self.evaluation)
 
     def inspect(self) -> dict[str, Any]:
-        """Find and decode all pictures before a run begins; {"classes": their number}, if null.
+        """Find and decode all pictures before a run begins; {"classes": number} if that was null.
 
-        Raises UserError where there are no pictures, or classes of another number, and for a
-        damaged picture where `damaged` says so; warns of those that are left out.
+        Raises UserError if there are no pictures, the number of classes differs, or a picture is
+        damaged and `damaged` is "error"; warns of pictures that are left out.
         """
         count = len(self._found.classes)
         if self.classes is not None:
@@ -130,7 +130,7 @@ class OwnPictures(DecodingDataModule):
         return {"classes": count} if self.classes is None else {}
 
     def read_split(self, name: SplitName) -> DecodedImages:
-        """Find the pictures of one split; raises UserError when there are none."""
+        """Find the pictures of one split; raises UserError if there are none."""
         self.class_names = self._found.classes
         source = self._split(name)
         if source is None or len(source.labels) == 0:
@@ -160,25 +160,25 @@ class OwnPictures(DecodingDataModule):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """What tells these pictures from others, for a checkpoint."""
+        """A value that identifies these pictures, for a checkpoint."""
         sources = self._found.splits.values()
         labels = [zlib.crc32(source.labels.numpy().tobytes()) for source in sources]
         return {"labels": labels, "usable": len(self._usable.splits["train"].labels)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Warn where a run goes on with other pictures than it has begun with."""
+        """Warn if a run resumes with other pictures than it began with."""
         now = self.state_dict()
         if now["labels"] != state_dict["labels"]:
             warnings.warn(
                 f"the pictures in {self.path} are no longer those that the checkpoint was trained "
-                "on: where validation and test are drawn of them, it may be tested on some that it "
-                "has seen",
+                "on: where validation and test are drawn from them, it may be tested on some that "
+                "it was trained on",
                 stacklevel=2,
             )
         elif now != state_dict:
             warnings.warn(
-                f"{now['usable']} of the training pictures can be used, and {state_dict['usable']} "
-                "could when the checkpoint was saved: the rest of its epoch is of another order",
+                f"{now['usable']} of the training pictures can be used, but {state_dict['usable']} "
+                "could when the checkpoint was saved: the rest of its epoch comes in another order",
                 stacklevel=2,
             )
 
@@ -194,7 +194,7 @@ class OwnPictures(DecodingDataModule):
 
     @cached_property
     def _usable(self) -> Usable:
-        """The splits without what cannot be used; raises UserError where there may be none."""
+        """The splits without unusable pictures; raises UserError if `damaged` is "error"."""
         found = self._found
         unusable = list(found.unusable)
         if unusable and self.damaged == "error":
@@ -217,10 +217,10 @@ class OwnPictures(DecodingDataModule):
         return Usable(splits, unusable)
 
     def check_training(self, found: Found, train: Selection | None) -> None:
-        """Raise UserError where the training pictures that are left cannot be learnt from."""
+        """Raise UserError if the remaining training pictures cannot be learnt from."""
 
     def _divided(self, splits: Mapping[SplitName, EncodedImages]) -> dict[SplitName, Rows]:
-        """The splits that the data have, and those that are drawn of the training pictures."""
+        """The splits that the data have, and those drawn from the training pictures."""
         parts = {n: (source, torch.arange(len(source.labels))) for n, source in splits.items()}
         fractions = {"test": self.test_fraction, "val": self.val_fraction}
         for name, purpose in HELD_OUT:
@@ -237,7 +237,7 @@ class OwnPictures(DecodingDataModule):
 def _hold_out(
     train: EncodedImages, rows: Tensor, fraction: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The rows that stay and those held out; of pictures with classes only, where there are any."""
+    """The rows that stay and those held out; if any picture has a class, only from those."""
     labels = train.labels[rows]
     eligible = labels >= 0 if train.classes else torch.ones_like(labels, dtype=torch.bool)
     candidates = rows[eligible]

@@ -1,4 +1,4 @@
-"""Pictures of the user's own, in folders of classes or in one folder without any."""
+"""The user's own pictures, in class folders or in one folder without classes."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class PictureFolder(OwnPictures):
     """Pictures in a folder, with or without classes.
 
     `path` holds train/<class>/* and perhaps val and test in the same layout, or <class>/* itself,
-    or pictures without classes, whose labels are -1; so are those of pictures beside the folders of
-    classes. A single class is none, since there is nothing to tell it from, and `classes` is
-    counted as 0.
+    or pictures without classes. Pictures without a class, including those beside class folders,
+    have the label -1. A single class folder does not count as a class, since there is nothing to
+    tell it from, and `classes` is then 0.
     """
 
     def find(self) -> Found:
-        """Find the pictures of each split; raises UserError where there are none."""
+        """Find the pictures of each split; raises UserError if there are none."""
         root = local_folder(required_path(self.path, WITHOUT_PATH))
         folders = split_folders(root)
         train = folders.get("train", root)
@@ -65,13 +65,13 @@ class ClassFolders(ClassifiedPictures):
     """Pictures in one folder for each class.
 
     `path` holds train/<class>/* and perhaps val and test in the same layout, or <class>/* itself.
-    A folder without pictures among those of the classes, and a picture beside them, cannot be used;
-    what becomes of them `damaged` says. Of test/<class>/* alone, which may lack some classes, a
-    trained network can be tested.
+    A class folder without pictures, or a picture outside the class folders, cannot be used;
+    `damaged` says what happens then. A folder with only test/<class>/*, which may lack some
+    classes, suffices to test a trained network.
     """
 
     def find(self) -> Found:
-        """Find the pictures of each split; raises UserError where there are none."""
+        """Find the pictures of each split; raises UserError if there are none."""
         root = local_folder(required_path(self.path, WITHOUT_CLASSES))
         folders = split_folders(root)
         if not folders or ("train" not in folders and images_by_class(root)):
@@ -93,7 +93,7 @@ class ClassFolders(ClassifiedPictures):
         return Found(f"The folder {train or root}", splits, unusable)
 
     def _classes(self, train: Path) -> list[str]:
-        """Those of the folder, in the order of `names`; raises DataDiffer where they differ."""
+        """The classes of the folder, in the order of `names`; raises DataDiffer if they differ."""
         found = list(images_by_class(train))
         if self.names is None:
             return found
@@ -109,7 +109,7 @@ class ClassFolders(ClassifiedPictures):
 
 
 def split_folders(root: Path) -> dict[SplitName, Path]:
-    """The folders of the splits in a folder, under any of their usual names."""
+    """The split folders in a folder, under any of their usual names."""
     there = set(folders_in(root))
     return {
         split: root / name
@@ -120,10 +120,10 @@ def split_folders(root: Path) -> dict[SplitName, Path]:
 
 
 def with_or_without(folder: Path, classes: list[str]) -> ImageFiles:
-    """All pictures in folder/<class> and in the folder itself, those with the label -1.
+    """All pictures in folder/<class>, and those in the folder itself with the label -1.
 
-    Raises UserError without pictures, and for a class that is not among `classes`, unless these are
-    none.
+    Raises UserError if there are no pictures, or if `classes` is not empty and lacks one of the
+    classes.
     """
     by_class = images_by_class(folder)
     if classes:
@@ -140,7 +140,7 @@ def with_or_without(folder: Path, classes: list[str]) -> ImageFiles:
 
 
 def misplaced(folder: Path) -> list[Unusable]:
-    """What lies among the folders of the classes and is none: empty folders, single pictures."""
+    """What lies among the class folders without being one: empty folders, single pictures."""
     empty = sorted(set(folders_in(folder)) - set(images_by_class(folder)))
     stray = files_in(folder, IMAGE_ENDINGS)
     folders = [Unusable(str(folder / name), "it has no pictures", "folder") for name in empty]

@@ -1,4 +1,4 @@
-"""Where the pictures come from that a trained network is to read, and batches of them."""
+"""Where the pictures for a trained network come from, and batches of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Pictures(Protocol):
         ...
 
     def describe(self, row: int) -> str:
-        """What a user knows it by."""
+        """How the user refers to it."""
         ...
 
     def __len__(self) -> int:
@@ -47,11 +47,11 @@ class GivenPictures:
     pictures: Sequence[Picture]
 
     def pixels(self, row: int) -> Tensor:
-        """The picture of a row; raises UserError for what is none."""
+        """The picture of a row; raises UserError if it is not a picture."""
         return as_pixels(self.pictures[row])
 
     def describe(self, row: int) -> str:
-        """The path of a file, and of others the row."""
+        """The path if it is a file, otherwise the row."""
         picture = self.pictures[row]
         return str(picture) if isinstance(picture, str | Path) else str(row)
 
@@ -82,13 +82,13 @@ class TablePictures:
 
 @dataclass(frozen=True, eq=False)
 class ArrayPictures:
-    """The pictures of a numpy file, mapped into memory where it is one array."""
+    """The pictures of a numpy file, mapped into memory if it holds a single array."""
 
     array: NDArray[np.uint8]
     file: Path
 
     def pixels(self, row: int) -> Tensor:
-        """The picture of a row; raises UserError for what is none."""
+        """The picture of a row; raises UserError if it is not a picture."""
         return as_pixels(np.array(self.array[row]))
 
     def describe(self, row: int) -> str:
@@ -101,9 +101,9 @@ class ArrayPictures:
 
 
 def opened_pictures(files: Sequence[Path]) -> Pictures:
-    """The pictures that files or folders hold: their pictures, arrays (.npy, .npz) or a table.
+    """The pictures in files or folders: image files, arrays (.npy, .npz) or a table.
 
-    Raises UserError where one does not exist or a folder has none, or tables stand beside others.
+    Raises UserError if one does not exist, a folder has none, or an array or table is not alone.
     """
     for file in files:
         if not file.exists():
@@ -145,7 +145,7 @@ def _array(file: Path) -> ArrayPictures:
 def _table(file: Path) -> TablePictures:
     try:
         check_parquet(file)
-        named(file.parent)  # where the files lie that it may name
+        named(file.parent)  # the folder of the files that the table may refer to
         split = datasets.Dataset.from_parquet(str(file), keep_in_memory=False)
     except TooLarge:
         raise
@@ -162,9 +162,9 @@ READERS: dict[str, Callable[[Path], Pictures]] = {
 
 @dataclass(frozen=True, eq=False)
 class PictureBatches:
-    """What a network sees of pictures, a batch at a time.
+    """What a network sees of pictures, one batch at a time.
 
-    preprocess: of one picture. skip: leave damaged ones out, instead of raising UserError.
+    preprocess: transforms one picture. skip: leave damaged ones out instead of raising UserError.
     """
 
     pictures: Pictures
@@ -178,8 +178,8 @@ class PictureBatches:
     def __getitem__(self, index: BatchIndex) -> Batch:
         """{"image" (B, C, H, W), "shape" and "size" (B, 2), "index" (B,)} of the rows in `index`.
 
-        Images of several shapes are padded to the largest; `shape` is that of each, and `size` the
-        picture's height and width. Rows of damaged pictures are missing.
+        Images of several shapes are padded to the largest; `shape` is the shape of each, and `size`
+        the picture's height and width. Rows of damaged pictures are missing.
         """
         rows, images, sizes = list[int](), list[Tensor](), list[tuple[int, int]]()
         for row in index.rows.tolist():
@@ -205,9 +205,9 @@ class PictureBatches:
 
 
 def of_one_shape(batch: Batch) -> Sequence[Batch]:
-    """A batch of `PictureBatches` as parts whose images have one shape, without padding.
+    """Split a `PictureBatches` batch into parts whose images have one shape, without padding.
 
-    One that tells no shapes stays as it is.
+    A batch without "shape" stays as it is.
     """
     if "shape" not in batch:
         return [batch]

@@ -29,18 +29,18 @@ WITHOUT_PATH = (
     "This task needs a dataset: set task.path to a name on the Hugging Face hub, or to a folder of "
     "parquet files, and task.image_column and task.label_column to its columns."
 )
-LABELS = (str, int)  # of which bool is one
+LABELS = (str, int)  # bool is a subclass of int
 
 
 @dataclass(kw_only=True, eq=False)
 class PictureTable(ClassifiedPictures):
     """Pictures in a column of a table, with labels of any kind in another.
 
-    `path` is a name on the Hugging Face hub or a folder of parquet files, `configuration` one of
-    those that a dataset of the hub may have. `image_column` null: image or img. Labels are numbers
-    of named classes, or any integers, texts or truth values, whose distinct values in the training
-    split, sorted, are the classes. A row without a label cannot be used; a test or validation split
-    that has none at all, as where they are withheld, is left out with a warning.
+    `path` is a name on the Hugging Face hub or a folder of parquet files, `configuration` that of a
+    hub dataset if it has several. `image_column` null: image or img. Labels are numbers of named
+    classes, or any integers, texts or booleans, whose distinct values in the training split,
+    sorted, are the classes. A row without a label cannot be used; a test or validation split
+    without any labels (they may be withheld) is left out with a warning.
     """
 
     configuration: str | None = None
@@ -48,7 +48,7 @@ class PictureTable(ClassifiedPictures):
     label_column: str = LABEL_COLUMN
 
     def find(self) -> Found:
-        """Fetch the splits and read their labels; raises UserError for columns that are not so."""
+        """Fetch the splits and read their labels; raises UserError for unsuitable columns."""
         path = required_path(self.path, WITHOUT_PATH)
         published = open_splits(path, self.configuration)
         split, place = split_among(published, SPLIT_NAMES["train"], path)
@@ -73,9 +73,9 @@ class PictureTable(ClassifiedPictures):
 class LabelledTable(ImageTable):
     """One split of a dataset with a column of images and one of labels of any kind.
 
-    classes: their names, in the order of the labels; None: the names that the column's feature
-    tells, or else its distinct values, sorted. Raises UserError where a column is missing or of
-    another kind, and for a label that is none of the classes.
+    classes: their names, in the order of the labels; None: the names in the column's feature, or
+    else its distinct values, sorted. Raises UserError if a column is missing or has another type,
+    and for a label that is not one of the classes.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class LabelledTable(ImageTable):
         self.labels = torch.tensor(numbers, dtype=torch.int64)
 
     def encoded(self, row: int) -> bytes:
-        """The file contents of the image in a row; raises ValueError where it has no label."""
+        """The file contents of the image in a row; raises ValueError if it has no label."""
         if self.labels[row] < 0:
             raise ValueError("it has no label")
         return super().encoded(row)
@@ -118,7 +118,7 @@ class LabelledTable(ImageTable):
         kinds = {type(value) for value in values if value is not None}
         if not all(issubclass(kind, LABELS) for kind in kinds):
             raise UserError(
-                f"{self.name} has labels in its column '{column}' that are no classes, such as "
+                f"{self.name} has labels in its column '{column}' that cannot be classes, such as "
                 f"{next(v for v in values if v is not None)!r}: set task.label_column to a column "
                 "of integers, texts or truth values."
             )

@@ -27,10 +27,10 @@ WANTED = (
 
 
 def as_pixels(picture: Picture) -> Tensor:
-    """The picture as uint8 (1 or 3, H, W), upright; transparency is left out.
+    """The picture as uint8 (1 or 3, H, W), upright; transparency is dropped.
 
-    An array is taken as (H, W) or (H, W, C), and as (C, H, W) where that does not fit; a tensor the
-    other way round. Raises UserError for what is no picture, or a damaged one.
+    An array is taken as (H, W) or (H, W, C), or as (C, H, W) if that does not fit; a tensor the
+    other way round. Raises UserError for something that is not a picture, or for a damaged one.
     """
     if isinstance(picture, str | Path):
         if not Path(picture).is_file():
@@ -46,7 +46,7 @@ def as_pixels(picture: Picture) -> Tensor:
     numbers = torch.as_tensor(picture).detach().cpu()
     if numbers.dtype != torch.uint8:
         kind = str(numbers.dtype).removeprefix("torch.")
-        raise UserError(f"a picture of {kind} has no known white: {WANTED}, from 0 to 255")
+        raise UserError(f"a picture of {kind} has an unknown white level: {WANTED}, from 0 to 255")
     if numbers.ndim == 2 and numbers.numel():
         return numbers.unsqueeze(0)
     place = channel_place(numbers.shape, last_first=isinstance(picture, np.ndarray))
@@ -57,7 +57,7 @@ def as_pixels(picture: Picture) -> Tensor:
 
 
 def channel_place(shape: Sequence[int], last_first: bool) -> int | None:
-    """Which of the last three dimensions counts the channels, -1 or -3; None where neither can."""
+    """Which of the last three dimensions counts the channels, -1 or -3; None if neither can."""
     places = (-1, -3) if last_first else (-3, -1)
     fitting = (place for place in places if len(shape) >= 3 and shape[place] in CHANNELS)
     return next(fitting, None)
@@ -66,8 +66,8 @@ def channel_place(shape: Sequence[int], last_first: bool) -> int | None:
 def as_list(pictures: Any, channels: int = 3) -> list[Picture]:
     """The pictures: one, several in a list, a stack (N, ...) of them, or those below a folder.
 
-    channels: of the network. Raises UserError where there are none, or where an array may be one
-    picture in colour or several in the grey of the network.
+    channels: of the network. Raises UserError if there are none, or if an array may be either one
+    colour picture or several grey ones for a network that takes grey.
     """
     if isinstance(pictures, str | Path) and Path(pictures).is_dir():
         found: list[Picture] = list(pictures_below(Path(pictures)))
@@ -94,9 +94,9 @@ def _of_stack(stack: NDArray[np.uint8] | Tensor, grey: bool) -> list[Picture]:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """The files of pictures in a folder and in those below it, sorted; hidden ones are left out.
+    """The picture files in a folder and its subfolders, sorted; hidden ones are left out.
 
-    Raises UserError where a folder cannot be read.
+    Raises UserError if a folder cannot be read.
     """
     files = [folder / name for name in files_in(folder, IMAGE_ENDINGS)]
     for name in folders_in(folder):

@@ -40,13 +40,13 @@ class SegmentationFolder(MaskedDataModule):
     """Images and masks in `path`: images/<stem>.jpg with masks/<stem>.png, or both in one folder.
 
     In one folder the mask of <stem>.jpg is <stem>_mask.png. Subfolders train, val and test (or
-    images/train, masks/train, ...) are the splits; where there is no train folder, `val_fraction`
-    and `test_fraction` of all samples are drawn by `seed`. Without a test split, test is
-    validation, and without a validation split, validation is drawn from the training samples. A
-    mask holds the numbers 0, 1, ... of the classes, as grey values or palette indices, and 255
-    where a pixel does not count. `mask_classes` null: counted, one more than the largest number in
-    any mask. `mask_values` names the number of each class where they are others; null: masks that
-    hold 0 and 255 alone have two classes, all others are numbered as above.
+    images/train, masks/train, ...) are the splits; without a train folder, `val_fraction` and
+    `test_fraction` of all samples are drawn by `seed`. Without a test split, test is validation,
+    and without a validation split, validation is drawn from the training samples. A mask holds the
+    class numbers 0, 1, ..., as grey values or palette indices, and 255 where a pixel does not
+    count. `mask_classes` null: counted, one more than the largest number in any mask. `mask_values`
+    gives the number of each class if they differ; null: masks that hold only 0 and 255 have two
+    classes, all others are numbered as above.
     """
 
     batch_size: int = 8
@@ -69,9 +69,9 @@ class SegmentationFolder(MaskedDataModule):
             check_mask_values(self.mask_values, self.mask_classes)
 
     def inspect(self) -> dict[str, Any]:
-        """Check all files, and settle classes and numbers of the masks where they were not given.
+        """Check all files, and determine the classes and numbers of the masks if they are not set.
 
-        Raises UserError, which names the file that is missing or does not fit.
+        Raises UserError, which names the file, if one is missing or does not fit.
         """
         super().inspect()
         if self.mask_values is not None:
@@ -89,11 +89,11 @@ class SegmentationFolder(MaskedDataModule):
         return {"mask_values": list(BLACK_AND_WHITE)}
 
     def mask_numbers(self) -> Sequence[int] | None:
-        """Those of `mask_values`, where the masks have numbers of their own."""
+        """Those of `mask_values`, if the masks have numbers of their own."""
         return self.mask_values
 
     def find_files(self, name: SplitName) -> MaskedFiles:
-        """Find the pairs of a split; raises UserError when there are none or one is incomplete."""
+        """Find the pairs of a split; raises UserError if there are none or one is incomplete."""
         root = local_folder(required_path(self.path, WITHOUT_PATH))
         pairs = self._splits(root)[name]
         if not pairs:
@@ -104,7 +104,7 @@ class SegmentationFolder(MaskedDataModule):
         return MaskedFiles(pairs, self.to_classes)
 
     def to_classes(self, ids: Tensor, file: Path) -> Tensor:
-        """The class of each pixel; raises UserError for a number that is no class."""
+        """The class of each pixel; raises UserError for a number that is not a class."""
         if self.mask_values is not None:
             return translate(ids, self.mask_values, file)
         classes = IGNORED if self.mask_classes is None else self.mask_classes
@@ -151,9 +151,9 @@ class SegmentationFolder(MaskedDataModule):
 def find_pairs(root: Path, split: str | None) -> list[ImageAndMask]:
     """The pairs of a split folder in the order of their names, or of `root` itself.
 
-    A split lies in root/<split> or in root/images/<split> and root/masks/<split>; no pairs without
-    such a folder. Raises UserError, which names the file, where a mask is missing or where two
-    images or two masks have one name.
+    A split lies in root/<split> or in root/images/<split> and root/masks/<split>; without such a
+    folder it has no pairs. Raises UserError, which names the file, if a mask is missing, or if two
+    images or two masks have the same name.
     """
     for images, masks in _places(root, split):
         if images.is_dir():
@@ -186,7 +186,7 @@ def _one_folder(folder: Path) -> list[ImageAndMask]:
 
 
 def _images(files: Sequence[Path]) -> Iterable[Path]:
-    """The files; a picture that lies there twice would be trained on and tested on."""
+    """The files; a picture that is there twice would be both trained and tested on."""
     seen: dict[str, Path] = {}
     for file in files:
         _refuse_twin(seen, file.stem, file)

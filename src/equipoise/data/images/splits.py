@@ -1,4 +1,4 @@
-"""Splits of images that are read a whole batch at a time: from memory, or decoded."""
+"""Splits of images that are loaded a whole batch at a time: from memory, or by decoding."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ class MemoryImages:
         }
 
     def several(self, rows: Tensor) -> Tensor:
-        """The images of some rows as they are stored, uint8 (B, C, H, W)."""
+        """The stored images of some rows, uint8 (B, C, H, W)."""
         return self.images.index_select(0, rows)
 
     def pixels(self, row: int) -> Tensor:
-        """The image of a row as it is stored, uint8 (C, H, W)."""
+        """The stored image of a row, uint8 (C, H, W)."""
         return self.images[row]
 
     def evaluated(self, pixels: Tensor) -> Tensor:
-        """What a network sees of such an image outside of training: all of it."""
+        """What a network sees of such an image outside training: all of it."""
         return pixels
 
 
 def decode_rows(source: EncodedImages, rows: Tensor, size: int) -> Tensor:
     """Decode the images of some rows into one uint8 tensor (N, 3, size, size).
 
-    Shows its progress when it takes long. Raises UserError for an image that is damaged or of
+    Shows its progress if it takes long. Raises UserError for an image that is damaged or has
     another size.
     """
     images = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
@@ -104,10 +104,10 @@ class MemoryScenes:
 class DecodedImages:
     """Decode, transform to one size and normalise the images of a batch.
 
-    `augmentation` takes the place of the transform where there is one. Its random numbers are a
-    pure function of (seed, epoch, row), whichever process decodes, and leave torch's global
-    generator as it was. What is the same in every epoch is kept where all of it fits into
-    `cache_bytes`: the stored images for augmentations, the transformed ones of an evaluation.
+    `augmentation` replaces the transform if there is one. Its random numbers are a pure function of
+    (seed, epoch, row), whichever process decodes, and leave torch's global generator unchanged.
+    Whatever is the same in every epoch is kept if all of it fits into `cache_bytes`: the stored
+    images for augmentations, the transformed ones for an evaluation.
     """
 
     source: LabelledPixels
@@ -118,7 +118,7 @@ class DecodedImages:
     cache_bytes: int = 0
 
     def __post_init__(self) -> None:
-        """Keep nothing yet."""
+        """Start with an empty cache."""
         rows = len(self.labels)
         self.stored = KeptPictures(self.source.pixels, rows, self.cache_bytes)
         self.seen = KeptPictures(self._seen, rows, self.cache_bytes)
@@ -147,15 +147,15 @@ class DecodedImages:
         }
 
     def several(self, rows: Tensor) -> Sequence[Tensor]:
-        """The images of some rows as they are stored, uint8 (3, H, W)."""
+        """The stored images of some rows, uint8 (3, H, W)."""
         return [self.pixels(row) for row in rows.tolist()]
 
     def pixels(self, row: int) -> Tensor:
-        """The image of a row as it is stored, uint8 (3, H, W)."""
+        """The stored image of a row, uint8 (3, H, W)."""
         return self.stored[row]
 
     def evaluated(self, pixels: Tensor) -> Tensor:
-        """What a network sees of such an image outside of training, uint8 (3, S, S)."""
+        """What a network sees of such an image outside training, uint8 (3, S, S)."""
         transformed: Tensor = self.transform(pixels)
         return transformed
 

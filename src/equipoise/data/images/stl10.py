@@ -1,4 +1,4 @@
-"""STL-10: 96 by 96 pixel photographs of ten classes, and 100,000 that have none."""
+"""STL-10: 96 by 96 pixel photographs of ten classes, and 100,000 without a class."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Stl10(DecodingDataModule):
 
     `path` is the folder with stl10_binary/{train_X,train_y,unlabeled_X,test_X,test_y}.bin, or that
     folder itself, a folder of parquet files, or a name on the Hugging Face hub. `val_fraction` of
-    the labelled training images, drawn by `seed` with the same mixture of classes, is the
-    validation split; with 0 it is the test split. `unlabelled` adds the images without a class to
-    the training split, with the label -1, as published; a table without them has none. Images are
-    resized to 70/64 of `image_size` and cropped in the centre.
+    the labelled training images, drawn by `seed` and stratified by class, form the validation
+    split; with 0 it is the test split. `unlabelled` adds the images without a class to the training
+    split, with the label -1, as published; it has no effect on a table without such images. Images
+    are resized to 70/64 of `image_size` and cropped in the centre.
     """
 
     path: str | None = None
@@ -63,11 +63,11 @@ class Stl10(DecodingDataModule):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The central pixels of what is resized to 70/64 of `image_size`."""
+        """The central pixels of the image resized to 70/64 of `image_size`."""
         return Preprocessing(STL10, central(self.image_size))
 
     def read_split(self, name: SplitName) -> DecodedImages:
-        """Find the images of one split; raises UserError when it cannot be had."""
+        """Find the images of one split; raises UserError if it is not available."""
         path = required_path(self.path, WITHOUT_PATH)
         from_test = name == "test" or (name == "val" and self.val_fraction == 0)
         published = self._source("test" if from_test else "train", path)
@@ -117,8 +117,8 @@ def central(size: int) -> v2.Transform:
 class BinaryImages:
     """Images in a published file of bytes, column by column, and labels 1 to 10 in another.
 
-    Without a file of labels all labels are -1. Raises UserError, which names the file, where one is
-    missing, cut off, or does not belong to the other.
+    Without a label file all labels are -1. Raises UserError, which names the file, if one is
+    missing or truncated, or if the two do not match.
     """
 
     def __init__(self, images: Path, labels: Path | None) -> None:
@@ -126,7 +126,7 @@ class BinaryImages:
         try:
             stored = np.memmap(within(images, images.parent), np.uint8, "r")
             numbers = None if labels is None else within(labels, labels.parent).read_bytes()
-        except (OSError, ValueError) as error:  # the latter of an empty file
+        except (OSError, ValueError) as error:  # ValueError for an empty file
             raise UserError(
                 f"The file {images if labels is None else f'{images} or {labels}'} cannot be read: "
                 "unpack stl10_binary.tar.gz again, or set task.unlabelled=false if only "
@@ -153,7 +153,7 @@ class BinaryImages:
 
 
 def binary_folder(path: str) -> Path | None:
-    """The folder of the published files; None for a table. Raises UserError without either."""
+    """The folder of the published files; None for a table. Raises UserError if it is neither."""
     if not is_local(path):
         return None
     root = local_folder(path)

@@ -40,7 +40,7 @@ class TinyImageNet(DecodingDataModule):
     `path` is the published folder, with train/<wnid>/images/*.JPEG, val/images/*.JPEG and
     val/val_annotations.txt, a folder of parquet files, or a name on the Hugging Face hub. Test is
     the published validation split: the labels of the test images were never published.
-    `val_fraction` of the training images, drawn by `seed` with the same mixture of classes, is the
+    `val_fraction` of the training images, drawn by `seed` and stratified by class, form the
     validation split; with 0 it is the test split.
     """
 
@@ -57,9 +57,9 @@ class TinyImageNet(DecodingDataModule):
         self._published: Mapping[str, datasets.Dataset] = {}
 
     def inspect(self) -> dict[str, Any]:
-        """Count the class folders before a run begins; tells no settings.
+        """Count the class folders before a run begins; determines no settings.
 
-        Raises UserError where they are missing or are not `classes`.
+        Raises UserError if they are missing or their number is not `classes`.
         """
         if self._is_folder():
             counted_class_folders(local_folder(self.path), self.classes)
@@ -71,7 +71,7 @@ class TinyImageNet(DecodingDataModule):
         return Preprocessing(TINY_IMAGENET, whole_at(self.image_size))
 
     def read_split(self, name: SplitName) -> DecodedImages:
-        """Find the images of one split; raises UserError when it cannot be had."""
+        """Find the images of one split; raises UserError if it is not available."""
         from_test = name == "test" or (name == "val" and self.val_fraction == 0)
         published = self._source("val" if from_test else "train")
         self.class_names = published.classes
@@ -111,9 +111,9 @@ class TinyImageNet(DecodingDataModule):
 
 
 def annotated(folder: Path, classes: list[str]) -> ImageFiles:
-    """The images whose class a file val_annotations.txt tells: name and wnid in each line.
+    """The images whose class is given in a file val_annotations.txt: name and wnid in each line.
 
-    Raises UserError, which names the file, where it is missing, empty, or names another class.
+    Raises UserError, which names the file, if it is missing or empty, or names another class.
     """
     file = folder / ANNOTATIONS
     try:

@@ -1,4 +1,4 @@
-"""From stored pixels to what a network takes: the published augmentations, normalisation."""
+"""From stored pixels to the network's input: the published augmentations, normalisation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from equipoise.data.sampling import BatchIndex, stream
 STEP = 0.1
 WHITE = 255
 LUMA = (19595, 38470, 7471)
-"""What red, green and blue add to grey, of 65536 (ITU-R BT.601)."""
+"""The weights of red, green and blue in grey, out of 65536 (ITU-R BT.601)."""
 LONGEST = 16
 
 
@@ -33,10 +33,10 @@ class Draw(NamedTuple):
 class ScaleCropAndFlip:
     """Resize by a random scale, cut out `crop` = (height, width), flip half of the samples.
 
-    The scale is that of the image's own size, from scales[0] to scales[1] in steps of 0.1; what is
-    smaller than the crop is padded below and on the right, the image with 0 (black), the mask with
-    255. The image is interpolated bilinearly, the mask takes the nearest pixel. The draws are a
-    pure function of (seed, epoch, row).
+    The scale is relative to the image's own size, from scales[0] to scales[1] in steps of 0.1; an
+    image smaller than the crop is padded below and on the right with 0 (black), its mask with 255.
+    The image is interpolated bilinearly, the mask takes the nearest pixel. The draws are a pure
+    function of (seed, epoch, row).
 
     Source: the published Cityscapes training of MDEQ, with scales from 0.5 to 2.1 relative to a
     long side of 2048, that of every image in Cityscapes.
@@ -67,7 +67,7 @@ class ScaleCropAndFlip:
 
 
 def resize(image: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Resize so that the longer side becomes int(scale * side + 0.5), the other in proportion."""
+    """Resize so that the longer side becomes int(scale * side + 0.5), keeping the proportions."""
     longer = max(mask.shape)
     factor = int(longer * scale + 0.5) / longer
     size = [int(side * factor + 0.5) for side in mask.shape]
@@ -141,8 +141,8 @@ class Normalization:
 class Preprocessing:
     """What a network sees in evaluation of a picture, uint8 (1 or 3, H, W) with white at 255.
 
-    Colour becomes grey, or grey colour, as the network's channels are; then comes the `transform`.
-    `multiple`: pad below and on the right with black to multiples of so many pixels.
+    Colour becomes grey, or grey colour, to match the network's channels; then comes the
+    `transform`. `multiple`: pad below and on the right with black to multiples of this many pixels.
     """
 
     normalization: Normalization
@@ -160,7 +160,7 @@ class Preprocessing:
         return self.normalization(functional.pad(pixels, (0, right, 0, below))[None])[0]
 
     def numbers(self) -> dict[str, Any]:
-        """The numbers of it, as plain data: mean and std of each channel, relative to white."""
+        """Its numbers as plain data: mean and std of each channel, relative to white."""
         white = self.normalization.white
         scaled = {"mean": self.normalization.mean, "std": self.normalization.std}
         channels = {
@@ -171,7 +171,7 @@ class Preprocessing:
 
 
 def with_channels(pixels: Tensor, channels: int) -> Tensor:
-    """Pixels uint8 (1 or 3, H, W) in so many channels, 1 or 3; grey is weighted as Pillow does."""
+    """Pixels uint8 (1 or 3, H, W) in 1 or 3 channels; grey is weighted as in Pillow."""
     if len(pixels) == channels:
         return pixels
     if len(pixels) == 1:
@@ -182,17 +182,17 @@ def with_channels(pixels: Tensor, channels: int) -> Tensor:
 
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 GREY = Normalization(mean=(0.459,), std=(0.226,))
-"""Of the same photographs without their colour."""
+"""The normalisation of the same photographs in grey."""
 CIFAR10 = Normalization(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
 
 
 def training_transform(
     size: int, scale: Sequence[float] = (0.08, 1.0), flip: float = 0.5
 ) -> v2.Transform:
-    """A crop of random area, a part `scale` of all, and shape, resized to `size`, and a flip.
+    """A crop of random shape and a random part `scale` of the area, resized to `size`, and a flip.
 
     The augmentation of Szegedy et al. 2015, section 6, with torchvision's default ranges. `flip` is
-    the part of the images that are mirrored.
+    the fraction of the images that are mirrored.
     """
     crop = v2.RandomResizedCrop(size, scale=tuple(scale))
     return v2.Compose([crop, v2.RandomHorizontalFlip(flip)])
@@ -204,15 +204,16 @@ def evaluation_transform(size: int) -> v2.Transform:
 
 
 def whole_at(size: int) -> v2.Transform:
-    """The whole image, its shorter side resized to `size`, and of a longer one the middle."""
+    """The whole image with its shorter side at `size`; of a longer one the middle."""
     return v2.Compose([Middle(), v2.Resize(size), v2.CenterCrop(size)])
 
 
 class Middle(v2.Transform):
-    """The middle of an image more than sixteen times as long as wide; others as they are.
+    """The middle of an image more than sixteen times as long as wide; others unchanged.
 
-    What comes next resizes the shorter side, of which one pixel may be all, and would make the
-    longer one huge before it cuts out a central square, which is the same of the middle.
+    The next step resizes the shorter side, which may be a single pixel, and would make the longer
+    one huge before cutting out a central square; cutting out the middle first gives the same
+    square.
     """
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -225,7 +226,7 @@ class Middle(v2.Transform):
 
 
 class Grey(v2.Transform):
-    """One channel of the three."""
+    """Keep one of the three channels."""
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 (3, H, W) -> (1, H, W)."""

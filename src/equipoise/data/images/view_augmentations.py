@@ -1,4 +1,4 @@
-"""Two random views of a picture, from which a network learns without labels."""
+"""Two random views of a picture, for learning without labels."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ BYTES = range(256)
 NUMBERS_OF_A_VIEW = 7
 """Zoom, aspect, rotation, two shifts, contrast, the size of the noise."""
 OF_NOISE = np.uint64(0xA5A5A5A5A5A5A5A5)
-"""What makes of the key of a picture that of its noise."""
+"""Turns the key of a picture into that of its noise."""
 
 Pictures = Sequence[Tensor] | Tensor
-"""uint8 (C, H, W) each; as one tensor where all have one size."""
+"""uint8 (C, H, W) each; a single tensor if all have the same size."""
 Operation = Callable[[Image.Image], Image.Image]
 
 
 class Step(NamedTuple):
-    """An operation that is carried out with a probability; None: always, without a draw."""
+    """An operation applied with a probability; None: always, without a draw."""
 
     probability: float | None
     operation: Operation
@@ -40,7 +40,7 @@ class Step(NamedTuple):
 
 @dataclass(kw_only=True, eq=False)
 class ViewAugmentation(ABC):
-    """Draws views (C, crop_size, crop_size) of pictures; the second may be drawn in another way."""
+    """Draws views (C, crop_size, crop_size) of pictures; the second may be drawn differently."""
 
     crop_size: int
 
@@ -48,20 +48,20 @@ class ViewAugmentation(ABC):
     def __call__(self, pictures: Pictures, keys: Keys, white: int, count: int = 2) -> list[Tensor]:
         """The first `count` views of the pictures, each (B, C, crop_size, crop_size).
 
-        pictures: uint8 (C, H, W), of which `white` is the largest value. keys (B,): a seed for each
-        picture, of which all its draws are a pure function; torch's generators stay as they were.
+        pictures: uint8 (C, H, W), at most `white`. keys (B,): a seed for each picture;
+        all its draws are a pure function of it, and torch's generators stay as they were.
         """
 
 
 @dataclass(kw_only=True, eq=False)
 class PhotographViews(ViewAugmentation):
-    """Crops of random area and shape, flips, and changes of colour; of blur and of brightness.
+    """Random crops, flips and changes of colour, blur, and inversion of bright parts.
 
     A crop covers `crop_scale` of the area, has sides of 3:4 to 4:3, and is resized to `crop_size`.
-    `crop_first` false: colours are changed before. Brightness, contrast, saturation and hue change
-    in random order, up to these factors; blur is Gaussian, of `blur_sigma` pixels; solarised, what
-    is brighter than half of white is inverted. The probabilities of the last two are those of the
-    first and of the second view.
+    `crop_first` false: colours are changed first. Brightness, contrast, saturation and hue change
+    in random order, by at most these factors; blur is Gaussian, of `blur_sigma` pixels;
+    solarisation inverts whatever is brighter than half of white. The probabilities of these two are
+    given for the first and for the second view.
 
     Sources: Zbontar et al. 2021, appendix A, with its code; Tsai et al. 2021 (2104.13712) with its.
     Pictures go through Pillow, as there.
@@ -89,7 +89,7 @@ class PhotographViews(ViewAugmentation):
             if len(getattr(self, name)) != 2:
                 raise UserError(
                     f"task.augmentation.{name} is {list(getattr(self, name))}: give two numbers, "
-                    "of the first and of the second view."
+                    "one for the first and one for the second view."
                 )
         self.steps = [self._steps(view) for view in (0, 1)]
 
@@ -107,7 +107,7 @@ class PhotographViews(ViewAugmentation):
         return list(torch.from_numpy(views).permute(0, 1, 4, 2, 3))
 
     def _steps(self, view: int) -> list[Step]:
-        """What happens to one of the two views, in this order."""
+        """The operations for one of the two views, in order."""
         crop = v2.RandomResizedCrop(
             self.crop_size,
             (self.crop_scale[0], self.crop_scale[1]),
@@ -131,7 +131,7 @@ class PhotographViews(ViewAugmentation):
 
 
 class Jitter(v2.ColorJitter):
-    """torchvision's changes of colour on a Pillow image, to the same pixels in less time."""
+    """torchvision's colour changes on a Pillow image, to the same pixels in less time."""
 
     def transform(self, inpt: Image.Image, params: dict[str, Any]) -> Image.Image:
         """Change brightness, contrast, saturation and hue in the order drawn."""
@@ -143,7 +143,7 @@ class Jitter(v2.ColorJitter):
 
 
 def turned_hue(image: Image.Image, factor: float) -> Image.Image:
-    """Shift the hue by a part of the circle, through a table instead of arrays."""
+    """Shift the hue by a fraction of the circle, through a table instead of arrays."""
     shift = int(factor * 255) % len(BYTES)
     hue = [*BYTES[shift:], *BYTES[:shift]]
     return image.convert("HSV").point([*hue, *BYTES, *BYTES]).convert("RGB")
@@ -155,11 +155,11 @@ ADJUSTMENTS: tuple[tuple[str, Callable[[Any, float], Any]], ...] = (
     ("saturation_factor", images.adjust_saturation),
     ("hue_factor", turned_hue),
 )
-"""By the numbers that torchvision draws."""
+"""Change the picture by the numbers that torchvision draws."""
 
 
 def carried_out(steps: Sequence[Step], image: Image.Image) -> Image.Image:
-    """What a list of steps makes of an image, by torch's global generator."""
+    """Apply a list of steps to an image, with torch's global generator."""
     for probability, operation in steps:
         if probability is None or (probability > 0 and float(torch.rand(1)) < probability):
             image = operation(image)
@@ -167,7 +167,7 @@ def carried_out(steps: Sequence[Step], image: Image.Image) -> Image.Image:
 
 
 def _drawn(transform: v2.Transform) -> Operation:
-    """The transform with new draws, without the search for images in whatever it is called with."""
+    """The transform with new draws, skipping torchvision's search for images in its arguments."""
     return lambda image: transform.transform(image, transform.make_params([image]))
 
 
@@ -188,12 +188,12 @@ def _rgb(picture: Tensor) -> Image.Image:
 class AffineViews(ViewAugmentation):
     """Pictures of one size that are zoomed, stretched, turned and shifted, with contrast and noise.
 
-    zoom: from the smallest to the largest factor; above 1 the picture becomes larger. aspect:
-    the most by which it becomes wider or narrower, as a factor. rotation: up to as many degrees to
-    both sides; shift: as the part of a side. contrast: values are multiplied by 1 - contrast to
-    1 + contrast. noise: the largest standard deviation, as a part of white. Outside is black (0).
-    Values stay fractions, so that pictures of few grey levels do not become coarser, and a whole
-    batch is sampled at once, bilinearly.
+    zoom: from the smallest to the largest factor; above 1 the picture becomes larger. aspect: the
+    largest factor by which it becomes wider or narrower. rotation: at most this many degrees either
+    way; shift: at most this fraction of a side. contrast: values are multiplied by 1 - contrast to
+    1 + contrast. noise: the largest standard deviation, as a fraction of white. Outside is black
+    (0). Values stay fractional, so that pictures of few grey levels do not become coarser, and a
+    whole batch is sampled at once, bilinearly.
     """
 
     zoom: Sequence[float]
@@ -209,14 +209,14 @@ class AffineViews(ViewAugmentation):
         middles = (2 * torch.arange(self.crop_size) + 1) / self.crop_size - 1
         down, across = torch.meshgrid(middles, middles, indexing="ij")
         places = torch.stack((across, down, torch.ones_like(across)))
-        self.places = places.flatten(1)  # (3, pixels): x, y and 1 of every pixel's middle
+        self.places = places.flatten(1)  # (3, pixels): x, y and 1 for the centre of every pixel
 
     def __call__(self, pictures: Pictures, keys: Keys, white: int, count: int = 2) -> list[Tensor]:
         """The first `count` views, float32 (B, C, crop_size, crop_size)."""
         whole = pictures if isinstance(pictures, Tensor) else torch.stack(list(pictures))
         stacked = whole.float()
         pixels = stacked.shape[1] * self.crop_size**2
-        # Both views of all pictures at once, one behind the other.
+        # Both views of all pictures at once, one after the other.
         numbers = torch.cat(uniforms(keys, 2 * NUMBERS_OF_A_VIEW).chunk(2, dim=1)[:count])
         grains = torch.cat(normals(keys ^ OF_NOISE, 2 * pixels).chunk(2, dim=1)[:count])
         views = self._sampled(stacked.repeat(count, 1, 1, 1), numbers)
@@ -226,7 +226,7 @@ class AffineViews(ViewAugmentation):
         return list(views.chunk(count))
 
     def _sampled(self, pictures: Tensor, numbers: Tensor) -> Tensor:
-        """Zoomed, stretched, turned and shifted pictures (B, C, S, S) by numbers (B, 7) in 0..1."""
+        """Zoom, stretch, turn and shift pictures (B, C, S, S) by numbers (B, 7) in 0..1."""
         least, most = self.zoom
         zoom = least + (most - least) * numbers[:, 0]
         stretch = ((2 * numbers[:, 1] - 1) * math.log(self.aspect) / 2).exp()
@@ -236,7 +236,7 @@ class AffineViews(ViewAugmentation):
         offset = 2 * self.shift * (2 * numbers[:, 3:5] - 1)
         entries = (across * cosine, -across * sine, offset[:, 0],
                    down * sine, down * cosine, offset[:, 1])  # fmt: skip
-        # One product for all pictures: functional.affine_grid makes one of three columns for each.
+        # One product for all pictures: functional.affine_grid does a three-column one for each.
         grid = torch.stack(entries, dim=1).view(-1, 3) @ self.places
         grid = grid.view(-1, 2, self.crop_size, self.crop_size).permute(0, 2, 3, 1)
         return functional.grid_sample(pictures, grid, align_corners=False)

@@ -1,4 +1,4 @@
-"""Any dataset of pictures as two random views of each, with a bank to measure features against."""
+"""Any picture dataset as two random views of each, with a bank to measure features against."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from equipoise.data.sampling import (
 from equipoise.errors import UserError
 
 VIEW_DRAWS, BANK_DRAWS = 8, 9
-"""What tells these draws from those of the sources, which have numbers of their own."""
+"""The number that separates these draws from those of the sources, which use other numbers."""
 
 
 class Pictures(Protocol):
-    """A split that gives its pictures as they are stored: `MemoryImages`, `DecodedImages`."""
+    """A split that can return its stored pictures: `MemoryImages`, `DecodedImages`."""
 
     normalization: Normalization
 
@@ -46,13 +46,13 @@ class Pictures(Protocol):
         ...
 
     def evaluated(self, pixels: Tensor) -> Tensor:
-        """What a network sees of such a picture outside of training, uint8 (C, S, S)."""
+        """What a network sees of such a picture outside training, uint8 (C, S, S)."""
         ...
 
 
 @dataclass(eq=False)
 class DrawnPictures:
-    """What the two kinds of splits below share: pictures, and views drawn of them."""
+    """What the two kinds of splits below share: pictures, and views drawn from them."""
 
     pictures: Pictures
     augmentation: ViewAugmentation
@@ -68,7 +68,7 @@ class DrawnPictures:
         return [normalization(view) for view in drawn]
 
     def whole(self, stored: Sequence[Tensor] | Tensor) -> Tensor:
-        """The pictures with the transform of an evaluation, of the size of views, normalised."""
+        """The pictures after the evaluation transform, at the size of views, normalised."""
         size = [self.augmentation.crop_size] * 2
         seen = [self.pictures.evaluated(pixels) for pixels in stored]
         fitted = [s if [*s.shape[1:]] == size else functional.resize(s, size) for s in seen]
@@ -98,7 +98,7 @@ class TwoViews(DrawnPictures):
 
 @dataclass(eq=False)
 class SinglePictures(DrawnPictures):
-    """One image of each of some `rows` (n,): the whole picture, or with `augment` a first view."""
+    """One image for each of some `rows` (n,): the whole picture, or a first view with `augment`."""
 
     rows: Tensor
     augment: bool
@@ -123,17 +123,17 @@ class Views(SplitDataModule):
     """Two views of each picture of another data module, `source`, by an `augmentation`.
 
     A training batch is {"first", "second" float32 (B, C, S, S) normalised, "label" int64 (B,), -1
-    where a picture has none, "index" (B,)}; one of validation or test also has "image", the picture
-    as the source gives it without augmentation, and its views are the same in every epoch. The last
-    batch of a training epoch is left out where it is smaller, as published: the loss is of a batch.
-    `bank_size` of the labelled training pictures, with the same mixture of classes, are what
-    features are measured against; None takes all of them.
+    for a picture without one, "index" (B,)}; one of validation or test also has "image", the
+    source's picture without augmentation, and its views are the same in every epoch. The last batch
+    of a training epoch is left out if it is smaller, as published, since the loss compares a whole
+    batch. Features are measured against `bank_size` of the labelled training pictures, stratified
+    by class; None takes all of them.
     """
 
     source: SplitDataModule
     augmentation: ViewAugmentation
     bank_size: int | None = 50_000
-    num_workers: int = field()  # as many as the source's pictures take: no default fits all
+    num_workers: int = field()  # as many as the source's pictures need: no default fits all
 
     def __post_init__(self) -> None:
         """Check the settings; raises UserError."""
@@ -149,7 +149,7 @@ class Views(SplitDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """The names of the classes, none before a split was read."""
+        """The names of the classes; empty until a split is read."""
         return list(getattr(self.source, "class_names", []))
 
     @property
@@ -160,8 +160,8 @@ class Views(SplitDataModule):
     def preprocess(self, pixels: Tensor) -> Tensor:
         """What the encoder sees of a picture in evaluation: uint8 (C, H, W) -> float32 (C, S, S).
 
-        The same as of a picture of the source's own test split. Raises UserError where the source
-        does not tell.
+        The same as for a picture of the source's own test split. Raises UserError if the source
+        does not define it.
         """
         seen: Preprocessing = cast(ImageDataModule, self.source).preprocessing
         size = [self.augmentation.crop_size] * 2
@@ -169,23 +169,23 @@ class Views(SplitDataModule):
         return replace(seen, transform=fit)(pixels)
 
     def inspect(self) -> dict[str, Any]:
-        """Look at the source's files where it can; returns the settings that only they tell."""
+        """Let the source check its files if it can; returns the settings determined by them."""
         look = getattr(self.source, "inspect", None)
         return look() if look is not None else {}
 
     def details(self) -> dict[str, Any]:
-        """What the source tells of its files, for metrics.json."""
+        """What the source reports about its files, for metrics.json."""
         tell = getattr(self.source, "details", None)
         return tell() if tell is not None else {}
 
     def read_split(self, name: SplitName) -> BatchDataset:
-        """Read a split of the source; raises UserError when it cannot be had."""
+        """Read a split of the source; raises UserError if it is not available."""
         return TwoViews(self._pictures(name), self.augmentation, self.seed, name != "train")
 
     def train_dataloader(self) -> BatchLoader:
         """The shuffled training batches, all of one size, or a fixed order for `overfit_batches`.
 
-        Raises UserError where the training pictures of a process are fewer than a batch.
+        Raises UserError if a process has fewer training pictures than a batch.
         """
         size, shard = len(self._pictures("train").labels), shard_of(self)
         order: EpochIndices = ShuffledIndices(size, self.batch_size, self.seed, shard, True)
@@ -204,7 +204,7 @@ class Views(SplitDataModule):
         """At most `bank_size` labelled training pictures in order, each with its whole image.
 
         {"image" (B, C, S, S), "label", "index"}, divided among the ranks; reads the training split
-        where the stage has not. Raises UserError where no picture has a class. Its workers live
+        if the stage has not done so. Raises UserError if no picture has a class. Its workers live
         until `shut_down()`.
         """
         rows = self._labelled_rows()
@@ -219,8 +219,8 @@ class Views(SplitDataModule):
     def labelled_dataloader(self, augment: bool, batch_size: int) -> BatchLoader:
         """All labelled training pictures, shuffled in each epoch, to train a classifier on.
 
-        {"image" (B, C, S, S), "label", "index"}; with `augment` the image is the first view of that
-        epoch. Raises UserError where no picture has a class.
+        {"image" (B, C, S, S), "label", "index"}; with `augment` the image is that epoch's first
+        view. Raises UserError if no picture has a class.
         """
         rows = self._labelled_rows()
         order = ShuffledIndices(len(rows), batch_size, self.seed, shard_of(self))

@@ -27,11 +27,11 @@ NAMES = {
         "angle": "quad_angle",
     },
 }  # fmt: skip
-"""What each column of a level is called in a batch."""
+"""The name that each column of a level has in a batch."""
 
 
 class MoleculeBatches:
-    """Some of the molecules, in the words of a vocabulary.
+    """Some of the molecules, with labels as ids in a vocabulary.
 
     rows: int64 (N,), the places of the molecules among `graphs`. A batch of B of them is padded to
     A atoms, P pairs, T triplets and Q quads, at least 1 of each:
@@ -49,8 +49,8 @@ class MoleculeBatches:
       int64 (B, Q, 2); quad_angle float32 (B, Q), radians; quad_present bool (B, Q);
     - index int64 (B,), the row among the N.
 
-    Of each molecule's pairs the first `max_pairs` are kept. Raises UserError where one with a bond
-    or a coupling would be left out.
+    Only the first `max_pairs` pairs of each molecule are kept. Raises UserError if that would leave
+    out a pair with a bond or a coupling.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class MoleculeBatches:
 
     @property
     def lengths(self) -> Tensor:
-        """How many atoms, pairs, triplets and quads each molecule (N,) has together."""
+        """The total number of atoms, pairs, triplets and quads of each molecule (N,)."""
         counts = [self._counts(name) for name in LEVELS]
         return torch.from_numpy(np.sum(counts, axis=0)[self.rows])
 
@@ -122,7 +122,7 @@ class _Items(NamedTuple):
         return _Items(present, (level.starts[molecules][:, None] + places)[present])
 
     def padded(self, values: NDArray) -> NDArray:
-        """Values (n, ...) of the items as (B, most, ...), 0 where there is none."""
+        """Values (n, ...) of the items as (B, most, ...), 0 for padding."""
         array = np.zeros((*self.present.shape, *values.shape[1:]), dtype=values.dtype)
         array[self.present] = values
         return array
@@ -134,7 +134,7 @@ def _widened(values: NDArray) -> NDArray:
 
 
 def refuse_cut_pairs(graphs: MoleculeGraphs, rows: NDArray[np.int64], max_pairs: int) -> None:
-    """Raise UserError where a molecule has more real pairs than are kept: they come first."""
+    """Raise UserError if a molecule has more real pairs than are kept: they come first."""
     pairs = graphs.level("pair")
     before = np.concatenate([[0], np.asarray(pairs.columns["real"]).cumsum()])
     real = (before[pairs.starts[1:]] - before[pairs.starts[:-1]])[rows]

@@ -14,7 +14,7 @@ from equipoise.data.molecules.preparation import CouplingFiles, stored_or_prepar
 from equipoise.errors import UserError
 
 OF_THE_COMPETITION = "dsgdb9nsd_"
-"""How the names of its molecules begin; they are those of QM9."""
+"""The prefix of the names of its molecules, which are those of QM9."""
 ADVICE = (
     "fetch structures.csv and train.csv of the competition champs-scalar-coupling from Kaggle, and "
     "set task.path to their folder"
@@ -25,9 +25,9 @@ ADVICE = (
 class Champs(MoleculeDataModule):
     """The folder `path` with structures.csv and train.csv; scalar_coupling_contributions.csv too.
 
-    The last is read with contributions=True only; test.csv has no couplings, so a trained model
+    The last is read only if contributions=True; test.csv has no couplings, so a trained model
     predicts it afterwards. Features are kept for later runs in `cache_dir`; None: in a hidden
-    folder beside the files, or where that is read-only, among the user's cached files.
+    folder beside the files, or if that is read-only, among the user's cached files.
     """
 
     path: str | None = None
@@ -37,7 +37,7 @@ class Champs(MoleculeDataModule):
     cache_dir: str | None = None
 
     def facts(self, name: SplitName) -> dict[str, Any]:
-        """What to know about a split, and whether its molecules are those of the competition."""
+        """Notes about a split, among them whether its molecules are those of the competition."""
         competition = self.graphs.names[0].startswith(OF_THE_COMPETITION)
         return {**super().facts(name), "competition": competition}
 

@@ -27,9 +27,9 @@ from equipoise.data.molecules.tables import (
 
 COUPLING = "scalar_coupling_constant"
 STRONGEST = 100_000
-"""Hz; beyond it no two nuclei couple, and a loss would be of this number alone."""
+"""Hz; no two nuclei couple more strongly, and such a number would dominate a loss."""
 DIFFERENT = 0.01
-"""How much the contributions may miss, in Hz and as a part of the coupling: they are rounded."""
+"""The largest error of the contributions' sum, in Hz and relative to the coupling: rounding."""
 PAIRS = {"molecule_name": TEXT, "atom_index_0": WHOLE, "atom_index_1": WHOLE, "type": TEXT}
 
 
@@ -63,8 +63,8 @@ class Couplings:
 def read_couplings(file: Path, structures: Structures, *, labelled: bool) -> Couplings:
     """Read `id, molecule_name, atom_index_0, atom_index_1, type, scalar_coupling_constant`.
 
-    labelled: whether the last column is read. Raises UserError where the file cannot be read, or a
-    row names no pair of atoms, names one again, in either order, has a type that its elements
+    labelled: whether the last column is read. Raises UserError if the file cannot be read, or a row
+    does not name a pair of atoms, repeats one (in either order), has a type that its elements
     contradict, or has no coupling.
     """
     columns = {"id": WHOLE, **PAIRS, **({COUPLING: REAL} if labelled else {})}
@@ -87,7 +87,7 @@ def read_couplings(file: Path, structures: Structures, *, labelled: bool) -> Cou
 def with_contributions(couplings: Couplings, file: Path, structures: Structures) -> Couplings:
     """The couplings with their four contributions, of `molecule_name, ..., fc, sd, pso, dso`.
 
-    Raises UserError where the file cannot be read, or has none for a coupling.
+    Raises UserError if the file cannot be read, or lacks the contributions of a coupling.
     """
     table = read_table(file, {**PAIRS, **dict.fromkeys(CONTRIBUTIONS, REAL)})
     molecules, atoms = _pairs(file, table, structures, np.arange(1, 1 + len(table)), "row")
@@ -143,7 +143,7 @@ def _keys(
 def _pairs(
     file: Path, table: pa.Table, structures: Structures, ids: NDArray[Any], word: str = "id"
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Molecule (C,) and atoms (C, 2) of each row. Raises UserError where they are no pair."""
+    """Molecule (C,) and atoms (C, 2) of each row. Raises UserError if they are not a pair."""
     names, codes = places_of(table["molecule_name"])
     places = {name: place for place, name in enumerate(structures.names)}
     for name in names:
@@ -176,7 +176,7 @@ def _types(
     atoms: NDArray[np.int64],
     ids: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """1 + the place of each row's type. Raises UserError where it is none, or of other elements."""
+    """1 + the place of each row's type. Raises UserError if it is unknown or of other elements."""
     names, codes = places_of(table["type"])
     for name in names:
         if name not in TYPES:

@@ -1,6 +1,6 @@
 """Molecules as graphs of atoms, pairs, triplets and quads, in flat columns of all molecules.
 
-In an Arrow file they have a row per molecule, and a run maps into memory what it reads.
+An Arrow file stores them with one row per molecule; a run maps the parts that it reads into memory.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ DAMAGED = (
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """The items of one kind, of all molecules: M molecules with n items together.
+    """The items of one kind in M molecules, n in total.
 
-    starts: int64 (M + 1,), where those of each molecule begin. columns: arrays (n, ...); atoms,
-    pairs and triplets that they name count from the molecule's first. labels: the sorted names of
-    each column of columns["label"], int32 (n, depths), whose codes are places among them.
+    starts: int64 (M + 1,), where those of each molecule begin. columns: arrays (n, ...); the atoms,
+    pairs and triplets that they refer to are numbered within the molecule. labels: the sorted names
+    for each column of columns["label"], int32 (n, depths), whose codes index them.
     """
 
     starts: NDArray[np.int64]
@@ -56,9 +56,9 @@ class MoleculeGraphs:
     - atom: position float32 (n, 3), Angstrom; feature float32 (n, 2), the angle between the two
       nearest atoms over pi, and the charge.
     - pair: atoms int32 (n, 2); squared_distance float32 (n,); real bool (n,), whether bonded or
-      with a coupling; type int64 (n,), 0 or 1 + the place in `TYPES`; row int64 (n,), the id of the
-      coupling or -1; coupling float32 (n, K), Hz, 0 where there is none. Real pairs come first, by
-      their atoms, then the others by distance.
+    with a coupling; type int64 (n,), 0 or 1 + the place in `TYPES`; row int64 (n,), the id of the
+    coupling or -1; coupling float32 (n, K), Hz, 0 for none. Real pairs come first, by their atoms,
+    then the others by distance.
     - triplet: atoms int32 (n, 3), the centre first; pairs int32 (n, 2), of the centre and each of
       the others; angle float32 (n,), radians.
     - quad: atoms int32 (n, 4), the two in the middle and then the neighbour of each; pairs int32
@@ -79,7 +79,7 @@ class MoleculeGraphs:
 
     @property
     def targets(self) -> int:
-        """How many numbers a coupling is: 1, or 5 with its contributions."""
+        """How many numbers describe a coupling: 1, or 5 with its contributions."""
         return self.levels["pair"].columns["coupling"].shape[1]
 
     def items_of(self, level: str, molecules: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -123,7 +123,7 @@ def _recoded(part: Level, names: list[list[str]]) -> NDArray[np.int32]:
 def write_stored(graphs: MoleculeGraphs, target: Path) -> None:
     """Write the graphs, one row per molecule, whole or not at all. Raises OSError.
 
-    A column of a level, `atom.position` say, is a list per molecule of all its numbers in a row.
+    A column of a level, such as `atom.position`, becomes one flat list of numbers per molecule.
     """
     names = [pa.array(graphs.names, pa.string()), pa.array(graphs.by_radii)]
     columns = {"name": names[0], "by_radii": names[1]}
@@ -147,30 +147,30 @@ def write_stored(graphs: MoleculeGraphs, target: Path) -> None:
 
 
 def read_stored(file: Path) -> MoleculeGraphs | None:
-    """The graphs of a file, mapped into memory; None where it is not one that we can read."""
+    """The graphs of a file, mapped into memory; None if we cannot read it."""
     try:
         table = _plain_table(file)
-        table.validate(full=True)  # places beyond the end of a buffer would be read
+        table.validate(full=True)  # otherwise positions beyond the end of a buffer would be read
         content = json.loads((table.schema.metadata or {})[DESCRIPTION])
         if content["format"] != FORMAT:
             return None
         levels = {
             name: _level(table, name, content["shapes"], content["labels"][name]) for name in LEVELS
         }
-        if table.schema.types[:2] != [pa.string(), pa.bool_()]:  # others can be long in no room
+        if table.schema.types[:2] != [pa.string(), pa.bool_()]:  # others can be long in few bytes
             return None
         names = tuple(table["name"].to_pylist())
         graphs = MoleculeGraphs(names, table["by_radii"].to_numpy(), levels)
-    except DAMAGED:  # or absent, or of another kind
+    except DAMAGED:  # or missing, or of another kind
         return None
     return graphs if _checksum(graphs) == content.get("sum") else None
 
 
 def _plain_table(file: Path) -> pa.Table:
-    """The table of a file of ours, mapped into memory: behind eight bytes, a stream of messages.
+    """The table of one of our files, mapped into memory: eight bytes, then a stream of messages.
 
-    Raises ValueError where one of them has compressed buffers, or is none that we write: some
-    kilobytes would unpack to gigabytes.
+    Raises ValueError if a message has compressed buffers, or is of a kind that we do not write: a
+    few kilobytes could unpack to gigabytes.
     """
     content = pa.memory_map(str(file)).read_buffer()
     if content.slice(content.size - len(MAGIC)).to_pybytes() != MAGIC:
@@ -186,14 +186,14 @@ def _plain_table(file: Path) -> pa.Table:
 
 
 def _is_compressed(metadata: pa.Buffer) -> bool:
-    """Whether the metadata of a record batch name a compression: the fourth field of its header.
+    """Whether a record batch's metadata name a compression: the fourth field of its header.
 
     Source: Arrow's format/Message.fbs, in which Message.header is the third field.
     """
     content = memoryview(metadata)
 
     def field(table: int, number: int) -> int:
-        """Where a table of FlatBuffers has a field; the table itself where it has not."""
+        """Where a table of FlatBuffers stores a field; the table itself if it lacks the field."""
         places = table - struct.unpack_from("<i", content, table)[0]
         size = struct.unpack_from("<H", content, places)[0]
         inside = 4 + 2 * number
@@ -207,7 +207,7 @@ def _is_compressed(metadata: pa.Buffer) -> bool:
 
 
 def _checksum(graphs: MoleculeGraphs) -> str:
-    """Of all that a file holds: a damaged one would be read as other molecules."""
+    """Check all that a file holds: a damaged one would be read as other molecules."""
     digest = hashlib.blake2b(json.dumps(graphs.names).encode())
     digest.update(graphs.by_radii.tobytes())
     for name, level in graphs.levels.items():

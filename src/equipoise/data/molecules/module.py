@@ -31,7 +31,7 @@ from equipoise.data.sampling import LengthBuckets
 from equipoise.errors import UserError
 
 PUBLISHED_END = 0.8
-"""Validation ends at this part of the shuffled molecules, as published."""
+"""Validation ends at this fraction of the shuffled molecules, as published."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -39,12 +39,12 @@ class MoleculeDataModule(SplitDataModule, ABC):
     """Couplings in molecules, in batches of molecules of similar size (`MoleculeBatches`).
 
     contributions: whether a coupling comes with its four contributions. val_fraction,
-    test_fraction: of the molecules; where the latter is 0, test is validation. split_seed: shuffles
-    the molecules before they are divided, apart from `seed`, so that runs of other seeds hold out
-    the same ones. max_pairs: of a molecule, the bonded and predicted ones and then the nearest.
-    rare: labels with fewer training couplings are merged into their plain type. atom_types,
-    pair_types, triplet_types, quad_types: how many labels each level has at each depth; None for
-    those of the data.
+    test_fraction: of the molecules; if the latter is 0, test is validation. split_seed: shuffles
+    the molecules before they are divided; it is separate from `seed`, so that runs with other seeds
+    hold out the same ones. max_pairs: per molecule; bonded and predicted pairs first, then the
+    nearest. rare: labels with fewer training couplings are merged into their plain type.
+    atom_types, pair_types, triplet_types, quad_types: how many labels each level has at each depth;
+    None: as many as the data have.
     """
 
     contributions: bool = False
@@ -80,7 +80,7 @@ class MoleculeDataModule(SplitDataModule, ABC):
 
     @abstractmethod
     def read_graphs(self) -> MoleculeGraphs:
-        """All molecules; raises UserError where they cannot be had."""
+        """All molecules; raises UserError if they are not available."""
 
     @property
     def graphs(self) -> MoleculeGraphs:
@@ -102,7 +102,7 @@ class MoleculeDataModule(SplitDataModule, ABC):
         return self.vocabulary.types
 
     def molecules(self, name: SplitName) -> NDArray[np.int64]:
-        """The rows of a split among `graphs`. Raises UserError where it has none."""
+        """The rows of a split among `graphs`. Raises UserError if it has none."""
         parts = split(
             len(self.graphs), self.split_seed, val=self.val_fraction, test=self.test_fraction
         )
@@ -117,8 +117,8 @@ class MoleculeDataModule(SplitDataModule, ABC):
     def inspect(self) -> dict[str, Any]:
         """Read or compute the graphs, and return how many labels each level has.
 
-        Raises UserError where these are not as many as the configuration, of a checkpoint say, asks
-        for, a split has no molecules, or a molecule more pairs than may be left out.
+        Raises UserError if these numbers differ from the configuration's (for example a
+        checkpoint's), a split has no molecules, or a molecule has too many pairs that must be kept.
         """
         for name in SPLITS:
             refuse_cut_pairs(self.graphs, self.molecules(name), self.max_pairs)
@@ -129,13 +129,13 @@ class MoleculeDataModule(SplitDataModule, ABC):
         return sizes
 
     def check_model(self, model: object) -> None:
-        """Raise UserError where the network is made for other numbers of labels."""
+        """Raise UserError if the network is made for other numbers of labels."""
         _refuse_other_sizes(
             model, self.vocabulary.sizes, "the model", "give the data that it was trained on"
         )
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the splits of a stage, and tell what is odd about the molecules."""
+        """Read the splits of a stage, and warn of anything odd about the molecules."""
         self.inspect()
         super().setup(stage)
         if not self._told and shard_of(self).rank == 0:
@@ -164,7 +164,7 @@ class MoleculeDataModule(SplitDataModule, ABC):
         return [float(part.mean(dtype=float)) if len(part) else math.nan for part in parts]
 
     def facts(self, name: SplitName) -> dict[str, Any]:
-        """What to know about a split beside the result on it."""
+        """Notes about a split beside its result."""
         molecules = self.molecules(name)
         return {
             "molecules": len(molecules),
@@ -218,9 +218,9 @@ class MoleculeDataModule(SplitDataModule, ABC):
 def split(count: int, seed: int, *, val: float, test: float) -> dict[SplitName, NDArray[np.int64]]:
     """Divide `count` molecules, a pure function of the arguments.
 
-    As published, they are shuffled by NumPy's RandomState, and those from 0.6 to 0.8 are for
-    validation: here the `val` before 0.8. The `test` are those before them, from the end on where
-    the beginning is reached; with test=0 they are those for validation.
+    As published, they are shuffled by NumPy's RandomState, and the part from 0.6 to 0.8 is for
+    validation; here it is the `val` molecules that end at 0.8. The `test` molecules precede them,
+    wrapping around to the end of the order; with test=0 they are those for validation.
     """
     shuffled = np.random.RandomState(seed).permutation(count)
     end = int(PUBLISHED_END * count)

@@ -1,4 +1,4 @@
-"""Graphs of whole csv files: on all free cores, with progress, and once for all runs."""
+"""Graphs of whole csv files: on all free cores, with progress, and cached for later runs."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from equipoise.data.molecules.tables import Structures, read_structures
 from equipoise.errors import UserError
 
 PART = 256  # molecules that are looked at together
-WORTH_PROCESSES = 20_000  # molecules: fewer are done before other processes have started
+WORTH_PROCESSES = 20_000  # molecules: fewer are done before other processes would have started
 PROGRESS_AFTER_SECONDS = 2.0
 NAMED = 5  # molecules in a sentence about several
 
 
 @dataclass(frozen=True)
 class CouplingFiles:
-    """Where structures, pairs and contributions lie; no pairs: all that have a known type.
+    """Where structures, pairs and contributions are; without pairs: all that have a known type.
 
     labelled: whether the pairs have couplings.
     """
@@ -53,7 +53,7 @@ class CouplingFiles:
     labelled: bool = True
 
     def key(self) -> str:
-        """What changes with the content of the files, and with the versions of what reads them."""
+        """A value that changes with the files' contents, and with their readers' versions."""
         digest = hashlib.sha256(f"{FORMAT} {chemistry().rdBase.rdkitVersion}".encode())
         for file in (self.structures, self.pairs, self.contributions):
             digest.update(_sha256(file) if file is not None else b"none")
@@ -61,7 +61,7 @@ class CouplingFiles:
         return digest.hexdigest()[:24]
 
     def read(self) -> tuple[Structures, Couplings | None]:
-        """The molecules that have pairs, and these. Raises UserError where a file is wrong."""
+        """The molecules that have pairs, and the pairs. Raises UserError if a file is wrong."""
         structures = read_structures(self.structures)
         if self.pairs is None:
             return structures, None
@@ -72,16 +72,15 @@ class CouplingFiles:
 
 
 def prepared(files: CouplingFiles) -> MoleculeGraphs:
-    """Read the files and compute the graphs. Raises UserError where that cannot be."""
+    """Read the files and compute the graphs. Raises UserError if that is impossible."""
     return graphs_in_parts(*files.read())
 
 
 def stored_or_prepared(files: CouplingFiles, folder: Path | None) -> MoleculeGraphs:
-    """The graphs as a file of earlier runs has them; else they are computed, and the file written.
+    """The graphs as an earlier run's file has them; otherwise they are computed, and written to it.
 
-    folder: where the file lies. None: beside the structures, or where that is read-only, among the
-    user's cached files. Raises UserError where the files are not in order, or `folder` cannot be
-    written.
+    folder: of that file. None: beside the structures, or if that is read-only, among the user's
+    cached files. Raises UserError if the input files are wrong, or `folder` cannot be written.
     """
     name = f"molecules-{files.key()}.arrow"
     beside = files.structures.parent
@@ -106,7 +105,7 @@ def stored_or_prepared(files: CouplingFiles, folder: Path | None) -> MoleculeGra
 
 
 def cache_of_user() -> Path:
-    """The folder of ours among the files that programs keep for a user."""
+    """Our folder among the user's cached files."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(root) / "equipoise" / "molecules"
 
@@ -114,10 +113,10 @@ def cache_of_user() -> Path:
 def graphs_in_parts(
     structures: Structures, couplings: Couplings | None, processes: int | None = None
 ) -> MoleculeGraphs:
-    """The graphs of molecules and of the pairs, sorted by molecule; without any, of all pairs.
+    """The graphs of molecules and of the pairs, sorted by molecule; without pairs, of all of them.
 
-    processes: that share the work; None for as many as it is worth. Raises UserError where rdkit is
-    missing or a symbol is no element.
+    processes: how many share the work; None: as many as are worthwhile. Raises UserError if rdkit
+    is missing or a symbol is not an element.
     """
     count = len(structures.names)
     starts = range(0, count, PART)
@@ -133,7 +132,7 @@ def graphs_in_parts(
 
 
 def processes_for(molecules: int) -> int:
-    """How many processes are worth it; a process that may have no children of its own counts 1."""
+    """How many processes are worthwhile; 1 in a process that may not have child processes."""
     if molecules < WORTH_PROCESSES or multiprocessing.current_process().daemon:
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -154,7 +153,7 @@ def _computed(parts: Sequence[Part], processes: int) -> Iterator[MoleculeGraphs]
             yield from pool.map(graphs_of, structures, couplings)
     except BrokenProcessPool as error:
         raise UserError(
-            "A process that computed features was ended from outside, perhaps for want of memory: "
+            "A process that computed features was ended from outside, perhaps for lack of memory: "
             "free some, and start again."
         ) from error
 
@@ -189,6 +188,6 @@ def _sha256(file: Path) -> bytes:
 
 
 def named(names: Sequence[str]) -> str:
-    """The first names of many in words."""
+    """The first few of many names, in words."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more

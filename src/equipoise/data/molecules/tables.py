@@ -17,7 +17,7 @@ from equipoise.errors import UserError
 from equipoise.errors.sizes import check_csv
 
 FARTHEST = 10_000
-"""Angstrom from the origin; no molecule is so large, and squares of far more would overflow."""
+"""Angstrom from the origin; no molecule is so large, and squares of much more would overflow."""
 TYPES = ("1JHC", "1JHN", "2JHC", "2JHH", "2JHN", "3JHC", "3JHH", "3JHN")
 """The kinds of coupling: bonds between the two atoms, J, and the elements of both."""
 CONTRIBUTIONS = ("fc", "sd", "pso", "dso")
@@ -62,8 +62,8 @@ def ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.i
 def read_structures(file: Path) -> Structures:
     """Read `molecule_name, atom_index, atom, x, y, z`.
 
-    Raises UserError where the file cannot be read, an atom is missing or there twice, a position is
-    not finite, or two atoms share one.
+    Raises UserError if the file cannot be read, an atom is missing or listed twice, a position is
+    not finite, or two atoms share a position.
     """
     table = read_table(file, STRUCTURES)
     names, molecules = places_of(table["molecule_name"])
@@ -89,7 +89,7 @@ def read_structures(file: Path) -> Structures:
 
 
 def read_table(file: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
-    """Some columns of a csv file. Raises UserError where it cannot be read or lacks one."""
+    """Some columns of a csv file. Raises UserError if it cannot be read or lacks one."""
     options = csv.ConvertOptions(column_types=dict(columns), strings_can_be_null=False)
     try:
         check_csv(file)
@@ -112,7 +112,7 @@ def read_table(file: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
 
 
 def places_of(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
-    """The sorted names in a column, and for each row the place among them."""
+    """The sorted names in a column, and the index of each row's name among them."""
     encoded = column.combine_chunks().dictionary_encode()
     found = encoded.dictionary.to_pylist()
     names = sorted(found)
@@ -122,7 +122,7 @@ def places_of(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def whole_column(file: Path, table: pa.Table, name: str) -> NDArray[np.int64]:
-    """A column of whole numbers. Raises UserError where one is missing."""
+    """A column of whole numbers. Raises UserError if one is missing."""
     column = table[name]
     if column.null_count:
         row = np.flatnonzero(column.is_null().to_numpy())[0]
@@ -136,7 +136,7 @@ def real_column(column: pa.ChunkedArray) -> NDArray[np.float64]:
 
 
 def refuse(file: Path, sentence: str) -> NoReturn:
-    """Raise UserError for what is wrong in a file."""
+    """Raise UserError for a fault in a file."""
     raise UserError(f"{file}: {sentence}.")
 
 

@@ -1,4 +1,4 @@
-"""The labels that training has shown, as numbers for the network, and the scales of couplings."""
+"""The labels seen in training, as numbers for the network, and the scales of couplings."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from equipoise.data.molecules.graphs import LEVELS, MoleculeGraphs
 from equipoise.data.molecules.tables import TYPES
 
 LABELLED = ("pair", 1)
-"""Level and depth of the labels that have a head of the network and a scale each."""
+"""Level and depth of the labels that each have a head of the network and a scale."""
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
     """Sorted labels of each level and depth; their ids count from 1, and 0 is an unknown one.
 
-    mean, deviation: of the couplings of each label of pairs, K numbers in Hz. usual: of each type
-    of coupling that training has, the label for surroundings that it has not: the bare type, or
-    where all labels have surroundings the most frequent.
+    mean, deviation: of the couplings of each pair label, K numbers in Hz. usual: for each coupling
+    type in training, the label used for surroundings that training lacks: the bare type, or if all
+    labels have surroundings, the most frequent.
     """
 
     labels: Mapping[str, tuple[tuple[str, ...], ...]]
@@ -32,9 +32,9 @@ class Vocabulary:
 
     @staticmethod
     def of(graphs: MoleculeGraphs, molecules: NDArray[np.int64], rare: int) -> Vocabulary:
-        """Of the molecules that are for training, given by their rows.
+        """The vocabulary of the training molecules, given by their rows.
 
-        Labels of fewer than `rare` couplings are joined in the bare type.
+        Labels of fewer than `rare` couplings are merged into the bare type.
         """
         labels: dict[str, tuple[tuple[str, ...], ...]] = {}
         for name in LEVELS:
@@ -61,18 +61,18 @@ class Vocabulary:
         return tuple(name for name in TYPES if name in self.usual)
 
     def ids(self, level: str, depth: int, names: tuple[str, ...]) -> NDArray[np.int64]:
-        """The id of each name, 0 where there is none."""
+        """The id of each name, 0 if it is unknown."""
         places = {name: 1 + place for place, name in enumerate(self.labels[level][depth])}
         if (level, depth) == LABELLED:
             names = tuple(self.label(name) for name in names)
         return np.array([places.get(name, 0) for name in names], dtype=np.int64)
 
     def label(self, name: str) -> str:
-        """The label of a pair that stands for `name`: itself, or the usual one of its type."""
+        """The pair label to use for `name`: itself if known, else the usual one of its type."""
         return name if name in self.mean else self.usual.get(name.split("_")[0], name)
 
     def scales(self) -> NDArray[np.float32]:
-        """Mean and deviation (2, n + 1, K) of the label of each id: 0 and 1 where it has none."""
+        """Mean and deviation (2, n + 1, K) for each label id: 0 and 1 for labels without them."""
         level, depth = LABELLED
         names = self.labels[level][depth]
         targets = len(next(iter(self.mean.values()), (0.0,)))
@@ -140,7 +140,7 @@ class _Scales:
 
 
 def _deviation(values: NDArray[np.float64], of_type: NDArray[np.float64]) -> list[float]:
-    """The sample's deviation of each column; where it is none or 0, the type's, and then 1."""
+    """The sample deviation of each column; if it is undefined or 0, the type's, and then 1."""
     found = []
     for column, whole in zip(values.T, of_type.T, strict=True):
         choices = [float(part.std(ddof=1)) for part in (column, whole) if len(part) > 1]

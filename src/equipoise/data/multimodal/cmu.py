@@ -1,4 +1,4 @@
-"""CMU-MOSI, CMU-MOSEI and IEMOCAP, as the authors of MulT have published them, or converted."""
+"""CMU-MOSI, CMU-MOSEI and IEMOCAP, as published by the authors of MulT, or converted."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ PICKLE = ".pkl"
 class PublishedMultimodal(MultimodalDataModule):
     """One of the published sets, in a pickle or in the file that convert-multimodal made of it.
 
-    path: the file, or a folder with it, where the converted one comes first. aligned: whether the
-    steps of the three modalities belong together, word by word: in a folder that chooses the file.
-    non_finite: "published" replaces -inf in audio by 0 and refuses other values that are not
-    finite; "zero" replaces all of them. A converted file holds what was chosen then.
+    path: the file, or a folder with it, in which the converted one takes precedence. aligned:
+    whether the steps of the three modalities correspond, word by word; in a folder this selects the
+    file. non_finite: "published" replaces -inf in audio by 0 and refuses other values that are not
+    finite; "zero" replaces all of them. A converted file holds what was chosen at conversion.
 
     Source: Tsai et al. 2019, Multimodal Transformer for Unaligned Multimodal Language Sequences
     (arXiv 1906.00295).
@@ -51,7 +51,7 @@ class PublishedMultimodal(MultimodalDataModule):
 
     @property
     def content(self) -> PublishedSet:
-        """All splits, read when they are first needed; raises UserError where they cannot be."""
+        """All splits, read when they are first needed; raises UserError if they cannot be."""
         if self._content is None:
             file = self.file()
             state = file.stat()
@@ -61,7 +61,7 @@ class PublishedMultimodal(MultimodalDataModule):
         return self._content
 
     def file(self) -> Path:
-        """The file that `path` names or holds; raises UserError where there is none."""
+        """The file that `path` names or contains; raises UserError if there is none."""
         stem = f"{self.stem}_data" + ("" if self.aligned else "_noalign")
         names = [stem + ENDING, stem + PICKLE]
         advice = f"set task.path to {names[1]}, or to the folder with it"
@@ -92,7 +92,7 @@ class PublishedMultimodal(MultimodalDataModule):
         return self.content.splits[name]
 
     def identifiers(self, name: SplitName) -> list[str]:
-        """The name of each sample, such as video and seconds; empty where the file has none."""
+        """The name of each sample, such as video and seconds; empty if the file has none."""
         return self.content.identifiers[name]
 
     def described(self) -> str:
@@ -106,12 +106,12 @@ class PublishedMultimodal(MultimodalDataModule):
         return super().described() + note
 
     def facts(self, name: SplitName) -> dict[str, Any]:
-        """What to know about a split beside the result on it."""
+        """Notes about a split beside its result."""
         replaced = dict(self.content.replaced[name])
         return {**super().facts(name), "file": self.file().name, "replaced": replaced}
 
     def _check(self, content: PublishedSet, file: Path) -> None:
-        """Raise UserError where the file is of another set, or its steps are not aligned."""
+        """Raise UserError if the file holds another set, or if its steps are not aligned."""
         if content.emotions != self.emotions:
             kinds = {0: "a score of sentiment", EMOTIONS: f"{EMOTIONS} emotions"}
             raise UserError(

@@ -21,9 +21,9 @@ MODALITIES = ("language", "audio", "vision")
 class MultimodalSamples:
     """The samples of a split: a stream of features for each modality, and the labels.
 
-    streams: float32 (N, T, F), T and F those of the modality; a sample with fewer steps begins with
-    rows of zeros. They may lie in a file that is mapped into memory, since a batch takes only its
-    own rows. labels: float32 (N,), or int64 (N, emotions).
+    streams: float32 (N, T, F), with T and F of the modality; a sample with fewer steps begins with
+    rows of zeros. They may be in a file mapped into memory, since a batch takes only its own rows.
+    labels: float32 (N,), or int64 (N, emotions).
     """
 
     streams: Mapping[str, Tensor]
@@ -51,7 +51,7 @@ class MultimodalDataModule(SplitDataModule, ABC):
 
     A batch is {"language", "audio", "vision": float32 (B, T, F), "label": (B,) or (B, emotions),
     "index": int64 (B,)}. `features` and `lengths` are the widths and the steps of the three, in
-    that order; None for those of the data. emotions: how many a label tells; 0 for a sentiment.
+    that order; None: those of the data. emotions: how many a label has; 0 for a sentiment score.
     """
 
     emotions: ClassVar[int] = 0
@@ -66,7 +66,7 @@ class MultimodalDataModule(SplitDataModule, ABC):
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Steps and width of each modality; raises UserError where the data cannot be had."""
+        """Steps and width of each modality; raises UserError if the data are not available."""
 
     @abstractmethod
     def read_split(self, name: SplitName) -> MultimodalSamples:
@@ -75,8 +75,7 @@ class MultimodalDataModule(SplitDataModule, ABC):
     def inspect(self) -> dict[str, Any]:
         """The widths and the steps of the three modalities.
 
-        Raises UserError where they are not those that the configuration, of a checkpoint say, asks
-        for.
+        Raises UserError if they differ from those of the configuration, for example a checkpoint's.
         """
         shapes = self.shapes()
         found = {
@@ -94,7 +93,7 @@ class MultimodalDataModule(SplitDataModule, ABC):
         return found
 
     def check_model(self, model: object) -> None:
-        """Raise UserError where the network is made for other widths or labels than these."""
+        """Raise UserError if the network is made for other widths or labels than these."""
         widths, wanted = self.inspect()["features"], getattr(model, "features", None)
         if wanted is not None and list(wanted) != widths:
             raise UserError(
@@ -121,7 +120,7 @@ class MultimodalDataModule(SplitDataModule, ABC):
         return f"{', '.join(sizes)} (steps x features)"
 
     def facts(self, name: SplitName) -> dict[str, Any]:
-        """What to know about a split beside the result on it."""
+        """Notes about a split beside its result."""
         if name not in self.splits:
             self.splits[name] = self.read_split(name)
         return {

@@ -1,4 +1,4 @@
-"""What a pickle of arrays may name, and what each name builds here."""
+"""The names that a pickle of arrays may use, and what each name builds here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST = 60  # characters of a name that is shown
 
 
 class Refused(Exception):
-    """The file holds something else than arrays of numbers or text, which the message names."""
+    """The file holds something other than arrays of numbers or text; the message names it."""
 
 
 class Name(NamedTuple):
@@ -41,32 +41,32 @@ class DataType:
         self.dtype = np.dtype(text)
 
     def complete(self, state: Any) -> None:
-        """Take note of the order of the bytes."""
+        """Record the byte order."""
         order = decoded(state[1])
         if order in ("<", ">"):
             self.dtype = self.dtype.newbyteorder(">" if order == ">" else "<")
 
 
 class Array:
-    """An array, which is empty until the instruction that brings its content."""
+    """An array, empty until the instruction that fills it."""
 
     def __init__(self, array: NDArray[Any] | None = None) -> None:
         self.array = np.empty(0, np.float32) if array is None else array
 
     def complete(self, state: Any) -> None:
-        """Take the content: shape, type, order of the axes and bytes."""
+        """Store the content: shape, type, order of the axes and bytes."""
         shape, kind, fortran, data = state[-4:]
         self.array = array_of(data, kind, shape, "F" if fortran else "C")
 
 
 def array_of(data: Any, kind: Any, shape: Any, order: Any) -> NDArray[Any]:
-    """A view on the bytes of an array. Raises ValueError where they are not as many as it needs."""
+    """A view of an array's bytes. Raises ValueError if their number is not the one it needs."""
     if not isinstance(kind, DataType):
         raise ValueError("an array without a type")
     content = data.encode("latin-1") if isinstance(data, str) else data
     sizes = tuple(int(size) for size in shape)
     if min(sizes, default=0) < 0 or len(content) != math.prod(sizes) * kind.dtype.itemsize:
-        raise ValueError("an array of another size than it says")
+        raise ValueError("an array whose size differs from the stated one")
     if not content and 0 in sizes:
         return np.empty(sizes, kind.dtype)
     return np.frombuffer(content, kind.dtype).reshape(
@@ -80,14 +80,14 @@ def decoded(value: Any) -> str:
 
 
 def of_type(value: Any, kind: type[Any] | UnionType) -> Any:
-    """The value. Raises TypeError where it is of another type."""
+    """The value. Raises TypeError if it has another type."""
     if not isinstance(value, kind):
         raise TypeError
     return value
 
 
 def mapping(entries: list[Any]) -> dict[Any, Any]:
-    """Keys and values by turns. Raises TypeError for a key that is neither text nor a number."""
+    """Alternating keys and values. Raises TypeError for a key that is neither text nor a number."""
     keys, values = entries[::2], entries[1::2]
     if not all(isinstance(key, str | bytes | int) for key in keys):
         raise TypeError
@@ -101,7 +101,7 @@ def shown(text: str) -> str:
 
 
 def known(module: str, name: str) -> Name:
-    """A name, if it is one of those that arrays need, under its newest module. Raises Refused."""
+    """A name, under its newest module, if arrays need it. Raises Refused otherwise."""
     for old, new in RENAMED.items():
         if module == old or module.startswith(f"{old}."):
             module = new + module.removeprefix(old)
@@ -112,7 +112,7 @@ def known(module: str, name: str) -> Name:
 
 
 def constructor(name: Any) -> Callable[..., Any]:
-    """What a name stands for. Raises Refused where it stands for nothing that can be built."""
+    """What a name stands for. Raises Refused if it is nothing that can be built."""
     if not isinstance(name, Name) or name not in CONSTRUCTORS:
         raise Refused(f"a call of {name if isinstance(name, Name) else type(name).__name__}")
     return CONSTRUCTORS[name]

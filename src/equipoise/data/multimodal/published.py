@@ -1,4 +1,4 @@
-"""The published layout of a set of language, audio and vision, checked and made ready to train."""
+"""The published layout of a set of language, audio and vision, checked and prepared."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PublishedSet:
 
     @property
     def emotions(self) -> int:
-        """How many emotions a label tells; 0 where it is a score of sentiment."""
+        """How many emotions a label has; 0 if it is a sentiment score."""
         labels = self.splits["train"].labels
         return 0 if labels.ndim == 1 else labels.shape[1]
 
@@ -51,14 +51,14 @@ class PublishedSet:
 
 
 class Place(NamedTuple):
-    """An array of a file, for the sentence that says what is wrong with it."""
+    """An array of a file, as named in an error message about it."""
 
     file: Path
     split: SplitName
     key: str
 
     def refusal(self, problem: str, advice: str = FETCH) -> UserError:
-        """The error that says so."""
+        """The error with that message."""
         return UserError(
             f"{self.file}: '{self.key}' of '{SPLIT_KEYS[self.split]}' {problem}: {advice}"
         )
@@ -72,12 +72,12 @@ def shapes_of(streams: Mapping[str, Tensor]) -> Shapes:
 def read_published(file: Path, non_finite: NonFinite) -> PublishedSet:
     """Read a published pickle: {"train" | "valid" | "test": {"text", "audio", "vision", "labels"}}.
 
-    The streams are (N, T, F), the labels (N, 1, 1) scores or (N, 4, 2), of each emotion whether it
-    is absent or present; "id" may name the samples. non_finite: "published" replaces -inf in audio
-    by 0, as the authors do, and refuses all other values that are not finite; "zero" replaces those
-    as well. One array after the other becomes float32, so that a second copy of all is never held.
+    The streams are (N, T, F), the labels (N, 1, 1) scores or (N, 4, 2), whether each emotion is
+    absent or present; "id" may name the samples. non_finite: "published" replaces -inf in audio by
+    0, as the authors do, and refuses all other values that are not finite; "zero" replaces those as
+    well. The arrays become float32 one by one, so that memory never holds a second copy of all.
 
-    Raises UserError, naming split and modality, where something is missing or does not fit.
+    Raises UserError, naming split and modality, if something is missing or does not fit.
     """
     content = _mapping(read_pickle(file), f"{file} holds no splits but")
     splits: dict[SplitName, MultimodalSamples] = {}
@@ -101,9 +101,9 @@ def read_published(file: Path, non_finite: NonFinite) -> PublishedSet:
 def check_split(
     splits: Mapping[SplitName, MultimodalSamples], name: SplitName, names: int, file: Path
 ) -> None:
-    """Raise UserError where a split is empty, or not of one size, or other than that for training.
+    """Raise UserError if a split is empty, uneven in size, or different from the training split.
 
-    names: how many of its samples have one, 0 for none.
+    names: how many of its samples have a name; 0 if none do.
     """
     samples, split = splits[name], SPLIT_KEYS[name]
     counts = {KEYS[n]: len(stream) for n, stream in samples.streams.items()}
@@ -124,7 +124,7 @@ def check_split(
 
 
 def _mapping(value: Any, problem: str) -> dict[str, Any]:
-    """The dictionary with its keys as text; emptied itself, so that its arrays can be let go."""
+    """The dictionary with its keys as text; it is emptied, so that its arrays can be freed."""
     if not isinstance(value, dict):
         kind = "an array" if isinstance(value, Array) else f"a {type(value).__name__}"
         raise UserError(f"{problem} {kind}: {FETCH}")
@@ -134,7 +134,7 @@ def _mapping(value: Any, problem: str) -> dict[str, Any]:
 
 
 def _taken(arrays: dict[str, Any], place: Place) -> NDArray[Any]:
-    """Take an array of numbers out of a split. Raises UserError where there is none."""
+    """Take an array of numbers out of a split. Raises UserError if there is none."""
     if place.key not in arrays:
         raise place.refusal(f"is missing; there is {', '.join(arrays) or 'nothing'}")
     value = arrays.pop(place.key)
@@ -157,7 +157,7 @@ def _streams(
             raise place.refusal(
                 f"has the shape {list(array.shape)}, not [samples, steps, features]"
             )
-        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is counted
+        with np.errstate(over="ignore"):  # what exceeds float32 becomes infinite, and is counted
             numbers = np.ascontiguousarray(array, dtype=np.float32)
         del array
         numbers, replaced[modality] = _finite(numbers, place, non_finite)
@@ -168,7 +168,7 @@ def _streams(
 def _finite(
     numbers: NDArray[np.float32], place: Place, non_finite: NonFinite
 ) -> tuple[NDArray[np.float32], int]:
-    """The numbers with 0 for what may be replaced, and how many these are."""
+    """The numbers with 0 for replaceable values, and how many were replaced."""
     found = _not_finite(numbers)
     allowed = {"NaN", "inf", "-inf"} if non_finite == "zero" else {"-inf"}
     if non_finite == "published" and place.key != "audio":
@@ -201,13 +201,13 @@ def _not_finite(numbers: NDArray[np.float32]) -> dict[str, int]:
 
 
 def _blocks(numbers: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Views on parts of the numbers, so that nothing as large as all of them is made."""
+    """Views of parts of the numbers, so that no array as large as all of them is allocated."""
     flat = numbers.reshape(-1)
     return [flat[begin : begin + BLOCK] for begin in range(0, flat.size, BLOCK)]
 
 
 def _labels(array: NDArray[Any], place: Place) -> Tensor:
-    """Scores (N,), or for each emotion (N, 4) whether it is present."""
+    """Scores (N,), or whether each emotion is present (N, 4)."""
     if not np.isfinite(array).all():
         raise place.refusal(f"has {int((~np.isfinite(array)).sum()):,} values that are not finite")
     if array.shape[1:] == (1, 1):
@@ -220,7 +220,7 @@ def _labels(array: NDArray[Any], place: Place) -> Tensor:
 
 
 def _identifiers(value: Any, place: Place) -> list[str]:
-    """The names of the samples, each in one line; none where the file has none."""
+    """The names of the samples, each in one line; empty if the file has none."""
     rows = value.array.tolist() if isinstance(value, Array) else value
     if not isinstance(rows, list):
         return []
@@ -231,7 +231,7 @@ def _identifiers(value: Any, place: Place) -> list[str]:
 
 
 def _words(row: Any) -> Any:
-    """The parts of a name, such as the video and the seconds between which it lies."""
+    """The parts of a name, such as the video and its start and end in seconds."""
     entries = row.array.tolist() if isinstance(row, Array) else row
     return entries if isinstance(entries, list | tuple) else [entries]
 
@@ -244,7 +244,7 @@ def _word(value: Any) -> str:
 
 
 def _tensor(numbers: NDArray[np.float32]) -> Tensor:
-    """A tensor over the same memory, which nobody writes to; torch warns that one could."""
+    """A tensor over the same memory, which nobody writes to, without torch's warning about it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(numbers)

@@ -1,9 +1,9 @@
 """Read a pickle of arrays as data: no class is looked up, and nothing in the file is called.
 
-A pickle is a program for a small machine with a stack. The machine below knows the instructions
-that build numbers, text, containers and numpy arrays, and carries them out itself; the name of
-anything else ends it. `pickle.Unpickler` would call what the file names, and numpy believe what it
-says of an array's memory.
+A pickle is a program for a small machine with a stack. The machine below implements the
+instructions that build numbers, text, containers and numpy arrays; any other name ends it.
+`pickle.Unpickler` would call what the file names, and numpy would believe what it says about an
+array's memory.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 KINDS: dict[str, Callable[[list[Any]], Any]] = {"TUPLE": tuple, "LIST": list, "DICT": mapping}
 EMPTY: dict[str, type] = {"EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict}
 IGNORED = ("PROTO", "FRAME", "STOP")
-LOOKED = 4096  # instructions between two looks at how many there were
+LOOKED = 4096  # instructions between two checks of their number
 
 
 class ArrayPickle:
-    """The machine: reads one file, whose result is what is on the stack in the end."""
+    """The machine: reads one file; the result is what is finally on the stack."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
-        self.left = file.seek(0, os.SEEK_END)  # characters of text that may be copied
+        self.left = file.seek(0, os.SEEK_END)  # characters of text that may still be copied
         file.seek(0)
         self.steps = 0
         self.stack: list[Any] = []
@@ -55,7 +55,7 @@ class ArrayPickle:
     def read(self) -> Any:
         """The content: containers of arrays, numbers and text.
 
-        Raises Refused where the file names anything else, and exceptions of any kind where it is no
+        Raises Refused if the file names anything else, and exceptions of any kind if it is not a
         pickle or ends too early.
         """
         while self._step() != "STOP":
@@ -78,7 +78,7 @@ class ArrayPickle:
         return opcode.name
 
     def _argument(self, opcode: pickletools.OpcodeInfo) -> Any:
-        """What follows an instruction; the text of Python 2 and all long content as plain bytes."""
+        """The argument of an instruction; Python 2 text and all long content as plain bytes."""
         if opcode.name == "STRING":
             return _quoted(self.file.readline())
         if opcode.name in ("BINSTRING", "SHORT_BINSTRING", "BYTEARRAY8"):
@@ -153,13 +153,13 @@ class ArrayPickle:
                 raise Refused(f"an object that needs the instruction {instruction}")
 
     def _spend(self, arguments: Any) -> None:
-        """Take text that will be copied off what the file holds: one text may be named often."""
+        """Count copied text against the file's size: the file may name one text many times."""
         self.left -= sum(len(part) for part in of_type(arguments, tuple) if isinstance(part, str))
         if self.left < 0:
             raise Refused("the same text in many arrays")
 
     def _since_mark(self) -> list[Any]:
-        """What was pushed since the last mark; the stack is then that below it."""
+        """What was pushed since the last mark; the stack is then the one below the mark."""
         since, self.stack = self.stack, self.below.pop()
         return since
 
@@ -167,9 +167,9 @@ class ArrayPickle:
 def read_pickle(file: Path) -> Any:
     """The content of a pickle of any protocol, of Python 2 or 3 and numpy 1 or 2.
 
-    Arrays are `Array`s, which view the bytes that were read, and bytes of Python 2 stay bytes.
-    Raises UserError where the file cannot be read or holds anything but arrays of numbers or text
-    in plain containers.
+    Arrays are `Array`s, which view the bytes that were read, and Python 2 byte strings stay bytes.
+    Raises UserError if the file cannot be read or holds anything but arrays of numbers or text in
+    plain containers.
     """
     try:
         with file.open("rb") as content:
@@ -185,10 +185,10 @@ def read_pickle(file: Path) -> Any:
         raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
         raise UserError(
-            f"{file} asks for more memory than there is: fetch it again if it is damaged, else run "
+            f"{file} needs more memory than there is: fetch it again if it is damaged, else run "
             "python -m equipoise convert-multimodal where there is enough"
         ) from error
-    except Exception as error:  # bytes that are no pickle fail in every way
+    except Exception as error:  # bytes that are not a pickle fail in many ways
         raise UserError(
             f"{file} is not a whole pickle: it is empty, truncated or another kind of file; fetch "
             "it again"

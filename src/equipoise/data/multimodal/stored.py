@@ -1,4 +1,4 @@
-"""A published set in a safetensors file, of which a run maps into memory what it reads."""
+"""A published set in a safetensors file; a run maps the parts that it reads into memory."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from equipoise.errors import UserError
 
 FORMAT = "equipoise multimodal 1"
 ENDING = ".safetensors"
-ALIGNMENT = 8  # bytes, so that every number lies where the machine wants it
-PART = 1 << 24  # bytes that are written together
+ALIGNMENT = 8  # bytes, so that every number is aligned
+PART = 1 << 24  # bytes written at a time
 KINDS = {torch.int64: "I64", torch.float32: "F32", torch.uint8: "U8"}
 AGAIN = "make it again with python -m equipoise convert-multimodal"
 
@@ -29,9 +29,9 @@ AGAIN = "make it again with python -m equipoise convert-multimodal"
 def write_stored(
     content: PublishedSet, target: Path, progress: Callable[[int], Any] = lambda count: None
 ) -> None:
-    """Write a set, whole or not at all; progress is told the bytes of every part that is written.
+    """Write a set, whole or not at all; progress advances by the bytes of every part written.
 
-    Raises UserError where it cannot be written.
+    Raises UserError if it cannot be written.
     """
     tensors = _tensors(content)
     unfinished = target.with_name(f"{target.name}.part")
@@ -59,7 +59,7 @@ def size_of(content: PublishedSet) -> int:
 def read_stored(file: Path) -> PublishedSet:
     """Open a file that `write_stored` wrote, mapped into memory.
 
-    Raises UserError where it is damaged, or another kind of file.
+    Raises UserError if it is damaged or of another kind.
     """
     try:
         with safe_open(file, framework="pt") as stored:
@@ -81,12 +81,12 @@ def read_stored(file: Path) -> PublishedSet:
         for name in SPLITS:
             replaced[name] = {m: int(counts[name][m]) for m in MODALITIES}
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{file} lacks a part, or one is of another kind: {AGAIN}") from error
+        raise UserError(f"{file} lacks a part, or has one of another kind: {AGAIN}") from error
     return PublishedSet(splits, identifiers, replaced)
 
 
 def _tensors(content: PublishedSet) -> dict[str, Tensor]:
-    """What is written, in that order: wide numbers first, names last."""
+    """The arrays in the order of writing: numbers of many bytes first, names last."""
     tensors = {f"{name}.label": samples.labels for name, samples in content.splits.items()}
     for name, samples in content.splits.items():
         tensors |= {f"{name}.{modality}": samples.streams[modality] for modality in MODALITIES}
@@ -98,7 +98,7 @@ def _tensors(content: PublishedSet) -> dict[str, Tensor]:
 
 
 def _header(tensors: Mapping[str, Tensor], replaced: Mapping[str, Mapping[str, int]]) -> bytes:
-    """The beginning of a safetensors file: what lies where, and what the file is."""
+    """The header of a safetensors file: where each array is, and what the file is."""
     entries: dict[str, Any] = {"__metadata__": {"format": FORMAT, "replaced": json.dumps(replaced)}}
     end = 0
     for name, tensor in tensors.items():

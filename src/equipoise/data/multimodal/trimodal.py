@@ -23,7 +23,7 @@ Bools = NDArray[np.bool_]
 
 FEWEST_SEGMENTS, SEGMENTS = 5, 8
 SCALE, GREATEST_LABEL = 3.0, 3.0
-DISTRACTION = 0.5  # standard deviation of the columns that tell nothing
+DISTRACTION = 0.5  # standard deviation of the columns that carry no information
 
 
 class Rate(NamedTuple):
@@ -38,10 +38,10 @@ RATES = {"language": Rate(1, 0.0, 12), "audio": Rate(4, 0.5, 6), "vision": Rate(
 
 
 class Paths(NamedTuple):
-    """The hidden score of each sample over time, and who sees it when.
+    """The hidden score of each sample over time, and which modality sees it when.
 
-    levels: (N, 8), standard normal, of which a sample has the first `segments` (N,). seen:
-    (N, 8, 3) whether a modality sees a segment.
+    levels: (N, 8), standard normal; only the first `segments` (N,) belong to the sample. seen:
+    (N, 8, 3), whether a modality sees a segment.
     """
 
     levels: Floats
@@ -52,8 +52,8 @@ class Paths(NamedTuple):
 class Observation(NamedTuple):
     """What a modality shows of the paths.
 
-    features: (N, T, F). sums, counts: (N, 8), the sum of the levels that its rows tell of each
-    segment, with their noise, and the number of these rows.
+    features: (N, T, F). sums, counts: (N, 8), the sum of its rows' noisy readings of each segment's
+    level, and the number of these rows.
     """
 
     features: Floats
@@ -65,7 +65,7 @@ class Observation(NamedTuple):
 class GeneratedSamples(MultimodalSamples):
     """ceilings: the correlation of the labels with the best guess from what a modality shows.
 
-    Under "all" that from what the three show together.
+    The key "all" holds that of the best guess from all three together.
     """
 
     ceilings: Mapping[str, float | None]
@@ -73,18 +73,18 @@ class GeneratedSamples(MultimodalSamples):
 
 @dataclass(kw_only=True, eq=False)
 class Trimodal(MultimodalDataModule):
-    """The mean of a path of 5 to 8 random levels which three streams show in parts.
+    """The mean of a path of 5 to 8 random levels, which three streams show in parts.
 
     The label is three times that mean, at most 3 in size. Language, audio and vision have 1, 4 and
     2 rows for each level, and audio and vision lag behind by a half and a quarter of its duration.
-    Each level belongs to one of the three, and each of the others sees it, too, with probability
-    `overlap`; nobody sees it with probability `dropped`, except for three levels, the first
-    among them. A row that sees nothing is zero, and so are the rows before a sample that has fewer
-    levels than 8. Every other row mixes the level, with normal noise of deviation `noise`, a one,
-    and columns of noise alone, by a fixed rotation.
+    Each level belongs to one of the three, and each of the others also sees it with probability
+    `overlap`; with probability `dropped` nobody sees it, except for three levels, including the
+    first, which are never dropped. A row that sees nothing is zero, and so are the rows before a
+    sample that has fewer than 8 levels. Every other row mixes the level, with normal noise of
+    deviation `noise`, a one, and columns of pure noise, by a fixed rotation.
 
-    So no single modality can tell the label, and what they share must not be counted twice. All is
-    a pure function of `seed`, and a smaller split is the beginning of a larger one.
+    So no single modality determines the label, and what they share must not be counted twice. All
+    is a pure function of `seed`, and a smaller split is a prefix of a larger one.
     """
 
     batch_size: int = 64
@@ -123,17 +123,17 @@ class Trimodal(MultimodalDataModule):
         )
 
     def facts(self, name: SplitName) -> dict[str, Any]:
-        """What to know about a split; `ceilings` are the best correlations that can be reached."""
+        """Notes about a split; `ceilings` are the best possible correlations."""
         facts = super().facts(name)
         return {**facts, "ceilings": dict(getattr(self.splits[name], "ceilings", {}))}
 
 
 def draw_paths(count: int, overlap: float, dropped: float, *key: int) -> Paths:
-    """Draw levels, and who sees them: one modality each, sometimes more, sometimes none.
+    """Draw levels, and which modalities see each: one, sometimes more, sometimes none.
 
     The owners take turns along a random order of a sample's segments that begins with the first
-    one. The three at its beginning are never dropped, so that every modality sees one and the start
-    of every sample is seen.
+    segment. The first three in that order are never dropped, so that every modality sees one and
+    the start of every sample is seen.
     """
     random = _generators(*key, 0)
     levels = next(random).standard_normal((count, SEGMENTS), dtype=np.float32)
@@ -154,7 +154,7 @@ def observe(paths: Paths, modality: str, noise: float, *key: int) -> Observation
     rate, number = RATES[modality], MODALITIES.index(modality)
     random = _generators(*key, 1 + number)
     count, steps = len(paths.levels), SEGMENTS * rate.rows
-    step = np.arange(steps) - (steps - paths.segments[:, None] * rate.rows)  # (N, T), of a sample
+    step = np.arange(steps) - (steps - paths.segments[:, None] * rate.rows)  # (N, T), in the sample
     segment = np.maximum((step + 0.5) / rate.rows - rate.lag, 0).astype(np.int64)
     visible = np.take_along_axis(paths.seen[..., number], segment, axis=1) & (step >= 0)
     content = np.ones((count, steps, rate.width), dtype=np.float32)
@@ -186,19 +186,19 @@ def best_guess(paths: Paths, parts: list[Observation], noise: float) -> Floats:
     """The conditional mean (N,) of the label, before it is cut at 3, given what `parts` show.
 
     Given n rows of a level with noise of variance s^2, a standard normal one has the mean
-    sum / (n + s^2). Whoever guesses is also told which row shows which segment.
+    The guesser also knows which row shows which segment.
     """
     sums, counts = (np.sum([part[place] for part in parts], axis=0) for place in (1, 2))
     return mean_level(sums / np.where(counts > 0, counts + noise**2, 1), paths)
 
 
 def correlation(labels: Floats, guess: Floats) -> float | None:
-    """Pearson's, None for a single sample, which has none."""
+    """Pearson's correlation; None for a single sample, for which it is undefined."""
     return float(np.corrcoef(labels, guess)[0, 1]) if len(labels) > 1 else None
 
 
 def _generators(*key: int) -> Any:
-    """Generators that are pure functions of `key` and of how many were taken before."""
+    """Generators that are pure functions of `key` and of how many were drawn before."""
     number = 0
     while True:
         yield np.random.default_rng(stream_seed(*key, number))

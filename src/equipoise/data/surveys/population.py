@@ -1,4 +1,4 @@
-"""People and their values, drawn or read: what the answers of a survey are compared with."""
+"""People and their values, drawn or read: the truth with which a survey's answers are compared."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ ZIPF_EXPONENT = 1.1
 class Population:
     """values: int64 (people, attributes), each within 0 to below its entry of `domain`.
 
-    columns: the attributes' names. limits: for an attribute that was binned the numbers at the two
-    ends of its domain, None for one that counts by itself.
+    columns: the attributes' names. limits: for a binned attribute the numbers at the two ends of
+    its domain, None for one whose values are used directly.
     """
 
     values: Integers
@@ -69,12 +69,12 @@ class Population:
 def cells_of(
     numbers: NDArray, name: str, size: int | None, limits: Limits | None
 ) -> tuple[Integers, int, Limits | None]:
-    """The cells (people,), their number, and the limits where the column was binned.
+    """The cells (people,), their number, and the limits if the column was binned.
 
-    Integers are their own cells; size None: one more than the greatest. A column with limits, or
-    most of whose numbers have a fraction, is binned into `size` (None: 1024) cells of equal width.
-    Raises UserError for single numbers with a fraction among integers, and for negative or too
-    large values.
+    Integers are their own cells; size None: one more than the greatest. A column that has limits,
+    or whose numbers mostly have a fraction, is binned into `size` (None: 1024) cells of equal
+    width. Raises UserError if only a few numbers have a fraction, and for negative or too large
+    values.
     """
     fractional = numbers != np.floor(numbers)
     if limits is None and not fractional.any():
@@ -137,9 +137,9 @@ def draw_values(
 ) -> Integers:
     """(users, attributes) values, each attribute of the same distribution over its own domain.
 
-    correlation: of every two of the normal variables of which the attributes are functions (a
-    Gaussian copula, so that Gaussian attributes have this correlation themselves).
-    Raises UserError for an unknown name, and where no such correlation exists.
+    correlation: between any two of the normal variables of which the attributes are functions (a
+    Gaussian copula, so Gaussian attributes have this correlation themselves). Raises UserError for
+    an unknown name, and if no such correlation exists.
     """
     if name not in get_args(Distribution):
         raise UserError(
@@ -177,7 +177,7 @@ def cell_probabilities(name: Distribution, size: int) -> Floats:
     """(size,) probability of each cell of equal width over the distribution's range.
 
     Zipf with exponent 1.1 over 1 to size; N(0, 1) on (-5, 5); Laplace(0, 1) on (-8, 8); Cauchy on
-    (-20, 20), what lies outside dropped; half N(0, 0.5^2) and half N(3, 0.8^2) on (-3, 7). Except
+    (-20, 20), without what lies outside; half N(0, 0.5^2) and half N(3, 0.8^2) on (-3, 7). Except
     for Cauchy, the end cells hold what lies beyond them.
     """
     if name == "zipf":

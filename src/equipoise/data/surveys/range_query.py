@@ -29,7 +29,7 @@ from equipoise.data.surveys.workload import BlockIndices, RangeWorkload, SurveyG
 from equipoise.errors import UserError
 
 DEFAULT_USERS = 100_000
-PEOPLE, QUERIES = 0, 1  # what a stream of random numbers is for
+PEOPLE, QUERIES = 0, 1  # which random numbers a stream provides
 
 
 @dataclass(kw_only=True, eq=False)
@@ -38,14 +38,14 @@ class RangeQuery(LightningDataModule):
 
     path: a csv or parquet file with one row per person, or None for `users` (None: 100,000) draws
     from `distribution`. encoding: of a csv file; None: by its byte order mark, else UTF-8.
-    columns: the attributes. domain: how many values each has, or all have; None: 1024 where values
-    are drawn or binned, else one more than the greatest. limits: [low, high] for each column that
-    is to be binned, None for the others. users: how many people; of a file's, drawn by the seed.
-    queries: how many ranges with random ends, and how many of each of `volumes`.
+    columns: the attributes. domain: the number of values of each, or one number for all; None: 1024
+    if values are drawn or binned, otherwise one more than the greatest. limits: [low, high] for
+    each column to be binned, None for the others. users: how many people; from a file, drawn by the
+    seed. queries: how many ranges with random ends, and how many of each of `volumes`.
 
     A training batch is a block of the people who answer in the current round (`SurveyGroups`),
-    batch_size of each repetition; the task says with `divide` who answers when. Nobody is in two
-    blocks, and none is left out, for any number of processes. test: the queries.
+    batch_size of each repetition; the task sets with `divide` who answers when. Nobody is in two
+    blocks and nobody is left out, for any number of processes. test: the queries.
     """
 
     path: str | None = None
@@ -72,9 +72,9 @@ class RangeQuery(LightningDataModule):
         self.groups: SurveyGroups | None = None
 
     def inspect(self) -> dict[str, Any]:
-        """The settings that the data tell: domain, columns, limits and number of people.
+        """The settings determined by the data: domain, columns, limits and number of people.
 
-        Raises UserError where the data cannot be used.
+        Raises UserError if the data cannot be used.
         """
         people = self.population()
         return {
@@ -85,7 +85,7 @@ class RangeQuery(LightningDataModule):
         }
 
     def population(self) -> Population:
-        """The people; raises UserError where the file or the settings cannot be used."""
+        """The people; raises UserError if the file or the settings cannot be used."""
         if self.path is None:
             return self._drawn()
         people = read_population(
@@ -102,13 +102,13 @@ class RangeQuery(LightningDataModule):
         )
 
     def divide(self, groups: NDArray, rounds: int) -> None:
-        """Take note of the round in which each person answers; groups (repeats, people)."""
+        """Record the round in which each person answers; groups (repeats, people)."""
         self.groups = SurveyGroups(self.people.values, groups, rounds, self.batch_size)
 
     def train_dataloader(self) -> BatchLoader:
         """The blocks of people, one round per epoch."""
         if self.groups is None:
-            raise RuntimeError("divide tells first who answers in which round")
+            raise RuntimeError("call divide first: it sets who answers in which round")
         indices = BlockIndices(len(self.groups), shard_of(self))
         return BatchLoader(self.groups, indices, seed=self.seed, num_workers=0, pin_memory=False)
 
@@ -172,7 +172,7 @@ def read_population(
 
 
 def _check_source(path: str | None, encoding: Any, limits: Any, correlation: float) -> None:
-    """Raise UserError for what only a file has, or only people who are drawn."""
+    """Raise UserError for file settings without a file, and for those of drawn people with one."""
     for name, value in (("encoding", encoding), ("limits", limits)):
         if path is None and value is not None:
             raise UserError(f"task.{name}={value} is for files: set task.path too, or leave it out")
@@ -183,7 +183,7 @@ def _check_source(path: str | None, encoding: Any, limits: Any, correlation: flo
 
 
 def _for_each(domain: int | Sequence[int] | None, count: int) -> list[int | None]:
-    """The domain of each column; a single number is that of every one."""
+    """The domain of each column; a single number applies to all."""
     sizes: list[int | None] = []
     sizes += [domain] * count if domain is None or isinstance(domain, int) else domain
     if len(sizes) != count or not sizes:
@@ -204,5 +204,5 @@ def _ends(limits: tuple[float, ...] | None, name: str) -> Limits | None:
 
 
 def _frozen(value: Any) -> Any:
-    """Lists as tuples, so that a call can be remembered by its arguments."""
+    """Lists as tuples, so that calls can be cached by their arguments."""
     return tuple(_frozen(entry) for entry in value) if isinstance(value, list) else value

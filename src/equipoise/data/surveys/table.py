@@ -1,4 +1,4 @@
-"""Columns of a csv or parquet file as the values of people; the csv file in any encoding."""
+"""Columns of a csv or parquet file as the values of people; a csv file may have any encoding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHOWN = 8
 LONGEST = 40  # characters of an entry that is shown
 MOST_AT_ONCE = 2**31 - 1  # bytes of a block of pyarrow
-MARKS = {  # the longer ones first: that of UTF-32 begins as that of UTF-16 does
+MARKS = {  # longer ones first: that of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF8: "utf-8-sig",
@@ -35,7 +35,7 @@ MARK = "\ufeff"
 
 
 class Table(NamedTuple):
-    """The columns of a file, and what to call the place of a row of it."""
+    """The columns of a file, and how to refer to the place of a row."""
 
     columns: pyarrow.Table
     place: Callable[[int], str]
@@ -53,9 +53,9 @@ def read_columns(
 ) -> dict[str, NDArray]:
     """The named columns as arrays of numbers, without missing entries.
 
-    columns: None where the file has a single one; encoding: of a csv file, None for what its byte
-    order mark says, else UTF-8. Raises UserError where there is no such file or column, or two of
-    one name, where an entry is missing or no number, and where the file has no rows.
+    columns: None if the file has only one; encoding: of a csv file, None: by its byte order mark,
+    else UTF-8. Raises UserError if the file or a column does not exist or a name occurs twice, if
+    an entry is missing or not a number, and if the file has no rows.
     """
     table, place = read_table(path, encoding)
     names = table.column_names
@@ -80,7 +80,7 @@ def read_columns(
 
 
 def read_table(path: str, encoding: str | None = None) -> Table:
-    """The whole file. Raises UserError where it is missing, of another kind, or damaged."""
+    """The whole file. Raises UserError if it is missing, of another kind, or damaged."""
     import pyarrow
 
     file = Path(os.path.expanduser(path))  # Path's own raises for the home of an unknown user
@@ -113,7 +113,7 @@ def _parquet(file: Path) -> Table:
 
 
 def _read_csv(path: str, data: bytes, encoding: str | None) -> Table:
-    """By pyarrow; what it does not take is looked at line by line, to say where it stands."""
+    """Read by pyarrow; text that it rejects is checked line by line to locate the fault."""
     import pyarrow
 
     text = decoded(path, data, encoding)
@@ -141,7 +141,7 @@ def _parsed(data: bytes, block: int) -> pyarrow.Table:
 
 
 def _numbers(column: pyarrow.ChunkedArray, name: str, place: Callable[[int], str]) -> NDArray:
-    """Raise UserError where an entry is missing or no number."""
+    """Raise UserError if an entry is missing or not a number."""
     import pyarrow
 
     kind = column.type
@@ -170,7 +170,7 @@ def _missing(holes: NDArray[np.bool_], name: str, place: Callable[[int], str]) -
 
 
 def _name_of_the_only_one(path: str, name: str) -> str:
-    """Raises UserError for a number, which would be a person that is lost."""
+    """Raises UserError for a name that is a number: a person would be lost."""
     if _is_number(name):
         raise UserError(
             f"{path} begins with '{_shown(name)}': its first line must name the column; if that "
@@ -205,7 +205,7 @@ def _listed(names: Sequence[str]) -> str:
 def decoded(path: str, data: bytes, encoding: str | None) -> str:
     """The text of a file: in `encoding`, else as its byte order mark says, else in UTF-8.
 
-    Raises UserError, with the line, for bytes that are no such text and for NUL characters; and
+    Raises UserError, with the line, for bytes that are not valid text and for NUL characters; and
     for an empty file.
     """
     named = encoding or next((name for mark, name in MARKS.items() if data.startswith(mark)), None)
@@ -235,7 +235,7 @@ def decoded(path: str, data: bytes, encoding: str | None) -> str:
 
 
 def rows(text: str) -> Iterator[Row]:
-    """The rows that hold something, the header first; raises csv.Error for a quote left open."""
+    """The rows that are not empty, the header first; raises csv.Error for an unclosed quote."""
     with _fields_of_any_length(len(text)):
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         for fields in reader:
@@ -244,7 +244,7 @@ def rows(text: str) -> Iterator[Row]:
 
 
 def check_rows(path: str, text: str) -> None:
-    """Raise UserError for a row with more or fewer fields than the header, and an open quote."""
+    """Raise UserError for a row with more or fewer fields than the header, or an unclosed quote."""
     width, reached = 0, 0
     for line in io.StringIO(text):
         refuse_above("table_columns", line.count(",") + 1, f"a line of {path} has up to")
@@ -275,7 +275,7 @@ def _line(text: str, position: int) -> int:
 
 @contextmanager
 def _fields_of_any_length(length: int) -> Iterator[None]:
-    """The csv module refuses fields above 131,072 characters otherwise."""
+    """Lift the csv module's limit of 131,072 characters per field."""
     before = csv.field_size_limit(max(length, 1))
     try:
         yield

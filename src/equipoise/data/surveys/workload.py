@@ -1,4 +1,4 @@
-"""Who answers a survey in which round, and the range queries that it is judged by."""
+"""Who answers a survey in which round, and the range queries by which it is judged."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ RANDOM = float("nan")
 class RangeWorkload:
     """ranges: half-open (n, attributes, 2); truth (n,): the fraction of the people inside.
 
-    volume (n,): the part of the domain that a range of fixed volume covers, not a number for the
-    ranges with random ends.
+    volume (n,): the fraction of the domain that a range of fixed volume covers, nan for ranges with
+    random ends.
     """
 
     ranges: Integers
@@ -91,14 +91,14 @@ class SurveyGroups:
     """The people of round `epoch`, of several repetitions of a survey side by side.
 
     groups (repeats, people): the round in which each person answers; values (people, attributes).
-    A block holds the next `size` people of every repetition's group. What a block holds does not
-    depend on how many processes share the blocks.
+    A block holds the next `size` people of every repetition's group. Its content does not depend on
+    how many processes share the blocks.
     """
 
     def __init__(self, values: Integers, groups: NDArray, rounds: int, size: int) -> None:
         self.values = values
         self.size = size
-        # Of each repetition the people in the order of their rounds, and where each round begins.
+        # The people of each repetition in the order of their rounds, and where each round begins.
         self.order = np.argsort(groups, axis=1, kind="stable")
         counts = np.stack([np.bincount(group, minlength=rounds) for group in groups])
         self.starts = np.insert(counts.cumsum(axis=1), 0, 0, axis=1)
@@ -131,7 +131,7 @@ class SurveyGroups:
 class BlockIndices:
     """The blocks that this process takes: every world_size-th one, each by one process alone.
 
-    All processes get the same number of blocks, those without a person among them, because a
+    All processes get the same number of blocks, including blocks without a person, because a
     process that ends early would leave the others waiting.
     """
 

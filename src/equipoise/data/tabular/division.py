@@ -17,8 +17,8 @@ from equipoise.errors import UserError
 
 Rows = NDArray[np.int64]
 
-FEWEST = 3  # rows of a class that is divided: one for each split
-MOST_FRACTIONAL = 20  # distinct labels of which some are no integers; more are measurements
+FEWEST = 3  # rows that a class needs to be divided: one for each split
+MOST_FRACTIONAL = 20  # distinct labels, if some are not integers; more are measurements
 PURPOSES: dict[SplitName, int] = {"train": 0, "val": 1, "test": 2}
 
 
@@ -32,11 +32,11 @@ class Division(NamedTuple):
 def divide(
     sources: Mapping[SplitName, LabelledRows], fractions: Mapping[SplitName, float], seed: int
 ) -> Division:
-    """The splits: those that have a source of their own, the others as `fractions` of the training.
+    """The splits: from their own sources, or else as `fractions` of the training source.
 
-    Each class has its share of what is drawn, to within a row. Rows are numbered through all
-    sources. Raises UserError where the labels are no classes, where a class has too few rows, and
-    where a split is left without rows.
+    Each class gets its share of a split to within a row. Rows are numbered through all sources.
+    Raises UserError if the labels are not classes, if a class has too few rows, and if a split is
+    left without rows.
     """
     training = sources["train"]
     labels = _class_labels(training, FEWEST if fractions else 1)

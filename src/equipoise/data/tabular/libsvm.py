@@ -34,7 +34,7 @@ A_NUMBER = f"a number of at most {GREATEST:g} in size"
 COMMENT = b"#"
 INTEGER = re.compile(rb"[+-]?\d+")
 NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-SUSPICIOUS = (b"n", b"N", b"_")  # nan, inf and infinity have one, and so has 1_000
+SUSPICIOUS = (b"n", b"N", b"_")  # found in nan, inf and infinity, and in 1_000
 OPEN: dict[str, Callable[..., IO[bytes]]] = {
     ".gz": gzip.open,  # type: ignore[dict-item]
     ".bz2": bz2.open,
@@ -43,10 +43,10 @@ OPEN: dict[str, Callable[..., IO[bytes]]] = {
 
 
 class LabelledRows(NamedTuple):
-    """features (N, F) float64, dense or sparse by rows; labels (N,) float64 as they were written.
+    """features (N, F) float64, dense or sparse by rows; labels (N,) float64 as in the file.
 
-    names: of the classes, the least label's first; None: the labels themselves. origin: what the
-    rows are called; place: says where one of them was read.
+    names: of the classes, starting with that of the lowest label; None: the labels themselves.
+    origin: what the rows are called; place: says where a row was read.
     """
 
     features: NDArray[np.float64] | sparse.csr_array
@@ -57,11 +57,11 @@ class LabelledRows(NamedTuple):
 
 
 def read_libsvm(paths: Sequence[str]) -> list[LabelledRows]:
-    """The rows of each file, plain or ending in .gz, .bz2 or .xz, all of them equally wide.
+    """The rows of each file, plain or ending in .gz, .bz2 or .xz, all of the same width.
 
     Indices count from 1, unless one of the files has an index 0. Raises UserError for a file that
-    is missing or holds no values, and for the first broken line of one: what is no number or not
-    finite, or an index that is no integer or not greater than the one before it.
+    is missing or holds no values, and for the first broken line of one: a value that is not a
+    finite number, or an index that is not an integer greater than the one before it.
     """
     files = [Lines(path) for path in paths]
     try:
@@ -79,11 +79,11 @@ def read_libsvm(paths: Sequence[str]) -> list[LabelledRows]:
 
 
 class Lines(io.BufferedIOBase):
-    """The lines of a file, for a library that goes through an open file; notes where that stands.
+    """The lines of a file, for a library that iterates over an open file; tracks the position.
 
-    number: of the latest one. rows: the number of the line of each row, because blank lines and
-    comments are none. Raises UserError where the file cannot be read, and ValueError for what
-    scikit-learn would take in silence: values that are not finite, and Python's 1_000.
+    number: of the latest line. rows: the line number of each row, because blank lines and comments
+    are not rows. Raises UserError if the file cannot be read, and ValueError for what scikit-learn
+    would accept silently: values that are not finite, and Python's 1_000.
     """
 
     def __init__(self, path: str) -> None:
@@ -94,7 +94,7 @@ class Lines(io.BufferedIOBase):
         self._refuse_what_is_no_file()
 
     def __iter__(self) -> Iterator[bytes]:
-        """The lines one after another, with the progress of a file that takes long."""
+        """The lines one after another, with a progress bar if the file takes long."""
         try:
             with self._opened() as file, self._progress() as progress:
                 lines = bounded_lines(*file, self.path)
@@ -111,7 +111,7 @@ class Lines(io.BufferedIOBase):
         self.ended = True
 
     def place(self, row: int) -> str:
-        """Where a row stands."""
+        """Where a row is in the file."""
         return f"{self.path}, line {self.rows[row]}"
 
     def refusal(self, line: int, wrong: str) -> UserError:
@@ -132,7 +132,7 @@ class Lines(io.BufferedIOBase):
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-        """The file as it is read, and as it lies there."""
+        """The file, unpacked, and the raw file beneath it."""
         file = expanded(self.path)
         with file.open("rb") as raw:
             unpack = OPEN.get(file.suffix.lower())
@@ -148,7 +148,7 @@ class Lines(io.BufferedIOBase):
 
 
 def refuse_broken_lines(path: str) -> None:
-    """Raise UserError for the first broken line; takes some ten times as long as reading."""
+    """Raise UserError for the first broken line; takes about ten times as long as reading."""
     lines = Lines(path)
     try:
         for line in lines:
@@ -161,11 +161,11 @@ def refuse_broken_lines(path: str) -> None:
 
 
 def fault(line: bytes) -> str | None:
-    """What is wrong with a line, None where nothing is."""
+    """What is wrong with a line; None if nothing is."""
     label, *pairs = line.partition(COMMENT)[0].split() or [b"0"]
     if not _is_finite(label):
         return f"its label {_shown(label)} is not {A_NUMBER}"
-    if pairs and pairs[0].startswith(b"qid:"):  # of rankings; it is no feature
+    if pairs and pairs[0].startswith(b"qid:"):  # used for rankings; it is not a feature
         del pairs[0]
     before = -1
     for pair in pairs:
@@ -191,7 +191,7 @@ def _shown(entry: bytes) -> str:
 
 
 def _checked(features: sparse.csr_array, labels: NDArray[np.float64], file: Lines) -> LabelledRows:
-    """Raise UserError for what shows only in the whole of a file."""
+    """Raise UserError for faults that only the whole file reveals."""
     features.eliminate_zeros()
     if not len(labels) or not features.nnz:
         lacks = "rows" if not len(labels) else "values beside its labels"

@@ -40,7 +40,7 @@ class TrainingTables:
         return 1
 
     def __getitem__(self, index: BatchIndex) -> dict[str, Any]:
-        """The batch; its index is that of itself."""
+        """The batch, with its own number as the index."""
         return {
             "training": self.training.whole(),
             "validation": self.validation.whole(),
@@ -53,14 +53,14 @@ class Tabular(LightningDataModule):
     """Rows of numbers with a class each: a bundled set, a generated one, or files.
 
     data: breast_cancer | digits (of scikit-learn) | sparse (`sparse_problem` of `rows`, `columns`
-    and `density`), in place of which a `path` names a file in libsvm's format, plain or packed by
-    gzip, bzip2 or xz, and val_path and test_path further ones. What they do not give is taken from
-    the first: `val_fraction` and `test_fraction` of its rows, an equal share of each class, drawn
-    by `seed`. Classes are numbered in the order of their labels.
+    and `density`). Instead of these, `path` names a file in libsvm's format, plain or packed by
+    gzip, bzip2 or xz; val_path and test_path name further ones. Splits without a file are taken
+    from the first: `val_fraction` and `test_fraction` of its rows, an equal share of each class,
+    drawn by `seed`. Classes are numbered in the order of their labels.
 
     standardize: bring each column to mean 0 and deviation 1 in training, or a sparse one to mean
-    square 1 without a shift; None: only what is dense. features, classes, training_rows: what the
-    data have; None for whatever that is.
+    square 1 without a shift; None: only dense columns. features, classes, training_rows: the
+    numbers that the data must have; None: any.
 
     The one batch of a training epoch, the same in every process, is {"training": table,
     "validation": table, "index": int64 (1,)}; those of validation and test are tables
@@ -101,12 +101,10 @@ class Tabular(LightningDataModule):
         self._copies: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def _refuse_without_use(self) -> None:
-        """Raise UserError for a setting of another source of data than the one that is read."""
+        """Raise UserError for a setting that belongs to another data source."""
         default = {field.name: field.default for field in fields(self)}
         if self.path is not None and self.data != default["data"]:
-            raise UserError(
-                f"task.path takes the place of task.data={self.data}: leave one of them out"
-            )
+            raise UserError(f"task.path replaces task.data={self.data}: leave one of them out")
         for name in ("rows", "columns", "density"):
             if getattr(self, name) != default[name] and self.data != "sparse":
                 raise UserError(
@@ -134,7 +132,7 @@ class Tabular(LightningDataModule):
     def inspect(self) -> dict[str, Any]:
         """Read the data, and return how many features, classes and training rows they have.
 
-        Raises UserError where the data cannot be used, or are not those of the configuration.
+        Raises UserError if the data cannot be used or do not match the configuration.
         """
         self.setup()
         training = self.splits["train"]
@@ -153,10 +151,10 @@ class Tabular(LightningDataModule):
         return sizes
 
     def check_model(self, model: object) -> None:
-        """Raise UserError where the tables are sparse and the model takes only dense ones."""
+        """Raise UserError if the tables are sparse and the model takes only dense ones."""
         if self.is_sparse and getattr(model, "dense_only", False):
             raise UserError(
-                f"{type(model).__name__} takes no sparse table, as files in libsvm's format and "
+                f"{type(model).__name__} takes no sparse tables, as files in libsvm's format and "
                 "task.data=sparse are: choose model=logistic_regression or "
                 "model=nonlinear_least_squares, or task.data=breast_cancer or task.data=digits"
             )
@@ -190,17 +188,17 @@ class Tabular(LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """The batch on the device, to which a table is copied once: each epoch has the same."""
+        """The batch on the device; a table is copied there once, since each epoch has the same."""
         if "training" not in batch:
             return self._on(batch, device)
         tables = {name: self._on(batch[name], device) for name in ("training", "validation")}
         return {**tables, "index": batch["index"].to(device)}
 
     def new_samples(self, path: str) -> tuple[BatchLoader, int]:
-        """The tables of the rows of a file in libsvm's format, and how many rows these are.
+        """The tables of the rows of a file in libsvm's format, and the number of these rows.
 
-        They are in the units of the training rows. Raises UserError where the file cannot be read,
-        or has more columns than those.
+        They are scaled as the training rows are. Raises UserError if the file cannot be read, or
+        has more columns than the training rows.
         """
         self.setup()
         names = self.class_names if self.path else [*map(str, range(len(self.class_names)))]
@@ -213,11 +211,11 @@ class Tabular(LightningDataModule):
         return self._loader(table, order), len(table)
 
     def teardown(self, stage: str) -> None:
-        """Let go of the copies on a device."""
+        """Release the copies on a device."""
         self._copies.clear()
 
     def facts(self, name: SplitName) -> dict[str, Any]:
-        """What to know about a split beside the result on it: rows, shares of classes, density."""
+        """Notes about a split beside its result: rows, shares of classes, density."""
         target = self.splits[name].target
         shares = np.bincount(target, minlength=len(self.class_names)) / len(target)
         return {
@@ -227,7 +225,7 @@ class Tabular(LightningDataModule):
         }
 
     def _fractions(self) -> dict[SplitName, float]:
-        """Which part of the first source each split takes that has no file of its own."""
+        """The fraction of the first source that each split without its own file takes."""
         fractions: dict[SplitName, float] = {}
         if self.test_path is None:
             fractions["test"] = self.test_fraction
@@ -256,7 +254,7 @@ class Tabular(LightningDataModule):
         return BatchLoader(tables, indices, seed=self.seed, num_workers=0, pin_memory=False)
 
     def _on(self, table: Table, device: torch.device) -> Table:
-        """The table on the device; a tensor is kept beside its copy, so that its id stays its."""
+        """The table on the device; the tensor is kept with its copy, so its id stays unique."""
         for tensor in table.values():
             if (id(tensor), device) not in self._copies:
                 self._copies[id(tensor), device] = tensor, tensor.to(device)

@@ -21,9 +21,9 @@ Bundled = Literal["breast_cancer", "digits"]
 
 GENERATED = "the generated set"
 INFORMATIVE = 0.1
-"""The part of the generated columns on which the class depends."""
+"""The fraction of the generated columns on which the class depends."""
 NOISE = 0.1
-"""Standard deviation of the noise on the generated score, in deviations of the score."""
+"""Standard deviation of the noise on the generated score, relative to that of the score."""
 
 
 def bundled(name: Bundled) -> LabelledRows:
@@ -40,15 +40,15 @@ def bundled(name: Bundled) -> LabelledRows:
 def sparse_problem(
     rows: int = 20_000, columns: int = 50_000, density: float = 1e-3, *, seed: int = 0
 ) -> LabelledRows:
-    """Two classes of equal size in a table of which about `density` is not zero, as in text.
+    """Two classes of equal size in a table with about a fraction `density` of nonzero entries.
 
-    The k-th column is filled in proportion to 1/k of the rows, as words are in documents, but at
-    most in all of them; values are normal. The class is the sign of a noisy score, to which a tenth
-    of the columns contribute. No dense array of the table's size is made.
+    As with words in documents, the k-th column is filled in a number of rows proportional to 1/k,
+    but at most in all of them; values are normal. The class is the sign of a noisy score, to which
+    a tenth of the columns contribute. No dense array of the table's size is created.
     """
     generator = np.random.default_rng(seed)
     counts = generator.binomial(rows, _shares(columns, density))
-    # columns by columns, which needs no search for a place that is taken twice
+    # column by column, so that no place is taken twice and none need be searched
     places = [generator.choice(rows, count, replace=False, shuffle=False) for count in counts]
     filled = np.concatenate([[0], counts.cumsum()])
     values = generator.standard_normal(filled[-1])
@@ -67,7 +67,7 @@ def sparse_problem(
 
 
 def _shares(columns: int, density: float) -> NDArray[np.float64]:
-    """In which part of the rows each column is filled, `density` on average."""
+    """The fraction of the rows in which each column is filled, `density` on average."""
     popularity = 1 / np.arange(1, columns + 1)
 
     def shares(factor: float) -> NDArray[np.float64]:
@@ -82,10 +82,10 @@ def _shares(columns: int, density: float) -> NDArray[np.float64]:
 def read_sources(
     files: tuple[tuple[SplitName, str, tuple[int, int]], ...],
 ) -> Mapping[SplitName, LabelledRows]:
-    """The rows of the files, each with its split, its path and what changes when the file does.
+    """The rows of the files, each given as split, path and a value that changes with the file.
 
-    The latest ones are kept, because a run reads them before it begins and again when it does.
-    Raises UserError as `read_libsvm` does.
+    The latest ones are kept, because a run reads them twice: before it begins and when it loads
+    them. Raises UserError as `read_libsvm` does.
     """
     parts = read_libsvm([path for _, path, _ in files])
     return {name: part for (name, _, _), part in zip(files, parts, strict=True)}
@@ -96,9 +96,9 @@ def new_rows(
 ) -> tuple[sparse.csr_array, NDArray[np.int64]]:
     """The rows (N, width) of a file in libsvm's format, and their classes, -1 for none.
 
-    beside: the file of the training rows, whose columns count from 0 or from 1 as those of the new
-    one do. names: of the classes, as labels are written. Raises UserError as `read_libsvm` does,
-    and where the file has more columns.
+    beside: the file of the training rows, whose columns are counted from 0 or 1 in the same way as
+    those of the new file. names: of the classes, as written in the labels. Raises UserError as
+    `read_libsvm` does, and if the file has more columns.
     """
     rows = read_libsvm([path] if beside is None else [beside, path])[-1]
     features = sparse.csr_array(rows.features)

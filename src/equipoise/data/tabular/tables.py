@@ -1,4 +1,4 @@
-"""Tables as tensors, dense or sparse by rows, in batches that are made once."""
+"""Tables as tensors, dense or sparse by rows, in batches that are built once."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class TableRows:
     """The rows of a split: features (N, F) float64, classes (N,) int64, and row numbers (N,).
 
     A batch is a table: {"features": float64 (B, F), dense or sparse CSR, "transposed": float64
-    (F, B), of the same kind and stored by rows itself, "target": int64 (B,), "index": int64 (B,)
-    the rows' numbers in the whole set}. Each is made once, so an epoch copies nothing.
+    (F, B), of the same kind and also stored by rows, "target": int64 (B,), "index": int64 (B,) the
+    rows' numbers in the whole set}. Each is built once, so an epoch copies nothing.
     """
 
     features: Features
@@ -65,17 +65,17 @@ class TableRows:
 
 @dataclass(frozen=True)
 class Scaling:
-    """What each column is shifted and divided by: centre (F,), None for no shift; scale (F,)."""
+    """The shift and divisor of each column: centre (F,), None for no shift; scale (F,)."""
 
     centre: NDArray[np.float64] | None
     scale: NDArray[np.float64]
 
     @classmethod
     def of(cls, features: Features) -> Scaling:
-        """That of training rows (N, F), after which each column has mean square 1.
+        """The scaling after which each column of these training rows (N, F) has mean square 1.
 
-        Dense columns are centred, sparse ones are not, because zeros would not stay zeros. A column
-        in which nothing varies, or without a value, has the scale 1.
+        Dense columns are centred, sparse ones are not, because zeros would not stay zeros. A
+        constant column, or one without a value, has the scale 1.
         """
         if isinstance(features, sparse.csr_array):
             squares = features.power(2).sum(axis=0) / features.shape[0]
@@ -86,7 +86,7 @@ class Scaling:
         return cls(centre, _scale(features.std(axis=0), constant))
 
     def __call__(self, features: Features) -> Features:
-        """The features (N, F) in these units."""
+        """The features (N, F) after this scaling."""
         if isinstance(features, sparse.csr_array):
             values = features.data / self.scale[features.indices]
             return sparse.csr_array((values, features.indices, features.indptr), features.shape)
@@ -94,13 +94,13 @@ class Scaling:
 
 
 def density(features: Features) -> float:
-    """The part of the entries that are not zero."""
+    """The fraction of the entries that are not zero."""
     filled = np.count_nonzero(features) if isinstance(features, np.ndarray) else features.nnz
     return int(filled) / max(features.shape[0] * features.shape[1], 1)
 
 
 def with_short_indices(features: sparse.csr_array) -> sparse.csr_array:
-    """The same values with indices of 32 bits, if these suffice: products are faster by half."""
+    """The same values with 32-bit indices, if these suffice: products are faster by half."""
     if max(features.nnz, *features.shape) > np.iinfo(np.int32).max:
         return features
     places = features.indices.astype(np.int32, copy=False)

@@ -94,5 +94,5 @@ class CopyMemory(SequenceDataModule, SplitDataModule):
         return CopySequences(symbols.to(torch.uint8), self.length)
 
     def facts(self, name: SplitName) -> dict[str, Any]:
-        """What to know about a split beside the result on it."""
+        """Notes about a split beside its result."""
         return {"memoryless_loss": self.memoryless_loss}

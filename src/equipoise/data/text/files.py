@@ -21,7 +21,7 @@ MARKS_OF_OTHERS = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
 )  # fmt: skip
-"""Byte order marks, the longer ones first: that of UTF-32 begins with that of UTF-16."""
+"""Byte order marks, longer ones first: that of UTF-32 begins with that of UTF-16."""
 
 SplitFiles = tuple[Path, Path, Path]
 Stamp = tuple[tuple[int, int], ...]
@@ -30,8 +30,8 @@ Stamp = tuple[tuple[int, int], ...]
 def read_utf8(file: Path) -> str:
     """The text of a file, with line ends as \\n and without a byte order mark.
 
-    Raises UserError when the file cannot be read, is empty, is not valid UTF-8 or holds zero bytes,
-    as UTF-16 without a mark and files that are no text do.
+    Raises UserError if the file cannot be read, is empty, is not valid UTF-8 or holds zero bytes,
+    as UTF-16 without a mark and files that are not text do.
     """
     try:
         content = bounded_bytes(file, "text_bytes")
@@ -61,9 +61,9 @@ def read_utf8(file: Path) -> str:
 
 
 def with_line_feeds(text: str) -> str:
-    """The text with \\n for the line ends of all systems: \\r\\n, \\r and \\n.
+    """The text with \\n in place of the line ends of all systems: \\r\\n, \\r and \\n.
 
-    As when Python iterates over a file; form feeds and Unicode's separators end no line.
+    As when Python iterates over a file; form feeds and Unicode separators do not end a line.
     """
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -71,7 +71,7 @@ def with_line_feeds(text: str) -> str:
 def published_files(folder: Path, layouts: Sequence[str]) -> SplitFiles:
     """The files of train, validation and test in the first layout that the folder has.
 
-    A layout is a name such as "wiki.{}.tokens". Raises UserError that names the file that is
+    A layout is a name such as "wiki.{}.tokens". Raises UserError, which names the file, if one is
     missing.
     """
     layout = next((name for name in layouts if split_file(folder, name, "train")), None)
@@ -83,9 +83,9 @@ def published_files(folder: Path, layouts: Sequence[str]) -> SplitFiles:
 
 
 def split_file(folder: Path, layout: str, name: SplitName) -> Path | None:
-    """The file of a split under any of its usual names, in any case, or None.
+    """The file of a split under any of its usual names, in upper or lower case, or None.
 
-    Raises UserError where there are several.
+    Raises UserError if there are several.
     """
     names = [layout.format(word) for word in PUBLISHED_NAMES[name]]
     files = [file for file in files_in(folder, (Path(layout).suffix,)) if file.lower() in names]
@@ -97,9 +97,9 @@ def split_file(folder: Path, layout: str, name: SplitName) -> Path | None:
 
 
 def consecutive_parts(text: str, val_fraction: float, test_fraction: float) -> dict[SplitName, str]:
-    """Divide a text into train, val and test, which follow each other; 0: the neighbour's part.
+    """Divide a text into consecutive train, val and test parts; a part of 0 uses its neighbour's.
 
-    Without a test part test is validation, without a validation part validation is test; without
+    Without a test part, test is validation; without a validation part, validation is test; without
     both they are the training text.
     """
     val_length, test_length = (round(part * len(text)) for part in (val_fraction, test_fraction))
@@ -109,14 +109,14 @@ def consecutive_parts(text: str, val_fraction: float, test_fraction: float) -> d
 
 
 def check_held_out(val_fraction: float, test_fraction: float) -> None:
-    """Raise UserError unless both are fractions, which leave something to train on."""
+    """Raise UserError unless both are fractions that together leave something to train on."""
     check_fraction("val_fraction", val_fraction)
     check_fraction("test_fraction", test_fraction)
     check_fraction("val_fraction + task.test_fraction", val_fraction + test_fraction)
 
 
 def stamp(files: Sequence[Path]) -> Stamp:
-    """What changes when one of the files does; raises UserError where one is gone."""
+    """A value that changes when one of the files does; raises UserError if one is missing."""
     try:
         states = [file.stat() for file in files]
     except OSError as error:

@@ -24,9 +24,9 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class EncodedText:
-    """tokens: int32 (N,). unknown: how many the vocabulary does not have.
+    """tokens: int32 (N,). unknown: how many of them are not in the vocabulary.
 
-    sha256: of the text in UTF-8. source: what the user knows the text by. characters: its length.
+    sha256: of the text in UTF-8. source: how the user refers to the text. characters: its length.
     """
 
     tokens: Tensor
@@ -37,7 +37,7 @@ class EncodedText:
 
     @property
     def out_of_vocabulary_rate(self) -> float:
-        """The share of the tokens that the vocabulary does not have."""
+        """The share of the tokens that are not in the vocabulary."""
         return self.unknown / max(len(self.tokens), 1)
 
 
@@ -57,7 +57,7 @@ def encode(text: str, vocabulary: Vocabulary, source: str) -> EncodedText:
 
 
 def refuse_other_size(size: int, wanted: int | None, source: str) -> None:
-    """Raise UserError where the vocabulary of a text has not the size that was asked for."""
+    """Raise UserError if the vocabulary of a text does not have the requested size."""
     if wanted is not None and size != wanted:
         raise UserError(
             f"{source} has a vocabulary of {size}, but the model was made for {wanted}: give the "
@@ -68,9 +68,9 @@ def refuse_other_size(size: int, wanted: int | None, source: str) -> None:
 class TextSegments:
     """A text of N tokens as `streams` pieces of equal length side by side, each cut into segments.
 
-    A batch is the same segment of several streams: tokens (B, T) and targets (B, T), the tokens one
-    place later; index (B,); start, a bool scalar that tells whether the streams begin here, so that
-    no memory may be carried in. Row stream * segments + segment names one segment. Each token but
+    A batch is the same segment of several streams: tokens (B, T); targets (B, T), the tokens
+    shifted by one; index (B,); start, a bool scalar: whether the streams begin here, so that no
+    memory may be carried in. Row stream * segments + segment identifies one segment. Each token but
     the first of the text is a target once; past the end of the text targets are -100. The last
     segment of the streams may be shorter.
     """
@@ -87,7 +87,7 @@ class TextSegments:
         return self.streams * self.segments
 
     def __getitem__(self, index: BatchIndex) -> Batch:
-        """The segments of the rows in `index`, which are at the same place of a stream."""
+        """The segments of the rows in `index`, which are at the same position in each stream."""
         stream, segment = index.rows // self.segments, int(index.rows[0]) % self.segments
         width = min(self.length, self.stream_length - segment * self.length)
         begin = stream * self.stream_length + segment * self.length
@@ -103,9 +103,9 @@ class TextSegments:
 
 
 class SegmentIndices:
-    """The segments in their order, a batch for each place of the streams of this process.
+    """The segments in order, with one batch for each position in the streams of this process.
 
-    Every process takes the same number of streams, which `streams` must divide into.
+    Every process takes the same number of streams, so it must divide `streams`.
     """
 
     def __init__(self, streams: int, segments: int, shard: Shard) -> None:
@@ -114,7 +114,7 @@ class SegmentIndices:
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Note the epoch; its order is that of every other."""
+        """Record the epoch; the order is the same in every epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -132,23 +132,23 @@ class SequenceDataModule(LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Move all but `start`: whoever carries a memory asks it without waiting for the device."""
+        """Move all but `start`: memory code reads it without waiting for the device."""
         moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return {**moved, "start": batch["start"]}
 
 
 @dataclass(kw_only=True, eq=False)
 class TextDataModule(SequenceDataModule, ABC):
-    """Cut each split into `batch_size` streams, whose next segments make the next batch.
+    """Cut each split into `batch_size` streams; the next segment of each makes the next batch.
 
-    A batch is {"tokens": int64 (B, T), "targets": int64 (B, T), -100 for none, "index":
-    int64 (B,), "start": bool scalar}. `batch_size` counts the streams of one process; a text too
-    short for that many is evaluated in fewer. `segment_length` is T, `eval_segment_length` that of
+    A batch is {"tokens": int64 (B, T), "targets": int64 (B, T), -100 for none, "index": int64
+    (B,), "start": bool scalar}. `batch_size` counts the streams of one process; a text too short
+    for that many is evaluated in fewer. `segment_length` is T, `eval_segment_length` that of
     evaluation (None: the same). `memory_length` is how many positions before a segment a model may
-    keep in training, `eval_memory_length` in evaluation (None: as many). `vocabulary` is the size
-    that the vocabulary must have; None: whatever the text has. Every token of a split but its
-    first is predicted once. The loaders resume within an epoch; each process of a distributed run
-    takes its own streams.
+    keep in training, `eval_memory_length` in evaluation (None: as many). `vocabulary` is the
+    required size of the vocabulary; None: any. Every token of a split but its first is predicted
+    once. The loaders resume within an epoch; each process of a distributed run takes its own
+    streams.
     """
 
     batch_size: int
@@ -169,7 +169,7 @@ class TextDataModule(SequenceDataModule, ABC):
 
     @abstractmethod
     def read_corpus(self) -> Corpus:
-        """Read and encode all splits; raises UserError when they cannot be had."""
+        """Read and encode all splits; raises UserError if they are not available."""
 
     @property
     def corpus(self) -> Corpus:
@@ -181,8 +181,8 @@ class TextDataModule(SequenceDataModule, ABC):
     def inspect(self) -> dict[str, Any]:
         """Read the text and return the size of its vocabulary.
 
-        Raises UserError where a split is too short, or the vocabulary has not the size that the
-        configuration, of a checkpoint say, asks for.
+        Raises UserError if a split is too short, or if the vocabulary's size differs from the
+        configuration's (for example a checkpoint's).
         """
         size = len(self.corpus.vocabulary)
         refuse_other_size(size, self.vocabulary, self.corpus.splits["train"].source)
@@ -211,7 +211,7 @@ class TextDataModule(SequenceDataModule, ABC):
         return self.corpus.vocabulary.state()
 
     def facts(self, name: SplitName) -> dict[str, Any]:
-        """What to know about a split beside the result on it."""
+        """Notes about a split beside its result."""
         text = self.corpus.splits[name]
         return {
             "text": text.source,
@@ -236,7 +236,7 @@ class TextDataModule(SequenceDataModule, ABC):
         return BatchLoader(segments, indices, seed=0, num_workers=0, pin_memory=on_gpu(self))
 
     def _check_length(self, name: SplitName) -> None:
-        """Raise UserError unless the split fills a segment, and training one in each stream."""
+        """Raise UserError unless the split fills a segment, and training one per stream."""
         text: EncodedText = self.corpus.splits[name]
         evaluation = self.eval_segment_length or self.segment_length
         length = self.segment_length if name == "train" else evaluation

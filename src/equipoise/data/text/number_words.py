@@ -24,7 +24,8 @@ Sizes = tuple[int, int, int]
 class NumberWords(ParallelDataModule):
     """Different numbers from 0 to `largest`, drawn by the seed, none of them in two splits.
 
-    About half are drawn by their logarithm: of equally likely numbers hardly any would be small.
+    About half are drawn uniformly in their logarithm: if all were equally likely, few would be
+    small.
     source, target: languages of the package `num2words`, which writes the numbers.
     """
 
@@ -52,7 +53,7 @@ class NumberWords(ParallelDataModule):
             )
 
     def read_corpus(self) -> ParallelCorpus:
-        """Draw and write all splits; raises UserError where a language is not known."""
+        """Draw and write all splits; raises UserError if a language is unknown."""
         sizes = (self.train_size, self.val_size, self.test_size)
         return written_numbers((self.source, self.target), sizes, self.largest, self.seed)
 
@@ -76,7 +77,7 @@ def written_numbers(languages: Languages, sizes: Sizes, largest: int, seed: int)
 
 
 def _drawn(count: int, largest: int, generator: random.Random) -> list[int]:
-    """Different numbers in any order: draws whose logarithm is uniform, and equally likely ones."""
+    """Different numbers in any order: some drawn uniformly in their logarithm, others uniformly."""
     by_logarithm = [int((largest + 2) ** generator.random()) - 1 for _ in range(count)]
     equally_likely = generator.sample(range(largest + 1), count)
     drawn = list(dict.fromkeys([*by_logarithm, *equally_likely]))[:count]
@@ -88,7 +89,7 @@ def _check_language(key: str, language: str) -> None:
     known = package("num2words", WITHOUT_NUM2WORDS).CONVERTER_CLASSES
     if language not in known:
         raise UserError(
-            f"task.{key}={language} is no language that num2words writes numbers in, such as en, "
+            f"task.{key}={language} is not a language that num2words writes in, such as en, "
             f"de, fr{nearest(language, known)}"
         )
 

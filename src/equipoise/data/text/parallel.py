@@ -39,7 +39,7 @@ WITHOUT_TOKENIZERS = (
 class EncodedPairs:
     """The pairs of a split that are short enough, as text and as tokens.
 
-    too_long: how many more there were.
+    too_long: how many others there were.
     """
 
     text: SentencePairs
@@ -59,8 +59,7 @@ class EncodedCorpus:
 def encoded(corpus: ParallelCorpus, subwords: int, max_length: int) -> EncodedCorpus:
     """Learn the vocabulary from the training pairs and encode all; the latest corpus is kept.
 
-    Raises UserError where no pair of a split is short enough, or the package `tokenizers` is
-    missing.
+    Raises UserError if no pair of a split is short enough, or the package `tokenizers` is missing.
     """
     package(refusal=WITHOUT_TOKENIZERS)
     train = corpus.splits["train"]
@@ -106,12 +105,12 @@ class ParallelDataModule(SplitDataModule, ABC):
     """Pairs of sentences of similar length in batches (`TokenPairs`), in one vocabulary.
 
     A batch has at most `batch_size` pairs, in evaluation `eval_batch_size` (None: as many), and at
-    most `batch_tokens` tokens: the pairs times the longest sentence of the batch, on whichever
-    side. Pairs with more than `max_length` tokens on a side, `<eos>` included, are left out of
-    every split, counted and reported. `subwords` is how many parts byte-pair encoding learns from
-    the training sentences of both languages; `vocabulary` the size that it must have, None for
-    whichever it gets. `source` and `target` are the languages, None for those that the data names
-    first and second.
+    most `batch_tokens` tokens: the number of pairs times the length of the longest sentence, on
+    whichever side. Pairs with more than `max_length` tokens on a side, `<eos>` included, are left
+    out of every split, counted and reported. `subwords` is how many parts byte-pair encoding learns
+    from the training sentences of both languages; `vocabulary` is the size it must end up with,
+    None for any. `source` and `target` are the languages, None for the first and second that the
+    data name.
     """
 
     batch_tokens: int
@@ -139,7 +138,7 @@ class ParallelDataModule(SplitDataModule, ABC):
 
     @abstractmethod
     def read_corpus(self) -> ParallelCorpus:
-        """Read all splits; raises UserError when they cannot be had."""
+        """Read all splits; raises UserError if they are not available."""
 
     @property
     def corpus(self) -> ParallelCorpus:
@@ -150,21 +149,21 @@ class ParallelDataModule(SplitDataModule, ABC):
 
     @property
     def languages(self) -> Languages:
-        """The language that is translated, and the one that it is translated into."""
+        """The language to translate from, and the one to translate into."""
         return self.corpus.languages
 
     def inspect(self) -> dict[str, Any]:
         """Read the sentences and return the size of their vocabulary.
 
-        Raises UserError where it has not the size that the configuration, of a checkpoint say, asks
-        for, or a split has no pair that is short enough.
+        Raises UserError if that differs from the configuration's (for example a checkpoint's), or a
+        split has no pair that is short enough.
         """
         size = len(self._encoded.vocabulary)
         refuse_other_size(size, self.vocabulary, self.corpus.splits["train"].place)
         return {"vocabulary": size}
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the sentences, unless they have been read, and warn of pairs that are left out."""
+        """Read the sentences, unless that is done already, and warn of pairs that are left out."""
         self.inspect()
         if not self.splits and shard_of(self).rank == 0:
             _warn_of_left_out(self._encoded.splits, self.max_length)
@@ -180,7 +179,7 @@ class ParallelDataModule(SplitDataModule, ABC):
         return self._buckets("train", self.batch_size, None if fixed else self.seed)
 
     def sentences(self, name: SplitName) -> list[tuple[str, str]]:
-        """Source and target of each pair of a split, at the place that `index` names."""
+        """Source and target of each pair of a split, at the place given by `index`."""
         text = self._encoded.splits[name].text
         return list(zip(text.source, text.target, strict=True))
 
@@ -189,7 +188,7 @@ class ParallelDataModule(SplitDataModule, ABC):
         return {**self._encoded.vocabulary.state(), "languages": list(self.languages)}
 
     def facts(self, name: SplitName) -> dict[str, Any]:
-        """What to know about a split beside the result on it."""
+        """Notes about a split beside its result."""
         pairs = self._encoded.splits[name]
         sides = zip(self.languages, (pairs.tokens.source, pairs.tokens.target), strict=True)
         return {

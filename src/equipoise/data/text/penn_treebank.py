@@ -33,7 +33,7 @@ class PennTreebank(TextDataModule):
     memory_length: int = 110
 
     def read_corpus(self) -> Corpus:
-        """Read the three splits; raises UserError when one is missing."""
+        """Read the three splits; raises UserError if one is missing."""
         files = published_files(_folder(self.path, "ptb", "ptb"), WORD_LAYOUTS)
         return words_of_files(files, stamp(files))
 
@@ -42,8 +42,8 @@ class PennTreebank(TextDataModule):
 class PennTreebankCharacters(TextDataModule):
     """The same sentences by characters: a folder with ptb.char.{train,valid,test}.txt.
 
-    path: the folder, whose files have a space between the characters and _ for a space. A line
-    feed stands for the published <eos>.
+    path: the folder; its files put a space between characters and _ for a space. A line feed takes
+    the place of the published <eos>.
     """
 
     path: str | None = None
@@ -53,7 +53,7 @@ class PennTreebankCharacters(TextDataModule):
     memory_length: int = 200
 
     def read_corpus(self) -> Corpus:
-        """Read the three splits; raises UserError when one is missing."""
+        """Read the three splits; raises UserError if one is missing."""
         folder = _folder(self.path, "ptb_char", "ptb.char")
         files = published_files(folder, CHARACTER_LAYOUTS)
         return characters_of_files(files, stamp(files))
@@ -76,7 +76,7 @@ def joined(text: str) -> str:
 
 
 def _folder(path: str | None, task: str, prefix: str) -> Path:
-    """The folder of the files. Raises UserError where none was given or there is none."""
+    """The folder of the files. Raises UserError if none is given or it does not exist."""
     refusal = (
         f"task={task} needs the published files, which must not be shared: set task.path to "
         f"the folder with {prefix}.train.txt, {prefix}.valid.txt and {prefix}.test.txt."

@@ -2,7 +2,7 @@
 
 `python_docs_text/topics.txt.gz` holds the topics of `pydoc_data.topics` of Python 3.11.7 in
 alphabetical order, joined by line feeds. It is bundled because the text of the standard library
-changes with its version. Copyright of the Python Software Foundation, under the licence beside it.
+changes with its version. Copyright of the Python Software Foundation; its licence is included.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHA256 = "2a95af4ac93f5b719944030ce3769070ddf827d847cba42192afa8da989e5dc4"
 class PythonDocs(TextDataModule):
     """The language reference, 465,048 characters, 103 different ones.
 
-    Its parts follow each other: training, then `val_fraction`, then `test_fraction` of the
+    Its parts are consecutive: training, then `val_fraction`, then `test_fraction` of the
     characters.
     """
 
@@ -55,7 +55,7 @@ class PythonDocs(TextDataModule):
 
 @lru_cache(maxsize=1)
 def language_reference() -> str:
-    """The bundled text. Raises UserError where the file is not the one of our release."""
+    """The bundled text. Raises UserError if the file is not the one of our release."""
     packed = files("equipoise.data.text").joinpath("python_docs_text/topics.txt.gz").read_bytes()
     try:
         text = gzip.decompress(packed)

@@ -55,7 +55,7 @@ class ParallelCorpus:
 
 
 class TokenSentences:
-    """Sentences of tokens, one after the other in one tensor. lengths: int64 (N,)."""
+    """Sentences of tokens, one after another in a single tensor. lengths: int64 (N,)."""
 
     def __init__(self, sentences: Sequence[Sequence[int]]) -> None:
         self.lengths = torch.tensor([len(sentence) for sentence in sentences], dtype=torch.int64)

@@ -19,30 +19,30 @@ from equipoise.errors import UserError, nearest, refuse_above
 
 JSON_LINES = "{}.jsonl"
 NESTED = "translation"
-"""The key, of published datasets, under which a row has its languages."""
+"""The key under which a row of published datasets has its languages."""
 NO_LANGUAGES = frozenset({
     "arrow", "bin", "bz2", "csv", "gz", "idx", "json", "jsonl", "log", "md", "parquet", "pt",
     "sgm", "tsv", "txt", "xml", "xz", "zip",
 })  # fmt: skip
-"""Endings of files that are no lines of a language."""
+"""Endings that do not name a language."""
 
 
 class StoredSplit(Protocol):
-    """The pairs of one split as they are stored. unit: what a pair stands in, "line" or "row"."""
+    """The pairs of one split as they are stored. unit: what holds a pair, "line" or "row"."""
 
     unit: str
     ordered: bool
 
     def keys(self) -> list[str]:
-        """The languages that there are, in their order where they are `ordered`."""
+        """The available languages, in their original order if `ordered`."""
         ...
 
     def place(self, languages: Sequence[str]) -> str:
-        """What to call the place of these languages."""
+        """How messages refer to the place of these languages."""
         ...
 
     def rows(self, languages: Languages) -> Iterator[tuple[int, Any, Any]]:
-        """Yield the number of each line or row, and what it has on each side, None for nothing."""
+        """Yield the number of each line or row, and the text of each side, None if missing."""
         ...
 
 
@@ -67,7 +67,7 @@ class JsonLines:
         return str(self.files[0])
 
     def rows(self, languages: Languages) -> Iterator[tuple[int, Any, Any]]:
-        """Yield number and sides of each line. Raises UserError where one is no object."""
+        """Yield number and sides of each line. Raises UserError if one is not an object."""
         source, target = languages
         for number, entry in self._objects:
             yield number, entry.get(source), entry.get(target)
@@ -94,8 +94,8 @@ class JsonLines:
 class TextFiles:
     """Files of lines, one for each language, such as train.de and train.en.
 
-    The languages are in alphabetical order, which means nothing: of more than two, those that are
-    wanted have to be named.
+    The languages are in alphabetical order, which has no meaning: if there are more than two, those
+    to use have to be named.
     """
 
     unit = "line"
@@ -115,7 +115,7 @@ class TextFiles:
         return " and ".join([str(first), *(file.name for file in others)])
 
     def rows(self, languages: Languages) -> Iterator[tuple[int, Any, Any]]:
-        """Yield number and sides of each line. Raises UserError where a file has more of them."""
+        """Yield number and sides of each line. Raises UserError if one file has more lines."""
         files = [self.by_language[language] for language in languages]
         source, target = ([*lines(read_utf8(file))] for file in files)
         if len(source) != len(target):
@@ -160,9 +160,9 @@ class TableRows:
 
 
 def stored_split(folder: Path, name: SplitName) -> JsonLines | TextFiles | None:
-    """The files of a split, <name>.jsonl or <name>[.anything].<language>; None without any.
+    """The files of a split, <name>.jsonl or <name>[.anything].<language>; None if there are none.
 
-    Raises UserError where there are two of the same kind.
+    Raises UserError if there are two of the same kind.
     """
     file = split_file(folder, JSON_LINES, name)
     if file is not None:
@@ -185,7 +185,7 @@ def stored_split(folder: Path, name: SplitName) -> JsonLines | TextFiles | None:
 def chosen_languages(split: StoredSplit, source: str | None, target: str | None) -> Languages:
     """The languages to read: the given ones, else the first two of the split.
 
-    Raises UserError where it has not these, or it cannot be told which are meant.
+    Raises UserError if the split lacks them, or if it is unclear which are meant.
     """
     keys = split.keys()
     for key, language in (("source", source), ("target", target)):
@@ -208,8 +208,8 @@ def chosen_languages(split: StoredSplit, source: str | None, target: str | None)
 def read_pairs(name: SplitName, split: StoredSplit, languages: Languages) -> SentencePairs:
     """The pairs of a split, without white space around their sentences.
 
-    Training pairs with an empty side are left out and counted. Raises UserError where validation or
-    test have one, which no score could count, or something is no text.
+    Training pairs with an empty side are left out and counted. Raises UserError if validation or
+    test have one, since no score could count it, or if a side is not text.
     """
     chosen_languages(split, *languages)
     place = split.place(languages)
@@ -235,7 +235,7 @@ def read_pairs(name: SplitName, split: StoredSplit, languages: Languages) -> Sen
 
 
 def _sentence(value: Any, where: str, language: str) -> str:
-    """A sentence in one line. Raises UserError where the value is no text."""
+    """A sentence in one line. Raises UserError if the value is not text."""
     if not isinstance(value, str):
         raise UserError(
             f"{where} has no text under {language}: give it a string, leave the line out, or "

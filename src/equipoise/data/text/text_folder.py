@@ -35,10 +35,10 @@ class TextFolder(TextDataModule):
     """A file, or a folder with train.txt, valid.txt and test.txt, or with any *.txt files.
 
     Without train.txt the files, in the order of their names, are one text, whose last parts are
-    `val_fraction` and `test_fraction` of the characters. Without a test.txt test is validation,
-    without a valid.txt the end of the training text is held out. unit: what a token is.
-    word_limit: how many of the most frequent words are kept (None: all). subwords: how many parts
-    byte-pair encoding learns.
+    `val_fraction` and `test_fraction` of the characters. Without test.txt, test is validation;
+    without valid.txt, the end of the training text is held out. unit: what a token is. word_limit:
+    how many of the most frequent words are kept (None: all). subwords: how many parts byte-pair
+    encoding learns.
     """
 
     path: str | None = None
@@ -58,7 +58,7 @@ class TextFolder(TextDataModule):
         check_held_out(self.val_fraction, self.test_fraction)
 
     def read_corpus(self) -> Corpus:
-        """Read and divide the text; raises UserError when there is none."""
+        """Read and divide the text; raises UserError if there is none."""
         place = existing(self.path)
         files = text_files(place)
         return folder_corpus(
@@ -86,7 +86,7 @@ def folder_corpus(
 
 
 def learn_vocabulary(text: str, unit: Unit, limit: int | None) -> Vocabulary:
-    """The vocabulary of a training text; `limit` is its size, of words at most."""
+    """The vocabulary of a training text; `limit` is its size, for words at most that."""
     if unit == "subword":
         assert limit is not None
         return Subwords.of(text, limit)
@@ -107,10 +107,10 @@ def read_parts(place: Path, val_fraction: float, test_fraction: float) -> dict[S
 
 
 def named_splits(place: Path) -> dict[SplitName, Path | None]:
-    """The file of each split of a folder; none of them where `place` is a file.
+    """The file of each split of a folder; empty if `place` is a file.
 
-    Raises UserError where validation or test have a file and training has none: their texts would
-    be trained on.
+    Raises UserError if validation or test have a file and training has none: their texts would be
+    trained on.
     """
     if place.is_file():
         return dict.fromkeys(SPLITS)
@@ -135,7 +135,7 @@ def text_files(place: Path) -> Sequence[Path]:
 
 
 def existing(path: str | None) -> Path:
-    """The file or folder. Raises UserError where none was given or there is none."""
+    """The file or folder. Raises UserError if none is given or it does not exist."""
     place = expanded(required_path(path, WITHOUT_PATH))
     if not place.exists():
         raise UserError(f"There is no file or folder {path}: set task.path to your text.")

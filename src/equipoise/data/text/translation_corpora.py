@@ -1,4 +1,4 @@
-"""Translations of one's own in a folder, and published ones from the hub or a folder."""
+"""The user's own translations in a folder, and published ones from the hub or a folder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WITHOUT_PATH = (
 class ParallelFolder(ParallelDataModule):
     """A folder with train, validation and test, each as .jsonl or as two files of lines.
 
-    path: the folder. Without validation `val_fraction` of the training pairs, drawn by the seed,
+    path: the folder. Without validation, `val_fraction` of the training pairs, drawn by the seed,
     are held out; without test, test is validation.
     """
 
@@ -52,7 +52,7 @@ class ParallelFolder(ParallelDataModule):
         check_fraction("val_fraction", self.val_fraction)
 
     def read_corpus(self) -> ParallelCorpus:
-        """Read the folder; raises UserError when it has no pairs."""
+        """Read the folder; raises UserError if it has no pairs."""
         place = required_path(self.path, WITHOUT_PATH)
         return read_folder(place, self.source, self.target, (self.val_fraction, self.seed))
 
@@ -61,8 +61,8 @@ class ParallelFolder(ParallelDataModule):
 class PublishedTranslations(ParallelDataModule):
     """A published corpus: a dataset of the hub, or a folder as `ParallelFolder` reads it.
 
-    path: its name on the hub, or the folder, which may also have the hub's parquet files. It has
-    validation; without test, test is validation.
+    path: its name on the hub, or the folder, which may also hold the hub's parquet files. It must
+    have a validation split; without a test split, test is validation.
     """
 
     path: str
@@ -70,7 +70,7 @@ class PublishedTranslations(ParallelDataModule):
     target: str = "en"
 
     def read_corpus(self) -> ParallelCorpus:
-        """Read the three splits; raises UserError when one cannot be had."""
+        """Read the three splits; raises UserError if one is not available."""
         if is_local(self.path) and not holds_parquet(_folder(self.path)):
             return read_folder(self.path, self.source, self.target, None)
         return hub_corpus(self.path, self.source, self.target)
@@ -79,7 +79,7 @@ class PublishedTranslations(ParallelDataModule):
 def read_folder(
     path: str, source: str | None, target: str | None, held_out: tuple[float, int] | None
 ) -> ParallelCorpus:
-    """The corpus of a folder; held_out: fraction and seed of what is validation without its own."""
+    """The corpus of a folder; held_out: fraction and seed of a missing validation split."""
     folder = _folder(path)
     stored = [stored_split(folder, name) for name in SPLITS]
     files = [file for split in stored if split is not None for file in split.files]
@@ -94,7 +94,7 @@ def folder_corpus(
     target: str | None,
     held_out: tuple[float, int] | None,
 ) -> ParallelCorpus:
-    """The corpus of a folder; the latest one is kept. Raises UserError where it has no pairs."""
+    """The corpus of a folder; the latest one is kept. Raises UserError if it has no pairs."""
     stored = {name: stored_split(folder, name) for name in SPLITS}
     found: dict[SplitName, StoredSplit] = {n: s for n, s in stored.items() if s is not None}
     required: tuple[SplitName, ...] = ("train",) if held_out else ("train", "val")
@@ -126,9 +126,9 @@ def hub_corpus(path: str, source: str, target: str) -> ParallelCorpus:
 
 
 def divided(train: SentencePairs, fraction: float, seed: int) -> dict[SplitName, SentencePairs]:
-    """Hold out a fraction of the training pairs, one at least, as validation; nothing for 0.
+    """Hold out a fraction of the training pairs, at least one, as validation; nothing for 0.
 
-    Raises UserError where that leaves nothing to train on.
+    Raises UserError if that leaves nothing to train on.
     """
     if not fraction:
         return {}
@@ -152,7 +152,7 @@ def _corpus(
     target: str | None,
     held_out: tuple[float, int] | None,
 ) -> ParallelCorpus:
-    """Read what was found; without a test split test is validation, without either it is train."""
+    """The splits that were found; a missing test is validation, or train if both are missing."""
     languages = chosen_languages(found["train"], source, target)
     splits = {name: read_pairs(name, split, languages) for name, split in found.items()}
     if "val" not in splits and held_out is not None:
@@ -163,7 +163,7 @@ def _corpus(
 
 
 def _folder(path: str) -> Path:
-    """The folder of the pairs. Raises UserError where the path is none."""
+    """The folder of the pairs. Raises UserError if the path is not a folder."""
     if expanded(path).is_file():
         raise UserError(f"{path} is a file: set task.path to a folder with {LAYOUT}.")
     return local_folder(path)

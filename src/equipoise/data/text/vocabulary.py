@@ -22,19 +22,19 @@ WITHOUT_TOKENIZERS = (
     "task.unit=subword needs the package tokenizers: pip install 'equipoise[subword]', or choose "
     "task.unit=character or task.unit=word."
 )
-WINDOW = 16  # tokens that a stream of text keeps
+WINDOW = 16  # tokens that a text stream keeps
 INCOMPLETE = "\ufffd"
 
 
 class Encoded(NamedTuple):
-    """tokens: int32 (N,). unknown: how many of them the vocabulary does not have."""
+    """tokens: int32 (N,). unknown: how many of them are not in the vocabulary."""
 
     tokens: Tensor
     unknown: int
 
 
 class Vocabulary(Protocol):
-    """What turns text into tokens and back."""
+    """Turns text into tokens and back."""
 
     @property
     def unit(self) -> str:
@@ -43,7 +43,7 @@ class Vocabulary(Protocol):
 
     @property
     def first(self) -> int:
-        """The token that stands before the first one of a text."""
+        """The token before the first one of a text."""
         ...
 
     def __len__(self) -> int:
@@ -59,17 +59,16 @@ class Vocabulary(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """Plain values from which `vocabulary_from_state` makes it again."""
+        """Plain values from which `vocabulary_from_state` restores it."""
         ...
 
 
 class Words:
-    """Words between white space, and `<eos>` at the end of each line, of blank ones too.
+    """Words between white space, and `<eos>` at the end of each line, including blank ones.
 
     Order: `<eos>` is 0, then the words of the training text from the most to the least frequent,
-    those equally frequent by first appearance; case is kept. A word that the training text does
-    not have becomes `<unk>`, an ordinary word of the published files, added last where they have
-    none.
+    equally frequent ones by first appearance; case is kept. A word that is not in the training text
+    becomes `<unk>`, an ordinary word of the published files, which is added last if they lack it.
     Source: the vocabulary of Transformer-XL, which the published DEQ-Transformer was trained with.
     """
 
@@ -110,9 +109,9 @@ class Words:
 
 
 class Characters:
-    """Characters, line ends among them, from the most to the least frequent, and `<unk>` last.
+    """Characters, including line ends, from the most to the least frequent, and `<unk>` last.
 
-    Those equally frequent in the training text are ordered by first appearance.
+    Characters that are equally frequent in the training text are ordered by first appearance.
     """
 
     unit = "character"
@@ -152,7 +151,7 @@ class Characters:
 
 
 class Subwords:
-    """Byte-level byte-pair encoding: every text can be written in it, so nothing is unknown.
+    """Byte-level byte-pair encoding: it can represent every text, so nothing is unknown.
 
     tokenizer: the JSON text of a tokenizer of the package `tokenizers`.
     Source: Sennrich et al. 2016 (arXiv 1508.07909), on bytes as in GPT-2.
@@ -168,7 +167,7 @@ class Subwords:
     def of(cls, text: str, size: int) -> Subwords:
         """Learn `size` parts from a training text.
 
-        Raises UserError where `size` has no room for the 256 bytes, or `tokenizers` is missing.
+        Raises UserError if `size` is too small for the 256 bytes, or `tokenizers` is missing.
         """
         if size < 257:
             raise UserError(
@@ -197,7 +196,7 @@ class Subwords:
         return Encoded(torch.tensor(tokens, dtype=torch.int32), 0)
 
     def encode_sentences(self, sentences: Sequence[str]) -> list[list[int]]:
-        """The parts of each sentence, then `<eos>`, which within a sentence is text like any."""
+        """The parts of each sentence, then `<eos>`, which inside a sentence is ordinary text."""
         self.tokenizer.encode_special_tokens = True
         try:
             encodings = self.tokenizer.encode_batch_fast(list(sentences), add_special_tokens=False)
@@ -206,7 +205,7 @@ class Subwords:
         return [[*encoding.ids, self.first] for encoding in encodings]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text; bytes that are no whole character yet become U+FFFD."""
+        """The text; bytes that do not yet form a whole character become U+FFFD."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def state(self) -> dict[str, Any]:
@@ -215,7 +214,7 @@ class Subwords:
 
 
 def package(name: str = "tokenizers", refusal: str = WITHOUT_TOKENIZERS) -> ModuleType:
-    """A package that an extra installs. Raises UserError, the refusal, where it is missing."""
+    """A package that an extra installs. Raises UserError with `refusal` if it is missing."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -237,7 +236,7 @@ class TextStream:
     """Gives the text that each further token adds, at a cost that does not grow with the text.
 
     A token may change how the one before is written (a space between words, the rest of a
-    character's bytes); what is incomplete is held back.
+    character's bytes); incomplete text is held back.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -246,7 +245,7 @@ class TextStream:
         self.shown = 0
 
     def add(self, token: int) -> str:
-        """The text that can be shown now and could not before."""
+        """The text that can be shown now but could not before."""
         if len(self.recent) >= WINDOW and self.shown == len(self._text()):
             self.recent = self.recent[-WINDOW // 2 :]
             self.shown = len(self._text())
@@ -262,7 +261,7 @@ class TextStream:
 
 
 def lines(text: str) -> Iterator[str]:
-    """Yield the lines between line feeds; other separators of Unicode are part of a line."""
+    """Yield the lines between line feeds; other Unicode separators are part of a line."""
     begin = 0
     while begin < len(text):
         end = text.find("\n", begin)
@@ -284,7 +283,7 @@ def code_points(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
 
 
 def with_unknown(numbers: np.ndarray[Any, Any], unknown: int) -> Encoded:
-    """Put the number `unknown` in place of -1, and count how often."""
+    """Replace -1 by the number `unknown`, and count how often."""
     missing = numbers < 0
     tokens = np.where(missing, unknown, numbers).astype(np.int32)
     return Encoded(torch.from_numpy(tokens), int(missing.sum()))

@@ -30,11 +30,11 @@ HUB_SPLITS: dict[SplitName, str] = {"train": "train", "val": "validation", "test
 
 @dataclass(kw_only=True, eq=False)
 class WikiText(TextDataModule):
-    """Articles of Wikipedia, tokenised as published: each word and each end of a line is a token.
+    """Articles of Wikipedia, tokenised as published: each word and each line end is a token.
 
     path: a dataset of the hub, a folder with wiki.{train,valid,test}.tokens, or a folder of its
-    parquet files. configuration: the one to take from the hub, "wikitext-103-v1" or
-    "wikitext-2-v1". Words that the training text does not have become <unk>.
+    parquet files. configuration: which one to take from the hub, "wikitext-103-v1" or
+    "wikitext-2-v1". Words that are not in the training text become <unk>.
 
     Source: Merity et al. 2016 (arXiv 1609.07843).
     """
@@ -48,7 +48,7 @@ class WikiText(TextDataModule):
     eval_memory_length: int | None = 300
 
     def read_corpus(self) -> Corpus:
-        """Read the three splits; raises UserError when one cannot be had."""
+        """Read the three splits; raises UserError if one is not available."""
         if not is_local(self.path):
             return hub_corpus(self.path, self.configuration)
         folder = local_folder(self.path)

@@ -1,4 +1,4 @@
-"""Published names of encoders and projectors, and the sizes that weights under them tell."""
+"""Published names of encoders and projectors, and the sizes implied by weights under them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from equipoise.models.barlow import Biases
 from equipoise.models.resnet import PUBLISHED
 
 UNREAD = re.compile(r"(.*\.)?total_(ops|params)|bn\.(running_mean|running_var|num_batches_tracked)")
-"""Counts of the package thop in old checkpoints, and what the original's loss keeps of a batch."""
+"""Counters of the package thop in old checkpoints, and batch data that the original loss stores."""
 ONLINE_PROBE = ("classifier.weight", "classifier.bias")
 
 
@@ -51,8 +51,8 @@ class Layout:
 def layout_of(weights: Mapping[str, Tensor]) -> Layout:
     """The layout of a state dict of an encoder.
 
-    The published Sequential of the HSIC code numbers its parts, of which max pooling, where there
-    is any, is one: the first stage is then number 4, and not 3.
+    The published Sequential of the HSIC code numbers its parts, including max pooling if there is
+    any: the first stage is then number 4 instead of 3.
     """
     if any(name.startswith(("f.", "g.")) for name in weights):
         pooled = not any(name.startswith("f.3.") for name in weights)
@@ -70,9 +70,9 @@ def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by the names that those of `ours` have; others keep the published name.
+    """The weights under the names that `ours` has; others keep their published name.
 
-    Names of an encoder alone are also known below `encoder.`, where they are in the whole network.
+    Names of an encoder alone are also known below `encoder.`, where the whole network has them.
     """
     weights = primary(state_dict)
     rules = layout_of(weights).rules()
@@ -81,7 +81,7 @@ def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> d
 
 
 def encoder_arguments(weights: Mapping[str, Tensor], layout: Layout) -> dict[str, Any]:
-    """Size, stem and channels that the weights tell. Raises DoesNotFit for an unknown stem."""
+    """Size, stem and channels that the weights imply. Raises DoesNotFit for an unknown stem."""
     name = f"{layout.encoder}{layout.convolution}.weight"
     stem = required(weights, name, "the weights (width, channels, kernel, kernel) of the stem")
     kernel = stem.shape[-1] if stem.dim() == 4 else None
@@ -96,7 +96,7 @@ def encoder_arguments(weights: Mapping[str, Tensor], layout: Layout) -> dict[str
 
 
 def _size(weights: Mapping[str, Tensor], layout: Layout) -> str:
-    """The network with the most similar numbers of blocks; `load` names what it does not have."""
+    """The network with the most similar numbers of blocks; `load` names what it lacks."""
     first, number = layout.stages
     block = re.compile(rf"{re.escape(layout.encoder + first)}(\d+)\.(\d+)\.")
     found = {(int(m[1]) - number, int(m[2])) for m in map(block.match, weights) if m}
@@ -120,9 +120,9 @@ def pads_by_two(weights: Mapping[str, Tensor], layout: Layout, stem: str) -> boo
 def projector_arguments(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], prefix: str
 ) -> tuple[list[int], Biases]:
-    """Widths, the words' before those of the weights, and which layers have a bias.
+    """Widths, from the words or else the weights, and which layers have a bias.
 
-    Without a word and weights those of the HSIC code, which are small.
+    Without either, the widths of the HSIC code, which are small.
     """
     name = re.compile(rf"{re.escape(prefix)}(\d+)\.weight")
     found = [(int(m[1]), w) for n, w in weights.items() if (m := name.fullmatch(n))]

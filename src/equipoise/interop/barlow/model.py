@@ -1,4 +1,4 @@
-"""The published losses and networks as ours, what they gave, and the lines that compose a run."""
+"""The published losses and networks as ours, their recorded outputs, and a run's overrides."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def from_reference(
     solver: Solver | None = None,
     gradient: GradientEstimator | None = None,
 ) -> RedundancyReduction | BarlowTwins | nn.Sequential:
-    """The loss where there are no weights, else encoder and projector, or the projector alone.
+    """The loss if there are no weights, otherwise encoder and projector, or the projector alone.
 
-    Weights in float64 stay so. An encoder without its projector gets a new one, and a warning says
-    so. Raises DoesNotFit, a ValueError, where words and weights do not fit each other, or a solver
-    or gradient is given, which no published network of this kind has.
+    Weights in float64 stay so. An encoder without its projector gets a new one, with a warning.
+    Raises DoesNotFit, a ValueError, if words and weights do not fit each other, or if a solver or
+    gradient is given, which no published network of this kind has.
     """
     if solver is not None or gradient is not None:
         raise DoesNotFit(f"the published {NAME} has neither a solver nor an estimator")
@@ -119,8 +119,8 @@ def _network(
 def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[str]:
     """Group choices and settings for task, objective and model.
 
-    The task is that of the word `dataset`, else that whose images have such a stem. Raises
-    DoesNotFit where there is no encoder.
+    The task is given by the word `dataset`, or else by the stem for its images. Raises DoesNotFit
+    if there is no encoder.
     """
     weights = primary(state_dict)
     layout = layout_of(weights)
@@ -156,12 +156,12 @@ def overrides(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> list[
 def reference_forward(
     model: RedundancyReduction | BarlowTwins | nn.Sequential, arrays: Mapping[str, Any]
 ) -> dict[str, ndarray]:
-    """What the loss, the network or the projector alone gives.
+    """The recorded outputs of the loss, the network or the projector alone.
 
-    The loss takes z1 and z2 (N, d): loss, on_diagonal and off_diagonal, each a sum, the latter not
+    The loss takes z1 and z2 (N, d): loss, on_diagonal and off_diagonal, each a sum, the last not
     weighted. The network takes images x (B, C, H, W): features (B, h) and embeddings (B, d), and
     feature and out, the same with rows of length 1. The projector takes features x (B, h): feature
-    and out_eval, with rows of length 1. Raises DoesNotFit where one is missing or does not fit.
+    and out_eval, with rows of length 1. Raises DoesNotFit if one is missing or does not fit.
     """
     inputs = as_tensors(arrays, model)
     if isinstance(model, RedundancyReduction):

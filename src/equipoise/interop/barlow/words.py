@@ -1,4 +1,4 @@
-"""The words of the three codes: what they say of the loss and of the projector's widths."""
+"""The words of the three codes: their settings for the loss and for the projector's widths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OF_THE_ORIGINAL = ("lambd", "lamb", "scale_loss", "scale-loss")
 
 
 class Words(PublishedConfiguration):
-    """The words of the three codes, each of a kind."""
+    """The words of the three codes, with the type of each."""
 
     example = "lmbda"
 
@@ -28,7 +28,7 @@ class Words(PublishedConfiguration):
         return float(value)
 
     def widths(self) -> list[int]:
-        """Those of the projector; none where no word tells them."""
+        """The projector's widths; none if no word gives them."""
         if "projector" in self:
             text = str(self.values["projector"])
             if not re.fullmatch(r"\d+(-\d+)*", text):
@@ -43,9 +43,9 @@ class Words(PublishedConfiguration):
 
 
 def loss_arguments(config: Mapping[str, Any], original: bool = False) -> dict[str, Any]:
-    """The arguments of our loss; without a word of either code it is the original's or the other's.
+    """The arguments of our loss; without words, the original's if `original`, else the HSIC code's.
 
-    Raises DoesNotFit where words of both are given, or one has a value that it cannot have.
+    Raises DoesNotFit if words of both are given, or if one has an invalid value.
     """
     words = Words(config, NAME)
     theirs, hsic = ([w for w in them if w in words] for them in (OF_THE_ORIGINAL, OF_THE_HSIC_CODE))

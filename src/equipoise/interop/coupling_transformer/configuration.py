@@ -1,4 +1,4 @@
-"""The words of the published graph transformers, and what the weights tell where words do not."""
+"""The words of the published graph transformers, and what the weights imply if words do not."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ BLOCK = re.compile(r"final_res\.(\d+)\.proj\.")
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The arguments of our CouplingTransformer.
 
-    The weights tell what the words do not, and what neither tells has the published default. Raises
-    DoesNotFit where there is none, or a word has a value that it cannot have.
+    The weights determine what the words do not, and what neither determines has the published
+    default. Raises DoesNotFit if there is none, or if a word has an invalid value.
     """
     words = Words(config, NAME)
     quads = words.letter == WITH_QUADS or words.flag("use_quad", _any(weights, "quad_embedding."))
@@ -99,7 +99,7 @@ def weights_of(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def max_pairs(config: Mapping[str, Any]) -> int:
-    """How many pairs of a molecule are read. Raises DoesNotFit where that is no number of them."""
+    """How many pairs of a molecule are read. Raises DoesNotFit if that is not a valid number."""
     return Words(config, NAME).whole(("max_bond_count",), MAX_PAIRS)
 
 
@@ -108,7 +108,7 @@ def _any(weights: Mapping[str, Tensor], prefix: str) -> bool:
 
 
 def _sizes(weights: Mapping[str, Tensor], types: int) -> dict[str, int]:
-    """What the weights tell of the sizes."""
+    """What the weights imply about the sizes."""
     layers = {int(found[1]) for found in map(LAYER.match, weights) if found}
     blocks = {int(found[1]) for found in map(BLOCK.match, weights) if found}
     told = {"layers": len(layers), "residual_blocks": len(blocks)}
@@ -123,7 +123,7 @@ def _sizes(weights: Mapping[str, Tensor], types: int) -> dict[str, int]:
 
 
 class Words(PublishedConfiguration):
-    """The words of the published code, each of a kind."""
+    """The words of the published code, with the type of each."""
 
     example = "n_layers"
 
@@ -134,21 +134,21 @@ class Words(PublishedConfiguration):
         return found[1] if found else ""
 
     def blocks(self, otherwise: int) -> int:
-        """The residual blocks of a head, which no word tells, but the folder of the code does."""
+        """The residual blocks of a head; the folder of the code determines them, not a word."""
         if self.letter:
             return 2 if self.letter in TWO_BLOCKS else 1
         of_source = re.search(r"(^|/)src/?$", str(self.get("source_dir", "")))
         return 1 if of_source else otherwise
 
     def form(self, word: str, *, learned: bool) -> str:
-        """How a feature is embedded; `learned`: where no word says so."""
+        """How a feature is embedded; `learned`: the form if no word gives one."""
         value = self.get(word, "learnable" if learned else "sine")
         if not isinstance(value, str) or value not in FORMS:
             raise DoesNotFit(f"{word} is {value}; choose {', '.join(FORMS)}")
         return FORMS[value]
 
     def labels(self, kind: str, weights: Mapping[str, Tensor]) -> list[int]:
-        """How many labels a kind of node has on each level, beside 0."""
+        """How many labels a kind of node has on each level, excluding 0."""
         word, levels = f"num_{kind}_types", LABELS[kind]
         if word not in self:
             names = [f"{kind}_embedding.embedding.embeds.{n}.weight" for n in range(levels)]

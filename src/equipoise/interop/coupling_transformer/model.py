@@ -47,7 +47,7 @@ ARRAYS: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "x_quad": ("labels, atoms, pairs and triplets of quads", "x_quad", (10,)),
     "x_quad_angle": ("angles of quads", "x_quad", ()),
 }
-"""Of each array what it is, the one with the labels of its nodes, and its columns."""
+"""For each array its description, the array with its nodes' labels, and its columns."""
 HEAD = ("final_lin1.", "final_res.")
 RULES = [
     (r"embeddings\.pair\.", "embeddings.bond."),
@@ -85,8 +85,8 @@ def from_reference(
     """The network with its weights and its indices, in float64 if they are and float32 otherwise.
 
     config: the arguments of the published network, with `source_dir`, the folder of its code, and
-    `max_bond_count`. Raises DoesNotFit, a ValueError, where configuration and weights do not fit
-    each other, or a solver or gradient is given to a network that has none.
+    `max_bond_count`. Raises DoesNotFit, a ValueError, if configuration and weights do not fit each
+    other, or if a solver or gradient is given, since this network has none.
     """
     if solver is not None or gradient is not None:
         raise DoesNotFit(f"the published {NAME} has neither a solver nor an estimator")
@@ -104,9 +104,9 @@ def from_reference(
 
 
 def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by the names that those of `ours` have; others keep the published name.
+    """The weights under the names that `ours` has; others keep their published name.
 
-    A head fits where ours has as many types.
+    A head fits if ours has as many types.
     """
     weights, entrance = weights_of(state_dict), ours.get("head.enter.weight")
     if entrance is not None:
@@ -117,7 +117,7 @@ def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> d
 
 
 def published_name(model: CouplingTransformer, name: str) -> str:
-    """What a parameter of ours is called there."""
+    """The published name of one of our parameters."""
     return _published_name(len(model.head.blocks), name)
 
 
@@ -127,11 +127,11 @@ def _published_name(blocks: int, name: str) -> str:
 
 @torch.no_grad()
 def reference_forward(model: PublishedTransformer, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
-    """y_pred (molecules, types, pairs): what every type's head makes of every pair.
+    """y_pred (molecules, types, pairs): the output of every type's head for every pair.
 
     Takes x_atom, x_atom_pos, x_bond, x_bond_dist, x_triplet and x_triplet_angle, and x_quad and
-    x_quad_angle where the model has quads, as the published code stores them. Raises DoesNotFit
-    where one is missing or its shape does not fit.
+    x_quad_angle if the model has quads, as the published code stores them. Raises DoesNotFit if one
+    is missing or its shape does not fit.
     """
     inputs = as_tensors({name: arrays[name] for name in ARRAYS if name in arrays}, model)
     dtype = widest(inputs)
@@ -169,7 +169,7 @@ def batch_of_arrays(inputs: Mapping[str, Tensor], model: PublishedTransformer) -
 
 
 def _array(inputs: Mapping[str, Tensor], name: str) -> Tensor:
-    """An array, whose rows are those of the nodes that it tells of."""
+    """An array, with rows for the same nodes as the array of their labels."""
     what, of, columns = ARRAYS[name]
     array, nodes = required(inputs, name, what), required(inputs, of, ARRAYS[of][0])
     shape = (*nodes.shape[:2], *columns)
@@ -182,7 +182,7 @@ def _array(inputs: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def _by_type(name: str, tensor: Tensor, types: int) -> Tensor:
-    """The weights of a grouped convolution with those of each type apart: (types, out, in)."""
+    """The weights of a grouped convolution, separated by type: (types, out, in)."""
     if not name.startswith(HEAD) or not tensor.dim() or len(tensor) % types:
         return tensor
     return tensor.unflatten(0, (types, -1))

@@ -26,15 +26,15 @@ from equipoise.interop.published_weights import same
 NAME = "DEQ-Transformer"
 DISTINCTIVE = ("word_emb.emb_layers.0.weight", "inject_conv.weight", "func.dec_attn.r_w_bias")
 UNLIMITED_WINDOW = 1000
-"""What the published code makes of a local_size of 0."""
+"""What the published code uses for a local_size of 0."""
 
 
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The arguments of our DEQTransformer, all but its equilibrium.
+    """The arguments of our DEQTransformer, except its equilibrium.
 
-    The configuration decides, and the weights where it is silent; weight norm and ties follow the
-    weights alone. Raises DoesNotFit where the weights are no such model's, or ties that the
-    configuration asks for do not hold.
+    The configuration decides, or the weights if it is silent; weight norm and ties follow the
+    weights alone. Raises DoesNotFit if the weights are not those of such a model, or if ties that
+    the configuration requires do not hold.
     """
     published = PublishedConfiguration(config, NAME)
     for name in DISTINCTIVE:

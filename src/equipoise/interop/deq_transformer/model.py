@@ -38,7 +38,7 @@ def from_reference(
     """The network with its weights, in float64 if they are and float32 otherwise.
 
     Projections that the published code calls tied are one parameter here. Raises DoesNotFit, a
-    ValueError, where configuration and weights do not fit each other.
+    ValueError, if configuration and weights do not fit each other.
     """
     forward, backward = solvers(config, of_2020=is_of_2020(state_dict))
     weights = primary(state_dict)
@@ -50,12 +50,12 @@ def from_reference(
 
 @torch.no_grad()
 def reference_forward(model: DEQTransformer, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
-    """z_star, new_mem_z, new_mem_u, and of a target nll_token_order and loss.
+    """z_star, new_mem_z, new_mem_u, and if there is a target, nll_token_order and loss.
 
-    Takes data and target (T, B), the memory mem_z and mem_u (steps, B, channels) where there is
-    one, and z_in (B, width, T) for attn_block_out and f_z_in, f applied once. Beside these there
-    are the official order of the losses, by cluster, and us, word_emb. Raises DoesNotFit where
-    there is no data, or half a memory.
+    Takes data and target (T, B), the memory mem_z and mem_u (steps, B, channels) if there is one,
+    and z_in (B, width, T) for attn_block_out and f_z_in, f applied once. Also returns the official
+    order of the losses, by cluster, and us, word_emb. Raises DoesNotFit if there is no data, or
+    only half a memory.
     """
     inputs = as_tensors(arrays, model)
     network = evaluation_copy(model, widest(inputs))
@@ -110,7 +110,7 @@ def _one_evaluation(
     scene = network.cell.attention.scene(network.positions(reach), z.shape[1], network.window)
     attended = network.cell.attend(scene, z, *segment.inputs)
     if network.cell.norm == "post":
-        attended = layer_norm(attended)  # the published block ends with its norm, or begins with it
+        attended = layer_norm(attended)  # the published block ends, or begins, with its norm
     evaluated = segment.f(z, *segment.inputs)
     assert isinstance(evaluated, Tensor)
     return {"attn_block_out": _channels_first(attended), "f_z_in": _channels_first(evaluated)}

@@ -1,4 +1,4 @@
-"""The published weights of the equilibrium transformer: their forms and their names."""
+"""The published weights of the equilibrium transformer: their formats and names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from equipoise.interop.published_weights import (
 )
 
 COPIES = ("func_copy.", "deq.func_copy.")
-"""The code of 2020 saves frozen copies of f: the effective weights of the forward before."""
+"""The code of 2020 saves frozen copies of f: the effective weights of the previous forward."""
 SECOND_NAME = ("deq.func.", "func.")
 BARE_PROJECTION = re.compile(r"^(word_emb\.emb_projs|crit\.out_projs)\.(\d+)$")
 RULES = [
@@ -41,15 +41,15 @@ RULES = [
 
 
 def is_of_2020(checkpoint: Mapping[str, Any]) -> bool:
-    """Whether the weights were saved by the code of 2020, which alone has copies of f."""
+    """Whether the weights were saved by the code of 2020, the only one with copies of f."""
     return any(key.startswith(COPIES) for key in bare_entries(checkpoint))
 
 
 def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """Every weight once, by its name in the code of 2021.
 
-    The code of 2020 names projections without `.weight`, has the feed-forward as convolutions of
-    width 1, frozen copies of f, and `deq.func.*` as second names of `func.*`.
+    The code of 2020 names projections without `.weight`, stores the feed-forward as convolutions of
+    width 1, and has frozen copies of f, and `deq.func.*` as second names of `func.*`.
     """
     return primary_entries(checkpoint, SECOND_NAME, copies=COPIES, renamed=_whole)
 
@@ -60,7 +60,7 @@ def published_name(name: str) -> str:
 
 
 def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by the names that those of `ours` have; others keep the published name."""
+    """The weights under the names that `ours` has; others keep their published name."""
     return by_our_names(primary(state_dict), ours, published_name)
 
 

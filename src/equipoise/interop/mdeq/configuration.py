@@ -24,7 +24,7 @@ from equipoise.interop.published_solvers import (
 )
 
 SECTIONS = ("MODEL.", "EXTRA.", "FULL_STAGE.")
-"""Sections of the published files whose keys have one meaning, so that they may stand alone."""
+"""Sections of the published files whose keys are unambiguous, so that they may stand alone."""
 TASKS = ("cifar10", "imagenet", "cityscapes")
 TASK_OF_CLASSES = {10: "cifar10", 1000: "imagenet"}
 
@@ -33,13 +33,13 @@ class MDEQConfiguration(PublishedConfiguration):
     """A published configuration of MDEQ, read by its own keys, however deep they lie.
 
     Nested as the published file, flat, or with dotted keys; MODEL.EXTRA.FULL_STAGE.NUM_CHANNELS may
-    be called NUM_CHANNELS, keys of the other sections keep them: TRAIN.PRETRAIN_STEPS.
+    be called NUM_CHANNELS, while keys of other sections keep them: TRAIN.PRETRAIN_STEPS.
     """
 
     example = "NUM_CHANNELS"
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """Read `config`; raises DoesNotFit where it is no mapping."""
+        """Read `config`; raises DoesNotFit if it is not a mapping."""
         super().__init__(config, "MDEQ")
 
     def leaves(self, node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -55,11 +55,11 @@ class MDEQConfiguration(PublishedConfiguration):
 
 
 def architecture(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The arguments of our MDEQ, all but its equilibrium and the image's size.
+    """The arguments of our MDEQ, except its equilibrium and the image's size.
 
-    The weights decide where versions of the code differ without a key that says so: which head
-    there is, which convolutions are normalised, and that the norms of 2020 are always affine.
-    Raises DoesNotFit where an entry that is needed is missing, or branches are miscounted.
+    The weights decide if versions of the code differ without a key that says so: which head there
+    is, which convolutions are normalised, and that the norms of 2020 are always affine. Raises
+    DoesNotFit if a required entry is missing, or the number of branches is wrong.
     """
     published = MDEQConfiguration(config)
     channels = list(published.need("NUM_CHANNELS"))
@@ -107,7 +107,7 @@ def _heads(published: MDEQConfiguration, weights: Mapping[str, Tensor]) -> dict[
 def _affine(
     part: str, published: MDEQConfiguration, weights: Mapping[str, Tensor], *names: str
 ) -> bool:
-    """Whether the norms are affine: where the configuration says so, or the weights are there."""
+    """Whether the norms are affine: if the configuration says so, or the weights are there."""
     stated: bool = published.get(f"{part}_GN_AFFINE", False)
     return stated or _any(weights, *names)
 
@@ -118,7 +118,7 @@ def _weight_norm(published: MDEQConfiguration, weights: Mapping[str, Tensor]) ->
     if _any(weights, ".post_fuse_layers.", "weight_g"):
         return "published"
     if _any(weights, ".branches.", "weight_g"):
-        # A single branch has nothing behind it to normalise.
+        # A single branch has nothing after it to normalise.
         return "blocks" if _any(weights, ".post_fuse_layers.") else "published"
     return "published" if published.get("WNORM", False) else "none"
 
@@ -135,13 +135,13 @@ def forward_solver(config: MDEQConfiguration) -> SolverChoice:
 def backward_solver(config: MDEQConfiguration) -> SolverChoice:
     """The solver of the adjoint system: B_SOLVER with the budget B_THRES.
 
-    The code of 2020 takes the forward's threshold, whatever its B_THRES says.
+    The code of 2020 uses the forward threshold, whatever its B_THRES says.
     """
     return _choice(config, "B", config.get("DEQ.B_THRES", config.get("F_THRES", 40)))
 
 
 def phantom_steps(config: MDEQConfiguration) -> tuple[int, float] | None:
-    """Steps and damping of the phantom gradient, where the configuration asks for it."""
+    """Steps and damping of the phantom gradient, if the configuration requests it."""
     if "TRAIN.PG_STEPS" not in config:
         return None
     # The published script turns 0 into 5.

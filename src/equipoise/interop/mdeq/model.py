@@ -59,7 +59,7 @@ def from_reference(
         solver or forward_solver(published).build(), gradient or published_gradient(published)
     )
     arguments = architecture(config, weights)
-    # Any size that fits would do: the shapes are all given, and every image is checked.
+    # Any size that fits would do: all shapes are given, and every image is checked.
     side = arguments["stem_stride"] * 2 ** (len(arguments["channels"]) - 1)
     model = MDEQ(layer, image_size=side, **arguments)
     used = {name: tensor for name, tensor in weights.items() if not _unused(name, model)}
@@ -68,13 +68,13 @@ def from_reference(
 
 
 def published_gradient(published: MDEQConfiguration) -> GradientEstimator:
-    """The phantom gradient where the configuration has one, else the exact one."""
+    """The phantom gradient if the configuration has one, otherwise the exact one."""
     phantom = phantom_steps(published)
     return Phantom(*phantom) if phantom else Exact(backward_solver(published).build())
 
 
 def _unused(name: str, model: MDEQ) -> bool:
-    """Whether the published f owns the weight and never uses it, as behind a single branch."""
+    """Whether the published f has the weight but never uses it, as after a single branch."""
     return len(model.size.channels) == 1 and name.startswith("fullstage.post_fuse_layers.")
 
 
@@ -82,14 +82,14 @@ def _unused(name: str, model: MDEQ) -> bool:
 def reference_forward(model: MDEQ, arrays: Mapping[str, Any]) -> dict[str, ndarray]:
     """inj/0, zstar_tight/i and logits_tight for the images x (B, C, H, W).
 
-    Where z/0, z/1, ... are given, f/i and head_of_z are f and the head applied once to them. A
-    model of two heads answers with the classification's. All is computed in the widest dtype of the
-    arrays and the model's weights. Raises DoesNotFit where there is no x, and ValueError where the
+    If z/0, z/1, ... are given, f/i and head_of_z are f and the head applied once to them. A model
+    of two heads returns the classification's output. Everything is computed in the widest dtype of
+    the arrays and the model's weights. Raises DoesNotFit if there is no x, and ValueError if the
     branches cannot halve the images.
     """
     inputs = as_tensors(arrays, model)
     image = required(inputs, "x", "the images (batch, channels, H, W)")
-    # Recorded images may be exact in float32 though all else about them is float64.
+    # Recorded images may be exact in float32 though everything else is float64.
     dtype = torch.promote_types(image.dtype, next(model.parameters()).dtype)
     image, network = image.to(dtype), evaluation_copy(model, dtype)
     output = cast(Any, next(iter(network.heads)))
@@ -108,7 +108,7 @@ def reference_forward(model: MDEQ, arrays: Mapping[str, Any]) -> dict[str, ndarr
 
 
 def _tight(f: Function, z0: tuple[Tensor, ...], injection: Tensor) -> tuple[Tensor, ...]:
-    """The fixed point to round-off: by Anderson's method, and what that leaves by Broyden's.
+    """The fixed point to round-off: by Anderson's method, then by Broyden's for the rest.
 
     The layer warns of samples that end above the tolerance.
     """

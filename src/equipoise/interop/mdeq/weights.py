@@ -1,4 +1,4 @@
-"""MDEQ's published weights: the several forms of a state dict, and their names."""
+"""MDEQ's published weights: the formats of a state dict, and the names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from equipoise.interop.published_weights import (
 )
 
 COPIES = ("fullstage_copy.", "full_stage_copy.", "deq.func_copy.", "loss.")
-"""The code of 2020 saves frozen copies of f, one step old; the segmentation's loss its weights."""
+"""The code of 2020 saves frozen copies of f, one step old, and weights of the segmentation loss."""
 SECOND_NAME = ("deq.func.", "fullstage.")
 RULES = [
     (r"stem\.projection\.conv", r"stage0.0"),
@@ -49,9 +49,9 @@ def primary(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """Every weight once, by its name in the code of 2021.
 
     Takes a state dict, or a checkpoint with the entry `state_dict`; drops the prefixes of wrappers
-    (`module.`, `model.`), frozen copies and the loss's weights, and knows `full_stage.` and the
-    second names `deq.func.*` for `fullstage.*`. Second names whose values differ are named in a
-    warning. Raises DoesNotFit where an entry is no tensor, or two entries claim one name.
+    (`module.`, `model.`), frozen copies and the loss's weights, and accepts `full_stage.` and the
+    second names `deq.func.*` for `fullstage.*`. Warns of second names whose values differ. Raises
+    DoesNotFit if an entry is not a tensor, or two entries claim one name.
     """
     return primary_entries(checkpoint, SECOND_NAME, copies=COPIES, renamed=_of_2021)
 
@@ -63,7 +63,7 @@ def published_name(name: str) -> str:
 
 
 def in_our_names(state_dict: Mapping[str, Any], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by the names that those of `ours` have; others keep the published name."""
+    """The weights under the names that `ours` has; others keep their published name."""
     return by_our_names(primary(state_dict), ours, published_name)
 
 
@@ -72,7 +72,7 @@ def _of_2021(key: str) -> str:
 
 
 def _stem_layer(match: re.Match[str]) -> str:
-    """Two layers are numbered with their ReLUs; the further ones, of deeper stems, have names."""
+    """The first two layers are numbered with their ReLUs; those of deeper stems have names."""
     index, is_norm = int(match[1]), match[2] == "norm"
     if index < 2:
         return f"downsample.{3 * index + is_norm}"

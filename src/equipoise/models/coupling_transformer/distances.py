@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 KINDS = ("atom", "pair", "triplet", "quad")
-"""Nodes come in this order, and within a kind in that of the batch."""
+"""The order of the node kinds; within a kind, nodes are ordered as in the batch."""
 LEGACY_ATOMS = 29
-"""The published code pads molecules to so many; some of its indices mean no atom, but a node."""
+"""How many atoms the published code pads to; some of its atom indices mean other nodes."""
 PADDED = ("atom", "atom_feature", "position", "atom_present")
 
 
@@ -33,11 +33,11 @@ def with_legacy_padding(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def squared_distances(batch: Mapping[str, Tensor], *, quads: bool, legacy: bool) -> Tensor:
     """D (B, N, N) over the nodes, in squared Angstrom where both are atoms.
 
-    With d of two atoms, |x_i - x_j|^2: of an atom and a pair, the smaller of those to its ends; of
-    two pairs, the mean over the ends of one of those to the other, symmetrised. Of an atom and a
-    triplet, the smallest of those to its atoms, and that to its centre once more; of a pair and a
-    triplet, the smaller of those to its pairs; of two triplets, the mean over the pairs of one of
-    those to the other, symmetrised.
+    For two atoms d = |x_i - x_j|^2. For an atom and a pair, D is the smaller d to the pair's ends;
+    for two pairs, the mean over one's ends of that to the other, symmetrised. For an atom and a
+    triplet, the smallest d to its atoms, plus that to its centre; for a pair and a triplet, the
+    smaller of those to its pairs; for two triplets, the mean over one's pairs of that to the other,
+    symmetrised.
 
     Source: the code published with 2008.05994. `legacy`: with its indices, see `triplet_indices`.
     """
@@ -59,9 +59,9 @@ def triplet_indices(
 ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """The atoms of each triplet, centre first, and its pairs, as places (B, T) among all nodes.
 
-    The published code reads a column too early and forgets how many nodes come before the pairs:
-    for the centre it takes the triplet's label, for an atom its neighbour, for the first pair an
-    atom; and the second pair's number as it is.
+    The published code reads one column too early and ignores the nodes that precede the pairs: it
+    takes the triplet's label for the centre, the centre's neighbour for an atom, an atom for the
+    first pair, and the second pair's number unshifted.
     """
     centre, first, second = batch["triplet_atoms"].unbind(dim=-1)
     pairs = batch["triplet_pairs"]
@@ -75,12 +75,12 @@ def triplet_indices(
 
 
 def with_quads(among: Tensor, batch: Mapping[str, Tensor], atoms: int, legacy: bool) -> Tensor:
-    """The distances with those of quads beside them.
+    """The distances, extended by those of quads.
 
-    Of an atom, the smallest of those to the four atoms, and once more to the nearer one of the two
-    in the middle; of a pair, the smallest of those to the three pairs, and once more to the one in
-    the middle; of a triplet, the smaller of those to the two triplets; of two quads, the mean over
-    the triplets of one of those to the other, symmetrised.
+    For an atom, the smallest of those to the four atoms, plus that to the nearer of the two in the
+    middle; for a pair, the smallest of those to the three pairs, plus that to the middle one; for a
+    triplet, the smaller of those to the two triplets; for two quads, the mean over one's triplets
+    of that to the other, symmetrised.
     """
     pairs_before, triplets_before = 0, 0
     if not legacy:

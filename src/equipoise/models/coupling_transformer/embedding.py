@@ -1,4 +1,4 @@
-"""What each node of a molecule starts with: its labels, from coarse to fine, and its numbers."""
+"""The initial state of each node: from its labels, coarse to fine, and its numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Form = Literal["sine", "learned"]
 FORMS: tuple[Form, ...] = ("sine", "learned")
 BASE = 1000.0
 BOUND = 0.1
-"""Of the uniform distribution of the first weights; published."""
+"""Bound of the uniform distribution of the initial weights; published."""
 
 
 def initialise(module: nn.Module) -> None:
@@ -26,7 +26,7 @@ def initialise(module: nn.Module) -> None:
 
 
 def linear(source: int, target: int, *, weight_norm: bool, bias: bool = True) -> nn.Module:
-    """A linear map with the published first weights, or their length and direction apart."""
+    """A linear map with the published initial weights, perhaps split into length and direction."""
     plain = nn.Linear(source, target, bias=bias)
     initialise(plain)
     return NormalisedLinear(plain) if weight_norm else plain
@@ -43,10 +43,10 @@ def sinusoids(feature: Tensor, width: int) -> Tensor:
 
 
 class NodeEmbedding(nn.Module):
-    """The sum of an embedding for each level of labels, and what is made of the numbers.
+    """The sum of embeddings of all label levels, combined with the node's numbers.
 
-    `sine`: a linear map of each number's sinusoids is added. `learned`: a linear map of the numbers
-    stands beside the embeddings, in `feature_width` channels of the width.
+    `sine`: adds a linear map of each number's sinusoids. `learned`: puts a linear map of the
+    numbers beside the embeddings, in `feature_width` channels of the width.
     """
 
     vocabulary_parts = ("levels",)
@@ -54,9 +54,9 @@ class NodeEmbedding(nn.Module):
     def __init__(
         self, labels: Sequence[int], width: int, *, features: int, form: Form, feature_width: int
     ) -> None:
-        """labels: how many there are on each level, beside 0 for unknown ones and padding.
+        """labels: how many there are on each level, excluding 0 for unknown ones and padding.
 
-        features: how many numbers a node has. Raises ValueError where there is no such form, or
+        features: how many numbers a node has. Raises ValueError if there is no such form, or if
         `feature_width` leaves no room for the embeddings.
         """
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is read of a pair: a small network for each labelled type of pairs."""
+"""Reading out pairs: a small network for each labelled type of pair."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ class TypedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(types, target))
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
-        """(M, in) -> (M, out): the first rows, as many as counts[0], by the first map, and so on.
+        """(M, in) -> (M, out): the first map takes the first counts[0] rows, and so on.
 
-        One `unbind` for all types, since an index for each would have a gradient of the whole.
+        A single `unbind` serves all types, since indexing each would create a gradient of full
+        size.
         """
         maps = zip(x.split(counts), self.weight.unbind(), self.bias.unbind(), strict=True)
         return torch.cat([functional.linear(*part) for part in maps])
@@ -55,8 +56,8 @@ class ResidualBlock(nn.Module):
 class TypedHead(nn.Module):
     """Numbers for each pair from its state, by the network of its labelled type alone.
 
-    The published code computes those of all types for all pairs, as one grouped convolution, and
-    then picks one.
+    The published code computes the networks of all types for all pairs, as one grouped convolution,
+    and then picks one.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class TypedHead(nn.Module):
 
     @torch.no_grad()
     def of_all_types(self, x: Tensor) -> Tensor:
-        """(B, P, width) -> (B, types, P), the first output by the network of every type."""
+        """(B, P, width) -> (B, types, P), the first output of every type's network."""
         state = self.enter.of_all_types(x.unsqueeze(1))
         for block in self.blocks:
             assert isinstance(block, ResidualBlock)

@@ -15,17 +15,17 @@ from equipoise.models.coupling_transformer.embedding import linear
 from equipoise.nn import sequence_mask, weights_computed_once
 
 SLOPE = 0.01
-"""Of the leaky ReLU between the heads and the map that joins them."""
+"""Slope of the leaky ReLU between the heads and the map that joins them."""
 
 
 class DistanceAttention(nn.Module):
     """o = W_o leaky_relu(softmax(q k^T / sqrt(d) - gamma_{a b} D) v), heads side by side.
 
-    gamma (4, 4) is learned, a number for each pair of kinds (atom, pair, triplet, quad) of the two
-    nodes, the same for all heads. W_o has no bias.
+    gamma (4, 4) is learned: one number for each pair of kinds (atom, pair, triplet, quad) of the
+    two nodes, shared by all heads. W_o has no bias.
 
-    Source: 2008.05994, supplementary material, and the code published with it, whose layout of the
-    rows of `value_query_key` this is: of each head, those of v, then q, then k.
+    Source: 2008.05994, supplementary material, and the code published with it, whose row layout
+    `value_query_key` follows: for each head the rows of v, then q, then k.
     """
 
     def __init__(self, width: int, heads: int, *, dropout: float, weight_norm: bool) -> None:
@@ -63,8 +63,8 @@ class DistanceAttention(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float) -> Tensor:
     """softmax(q k^T / sqrt(d) + bias) v: (B, H, M, d), (B, H, N, d) twice, (B, M, N).
 
-    torch's fused attention, but for the gradient of a bias on a CPU: there torch would keep the
-    weights of all samples for the backward pass.
+    This is torch's fused attention, except on a CPU if the bias needs a gradient: torch would then
+    keep the weights of all samples for the backward pass.
     """
     on_cpu = query.device.type == "cpu" and query.dtype == bias.dtype
     if on_cpu and not dropout and torch.is_grad_enabled():
@@ -76,15 +76,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: flo
 
 
 class BiasedAttention(torch.autograd.Function):
-    """softmax(q k^T / sqrt(d) + b) v, whose weights are computed again for the gradients.
+    """softmax(q k^T / sqrt(d) + b) v, with the weights recomputed for the gradients.
 
-    They are computed sample by sample, so that they stay in the cache and memory holds those of
-    one sample only. With P the weights, o the output, and do its gradient:
+    They are computed sample by sample, so that they stay in the cache and only one sample's are in
+    memory. With weights P, output o and its gradient do:
 
         dv = P^T do,  dS = P * (do v^T - rowsum(do * o)),  dq = dS k / sqrt(d),
         dk = dS^T q / sqrt(d),  db = the sum of dS over the heads.
 
-    These are functions that torch differentiates once more where a regulariser asks for it.
+    torch can differentiate these functions once more, as a regulariser may require.
     """
 
     @staticmethod
@@ -119,7 +119,7 @@ def _gradients(
     attention, scale = weights(query, key, bias), 1 / math.sqrt(query.shape[-1])
     of_weights = gradient @ value.mT
     total = (gradient * output).sum(dim=-1, keepdim=True)
-    if torch.is_grad_enabled():  # a second backward pass will want what is overwritten below
+    if torch.is_grad_enabled():  # a second backward pass needs what is overwritten below
         of_scores = attention * (of_weights - total)
     else:
         of_scores = of_weights.sub_(total).mul_(attention)
@@ -154,7 +154,7 @@ class GraphLayer(nn.Module):
     def forward(
         self, x: Tensor, bias: Tensor, present: Tensor, rows: slice = slice(None)
     ) -> Tensor:
-        """(B, N, width) and the bias (B, N, N) -> (B, M, width), the nodes `rows` of N alone.
+        """(B, N, width) and the bias (B, N, N) -> (B, M, width), only for the nodes `rows` of N.
 
         present (B, N, 1): 0 for padding, which attends to nothing.
         """
@@ -168,10 +168,10 @@ class GraphLayer(nn.Module):
 class GraphCell(nn.Module):
     """f(z) = LN(h + F(h)), h = LN(u + A(z + u)): one layer with the embedded nodes u as injection.
 
-    Norms and injection follow the equilibrium transformer (1909.01377, section 4.2), where the
-    injection is attended to, too: so an estimator that looks at one evaluation alone still teaches
-    the embeddings of nodes that are not read. No published system has this layer. The states of
-    nodes that are not present are 0.
+    Norms and injection follow the equilibrium transformer (1909.01377, section 4.2), where
+    attention sees the injection too: so even an estimator that uses a single evaluation trains the
+    embeddings of nodes that are not read. No published system has this layer. The states of nodes
+    that are not present are 0.
     """
 
     def __init__(

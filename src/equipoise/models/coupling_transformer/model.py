@@ -42,11 +42,11 @@ class Graph(NamedTuple):
 class CouplingTransformer(nn.Module):
     """Molecules -> the couplings of their pairs of atoms, in units of each type's deviation.
 
-    Every atom, every pair and every triplet of atoms is a node, and with `quads` every torsion; a
-    stack of layers lets all of them attend to each other, less the farther they are apart. A
-    network for each labelled type of pairs reads the states of the pairs to be predicted.
+    Every atom, every pair and every triplet of atoms is a node, and with `quads` every torsion. A
+    stack of layers lets all nodes attend to each other, the less the farther apart they are. One
+    network for each labelled type of pair reads the states of the pairs to be predicted.
 
-    With `equilibrium` one layer at its fixed point takes the place of the stack.
+    With `equilibrium`, one layer at its fixed point replaces the stack.
 
     Source: 2008.05994, the first-placed solution of the CHAMPS competition that it describes, and
     the code published with it.
@@ -83,12 +83,12 @@ class CouplingTransformer(nn.Module):
     ) -> None:
         """equilibrium: the layer, or False for a stack of layers.
 
-        *_types: how many labels there are on each level, beside 0; the second level of pairs is
-        that of the heads. contributions: predict fc, sd, pso and dso with the coupling. inner:
-        width of the feed-forward networks; head_width and residual_blocks: of the heads. *_feature:
-        see `NodeEmbedding`, and feature_width of learned ones. legacy_indices: the published code's
-        slips (see `triplet_indices`), with which its weights were trained. Raises ValueError where
-        the numbers do not fit each other.
+        *_types: how many labels there are on each level, excluding 0; the heads follow the second
+        level of pairs. contributions: predict fc, sd, pso and dso with the coupling. inner: width
+        of the feed-forward networks; head_width and residual_blocks: of the heads. *_feature: see
+        `NodeEmbedding`, and feature_width of learned ones. legacy_indices: the published code's
+        index errors (see `triplet_indices`), with which its weights were trained. Raises ValueError
+        if the numbers do not fit each other.
         """
         super().__init__()
         if equilibrium is True:
@@ -133,9 +133,9 @@ class CouplingTransformer(nn.Module):
         )  # fmt: skip
 
     def forward(self, batch: Mapping[str, Tensor]) -> Couplings:
-        """The couplings of a batch of molecules, as the data modules of molecules describe it.
+        """The couplings of a batch of molecules, in the format of the molecule data modules.
 
-        Raises ValueError where a molecule is too large for legacy indices.
+        Raises ValueError if a molecule is too large for legacy indices.
         """
         kind = batch["pair"][..., 1] - 1
         asked = (batch["type"] > 0) & (kind >= 0)
@@ -151,14 +151,14 @@ class CouplingTransformer(nn.Module):
 
     @torch.no_grad()
     def of_all_types(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """What the heads of all types make of every pair, (B, types, P): the published output.
+        """The outputs of all types' heads for every pair, (B, types, P), as published.
 
-        Where indices are legacy, they are of the nodes of the batch, with no padding but its own.
+        Legacy indices then refer to the batch's own nodes, without padding to the published size.
         """
         return self.head.of_all_types(self.encoded(batch, batch["pair"].shape[1]))
 
     def encoded(self, batch: Mapping[str, Tensor], pairs: int) -> Tensor:
-        """The normalised states (B, pairs, width) of the first so many pairs of each molecule."""
+        """The normalised states (B, pairs, width) of the first `pairs` pairs of each molecule."""
         graph = self.graph(batch)
         rows = slice(graph.counts[0], graph.counts[0] + pairs)
         if self.equilibrium is not None:

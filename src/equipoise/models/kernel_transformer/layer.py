@@ -1,4 +1,4 @@
-"""One layer: smoothing within a sequence, smoothing of another one, and a feed-forward network."""
+"""One layer: smoothing within a sequence and over another one, and a feed-forward network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Sublayer(nn.Module):
 
 
 class Attention(nn.Module):
-    """A kernel smoother and the map of its result, W_o."""
+    """A kernel smoother and the output map W_o."""
 
     def __init__(self, form: AttentionForm, width: int, heads: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """x -> self-attention -> attention to what an encoder made, if there is one -> feed-forward."""
+    """x -> self-attention -> attention to an encoder's output, if there is one -> feed-forward."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Layer(nn.Module):
         norm: Norm,
         dropout: float,
     ) -> None:
-        """`cross`: of the attention to an encoder; None: there is none."""
+        """`cross`: kernel of the attention to an encoder; None: there is no encoder."""
         super().__init__()
         self.attention = Attention(form, width, heads)
         self.around_attention = Sublayer(width, norm=norm, dropout=dropout)
@@ -95,7 +95,7 @@ class Layer(nn.Module):
     def attend(
         self, features: Tensor, memory: Tensor, view: SetFilter, table: PositionTable
     ) -> Tensor:
-        """The self-attention's part, over memory and features."""
+        """The self-attention sublayer, over memory and features."""
         remembered = self.around_attention.before(memory)
         attended: Tensor = self.around_attention(
             features,
@@ -127,7 +127,7 @@ class Layer(nn.Module):
 
 
 class Stack(nn.Module):
-    """Layers on top of each other; with pre-norm a last norm."""
+    """A stack of layers; with pre-norm, a final norm."""
 
     def __init__(self, layers: Sequence[Layer], width: int, norm: Norm) -> None:
         super().__init__()

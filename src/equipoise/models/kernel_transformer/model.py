@@ -30,8 +30,8 @@ class KernelTransformer(nn.Module):
 
     Without encoder layers it continues text: a segment sees the inputs of each layer at up to
     `memory_length` earlier steps, an attribute that may be changed at any time. With them it
-    translates: `encode` a source, then `decode` what is written of the target, which keeps every
-    earlier step in its memory. All tokens share one embedding, which the softmax is tied to.
+    translates: `encode` a source, then `decode` the target written so far; its memory keeps every
+    earlier step. All tokens share one embedding, to which the softmax is tied.
 
     Source: 1908.11775; the memory is that of Transformer-XL (arXiv 1901.02860).
     """
@@ -60,8 +60,9 @@ class KernelTransformer(nn.Module):
         """Build the network of `size`; every field of `Size` that is given replaces the size's.
 
         encoder_layers: 0 is a language model, None as many as the size has. window: how many steps
-        the decoder's self-attention looks back, itself included. The attention to the encoder has
-        the same kernel, without positions. Raises ValueError where numbers do not fit each other.
+        the decoder's self-attention looks back, including the current one. The attention to the
+        encoder has the same kernel, without positions. Raises ValueError if the numbers do not fit
+        each other.
         """
         super().__init__()
         self.size = adapted_size(
@@ -99,8 +100,8 @@ class KernelTransformer(nn.Module):
     def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
         """The hidden states of a segment (B, T) of text, and the memory for the next one.
 
-        memory: of each layer the inputs (B, M, width) at the steps before; None where there are
-        none. Raises ValueError where the network has an encoder.
+        memory: the inputs (B, M, width) of each layer at the steps before; None if there are none.
+        Raises ValueError if the network has an encoder.
         """
         if self.encoder is not None:
             raise ValueError("a network with encoder layers continues no text: set them to 0")
@@ -111,7 +112,7 @@ class KernelTransformer(nn.Module):
     def encode(self, source: Tensor, present: Tensor) -> Tensor:
         """Sources (B, S), their padding False in `present` -> (B, S, width).
 
-        Raises ValueError where the network has no encoder.
+        Raises ValueError if the network has no encoder.
         """
         if self.encoder is None:
             raise ValueError("a network without encoder layers translates nothing")
@@ -187,7 +188,7 @@ class KernelTransformer(nn.Module):
     def kernel_profiles(self, distances: int) -> dict[str, Tensor]:
         """The log of each self-attention's positional factor by distance, (heads, distances).
 
-        Only of factors that depend on the distance whatever the content is.
+        Only for factors that depend on the distance alone, not on the content.
         """
         profiles = {
             name: attention.smoother.positional.profile(self.positions.at, distances)
@@ -197,7 +198,7 @@ class KernelTransformer(nn.Module):
 
     @torch.no_grad()
     def kernel_widths(self) -> dict[str, Tensor]:
-        """The learned width of each attention's kernel, (heads,); none where it is not learned."""
+        """The learned width of each attention's kernel, (heads,); empty if it is not learned."""
         widths = {n: getattr(a.smoother.kernel, "log_width", None) for n, a in self._attentions()}
         return {name: width.exp() for name, width in widths.items() if width is not None}
 
@@ -231,7 +232,7 @@ def _view(
 
 
 def _draw(module: nn.Module) -> None:
-    """Every linear map as in the published transformer: Glorot, with a bias of 0."""
+    """Initialise every linear map as in the published transformer: Glorot, with a bias of 0."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

@@ -11,9 +11,9 @@ SizeName = Literal["auto", "tiny", "small", "iwslt14", "wikitext103"]
 
 @dataclass(frozen=True)
 class Size:
-    """Widths and depths; cutoffs: of the adaptive softmax, none inside the vocabulary is plain.
+    """Widths and depths; cutoffs: of the adaptive softmax, which is plain if none is in range.
 
-    encoder_layers: where there is an encoder.
+    encoder_layers: used if there is an encoder.
     """
 
     width: int

@@ -18,8 +18,8 @@ from equipoise.nn import NormalisedConv2d, apply_mask, channel_mask
 WeightNorm = Literal["none", "blocks", "published", "all"]
 """Which convolutions of f have a normalised weight.
 
-published: those of the blocks and behind the fusion, as in the papers' code; blocks, all (the
-fusion's too): as in the two networks of torchdeq's zoo.
+published: those of the blocks and after the fusion, as in the papers' code; blocks; all (also the
+fusion's): as in the two networks of torchdeq's zoo.
 """
 
 NORMALISED: dict[WeightNorm, tuple[str, ...]] = {
@@ -61,7 +61,7 @@ class ResidualBlock(nn.Module):
     """Residual block with group normalisation, which takes the injection in its middle.
 
     o = ReLU(GN1(conv1 h)); o = GN2(mask * conv2 o + injection) + h; output GN3(ReLU(o)). The first
-    convolution widens the channels `expansion` times, the second brings them back.
+    convolution widens the channels by `expansion`, the second narrows them again.
 
     Source: 2006.08656.
     """
@@ -97,7 +97,7 @@ class ResidualBlock(nn.Module):
 
 
 class Branch(nn.Module):
-    """One resolution: a chain of residual blocks, of which the first takes the injection."""
+    """One resolution: a chain of residual blocks; the first takes the injection."""
 
     def __init__(
         self,
@@ -147,9 +147,9 @@ def convolution_and_norm(
 def upward_path(
     source: int, target: int, doublings: int, groups: int, affine: bool, weight_norm: bool
 ) -> nn.Sequential:
-    """The way to a higher resolution: 1x1 convolution, group norm, nearest upsampling.
+    """The path to a higher resolution: 1x1 convolution, group norm, nearest upsampling.
 
-    `source` and `target` are channels; the size grows by 2^doublings.
+    `source` and `target` are numbers of channels; the size grows by 2^doublings.
     """
     layers = convolution_and_norm(
         source, target, 1, groups=groups, affine=affine, weight_norm=weight_norm
@@ -161,9 +161,9 @@ def upward_path(
 def downward_path(
     source: int, target: int, halvings: int, groups: int, affine: bool, weight_norm: bool
 ) -> nn.Sequential:
-    """The way to a lower resolution: one 3x3 convolution of stride 2 for each halving.
+    """The path to a lower resolution: one 3x3 convolution of stride 2 for each halving.
 
-    Only the last changes the channels, and only the last has no ReLU behind its group norm.
+    Only the last changes the channels, and only the last has no ReLU after its group norm.
     """
     widths = [*[source] * halvings, target]
     stages = [
@@ -218,7 +218,7 @@ class Fusion(nn.Module):
 def post_fusion(channels: int, groups: int, affine: bool, weight_norm: bool) -> nn.Sequential:
     """ReLU, 1x1 convolution and group norm, the last step of f in a branch.
 
-    Its norm has half of the groups of all the others, as in the published code.
+    Its norm has half as many groups as all the others, as in the published code.
     """
     layers = convolution_and_norm(
         channels, channels, 1, groups=groups // 2, affine=affine, weight_norm=weight_norm
@@ -229,7 +229,7 @@ def post_fusion(channels: int, groups: int, affine: bool, weight_norm: bool) -> 
 class Cell(nn.Module):
     """f(z, injection, *masks): residual blocks in every branch, then the multiscale fusion.
 
-    z is a tuple of tensors (B, C_i, H / 2^i, W / 2^i), and so is the answer. The injection
+    z is a tuple of tensors (B, C_i, H / 2^i, W / 2^i), and so is the result. The injection
     (B, C_0, H, W) enters the first block of branch 0 alone.
 
     Source: 2006.08656.
@@ -275,7 +275,7 @@ class Cell(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Apply f once; `masks` are those of `draw_masks`, or none.
 
-        Raises ValueError when there are some masks, but not one for each block.
+        Raises ValueError if `masks` is neither empty nor one mask for each block.
         """
         if masks and len(masks) != len(self.block_channels):
             raise ValueError(f"{len(masks)} masks for {len(self.block_channels)} blocks.")

@@ -26,15 +26,15 @@ from equipoise.nn import LearnedImageStart, weights_computed_once
 
 Output = Literal["logits", "mask_logits", "features"]
 BACKBONE = ("stem.", "cell.")
-"""The parts that a head stands on."""
+"""The parts that a head builds on."""
 
 
 class MDEQ(nn.Module):
     """Classify or segment images (B, image_channels, H, W) by the equilibrium of several scales.
 
-    z* = f(z*, stem(image)) is found and differentiated by `equilibrium`, from z = 0 or from what an
-    `initializer` predicts; a head reads z*. `equilibrium(f, z0, *inputs)` returns the state, a
-    tuple of one tensor a branch.
+    z* = f(z*, stem(image)) is found and differentiated by `equilibrium`, from z = 0 or from the
+    prediction of an `initializer`; a head reads z*. `equilibrium(f, z0, *inputs)` returns the
+    state, a tuple of one tensor per branch.
 
     Source: 2006.08656; f, the stem and the sizes follow the code published with 2106.14342.
     """
@@ -69,13 +69,13 @@ class MDEQ(nn.Module):
     ) -> None:
         """Build the network of `size`; every field of `Size` that is given replaces the size's.
 
-        `classes` asks for a classification head, `mask_classes` for a segmentation head whose last
-        convolution has `final_kernel`, `features` for a classification head without its last layer,
-        which makes an encoder of the network; at least one is needed. `image_size` is a side in
-        pixels, or [height, width]. Where `channels` alone changes the number of branches, the heads
+        `classes` adds a classification head, `mask_classes` a segmentation head whose last
+        convolution has `final_kernel`, `features` a classification head without its last layer,
+        which makes the network an encoder; at least one is needed. `image_size` is a side in
+        pixels, or [height, width]. If `channels` alone changes the number of branches, the heads
         follow. `dropout` is the probability of the blocks' variational dropout. `initializer` is
         the width of a network that learns to predict z* as the start; None: no such network.
-        `backbone_ckpt` names a checkpoint whose stem and cell to start from. Raises ValueError when
+        `backbone_ckpt` names a checkpoint whose stem and cell to start from. Raises ValueError if
         the shapes do not fit each other, the image or that checkpoint.
         """
         super().__init__()
@@ -107,7 +107,7 @@ class MDEQ(nn.Module):
             initialise(part)
             set_batch_norm_momentum(part, batch_norm_momentum)
         self.initializer: LearnedImageStart | None = None
-        if initializer is not None:  # last, so that without it the same weights are drawn
+        if initializer is not None:  # last, so that the other weights are drawn as without it
             channels_in = self.size.channels[0]
             self.initializer = LearnedImageStart(channels_in, self.size.channels, initializer)
         if backbone_ckpt is not None:
@@ -125,14 +125,14 @@ class MDEQ(nn.Module):
 
     @property
     def image_multiple(self) -> int:
-        """Every image whose height and width are multiples of it fits the branches."""
+        """Images whose height and width are multiples of it fit the branches."""
         return self.size.image_multiple
 
     def forward(self, image: Tensor, output: Output | None = None) -> Tensor:
         """The logits (B, classes), or the mask's (B, mask_classes, H / stride, W / stride).
 
-        `output` chooses the head; a model of one head needs no choice. Raises ValueError as
-        `readout` does, and where the branches cannot halve the image.
+        `output` chooses the head; a model of one head does not need it. Raises ValueError as
+        `readout` does, and if the branches cannot halve the image.
         """
         head = self._head(output)
         logits: Tensor = head(self.state(image))
@@ -154,9 +154,9 @@ class MDEQ(nn.Module):
         return z
 
     def readout(self, z: tuple[Tensor, ...], output: Output | None = None) -> Tensor:
-        """What a head makes of the state `z`.
+        """The output of a head for the state `z`.
 
-        Raises ValueError when `output` names no head, or none is named and there are two.
+        Raises ValueError if `output` names no head, or if none is named and there are two.
         """
         logits: Tensor = self._head(output)(z)
         return logits
@@ -205,7 +205,7 @@ def _height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
 def _adapted_size(
     size: Size, *, channels: Sequence[int] | None, **fields: Sequence[int] | float | None
 ) -> Size:
-    """Where the number of branches may change, what has one entry a branch follows it."""
+    """If the number of branches may change, adjust what has one entry per branch."""
     if channels is not None:
         followers = {
             "head_channels": _follow(size.head_channels, len(channels)),

@@ -1,4 +1,4 @@
-"""The sizes of MDEQ: which channels, blocks and norms stand behind `size=tiny|small|large|xl`."""
+"""The sizes of MDEQ: channels, blocks and norms for `size=tiny|small|large|xl`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from equipoise.models.sizes import Family
 
 @dataclass(frozen=True)
 class Size:
-    """Everything that fixes the shape of an MDEQ but its images and classes.
+    """Everything that determines the shape of an MDEQ except its images and classes.
 
     `channels`, `head_channels`, `blocks` and `big_kernels` have one entry per branch, the highest
     resolution first; `blocks` and `big_kernels` may be empty, which means 1 and 0 everywhere.
@@ -52,7 +52,7 @@ class Size:
 
     @property
     def image_multiple(self) -> int:
-        """The number that divides the height and width of every image that fits."""
+        """The number that must divide an image's height and width for it to fit."""
         return self.stem_stride * self._branch_multiple
 
     @property
@@ -86,7 +86,7 @@ def _check_branches(size: Size) -> None:
 def _check_groups(size: Size) -> None:
     if size.groups < 2:
         raise ValueError(f"groups is {size.groups}; it must be at least 2.")
-    # The norm behind the fusion has half of the groups, rounded down.
+    # The norm after the fusion has half as many groups, rounded down.
     multiple = math.lcm(size.groups, size.groups // 2)
     for channels in size.channels:
         wide = int(size.expansion * channels)

@@ -52,8 +52,8 @@ class Stem(nn.Module):
 def zero_state(injection: Tensor, channels: Sequence[int]) -> tuple[Tensor, ...]:
     """Zeros (B, C_i, H / 2^i, W / 2^i) for every branch i of an injection (B, C_0, H, W).
 
-    Under autocast the injection may be of half precision, where f still answers in float32, the
-    state's dtype; otherwise the state has the injection's dtype. Its order in memory is that of the
+    Under autocast the injection may have half precision, but f still returns float32, the state's
+    dtype; otherwise the state has the injection's dtype. Its memory format is that of the
     injection.
     """
     autocast = torch.is_autocast_enabled(injection.device.type)
@@ -70,7 +70,7 @@ class Bottleneck(nn.Module):
     """Bottleneck block: 1x1, 3x3 and 1x1 convolutions to 4 * `width` channels, plus a shortcut.
 
     Its three batch norms have no affine parameters. The shortcut is a normalised 1x1 convolution,
-    or the identity where the channels agree.
+    or the identity if the channels agree.
 
     Source: He et al. 2016, "Deep residual learning", figure 5; the norms are the published MDEQ's.
     """
@@ -179,8 +179,9 @@ class SegmentationHead(nn.Module):
 def initialise(network: nn.Module) -> None:
     """Draw the plain convolutions and all convolutions' biases from N(0, 0.01), in place.
 
-    Weight-normed convolutions and linear layers keep PyTorch's own first weights, and norms theirs
-    of 1 and 0: so does the published code, where the normal draw never reaches a normalised weight.
+    Weight-normed convolutions and linear layers keep PyTorch's initial weights, and norms their
+    initial 1 and 0, as in the published code, where the normal draw never reaches a normalised
+    weight.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""Attention of one sequence to another, and what of the other one each step may see."""
+"""Attention from one sequence to another, and what each step may see of the other."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 BLOCK, FUSED = 128, 16
-"""Queries in a block, and what widths the fused kernel prefers multiples of: see `on_a_cpu`."""
+"""Queries in a block, and the multiple that the fused kernel prefers for widths: see `on_a_cpu`."""
 
 
 class View(NamedTuple):
     """Which keys each query sees.
 
-    visible: bool, (Q, K) or (B, 1, Q, K), True where it does; None: by `triangular` alone, the
-    lower triangle or everything. blind: (B, 1, Q, 1), True where a query sees nothing at all; None
-    where that cannot be. It attends to zeros then.
+    visible: bool, (Q, K) or (B, 1, Q, K), True for keys that a query sees; None: by `triangular`
+    alone, the lower triangle or everything. blind: (B, 1, Q, 1), True for a query that sees nothing
+    and so attends to zeros; None if that cannot occur.
     """
 
     visible: Tensor | None = None
@@ -28,10 +28,11 @@ class View(NamedTuple):
 
 
 def view(queries: int, keys: int, *, causal: bool, present: Tensor | None, like: Tensor) -> View:
-    """Query i sees the keys j <= i + |keys - queries| where `causal`, of those that are present.
+    """Query i sees the keys j <= i + |keys - queries| if `causal`, among those that are present.
 
     present (B, keys): False for padding; None: all of them. The mask is on the device of `like`.
-    The offset is the published one: of two sequences of one length it leaves the lower triangle.
+    The offset is the published one: for two sequences of the same length it leaves the lower
+    triangle.
     """
     if present is None and queries == keys:
         return View(triangular=causal)
@@ -50,7 +51,7 @@ def view(queries: int, keys: int, *, causal: bool, present: Tensor | None, like:
 class Attention(nn.Module):
     """o = W_o softmax(q k^T / sqrt(d)) v in each head, q = W_q a + b_q, k and v alike.
 
-    Keys and values may be of another width than the queries. `dropout` is of the weights.
+    Keys and values may have another width than the queries. `dropout` applies to the weights.
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2; crossmodal: 1906.00295, section
     3.1. The initial weights are those of one packed matrix, as published.
@@ -82,7 +83,7 @@ class Attention(nn.Module):
         return self.read(query, self.key(key), self.value(value), seen)
 
     def read(self, query: Tensor, key: Tensor, value: Tensor, seen: View) -> Tensor:
-        """As `forward`, of keys and values (B, K, width) that have been projected already."""
+        """As `forward`, with keys and values (B, K, width) that are already projected."""
         q, k, v = (self._split(part) for part in (self.query(query), key, value))
         dropout = self.dropout if self.training else 0.0
         if query.device.type == "cpu" and key.shape[1] > BLOCK:
@@ -114,11 +115,11 @@ class Attention(nn.Module):
 
 
 def on_a_cpu(query: Tensor, key: Tensor, value: Tensor, seen: View, dropout: float) -> Tensor:
-    """The same attention (B, heads, Q, d), in the way that is faster there.
+    """The same attention (B, heads, Q, d), computed in a way that is faster on a CPU.
 
-    torch's fused kernel prefers heads whose width is a multiple of 16: zeros beside them change
-    nothing. And it computes the upper triangle, too, unless the queries come in blocks, each with
-    the keys that any of it sees. With dropout there is no fused kernel on a CPU.
+    torch's fused kernel prefers head widths that are multiples of 16; padding with zeros changes
+    nothing. It also computes the upper triangle, unless the queries come in blocks, each with the
+    keys that any of them sees. With dropout there is no fused kernel on a CPU.
     """
     width = query.shape[-1]
     if not dropout:

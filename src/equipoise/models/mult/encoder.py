@@ -19,7 +19,7 @@ INNER = 4
 
 @dataclass(frozen=True)
 class Dropout:
-    """Probabilities: of embeddings, attention weights, inner features and what a layer adds."""
+    """Dropout of embeddings, attention weights, inner features and each layer's additions."""
 
     embedding: float = 0.0
     attention: float = 0.0
@@ -31,7 +31,7 @@ def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
     """Rows (length, width) of the positions 1 to length: [sin(p w) | cos(p w) | 0 if width is odd].
 
     w_k = 10000^(-k / (h - 1)), k < h = width // 2. Computed in float32 whatever the dtype of
-    `like`, as published: another precision would turn the high frequencies of late positions.
+    `like`, as published: lower precision would distort the high frequencies of late positions.
     """
     half = width // 2
     steps = torch.arange(half, dtype=torch.float32, device=like.device)
@@ -45,8 +45,8 @@ def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
 def embedded(features: Tensor) -> Tensor:
     """sqrt(width) x + PE, the features (B, T, width) with the positions of their steps.
 
-    A step whose first feature is exactly 0 is padding and gets no position; every other one gets
-    that of its place, padding included.
+    A step whose first feature is exactly 0 is padding and gets no position; every other step gets
+    the position of its place, counting padding.
     """
     length, width = features.shape[1:]
     positions = sinusoids(length, width, features) * (features[..., :1] != 0)
@@ -56,8 +56,8 @@ def embedded(features: Tensor) -> Tensor:
 class EncoderLayer(nn.Module):
     """x <- x + A(LN(x), LN(source)), x <- x + F(LN(x)), F a network of one hidden layer of ReLUs.
 
-    The first norm is the same for the sequence and the source, unless their widths differ. Without
-    a source the sequence attends to itself.
+    The sequence and the source share the first norm, unless their widths differ. Without a source
+    the sequence attends to itself.
 
     Source: 1906.00295, eq. 4; code published with it.
     """
@@ -81,7 +81,7 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, key: Tensor, value: Tensor, seen: View) -> Tensor:
         """(B, T, width) and the source of keys and of values (B, S, source width) -> (B, T, width).
 
-        The two differ where each has a dropout of its own.
+        The sources of keys and of values differ if each has its own dropout.
         """
         keys = self.of_source(key)
         values = keys if value is key else self.of_source(value)
@@ -122,7 +122,7 @@ def feed_forward(width: int) -> tuple[nn.Linear, nn.Linear]:
 class CrossmodalEncoder(nn.Module):
     """Layers of a target (B, T, width), all of which attend to the embedded source (B, S, ...).
 
-    The source stays as it came in, layer after layer; keys and values have dropouts of their own.
+    The source stays the same in every layer; keys and values have separate dropouts.
 
     Source: 1906.00295, section 3.2, eq. 3 to 5.
     """
@@ -156,7 +156,7 @@ class CrossmodalEncoder(nn.Module):
         return weights
 
     def _key_and_value(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """The embedded source, once where no dropout tells keys from values."""
+        """The embedded source for keys and values, computed once unless dropout separates them."""
         offered = embedded(source)
         if not self.training or self.dropout.p == 0:
             return offered, offered
@@ -179,7 +179,7 @@ class CrossmodalStacks(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
 
     def forward(self, pairs: Mapping[str, Pair]) -> dict[str, Tensor]:
-        """What was made of each target (B, T, width), by the names of the pairs."""
+        """The result for each target (B, T, width), by the names of the pairs."""
         return {name: self._encoder(name)(*pair) for name, pair in pairs.items()}
 
     def maps(self, pairs: Mapping[str, Pair]) -> dict[str, list[Tensor]]:
@@ -193,7 +193,7 @@ class CrossmodalStacks(nn.Module):
 
 
 class MemoryEncoder(nn.Module):
-    """Layers of self-attention over a sequence (B, T, width), of which the last step is read."""
+    """Layers of self-attention over a sequence (B, T, width); only the last step is returned."""
 
     def __init__(self, width: int, heads: int, layers: int, dropout: Dropout) -> None:
         super().__init__()

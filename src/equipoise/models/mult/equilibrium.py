@@ -1,4 +1,4 @@
-"""Crossmodal attention at its fixed point: one layer for each pair in the place of a stack."""
+"""Crossmodal attention at its fixed point: one layer for each pair instead of a stack."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from equipoise.models.mult.encoder import INNER, Dropout, Pair, embedded, feed_f
 from equipoise.nn import sequence_mask
 
 MASKS = 3
-"""Of what attention adds, of the inner features and of what the feed-forward network adds."""
+"""Dropout of attention's output, of the inner features and of the feed-forward output."""
 
 
 class CrossmodalCell(nn.Module):
     """f(z) = LN(h + F(h)), h = LN(u + A(z, source)): one layer of a target, with injection u.
 
-    u is the embedded target (B, T, width), A attention of z to the source, F a network of one
-    hidden layer of ReLUs. So z* is what a step makes of the source when it asks for it with z*
-    itself: z enters by the queries alone, which is what makes f contract. Norms and injection
-    follow the equilibrium transformer (1909.01377, section 4.2); no published system has this
-    layer. At a step of padding the state is A(0, source): there is nothing to iterate, and a norm
-    of what may be 0 would blow up its gradient.
+    u is the embedded target (B, T, width), A attention from z to the source, F a network with one
+    hidden layer of ReLUs. So z* is what a step reads from the source when z* itself is its query: z
+    enters only through the queries, which is what makes f contract. Norms and injection follow the
+    equilibrium transformer (1909.01377, section 4.2); no published system has this layer. At a step
+    of padding the state is A(0, source): there is nothing to iterate, and normalising what may be 0
+    would give a huge gradient.
     """
 
     def __init__(self, width: int, source_width: int, heads: int, dropout: Dropout) -> None:
@@ -39,7 +39,7 @@ class CrossmodalCell(nn.Module):
         self.dropout = dropout
 
     def inputs(self, target: Tensor, source: Tensor) -> tuple[Tensor, ...]:
-        """What stays the same for all evaluations: u, keys, values, steps, masks in training.
+        """What is shared by all evaluations: u, keys, values, steps, masks in training.
 
         Keys and values (B, S, width) are projected here, once. Steps (B, T, 1): False for padding.
         """
@@ -81,10 +81,10 @@ class CrossmodalCell(nn.Module):
 
 
 class CrossmodalEquilibrium(nn.Module):
-    """One cell for each pair; the state is the tuple of what all of them make of their targets.
+    """One cell for each pair; the state is the tuple of all their targets' states.
 
-    `layer(f, z0, *inputs)` finds and differentiates the fixed point, from z = 0, of all pairs at
-    once: they share its evaluations, and a sample has converged when all of its sequences have.
+    `layer(f, z0, *inputs)` finds and differentiates the fixed points of all pairs at once, from
+    z = 0: they share evaluations, and a sample has converged when all of its sequences have.
     """
 
     def __init__(self, layer: nn.Module, cells: Mapping[str, CrossmodalCell]) -> None:
@@ -111,9 +111,9 @@ class CrossmodalEquilibrium(nn.Module):
         z: tuple[Tensor, ...],
         *inputs: Tensor,
     ) -> tuple[Tensor, ...]:
-        """One evaluation of every cell; `counts` tells how many of the inputs belong to each.
+        """One evaluation of every cell; `counts` gives the number of inputs of each.
 
-        What a sample's padding hides is an input: a solver may evaluate some of the samples alone.
+        What a sample's padding hides is an input, since a solver may evaluate only some samples.
         """
         rest, states = list(inputs), []
         for (name, view), count, state in zip(seen.items(), counts, z, strict=True):

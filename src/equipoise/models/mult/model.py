@@ -1,4 +1,4 @@
-"""MulT: three unaligned streams, each read in the light of the others."""
+"""MulT: three unaligned streams, each read with attention to the others."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from equipoise.models.mult.streams import (
 )
 
 LEAST_MEMORY_LAYERS = 3
-"""Of a memory encoder, however few the crossmodal encoders have; published."""
+"""The least number of memory encoder layers, however few the crossmodal ones have; published."""
 
 
 class Prediction(NamedTuple):
-    """outputs (B, outputs), and what they are read from, hidden (B, H).
+    """outputs (B, outputs), and what they are computed from, hidden (B, H).
 
-    auxiliary: in training with an alignment, its loss, summed over the samples; else None.
+    auxiliary: the alignment's loss in training, summed over the samples; otherwise None.
     """
 
     outputs: Tensor
@@ -46,13 +46,13 @@ class Prediction(NamedTuple):
 class MulT(nn.Module):
     """Streams of language, audio and vision (B, T, features) each -> numbers (B, outputs).
 
-    Each target attends to each other modality in an encoder of its own, without an alignment of
-    their steps; what the encoders of a target make of it is joined along the features and read by a
-    memory encoder, whose last step is kept. A residual network of one hidden layer reads those last
-    steps. One modality alone is read by its memory encoder.
+    Each target attends to each other modality in an encoder of its own, without aligning their
+    steps; the results for a target are joined along the features and read by a memory encoder, of
+    which the last step is kept. A residual network with one hidden layer reads those last steps. A
+    single modality is read by its memory encoder.
 
-    With `equilibrium`, one weight-tied layer for each pair, at its fixed point, takes the place of
-    a crossmodal encoder, and memory encoders have as few layers as the published ones may.
+    With `equilibrium`, one weight-tied layer for each pair, at its fixed point, replaces a
+    crossmodal encoder, and memory encoders have the smallest published depth.
 
     Source: 1906.00295, sections 3.1 and 3.2; initial weights, positions and masks are those of the
     code published with it.
@@ -82,17 +82,16 @@ class MulT(nn.Module):
         key_padding_mask: bool = False,
         alignment: Literal["none", "ctc"] = "none",
     ) -> None:
-        """Lists have an entry each for language, audio and vision; one number stands for all three.
+        """Lists have an entry each for language, audio and vision; a single number applies to all.
 
-        equilibrium: the layer, or False for stacks of layers.
-        features: columns of the streams. lengths: their steps, which only an alignment has to know.
-        modalities: those that are read; targets: those that attend to the others, None for all.
-        width: channels of a modality; kernel: steps of its convolution. attention_dropout: by the
-        modality attended to, the first also of memory encoders; embedding_dropout: also of the raw
-        language. causal: the published mask (see `view`). key_padding_mask: steps whose features
-        are all 0 are attended to by none. alignment: audio and vision are read at the steps of the
-        language, of which `Alignment` finds them. Raises ValueError where the numbers do not fit
-        each other.
+        equilibrium: the layer, or False for stacks of layers. features: columns of the streams.
+        lengths: their steps, needed only for an alignment. modalities: those that are read;
+        targets: those that attend to the others, None for all. width: channels of a modality;
+        kernel: steps of its convolution. attention_dropout: by the modality attended to, the first
+        also for memory encoders; embedding_dropout: also for the raw language. causal: the
+        published mask (see `view`). key_padding_mask: nothing attends to steps whose features are
+        all 0. alignment: audio and vision are read at the steps of the language, which `Alignment`
+        finds for them. Raises ValueError if the numbers do not fit each other.
         """
         super().__init__()
         if equilibrium is True:
@@ -129,13 +128,13 @@ class MulT(nn.Module):
 
     @property
     def alignment(self) -> nn.Module | None:
-        """What aligns audio and vision to the language, where anything does."""
+        """Aligns audio and vision to the language, if requested."""
         return self.streams.alignment
 
     def forward(self, streams: Mapping[str, Tensor]) -> Prediction:
         """The prediction for streams by name; those of other modalities are not read.
 
-        Raises ValueError where one is missing, or has other features than the model.
+        Raises ValueError if one is missing, or has other features than the model.
         """
         sequences: Sequences = self.streams(streams)
         crossed: dict[str, Tensor] = self.crossmodal(self._pairs(sequences))
@@ -153,7 +152,7 @@ class MulT(nn.Module):
     def attention_maps(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights (B, heads, T, S) by name: "language from audio 1", and "language memory 1".
 
-        The number is the layer's; of an equilibrium they are those at the fixed point.
+        The number counts the layers; an equilibrium's weights are those at the fixed point.
         """
         sequences: Sequences = self.streams(streams)
         pairs = self._pairs(sequences)
@@ -177,7 +176,7 @@ class MulT(nn.Module):
         layers: int,
         dropouts: Mapping[str, Dropout],
     ) -> CrossmodalStacks | CrossmodalEquilibrium:
-        """What makes something of every target in the light of every source."""
+        """Turns every target into its states with attention to every source."""
         sizes = {_name(t, s): (self.widths[t], self.widths[s], heads) for t, s in self.pairs}
         of_pair = {_name(t, s): dropouts[s] for t, s in self.pairs}
         if not isinstance(equilibrium, nn.Module):
@@ -206,7 +205,7 @@ class MulT(nn.Module):
         return max(len(self.modalities) - 1, 1) * self.widths[target]
 
     def _read(self, target: str, crossed: Mapping[str, Tensor], sequences: Sequences) -> Tensor:
-        """What a target's memory encoder reads: all that was made of it, or the target itself."""
+        """What a target's memory encoder reads: all crossmodal results, or the target itself."""
         made = [crossed[_name(t, s)] for t, s in self.pairs if t == target]
         return torch.cat(made, dim=2) if made else sequences.features[target]
 

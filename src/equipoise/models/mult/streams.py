@@ -1,4 +1,4 @@
-"""How streams enter MulT: aligned where that is asked for, projected, their padding noted."""
+"""How streams enter MulT: optionally aligned, then projected, with their padding marked."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Entry = TypeVar("Entry", int, float)
 
 
 class Sequences(NamedTuple):
-    """By modality: sequences (B, T, width), and which steps (B, T) are no padding.
+    """By modality: sequences (B, T, width), and which steps (B, T) are not padding.
 
-    The latter is None where padding is attended to. auxiliary: the loss of the alignments, summed
+    The latter is None if padding is attended to. auxiliary: the loss of the alignments, summed
     over the samples; None in evaluation or without them.
     """
 
@@ -29,8 +29,8 @@ class Sequences(NamedTuple):
 class Streams(nn.Module):
     """Streams (B, T, features) of the chosen modalities -> `Sequences`.
 
-    Language loses some of its features to `dropout`. The projections have no bias, so padding stays
-    0 where the kernel is 1.
+    `dropout` applies to the features of language. The projections have no bias, so padding stays 0
+    if the kernel is 1.
 
     Source: 1906.00295, section 3.1, "temporal convolutions".
     """
@@ -62,10 +62,10 @@ class Streams(nn.Module):
             )
 
     def forward(self, streams: Mapping[str, Tensor]) -> Sequences:
-        """Raises ValueError where a stream is missing, or has other features than the model.
+        """Raises ValueError if a stream is missing, or has other features than the model.
 
-        Aligned and projected in full precision: whether the first channel is exactly 0 says what
-        is padding, and a half might round a small number to it.
+        Streams are aligned and projected in full precision: a first channel of exactly 0 marks
+        padding, and half precision might round a small number to 0.
         """
         inputs = {modality: self._checked(streams, modality) for modality in self.features}
         present: dict[str, Tensor | None] = dict.fromkeys(inputs)
@@ -96,9 +96,9 @@ class Streams(nn.Module):
 
 
 def projection(features: int, width: int, kernel: int) -> nn.Module:
-    """(B, T, features) -> (B, T, width), a convolution of so many steps that keeps their number.
+    """(B, T, features) -> (B, T, width), a convolution of `kernel` steps that keeps their number.
 
-    A stream that has the width already is left as it is, as published.
+    A stream that already has the width is left as it is, as published.
     """
     if kernel > 1:
         return TimeConvolution(features, width, kernel)
@@ -142,7 +142,7 @@ class Alignment(nn.Module):
 def alignment_loss(scores: Tensor) -> Tensor:
     """-ln p(1, 2, ..., L), summed over the samples, of scores (B, T, L + 1); class 0 is the blank.
 
-    The steps of the language are to come one after the other. Infinite where T < L.
+    The language's steps are to come one after another. Infinite if T < L.
     """
     batch, steps, classes = scores.shape
     labels = torch.arange(1, classes, device=scores.device).expand(batch, -1)
@@ -160,7 +160,7 @@ def alignment_loss(scores: Tensor) -> Tensor:
 def aligned_length(modalities: Sequence[str], lengths: Sequence[int] | None) -> int:
     """The steps of the language, to which the other modalities are aligned.
 
-    Raises ValueError where there is no language, or a stream is too short to be aligned to it.
+    Raises ValueError if there is no language, or a stream is too short to be aligned to it.
     """
     others = [modality for modality in modalities if modality != "language"]
     if lengths is None or "language" not in modalities or not others:
@@ -179,9 +179,9 @@ def aligned_length(modalities: Sequence[str], lengths: Sequence[int] | None) -> 
 
 
 def by_modality(entries: Entry | Sequence[Entry], name: str) -> dict[str, Entry]:
-    """One entry for each modality, the same for all where there is one number.
+    """One entry for each modality; a single number applies to all.
 
-    Raises ValueError for another number of them.
+    Raises ValueError for any other number of entries.
     """
     if isinstance(entries, int | float):
         return dict.fromkeys(MODALITIES, entries)

@@ -17,10 +17,10 @@ from equipoise.models.regularized.table import Table
 class KernelRidge(RegularizedModel):
     """scores(x) = sum_i k(x, x_i) w_i, k(x, x') = exp(-1/2 mean_f exp(log_scale_f) (x_f - x'_f)^2).
 
-    The inner objective is the dual one, 1/(2N) w^T K w - w^T t / N + 1/2 exp(lambda) |w|^2 with
-    t = 1 for the sample's class and -1 else: its minimum (K + N exp(lambda) I)^-1 t is that of the
+    The inner objective is the dual one, 1/(2N) w^T K w - w^T t / N + 1/2 exp(lambda) |w|^2 with t =
+    1 for the sample's class and -1 otherwise: its minimum (K + N exp(lambda) I)^-1 t is that of the
     ridge problem, and its Hessian is never singular, though K may be. The outer variables are
-    lambda, one or one per training sample, and log_scale, one or one per feature.
+    lambda, one in all or one per training sample, and log_scale, one in all or one per feature.
     Source: Saunders, Gammerman and Vovk 1998, eq. 7.
     """
 
@@ -41,7 +41,7 @@ class KernelRidge(RegularizedModel):
         bounds: Sequence[float] = (-12.0, 12.0),
         drawn_by: int | None = None,
     ) -> None:
-        """Raises ValueError as `RegularizedModel`, also for log_scale, and for other choices."""
+        """Raises ValueError as `RegularizedModel`, also for log_scale, and for unknown choices."""
         check_choice("strengths", strengths, ("one", "coefficient"))
         check_choice("scales", scales, ("one", "feature"))
         self.outputs = 1 if classes == 2 else classes
@@ -58,7 +58,7 @@ class KernelRidge(RegularizedModel):
         self._kernel = torch.empty(0)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the kernel of the latest solve, which has a graph and cannot be copied."""
+        """Everything but the latest solve's kernel, which has a graph and cannot be copied."""
         return {**self.__dict__, "_kernel": torch.empty(0)}
 
     def prepare(self, training: Table) -> None:
@@ -67,7 +67,7 @@ class KernelRidge(RegularizedModel):
         self._kernel = self.kernel(self.support)
 
     def curvature(self, training: Table) -> float:
-        """No eigenvalue of K / N is above its trace, 1."""
+        """No eigenvalue of K / N exceeds its trace, 1."""
         return 1.0
 
     def objective(self, w: Tensor, training: Table) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ class KernelRidge(RegularizedModel):
         return 0.5 * (scores - self.wanted(target)).square().sum(dim=1)
 
     def predicted(self, scores: Tensor) -> Tensor:
-        """(N,) the class of the highest score; of two classes, the second where it is positive."""
+        """(N,) the class of the highest score; of two classes, the second if it is positive."""
         return (scores[:, 0] > 0).long() if self.outputs == 1 else scores.argmax(dim=1)
 
     def kernel(self, features: Tensor) -> Tensor:

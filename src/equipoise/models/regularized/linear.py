@@ -1,4 +1,4 @@
-"""Models that are linear in the features: one loss of the scores each."""
+"""Models that are linear in the features; each has its own loss of the scores."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from equipoise.models.regularized.table import Table, backward_product, forward_
 
 POWER_STEPS = 30
 MARGIN = 1.05
-"""The power method comes near to the largest singular value from below."""
+"""Safety factor: the power method approaches the largest singular value from below."""
 
 
 class LinearModel(RegularizedModel):
     """scores = features W + b; w holds W (F, outputs) row by row, then b, which is not penalised.
 
-    outputs: 1 for two classes, else one per class. A subclass tells its loss by the score.
+    outputs: 1 for two classes, else one per class. A subclass defines its loss of the score.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class LinearModel(RegularizedModel):
     @property
     @abstractmethod
     def sharpness(self) -> float:
-        """The greatest second derivative of the loss, towards the scores of a sample."""
+        """The greatest second derivative of the loss with respect to a sample's scores."""
 
     @abstractmethod
     def loss_and_slope(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of each sample (N,), and its derivative towards the scores (N, outputs)."""
+        """The loss of each sample (N,), and its derivative in the scores (N, outputs)."""
 
     def loss(self, scores: Tensor, target: Tensor) -> Tensor:
         """(N,) the loss of each sample."""
@@ -72,7 +72,7 @@ class LinearModel(RegularizedModel):
         return scores + w[0, count:] if self.intercept else scores
 
     def predicted(self, scores: Tensor) -> Tensor:
-        """(N,) the class of the highest score; of two classes, the second where it is positive."""
+        """(N,) the class of the highest score; of two classes, the second if it is positive."""
         return (scores[:, 0] > 0).long() if self.outputs == 1 else scores.argmax(dim=1)
 
     def curvature(self, training: Table) -> float:
@@ -89,7 +89,7 @@ class LinearModel(RegularizedModel):
         return self.sharpness * MARGIN * float(size) / len(training["target"])
 
     def _pulled(self, training: Table, slope: Tensor) -> Tensor:
-        """features^T slope / N with the part of the intercept, (1, D)."""
+        """features^T slope / N including the intercept, (1, D)."""
         slope = slope / len(slope)
         gradient = backward_product(training, slope).flatten()
         if self.intercept:

@@ -1,4 +1,4 @@
-"""Models whose coefficients minimise a regularised loss, as a layer of its hyper-parameters."""
+"""Models whose coefficients minimise a regularised loss, as a function of hyper-parameters."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Strengths = Literal["one", "feature", "coefficient"]
 
 
 def check_choice(name: str, choice: str, choices: Iterable[str]) -> None:
-    """Raise ValueError for a choice that is none of them."""
+    """Raise ValueError for an unknown choice."""
     if choice not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {choice!r}")
 
 
 @dataclass(frozen=True)
 class Units:
-    """scaling (D,) of the coordinates and strength (D,) of the penalty, at the latest solve."""
+    """scaling (D,) of the coordinates and strength (D,) of the penalty at the latest solve."""
 
     scaling: Tensor
     strength: Tensor
@@ -37,9 +37,9 @@ class RegularizedModel(nn.Module, ABC):
     coefficients: (1, D), the latest w*, from which the next solve starts, together with its
     curvature pairs and the adjoint solution of the latest exact gradient.
 
-    The equilibrium layer sees h in the coordinates z = w / scaling, scaling_j =
-    (curvature + exp lambda_j)^-1/2, where `curvature` bounds the Hessian of the training loss: its
-    Hessian lies between 0 and I there, whatever the strengths, so plain descent contracts.
+    The equilibrium layer sees h in the coordinates z = w / scaling, scaling_j = (curvature + exp
+    lambda_j)^-1/2, where `curvature` bounds the Hessian of the training loss: in these the Hessian
+    lies between 0 and I for any strengths, so plain descent contracts.
     """
 
     dense_only = False
@@ -53,9 +53,10 @@ class RegularizedModel(nn.Module, ABC):
         bounds: Sequence[float],
         drawn_by: int | None,
     ) -> None:
-        """groups: (D,), which entry of lambda each coefficient takes, -1 for none (an intercept).
+        """groups: (D,), which entry of lambda applies to each coefficient, -1 for none (an
+        intercept).
 
-        Raises ValueError for bounds that are no interval, and for a start outside of it.
+        Raises ValueError if the bounds are not an interval, or if a start lies outside it.
         """
         super().__init__()
         low, high = bounds
@@ -130,9 +131,9 @@ class RegularizedModel(nn.Module, ABC):
             parameter.clamp_(*self.bounds)
 
     def solve(self, training: Table, validation: Table | None = None) -> Tensor:
-        """w*(lambda) (1, D) with a gradient towards lambda, and everything kept for the next solve.
+        """w*(lambda) (1, D), differentiable in lambda; keeps everything for the next solve.
 
-        validation: what the outer loss is read from, at whose gradient a solver may aim.
+        validation: the data of the outer loss; a solver may target its gradient.
         """
         self.prepare(training)
         self._follow()
@@ -178,7 +179,7 @@ class RegularizedModel(nn.Module, ABC):
         return self.loss(self.scores(validation, w), validation["target"]).mean()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What the next solve starts from, beside the coefficients."""
+        """What the next solve starts from, besides the coefficients."""
         if self.units is None:
             return {}
         pairs = {} if self.pairs is None else self.pairs.state()
@@ -186,7 +187,7 @@ class RegularizedModel(nn.Module, ABC):
         return {"pairs": pairs, "adjoint": self.adjoint.latest, **units}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue where that state was taken; from an empty one, as if nothing had been solved."""
+        """Continue from that state; from an empty one, as if nothing had been solved."""
         if not state:
             self.units, self.pairs, self.adjoint.latest = None, None, None
             return
@@ -196,12 +197,12 @@ class RegularizedModel(nn.Module, ABC):
         self.pairs = CurvaturePairs.of(state["pairs"], device) if state["pairs"] else None
 
     def _follow(self) -> None:
-        """Bring what is known of the last problem to the device that the module was moved to."""
+        """Move what is known of the last problem to the module's device."""
         if self.units is not None and self.units.scaling.device != self.coefficients.device:
             self.set_extra_state(self.get_extra_state())
 
     def _move_to(self, units: Units) -> None:
-        """Carry what is known of the last problem to the coordinates and strengths of this one.
+        """Convert what is known of the last problem to the coordinates and strengths of this one.
 
         A pair's change of gradient is that of the training loss plus strength times s, so it is
         exact for other strengths too.

@@ -17,9 +17,10 @@ class Table(TypedDict):
 
 
 class SparseProduct(torch.autograd.Function):
-    """matrix (N, F) @ dense (F, C), where the transpose is at hand, so that nothing is converted.
+    """matrix (N, F) @ dense (F, C), with the transpose available, so that nothing is converted.
 
-    The derivative towards `dense` is the same function with the two exchanged; the matrix has none.
+    The derivative with respect to `dense` is the same function with the two exchanged; the matrix
+    has none.
     """
 
     @staticmethod
@@ -55,5 +56,5 @@ def _product(matrix: Tensor, transposed: Tensor, dense: Tensor) -> Tensor:
 
 
 def _sparse_product(matrix: Tensor, dense: Tensor) -> Tensor:
-    """A vector is multiplied faster than a matrix of one column."""
+    """A vector, since multiplying it is faster than a matrix of one column."""
     return (matrix @ dense[:, 0]).unsqueeze(1) if dense.shape[1] == 1 else matrix @ dense

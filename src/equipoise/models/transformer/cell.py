@@ -28,14 +28,14 @@ CellScene = AttentionScene | PlacedScene
 class TransformerCell(nn.Module):
     """f(z, injection, memory's key and value, *masks) -> state of z's shape (B, T, width).
 
-    With a = attention and F = feed-forward, LN without weights of its own:
+    With a = attention and F = feed-forward, and LN without learned weights:
 
         post            o = z + a(z),      h = LN(o),  f = LN(h + F(h))
         published_pre   o = z + a(LN(z)),  h = LN(o),  f = h + F(h)
         pre             o = z + a(LN(z)),              f = o + F(LN(o))
 
     `published_pre` is what the published code calls pre-norm; the last row is the textbook's. The
-    memory is normalised where z is.
+    memory is normalised wherever z is.
 
     Source: 1909.01377, section 4.2; code of 2106.14342.
     """
@@ -72,10 +72,10 @@ class TransformerCell(nn.Module):
     def draw_masks(
         self, like: Tensor, reach: int, dropout: float, attention_dropout: float
     ) -> tuple[Tensor, ...]:
-        """Masks for one forward on states like (B, T, width) that look at `reach` positions.
+        """Masks for one forward on states like (B, T, width) that attend to `reach` positions.
 
-        None without dropout; else of the attention's output, of the feed-forward's inner and outer
-        features, and with `attention_dropout` of the attention's weights.
+        None without dropout; otherwise for the attention's output, the feed-forward's inner and
+        outer features, and with `attention_dropout` the attention's weights.
         """
         if dropout == 0 and attention_dropout == 0:
             return ()
@@ -91,7 +91,7 @@ class TransformerCell(nn.Module):
         self, scene: CellScene, z: Tensor, injection: Tensor, key: Tensor, value: Tensor,
         *masks: Tensor,
     ) -> Tensor:  # fmt: skip
-        """z plus what attention makes of it, in front of the feed-forward's norm."""
+        """z plus the attention's output, before the feed-forward's norm."""
         dropped = masks[3] if len(masks) > 3 else None
         features = self._before_attention(z)
         attended = self.attention(features, injection, key, value, scene, dropped)
@@ -101,7 +101,7 @@ class TransformerCell(nn.Module):
         self, scene: CellScene, z: Tensor, injection: Tensor, key: Tensor, value: Tensor,
         *masks: Tensor,
     ) -> Tensor:  # fmt: skip
-        """One evaluation; `scene` comes first, since it is the same for all of them."""
+        """One evaluation; `scene`, which all evaluations share, comes first."""
         o = self.attend(scene, z, injection, key, value, *masks)
         if self.norm == "pre":
             return o + self._feed_forward(layer_norm(o), masks)

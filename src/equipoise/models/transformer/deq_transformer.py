@@ -55,9 +55,9 @@ class DEQTransformer(nn.Module):
     """Tokens (B, T) -> hidden states (B, T, width), the equilibrium of one transformer layer.
 
     z* = f(z*, injection of the embedded tokens) is found and differentiated by `equilibrium`, from
-    z = 0 or from what an `initializer` predicts. A segment attends to the states and injections of
-    up to `memory_length` earlier steps, an attribute that may be changed at any time. Embedding and
-    softmax are adaptive and tied.
+    z = 0 or from the prediction of an `initializer`. A segment attends to the states and injections
+    of up to `memory_length` earlier steps, an attribute that may be changed at any time. Embedding
+    and softmax are adaptive and tied.
 
     Source: 1909.01377, section 4; f, sizes and ties follow the code published with 2106.14342.
     """
@@ -92,16 +92,16 @@ class DEQTransformer(nn.Module):
     ) -> None:
         """Build the network of `size`; every field of `Size` that is given replaces the size's.
 
-        Where `width` alone is given, the embedding is as wide. `attention`: another than the
-        published one makes f smooth with that kernel. `window`: how many steps attention
-        looks back, itself included; None is no limit. `dropout`: variational dropout of embeddings,
-        positions, the layer and its output; `attention_dropout`: of attention weights.
-        `tie_projections`: which clusters' projections embedding and softmax share: none, those
-        behind the first, all, or a list of one entry a cluster. `initial_std`: of the normal from
-        which embedding, softmax and injection are drawn; None is the published 0.01 at the
-        published width, and at another as much as gives features of the same size. `initializer`:
-        width of a network that learns to predict z* as the start; None: no such network. Raises
-        ValueError where the numbers do not fit each other.
+        If `width` alone is given, the embedding is as wide. `attention`: any but the published one
+        makes f smooth with that kernel. `window`: how many steps attention looks back, including
+        the current one; None is no limit. `dropout`: variational dropout of embeddings, positions,
+        the layer and its output; `attention_dropout`: of attention weights. `tie_projections`:
+        which clusters' projections embedding and softmax share: none, those after the first, all,
+        or a list of one entry per cluster. `initial_std`: of the normal from which embedding,
+        softmax and injection are drawn; None is the published 0.01 at the published width, and at
+        others the value that gives features of the same size. `initializer`: width of a network
+        that learns to predict z* as the start; None: no such network. Raises ValueError if the
+        numbers do not fit each other.
         """
         super().__init__()
         self.size = adapted_size(
@@ -128,7 +128,7 @@ class DEQTransformer(nn.Module):
         )  # fmt: skip
         self.equilibrium = equilibrium
         self.initializer: LearnedSequenceStart | None = None
-        if initializer is not None:  # last, so that without it the same weights are drawn
+        if initializer is not None:  # last, so that the other weights are drawn as without it
             self.initializer = LearnedSequenceStart(self.injected, self.size.width, initializer)
 
     def _build_vocabulary(
@@ -157,8 +157,8 @@ class DEQTransformer(nn.Module):
     def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
         """The hidden states of a segment (B, T), and the memory for the next one.
 
-        memory: states (B, M, width) and injections (B, M, 3 width) of the steps before; None where
-        there are none. Raises ValueError where tokens are no matrix of whole numbers.
+        memory: states (B, M, width) and injections (B, M, 3 width) of the steps before; None if
+        there are none. Raises ValueError if the tokens are not an integer matrix.
         """
         segment = self.segment(tokens, memory)
         z = self._solved(segment)
@@ -176,7 +176,7 @@ class DEQTransformer(nn.Module):
         return z
 
     def segment(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> Segment:
-        """The fixed-point problem of a segment; masks of dropout are drawn here."""
+        """The fixed-point problem of a segment; draws the dropout masks."""
         check_tokens(tokens)
         embedded = self.embedding(tokens)
         batch, length, width = embedded.shape
@@ -199,7 +199,7 @@ class DEQTransformer(nn.Module):
         return states, latest_steps(segment.injections, steps)
 
     def readout(self, z: Tensor) -> Tensor:
-        """The hidden states (B, T, width) of a state of the equilibrium layer: itself."""
+        """The hidden states (B, T, width) of the equilibrium layer's state: the state itself."""
         return z
 
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:

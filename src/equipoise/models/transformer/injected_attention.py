@@ -15,7 +15,7 @@ PUBLISHED = AttentionForm(kernel="exponential", positions="product")
 
 
 class PlacedScene(NamedTuple):
-    """What the smoother needs, and what the places of the keys add to query, key and value.
+    """What the smoother needs, and what the keys' positions add to query, key and value.
 
     shifts: (memory + T, parts * width), or None where positions are in the kernel alone.
     """
@@ -27,9 +27,9 @@ class PlacedScene(NamedTuple):
 class InjectedKernelAttention(nn.Module):
     """o = W_o sum_k w(q, k) v(k), with q, k, v = W [memory; features] + injection.
 
-    It is to any form what `RelativeAttention` is to the published one, and is called in the same
-    way. Positions that are summed with the features are so before W, at every evaluation. A
-    symmetric kernel has one query and key, and so one injection into both.
+    It is to any kernel what `RelativeAttention` is to the published one, and has the same
+    interface. Positions that are added to the features are added before W, at every evaluation. In
+    a symmetric kernel query and key are the same, so they share one injection.
 
     Source: 1908.11775 for the kernels; 1909.01377, section 4.2, for the injection.
     """
@@ -97,7 +97,7 @@ class InjectedKernelAttention(nn.Module):
         return query, key, value
 
     def _shifts(self, places: Tensor) -> Tensor | None:
-        """W t for what takes positions before W, 0 for what does not."""
+        """W t if positions are added before W, otherwise 0."""
         summed = self.form.positions == "direct_sum"
         if not (summed or self.form.value_positions):
             return None
@@ -108,10 +108,10 @@ class InjectedKernelAttention(nn.Module):
 
 
 def is_published(form: AttentionForm) -> bool:
-    """Whether a form is the published one; settings that it does not use may differ."""
+    """Whether a form is the published one; settings that it does not use are ignored."""
     return replace(form, radius=PUBLISHED.radius, features=PUBLISHED.features) == PUBLISHED
 
 
 def injected_parts(form: AttentionForm) -> int:
-    """How many widths an injection has: of query, key and value, or where the first two are one."""
+    """How many widths an injection has: 3 for query, key and value, 2 if the first two are one."""
     return 2 if form.symmetric else 3

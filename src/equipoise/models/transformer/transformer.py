@@ -21,8 +21,8 @@ from equipoise.nn import AttentionForm
 class Repetition(nn.Module):
     """z <- f(z, *inputs), `layers` times from z0, with ordinary backpropagation through all of it.
 
-    The explicit counterpart of an equilibrium layer, called as one. checkpointed: keep one state a
-    layer and evaluate it again in the backward pass, instead of keeping its graph.
+    The explicit counterpart of an equilibrium layer, with the same call. checkpointed: keep one
+    state per layer and recompute the rest in the backward pass, instead of keeping its graph.
     """
 
     def __init__(self, layers: int, checkpointed: bool = False) -> None:
@@ -79,10 +79,10 @@ class Transformer(nn.Module):
         tie_projections: TiedProjections | Sequence[bool] = "tails",
         initial_std: float | None = None,
     ) -> None:
-        """Build `layers` layers of one set of weights; all else is as in `DEQTransformer`.
+        """Build `layers` layers of one set of weights; the rest is as in `DEQTransformer`.
 
-        `checkpointed` keeps one state a layer and computes the rest again in the backward pass.
-        Raises ValueError where the numbers do not fit each other.
+        `checkpointed` keeps one state per layer and recomputes the rest in the backward pass.
+        Raises ValueError if the numbers do not fit each other.
         """
         super().__init__()
         self.network = DEQTransformer(

@@ -1,4 +1,4 @@
-"""What both trellis networks are made of: the ends, from tokens and to probabilities, and f."""
+"""What both trellis networks share: the ends, from tokens and to probabilities, and f."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TokenEnds(nn.Module):
     ) -> None:
         """Build both, tables drawn from -initial_range to initial_range.
 
-        Raises ValueError where tied ends differ in width, or the range is not positive.
+        Raises ValueError if tied ends differ in width, or the range is not positive.
         """
         super().__init__()
         if tied and output_width != embedding_width:

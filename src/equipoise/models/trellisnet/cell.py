@@ -1,4 +1,4 @@
-"""One level of a trellis network, whose equilibrium is that of infinitely many."""
+"""One level of a trellis network; its equilibrium is a network of infinitely many."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from equipoise.nn.computed_weight import ComputedLinear
 class TapWeight(ComputedWeight):
     """A weight (out, 2 in) on [features at t - d | features at t], which may be normalised.
 
-    w = length * direction / ||direction|| by rows, or `direction` itself. In training, entries of
-    the first half of `direction` are dropped with probability `drop`, once each time that the
-    weight is computed, and the rest of that half is scaled up.
+    w = length * direction / ||direction|| by rows, or `direction` itself. In training, each time
+    that the weight is computed, entries of the first half of `direction` are dropped with
+    probability `drop`, and the rest of that half is scaled up.
 
     Source: Bai et al. 2019 (arXiv 1810.06682), section 5, after Merity et al. 2018 (1708.02182).
     """
@@ -48,7 +48,7 @@ class TapWeight(ComputedWeight):
 def tap_linear(
     source: int, target: int, *, bias: bool, normalised: bool, drop: float
 ) -> ComputedLinear:
-    """A map (..., 2 source) -> (..., target) with PyTorch's first weights and no bias yet.
+    """A map (..., 2 source) -> (..., target) with PyTorch's initial weights and no bias yet.
 
     At the published widths these are as large as the published draw from N(0, 0.01).
     """
@@ -99,7 +99,7 @@ class TrellisCell(nn.Module):
     def forward(
         self, dilation: int, z: Tensor, injection: Tensor, earlier: Tensor, *masks: Tensor
     ) -> Tensor:
-        """One level; the only mask (B, 1, width) drops hidden channels on their way in."""
+        """One level; the only mask (B, 1, width) drops hidden channels at its input."""
         before = delayed(z, earlier.to(z.dtype), dilation)
         hidden, hidden_before = z[..., : self.width], before[..., : self.width]
         taps = torch.cat((hidden_before, hidden), dim=-1)
@@ -117,7 +117,7 @@ def input_taps(features: Tensor, dilation: int) -> Tensor:
 
 
 def delayed(sequence: Tensor, earlier: Tensor, steps: int) -> Tensor:
-    """(B, T, C) moved back by `steps`, behind `steps` copies of `earlier` (B, 1, C)."""
+    """(B, T, C) delayed by `steps`, preceded by `steps` copies of `earlier` (B, 1, C)."""
     length = sequence.shape[1]
     front = earlier.expand(-1, steps, -1)
     return torch.cat((front, sequence), dim=1)[:, :length]

@@ -57,8 +57,8 @@ class DEQTrellisNet(TrellisBase):
         """Build the network of `size`; every field of `Size` that is given replaces the size's.
 
         output_width: None is the embedding's width. The dropouts are variational: of the embedded
-        tokens, of the state inside f, of what the softmax reads. Raises ValueError where the
-        numbers do not fit each other.
+        tokens, of the state inside f, of the softmax's input. Raises ValueError if the numbers do
+        not fit each other.
         """
         shape = adapted_size(
             size_for_vocabulary(size, vocabulary, EQUILIBRIUM_SIZES),
@@ -76,7 +76,7 @@ class DEQTrellisNet(TrellisBase):
         """The hidden states of a segment (B, T), and the memory for the next one.
 
         memory: the state (B, 1, 2 width) of the step before; None if there is none. Raises
-        ValueError where tokens are no matrix of whole numbers.
+        ValueError if the tokens are not an integer matrix.
         """
         segment = self.segment(tokens, memory)
         z: Tensor = self.equilibrium(segment.f, segment.z0, *segment.inputs)
@@ -84,7 +84,7 @@ class DEQTrellisNet(TrellisBase):
         return SequenceOutput(hidden, (z[:, -1:].detach(),))
 
     def segment(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> Segment:
-        """The fixed-point problem of a segment; masks of dropout are drawn here."""
+        """The fixed-point problem of a segment; draws the dropout masks."""
         check_tokens(tokens)
         features = self.ends.embed(tokens)
         injection = self.cell.inject(features)
@@ -96,5 +96,5 @@ class DEQTrellisNet(TrellisBase):
         return Segment(f, z0, (injection, earlier, *self._masks(z0)))
 
     def readout(self, z: Tensor) -> Tensor:
-        """The hidden states (B, T, output width) of a state of the equilibrium layer."""
+        """The hidden states (B, T, output width) of the equilibrium layer's state."""
         return self.ends.last_channels(self._hidden(z))

@@ -19,8 +19,8 @@ class TrellisNet(TrellisBase):
     """Tokens (B, T) -> hidden states (B, T, output width) by `levels` applications of one level.
 
     The memory is [h | c] (B, 1, 2 width) at the last step of the last level; every level starts
-    from it. Every `auxiliary_every`-th level gives a further output, with a loss of its own that
-    counts `auxiliary_weight` times.
+    from it. Every `auxiliary_every`-th level gives a further output, with its own loss of weight
+    `auxiliary_weight`.
 
     Source: Bai et al. 2019 (arXiv 1810.06682), and its published code.
     """
@@ -49,10 +49,10 @@ class TrellisNet(TrellisBase):
     ) -> None:
         """Build the network of `size`; every field of `Size` that is given replaces the size's.
 
-        output_width: None is the embedding's width. dilations: of the levels, over and over.
+        output_width: None is the embedding's width. dilations: of the levels, repeated cyclically.
         weight_drop: of the weights on the step before. The dropouts are variational: of the
-        embedded tokens, of the state inside a level, of what the softmax reads. Raises ValueError
-        where the numbers do not fit each other.
+        embedded tokens, of the state inside a level, of the softmax's input. Raises ValueError if
+        the numbers do not fit each other.
         """
         shape = adapted_size(
             size_for_vocabulary(size, vocabulary, SIZES),
@@ -74,7 +74,7 @@ class TrellisNet(TrellisBase):
         """The hidden states of a segment (B, T), the next memory, and auxiliary states.
 
         memory: the state (B, 1, 2 width) of the step before; None if there is none. Raises
-        ValueError where tokens are no matrix of whole numbers.
+        ValueError if the tokens are not an integer matrix.
         """
         check_tokens(tokens)
         states = self._levels(self.ends.embed(tokens), memory)
@@ -87,7 +87,7 @@ class TrellisNet(TrellisBase):
         shape = (*features.shape[:2], 2 * self.cell.width)
         z = features.new_zeros(shape, dtype=promoted(features))
         earlier = z[:, :1] if memory is None else memory[0]
-        # One computation of each weight, and so one mask of weight_drop, for all levels.
+        # Each weight is computed once, and so has one weight_drop mask, for all levels.
         inward, level = weights_computed_once(self.cell.inward), weights_computed_once(self.cell)
         injections = {d: inward(input_taps(features, d)) for d in sorted(set(self.dilations))}
         masks = self._masks(z)

@@ -9,7 +9,7 @@ Level = Literal["pcj0", "champs"]
 ELEMENTS = ("H", "C", "N", "O", "F")
 
 Shells = dict[str, list[list[Any]]]
-"""Of each element, PySCF's shells: angular momentum, then (exponent, coefficients) in bohr^-2."""
+"""PySCF's shells for each element: angular momentum, then (exponent, coefficients) in bohr^-2."""
 
 PCJ0: Shells = {
     "H": [
@@ -62,14 +62,14 @@ basis sets for calculating spin-spin coupling constants, Theor. Chem. Acc. 126, 
 """
 D_EXPONENTS = (1.6, 0.4)
 STEP = 0.005
-"""By how much of itself the exponent of a difference of s Gaussians varies."""
+"""The relative change of the exponent in a difference of two s Gaussians."""
 
 
 def shells(level: Level, elements: Iterable[str]) -> Shells:
     """The basis set of a level for each of the elements, for `pyscf.gto.M(basis=...)`.
 
     pcj0: pcJ-0. champs: 6-31G(2df,p) as Gaussian runs it, which made the labels of the CHAMPS
-    competition: see `gaussian_631g`. Raises KeyError for an element that has none.
+    competition: see `gaussian_631g`. Raises KeyError for an element without a basis set.
     """
     chosen = sorted(set(elements))
     if level == "champs":

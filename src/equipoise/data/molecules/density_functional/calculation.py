@@ -1,4 +1,4 @@
-"""What is to be computed, and what is then known: the couplings of one molecule, and its rows."""
+"""The job and the result of a computation: the couplings of one molecule, and its table rows."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Calculated:
-    """What is known of a molecule, in containers that JSON has.
+    """What was computed for a molecule, in containers that JSON supports.
 
     symbols, positions: Angstrom. pairs: hydrogen, other atom, type. contributions: (pairs, 4), Hz.
     energy: Hartree. dipole: (3,), Debye. charges: Mulliken's. functions: the number of basis
-    functions. gap: between highest occupied and lowest empty orbital, eV. seconds: of one core.
+    functions. gap: between highest occupied and lowest empty orbital, eV. seconds: on one core.
     """
 
     name: str
@@ -80,14 +80,14 @@ class Calculated:
     seconds: float
 
     def answers(self, job: Job) -> bool:
-        """Whether this is the job's molecule: the SMILES is the same, or all positions are."""
+        """Whether this is the job's molecule: the SMILES, or all positions, are the same."""
         if job.smiles or self.smiles:
             return self.smiles == job.smiles
         positions = [list(position) for position in job.positions]
         return self.symbols == list(job.symbols) and self.positions == positions
 
     def rows(self) -> Rows:
-        """Its rows in each of `TABLES`, but for the ids of the couplings."""
+        """Its rows in each of `TABLES`, without the ids of the couplings."""
         name = self.name
         for atom, symbol in enumerate(self.symbols):
             position = [f"{value:.10f}" for value in self.positions[atom]]
@@ -105,7 +105,7 @@ class Calculated:
 
 
 def calculate(job: Job) -> Calculated:
-    """Compute the couplings of a molecule, on one thread of PySCF's. Raises NoCouplings."""
+    """Compute the couplings of a molecule, on one PySCF thread. Raises NoCouplings."""
     from pyscf import lib
 
     from equipoise.data.molecules.density_functional.ground_state import ground_state
@@ -155,10 +155,10 @@ def jobs_of_structures(file: Path, level: Level) -> list[Job]:
 
 
 def jobs_of_smiles(file: Path, level: Level) -> list[Job]:
-    """A molecule a line, named by what follows the SMILES, or by its number, from 0.
+    """One molecule per line, named by the text after the SMILES, or by its number, from 0.
 
-    Lines that begin with # are comments. Raises UserError where the file cannot be read or is
-    empty, or a name is there twice.
+    Lines that begin with # are comments. Raises UserError if the file cannot be read or is empty,
+    or if a name occurs twice.
     """
     try:
         lines = [line.split(maxsplit=1) for line in file.read_text(encoding="utf-8").splitlines()]

@@ -14,12 +14,12 @@ from equipoise.data.molecules.features import chemistry
 from equipoise.data.molecules.tables import TYPES
 
 SEED = 7
-"""Of the embedding: that of the couplings that come with the package."""
+"""Seed of the embedding: the one used for the bundled couplings."""
 MOST_STEPS = 2000
 
 
 class NoCouplings(Exception):
-    """A molecule has no couplings, or none can be computed; the message is the reason."""
+    """A molecule has no couplings, or they cannot be computed; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Geometry:
     distances: NDArray[np.int64]
 
     def pairs(self) -> list[tuple[int, int, str]]:
-        """Hydrogen, other atom and type of each coupling; two hydrogens are named once, in order.
+        """Hydrogen, other atom and type of each coupling; two hydrogens are listed once, in order.
 
-        Raises NoCouplings where there is none.
+        Raises NoCouplings if there is none.
         """
         found = [
             (a, b, kind)
@@ -55,8 +55,8 @@ class Geometry:
 def from_smiles(smiles: str) -> Geometry:
     """One conformer: ETKDG (version 3, with a fixed seed), then a minimum of MMFF94.
 
-    Raises NoCouplings for what is no SMILES of one neutral closed-shell molecule of H, C, N, O and
-    F, or cannot be embedded.
+    Raises NoCouplings if this is not the SMILES of one neutral closed-shell molecule of H, C, N, O
+    and F, or cannot be embedded.
 
     Source: Wang, Witek, Landrum, Riniker 2020, J. Chem. Inf. Model. 60, 2044; Halgren 1996,
     J. Comput. Chem. 17, 490.
@@ -82,9 +82,9 @@ def from_smiles(smiles: str) -> Geometry:
 
 
 def from_positions(symbols: Sequence[str], positions: NDArray[np.float64]) -> Geometry:
-    """Given positions (A, 3) in Angstrom, with a bond wherever two atoms are near enough.
+    """Given positions (A, 3) in Angstrom, with a bond between any two atoms that are close enough.
 
-    Raises NoCouplings for what is not one molecule, has another element, or an odd number of
+    Raises NoCouplings if this is not one molecule, has another element, or has an odd number of
     electrons; the molecule is taken to be neutral.
     """
     from rdkit import rdBase

@@ -14,7 +14,7 @@ from equipoise.data.molecules.density_functional.basis_sets import Level, shells
 from equipoise.data.molecules.density_functional.geometries import NoCouplings
 
 FUNCTIONAL = "b3lypg"
-"""B3LYP with VWN's third formula, as in Gaussian and in PySCF's `b3lyp` from version 2.3 on."""
+"""B3LYP with the third VWN formula, as in Gaussian and in PySCF's `b3lyp` since version 2.3."""
 
 Array = NDArray[np.float64]
 
@@ -35,7 +35,7 @@ class GroundState:
 
     @property
     def energy(self) -> float:
-        """In Hartree."""
+        """The total energy in Hartree."""
         return float(self.field.e_tot)
 
     @property
@@ -45,7 +45,7 @@ class GroundState:
 
     @property
     def gap(self) -> float:
-        """Between the highest occupied and the lowest empty orbital, in eV."""
+        """The gap between the highest occupied and the lowest empty orbital, in eV."""
         from pyscf.data.nist import HARTREE2EV
 
         energy, count = self.field.mo_energy, self.occupied.shape[1]
@@ -62,11 +62,11 @@ class GroundState:
         return np.asarray(self.field.mo_coeff[:, self.field.mo_occ == 0])
 
     def dipole(self) -> Array:
-        """(3,) in Debye."""
+        """The dipole moment (3,) in Debye."""
         return np.asarray(self.field.dip_moment(verbose=0))
 
     def charges(self) -> Array:
-        """(atoms,) Mulliken's, in elementary charges."""
+        """Mulliken charges (atoms,) in elementary charges."""
         return np.asarray(self.field.mulliken_pop(verbose=0)[1])
 
     def between(self, operators: Array) -> Array:
@@ -77,8 +77,8 @@ class GroundState:
 def ground_state(symbols: Sequence[str], positions: Array, level: Level) -> GroundState:
     """The B3LYP ground state; positions (atoms, 3) in Angstrom.
 
-    Raises NoCouplings where neither of two methods converges, and KeyError for an element without
-    a basis set.
+    Raises NoCouplings if neither of two methods converges, and KeyError for an element without a
+    basis set.
     """
     from pyscf import dft, gto
 

@@ -1,4 +1,4 @@
-"""The folder of computed molecules: a piece of JSON for each, and the csv files of them all."""
+"""The folder of computed molecules: one JSON file for each, and the csv files of them all."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ IDS_IN = "train.csv"
 
 @dataclass(frozen=True)
 class Pieces:
-    """What has been computed into a folder, and the folder itself, which need not be there yet."""
+    """The results computed into a folder, which need not exist yet."""
 
     folder: Path
 
     @property
     def place(self) -> Path:
-        """Where the pieces lie."""
+        """Where the JSON files are."""
         return self.folder / "pieces"
 
     def __iter__(self) -> Iterator[Calculated]:
-        """All pieces, by the names of their files. Raises UserError where one cannot be read."""
+        """All results, by the names of their files. Raises UserError if one cannot be read."""
         for file in sorted(self.place.glob(f"*{PIECE}")):
             try:
                 yield Calculated(**read_json(file))
@@ -40,17 +40,17 @@ class Pieces:
                 ) from error
 
     def store(self, calculated: Calculated) -> None:
-        """Write a piece, whole or not at all."""
+        """Write a result, whole or not at all."""
         target = self.place / f"{quote(calculated.name, safe='')}{PIECE}"
         unfinished = target.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(asdict(calculated)))
         os.replace(unfinished, target)
 
     def prepare(self, jobs: Sequence[Job]) -> set[str]:
-        """Make the folder where it is missing; the names of the jobs that it has the pieces of.
+        """Create the folder if it is missing; returns the names of the jobs that it has results of.
 
-        Raises UserError where it cannot be written, or belongs to something else: to another
-        level, to other molecules of the same names, or to files of another origin.
+        Raises UserError if it cannot be written, or belongs to something else: to another level, to
+        other molecules of the same names, or to files of another origin.
         """
         foreign = [name for name in TABLES if (self.folder / name).exists()]
         if foreign and not self.place.is_dir():
@@ -81,10 +81,10 @@ class Pieces:
         return True
 
     def write_tables(self) -> tuple[int, int]:
-        """Write all of `TABLES`; the numbers of molecules and of couplings.
+        """Write all of `TABLES`; returns the numbers of molecules and of couplings.
 
-        None is replaced before all of them are whole, or where there is no piece. Raises UserError
-        for a damaged one.
+        No file is replaced before all are complete, or if there is no result. Raises UserError for
+        a damaged one.
         """
         unfinished = {name: self.folder / f"{name}.unfinished" for name in TABLES}
         molecules = couplings = 0

@@ -28,8 +28,8 @@ from equipoise.data.molecules.density_functional.ground_state import Array, Grou
 from equipoise.data.molecules.tables import CONTRIBUTIONS
 
 CONTACT_GRID, DIPOLE_GRID = 1, 0
-"""PySCF's levels of the grids for the kernel. The answer to a contact is sharp at its nucleus: on
-level 0 methane's coupling is 1.8 Hz off, on level 1 less than 0.01. Dipoles need no more than 0."""
+"""PySCF's grid levels for the kernel. The response to a contact is sharp at its nucleus: on level
+0 methane's coupling is 1.8 Hz off, on level 1 less than 0.01. Dipoles need only level 0."""
 TOLERANCE = 1e-5
 MAX_CYCLES = 60
 
@@ -76,7 +76,7 @@ def paramagnetic(
     """(first, every) isotropic mean of 4 <h_A | U_B>; 4 for both spins and the complex conjugate.
 
     operators: of an atom, (components, empty, occupied); contact has one component, which stands
-    for three equal ones, the others are summed over and divided by three.
+    for three equal ones; other operators are summed over and divided by three.
     """
     fields = {atom: operators(state, atom) for atom in every}
     sources = np.stack([fields[atom] for atom in first])
@@ -109,7 +109,7 @@ def solve(state: GroundState, sources: Array, response: Callable[[Array], Array]
 
 
 def real_response(state: GroundState, level: int) -> Callable[[Array], Array]:
-    """V of a perturbation that turns spins: exchange and the functional's triplet kernel.
+    """V of a perturbation that flips spins: exchange and the functional's triplet kernel.
 
     level: of the grid on which the kernel is summed.
     """
@@ -162,7 +162,7 @@ def orbital(state: GroundState, atom: int) -> Array:
 def diamagnetic(state: GroundState, first: Sequence[int], every: Sequence[int]) -> Array:
     """(first, every) of 2/3 of the mean of r_A . r_B / (r_A^3 r_B^3), summed over a grid.
 
-    r_A / r_A^3 is singular at a nucleus, but the cells about it are small as r^2.
+    r_A / r_A^3 is singular at a nucleus, but grid cells there shrink as r^2.
     """
     field = state.field
     density = field._numint.get_rho(field.mol, field.make_rdm1(), field.grids)

@@ -2,7 +2,7 @@
 
 They are those of the winners of the CHAMPS competition (Bratholm et al. 2021, A community-powered
 search of machine learning strategy space to find NMR property prediction models, doi
-10.1371/journal.pone.0253612), but for the partial charges, which RDKit computes here.
+10.1371/journal.pone.0253612), except for the partial charges, which RDKit computes here.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["chemistry", "graphs_of"]
 
 
 def graphs_of(structures: Structures, couplings: Couplings | None) -> MoleculeGraphs:
-    """The graphs of molecules; where no couplings are given, of all pairs whose type is of `TYPES`.
+    """The graphs of molecules; without couplings, of all pairs whose type is in `TYPES`.
 
-    Raises UserError where rdkit is missing or a symbol is no element.
+    Raises UserError if rdkit is missing or a symbol is not an element.
     """
     perceived = perceive(structures)
     neighbours = Neighbours.of(perceived.bonds, len(structures.symbols))

@@ -1,4 +1,4 @@
-"""The labels of atoms, pairs, triplets and quads: what kind of each the network embeds.
+"""The labels of atoms, pairs, triplets and quads, which the network embeds.
 
 Source: the features of the winners of the CHAMPS competition (see `features`).
 """
@@ -21,13 +21,13 @@ CORRECTIONS = {
     "3JHC_3_3_1_1": "3JHC_4_3_2_1",
     "3JHC_4_2_2_2": "3JHC_4_2_3_1",
 }
-"""Surroundings that perception tells apart for no good reason, as published."""
+"""Surroundings that perception distinguishes without good reason, as published."""
 COUNTED_BONDS = 4
-"""Of an atom, those of the greatest orders make its label."""
+"""How many of an atom's bond orders, the greatest ones, are part of its label."""
 
 
 class Coded(NamedTuple):
-    """A label for each of n items: codes int32 (n,), the places of theirs among sorted names."""
+    """A label for each of n items: codes int32 (n,), which index the sorted names."""
 
     codes: NDArray[np.int32]
     names: tuple[str, ...]
@@ -48,7 +48,7 @@ def coded(columns: tuple[NDArray, ...], name: Callable[..., str]) -> Coded:
 
 
 class AtomLabels(NamedTuple):
-    """Of N atoms, from the coarsest label to the finest, and one for triplets.
+    """The labels of N atoms, from the coarsest to the finest, and one for triplets.
 
     element: C. valence: C_4.0, element and sum of the bond orders. full: C_4.0_3.0_2.0_1.0, also
     the number of bonds and the two greatest orders. degree: C3.0, element and number of bonds.
@@ -88,9 +88,9 @@ def pair_labels(
 ) -> tuple[Coded, Coded, Coded]:
     """Three labels of each pair of atoms (P, 2), from the coarsest to the finest.
 
-    Of a pair with a coupling: 1JHC, then with the surroundings of the heavier atom, 1JHC_4_4_1_1,
-    and with the full labels of both. Of any other: C-H_1.0, elements and bond order. types: (P,),
-    0 or 1 + the place in `TYPES`.
+    A pair with a coupling: 1JHC, then with the surroundings of the heavier atom, 1JHC_4_4_1_1, and
+    with the full labels of both. Any other pair: C-H_1.0, elements and bond order. types: (P,), 0
+    or 1 + the place in `TYPES`.
     """
     elements, surroundings = labels.element.names, labels.full.names
     coupled = types > 0

@@ -51,7 +51,7 @@ class Pairs:
         self.atom_starts = starts
         self.starts = np.concatenate([[0], (sizes * (sizes - 1) // 2).cumsum()])
         local = ranges(np.zeros_like(sizes), sizes)
-        # where nothing is to be predicted, the greater atom stands first
+        # where nothing is to be predicted, the heavier atom comes first
         self.atoms = np.stack(
             [np.repeat(local, local), ranges(np.zeros_like(local), local)], axis=1
         )
@@ -88,7 +88,7 @@ class Pairs:
             self.values[rows] = couplings.values
 
     def _published_order(self) -> Rows:
-        """By molecule; in it the real pairs by their atoms, then the others by distance."""
+        """By molecule; within it the real pairs by their atoms, then the others by distance."""
         self.real = (self.types > 0) | (self.orders > 0)
         distance = np.where(self.real, 0, self.squared_distance)
         return np.lexsort((self.atoms[:, 1], self.atoms[:, 0], distance, ~self.real, self.molecule))
@@ -125,7 +125,7 @@ class Items:
 
     @cached_property
     def vectors(self) -> NDArray[np.float64]:
-        """From the centre to the other atom (2E, 3)."""
+        """Vectors from the centre to the other atom (2E, 3)."""
         positions = self.structures.positions
         return positions[self.neighbours.other] - positions[self.neighbours.centre]
 
@@ -142,7 +142,7 @@ class Items:
         return _level(starts[self.structures.starts], columns, labels)
 
     def quad_level(self, paths: Paths) -> Level:
-        """The quads: the paths whose dihedral angle is one."""
+        """The quads: the paths that have a dihedral angle."""
         middle, first, second = paths
         angles, spanned = dihedral_angles(
             self.vectors[first], self.vectors[middle], self.vectors[second]

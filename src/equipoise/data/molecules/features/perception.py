@@ -1,4 +1,4 @@
-"""Chemical bonds and partial charges of molecules of which only the positions are known."""
+"""Chemical bonds and partial charges of molecules, from positions alone."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ WITHOUT_RDKIT = "Molecules need the package rdkit: pip install 'equipoise[nmr]'.
 REACH = 1.3
 """Atoms nearer than this times the sum of their covalent radii are bonded."""
 NET_CHARGES = (0, 1, -1)
-"""Of a molecule, in elementary charges, in the order in which they are tried."""
+"""Net charges of a molecule, in elementary charges, in the order in which they are tried."""
 MOST_TRIALS = 10_000
-"""Of bond orders, before a molecule counts as one that cannot be perceived."""
+"""How many sets of bond orders are tried before a molecule counts as one that is not perceived."""
 
 
 class Perceived(NamedTuple):
-    """What is known of the atoms of some molecules beside their positions.
+    """What is known of the atoms of some molecules besides their positions.
 
     bonds: int64 (E, 2), rows of the atoms, the lower first, sorted. orders: float64 (E,): 1, 1.5
     where aromatic, 2 or 3. charges: float64 (N,), Gasteiger's, in elementary charges. by_radii:
-    bool (M,), whether a molecule could not be perceived: its bonds are then all of order 1, between
-    atoms near enough for their covalent radii, and its charges 0.
+    bool (M,), whether a molecule could not be perceived: its bonds then all have order 1, between
+    atoms within their covalent radii, and its charges are 0.
     """
 
     bonds: NDArray[np.int64]
@@ -40,7 +40,7 @@ def perceive(structures: Structures) -> Perceived:
 
     The bonds are those of xyz2mol (Kim and Kim 2015, doi 10.1002/bkcs.10334): neighbours by
     covalent radii, then the bond orders that satisfy the valences, charged fragments allowed.
-    Raises UserError where rdkit is missing, or a symbol is no element.
+    Raises UserError if rdkit is missing or a symbol is not an element.
     """
     numbers = atomic_numbers(structures)
     found = [
@@ -58,7 +58,7 @@ def perceive(structures: Structures) -> Perceived:
 
 
 def atomic_numbers(structures: Structures) -> NDArray[np.int64]:
-    """The atomic number of every atom (N,). Raises UserError where a symbol is no element."""
+    """The atomic number of every atom (N,). Raises UserError if a symbol is not an element."""
     symbols, places = np.unique(structures.symbols, return_inverse=True)
     known = _elements()
     for symbol in symbols:
@@ -73,7 +73,7 @@ def atomic_numbers(structures: Structures) -> NDArray[np.int64]:
 
 
 def chemistry() -> Any:
-    """The package rdkit.Chem. Raises UserError where it is missing."""
+    """The package rdkit.Chem. Raises UserError if it is missing."""
     try:
         from rdkit import Chem
     except ImportError as error:
@@ -88,7 +88,7 @@ def _elements() -> dict[str, int]:
 
 
 class _Molecule(NamedTuple):
-    """Of one molecule, as in `Perceived`; the bonds are rows within the molecule."""
+    """The perception of one molecule; the bonds are rows within the molecule."""
 
     bonds: NDArray[np.int64]
     orders: NDArray[np.float64]
@@ -113,7 +113,7 @@ def _of_molecule(numbers: NDArray[np.int64], positions: NDArray[np.float64]) -> 
 
 
 def _perceived_by_rdkit(numbers: NDArray[np.int64], positions: NDArray[np.float64]) -> Any:
-    """The molecule with its bonds; None where no net charge gives one."""
+    """The molecule with its bonds; None if no net charge gives one."""
     from rdkit import rdBase
     from rdkit.Chem import rdDetermineBonds
 
@@ -145,7 +145,7 @@ def _bare_molecule(Chem: Any, numbers: NDArray[np.int64], positions: NDArray[np.
 
 
 def _charges(molecule: Any) -> NDArray[np.float64]:
-    """Gasteiger's partial charges; 0 for an atom that they have no parameters for."""
+    """Gasteiger's partial charges; 0 for an atom without parameters."""
     from rdkit import rdBase
     from rdkit.Chem import rdPartialCharges
 

@@ -1,6 +1,6 @@
-"""Who is bonded to whom: triplets, quads and paths of all molecules at once, and their angles.
+"""Which atoms are bonded: triplets, quads and paths of all molecules at once, and their angles.
 
-All arrays are flat over the atoms of many molecules, and rows count through all of them.
+All arrays are flat over the atoms of many molecules, and row numbers run through all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Rows = NDArray[np.int64]
 Numbers = NDArray[np.float64]
 
 DEGENERATE = 1e-7
-"""A dihedral angle whose planes span less than this (Angstrom^4) is none: three atoms in a line."""
+"""A dihedral angle whose planes span less than this (Angstrom^4) is undefined: atoms in a line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class Paths(NamedTuple):
     """Three bonds in a row: a bond, and at each end a further one.
 
     bond: (Q,), the row of the middle one in `Neighbours`, from the lower atom. first, second: (Q,),
-    rows of `Neighbours`: from its atoms outwards. In a ring of three both end at the same atom.
+    rows of `Neighbours`: from its atoms outwards. In a ring of three, both end at the same atom.
     """
 
     bond: Rows
@@ -110,10 +110,10 @@ def paths_of(neighbours: Neighbours) -> Paths:
 def couplings_within_three_bonds(
     structures: Structures, neighbours: Neighbours, paths: Paths
 ) -> Couplings:
-    """Every pair of a hydrogen and a hydrogen, carbon or nitrogen that is one of `TYPES`.
+    """Every pair of a hydrogen and a hydrogen, carbon or nitrogen whose type is in `TYPES`.
 
-    The fewest bonds between the two count. The hydrogen comes first, of two the lower. The ids
-    count the pairs from 0, sorted by molecule and atoms.
+    The type counts the fewest bonds between the two. The hydrogen comes first; of two, the lower
+    one. The ids count the pairs from 0, sorted by molecule and atoms.
     """
     triplets = triplets_of(neighbours)
     bonds = np.flatnonzero(neighbours.centre < neighbours.other)
@@ -164,7 +164,7 @@ def dihedral_angles(a: Numbers, b: Numbers, c: Numbers) -> tuple[Numbers, NDArra
 
 
 def nearest_angles(positions: Numbers, starts: Rows) -> Numbers:
-    """The angle (N,) in radians between an atom's two nearest ones, bonded or not.
+    """The angle (N,) in radians between the two nearest atoms of each atom, bonded or not.
 
     0 in a molecule of fewer than three atoms. starts: (M + 1,), where each molecule begins.
     """
