@@ -1,7 +1,7 @@
 """The overrides of a command line, word by word: its choices of groups and its single values.
 
-Each check raises UserError with one sentence that names the nearest choice. They read the yaml
-files alone, at once; what only a class's signature can tell is checked in `signatures.py`.
+Each check raises UserError with one sentence that names the nearest choice. The checks
+read only the yaml files, which is fast; `signatures.py` checks what needs a class's signature.
 """
 
 from __future__ import annotations
