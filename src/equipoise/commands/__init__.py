@@ -70,7 +70,7 @@ def version() -> str:
 
 
 def exit_status(command: Callable[..., int], *arguments: Any) -> int:
-    """The exit status of a command: 2 with one sentence for the user's errors, 1 if a run fails."""
+    """The exit status of a command: 2 with one sentence for a user's error, 1 if a run fails."""
     outlast_streams()
     try:
         with stoppable():
@@ -93,16 +93,16 @@ def exit_status(command: Callable[..., int], *arguments: Any) -> int:
         show_traceback()
         print(f"error: {printable(failure)}", file=sys.stderr)
         return 1
-    except SystemExit as end:  # argparse's way to end after a page of help, or a sweep's at once
+    except SystemExit as end:  # from argparse after a page of help, or a sweep's at once
         requeue_after(end.__cause__)
         return int(end.code or 0)
 
 
 class OutlastedStream:
-    """A stream whose reader may leave, as `head` does, or whose disk or terminal may fail.
+    """A stream whose reader may close it, as `head` does, or whose disk or terminal may fail.
 
-    What is printed from then on is lost, and the command goes on. Characters that the stream's
-    encoding does not have are written as their numbers.
+    Later output is then lost, and the command continues. Characters that the stream's
+    encoding lacks are written as their numbers.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -119,7 +119,7 @@ class OutlastedStream:
             return len(text)
 
     def flush(self) -> None:
-        """Hand over what is written."""
+        """Flush the written text."""
         try:
             self.stream.flush()
         except OSError:
@@ -129,14 +129,14 @@ class OutlastedStream:
         return getattr(self.stream, name)
 
     def _lose(self) -> None:
-        """Let the stream, with what it still holds, lead nowhere."""
+        """Discard the stream's output, including what it still buffers."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.stream.fileno())
         os.close(nowhere)
 
 
 def outlast_streams() -> None:
-    """Let the command go on where standard output or standard error is lost."""
+    """Let the command continue where standard output or standard error is lost."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, TextIOWrapper):  # not what tests and notebooks put there
@@ -144,15 +144,15 @@ def outlast_streams() -> None:
 
 
 def printable(error: BaseException) -> str:
-    """What an error says, without the characters by which a file's name could steer a terminal."""
+    """An error's message, without characters by which a file's name could control a terminal."""
     text = str(error)
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def requeue_after(end: BaseException | None) -> None:
-    """Where an interruption says so, have Slurm start the job once more, and tell it.
+    """Where an interruption asks for it, have Slurm queue the job once more, and say so.
 
-    Slurm then ends what is left of it, so this comes last.
+    Slurm then ends what is left of the job, so this comes last.
     """
     if isinstance(end, RunInterrupted) and end.requeue:
         end_at_next()
@@ -160,13 +160,13 @@ def requeue_after(end: BaseException | None) -> None:
 
 
 def show_traceback() -> None:
-    """Print the traceback of the exception at hand where it was asked for."""
+    """Print the traceback of the current exception where it was asked for."""
     if os.environ.get("HYDRA_FULL_ERROR") or "debug=smoke" in sys.argv:
         traceback.print_exc()
 
 
 def join(job: Mapping[str, Any]) -> None:
-    """One of a run's other processes: do the first one's job with it, and end in silence."""
+    """One of a run's other processes: take part in the first one's job, and end silently."""
     from equipoise.running.api import take_part
 
     leave(exit_status(take_part, job))

@@ -1,6 +1,6 @@
 """The arguments of the commands: flags by argparse, and settings as key=value.
 
-train.py and evaluate.py take Hydra's flags: those that work here, and why the others do not.
+train.py and evaluate.py take Hydra's flags: here are those that work, and why others do not.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NO_VALUE = re.compile(r"argument (?:-\w+/)?(--[\w-]+): ignored explicit argument
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of a command's arguments that reports what is wrong as all the rest does."""
+    """A parser of a command's arguments that reports mistakes as UserError."""
 
     def __init__(self, prog: str, description: str | None = None, **settings: Any) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False, **settings)
@@ -76,7 +76,7 @@ class Page(argparse.Action):
 
 
 class Once(argparse.Action):
-    """Keep the value of a flag, "" where none stands behind it; raise UserError for a second."""
+    """Keep the value of a flag, "" where none follows it; raise UserError for a second one."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(nargs="?", const="", **settings)
@@ -107,9 +107,9 @@ def configured(
 ) -> argparse.Namespace:
     """The arguments of a command that composes a configuration: flags, and `overrides`.
 
-    page: what --help prints for the folders where choices are looked for. Raises UserError for a
-    flag that does not exist or does not work here, that lacks its value or the flag that it belongs
-    to.
+    page: what --help prints, given the folders where choices are looked for. Raises UserError for
+    a flag that does not exist or does not work here, or that lacks its value or the flag that it
+    requires.
     """
     parser = Parser(program, add_help=False)
     parser.add_argument("-h", "--help", action="store_true")
@@ -135,7 +135,7 @@ def configured(
 
 
 def drawn(lines: Sequence[str]) -> list[str]:
-    """The overrides, with the list that a `shuffle([...])` has drawn in its place: drawn once."""
+    """The overrides, with each `shuffle([...])` replaced by the list that it draws, once."""
     if not any("shuffle" in line for line in lines):
         return list(lines)
     return [
@@ -147,7 +147,7 @@ def drawn(lines: Sequence[str]) -> list[str]:
 
 
 def check_flags(arguments: argparse.Namespace) -> None:
-    """Raise where a flag lacks its value, or the flag that it belongs to."""
+    """Raise where a flag lacks its value, or the flag that it requires."""
     for name, choices in CHOICES.items():
         value = getattr(arguments, name)
         if value is None or value in choices:
@@ -168,7 +168,7 @@ def check_flags(arguments: argparse.Namespace) -> None:
 
 
 def check_evaluation(arguments: argparse.Namespace) -> None:
-    """Raise for what only train.py does."""
+    """Raise for flags that only train.py takes."""
     for name, flag in OF_TRAINING.items():
         if getattr(arguments, name) not in (None, False):
             raise UserError(f"{flag} is a flag of train.py; evaluate.py evaluates one checkpoint")
@@ -183,7 +183,7 @@ def check_evaluation(arguments: argparse.Namespace) -> None:
 
 
 def with_config_dir(folder: str | None, overrides: Sequence[str]) -> list[str]:
-    """The overrides, with the folder of --config-dir among those where choices are looked for.
+    """The overrides, with the folder of --config-dir added to those searched for choices.
 
     Raises UserError where there is no such folder.
     """

@@ -51,9 +51,9 @@ def main(words: Sequence[str]) -> int:
 
 
 def parse(words: Sequence[str]) -> tuple[list[Path], Path, list[str], bool]:
-    """The folders, the output, what means are taken over, and whether the output is overwritten.
+    """The folders, the output, the settings averaged over, and whether to overwrite the output.
 
-    Raises UserError for a setting that does not exist, a folder that does not, or without any.
+    Raises UserError for a setting or a folder that does not exist, or without any folder.
     """
     folders, output, over, overwrite = [], Path(DEFAULT), [SEED], False
     for word in words:

@@ -1,4 +1,4 @@
-"""`resume=auto` of a multirun: the folder that it goes on in, and where each of its jobs begins."""
+"""`resume=auto` of a multirun: the folder that it resumes in, and where each job begins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from equipoise.running.side_by_side import remove_places
 from equipoise.running.stop_notice import NOTICE
 
 BY_HYDRA = frozenset({"multirun.yaml", sweep_record.RECORD})
-"""What lies in a sweep's folder before its first job."""
+"""The files in a sweep's folder before its first job."""
 
 
 def without_resume(words: Sequence[str]) -> list[str]:
@@ -31,7 +31,7 @@ def without_resume(words: Sequence[str]) -> list[str]:
 
 
 def is_asked(words: Sequence[str]) -> bool:
-    """Whether the words end up with `resume=auto`."""
+    """Whether the last `resume` among the words is `auto`."""
     values = [o.value() for o in parse(words) if o.key_or_group == "resume"]
     return values[-1:] == ["auto"]
 
@@ -40,9 +40,9 @@ def is_asked(words: Sequence[str]) -> bool:
 def held(
     typed: Sequence[str], overrides: Sequence[str], results: Collection[str]
 ) -> Iterator[Path]:
-    """The folder of a multirun while it is at work: a new one, or that of the sweep to go on with.
+    """The folder of a multirun while it runs: a new one, or that of the sweep to resume.
 
-    results: the status of a job that has nothing left to do. Raises UserError.
+    results: the statuses of jobs that have nothing left to do. Raises UserError.
     """
     place = named_folder(overrides)
     again = sweep_to_resume(typed, place, results) if is_asked(typed) else None
@@ -63,9 +63,9 @@ def held(
 def sweep_to_resume(
     typed: Sequence[str], place: Path | None, results: Collection[str]
 ) -> Path | None:
-    """The folder of the sweep that the same words began, which is told; None for a new sweep.
+    """The folder of the sweep that the same words began, after saying so; None for a new sweep.
 
-    place: the folder that was named. Raises UserError where it is that of another sweep.
+    place: the named folder. Raises UserError where it belongs to another sweep.
     """
     if draws_values(parse(typed)):
         raise UserError(
@@ -101,9 +101,9 @@ def is_typed(overrides: Sequence[str], key: str) -> bool:
 
 
 def beginning_of_job(words: Sequence[str], directory: Path) -> Beginning:
-    """What a job begins with: in a folder where it has been at work before, it goes on there.
+    """The start of a job: in a folder that holds an earlier part of it, the job resumes.
 
-    Raises UserError where the folder holds other things than a run leaves.
+    Raises UserError where the folder holds files that no run writes.
     """
     found = resumption.standing(directory)
     if found.status == "anew":
@@ -113,7 +113,7 @@ def beginning_of_job(words: Sequence[str], directory: Path) -> Beginning:
 
 
 def say_unfinished(sweep: Path, results: Collection[str]) -> int:
-    """Print how many jobs have not ended in a result, and how to go on; 1 if there are some."""
+    """Print how many jobs ended without a result, and how to resume; 1 if there are any."""
     reached = sweep_record.standing(sweep)
     if reached.count is None or reached.is_finished(results):
         return 0

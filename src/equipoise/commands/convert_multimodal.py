@@ -45,7 +45,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def described(content: PublishedSet) -> list[str]:
-    """What a set holds, a line for each thing to know."""
+    """The content of a set, a line for each fact."""
     counts = [f"{name} {len(samples):,}" for name, samples in content.splits.items()]
     labels = f"{content.emotions} emotions" if content.emotions else "a score of sentiment"
     sizes = [f"{name} {steps} x {width}" for name, (steps, width) in content.shapes.items()]

@@ -29,7 +29,7 @@ PROJECT = re.compile(r"[\w.-]+/[\w. -]+")
 
 
 class Request(NamedTuple):
-    """What is typed."""
+    """The project and the settings on the command line."""
 
     entity: str
     project: str
@@ -38,7 +38,7 @@ class Request(NamedTuple):
 
 
 def main(words: Sequence[str]) -> int:
-    """Create the workspace, or write it to a file, and tell where it is; returns 0.
+    """Create the workspace, or write it to a file, and print where it is; returns 0.
 
     Raises UserError.
     """
@@ -77,7 +77,7 @@ def parse(words: Sequence[str]) -> Request:
 
 
 def written(request: Request, file: Path) -> str:
-    """Write the specification to a file; returns what to tell. Raises UserError."""
+    """Write the specification to a file; returns what to print. Raises UserError."""
     from equipoise.report.dashboard import specification
 
     text = json.dumps(specification(_workspace(request)), indent=2)
@@ -90,7 +90,7 @@ def written(request: Request, file: Path) -> str:
 
 
 def created(request: Request) -> str:
-    """Create the workspace at W&B; returns what to tell. Raises UserError where that fails."""
+    """Create the workspace at W&B; returns what to print. Raises UserError where that fails."""
     shown = _workspace(request)
     if not has_account():
         raise UserError(

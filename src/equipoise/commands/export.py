@@ -54,7 +54,7 @@ class Request(StoredRequest):
 
 
 def main(words: Sequence[str]) -> int:
-    """Write the folder and tell what is in it; returns 0. Raises UserError."""
+    """Write the folder and print what is in it; returns 0. Raises UserError."""
     operands, settings = operands_and_settings(words)
     request = read_settings(
         COMMAND, Request(), settings, str(__doc__).splitlines()[0], SETTINGS, usage=USAGE
@@ -66,7 +66,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def operands_and_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words behind the run, and the settings, among them the run as ckpt_path."""
+    """The words after the run, and the settings, among them the run as ckpt_path."""
     operands = [word for word in words if not SETTING.fullmatch(word)]
     settings = [word for word in words if SETTING.fullmatch(word)]
     if operands and not any(setting.startswith("ckpt_path=") for setting in settings):
@@ -75,9 +75,9 @@ def operands_and_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def check(command: str, request: Request, operands: Sequence[str], target: str) -> None:
-    """Raise UserError where a setting has a value that cannot be used, or the target is missing.
+    """Raise UserError where a setting has an unusable value, or the target is missing.
 
-    target: what the one word behind the run is called.
+    target: what to call the one word after the run.
     """
     if request.format not in FORMATS:
         hint = nearest(request.format, FORMATS) or f"; there are {', '.join(FORMATS)}"
@@ -95,7 +95,7 @@ def check(command: str, request: Request, operands: Sequence[str], target: str) 
 
 
 def export(request: Request, folder: Path) -> str:
-    """Write the model to the folder, all files or none; what to say of it. Raises UserError."""
+    """Write the model to the folder, all files or none; returns the summary. Raises UserError."""
     with whole_folder(folder, request.overwrite) as unfinished:
         from equipoise.running.loaded import load
 
@@ -113,7 +113,7 @@ def export(request: Request, folder: Path) -> str:
 
 @contextmanager
 def whole_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """An empty folder beside the target, whose files take their places where all goes well.
+    """An empty folder beside the target, whose files are moved there if all goes well.
 
     Raises UserError where the target has files and they may not be replaced, or it cannot be
     written.
@@ -122,7 +122,7 @@ def whole_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         raise UserError(
             f"{folder} exists: name another folder, or replace its files with overwrite"
         )
-    if (folder / "config.yaml").is_file():  # the weights would stand in for those of its own
+    if (folder / "config.yaml").is_file():  # its own weights would be hidden
         raise UserError(f"{folder} is the folder of a run: name another one")
     unfinished = folder.with_name(f"{folder.absolute().name}.partial")
     try:
@@ -152,7 +152,7 @@ def write_weights(loaded: Loaded, card: dict[str, Any], folder: Path) -> str:
 
 
 def write_program(loaded: Loaded, card: dict[str, Any], request: Request, folder: Path) -> str:
-    """The program, config.json with what it is, and README.md."""
+    """The program, config.json with its description, and README.md."""
     from equipoise.report.model_card import Card, ProgramCard, model_card
     from equipoise.running.programs import program_of
     from equipoise.running.tracing import (
@@ -187,9 +187,9 @@ def write_program(loaded: Loaded, card: dict[str, Any], request: Request, folder
 
 
 def metrics_of(checkpoint: Path) -> dict[str, Any] | None:
-    """The metrics.json that tells of a checkpoint, None where there is none.
+    """The metrics.json that belongs to a checkpoint, None where there is none.
 
-    It lies in an exported folder, or above the checkpoints of a run, and there tells of the one
+    It lies in an exported folder, or above the checkpoints of a run, where it belongs to the one
     that was tested.
     """
     exported = checkpoint.is_dir()
@@ -207,7 +207,7 @@ def metrics_of(checkpoint: Path) -> dict[str, Any] | None:
 def described(
     loaded: Loaded, request: Request, metrics: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """What the card tells of a model, whatever the format."""
+    """The content of the card that does not depend on the format."""
     from equipoise.config.about import about
     from equipoise.running.programs import solver_of
     from equipoise.running.results import versions
@@ -231,7 +231,7 @@ def described(
 
 
 def data_name(path: str | None) -> str | None:
-    """The name of a dataset of the hub, or that of a local folder without what leads to it."""
+    """The name of a dataset of the hub, or that of a local folder without its parents."""
     from equipoise.data.folders import is_local
 
     if not path:
@@ -240,7 +240,7 @@ def data_name(path: str | None) -> str | None:
 
 
 def preprocessing_of(loaded: Loaded) -> dict[str, Any]:
-    """What becomes of a picture: in words, and its numbers; nothing where no picture is read."""
+    """The preprocessing of a picture in words, and its numbers; empty where none is read."""
     if not hasattr(type(loaded.data), "preprocessing"):
         return {}
     told = getattr(type(loaded.data).preprocessing, "__doc__", None) or ""

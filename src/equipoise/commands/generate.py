@@ -47,7 +47,7 @@ class Request(StoredRequest):
 
 
 def main(words: Sequence[str]) -> int:
-    """Write the text to the terminal as it comes; returns 0. Raises UserError."""
+    """Write the text to the terminal as it is generated; returns 0. Raises UserError."""
     request = parse(words)
     generator, vocabulary = restore(request)
     write(request, generator, vocabulary)
@@ -82,7 +82,7 @@ def check(request: Request) -> None:
 def restore(request: Request) -> tuple[Generator, Vocabulary]:
     """Build the model of a checkpoint with its weights, and its vocabulary.
 
-    Raises UserError where the checkpoint is no language model's.
+    Raises UserError where the checkpoint is not of a language model.
     """
     stored = read_model(COMMAND, request)
     from equipoise.models.generation import Generator, Sampling
@@ -94,13 +94,13 @@ def restore(request: Request) -> tuple[Generator, Vocabulary]:
 
 
 def context_of(task: dict[str, Any]) -> int:
-    """The memory of the task's evaluation, of its training, or a segment where it has none."""
+    """The memory length of the task's evaluation, else of its training, else one segment."""
     lengths = ("eval_memory_length", "memory_length", "segment_length")
     return next(int(task[name]) for name in lengths if task.get(name))
 
 
 def write(request: Request, generator: Generator, vocabulary: Vocabulary) -> None:
-    """Print prompt and continuation as they come, then on stderr how long each token took."""
+    """Print prompt and continuation as they are generated, then time per token on stderr."""
     from equipoise.data.text.vocabulary import TextStream
 
     prompt = encoded_prompt(request.prompt, vocabulary)
@@ -118,11 +118,11 @@ def write(request: Request, generator: Generator, vocabulary: Vocabulary) -> Non
 
 
 def encoded_prompt(prompt: str, vocabulary: Vocabulary) -> list[int]:
-    """The tokens of the prompt; of an empty one the token that begins a text."""
+    """The tokens of the prompt, or of an empty one the token that begins a text."""
     encoded = vocabulary.encode(prompt)
     tokens = [int(token) for token in encoded.tokens.tolist()]
     if vocabulary.unit == "word" and tokens and not prompt.endswith("\n"):
-        tokens.pop()  # the end of the line, which the prompt does not have yet
+        tokens.pop()  # the end of the line, which the prompt does not include yet
     if encoded.unknown:
         what = f"{encoded.unknown} of the {len(tokens)} {vocabulary.unit}s of the prompt"
         print(f"warning: the model has never seen {what}", file=sys.stderr)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main(words: Sequence[str]) -> int:
-    """Read, convert, write; returns 0. Raises UserError where one of the files does not serve."""
+    """Read, convert, write; returns 0. Raises UserError where one of the files is unusable."""
     arguments = _parser().parsed(words)
     weights_file, target = Path(arguments.weights), Path(arguments.out)
     family = interop.network_family_module(arguments.family)
@@ -53,7 +53,7 @@ def _parser() -> Parser:
 
 
 def read_configuration(file: Path) -> Mapping[str, Any]:
-    """The content of a yaml file. Raises UserError where it has none to offer."""
+    """The content of a yaml file. Raises UserError where it has none."""
     if not file.is_file():
         raise UserError(f"there is no configuration at {file}; give the published yaml file")
     try:
@@ -68,7 +68,7 @@ def read_configuration(file: Path) -> Mapping[str, Any]:
 def checkpoint(composition: Composition, model: nn.Module) -> dict[str, Any]:
     """What a run of `composition` would save, with the weights of `model`.
 
-    It serves evaluation and `model.backbone_ckpt`; there is no optimiser state to resume from.
+    It can be evaluated or given as `model.backbone_ckpt`, but has no optimiser state to resume.
     """
     import lightning
 

@@ -1,4 +1,4 @@
-"""From the words of a multirun to its jobs: what is swept, written out value by value."""
+"""From the words of a multirun to its jobs: sweeps, written out value by value."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def written_out(lines: Sequence[str]) -> list[str]:
     """The overrides, with a list of values in place of every range, glob and shuffled choice.
 
     So the checks, the names of the folders and the jobs all see the same values in the same order.
-    A sweeper that draws values itself gets all but globs as they are. Raises UserError for what
-    cannot be listed, and for too many jobs.
+    A sweeper that draws values itself gets everything but globs unchanged. Raises UserError for
+    sweeps that cannot be listed, and for too many jobs.
     """
     overrides = parse(lines)
     check_swept(overrides)
@@ -55,7 +55,7 @@ def written_out(lines: Sequence[str]) -> list[str]:
 
 
 def check_swept(overrides: Sequence[Override]) -> None:
-    """Raise where several values are given for what all jobs share."""
+    """Raise where several values are given for a setting that all jobs share."""
     for override in overrides:
         if override.is_sweep_override() and is_of_hydra(override):
             raise UserError(
@@ -65,7 +65,7 @@ def check_swept(overrides: Sequence[Override]) -> None:
 
 
 def _last_of_each(overrides: Sequence[Override]) -> tuple[list[str], list[Override]]:
-    """Of several words for one key the last, in the place of the first, as Hydra's sweeper does."""
+    """The last of several words for one key, in the first one's place, as in Hydra's sweeper."""
     last = {override.get_key_element(): override for override in overrides}
     return [override.input_line or "" for override in last.values()], list(last.values())
 
@@ -73,7 +73,7 @@ def _last_of_each(overrides: Sequence[Override]) -> tuple[list[str], list[Overri
 def jobs(lines: Sequence[str]) -> list[list[str]]:
     """The overrides of each job of a grid sweep, as Hydra's basic sweeper makes them.
 
-    Where the sweeper draws values itself: one job, with the first of each.
+    If the sweeper draws values itself: one job, with the first value of each.
     """
     overrides = parse(lines)
     if draws_values(overrides):
@@ -138,7 +138,7 @@ def _matching(override: Override, menu: Menu) -> list[str]:
 
 
 def subdirectory(lines: Sequence[str]) -> str:
-    """<n>_<key-value of what is swept>, without = and comma, for Hydra to fill in."""
+    """<n>_<key-value of each sweep>, without = and comma, for Hydra to fill in."""
     named = [o for o in parse(lines) if o.is_sweep_override() and readable(o)]
     keys = [key for override in named for key in swept_keys(override)]
     groups = Menu.of([CONF, *search_path(parse(lines))]).groups
@@ -170,7 +170,7 @@ def reference(key: str, groups: Collection[str]) -> str:
 
 
 def choices_of(job: Sequence[str]) -> tuple[str, ...]:
-    """Those of a job's overrides that choose from a group."""
+    """The overrides of a job that choose from a group."""
     overrides = parse(job)
     menu = Menu.of([CONF, *search_path(overrides)])
     return tuple(o.input_line or "" for o in overrides if menu.offers(o))
@@ -187,10 +187,10 @@ def without_none(
     accepted: Collection[Choices],
     refused: Mapping[Choices, UserError],
 ) -> list[str]:
-    """The overrides, without the choice `none` of a glob where it cannot go with the rest.
+    """The overrides, without a glob's choice `none` where it does not fit the rest.
 
-    accepted, refused: the choices of jobs, with the reason. Raises UserError where other choices
-    of a glob, or choices that were typed, cannot; it names the word that leaves them out.
+    accepted, refused: the choices of jobs, the latter with the reason. Raises UserError where
+    other choices of a glob, or typed choices, do not fit; it names the word that omits them.
     """
     if not refused:
         return list(lines)
@@ -229,7 +229,7 @@ def _first_reason(key: str, name: str, refused: Mapping[Choices, UserError]) -> 
 
 
 def _instead(override: Override, lost: Sequence[str], accepted: Collection[Choices]) -> str:
-    """The word of a glob that leaves out the lost choices too, or that lists the others."""
+    """The word that excludes the lost choices from a glob too, or that lists the others."""
     glob: Any = override.value()
     include, exclude = (
         entries[0] if len(entries) == 1 else f"[{','.join(entries)}]"
@@ -242,7 +242,7 @@ def _instead(override: Override, lost: Sequence[str], accepted: Collection[Choic
 
 
 def of_sweeper(lines: Sequence[str]) -> list[str]:
-    """What `hydra.sweeper.params`, which an experiment's file may set, sweeps beside the words."""
+    """The sweeps of `hydra.sweeper.params`, which an experiment's file may set."""
     overrides = parse(lines)
     if draws_values(overrides):
         return []

@@ -1,8 +1,8 @@
-"""What starts the jobs of a multirun: Hydra's launchers, and what they leave to us.
+"""Starts the jobs of a multirun: Hydra's launchers, and what they leave to us.
 
 basic runs one job after another in this process; joblib and submitit_local several at a time on
-this machine; submitit_slurm and ray on a cluster. With all of them a job that fails, or whose
-process is killed, does not end the others.
+this machine; submitit_slurm and ray on a cluster. With none of them does a job that fails, or
+whose process is killed, end the others.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ DEFAULTS = {
         "stderr_to_stdout": "true", "signal_delay_s": 300, "max_num_timeout": 3,
     },
 }  # fmt: skip
-"""What we set of a launcher otherwise than its plugin does; docs/sweeps.md says why."""
+"""Settings of launchers in which we differ from their plugins; docs/sweeps.md says why."""
 Task = Callable[[DictConfig], float | None]
 TRIES = 2
 """How often a job may lose its process before it counts as failed."""
@@ -78,7 +78,7 @@ def _is_installed(package: str) -> bool:
 def shared_machine(
     launcher: str, overrides: Sequence[str], trainer: Mapping[str, Any]
 ) -> Share | None:
-    """How jobs that a launcher runs side by side share this machine, which is said in a line.
+    """How the jobs that a launcher runs side by side share this machine; prints it in a line.
 
     trainer: that of one of the jobs.
     """
@@ -95,7 +95,7 @@ def shared_machine(
 def settings(launcher: str, overrides: Sequence[str], shared: Share | None) -> list[str]:
     """The launcher's settings that are ours, or follow from how the machine is shared.
 
-    What is typed stays, but for joblib's number of jobs at a time, which is told as it was meant.
+    Typed settings stay, except for joblib's number of jobs, which is passed on as it was meant.
     """
     typed = {override.key_or_group for override in parse(overrides)}
     own = [f"hydra.launcher.{name}={value}" for name, value in DEFAULTS.get(launcher, {}).items()]
@@ -104,7 +104,7 @@ def settings(launcher: str, overrides: Sequence[str], shared: Share | None) -> l
 
 
 def at_once(launcher: DictConfig) -> int:
-    """How many jobs a launcher runs at once, as far as its settings tell."""
+    """How many jobs a launcher runs at once according to its settings."""
     if str(launcher.get("_target_")).startswith("hydra._internal.core_plugins."):
         return 1
     count = launcher.get("n_jobs")
@@ -112,7 +112,7 @@ def at_once(launcher: DictConfig) -> int:
 
 
 def job(launcher: str, task: Task, sweep: Path, shared: Share | None) -> Task:
-    """What a launcher is to call for each job."""
+    """The function that a launcher calls for each job."""
     if launcher == BASIC:
         return task
     parent = os.getpid() if launcher == JOBLIB else None
@@ -121,7 +121,7 @@ def job(launcher: str, task: Task, sweep: Path, shared: Share | None) -> Task:
 
 @contextmanager
 def side_by_side(launcher: str, sweep: Path) -> Iterator[None]:
-    """While a launcher starts jobs in processes of their own: Ctrl-C, and processes that are lost.
+    """Handles Ctrl-C and lost processes while a launcher runs jobs in separate processes.
 
     Raises RunInterrupted where the jobs were told to stop.
     """
@@ -152,7 +152,7 @@ def _left_to_launcher(sweep: Path, notice: Path) -> Iterator[None]:
 def _survived_by_joblib(sweep: Path, notice: Path) -> Iterator[None]:
     """Start the workers of joblib again where one was killed, which ends the others too.
 
-    Jobs that have ended are passed over, those at work go on from their last checkpoint, and one
+    Finished jobs are skipped, running ones resume from their last checkpoint, and a job
     that has lost its process twice counts as failed.
     """
     from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
@@ -188,7 +188,7 @@ def _say_lost(folder: Path, times: int) -> None:
 
 @contextmanager
 def _survived_by_submitit(sweep: Path, notice: Path) -> Iterator[None]:
-    """Wait for all jobs of submitit, also where the process of one has ended without a result."""
+    """Wait for all jobs of submitit, even if the process of one ended without a result."""
     from hydra.core.utils import JobReturn, JobStatus
     from submitit.core.core import Job as Submitted
     from submitit.core.utils import FailedJobError, UncompletedJobError
@@ -210,7 +210,7 @@ def _survived_by_submitit(sweep: Path, notice: Path) -> Iterator[None]:
 
 @contextmanager
 def _replaced(owner: Any, name: str, by: Any) -> Iterator[None]:
-    """Let a class of a plugin have another method; the plugins offer no other way."""
+    """Replace a method of a plugin's class in the block; the plugins offer no other way."""
     before = getattr(owner, name)
     setattr(owner, name, by)
     try:
@@ -221,10 +221,10 @@ def _replaced(owner: Any, name: str, by: Any) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class SweepJob:
-    """What a launcher calls for each job.
+    """The callable that a launcher runs for each job.
 
-    sweep: the sweep's folder. share: of the machine, None where the launcher gives each job its
-    own. parent: the process without which the job ends, None for one that may survive it.
+    sweep: the sweep's folder. share: the job's share of the machine, None where the launcher gives
+    each job its own. parent: the process whose end ends the job, None where the job may survive.
     """
 
     task: Task
@@ -233,10 +233,10 @@ class SweepJob:
     parent: int | None
 
     def __call__(self, config: DictConfig) -> float | None:
-        """Run the job unless the sweep is to stop; one that is interrupted has no value."""
+        """Run the job unless the sweep is to stop; an interrupted job has no value."""
         directory = Path(HydraConfig.get().runtime.output_dir)
         notice = self.sweep / NOTICE
-        # joblib runs jobs in the process that started them where it is to run one at a time
+        # one job at a time: joblib runs it in the process that started it
         parent = None if self.parent == os.getpid() else self.parent
         start_processes_oneself()
         try:
@@ -258,8 +258,8 @@ class SweepJob:
 def start_processes_oneself() -> None:
     """Let a job that Slurm has given one task start the processes of its strategy itself.
 
-    Otherwise Lightning expects Slurm to have started one for each device. It takes the name of the
-    job as the sign.
+    Otherwise Lightning expects Slurm to have started one for each device. It decides by the name
+    of the job.
     """
     if os.environ.get("SLURM_NTASKS") == "1":
         os.environ["SLURM_JOB_NAME"] = "interactive"
@@ -267,9 +267,9 @@ def start_processes_oneself() -> None:
 
 @contextmanager
 def saved_before_requeue() -> Iterator[None]:
-    """Near the end of a job's time, save it as for SIGTERM, and let submitit queue it again.
+    """Near a job's time limit, save it as for SIGTERM, and let submitit queue it again.
 
-    submitit's own handler of its signal would end the process at once.
+    submitit's own signal handler would end the process at once.
     """
     requeue = signal.getsignal(signal.SIGUSR2)
     if "SUBMITIT_EXECUTOR" not in os.environ or not callable(requeue):
@@ -293,7 +293,7 @@ def saved_before_requeue() -> Iterator[None]:
 
 
 def _ask(requeue: Callable[..., object], number: int) -> None:
-    """Ask for another turn, which ends the process; where there is none left, say so."""
+    """Requeue the job, which ends the process; say so where no requeue is left."""
     from submitit.core.utils import UncompletedJobError
 
     try:

@@ -31,9 +31,9 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass
 class Outcome:
-    """What has become of the molecules: how many are done, and why the others are not.
+    """The state of the molecules: how many are done, and why the others are not.
 
-    done: of the command's molecules, also those of earlier runs.
+    done: those of the command's molecules that are done, in earlier runs too.
     """
 
     wanted: int
@@ -41,7 +41,7 @@ class Outcome:
     reasons: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """What is left to know after an early end."""
+        """What to report after an early end."""
         return (
             f"{self.done:,} of {self.wanted:,} molecules are computed, and the same command goes "
             "on from there"
@@ -49,7 +49,7 @@ class Outcome:
 
 
 def main(words: Sequence[str]) -> int:
-    """Compute what the folder lacks; returns 0, or 1 where molecules have failed.
+    """Compute the molecules that the folder lacks; returns 0, or 1 where some have failed.
 
     Raises UserError, RunInterrupted, or RunFailed where a process was killed.
     """
@@ -84,7 +84,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def read_jobs(smiles: str | None, structures: str | None, level: Level) -> list[Job]:
-    """The molecules that are asked for. Raises UserError for a file that cannot be read."""
+    """The requested molecules. Raises UserError for a file that cannot be read."""
     from equipoise.data.molecules.density_functional import (
         jobs_of_smiles,
         jobs_of_structures,
@@ -147,7 +147,7 @@ def work(jobs: Sequence[Job], pieces: Pieces, workers: int, outcome: Outcome) ->
 
 @contextmanager
 def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes of one thread each, ended at once where an exception leaves it."""
+    """A pool of processes with one thread each, ended at once by an exception in the block."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     context = multiprocessing.get_context("spawn")
@@ -155,7 +155,7 @@ def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
     try:
         yield pool
     except BaseException:
-        for process in list((pool._processes or {}).values()):  # nothing public ends them
+        for process in list((pool._processes or {}).values()):  # there is no public way to end them
             process.terminate()
         raise
     finally:
@@ -166,9 +166,9 @@ def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def submitted(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> Mapping[Future[Calculated], Job]:
-    """Hand out the molecules. A terminal's Ctrl-C is for this process: the others do not hear it.
+    """Hand out the molecules. A terminal's Ctrl-C reaches this process, and not those of the pool.
 
-    They start here, and inherit what is blocked.
+    They start here, and inherit the blocked signals.
     """
     from equipoise.data.molecules.density_functional import calculate
 
@@ -180,7 +180,7 @@ def submitted(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> Mapping[Future[
 
 
 def end_with_parent() -> None:
-    """Let a process of the pool end when the first one is killed, which cannot tell it to."""
+    """Let a process of the pool end when the main one, which then cannot stop it, is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -192,7 +192,7 @@ def end_with_parent() -> None:
 
 
 def assemble(pieces: Pieces) -> None:
-    """Write the csv files of all molecules that the folder has, and tell how to train on them."""
+    """Write the csv files of all molecules in the folder, and print how to train on them."""
     molecules, couplings = pieces.write_tables()
     print(f"{pieces.folder}: {couplings:,} couplings of {molecules:,} molecules")
     if couplings:

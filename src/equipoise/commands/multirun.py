@@ -52,10 +52,10 @@ MOST_CHECKED = 64
 
 
 def start(typed: Sequence[str]) -> int:
-    """All jobs of a multirun, and the summary of those that there are, however it ends.
+    """Run all jobs of a multirun and, however it ends, the summary of those that have run.
 
-    Returns the exit status: a job that diverges is a result where the sweep ends in a table, which
-    tells it. Raises UserError before anything is started, RunInterrupted.
+    Returns the exit status: if the sweep ends in a table, a diverged job counts as a result, which
+    the table shows. Raises UserError before anything is started, RunInterrupted.
     """
     launchers.chosen(typed)
     overrides, config = planned(continuing.without_resume(typed))
@@ -72,10 +72,10 @@ def carry_out(
     config: DictConfig,
     hand_over: search.HandOver,
 ) -> int:
-    """Let the jobs run and show what they give; config: that of one of them.
+    """Run the jobs and show their results; config: that of one of them.
 
-    typed: the words before what is swept was written out in them, as `overrides`. hand_over: has
-    Hydra start the jobs, given the words that name the folders.
+    typed: the words before sweeps were written out into `overrides`. hand_over: has Hydra start
+    the jobs, given the words that name the folders.
     """
     from equipoise.report.summary import print_sweep
     from equipoise.report.sweep_cells import tables_of
@@ -121,10 +121,10 @@ def on_checkpoint(overrides: list[str]) -> list[str]:
 
 
 def planned(typed: Sequence[str]) -> tuple[list[str], DictConfig]:
-    """The words with all that is swept written out, and the configuration of a job that can run.
+    """The words with all sweeps written out, and the configuration of a job that can run.
 
-    A sweep begins where of each combination of choices at least one job can run: the others will be
-    named in its summary. Raises UserError.
+    A sweep starts if at least one job of each combination of choices can run: its summary names
+    the others. Raises UserError.
     """
     typed = with_search(with_folders_of_checkpoint(typed))
     overrides = on_checkpoint(written_out(with_grid(written_out(typed))))
@@ -139,9 +139,9 @@ def planned(typed: Sequence[str]) -> tuple[list[str], DictConfig]:
 
 
 def tried(overrides: Sequence[str]) -> tuple[dict[Choices, DictConfig], dict[Choices, UserError]]:
-    """What the jobs that were asked for (the first ones of many) compose to, or why they cannot.
+    """What the requested jobs (the first of many) compose to, or why they cannot.
 
-    Both by the choices of the job; of choices with which a job can run, nothing is refused.
+    Both by the choices of the job; choices with which any job can run are not among the refused.
     """
     accepted: dict[Choices, DictConfig] = {}
     refused: dict[Choices, UserError] = {}
@@ -166,7 +166,7 @@ def check_folders(overrides: Sequence[str]) -> None:
 
 
 def check_one_process(config: DictConfig) -> None:
-    """Raise where a multirun of jobs with several processes was started in several itself."""
+    """Raise where a multirun of multi-process jobs was itself started in several processes."""
     outside = {"RANK", "LOCAL_RANK"} & set(os.environ) or machine.rank()
     if outside and machine.several_processes(config.trainer):
         raise UserError(
@@ -192,7 +192,7 @@ def check_subdirectories(overrides: Sequence[str]) -> None:
 def hand_over(config: DictConfig, named: Sequence[str], overrides: Sequence[str]) -> None:
     """Let Hydra call `run_job` for each job; `named` are the overrides that name the folders.
 
-    config: that of one of the jobs. Raises RunInterrupted where they were told to stop.
+    config: that of one of the jobs. Raises RunInterrupted where the jobs were told to stop.
     """
     places = {o.key_or_group: Path(as_text(o.value())) for o in parse(named)}
     sweep = places["hydra.sweep.dir"]
@@ -211,10 +211,10 @@ def hand_over(config: DictConfig, named: Sequence[str], overrides: Sequence[str]
 
 
 def run_job(config: DictConfig) -> float | None:
-    """Compose one of several jobs with our rules and run it; gives a sweeper its monitored value.
+    """Compose one of several jobs with our rules and run it; returns the monitored value.
 
-    Whatever ends it is printed and kept in its folder, and the other jobs run all the same. One
-    that has ended already, in a sweep that goes on, is passed over.
+    An error that ends it is printed and kept in its folder, and the other jobs still run. In a
+    resumed sweep, a job that has already ended is skipped.
     """
     from equipoise.report.summary import ERROR_LOG
 
@@ -234,7 +234,7 @@ def run_job(config: DictConfig) -> float | None:
 
 
 def metrics_of_job(directory: Path) -> Mapping[str, Any]:
-    """Run the job at hand in its folder, or go on where it ends; returns its metrics.json."""
+    """Run the current job in its folder, or resume it there; returns its metrics.json."""
     settings = HydraConfig.get()
     record = {str(settings.output_subdir), f"{settings.job.name}.log"}
     start = continuing.beginning_of_job(overrides_of_job(), directory)
@@ -251,14 +251,14 @@ def metrics_of_job(directory: Path) -> Mapping[str, Any]:
 
 
 def overrides_of_job() -> list[str]:
-    """The overrides of the job at hand; Hydra lists the search path among its own overrides."""
+    """The current job's overrides; Hydra lists the search path among its own overrides."""
     overrides = HydraConfig.get().overrides
     lines = [*(line for line in overrides.hydra if SEARCH_PATH in line), *overrides.task]
     return [*lines, *search.lines_of_trial(lines)]
 
 
 def sentence(error: BaseException) -> str:
-    """The first line of an error's message, after its class where it is not one of ours."""
+    """The first line of an error's message, preceded by its class if it is not one of ours."""
     text = (str(error).strip() or "no message").splitlines()[0]
     ours = isinstance(error, UserError | RunFailed)
     return text if ours else f"{type(error).__name__}: {text}"

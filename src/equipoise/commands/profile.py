@@ -47,9 +47,9 @@ def main(words: Sequence[str]) -> int:
 
 
 def read(words: Sequence[str]) -> tuple[Request, list[str]]:
-    """The command's own settings, and the overrides of the run that is profiled.
+    """The command's own settings, and the overrides of the run to profile.
 
-    Raises UserError for one of its own that is no number it takes, and for what is no single run.
+    Raises UserError for an own setting that is not a valid number, and for more than one run.
     """
     parser = _parser()
     arguments = parser.parsed(words)
@@ -67,7 +67,7 @@ def read(words: Sequence[str]) -> tuple[Request, list[str]]:
 
 
 def whole_number(key: str, value: str, least: int) -> int:
-    """The number that a setting has; raises UserError unless it is `least` or more."""
+    """The value of a setting; raises UserError unless it is an integer, `least` or more."""
     if not value.isdecimal() or int(value) < least:
         raise UserError(f"profile: {key}={value} must be a whole number, {least} or more")
     return int(value)

@@ -36,13 +36,13 @@ An exported folder is published as it is. Log in once with: hf auth login
 
 @dataclass
 class PushRequest(Request):
-    """The settings of an export, and who sees it."""
+    """The settings of an export, and who may see it."""
 
     private: bool = False
 
 
 def main(words: Sequence[str]) -> int:
-    """Publish the model and tell where it is; returns 0. Raises UserError."""
+    """Publish the model and print where it is; returns 0. Raises UserError."""
     operands, settings = operands_and_settings(words)
     request = read_settings(
         COMMAND, PushRequest(), settings, str(__doc__).splitlines()[0], SETTINGS, usage=USAGE
@@ -55,7 +55,7 @@ def main(words: Sequence[str]) -> int:
 
 @contextmanager
 def exported(request: PushRequest) -> Iterator[Path]:
-    """The exported folder that is named, or one made for the time being of a run."""
+    """The named exported folder, or a temporary one exported from a run."""
     source = Path(request.ckpt_path)
     if any((source / file).is_file() for file in MODELS):
         yield source
@@ -71,7 +71,7 @@ def publish(
 ) -> str:
     """Upload a folder, or copy it where `name` is a path; returns where it can be found.
 
-    client: of the hub; by default the one that is logged in. Raises UserError.
+    client: the hub's; by default that of the logged-in account. Raises UserError.
     """
     if is_local(name):
         return copied(folder, Path(name), overwrite)
@@ -90,7 +90,7 @@ def publish(
         ) from error
     except HfHubHTTPError as error:
         raise UserError(_refusal(name, error.response.status_code, _line(error))) from error
-    except (OSError, HTTPError) as error:  # those of the transport
+    except (OSError, HTTPError) as error:  # errors of the transport
         raise UserError(
             f"the Hugging Face hub cannot be reached ({_line(error)}): try again with a network, "
             "or give a path such as ./published/ instead of the name"
@@ -121,7 +121,7 @@ def logged_in() -> HfApi:
 
 
 def _refusal(name: str, status: int, said: str) -> str:
-    """What the hub's status code means here."""
+    """The meaning of the hub's status code here."""
     reasons = {
         401: "the Hugging Face hub does not accept your token: run hf auth login",
         403: f"your token may not write to {name}: use a token with write access, and a name of "

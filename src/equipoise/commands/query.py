@@ -35,7 +35,7 @@ class Attribute:
 
     @property
     def width(self) -> float:
-        """Of a cell, in the column's own unit."""
+        """The width of a cell, in the column's own unit."""
         return 1.0 if self.limits is None else (self.limits[1] - self.limits[0]) / self.size
 
     @property
@@ -63,7 +63,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def attributes_of(stored: Stored) -> list[Attribute]:
-    """The columns that a survey has asked for."""
+    """The columns that a survey asked for."""
     task = stored.config["task"]
     ends = task.get("limits") or [None] * len(task["domain"])
     return [
@@ -123,8 +123,8 @@ def estimate_of(stored: Stored, state: Mapping[str, Any]) -> RangeEstimate:
 def read_ranges(text: str, attributes: Sequence[Attribute]) -> list[tuple[int, int]]:
     """A half-open range of cells for each attribute; the whole domain where none is named.
 
-    [a, b) holds a but not b, and so on. Ends in a binned column are taken to the nearest edge of a
-    cell. Raises UserError where the text cannot be read, or a range leaves the domain.
+    [a, b) holds a but not b, and so on. Ends in a binned column are moved to the nearest edge of a
+    cell. Raises UserError where the text cannot be read, or a range extends beyond the domain.
     """
     ranges = {attribute.name: (0, attribute.size) for attribute in attributes}
     named: list[str] = []
@@ -160,7 +160,7 @@ def _cells(
     attribute: Attribute, opening: str, first: str, second: str, closing: str
 ) -> tuple[int, int]:
     low, high = (_edge(attribute, end) for end in (first, second))
-    if attribute.limits is None:  # between integers it matters whether an end is meant itself
+    if attribute.limits is None:  # with integers it matters whether an end is included
         low += opening == "("
         high += closing == "]"
     if not 0 <= low < high <= attribute.size:
@@ -173,7 +173,7 @@ def _cells(
 
 
 def _edge(attribute: Attribute, text: str) -> int:
-    """The cell that begins at a number; of a binned column the nearest."""
+    """The cell that begins at a number; in a binned column the nearest one."""
     try:
         number = float(text)
     except ValueError as error:

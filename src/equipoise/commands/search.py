@@ -1,4 +1,4 @@
-"""A multirun whose jobs Optuna draws: its trials one batch after another, and what they found."""
+"""A multirun whose jobs Optuna draws: runs its trials batch by batch, and shows the results."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ HandOver = Callable[[Sequence[str], Sequence[str]], None]
 SWEEP_DIR = "hydra.sweep.dir"
 TRIAL = "callbacks.trial"
 LONGER = 4
-"""The best settings are to be trained for so many times the length of a trial."""
+"""How many times longer than a trial to train with the best settings."""
 LENGTHS = ("max_epochs", "max_steps")
 METRICS = "metrics.json"
 OF_THE_SEARCH = ("sweep", "callbacks", "logger")
-"""Groups that say nothing about what the best trial is."""
+"""Groups that do not describe the best trial."""
 ENDS = ("completed", "pruned", "diverged", "killed")
-"""The status of a trial that a search can do with: others are failures to look at."""
+"""The statuses of a trial that a search can use; others are failures to investigate."""
 
 
 def carry_out(
     typed: Sequence[str], overrides: Sequence[str], config: DictConfig, hand_over: HandOver
 ) -> int:
-    """Let the trials run and show what they found, however it ends; returns the exit status.
+    """Run the trials and show the results, however they end; returns the exit status.
 
-    typed: the words before what is searched was written out in them, as `overrides`. config: that
-    of a job. hand_over: has Hydra start our sweeper, given the words that name the folders.
+    typed: the words before the search was written out into `overrides`. config: that of a job.
+    hand_over: has Hydra start our sweeper, given the words that name the folders.
     """
     from equipoise.report.summary import print_sweep
 
@@ -72,9 +72,9 @@ def carry_out(
 
 @contextmanager
 def held(typed: Sequence[str], overrides: Sequence[str]) -> Iterator[Path]:
-    """The folder of a search while it is at work: a new one, or the one to continue in.
+    """The folder of a search while it runs: a new one, or the one to continue in.
 
-    Raises UserError where it holds other things.
+    Raises UserError where it holds other files.
     """
     named = is_typed(overrides, SWEEP_DIR)
     if not named and is_asked(typed):
@@ -93,7 +93,7 @@ def held(typed: Sequence[str], overrides: Sequence[str]) -> Iterator[Path]:
 
 
 def _contents(typed: Sequence[str], overrides: Sequence[str], path: Path) -> set[str]:
-    """What may lie in the folder of a search that continues: everything, if its study is there."""
+    """The files allowed in the folder of a continued search: all, if its study is there."""
     search = search_of(overrides)
     if search is None or not is_asked(typed) or not path.is_dir():
         return set()
@@ -120,10 +120,10 @@ def open_study(lines: Sequence[str], directory: Path) -> TrialStudy:
 
 
 def carry_on(launch: Launch, lines: Sequence[str], config: DictConfig) -> None:
-    """Let the jobs run, a batch after another, until the study has all its trials.
+    """Run the jobs, batch by batch, until the study has all its trials.
 
-    launch: what the launcher does with the overrides of a batch and the number of its first job.
-    config: what Hydra composes of all that is not searched.
+    launch: runs jobs, given the overrides of a batch and the number of its first job.
+    config: Hydra's composition of everything that is not searched.
     """
     from equipoise.report.summary import number
 
@@ -146,12 +146,12 @@ def carry_on(launch: Launch, lines: Sequence[str], config: DictConfig) -> None:
                 print(
                     f"trial {trial.number}: {outcome.status}, {number(outcome.value)}", flush=True
                 )
-        if stopped:  # the trials that were at work are left as they are, to be repeated
+        if stopped:  # the trials that were running are left as they are, to be repeated
             return
 
 
 def consecutive(asked: Sequence[Asked]) -> list[list[Asked]]:
-    """Trials with one number after another: a study of several sweeps may leave gaps."""
+    """Trials with consecutive numbers: a study of several sweeps may leave gaps."""
     batches: list[list[Asked]] = []
     for trial in asked:
         if batches and trial.number == batches[-1][-1].number + 1:
@@ -162,7 +162,7 @@ def consecutive(asked: Sequence[Asked]) -> list[list[Asked]]:
 
 
 def outcomes(directory: Path, monitor: str) -> dict[int, Outcome]:
-    """What came of each job by its number; monitor: the metric that is compared."""
+    """The outcome of each job by its number; monitor: the metric that is compared."""
     from equipoise.report.summary import ERROR_LOG, read_jobs, sweep_row
 
     found = {}
@@ -174,7 +174,7 @@ def outcomes(directory: Path, monitor: str) -> dict[int, Outcome]:
 
 
 def value_of(metrics: Mapping[str, Any], monitor: str) -> float | None:
-    """The best validation of a run where it has kept that, else the last one."""
+    """The best validation of a run if it kept that, else the last one."""
     best = (metrics["details"].get("best_validation") or {}).get("value")
     value = metrics["val"].get(monitor.removeprefix("val/")) if best is None else best
     return None if value is None else float(value)
@@ -185,7 +185,7 @@ def _value(file: Path, monitor: str) -> float | None:
 
 
 def mark_killed(directory: Path, killed: int) -> None:
-    """Have the summary know of a job that ended with its process and will be repeated."""
+    """Record for the summary that a job ended with its process and will be repeated."""
     from equipoise.report.summary import ERROR_LOG, KILLED, read_jobs
 
     for job in read_jobs(directory):
@@ -195,13 +195,13 @@ def mark_killed(directory: Path, killed: int) -> None:
 
 
 def lines_of_trial(lines: Sequence[str]) -> list[str]:
-    """The overrides that tell the job at hand which trial it is; none outside a search."""
+    """The overrides that tell the current job which trial it is; none outside a search."""
     settings = HydraConfig.get()
     if settings.runtime.choices.get("hydra/sweeper") != SWEEPER.partition("=")[2]:
         return []
     search = search_of(lines)
     keys = [override.key_or_group for override in parse(lines)]
-    if search is None or TRIAL in keys:  # it was left out, or is somebody's own
+    if search is None or TRIAL in keys:  # the callback was left out, or is the user's own
         return []
     directory = Path(settings.sweep.dir)
     return [
@@ -212,7 +212,7 @@ def lines_of_trial(lines: Sequence[str]) -> list[str]:
 
 
 def show(lines: Sequence[str], directory: Path, config: DictConfig) -> None:
-    """Print and write what a search has found so far."""
+    """Print and write the results of a search so far."""
     from equipoise.report.search import Found, show_search
     from equipoise.report.summary import read_jobs
 
@@ -234,9 +234,9 @@ def show(lines: Sequence[str], directory: Path, config: DictConfig) -> None:
 
 
 def longer(folder: Path) -> str:
-    """The command that trains a job's settings for longer than the job did, without the search.
+    """The command that trains with a job's settings for longer than the job, without the search.
 
-    What the search's file had chosen, such as the regulariser whose weight it drew, is in it.
+    It includes the choices of the search's file, such as a regulariser whose weight was drawn.
     """
     from equipoise.config.compose import compose
     from equipoise.running.origin import command_line

@@ -1,4 +1,4 @@
-"""What a search will do, checked before its first job: its space, and one job that can run."""
+"""The plan of a search, checked before its first job: its space, and one job that can run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MOST_CASES = 256
 
 
 known: dict[tuple[str, ...], Space] = {}
-"""The spaces of this process: what a search draws from is asked for at each of its stages."""
+"""The spaces of this process, kept because every stage of a search asks for its space."""
 
 
 def space_of(lines: Sequence[str]) -> Space:
-    """What the overrides of a search draw from. Raises UserError where none of it can run."""
+    """The space of a search, by its overrides. Raises UserError where none of it can run."""
     words = [o.input_line or "" for o in parse(lines)
              if not is_of_hydra(o) or o.key_or_group == SEARCH_PATH]  # fmt: skip
-    key = tuple(word.lstrip("+") for word in words)  # Hydra is told with ++ what it cannot know
+    key = tuple(word.lstrip("+") for word in words)  # ++ for keys that Hydra cannot know
     if key not in known:
         known[key] = _space(words)
     return known[key]
@@ -49,7 +49,7 @@ def _space(lines: Sequence[str]) -> Space:
 def _cases(
     fixed: Sequence[str], groups: Sequence[Parameter], settings: Sequence[Parameter]
 ) -> tuple[list[Case], bool]:
-    """The choices of groups with which a job can run, and whether there are others."""
+    """The choices of groups with which a job can run, and whether any others were refused."""
     combinations = list(itertools.product(*(group.values for group in groups)))
     if len(combinations) > MOST_CASES:
         raise UserError(
@@ -78,9 +78,9 @@ def _check_settings(
     settings: Sequence[Parameter],
     of_file: Collection[str],
 ) -> None:
-    """Raise UserError where an end of a setting cannot run, or where no case has it.
+    """Raise UserError where a job with the end of a range cannot run, or no case has the setting.
 
-    of_file: settings that the file of the search lists for choices which need not be there.
+    of_file: settings that the search's file lists for choices that may be absent.
     """
     seen: set[str] = set()
     for case in cases:
@@ -101,7 +101,7 @@ def _config(lines: Sequence[str]) -> DictConfig:
 
 @lru_cache(maxsize=MOST_CASES)
 def _checked(lines: tuple[str, ...]) -> DictConfig:
-    """The configuration of a job, which several steps on the way to the first one ask for."""
+    """The configuration of a job, cached as several steps before the first job need it."""
     return checked(lines).config
 
 
@@ -133,7 +133,7 @@ def first_job(lines: Sequence[str]) -> list[str]:
 
 
 def subdirectory_of_trial(lines: Sequence[str]) -> str:
-    """<n>_<key-value of what all jobs have drawn>, for Hydra to fill in."""
+    """<n>_<key-value of each setting that all jobs draw>, for Hydra to fill in."""
     shared = set(space_of(lines).shared)
     named = [o.input_line or "" for o in parse(lines)
              if not o.is_sweep_override() or o.get_key_element() in shared]  # fmt: skip

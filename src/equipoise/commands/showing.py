@@ -1,4 +1,4 @@
-"""What the command line shows without running anything: --cfg, --info, shell completion."""
+"""Flags that show something without running anything: --cfg, --info, shell completion."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from equipoise.running.api import rehearse
 
 
 def show_training(composition: Composition, arguments: Namespace) -> int:
-    """`--cfg`: print what would run, with what recipes and estimators add; `-p` one package.
+    """`--cfg`: print what would run, with additions by recipes and estimators; `-p` one package.
 
-    All that a run checks is checked. `--cfg hydra` prints Hydra's own settings, `--cfg all` both.
+    The checks are those of a run. `--cfg hydra` prints Hydra's own settings, `--cfg all` both.
     Raises UserError where there is no such package.
     """
     config: Any = {}
@@ -55,7 +55,7 @@ def show(config: Any, package: str | None, resolve: bool) -> int:
 
 
 def is_of_hydra(arguments: Namespace) -> bool:
-    """Whether the answer to the flags is Hydra's."""
+    """Whether Hydra itself answers the flags."""
     return bool(arguments.info or arguments.hydra_help)
 
 
@@ -66,7 +66,7 @@ def show_of_hydra(arguments: Namespace) -> int:
     sys.argv = [sys.argv[0], *flags, *arguments.overrides]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_nothing)()
-    except SystemExit as end:  # Hydra's way to end after its help
+    except SystemExit as end:  # Hydra ends so after its help
         return int(end.code or 0)
     return 0
 
@@ -74,7 +74,7 @@ def show_of_hydra(arguments: Namespace) -> int:
 def show_completion(words: Sequence[str]) -> int:
     """`--shell-completion`: a script for the shell, or the answer to its query.
 
-    Raises UserError where it is not said for which shell.
+    Raises UserError where no shell is named.
     """
     action, _, shell = words[0].partition("=") if len(words) == 1 else ("", "", "")
     if action not in (*SCRIPTS, "query") or shell not in SCRIPTS["install"]:
@@ -87,4 +87,4 @@ def show_completion(words: Sequence[str]) -> int:
 
 
 def _nothing(config: DictConfig) -> None:
-    """Hydra asks for a function to run, and runs none of these flags with it."""
+    """Hydra requires a function to run, but does not call it for these flags."""

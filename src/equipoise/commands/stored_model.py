@@ -1,4 +1,4 @@
-"""What commands that use a stored model share: settings, checkpoint, device; and models of text."""
+"""Shared by commands that use a stored model: settings, checkpoint, device; models of text."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ COMMANDS = {
     "couplings": "predict", "range_estimate": "query", "token_logits": "generate",
     "translation_logits": "translate",
 }  # fmt: skip
-"""By what the task of a checkpoint wants of its model, the command that uses it."""
+"""The command that uses a checkpoint, by what its task wants of the model."""
 
 
 @dataclass
 class StoredRequest:
-    """The settings that every such command has; a command adds its own."""
+    """The settings that all such commands have; each command adds its own."""
 
     ckpt_path: str = ""
     device: str | None = None
@@ -55,11 +55,11 @@ def read_settings(
     files: str = "",
     usage: str | None = None,
 ) -> Request:
-    """Put key=value words into the request, the values taken as they stand.
+    """Put key=value words into the request; values are taken literally.
 
-    description, settings: what --help shows before and after the usage. files: what stands there
-    for words that the command reads itself. usage: in place of the usual one. Raises UserError
-    for an unknown key, a value of the wrong kind, or without a checkpoint.
+    description, settings: the text of --help before and after the usage. files: the usage's text
+    for words that the command reads itself. usage: replaces the usual one. Raises UserError
+    for an unknown key, a value of the wrong type, or without a checkpoint.
     """
     kinds = get_type_hints(type(request))
     for argument in _parser(command, description, settings, files, usage).parsed(words).settings:
@@ -103,14 +103,14 @@ READERS: Mapping[Any, Callable[[str], Any]] = {
     str: str, int: int, float: float, bool: truth, tuple[str, ...]: packages,
     str | None: str, int | None: int, float | None: float,
 }  # fmt: skip
-"""By the type of a setting, what reads its value; it raises ValueError for another one."""
+"""The reader of a value, by the setting's type; raises ValueError for an invalid value."""
 
 
 def read_model(command: str, request: StoredRequest) -> StoredModel:
-    """The model of a checkpoint of text with its weights, and its vocabulary.
+    """The model of a checkpoint of a text task with its weights, and its vocabulary.
 
-    Raises UserError where the checkpoint is of another kind of task than the command is for, naming
-    the command that it is for.
+    Raises UserError where the checkpoint's kind of task belongs to another command, and names
+    that command.
     """
     checkpoint = read_run(request.ckpt_path)
     check_kind(command, checkpoint)
@@ -123,7 +123,7 @@ def read_model(command: str, request: StoredRequest) -> StoredModel:
 
 
 def check_kind(command: str, checkpoint: StoredRun) -> None:
-    """Raise UserError where the command is not for the checkpoint, or that has no vocabulary."""
+    """Raise UserError where the command does not fit the checkpoint, or there is no vocabulary."""
     name = f"the checkpoint {checkpoint.run.path} of task={checkpoint.task}"
     if not checkpoint.state.get("vocabulary"):
         raise UserError(

@@ -56,7 +56,7 @@ def is_multirun(overrides: Sequence[str]) -> bool:
 
 
 def check_single(overrides: Sequence[str]) -> None:
-    """Raise UserError for what only a multirun does, and for a folder that is named twice."""
+    """Raise UserError for words that only a multirun takes, and for a folder named twice."""
     settings = parse(overrides)
     check_single_run(settings)
     keys = {override.key_or_group for override in settings}
@@ -84,11 +84,11 @@ def check_single(overrides: Sequence[str]) -> None:
 
 @contextmanager
 def job(composition: Composition, leftovers: Collection[str] = ()) -> Iterator[Path]:
-    """The folder of a single run while it is at work, with what Hydra would do around it.
+    """The folder of a single run while it runs, with Hydra's usual work around it.
 
-    leftovers: what the folder may hold, of a run that starts anew.
-    A process that takes part in the run of another leaves all that to it. Raises UserError where
-    the folder cannot be taken.
+    leftovers: files that the folder may hold when a run starts anew.
+    A process that takes part in another's run leaves all that to the other. Raises UserError where
+    the folder cannot be used.
     """
     settings = hydra_config(composition.hydra_overrides())
     named = any(o.key_or_group == "hydra.run.dir" for o in parse(composition.overrides))

@@ -43,7 +43,7 @@ class Request(StoredRequest):
 
 
 class Line(NamedTuple):
-    """A line of the input, and its number, from 1."""
+    """A line of the input, and its number, counted from 1."""
 
     number: int
     text: str
@@ -83,7 +83,7 @@ def parse(words: Sequence[str]) -> Request:
 def restore(request: Request) -> Translator:
     """The model of a checkpoint, ready to translate.
 
-    Raises UserError where the checkpoint is no translation's.
+    Raises UserError where the checkpoint is not of a translation task.
     """
     stored = read_model(COMMAND, request)
     from equipoise.models.beam_search import BeamSearch
@@ -103,9 +103,9 @@ def restore(request: Request) -> Translator:
 
 @dataclass
 class Translator:
-    """Translates lines; `tokens` counts what it has written.
+    """Translates lines; `tokens` counts the tokens it has written.
 
-    max_length: the tokens of the longest sentence in training, None where that is not known.
+    max_length: number of tokens of the longest sentence in training, None where unknown.
     """
 
     model: EncoderDecoder
@@ -181,11 +181,11 @@ def lines_of(file: Path) -> list[Line]:
 
 
 def one_line(text: str) -> str:
-    """The text with spaces for its line ends, so that line n translates line n."""
+    """The text with its line breaks replaced by spaces, so that line n translates line n."""
     return " ".join(text.splitlines())
 
 
 def summary(sentences: int, tokens: int, seconds: float) -> str:
-    """How much was translated, and how long a sentence took."""
+    """How much was translated, and the time per sentence."""
     each = 1000 * seconds / max(sentences, 1)
     return f"{sentences} sentences, {tokens} tokens, {each:.0f} ms a sentence"

@@ -1,1 +1,1 @@
-"""From overrides to a checked configuration; start at `compose.compose`, then `recompose`."""
+"""From overrides to a checked configuration; start with `compose.compose`, then `recompose`."""

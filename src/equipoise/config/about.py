@@ -1,4 +1,4 @@
-"""What a yaml file tells about its choice under `about:`, which its class is not given.
+"""The description of a choice in its yaml file under `about:`, not passed to its class.
 
     about:
       gives: image                     # of a task: the samples, which a model takes
@@ -7,7 +7,7 @@
       data: [classes, image_channels]  # keys on which model, objective and task have to agree
       limits: { radius: [1, null] }    # of numbers that the table of `limits` does not know
 
-A model tells what it `takes` and `gives`, an estimator the `solvers` that serve it, and so on: the
+A model says what it `takes` and `gives`, an estimator which `solvers` suit it, and so on: the
 checks ask here, and know no kind of task or model themselves.
 """
 
@@ -31,11 +31,11 @@ PROVIDED = {
     "schedule": ("optimizer",),
     "trainer": ("callbacks", "logger"),
 }
-"""Arguments of the class at a key that are other parts of the run, and no settings."""
+"""Arguments of the class at a key that are other parts of the run rather than settings."""
 FILLED = {"schedule": ("total_steps", "T_max")}
 """Arguments that are computed where they are not given."""
 FORWARDED = dict.fromkeys(("WandbLogger", "CurveWandbLogger"), "wandb.sdk.wandb_init.init")
-"""Loggers that hand arguments on, and the function that takes them."""
+"""Loggers that pass arguments on, and the function that takes them."""
 OF_EVERY_TASK = ("objective", "monitor", "monitor_mode")
 LIMITS = dict[str, tuple[float | None, float | None]]
 OBLIGATORY: dict[str, dict[str, Any]] = {
@@ -61,31 +61,31 @@ OPTIONAL: dict[str, dict[str, Any]] = {
 
 
 def about(node: Any, key: str, default: Any = None) -> Any:
-    """What the node of a choice tells about itself; the default where it does not."""
+    """An entry of a node's `about`; the default where it has none."""
     entries = (node or {}).get("about") or {}
     value = entries.get(key)
     return default if value is None else value
 
 
 def no_layer(model: Any, name: str) -> str:
-    """The clause that a model has no equilibrium layer, or what would give it one."""
+    """A clause: the model has no equilibrium layer, or which setting would give it one."""
     switch = (about(model, "layer") or {}).get("switch")
     return f"model={name} has no equilibrium layer" + (f", unless {switch}" if switch else "")
 
 
 def keys_of_others(place: str, node: Mapping[str, Any]) -> set[str]:
-    """The keys of a node that its class may lack: other groups and the checks read them."""
+    """The keys of a node that its class need not take: other groups and the checks read them."""
     shared = {"about", *about(node, "settings", ()), *about(node, "data", ())}
     return shared.union(OF_EVERY_TASK) if place == "task" else shared
 
 
 def shared_data(model: Any, task: Any) -> list[str]:
-    """The keys on which model, objective and task have to agree."""
+    """The keys on which model, objective and task must agree."""
     return list(dict.fromkeys([*about(task, "data", ()), *about(model, "data", ())]))
 
 
 def is_description(name: str, node: Any) -> bool:
-    """Whether a key tells what the choice is, rather than setting anything."""
+    """Whether a key describes the choice rather than setting anything."""
     entries = (node or {}).get("about") or {}
     facts = {"about", *entries, *about(node, "data", ())}
     return name.partition(".")[0] in facts - set(about(node, "settings", ()))
@@ -97,13 +97,13 @@ def choice_files(folder: Path) -> list[Path]:
 
 
 def written_choices(group: str, roots: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
-    """Name and node of every choice of a group, as its file and those it builds on write it."""
+    """Name and node of every choice of a group, from its file and those it builds on."""
     files = [file for root in roots for file in choice_files(root / group)]
     return [(file.stem, written(file, roots)) for file in files]
 
 
 def written(file: Path, roots: Sequence[Path] = ()) -> dict[str, Any]:
-    """The node of a file's group, over what it takes from files such as `_common` in any root."""
+    """The node of a file's group, merged over those of files such as `_common` in any root."""
     content: dict[str, Any] = yaml.safe_load(file.read_text()) or {}
     parts = [f"{entry}.yaml" for entry in content.pop("defaults", []) if str(entry).startswith("_")]
     folders = [root / file.parent.name for root in roots] or [file.parent]
@@ -118,14 +118,14 @@ def written(file: Path, roots: Sequence[Path] = ()) -> dict[str, Any]:
 
 
 def check_about(config: DictConfig) -> None:
-    """Raise where the file of a choice tells too little, or something wrong, under `about:`."""
+    """Raise where the file of a choice says too little, or something wrong, under `about:`."""
     wrong = wrong_about({group: config.get(group) for group in OPTIONAL})
     if wrong:
         raise UserError(f"{wrong}: correct the file of the choice")
 
 
 def wrong_about(config: Mapping[str, Any]) -> str | None:
-    """What is wrong with what the choices tell about themselves, None where nothing is."""
+    """What is wrong with the `about:` of the choices, None where nothing is."""
     for group in OPTIONAL:
         wrong = _wrong_entries(group, (config.get(group) or {}).get("about"))
         if wrong:

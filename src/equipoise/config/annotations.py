@@ -1,7 +1,7 @@
 """The annotations of a class's constructor, read from its source without importing it.
 
-Importing torch and Lightning costs seconds, and a value of the wrong type is to be refused at
-once. Classes count as `Built`, and what cannot be told from the source alone as `Any`.
+Importing torch and Lightning takes seconds, but a value of the wrong type should be refused at
+once. Classes count as `Built`, and whatever the source alone does not show as `Any`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ BUILTIN: dict[str, Any] = {
     "dict": dict,
 }  # fmt: skip
 LIGHT = ("typing", "typing_extensions", "collections.abc", "pathlib", "datetime")
-"""Modules whose names mean what they are when imported, which costs nothing."""
+"""Modules whose names are resolved by importing them, which is cheap."""
 
 
 class Built:
-    """Stands for any class: a plain value of a yaml file is none of its objects."""
+    """Stands for any class: no plain value of a yaml file is an instance of one."""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """What a name stands for: a statement or an expression of a module, or an object of `LIGHT`."""
+    """The meaning of a name: a statement or expression in a module, or an object of `LIGHT`."""
 
     module: str
     value: Any
@@ -38,7 +38,7 @@ class Definition:
 
 @cache
 def parameters(target: str) -> dict[str, Any]:
-    """Name and type of every argument of the class or function that a dotted path names.
+    """Name and type of every argument of the class or function at a dotted path.
 
     Empty where its source is not found.
     """
@@ -49,7 +49,7 @@ def parameters(target: str) -> dict[str, Any]:
 
 @cache
 def takes_others(target: str) -> bool:
-    """Whether the class or function that a dotted path names also takes `**others`."""
+    """Whether the class or function at a dotted path also takes `**others`."""
     module, _, name = target.rpartition(".")
     definition = _lookup(module, name)
     return definition is not None and _hands_on(definition)
@@ -88,7 +88,7 @@ def _of_function(node: ast.FunctionDef, module: str, first: int) -> dict[str, An
 
 
 def _fields(node: ast.ClassDef, module: str) -> dict[str, Any]:
-    """The fields of a dataclass, those of its bases first, through bases that have none."""
+    """The fields of a dataclass, those of its bases first; bases without fields are skipped."""
     fields: dict[str, Any] = {}
     for base in reversed([*_bases(node, module)]):
         if isinstance(base.value, ast.ClassDef):
@@ -100,13 +100,13 @@ def _fields(node: ast.ClassDef, module: str) -> dict[str, Any]:
             name = ast.unparse(statement.target)
             if _is_given(statement):
                 fields[name] = _hint(statement.annotation, module)
-            else:  # a field that a base takes may be settled here
+            else:  # a field of a base may be fixed here
                 fields.pop(name, None)
     return fields
 
 
 def _is_given(statement: ast.AnnAssign) -> bool:
-    """Whether the field is one of the constructor's: no ClassVar, no `field(init=False)`."""
+    """Whether the constructor takes the field: no ClassVar, no `field(init=False)`."""
     value = statement.value
     words = value.keywords if isinstance(value, ast.Call) else []
     inside = any(word.arg == "init" and ast.unparse(word.value) == "False" for word in words)
@@ -125,7 +125,7 @@ def _bases(node: ast.ClassDef, module: str) -> Iterator[Definition]:
 
 @cache
 def _lookup(module: str, name: str) -> Definition | None:
-    """Where a name of a module is defined, through the modules that hand it on."""
+    """Where a name of a module is defined, following re-exports."""
     for statement in _statements(module):
         if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == name:
             return Definition(module, statement)
@@ -158,14 +158,14 @@ def _absolute(statement: ast.ImportFrom, module: str) -> str:
 
 @cache
 def _statements(module: str) -> list[ast.stmt]:
-    """The statements of a module, those below an `if` or a `try` among them."""
+    """The statements of a module, including those below an `if` or a `try`."""
     file = _file(module)
     if file is None:
         return []
     statements: list[ast.stmt] = []
     try:
         left: list[ast.stmt] = [*ast.parse(file.read_text(encoding="utf-8")).body]
-    except SyntaxError:  # in a module of the user's: importing it tells the line
+    except SyntaxError:  # in the user's own module: importing it will report the line
         return []
     while left:
         statement = left.pop(0)
@@ -177,11 +177,11 @@ def _statements(module: str) -> list[ast.stmt]:
 
 @cache
 def _file(module: str) -> Path | None:
-    """The file of a module; only the package at its top is looked for by Python's own rules."""
+    """The file of a module; only its top package is found by Python's own rules."""
     top, *inner = module.split(".")
     try:
         spec = importlib.util.find_spec(top) if top else None
-    except ValueError:  # the module that runs may have none
+    except ValueError:  # __main__ may have none
         return None
     if spec is None or spec.origin is None:
         return None
@@ -196,7 +196,7 @@ def _file(module: str) -> Path | None:
 
 
 def _hint(expression: ast.expr | None, module: str) -> Any:
-    """The type that an annotation writes."""
+    """The type that an annotation denotes."""
     if isinstance(expression, ast.Constant):
         text = expression.value
         return _hint(ast.parse(str(text), mode="eval").body, module) if text else None
@@ -245,9 +245,9 @@ def _union(alternatives: list[Any]) -> Any:
 
 
 def accepts(value: Any, hint: Any) -> bool:
-    """Whether a value of a yaml file can be given for the annotated type.
+    """Whether a value of a yaml file fits the annotated type.
 
-    A mapping with a `_target_` fits anywhere: what it builds is judged by its class.
+    A mapping with a `_target_` fits anywhere: its class is checked instead.
     """
     if hint is Any or (isinstance(value, Mapping) and value.get("_target_")):
         return True

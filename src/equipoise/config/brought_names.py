@@ -1,4 +1,4 @@
-"""Names that users bring from elsewhere, or from an earlier version, and what they are called here.
+"""Names that users know from elsewhere or from an earlier version, and their names here.
 
 They come from torchdeq, from the code of the DEQ papers (locuslab/deq, locuslab/mdeq), from
 Lightning's earlier versions, and from other training scripts.
@@ -92,7 +92,7 @@ SETTINGS = {
     "device": "trainer.accelerator",
     "compact_rows": "solver.compact_at",
 }
-"""By the last word of a setting that does not exist, what to type in its place."""
+"""What to type instead of a setting that does not exist, by its last word."""
 
 CHOICES = {
     "solver": {
@@ -111,13 +111,13 @@ CHOICES = {
     "strategy": {"dp": "ddp", "fsdp2": "fsdp", "cuda": "gpu"},
     "logger": {"wb": "wandb", "tb": "tensorboard"},
 }  # fmt: skip
-"""By group, what a choice is called elsewhere and here."""
+"""By group, the name of a choice elsewhere and here."""
 
 
 def called_here(key: str, known: Iterable[str] = ()) -> str:
-    """A clause that says what a setting is called here; "" for a name that is not known.
+    """A clause that gives a setting's name here; "" for an unknown name.
 
-    known: settings that the key may be meant to be, of which one that goes on as the key does is
+    known: settings that the key may stand for; one that begins with the key is
     nearer than any name from elsewhere.
     """
     begun = nearest(key, [name for name in known if name.startswith(key)])
@@ -126,6 +126,6 @@ def called_here(key: str, known: Iterable[str] = ()) -> str:
 
 
 def choice_here(group: str, name: str) -> str:
-    """A clause that names the choice of a group that is called otherwise elsewhere, or ""."""
+    """A clause with the name here of a choice that has another name elsewhere, or ""."""
     here = CHOICES.get(group, {}).get(name.lower().replace("-", "_"))
     return f"; here that is {here};" if here else ""

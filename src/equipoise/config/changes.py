@@ -1,7 +1,7 @@
-"""What a resumed run changes: told in words, and refused where it would change nothing.
+"""The settings that a resumed run changes: described, and refused where they have no effect.
 
-A setting that only decides how a run begins, or that phases of a gradient schedule stand in for, is
-none that a checkpoint could still take.
+A checkpoint cannot take up a setting that only decides how a run begins, or one that the phases of
+a gradient schedule replace.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from equipoise.config.compose import Composition
 
 OF_NO_ACCOUNT = ("ckpt_path", "resume", "run_dir", "trust", "init_from")
-"""What belongs to the command that resumes, and not to the run."""
+"""Settings of the resuming command rather than of the run."""
 WRITERS = ("callbacks", "logger", "trainer")
 """Parts of a configuration that write files."""
 MISSING = object()
 STOOD_IN_FOR = {"gradient": "gradient", "solver.max_steps": "max_steps", "solver.tol": "tol"}
-"""A setting, and the entry by which a phase replaces it."""
+"""A setting, and the entry of a phase that replaces it."""
 
 
 def described(stored: Stored, composition: Composition) -> str:
-    """The settings of a checkpoint that its words have changed, each with what it was."""
+    """The settings of a checkpoint that its words have changed, with their earlier values."""
     told = dict[str, str]()
     for override in CommandLine.of(composition.overrides).overrides:
         key = full_key(override)
@@ -51,7 +51,7 @@ def described(stored: Stored, composition: Composition) -> str:
 
 
 def _choice(name: str | None) -> str | None:
-    """The choice of a group as it is typed: several stand in brackets."""
+    """The choice of a group as typed: several are in brackets."""
     several = name is not None and "," in name and not name.startswith("[")
     return f"[{name}]" if several else name
 
@@ -87,10 +87,10 @@ def check_initial_setting(override: Override, stored: Stored) -> None:
 
 
 def check_places(config: Mapping[str, Any], stored: Stored, words: Sequence[str]) -> None:
-    """Raise UserError where a checkpoint would have a run write outside its own folder.
+    """Raise UserError where a checkpoint would make a run write outside its own folder.
 
-    config: that of the checkpoint with the words of the command line in it. What is typed again is
-    the user's own wish.
+    config: the checkpoint's with the words of the command line applied. Paths typed again are
+    allowed, as the user wants them.
     """
     typed = {full_key(override) for override in parse(words)}
     for key, value in _texts({part: config.get(part) for part in WRITERS}):
@@ -135,14 +135,14 @@ def _sets(override: Override, key: str) -> bool:
 
 
 def _reached(config: DictConfig, stored: Stored) -> float:
-    """The part of the run that the checkpoint has behind it, of what it is to be now."""
+    """The fraction of the run, by its present length, that the checkpoint has completed."""
     steps, epochs = config.trainer.get("max_steps") or -1, config.trainer.get("max_epochs") or -1
     parts = [stored.steps / steps if steps > 0 else 0, stored.epochs / epochs if epochs > 0 else 0]
     return max(parts)
 
 
 def _fraction(phase: Any, config: DictConfig) -> float:
-    """Where a phase starts, as a part of the run; its end for a step of one counted in epochs."""
+    """The start of a phase as a fraction of the run; 1 for a step in a run counted in epochs."""
     steps = config.trainer.get("max_steps") or -1
     if isinstance(phase.start, float):
         return phase.start

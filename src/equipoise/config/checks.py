@@ -1,6 +1,6 @@
-"""Which choices go together: each check raises UserError with a sentence that names those that do.
+"""Which choices fit together: each check raises UserError with a sentence that names such choices.
 
-They ask what the files of the choices tell under `about:`, and know no kind of task or model.
+The checks read `about:` in the files of the choices, and know no kind of task or model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from equipoise.errors import UserError
 def check_model_and_task(
     config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]
 ) -> None:
-    """Raise where the model does not take what the task gives, or not give what it wants."""
+    """Raise where the model does not take what the task gives, or give what the task wants."""
     model, task = config.model, config.task
     if fits(model, task):
         return
@@ -46,7 +46,7 @@ def _samples(model: Mapping[str, Any]) -> list[str]:
 
 
 def check_counts(config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]) -> None:
-    """Raise where the model takes more or fewer of something, say attributes, than the task has."""
+    """Raise where the model needs more or fewer items, such as attributes, than the task has."""
     model, task = config.model, config.task
     for noun, settings in about(task, "counts", {}).items():
         lists = [task[name] for name in settings if isinstance(task.get(name), list | ListConfig)]
@@ -71,7 +71,7 @@ def _takes_count(model: Mapping[str, Any], noun: str, count: int) -> bool:
 
 
 def _counts(model: Mapping[str, Any], noun: str) -> str:
-    """How many of something a model takes, in words."""
+    """How many items a model takes, in words."""
     least, most = (about(model, end, {}).get(noun) for end in ("least", "most"))
     if most is None:
         return f"{least} or more {noun}s"
@@ -81,7 +81,7 @@ def _counts(model: Mapping[str, Any], noun: str) -> str:
 def check_equilibrium(
     config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]
 ) -> None:
-    """Raise where a model without an equilibrium layer is given a solver, or one with it none."""
+    """Raise where a model with an equilibrium layer lacks a solver, or one without is given one."""
     has_layer = about(config.model, "equilibrium", True)
     for group in ("solver", "gradient"):
         choice = choices[group]
@@ -106,7 +106,7 @@ def _alternative(config: DictConfig, roots: Sequence[Path]) -> str:
 
 
 def check_objective(config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise where a task is given an objective that it does not offer, or a model an encoder."""
+    """Raise where a task or a model does not offer the given objective or encoder."""
     if "encoder" in choices and not about(config.model, "encoder", False):
         raise UserError(
             f"encoder={choices['encoder']} is a part of model=barlow only: leave it "
@@ -133,7 +133,7 @@ def check_trainable(config: DictConfig, choices: Mapping[str, str]) -> None:
 
 
 def check_weights(config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise where a model without weights is given an optimiser, or one with weights none."""
+    """Raise where a model with weights lacks an optimiser, or one without is given one."""
     has_weights = about(config.model, "weights", True)
     for group in ("optimizer", "schedule"):
         choice = choices.get(group, "none")
@@ -155,9 +155,9 @@ OF_GRADIENT_STEPS = (*AVERAGES, "LearningRateFinder")
 
 
 def check_steps(config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise where gradients are to be summed or clipped, or weights averaged, and there are none.
+    """Raise where gradients are to be summed or clipped, or weights averaged, without any.
 
-    Also where two averages would take each other's place.
+    Also where two kinds of averaging would replace each other's weights.
     """
     averages = _callbacks_of(config, AVERAGES)
     if len(averages) > 1:
@@ -181,7 +181,7 @@ def check_steps(config: DictConfig, choices: Mapping[str, str]) -> None:
 
 
 def _callbacks_of(config: DictConfig, kinds: Sequence[str]) -> list[str]:
-    """The names of the callbacks that are of one of our classes."""
+    """The names of the callbacks whose class is among the given ones of ours."""
     targets = [f"equipoise.callbacks.{kind}" for kind in kinds]
     nodes = (config.get("callbacks") or {}).items()
     entries = [(str(name), node) for name, node in nodes if isinstance(node, DictConfig)]
@@ -191,7 +191,7 @@ def _callbacks_of(config: DictConfig, kinds: Sequence[str]) -> list[str]:
 def check_solver_and_gradient(
     config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]
 ) -> None:
-    """Raise where the estimator cannot work with the solver; name those that serve this model."""
+    """Raise where the estimator cannot use the solver; name solvers that suit this model."""
     solvers = about(config.gradient, "solvers")
     if solvers and choices["solver"] not in solvers:
         roles = {name: about(node, "finds") for name, node in written_choices("solver", roots)}
@@ -204,7 +204,7 @@ def check_solver_and_gradient(
 
 
 def check_roles(config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise where a solver that minimises, or solves adjoint systems alone, has another place."""
+    """Raise where a solver that only minimises, or only solves adjoint systems, is misplaced."""
     minimizes = about(config.model, "minimizes", False)
     for group in ("solver", "eval_solver"):
         role = about(config.get(group), "finds", "equilibrium")
@@ -232,7 +232,7 @@ def _chosen(choices: Mapping[str, str], group: str) -> str | None:
 
 
 def check_outer_updates(config: DictConfig) -> None:
-    """Raise where a solver is to aim at the loss, whose gradient the command line cannot give."""
+    """Raise where a solver would need the loss's gradient, which the command line cannot give."""
     for group in ("solver", "eval_solver"):
         node = config.get(group) or {}
         aims_itself = group == "solver" and about(node, "finds") == "minimum"
@@ -246,7 +246,7 @@ def check_outer_updates(config: DictConfig) -> None:
 def check_regularizer(
     config: DictConfig, choices: Mapping[str, str], roots: Sequence[Path]
 ) -> None:
-    """Raise where the regulariser has nothing to act on, or cannot work with the estimator."""
+    """Raise where the regulariser has nothing to act on, or does not fit the estimator."""
     choice = choices.get("regularizer", "none")
     if choice != "none" and about(config.model, "minimizes", False):
         raise UserError(
@@ -267,7 +267,7 @@ def check_regularizer(
 
 
 def check_curve_on_model(config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise where an anytime curve is asked for of a model whose solves it cannot follow."""
+    """Raise where an anytime curve is requested for a model whose solves it cannot follow."""
     if not config.get("anytime"):
         return
     if about(config.model, "minimizes", False):

@@ -1,4 +1,4 @@
-"""`compile` and `memory_format`: what a configuration must have for them to do something."""
+"""`compile` and `memory_format`: what a configuration needs for them to have an effect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DIVIDING = ("fsdp", "deepspeed")
 
 
 def check_compile(config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise UserError where there is nothing to compile, or another setting stands against it."""
+    """Raise UserError where there is nothing to compile, or another setting conflicts."""
     word, strategy = config.get("compile"), config.trainer.get("strategy")
     if config.get("memory_format") is not None and strategy in DIVIDING:
         raise UserError(
@@ -52,7 +52,7 @@ def check_compile(config: DictConfig, choices: Mapping[str, str]) -> None:
 def settle(config: DictConfig, words: CommandLine, purpose: Literal["train", "evaluate"]) -> None:
     """Give the configuration of a checkpoint the keys of this file, before anything typed is set.
 
-    An evaluation runs the network as it is unless it is told otherwise, wherever it was trained.
+    An evaluation does not compile the network unless asked to, however it was trained.
     Raises UserError where an evaluation is to record training steps.
     """
     config["compile"] = config.get("compile") if purpose == "train" else None

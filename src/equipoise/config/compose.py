@@ -1,6 +1,6 @@
 """From the overrides to one complete, checked configuration. Needs Hydra, but not torch.
 
-Hydra composes `conf/`; on top of that stand the rules that its defaults list cannot say: a recipe
+Hydra composes `conf/`; on top of that come rules that its defaults list cannot express: a recipe
 may choose solvers and optimisers, an estimator may need a solver, and values of a recipe hold only
 for the choice that they belong to. The command line takes precedence over all of it.
 """
@@ -49,17 +49,17 @@ OF_A_WHOLE_RUN = ("experiment", "recipe")
 OF_SHAPE = ("size", "equilibrium")
 """Settings of a model that other choices and values depend on."""
 WITHIN_OTHERS = {"encoder": "model.encoder", "objective": "task.objective.loss"}
-"""Where the settings of a group stand that is a part of another one."""
+"""The place of the settings of a group that is a part of another one."""
 LASTING = (*OF_A_WHOLE_RUN, "debug")
 
 
 @dataclass
 class Composition:
-    """A checked configuration, and which choice of each group it is made of.
+    """A checked configuration, and the choice of each group that it is made of.
 
-    trusted: of a configuration out of a checkpoint, the packages beside our own whose classes it
-    may name, and single classes; None for one that the user composed. command: what was
-    typed, where `resume=auto` has made the overrides of it.
+    trusted: for a configuration from a checkpoint, the packages beside our own whose classes it
+    may name, and single classes; None for one that the user composed. command: the typed
+    words, where `resume=auto` made the overrides from them.
     """
 
     config: DictConfig
@@ -76,7 +76,7 @@ class Composition:
     def hydra_overrides(self) -> list[str]:
         """The overrides as Hydra can compose them on `conf/`.
 
-        What stands on a checkpoint may set keys that only the choices of the checkpoint have, such
+        Overrides on a checkpoint may set keys that only the checkpoint's choices have, such
         as task.path, so those choices come first.
         """
         stored = self.trusted is not None
@@ -85,9 +85,9 @@ class Composition:
 
 
 def composable(lines: Sequence[str]) -> list[str]:
-    """The overrides as Hydra takes them: `++` before what the files of the choices do not name.
+    """The overrides as Hydra takes them: `++` before keys that the files of the choices lack.
 
-    Our rules have let it pass: another class takes it, or a choice that Hydra does not know of.
+    Our rules have accepted these keys: another class or a choice unknown to Hydra takes them.
     """
     words = CommandLine.of(lines)
     known = set(keys(composed_by_hydra([o.input_line or "" for o in words.groups])[0]))
@@ -101,7 +101,7 @@ def composable(lines: Sequence[str]) -> list[str]:
 
 
 def on_choices(overrides: Sequence[str], choices: Mapping[str, str]) -> list[str]:
-    """The overrides after the choices of a checkpoint, those that `conf/` has and none replaces."""
+    """The overrides after a checkpoint's choices, those that `conf/` has and none replaces."""
     words = CommandLine.of(overrides)
     typed = {full_key(override) for override in words.groups}
     base = [
@@ -114,9 +114,9 @@ def on_choices(overrides: Sequence[str], choices: Mapping[str, str]) -> list[str
 
 
 def compose(overrides: Sequence[str]) -> Composition:
-    """Compose what `overrides` (such as "model=mdeq", "solver.tol=1e-4") ask for.
+    """Compose the configuration for `overrides` (such as "model=mdeq", "solver.tol=1e-4").
 
-    Raises UserError with one sentence where something is unknown, ill-typed or cannot go together.
+    Raises UserError with one sentence where something is unknown, ill-typed or incompatible.
     """
     words = CommandLine.of(overrides)
     shape = {name: words.value(f"model.{name}") for name in OF_SHAPE}
@@ -142,7 +142,7 @@ def set_values(
     choices: Mapping[str, str],
     followers: Callable[[DictConfig, Override], list[str]] = lambda *_: [],
 ) -> None:
-    """Check the typed values and set them; `reference` shows what there is, and of which kind.
+    """Check the typed values and set them; `reference` shows which keys exist, and their types.
 
     followers: the keys of a configuration that follow an override. Raises UserError.
     """
@@ -159,7 +159,7 @@ def set_values(
 
 
 def check_choices(config: DictConfig, choices: dict[str, str], words: CommandLine) -> None:
-    """Raise UserError where two choices cannot go together."""
+    """Raise UserError where two choices do not fit together."""
     check_about(config)
     checks.check_model_and_task(config, choices, words.roots)
     checks.check_equilibrium(config, choices, words.roots)
@@ -171,7 +171,7 @@ def check_choices(config: DictConfig, choices: dict[str, str], words: CommandLin
 
 
 def finish(config: DictConfig, choices: dict[str, str], words: CommandLine) -> None:
-    """The rules that hold once every value is known, whatever the values come from."""
+    """The rules that hold once every value is known, wherever the values come from."""
     checks.check_outer_updates(config)
     expand_phases(config, choices, words.menu, words.searched)
     _let_typed_steps_rule(config, words.keys)
@@ -183,7 +183,7 @@ def finish(config: DictConfig, choices: dict[str, str], words: CommandLine) -> N
 
 
 def _let_typed_steps_rule(config: DictConfig, typed_keys: Collection[str]) -> None:
-    """A typed number of steps is the length of the run, whatever number of epochs a recipe has."""
+    """A typed number of steps sets the length of the run, overriding a recipe's epochs."""
     steps_typed = "trainer.max_steps" in typed_keys and (config.trainer.get("max_steps") or -1) > 0
     if steps_typed and "trainer.max_epochs" not in typed_keys:
         config.trainer.max_epochs = -1
@@ -218,7 +218,7 @@ def with_grid(lines: Sequence[str]) -> list[str]:
 
 
 def _in_force(node: str, overrides: Sequence[Override], menu: Menu) -> dict[str, Any]:
-    """The settings below a node without the sweep; of choices that are swept, with the first.
+    """The settings below a node without the sweep, with the first of any swept choices.
 
     Raises UserError where the configuration has no such node.
     """
@@ -245,8 +245,8 @@ def with_implied_choices(
     """Compose with the choices that a recipe makes, and those that a layer or an estimator needs.
 
     Each is added only if none was given. Adding one may reveal the next (an estimator with a
-    solver of its own), so this repeats until nothing is new. shape: what was typed of `OF_SHAPE`.
-    preferred: choices, such as those of a checkpoint, that go before the recipe's.
+    solver of its own), so this repeats until nothing is new. shape: the typed keys of `OF_SHAPE`.
+    preferred: choices, such as those of a checkpoint, that take precedence over the recipe's.
     """
     lines = [override.input_line or "" for override in groups]
     typed_groups = {full_key(override) for override in groups}
@@ -265,19 +265,19 @@ def with_implied_choices(
 
 
 def _is_part_of_a_change(group: str, new: Mapping[str, str], choices: Mapping[str, str]) -> bool:
-    """Whether a group belongs to another whose next choice may not have it, as gradient.solver."""
+    """Whether a group is part of another whose next choice may lack it, as gradient.solver."""
     owner = group.partition("@")[2].partition(".")[0]
     return owner in new and new[owner] != choices[owner]
 
 
 def _switch_layer(config: DictConfig, typed: Any) -> None:
-    """Set `model.equilibrium` where the model can do without its layer, so that `about` tells."""
+    """Set `model.equilibrium` for a model with an optional layer, so that `about` can say it."""
     if "equilibrium" in config.model and isinstance(typed, bool):
         config.model.equilibrium = typed
 
 
 def _fit_recipe_to_size(config: DictConfig, size: Any) -> None:
-    """Lay `recipe.sizes.<size>` over the recipe: what a model of that size needs otherwise."""
+    """Merge `recipe.sizes.<size>` into the recipe: the values specific to a model's size."""
     with open_dict(config):
         sizes = config.recipe.pop("sizes", None) or {}
         fragment = sizes.get(str(size or config.model.get("size")))
@@ -288,7 +288,7 @@ def _fit_recipe_to_size(config: DictConfig, size: Any) -> None:
 def _implied(
     config: DictConfig, choices: dict[str, str], preferred: Mapping[str, str]
 ) -> dict[str, str]:
-    """Choices asked for by the recipe (of groups that are in play), the layer, the estimator."""
+    """Choices that the recipe (for groups in use), the layer and the estimator ask for."""
     layer = about(config.model, "layer") if about(config.model, "equilibrium", True) else None
     uses = {**(layer or {}), **(config.recipe.get("use") or {}), **preferred}
     implied = {str(group): str(choice) for group, choice in uses.items() if group in choices}
@@ -317,7 +317,7 @@ def apply_recipe(
 ) -> None:
     """Merge `recipe.<group>.<choice>` for the choices in force; overrides stay.
 
-    `recipe.values` holds settings of the other groups, for a recipe's sizes.
+    `recipe.values` has settings of other groups, for a recipe's sizes.
     """
     for group, by_choice in config.recipe.items():
         if group in ("use", "published"):
@@ -334,8 +334,8 @@ def apply_recipe(
 def storable(config: DictConfig) -> dict[str, Any]:
     """The resolved configuration for a checkpoint, in which paths still follow `run_dir`.
 
-    Whoever evaluates or resumes it in another folder must not write into the first one, and has to
-    name anew whose code may run.
+    An evaluation or resumption in another folder must not write into the first one, and must
+    name again whose code may run.
     """
     moved = copy.deepcopy(config)
     moved.run_dir = STAND_IN
@@ -347,7 +347,7 @@ def storable(config: DictConfig) -> dict[str, Any]:
 
 
 def _replaced(value: Any) -> Any:
-    """The same containers with the interpolation of the run's folder in place of its stand-in."""
+    """The same containers with the run's folder as an interpolation in place of its stand-in."""
     if isinstance(value, dict):
         return {key: _replaced(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Another class in the place of a choice's own, by `optimizer._target_=torch.optim.RMSprop`.
+"""Another class in place of a choice's own, by `optimizer._target_=torch.optim.RMSprop`.
 
-The file of a choice names the arguments of its class. Where another class stands there, what it
-takes is the schema: settings that it lacks are left out, and those that it has beside can be typed.
+The file of a choice names the arguments of its class. If another class replaces it, that class's
+arguments are the schema: settings that it lacks are left out, and its additional ones can be typed.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from equipoise.errors import UserError, nearest
 TARGET = "_target_"
 OURS = "equipoise"
 MAY_BE_EMPTY = ("eval_solver", "regularizer")
-"""Groups of which a run may have no choice."""
+"""Groups that a run may leave without a choice."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a class takes: arguments by name, and whether others that only it can judge."""
+    """The arguments of a class by name, and whether it takes others that only it can check."""
 
     names: frozenset[str]
     others: bool = False
 
     def settings(self, key: str) -> frozenset[str]:
-        """Those that are no other parts of the run, of a class at this key."""
+        """The arguments of a class at this key, without other parts of the run."""
         return self.names - set(PROVIDED.get(key, ()))
 
 
@@ -43,7 +43,7 @@ def exchange_classes(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Put the classes that `<key>._target_=<class>` names into the nodes of a configuration.
 
     Settings that the new class does not take are left out. Raises UserError where there is no such
-    class, or it does not take what stands at its place.
+    class, or it does not fit its place.
     """
     for override in overrides:
         key, _, name = override.key_or_group.rpartition(".")
@@ -52,7 +52,7 @@ def exchange_classes(config: DictConfig, overrides: Sequence[Override]) -> None:
 
 
 def model_name(config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
-    """What a run calls its model: the choice, or the user's class in the place of its class."""
+    """The name of a run's model: the choice, or the user's class that replaces its class."""
     target = str((config.get("model") or {}).get(TARGET) or OURS)
     is_ours = target.partition(".")[0] == OURS
     is_our_choice = (CONF / "model" / f"{choices['model']}.yaml").is_file()
@@ -95,7 +95,7 @@ def _new_node(config: DictConfig, key: str) -> DictConfig | None:
 
 
 def _check_layer(key: str, target: str, node: DictConfig, arguments: Arguments) -> None:
-    """Raise where a network takes no equilibrium layer in the place of one that does, or so."""
+    """Raise where only one of a network and its replacement takes an equilibrium layer."""
     if key != "model" or (arguments.others and "equilibrium" not in arguments.names):
         return
     takes, has = "equilibrium" in arguments.names, about(node, "equilibrium", True)
@@ -112,11 +112,11 @@ def _check_layer(key: str, target: str, node: DictConfig, arguments: Arguments) 
 
 
 def make_room(config: DictConfig, override: Override, exchanged: Collection[str]) -> None:
-    """Let a setting be typed that a class takes and the file of its choice does not name.
+    """Allow typed settings that a class takes and the file of its choice does not name.
 
-    The files of our own classes name all, but for what these hand on; `exchanged` are the typed
-    keys, in case one of ours has come to another place. Raises UserError, with the nearest, for
-    what the class does not take.
+    The files of our own classes name all settings except those passed on; `exchanged`: the typed
+    keys, in case one of our classes is in another's place. Raises UserError, with the nearest name,
+    for a setting that the class does not take.
     """
     key, _, name = override.key_or_group.rpartition(".")
     node = OmegaConf.select(config, key, throw_on_missing=False) if key else None
@@ -142,7 +142,7 @@ def make_room(config: DictConfig, override: Override, exchanged: Collection[str]
 def arguments_of(target: str, key: str) -> Arguments:
     """The arguments of the class behind a dotted path.
 
-    Read from its source where that tells, else by importing it. Raises UserError, which begins with
+    Read from its source if that suffices, else by importing it. Raises UserError, beginning with
     the key, where there is no such class.
     """
     known = parameters(target)
@@ -156,7 +156,7 @@ def arguments_of(target: str, key: str) -> Arguments:
     described = list(inspect.signature(found).parameters.values())
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in described):
         return Arguments(frozenset(parameter.name for parameter in described))
-    # what it hands on, its bases take
+    # its bases take what it passes on
     for base in inspect.getmro(found)[1:-1] if inspect.isclass(found) else ():
         if "__init__" in vars(base):
             described += inspect.signature(base).parameters.values()

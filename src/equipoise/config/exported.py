@@ -1,4 +1,4 @@
-"""The folder that a trained model is handed over in: weights in one file, all else in another."""
+"""The folder of an exported model: weights in one file, everything else in another."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ LICENCES = (
     "ncsa", "odbl", "odc-by", "ofl-1.1", "openmdw-1.0", "openrail", "openrail++", "osl-3.0",
     "other", "pddl", "postgresql", "unknown", "unlicense", "wtfpl", "zlib",
 )  # fmt: skip
-"""The short names that the hub's documentation lists: of any other it shows no licence."""
+"""The short names in the hub's documentation; for any other name it shows no licence."""
 
 
 def is_exported(path: Path) -> bool:
-    """Whether a path is such a folder."""
+    """Whether a path is the folder of an exported model."""
     return (path / WEIGHTS).is_file() and (path / CONFIGURATION).is_file()
 
 
 def write_exported(content: Mapping[str, Any], folder: Path, told: Mapping[str, Any]) -> None:
-    """Write a checkpoint without what only a resumed run reads; told: further entries of the json.
+    """Write a checkpoint without entries for resumed runs; told: further entries of the json.
 
-    Every tensor keeps its name in the checkpoint; tensors that share memory are written each.
-    Raises UserError where a layer keeps what is neither a tensor nor plain data.
+    Every tensor keeps its name in the checkpoint; tensors that share memory are written separately.
+    Raises UserError where a layer keeps a value that is neither a tensor nor plain data.
     """
     from safetensors.torch import save_file
 
@@ -65,11 +65,11 @@ def write_exported(content: Mapping[str, Any], folder: Path, told: Mapping[str, 
     )
     configuration = folder / CONFIGURATION
     configuration.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    (folder / WEIGHTS).chmod(configuration.stat().st_mode)  # readable by others, as that one is
+    (folder / WEIGHTS).chmod(configuration.stat().st_mode)  # readable by others, as the json is
 
 
 def is_plain(value: Any) -> bool:
-    """Whether json gives the value back as it was."""
+    """Whether the value survives a round trip through json."""
     try:
         return bool(json.loads(json.dumps(value)) == value)
     except (TypeError, ValueError, RecursionError):
@@ -77,7 +77,7 @@ def is_plain(value: Any) -> bool:
 
 
 def read_exported(folder: Path) -> dict[str, Any]:
-    """The content of the checkpoint that such a folder was made of, its tensors on the CPU.
+    """The content of the checkpoint that a folder was exported from, its tensors on the CPU.
 
     Raises UserError where a file is missing, damaged, or not written by Equipoise.
     """
@@ -101,9 +101,9 @@ def read_exported(folder: Path) -> dict[str, Any]:
 
 
 def modified(path: Path) -> tuple[int, int]:
-    """When a checkpoint was last written, in nanoseconds, and how large it is.
+    """When a checkpoint was last written, in nanoseconds, and its size.
 
-    Of an exported folder it is told by its two files.
+    For an exported folder, both come from its two files.
     """
     files = [path / name for name in (WEIGHTS, CONFIGURATION)] if path.is_dir() else [path]
     told = [os.stat(file) for file in files]

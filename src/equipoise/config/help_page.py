@@ -73,13 +73,13 @@ NOTES = {
     "task": "the data, and what is learnt from them",
     "trainer": "the arguments of Lightning's Trainer, such as trainer.max_epochs=3",
 }
-"""What a group decides on, in a clause."""
+"""What a group decides, in a clause."""
 
 FRONT = ("task", "model", "solver", "gradient", "regularizer")
 
 
 def text(roots: Sequence[Path] = (CONF,)) -> str:
-    """The whole page, with the choices of every root, `conf/` and folders of the user's."""
+    """The whole page, with the choices of every root: `conf/` and the user's folders."""
     defaults = default_choices()
     own = ", ".join(map(str, roots[1:]))
     head = f"{HEAD}Choices marked + are from {own}.\n" if own else HEAD

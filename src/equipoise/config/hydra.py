@@ -1,4 +1,4 @@
-"""Hydra's part of composing: its grammar, its search path, its settings, the reading of `conf/`."""
+"""Hydra's part in composing: its grammar, its search path, its settings, reading `conf/`."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ CONF = next(
 )
 SEARCH_PATH = "hydra.searchpath"
 TAKE_SEVERAL = {"logger", "callbacks", "experiment", "debug"}
-"""Groups of which several choices go together, as in logger=[csv,wandb]."""
+"""Groups that may have several choices at once, as in logger=[csv,wandb]."""
 OUR_SOURCES = {"hydra", "main", "schema"}
-"""Who provides the files of a composition without folders of a user's: Hydra and `conf/`."""
+"""Providers of the files of a composition without the user's folders: Hydra and `conf/`."""
 MOST_KEPT = 64
 _KEPT: dict[Any, tuple[DictConfig, dict[str, str]]] = {}
 """The last compositions by their overrides and the files that they were read from."""
@@ -66,7 +66,7 @@ def parse(lines: Sequence[str]) -> list[Override]:
 def search_path(overrides: Sequence[Override]) -> list[Path]:
     """Folders that `hydra.searchpath=[file://..., pkg://...]` adds to `conf/`, the last of several.
 
-    Raises UserError where it is no list, or one of them does not exist.
+    Raises UserError where it is not a list, or one of them does not exist.
     """
     settings = [override for override in overrides if override.key_or_group == SEARCH_PATH]
     return [
@@ -77,7 +77,7 @@ def search_path(overrides: Sequence[Override]) -> list[Path]:
 
 
 def search_entries(overrides: Sequence[Override]) -> list[str]:
-    """What `hydra.searchpath` lists, folders by their absolute path: valid wherever it is read."""
+    """The entries of `hydra.searchpath`, with absolute paths, so that they hold anywhere."""
     settings = [override for override in overrides if override.key_or_group == SEARCH_PATH]
     values: list[Any] = [override.value() for override in settings]
     entries = [as_text(entry) for value in values for entry in value]
@@ -89,7 +89,7 @@ def _absolute(entry: str) -> str:
 
 
 def with_search_entries(lines: Sequence[str], entries: Sequence[str]) -> list[str]:
-    """The overrides, with further entries in `hydra.searchpath` behind those that are typed."""
+    """The overrides, with further entries in `hydra.searchpath` after the typed ones."""
     typed = [o for o in parse(lines) if o.key_or_group == SEARCH_PATH]
     every = list(dict.fromkeys([*search_entries(typed), *entries]))
     rest = [line for line in lines if not line.startswith(f"{SEARCH_PATH}=")]
@@ -123,8 +123,8 @@ def _folder_of_package(name: str) -> Path | None:
 def composed_by_hydra(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     """Hydra's own composition, and the choice of every group in it, several with commas.
 
-    The jobs of a sweep mostly make the same choices, so the last ones are kept, for as long as no
-    file of `conf/` changes.
+    The jobs of a sweep mostly make the same choices, so the last compositions are kept as long as
+    no file of `conf/` changes.
     """
     state = (tuple(overrides), _files_of_conf())
     if state not in _KEPT:
@@ -132,7 +132,7 @@ def composed_by_hydra(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, s
         sources = [source.provider for source in config.hydra.runtime.config_sources]
         with open_dict(config):
             del config["hydra"]
-        if set(sources) - OUR_SOURCES:  # folders of a user's, which may change too
+        if set(sources) - OUR_SOURCES:  # the user's folders, which may change too
             return config, choices
         if len(_KEPT) == MOST_KEPT:
             del _KEPT[next(iter(_KEPT))]
@@ -142,7 +142,7 @@ def composed_by_hydra(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, s
 
 
 def _files_of_conf() -> tuple[tuple[str, int, int], ...]:
-    """What tells whether a file has been changed, added or removed."""
+    """A fingerprint that shows whether a file has been changed, added or removed."""
     entries = (entry for folder, *_ in os.walk(CONF) for entry in os.scandir(folder))
     stats = ((entry.path, entry.stat()) for entry in entries)
     return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
@@ -159,7 +159,7 @@ def _composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
         for group, choice in config.hydra.runtime.choices.items()
         if not group.startswith("hydra/") and choice is not None
     }
-    for override in parse(overrides):  # of several choices at once Hydra names none
+    for override in parse(overrides):  # Hydra names none of several choices at once
         if isinstance(override.value(), list) and override.key_or_group in TAKE_SEVERAL:
             choices[override.key_or_group] = ",".join(map(as_text, override.value()))  # type: ignore[arg-type]
     with open_dict(config):
@@ -172,7 +172,7 @@ def _composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
 
 @contextmanager
 def hydra_of_our_own() -> Iterator[None]:
-    """Hydra's compose API on `conf/`, also inside a Hydra job, which has initialised it already."""
+    """Hydra's compose API on `conf/`, even in a Hydra job, where it is already initialised."""
     of_the_job = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -194,7 +194,7 @@ def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def plain(config: Any, resolve: bool = False) -> dict[str, Any]:
     """A configuration as plain dicts and lists, which a weights-only checkpoint may hold.
 
-    Raises UserError where an interpolation of it leads nowhere.
+    Raises UserError where an interpolation cannot be resolved.
     """
     try:
         container = OmegaConf.to_container(config, resolve=resolve)
@@ -207,7 +207,7 @@ def plain(config: Any, resolve: bool = False) -> dict[str, Any]:
 def hydra_config(overrides: Sequence[str]) -> DictConfig:
     """Hydra's composition of one job's overrides with its own settings under `hydra`.
 
-    What recipes and estimators add is not in it. Raises UserError where it cannot be composed.
+    Additions by recipes and estimators are not in it. Raises UserError where it cannot be composed.
     """
     try:
         with hydra_of_our_own():
@@ -232,7 +232,7 @@ def hydra_setting(settings: DictConfig, key: str) -> str | None:
 
 @contextmanager
 def in_force(settings: DictConfig) -> Iterator[None]:
-    """Let `${hydra:...}` and HydraConfig.get() speak of these settings."""
+    """Let `${hydra:...}` and HydraConfig.get() return these settings."""
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(settings)
     try:
@@ -243,9 +243,9 @@ def in_force(settings: DictConfig) -> Iterator[None]:
 
 @contextmanager
 def job_of_hydra(settings: DictConfig, config: DictConfig, directory: Path) -> Iterator[None]:
-    """What Hydra does around a single job in `directory`: its record, its logging, variables.
+    """Hydra's work around a single job in `directory`: its record, its logging, variables.
 
-    config: what runs, for the record. Raises UserError where the folder cannot be written.
+    config: the job's, for the record. Raises UserError where the folder cannot be written.
     """
     with read_write(settings.hydra), open_dict(settings.hydra):
         settings.hydra.mode = RunMode.RUN

@@ -1,7 +1,7 @@
-"""`init_from`: how it may be written, and with what it cannot go together. Needs no torch.
+"""`init_from`: the ways to write it, and what it cannot be combined with. Needs no torch.
 
-It has a `path` and `parts`; a path alone may be written in the place of both, on the command line
-and in a file of choices, so that `init_from=<file> init_from.parts=[stem]` says both.
+It has a `path` and `parts`; a path alone may replace both, on the command line
+and in a file of choices, so that `init_from=<file> init_from.parts=[stem]` sets both.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def spelled_out(lines: Sequence[str]) -> list[str]:
 
 
 def complete(config: DictConfig) -> None:
-    """Give the node both of its entries, also where a file wrote a path in its place.
+    """Give the node both of its entries, even if a file has a path in its place.
 
-    A configuration of an earlier version has none. Raises UserError for an entry that it never has.
+    A configuration of an earlier version has no such node. Raises UserError for an unknown entry.
     """
     node = config.get(KEY)
     written = dict(node) if isinstance(node, Mapping | DictConfig) else {"path": node}
@@ -56,5 +56,5 @@ def check_init_from(config: DictConfig, choices: Mapping[str, str]) -> None:
 
 
 def is_init_from(key: str) -> bool:
-    """Whether a typed setting belongs to it."""
+    """Whether a typed setting belongs to `init_from`."""
     return key.partition(".")[0] == KEY

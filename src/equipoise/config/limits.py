@@ -1,9 +1,9 @@
-"""Between which numbers each setting lies: the table, for classes of ours and of others.
+"""The limits of each numeric setting: one table, for our classes and those of others.
 
-A signature says that a setting is a number; here stands which ones can be meant. The greatest are
-generous, but what lies above them could not be computed or kept by any machine. The table is by the
-setting's name, or by `<class>.<name>` where a class means something of its own by it. The file of a
-choice may tell the limits of its own numbers under `about:` instead, and then those hold.
+A signature says that a setting is a number; this table says which numbers make sense. The upper
+limits are generous, but no machine could compute or store what lies above them. The table is by the
+setting's name, or by `<class>.<name>` where a class gives the name its own meaning. The file of a
+choice may state the limits of its own numbers under `about:` instead, and then those hold.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from equipoise.config.machine import cores
 
 @dataclass(frozen=True)
 class Limit:
-    """From `least` to `most`; `above` and `below` say that an end is itself left out."""
+    """From `least` to `most`; `above` and `below` say that the end itself is excluded."""
 
     least: float = -math.inf
     most: float = math.inf
@@ -43,7 +43,7 @@ POSITIVE = Limit(0, above=True)
 NOT_NEGATIVE = Limit(0)
 PART = Limit(0, 1)
 SOME_PART = Limit(0, 1, above=True)
-PART_LEFT_OUT = Limit(0, 1, below=True)  # a dropout probability, a part of the data held out
+PART_LEFT_OUT = Limit(0, 1, below=True)  # a dropout probability, a held-out fraction of the data
 BUDGET = Limit(1, 1_000_000)  # evaluations of f
 COUNT = Limit(1, 1_000_000)
 COUNT_OR_NONE = Limit(0, 1_000_000)
@@ -322,19 +322,19 @@ PRODUCTS: tuple[tuple[tuple[str, ...], int], ...] = (
     (("batch_size", "segment_length"), 32),
     (("batch_size", "crop"), 24),
 )
-"""Settings of a task whose product is a number of values kept at once, and bytes for each."""
+"""Settings of a task whose product counts the values in memory at once, and bytes for each."""
 
 SEQUENCES = ("train_size", "val_size", "test_size")
 MOST_TOKENS = 10**11
-"""Of a generated split, `length` of them a sequence: to go through more would take years."""
+"""Most values of a generated split, `length` in each sequence; more would take years."""
 
 PACKAGES = {"equipoise", "torch", "lightning"}
 
 
 def limit_of(target: str, name: str) -> Limit:
-    """The limit of an argument of the class that a dotted path names.
+    """The limit of an argument of the class at a dotted path.
 
-    A class of another package may mean anything by a name: its numbers have to be finite.
+    A class of another package may mean anything by a name: its numbers need only be finite.
     """
     if target.partition(".")[0] not in PACKAGES:
         return FINITE

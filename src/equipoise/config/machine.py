@@ -1,4 +1,4 @@
-"""What this machine and its surroundings allow: processes, their ranks, and free memory."""
+"""The resources of this machine and its environment: processes, their ranks, free memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OF_A_CLUSTER = (
 )
 ON_GPUS = ("gpu", "cuda")
 SHARE = "EQUIPOISE_CORES"
-"""The variable that tells a job how many cores are its own, where several run side by side."""
+"""The environment variable with a job's number of cores, where several run side by side."""
 
 
 def cores() -> int:
@@ -33,16 +33,16 @@ def cores() -> int:
 
 
 def cores_of_job() -> int:
-    """The cores that a job of a sweep has as its own; outside a sweep, all."""
+    """The number of cores of a job of a sweep; outside a sweep, all."""
     share = os.environ.get(SHARE, "")
     return int(share) if share.isdigit() and int(share) > 0 else cores()
 
 
 def check_processes(config: MutableMapping[str, Any], typed_keys: Collection[str]) -> None:
-    """Raise where more processes are asked for than the machine has cores; torch is not needed.
+    """Raise where more processes are requested than the machine has cores; torch is not needed.
 
-    A number of workers that is not on the command line is what the data could make use of, and is
-    lowered to what `workers_beside` leaves. How many GPUs torch can use only torch can tell: see
+    A number of workers that is not on the command line is the most that the data could use, and
+    is lowered to what `workers_beside` allows. Only torch knows how many GPUs it can use: see
     `check_devices`.
     """
     trainer = config["trainer"]
@@ -61,17 +61,17 @@ def check_processes(config: MutableMapping[str, Any], typed_keys: Collection[str
 
 
 def workers_beside(trainer: Mapping[str, Any]) -> int:
-    """Workers that each process of a run has cores for, beside the one that it trains on itself.
+    """Workers that each process of a run has cores for, beside the core on which it trains.
 
-    One where there are no more cores than processes, which is still better than none: it decodes
-    while its process waits for a GPU or a file. On a single core there are none.
+    One worker if there are no more cores than processes, still better than none: it decodes
+    while its process waits for a GPU or a file. On a single core there is none.
     """
     share = cores_of_job() // processes_here(trainer)
     return max(share - 1, 1 if cores_of_job() > 1 else 0)
 
 
 def processes_here(trainer: Mapping[str, Any]) -> int:
-    """The processes of a run on this machine, one for each device; 1 where it does not say."""
+    """The processes of a run on this machine, one for each device; 1 where none are given."""
     count = number_of(trainer.get("devices"))
     if count is None:
         count = 1 if trainer.get("accelerator") == "cpu" else gpus()
@@ -79,7 +79,7 @@ def processes_here(trainer: Mapping[str, Any]) -> int:
 
 
 def gpus() -> int:
-    """NVIDIA's GPUs that a process may see, without asking torch."""
+    """The number of NVIDIA's GPUs that a process may see, found without torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([number for number in visible.split(",") if number.strip() not in ("", "-1")])
@@ -87,7 +87,7 @@ def gpus() -> int:
 
 
 def check_devices(trainer: Mapping[str, Any]) -> None:
-    """Raise where the trainer asks for more devices than the machine has."""
+    """Raise where the trainer requests more devices than the machine has."""
     accelerator, devices = trainer.get("accelerator"), trainer.get("devices")
     count = number_of(devices)
     if count is None or accelerator not in ("auto", "cpu", *ON_GPUS):
@@ -104,7 +104,7 @@ def check_devices(trainer: Mapping[str, Any]) -> None:
 
 
 def available(accelerator: str) -> tuple[str, int]:
-    """The kind of device that an accelerator runs on here, and how many there are."""
+    """The kind of device that an accelerator uses here, and how many there are."""
     if accelerator == "cpu":
         return "core", cores()
     import torch
@@ -116,7 +116,7 @@ def available(accelerator: str) -> tuple[str, int]:
 
 
 def check_nodes(nodes: Any) -> None:
-    """Raise where processes on other machines would be waited for that nothing starts."""
+    """Raise where a run would wait for processes on other machines that nothing starts."""
     if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes == 1:
         return
     if nodes < 1:
@@ -132,7 +132,7 @@ def check_nodes(nodes: Any) -> None:
 
 
 def number_of(devices: Any) -> int | None:
-    """How many devices are asked for; None where all are, or where it is no number or list."""
+    """How many devices are requested; None for all, or if it is neither a number nor a list."""
     if isinstance(devices, str) and devices.strip("-").isdigit():
         devices = int(devices)
     if isinstance(devices, int) and not isinstance(devices, bool):
@@ -154,7 +154,7 @@ def several_processes(trainer: Mapping[str, Any]) -> bool:
 
 
 def rank() -> int:
-    """The number of this process among those that a launcher has started together, from 0."""
+    """The number of this process, from 0, among those that a launcher started together."""
     if "RANK" in os.environ:
         return int(os.environ["RANK"])
     node = int(os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", 0)))
@@ -164,21 +164,21 @@ def rank() -> int:
 
 
 def started_outside() -> bool:
-    """Whether torchrun or srun has started this process, and perhaps others, for one run."""
+    """Whether torchrun or srun started this process, and perhaps others, for one run."""
     tasks = os.environ.get("SLURM_NTASKS", "")
     return "RANK" in os.environ or (tasks.isdigit() and int(tasks) > 1)
 
 
 def decides(trainer: Mapping[str, Any]) -> bool:
-    """Whether this process chooses the folder, makes it and speaks to the user.
+    """Whether this process chooses the folder, makes it and prints to the user.
 
-    Of those that share a run only the first one does; single runs started side by side each do.
+    Of processes that share a run, only the first does; single runs started side by side all do.
     """
     return rank() == 0 or not several_processes(trainer)
 
 
 def free_memory() -> int:
-    """Bytes that this process can still get: of the machine, or of its container's share."""
+    """Bytes that this process can still allocate: of the machine, or its container's share."""
     free = [_available()]
     share = Path("/sys/fs/cgroup")
     limit, used = (_number(share / name) for name in ("memory.max", "memory.current"))
@@ -198,6 +198,6 @@ def _number(file: Path) -> int | None:
 
 
 def _reclaimable(file: Path) -> int:
-    """The cache of files, which the system gives back when memory is short."""
+    """Bytes of cached files, which the system releases when memory is short."""
     lines = file.read_text().splitlines() if file.is_file() else []
     return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))

@@ -1,7 +1,7 @@
 """The overrides of a command line, word by word: its choices of groups and its single values.
 
-Each check raises UserError with one sentence that names the nearest choice. They read the yaml
-files alone, at once; what only a class's signature can tell is checked in `signatures.py`.
+Each check raises UserError with one sentence that names the nearest choice. The checks
+read only the yaml files, which is fast; `signatures.py` checks what needs a class's signature.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from equipoise.config.refusals import how_to_quote, shown
 from equipoise.errors import UserError, nearest
 
 ESSENTIAL = ("_target_", "_partial_", "about", "objective", "monitor")
-"""Keys of a node that no run can do without."""
+"""Keys of a node that every run needs."""
 MAY_BE_NULL = {"experiment", "sweep", "debug", "recipe", "solver@eval_solver"}
 OPEN = ("callbacks", "logger")
-"""Mappings that take entries of the user's own: +callbacks.mine={_target_: my_package.Mine}."""
+"""Mappings that accept the user's entries: +callbacks.mine={_target_: my_package.Mine}."""
 
 
 KINDS: dict[type, tuple[tuple[type, ...], str]] = {
@@ -53,7 +53,7 @@ class Menu:
 
     @classmethod
     def of(cls, roots: Sequence[Path]) -> Menu:
-        """The menu of all yaml files below `roots`."""
+        """The menu from all yaml files below `roots`."""
         groups: dict[str, set[str]] = {}
         for root in roots:
             for folder in (path for path in sorted(root.rglob("*")) if path.is_dir()):
@@ -62,7 +62,7 @@ class Menu:
         return cls({group: sorted(names) for group, names in groups.items()})
 
     def offers(self, override: Override) -> bool:
-        """Whether the override chooses from a group (and does not set a value)."""
+        """Whether the override chooses from a group rather than setting a value."""
         return override.key_or_group in self.groups
 
 
@@ -104,17 +104,17 @@ class CommandLine:
 
     @property
     def searched(self) -> list[str]:
-        """The words that tell Hydra where to find files."""
+        """The overrides that tell Hydra where to find files."""
         return [o.input_line or "" for o in self.overrides if o.key_or_group == SEARCH_PATH]
 
     def value(self, key: str) -> Any:
-        """The last value that was given for a key; None if none was."""
+        """The last value given for a key; None if none was."""
         values = [o.value() for o in self.values if o.key_or_group == key and not o.is_delete()]
         return values[-1] if values else None
 
 
 def check_place(override: Override, menu: Menu) -> None:
-    """Raise where what is no group is to be put under another key, which Hydra would not do."""
+    """Raise where `@` moves a key that is not a group, which Hydra would ignore."""
     if override.package is not None and not menu.offers(override) and not is_of_hydra(override):
         raise UserError(
             f"{override.input_line}: {override.key_or_group} is not a group; only a group can be "
@@ -123,7 +123,7 @@ def check_place(override: Override, menu: Menu) -> None:
 
 
 def _check_deletion(override: Override, menu: Menu) -> None:
-    """Raise UserError where something is to be left out that no run can do without."""
+    """Raise UserError where something is left out that every run needs."""
     if not override.is_delete() or is_of_hydra(override):
         return
     key = full_key(override)
@@ -185,9 +185,9 @@ def check_choice(override: Override, menu: Menu) -> None:
 
 
 def check_value(override: Override, config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise UserError where there is no such setting, or the value is of another kind.
+    """Raise UserError where there is no such setting, or the value has the wrong type.
 
-    What is added to a mapping that takes entries of the user's own is left to its class.
+    Entries added to a mapping that accepts the user's own are left to their class.
     """
     if override.key_or_group.startswith("recipe."):
         raise UserError(
@@ -201,7 +201,7 @@ def check_value(override: Override, config: DictConfig, choices: Mapping[str, st
 
 
 def _check_setting(override: Override, config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise where a key does not exist, or its value is not of the kind of the yaml's default."""
+    """Raise where a key does not exist, or its value differs in type from the yaml's default."""
     key = override.key_or_group
     check_description(key, config)
     if override.is_sweep_override():
@@ -217,7 +217,7 @@ def _check_setting(override: Override, config: DictConfig, choices: Mapping[str,
     check_key(key, config, _place(key, choices))
     present = OmegaConf.select(config, key)
     if isinstance(value := override.value(), dict) and isinstance(present, DictConfig):
-        for inner, _ in flatten(value, f"{key}."):  # they are merged into what is there
+        for inner, _ in flatten(value, f"{key}."):  # they are merged into the existing mapping
             check_key(inner, config, _place(key, choices))
     if override.is_delete() and "." not in key:
         raise _needed(key)
@@ -226,7 +226,7 @@ def _check_setting(override: Override, config: DictConfig, choices: Mapping[str,
 
 
 def _fits_class(key: str, value: Any, config: DictConfig) -> bool:
-    """Whether the class behind the setting says itself that it takes the value."""
+    """Whether the class behind the setting declares that it takes the value."""
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else None
     types = parameters(str(node.get("_target_"))) if isinstance(node, DictConfig) else {}
@@ -239,7 +239,7 @@ def _place(key: str, choices: Mapping[str, str]) -> str:
 
 
 def check_description(key: str, config: DictConfig) -> None:
-    """Raise where a key only describes what its choice is, which no override can change."""
+    """Raise where a key only describes its choice, which no override can change."""
     group, _, name = key.partition(".")
     node = config.get(group)
     if not isinstance(node, DictConfig) or not is_description(name, node):
@@ -271,7 +271,7 @@ def check_key(key: str, config: Any, place: str) -> None:
 
 
 def check_recipe_key(key: str, config: DictConfig) -> None:
-    """Raise where a recipe sets what the choice does not have."""
+    """Raise where a recipe sets a key that the choice does not have."""
     if key not in set(keys(config)):
         raise UserError(f"the recipe sets '{key}', which that choice does not have")
 
@@ -287,7 +287,7 @@ def keys(config: Any, prefix: str = "") -> Iterable[str]:
 
 
 def check_kind(key: str, value: Any, default: Any) -> None:
-    """Raise where `value` is not of the kind that the default in the yaml shows.
+    """Raise where `value` is not of the type of the default in the yaml.
 
     null, interpolations and settings whose default is null or a word are left to the signature.
     """
@@ -329,7 +329,7 @@ def _check_still_there(override: Override, config: DictConfig) -> None:
 
 
 def _check_deleted(override: Override, config: DictConfig) -> None:
-    """Raise UserError where ~key=value names another value than is there."""
+    """Raise UserError where ~key=value names another value than the present one."""
     there = OmegaConf.select(config, override.key_or_group, throw_on_missing=False)
     if override.value() is not None and override.value() != there:
         raise UserError(

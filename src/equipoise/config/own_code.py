@@ -1,9 +1,9 @@
-"""The user's own code in a run: which packages and folders it is of, and whether to trust a record.
+"""The user's own code in a run: its packages and folders, and whether to trust a record of them.
 
-A checkpoint tells its run's packages and config folders, so that nobody has to repeat them. But it
-may come from anywhere, and must not get to run code because it says so. So the record is sealed
-with a key that never leaves the user's account: only what this user's runs have written, and nobody
-has changed since, is believed.
+A checkpoint records its run's packages and config folders, so nobody has to repeat them. But it
+may come from anywhere, and its word alone must not make code run. So the record is sealed
+with a key that never leaves the user's account: it is trusted only if one of this user's runs wrote
+it and nobody has changed it since.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from equipoise.errors import UserError
 KNOWN = ("equipoise", "torch", "torchvision", "torchmetrics", "lightning")
 """Packages whose classes a checkpoint may name."""
 RECORD = "own_code"
-"""Where checkpoints and config.yaml hold the record."""
+"""The key of the record in checkpoints and config.yaml."""
 KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
 class OwnCode:
-    """What a run has used beside our own code.
+    """The code that a run used beside our own.
 
     packages: the packages of its classes. config_folders: entries of `hydra.searchpath`.
     import_folders: where the packages lie that are not installed.
@@ -58,14 +58,14 @@ NO_OWN_CODE = OwnCode()
 
 
 def own_code(config: Mapping[str, Any], config_folders: Sequence[str]) -> OwnCode:
-    """What a configuration uses."""
+    """The code that a configuration uses."""
     packages = own_packages(config)
     folders = dict.fromkeys(f for package in packages for f in _import_folders(package))
     return OwnCode(packages, tuple(config_folders), tuple(folders))
 
 
 def own_packages(config: Any) -> tuple[str, ...]:
-    """The packages beside our own and those we build on that a configuration names classes of."""
+    """The packages of a configuration's classes, without our own and those we build on."""
     tops = (target.partition(".")[0] for target in targets(config))
     return tuple(sorted({top for top in tops if top not in KNOWN}))
 
@@ -108,10 +108,10 @@ def sealed(config: Mapping[str, Any], choices: Mapping[str, str], code: OwnCode)
 
 
 def believed(content: Mapping[str, Any]) -> OwnCode:
-    """What a checkpoint's content tells, if one of this user's runs has written it; else nothing.
+    """A checkpoint's record, if one of this user's runs wrote it; else an empty one.
 
-    The seal covers the whole configuration: with another class, or another argument of one, it is
-    broken.
+    The seal covers the whole configuration: changing a class, or an argument of one, breaks
+    it.
     """
     record = content.get(RECORD)
     key = _key(create=False)
@@ -138,13 +138,13 @@ def _seal(key: bytes, config: Mapping[str, Any], choices: Mapping[str, str], cod
 
 
 def key_file() -> Path:
-    """Where the user's key lies: $XDG_STATE_HOME/equipoise/key, by default below ~/.local/state."""
+    """The path of the user's key: $XDG_STATE_HOME/equipoise/key, by default in ~/.local/state."""
     home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(home) / "equipoise" / "key"
 
 
 def _key(create: bool) -> bytes | None:
-    """The user's key; None where there is none, or none can be made, of which a warning tells."""
+    """The user's key; None where there is none, or none can be made, with a warning."""
     file = key_file()
     if create and not file.exists():
         try:
@@ -163,7 +163,7 @@ def _key(create: bool) -> bytes | None:
 
 
 def _make_key(file: Path) -> None:
-    """Write a new key whole, readable for the user alone; one that is there by then stays."""
+    """Write a new key whole, readable only by the user; a key made meanwhile stays."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     new = file.with_name(f"key.{os.getpid()}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -1,4 +1,4 @@
-"""The phases of a gradient schedule: from what a user types to the configurations of objects."""
+"""The phases of a gradient schedule: from the typed form to the configurations of objects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def expand_phases(
 ) -> None:
     """Replace the estimator's name in each phase of the gradient schedule by its configuration.
 
-    Phases that a checkpoint carries have been expanded already, and stay. searched: the lines that
+    Phases from a checkpoint are already expanded, and stay. searched: the overrides that
     tell Hydra where to find files.
     """
     schedule = (config.get("callbacks") or {}).get("gradient_schedule") or {}
@@ -71,7 +71,7 @@ def _phase(
 
 
 def _estimator(name: str, searched: list[str]) -> dict[str, Any]:
-    """The configuration of an estimator; composing all of it only where its file builds on others.
+    """The configuration of an estimator, composed by Hydra only if its file builds on others.
 
     Composing takes as long as all of Hydra's imports.
     """

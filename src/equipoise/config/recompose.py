@@ -1,7 +1,7 @@
 """The configuration of a checkpoint with overrides on top: how a run is resumed or evaluated.
 
-The stored configuration stands in the place of `conf/` and its recipes; the rest is as in a fresh
-composition. An override is either used or refused in a sentence.
+The stored configuration replaces `conf/` and its recipes; the rest is as in a fresh
+composition. An override is either used or refused with a sentence.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from equipoise.config.stored import MAPPINGS, Stored, read_stored
 from equipoise.errors import UserError
 
 Purpose = Literal["train", "evaluate"]
-NOTHING = "None"  # as an override of null reads
+NOTHING = "None"  # how an override of null is written
 OF_TRAINING = frozenset(
     f"trainer.{name}"
     for name in (
@@ -54,15 +54,15 @@ OF_TRAINING = frozenset(
     )
 ) | {"resume"}  # fmt: skip
 SPLIT = ("seed", "val_fraction", "test_fraction", "objective.seed")
-"""Settings of a task that say which samples are trained on; others it tells as its `split`."""
+"""Settings of a task that select the training samples, beside those in its `split`."""
 
 
 def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Composition:
     """Compose the configuration of a checkpoint with `overrides` on top.
 
-    Whole groups first, then single values. A choice that is in force already changes nothing, so
-    that its stored settings stay. Raises UserError as `compose` does, and where an override
-    cannot change any more.
+    Whole groups first, then single values. A choice that is already in force changes nothing, so
+    its stored settings stay. Raises UserError as `compose` does, and where a setting can no
+    longer be changed.
     """
     overrides = with_search_entries(overrides, stored.own_code.config_folders)
     words = CommandLine.of(overrides)
@@ -72,7 +72,7 @@ def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Com
         config.setdefault("trust", [])
         compilation.settle(config, words, purpose)
         init_from.complete(config)
-        for part in sorted(set(MAPPINGS) - {"eval_solver"}):  # earlier versions did not have all
+        for part in sorted(set(MAPPINGS) - {"eval_solver"}):  # earlier versions lacked some
             config.setdefault(part, {})
     choices = {"solver": "none", "gradient": "none", **stored.choices}
     fresh, fresh_choices = _fresh(stored, words)
@@ -93,9 +93,9 @@ def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Com
 
 
 def trusted_packages(stored: Stored, named: Sequence[str]) -> tuple[str, ...]:
-    """The packages of the user's whose classes a checkpoint may name, which can be imported now.
+    """The user's packages whose classes a checkpoint may name, made importable.
 
-    Those `named` now, and those that the checkpoint tells of a run of this user's.
+    Those `named` now, and those in the checkpoint's record if this user's run wrote it.
     """
     make_importable(stored.own_code.import_folders)
     return (*named, *stored.own_code.packages)
@@ -118,7 +118,7 @@ def with_folders_of_checkpoint(overrides: Sequence[str]) -> list[str]:
 
 
 def _check_changes(stored: Stored, words: CommandLine, purpose: Purpose) -> None:
-    """Raise UserError where an override changes what a checkpoint has settled."""
+    """Raise UserError where an override changes what a checkpoint has fixed."""
     for override in words.groups:
         group = full_key(override)
         choice = NOTHING if override.is_delete() else as_text(override.value())
@@ -187,7 +187,7 @@ def _keeps_data(override: Override, words: CommandLine) -> bool:
 
 
 def _check_model_has_not_read(override: Override, stored: Stored) -> None:
-    """Raise UserError for a setting of the task that the stored model was made with."""
+    """Raise UserError for a setting of the task on which the stored model was built."""
     name = override.key_or_group.removeprefix("task.")
     task, model = stored.config["task"], stored.config["model"]
     counted = about(task, "from_data", ())
@@ -195,7 +195,7 @@ def _check_model_has_not_read(override: Override, stored: Stored) -> None:
     if override.key_or_group != f"task.{name}" or name not in read or name not in model:
         return
     if name in counted and not override.is_delete() and override.value() is None:
-        return  # counted anew, to be compared with what the checkpoint has
+        return  # counted again, to be compared with the checkpoint
     if override.is_delete() or override.value() not in (task.get(name), model[name]):
         raise UserError(
             f"{override.input_line}: the model of the checkpoint {stored.path} was made with "
@@ -205,9 +205,9 @@ def _check_model_has_not_read(override: Override, stored: Stored) -> None:
 
 
 def _check_network_stays(override: Override, stored: Stored) -> None:
-    """Raise UserError for a setting that makes another network of the same weights.
+    """Raise UserError for a setting that turns the same weights into another network.
 
-    The model lists such settings as `fixed`; shapes of weights do not tell them.
+    The model lists such settings as `fixed`; the shapes of weights do not reveal them.
     """
     name = override.key_or_group.removeprefix("model.")
     fixed = about(stored.config["model"], "fixed", ())
@@ -222,7 +222,7 @@ def _check_network_stays(override: Override, stored: Stored) -> None:
 
 
 def _check_kind_of_task(stored: Stored, config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise UserError where another task than the checkpoint's has other samples or answers."""
+    """Raise UserError where a new task has other samples or answers than the checkpoint's."""
     if choices["task"] == stored.choices["task"]:
         return
     before, model = stored.config["task"], stored.config["model"]
@@ -254,9 +254,9 @@ def _check_belongs_to_evaluation(words: CommandLine) -> None:
 
 
 def _fresh(stored: Stored, words: CommandLine) -> tuple[DictConfig | None, dict[str, str]]:
-    """What `conf/` makes of the stored choices and those of the command line.
+    """The composition by `conf/` of the stored choices and those of the command line.
 
-    None where `conf/` does not have the task or the model: they came from a folder of the user's.
+    None where `conf/` lacks the task or the model: they came from one of the user's folders.
     """
     available = {
         group: choice
@@ -279,12 +279,12 @@ def _fresh(stored: Stored, words: CommandLine) -> tuple[DictConfig | None, dict[
 
 
 def _unique(groups: list[Override]) -> list[Override]:
-    """Each override once: Hydra refuses to be told of a search path twice."""
+    """Each override once: Hydra refuses a search path that is given twice."""
     return list({override.input_line: override for override in groups}.values())
 
 
 def _changed(words: CommandLine, fresh: Mapping[str, str], choices: Mapping[str, str]) -> list[str]:
-    """The groups whose choice is another one now, those first that others stand in.
+    """The groups whose choice has changed, groups that contain others first.
 
     An estimator may have brought the solver that it needs.
     """
@@ -293,7 +293,7 @@ def _changed(words: CommandLine, fresh: Mapping[str, str], choices: Mapping[str,
         by_group.setdefault("solver", by_group["gradient"])
     several = [g for g in by_group if g in OPEN]
     single = [g for g in by_group if g not in (*OPEN, *OF_A_WHOLE_RUN)]
-    # without a fresh composition, to which the user's folder is missing, the words alone tell
+    # without a fresh composition, which the user's missing folder prevents, only the words tell
     wanted = fresh or {g: as_text(o.value() or "none") for g, o in by_group.items()}
     other = [g for g in single if wanted.get(g, "none") != choices.get(g, "none")]
     return sorted([*several, *other], key=lambda group: group.count("@"))
@@ -307,7 +307,7 @@ def _lay(
     choices: dict[str, str],
     words: CommandLine,
 ) -> None:
-    """Put the node of a new choice in the place of the stored one."""
+    """Replace the stored node by that of a new choice."""
     if fresh is None:
         raise UserError(
             f"{group}: task={choices['task']} or model={choices['model']} of the checkpoint is not "
@@ -338,10 +338,10 @@ def _lay(
 
 
 def _followers(config: DictConfig, override: Override) -> list[str]:
-    """The same setting of parts within the task, where they have had the task's value of it.
+    """The same setting in parts of the task, where its value was equal to the task's.
 
-    `conf/` refers them to the task, as the pictures of two views to `task.path`; a checkpoint keeps
-    values alone.
+    In `conf/` the parts refer to the task, as the pictures of two views do to `task.path`; a
+    checkpoint keeps only values.
     """
     part, _, name = override.key_or_group.partition(".")
     if part != "task" or name not in config.task or override.is_delete():
@@ -359,12 +359,12 @@ def _on_data_of(content: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[s
 
 
 def _with_kept_entries(content: dict[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of the new choice; one that the checkpoint has too keeps its settings."""
+    """The entries of the new choice; those that the checkpoint has too keep their settings."""
     return {name: plain(stored[name]) if name in stored else content[name] for name in content}
 
 
 def _package(group: str, choice: str, words: CommandLine) -> str | None:
-    """Where the file of a choice puts its settings, if that is not the group's own place."""
+    """The place where the file of a choice puts its settings, if not the group's own."""
     lines = _text(group, choice, words).splitlines()
     named = [line.removeprefix("# @package ").strip() for line in lines if "# @package " in line]
     # a choice that also overrides other groups stands in the global package, its node nested
@@ -372,7 +372,7 @@ def _package(group: str, choice: str, words: CommandLine) -> str | None:
 
 
 def _settings(group: str, choice: str, place: str, words: CommandLine) -> list[tuple[str, Any]]:
-    """What a choice of another place sets there: a strategy in `trainer`, debug= anywhere."""
+    """The settings of a choice in another place: of a strategy in `trainer`, of debug= anywhere."""
     content: dict[str, Any] = yaml.safe_load(_text(group, choice, words)) or {}
     if content.pop("defaults", None):
         raise UserError(
@@ -387,10 +387,10 @@ def _text(group: str, choice: str, words: CommandLine) -> str:
 
 
 def _reference(config: DictConfig, fresh: DictConfig | None) -> DictConfig:
-    """The keys of the configuration with the defaults of `conf/`, which show a value's kind.
+    """The keys of the configuration with the defaults of `conf/`, which show a value's type.
 
-    A stored value does not: a tolerance of 0 is a whole number. Where `conf/` has no default, the
-    kind is left to the signature of the class.
+    Stored values do not: a tolerance of 0 is a whole number. Where `conf/` has no default, the
+    type is left to the signature of the class.
     """
     defaults = dict(flatten(plain(fresh))) if fresh is not None else {}
     reference = OmegaConf.create({})

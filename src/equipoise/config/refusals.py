@@ -1,4 +1,4 @@
-"""Why Hydra cannot read a word or compose with it, each in a sentence that says what to type."""
+"""Why Hydra cannot read a word or compose with it, as sentences that say what to type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ERRORS = (
     HydraException, OmegaConfBaseException, ValueError, TypeError, KeyError, AttributeError,
     AssertionError,
 )  # fmt: skip
-"""What Hydra raises for a word that it cannot apply; the last five have no words for the user."""
+"""Hydra's exceptions for a word that it cannot apply; the last five have no usable message."""
 FUNCTIONS = tuple(sorted(create_functions().functions))
 WORD = re.compile(r"(?P<sign>~|\+{0,2})(?P<key>[^=\s]*)=(?P<value>.*)", re.DOTALL)
 KEY = re.compile(r"[A-Za-z_$][\w$-]*([./][\w$-]+)*(@([A-Za-z_$][\w$-]*(\.[\w$-]+)*)?)?", re.ASCII)
@@ -40,11 +40,11 @@ IN_OUR_WORDS = (
     ),
     (r"\w+ raised while resolving interpolation: \"?(.*?)\"?$", r"\1"),
 )
-"""Patterns for the beginning of Hydra's and OmegaConf's messages, and what the user can do."""
+"""Patterns of the beginnings of Hydra's and OmegaConf's messages, and the user's remedy."""
 
 
 def quoted(text: str) -> str:
-    """The text in quotes, with nothing in it that the grammar or an interpolation would take."""
+    """The text in quotes, escaped so that neither grammar nor interpolation interprets it."""
     escaped = re.sub(r"(\\+)(?='|$|\$\{)", r"\1\1", text)
     return "'" + escaped.replace("'", r"\'").replace("${", r"\${") + "'"
 
@@ -60,13 +60,13 @@ def as_text(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: a text that reads like something else in quotes."""
+    """A value as a message shows it: a text that could be read as another type is quoted."""
     misleads = isinstance(value, str) and re.fullmatch(r"[\d.+-].*|true|false|null", value)
     return f"'{value}'" if misleads else as_text(value)
 
 
 def one_line(text: str) -> str:
-    """The text with the escapes of line breaks in place of them."""
+    """The text with line breaks replaced by their escapes."""
     return text.replace("\r", r"\r").replace("\n", r"\n")
 
 
@@ -89,7 +89,7 @@ def unreadable(line: str, error: BaseException) -> str:
 
 
 def how_to_quote(line: str) -> str:
-    """A clause that tells how to type `key=text` with the text in quotes, where that may help."""
+    """A clause that shows how to type `key=text` with the text quoted, where that may help."""
     word = WORD.fullmatch(line)
     if word is None or not KEY.fullmatch(word["key"]):
         return ""
@@ -111,7 +111,7 @@ def how_to_quote(line: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """What Hydra says of a function that it cannot call."""
+    """Hydra's reason why it cannot call a function."""
     lines = str(error).strip().splitlines()
     chosen = lines[1] if lines[0].startswith("Error parsing") and lines[1:] else lines[0]
     return chosen.rstrip(".")

@@ -1,4 +1,4 @@
-"""A search: a sweep whose file has a `space`, out of which Optuna draws the jobs.
+"""A search: a sweep whose file has a `space`, from which Optuna draws the jobs.
 
     sweep:
       trials: 20
@@ -7,8 +7,8 @@
         gradient: [phantom, neumann]
         gradient.damping: interval(0.2, 1.0)
 
-An entry is a list of choices, what the command line takes in its place, or the factors of the value
-in force. Whatever the command line says of a setting stands in place of the file's entry.
+An entry is a list of choices, a sweep as on the command line, or factors of the value in force.
+A setting on the command line replaces the file's entry.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from equipoise.config.sweeps import as_override
 from equipoise.errors import UserError, nearest
 
 SWEEPER = "hydra/sweeper=equipoise"
-"""The word that has Hydra hand a multirun to our own sweeper."""
+"""The override that makes Hydra use our own sweeper."""
 COMPLETED, PRUNED, DIVERGED, FAILED = "completed", "pruned", "diverged", "failed"
-"""What the summary calls a job that came to an end of its own."""
+"""The summary's statuses of a job that ended by itself."""
 JOURNAL, DATABASE = "search.journal", "search.db"
 IN_FOLDER = "search"
 FACTORS = "times"
@@ -44,7 +44,7 @@ MOST = 1_000_000
 class Search:
     """The settings of a search; conf/sweep/_search.yaml says what each means.
 
-    sampler, pruner: a name, or the class behind `_target_` with its arguments.
+    sampler, pruner: a name, or a `_target_` with its arguments.
     """
 
     trials: int
@@ -58,7 +58,7 @@ class Search:
 
     @classmethod
     def of(cls, node: Mapping[str, Any] | None) -> Search | None:
-        """Read and check the node of a sweep; None where it is no search. Raises UserError."""
+        """Read and check the node of a sweep; None where it is not a search. Raises UserError."""
         if not node or "space" not in node:
             return None
         known = [field.name for field in fields(cls)]
@@ -84,9 +84,9 @@ def _is_whole(value: Any) -> bool:
 
 
 def search_of(lines: Sequence[str]) -> Search | None:
-    """The search that the overrides choose and set, None where they choose none. Raises UserError.
+    """The search that the overrides choose and set; None without one. Raises UserError.
 
-    The values that are swept are left out.
+    Swept values are left out.
     """
     node = _node_of(lines)
     if node is None or "space" not in node:
@@ -130,7 +130,7 @@ def is_search(lines: Sequence[str]) -> bool:
 
 
 def with_search(lines: Sequence[str]) -> list[str]:
-    """The overrides with our sweeper, and with the file's space before what was typed.
+    """The overrides with our sweeper, and with the file's space before the typed words.
 
     Unchanged where no search is chosen. Raises UserError.
     """
@@ -187,14 +187,14 @@ def _in_force(lines: Sequence[str]) -> DictConfig:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job: its status as the summary has it, and its best validation."""
+    """The outcome of a job: its status as in the summary, and its best validation."""
 
     status: str
     value: float | None
 
     @property
     def ended(self) -> bool:
-        """Whether the job came to an end of its own, rather than with its process."""
+        """Whether the job ended by itself rather than with its process."""
         return self.status in (COMPLETED, PRUNED, DIVERGED, FAILED)
 
     @property
@@ -205,7 +205,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial that is to run: its number, which is that of the job, and the job's overrides."""
+    """A trial to run: its number, which is also the job's, and the job's overrides."""
 
     number: int
     lines: list[str]

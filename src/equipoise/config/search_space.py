@@ -1,6 +1,6 @@
-"""What a search draws from: parameters, and the choices of groups that can go together.
+"""The space of a search: parameters, and the choices of groups that fit together.
 
-Nothing here knows Optuna: who draws is handed a parameter and gives a value.
+Nothing here knows Optuna: a callable draws the value of each parameter.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from hydra.errors import HydraException
 from equipoise.errors import UserError
 
 DIGITS = 6
-"""Of a drawn number: more would only lengthen the tables."""
+"""Significant digits of a drawn number: more would only lengthen the tables."""
 MOST_POINTS = 100_000
 Point = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """What is drawn for one setting.
+    """The values from which one setting is drawn.
 
-    word: the key as the command line writes it. values: of a choice, as the command line writes
-    them. low, high: the ends of a number, both possible. step: its distance to the next, if any.
-    together: of several groups whose choices do not all go together, the overrides that each of the
-    values stands for.
+    word: the key as the command line writes it. values: the choices, as the command line writes
+    them. low, high: the ends of a range, both included. step: the distance between values, if any.
+    together: for several groups whose choices do not all fit together, the overrides that each of
+    the values stands for.
     """
 
     word: str
@@ -43,7 +43,7 @@ class Parameter:
 
     @property
     def name(self) -> str:
-        """The key, without what adds it."""
+        """The key, without `+` or `++`."""
         return self.word.lstrip("+")
 
     def lines(self, value: Any) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Case:
-    """Choices of the searched groups, and the settings that are searched with them."""
+    """Choices of the searched groups, and the settings searched with them."""
 
     lines: tuple[str, ...]
     parameters: tuple[Parameter, ...]
@@ -84,7 +84,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Space:
-    """All that a search draws from.
+    """The whole space of a search.
 
     fixed: the overrides that all jobs share. groups: the parameters that choose the case.
     """
@@ -94,7 +94,7 @@ class Space:
     cases: tuple[Case, ...]
 
     def draw(self, suggest: Callable[[Parameter], Any]) -> list[str]:
-        """The overrides of a job, by what is suggested for each parameter that it has."""
+        """The overrides of a job, with the value suggested for each of its parameters."""
         chosen = tuple(line for group in self.groups for line in group.lines(suggest(group)))
         case = next(case for case in self.cases if set(case.lines) == set(chosen))
         drawn = [
@@ -103,7 +103,7 @@ class Space:
         return [*self.fixed, *chosen, *drawn]
 
     def job(self) -> list[str]:
-        """The overrides of one job: the first of everything."""
+        """The overrides of one job, with the first value of every parameter."""
         case = self.cases[0]
         return [*self.fixed, *case.lines, *(parameter.ends[0] for parameter in case.parameters)]
 
@@ -115,7 +115,7 @@ class Space:
 
     @property
     def shared(self) -> list[str]:
-        """The keys of what every job has drawn, as the command line writes them."""
+        """The keys that every job draws, as the command line writes them."""
         of_all = set.intersection(*({p.word for p in case.parameters} for case in self.cases))
         return [*(line.partition("=")[0] for line in self.cases[0].lines), *sorted(of_all)]
 
@@ -137,7 +137,7 @@ class Space:
 def as_space(
     fixed: Sequence[str], groups: Sequence[Parameter], cases: Sequence[Case], refused: bool
 ) -> Space:
-    """A space of the cases that can go together; refused: whether that is not all of them."""
+    """A space of the cases that can run; refused: whether any other was refused."""
     if not refused:
         return Space(tuple(fixed), tuple(groups), tuple(cases))
     labels = tuple(", ".join(line.partition("=")[2] for line in case.lines) for case in cases)
@@ -147,7 +147,7 @@ def as_space(
 
 
 def parameter_of(override: Override) -> Parameter:
-    """What a sweep on the command line means to a search. Raises UserError."""
+    """The parameter that a sweep on the command line means. Raises UserError."""
     word, value, line = override.get_key_element(), override.value(), override.input_line
     if isinstance(value, IntervalSweep):
         return _of_interval(word, value, line)
@@ -178,7 +178,7 @@ def _of_interval(word: str, interval: IntervalSweep, line: str | None) -> Parame
 
 
 def _of_range(word: str, values: Sequence[Any], log: bool, line: str | None) -> Parameter:
-    """A range from its first value to its last, which is not the end that was typed."""
+    """A range from its first value to its last, which is before the typed end."""
     if log:
         raise UserError(f"{line}: a logarithmic range is an interval: tag(log,interval(a,b))")
     low, high = sorted((values[0], values[-1]))

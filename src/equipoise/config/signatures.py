@@ -1,10 +1,10 @@
 """The classes behind `_target_`: their signatures are the schema, and not all of them are trusted.
 
-Importing the classes costs seconds, so this comes after the checks that need only the yaml files.
+Importing the classes takes seconds, so this comes after the checks that need only the yaml files.
 
-A checkpoint comes from anywhere, and what its configuration names is built. So nothing of it is
-imported, not even to read a signature, before its package is known to be trusted; and what it names
-has to be a class that fits the place it stands in: a function could do anything at once.
+A checkpoint may come from anywhere, and the objects in its configuration get built. So nothing it
+names is imported, not even to read a signature, before the package is known to be trusted; and it
+must be a class that fits its place: a function could do anything as soon as it is called.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PLACES = {
     r"callbacks\.[^.\[]+": ("lightning.pytorch.Callback",),
     r"logger\.[^.\[]+": ("lightning.pytorch.loggers.Logger",),
 }
-"""What has to stand at a key. Parts of other places are ours, or one of INNER."""
+"""The class required at a key. Parts of other places are ours, or one of INNER."""
 INNER = (
     "torch.nn.Module",
     "torch.optim.lr_scheduler.LRScheduler",
@@ -42,7 +42,7 @@ INNER = (
     "lightning.pytorch.strategies.Strategy",
     "lightning.pytorch.plugins.Precision",
 )
-"""Classes of other packages that do nothing but compute, or serve Lightning's Trainer."""
+"""Classes of other packages that only compute, or serve Lightning's Trainer."""
 
 
 def check_signatures(config: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ def check_signatures(config: Mapping[str, Any]) -> None:
 
 
 def known_arguments(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The arguments of a class, and of the function that it hands others to."""
+    """The arguments of a class, and of the function to which it passes others."""
     names = dict(inspect.signature(target).parameters)
     if forwarded := FORWARDED.get(target.__name__):
         names |= inspect.signature(locate("logger", forwarded)).parameters
@@ -73,13 +73,13 @@ def known_arguments(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def takes_any_name(target: Callable[..., Any]) -> bool:
-    """Whether only the class itself can tell which arguments it takes."""
+    """Whether only the class itself can decide which arguments it takes."""
     kinds = [parameter.kind for parameter in inspect.signature(target).parameters.values()]
     return inspect.Parameter.VAR_KEYWORD in kinds and target.__name__ not in FORWARDED
 
 
 def _check_complete(key: str, node: Mapping[str, Any], target: Callable[..., Any]) -> None:
-    """Raise where a class of another package is not given what it cannot do without."""
+    """Raise where a class of another package lacks a required argument."""
     if str(node["_target_"]).partition(".")[0] == "equipoise":
         return
     given = {*node, *PROVIDED.get(key, ()), *FILLED.get(key, ())}
@@ -90,14 +90,14 @@ def _check_complete(key: str, node: Mapping[str, Any], target: Callable[..., Any
 
 
 def locate(key: str, target: str) -> Callable[..., Any]:
-    """The class that a dotted path names.
+    """The class at a dotted path.
 
-    Raises UserError if there is none, or its module cannot be imported, with the line of it.
+    Raises UserError if there is none, or its module cannot be imported, naming the line.
     """
     module, _, name = target.rpartition(".")
     try:
         found = importlib.import_module(module)
-    except Exception as error:  # a module of the user's may raise anything
+    except Exception as error:  # the user's module may raise anything
         raise UserError(f"{key}: cannot import {target}: {_cause(error, target)}") from error
     if not hasattr(found, name):
         hint = nearest(name, [n for n in vars(found) if not n.startswith("_")])
@@ -107,7 +107,7 @@ def locate(key: str, target: str) -> Callable[..., Any]:
 
 
 def _cause(error: Exception, target: str) -> str:
-    """Why a module cannot be imported, with the line where that happens."""
+    """Why a module cannot be imported, with the line at which it fails."""
     where = origin(error, own_packages({"_target_": target}))
     top = target.partition(".")[0]
     if not where and isinstance(error, ModuleNotFoundError) and error.name == top:
@@ -160,7 +160,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any] | None:
     """A validator for the hint; None for types that no value in a yaml file has, say a protocol."""
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:  # the type brings its own configuration, as a dataclass of pydantic
+    except PydanticUserError:  # the type has its own configuration, as a pydantic dataclass does
         return TypeAdapter(hint)
     except SchemaError:
         return None
@@ -169,7 +169,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any] | None:
 def check_targets(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
     """Check every `_target_` of a stored configuration.
 
-    trusted: packages of the user's, and single classes by their dotted paths.
+    trusted: the user's packages, and single classes by their dotted paths.
 
     Raises UserError at the first one that is not to be trusted.
     """
@@ -198,7 +198,7 @@ def _check_target(key: str, target: str, trusted: Sequence[str]) -> None:
 
 
 def _fits_place(key: str, candidate: type, home: str) -> bool:
-    """Whether a class is of the kind that its place takes."""
+    """Whether a class is of the kind that its place requires."""
     for place, bases in PLACES.items():
         if re.fullmatch(place, key):
             return _is_one_of(candidate, bases)

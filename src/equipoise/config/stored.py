@@ -1,4 +1,4 @@
-"""Reads checkpoints, and what they say about their run, checked before anything relies on it."""
+"""Reads checkpoints and their description of the run, checked before anything relies on it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNREADABLE = (
     OverflowError, MemoryError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
     struct.error,
 )  # fmt: skip
-"""What a file that is no checkpoint, or a damaged one, makes its readers raise."""
+"""Exceptions that readers raise for a file that is not a checkpoint, or a damaged one."""
 
 
 DEEPEST = 32
@@ -41,27 +41,27 @@ BEFORE_ABOUT = {
     "gradient": {"solvers": "solvers"},
     "regularizer": {"gradients": "gradients"},
 }
-"""What revisions without `about:` kept among the arguments of a class, and its name in there."""
+"""Keys that revisions without `about:` kept among a class's arguments, with their new names."""
 ENDS = {"least", "most"}
 SETTINGS = ("classes", "mask_classes", "vocabulary", "epsilon", "repeats", "reports")
 DATA = ("classes", "mask_classes", "image_channels", "image_size", "vocabulary", "domain", "users")
 FROM_DATA = ("vocabulary", "domain", "users")
 COUNTS = ("epoch", "global_step")
 OVERRIDES = "overrides"
-"""Where a checkpoint holds the words of the command line that are in force."""
+"""The key, in a checkpoint, of the words of the command line in force."""
 RENAMED = {"equipoise.anytime.AnytimeCurve": "equipoise.running.anytime.AnytimeCurve"}
-"""What an earlier revision has stored as a `_target_`, and where that class is now."""
+"""A `_target_` stored by an earlier revision, and the present place of that class."""
 
 
 @dataclass(frozen=True)
 class Stored:
     """The run behind a checkpoint: its configuration, its choices, and how far it had come.
 
-    shapes: of every tensor among the weights. rows: of metrics.csv when it was written, and
+    shapes: those of every tensor among the weights. rows: how many metrics.csv had by then, and
     last_row: the step of the last one, None where it does not say or an epoch ends with it.
-    validated: whether it holds the validation at its step. marks: what loggers have put into it,
+    validated: whether it holds the validation at its step. marks: entries of loggers,
     by their classes. whole: whether it holds more than the weights. own_code: the user's own code,
-    where one of this user's runs has written the checkpoint. overrides: the words of the command
+    if one of this user's runs wrote the checkpoint. overrides: the words of the command
     line that are in force; none where it does not say.
     """
 
@@ -81,9 +81,9 @@ class Stored:
 
 
 def existing_checkpoint(path: str | Path) -> Path:
-    """The path, if there is such a file or exported folder; nothing heavy is imported to find out.
+    """The path, if it is a file or an exported folder; nothing heavy is imported for this.
 
-    Raises UserError if there is none.
+    Raises UserError if it is neither.
     """
     file = Path(path)
     if not (file.is_file() or is_exported(file)):
@@ -94,10 +94,10 @@ def existing_checkpoint(path: str | Path) -> Path:
 
 
 def read_content(file: Path) -> Any:
-    """What a checkpoint file holds, on the CPU, once its checksums are found right.
+    """The content of a checkpoint file, on the CPU, after its checksums are verified.
 
-    An exported folder holds the same but for what only training reads. Raises UserError where it
-    cannot be read.
+    An exported folder has the same content except what only training reads. Raises UserError
+    where it cannot be read.
     """
     if file.is_dir():
         return read_exported(file)
@@ -141,9 +141,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_stored(path: str | Path) -> Stored:
-    """What the checkpoint at a path says. Raises UserError where it cannot be used.
+    """The run described by the checkpoint at a path. Raises UserError where it cannot be used.
 
-    A command asks several times, and a large file is read once.
+    A command asks several times, but a large file is read once.
     """
     file = existing_checkpoint(path)
     return _read(file, *modified(file))
@@ -181,10 +181,10 @@ def stored_run(content: Mapping[str, Any], path: str | Path) -> Stored:
 
 
 def finished_epochs(content: Mapping[str, Any]) -> int:
-    """How many epochs a checkpoint's run had finished; a part does not count.
+    """How many whole epochs a checkpoint's run had finished.
 
-    Without a position of ours in it, `epoch` counts the one that was running, which is finished too
-    where its last batch has been trained on: best.ckpt is written by the validation at an epoch's
+    If it has no position of ours, `epoch` is the number of the running epoch, which is finished
+    too if its last batch has been trained on: best.ckpt is written by the validation at an epoch's
     end.
     """
     epoch = _count(_mapping(content, "training_position"), "epoch")
@@ -202,7 +202,7 @@ def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    """The entries of a list of texts; nothing of anything else."""
+    """The entries of a list of texts; empty for anything else."""
     whole = isinstance(value, list) and all(isinstance(text, str) for text in value)
     return tuple(value) if whole else ()
 
@@ -236,7 +236,7 @@ def _is_named(value: Any) -> bool:
 
 
 def _fault_of_values(config: dict[str, Any]) -> str | None:
-    """Anything but plain values, too many or too deep; no recursion, which depth could exhaust."""
+    """Finds values that are not plain, too many or too deep; not recursive, to bear any depth."""
     waiting: list[tuple[Any, int]] = [(config, 0)]
     count = 0
     while waiting:
@@ -281,9 +281,9 @@ def _target(node: dict[str, Any]) -> bool:
 
 
 def in_present_form(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored configuration as `conf/` is written now: what only describes a choice, in `about`.
+    """A stored configuration in the present form of `conf/`: descriptions of a choice in `about`.
 
-    The one place that knows how earlier revisions kept it; a configuration of this one stays.
+    The only place that knows earlier revisions' form; a present configuration is unchanged.
     """
     present: dict[str, Any] = with_present_targets(config)
     nodes = {group: _with_about(group, present.get(group)) for group in BEFORE_ABOUT}
@@ -291,7 +291,7 @@ def in_present_form(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_present_targets(value: Any) -> Any:
-    """The same configuration, in which every renamed class has its present name."""
+    """The same configuration, with every renamed class under its present name."""
     if isinstance(value, list):
         return [with_present_targets(inner) for inner in value]
     if not isinstance(value, dict):

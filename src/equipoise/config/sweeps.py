@@ -1,4 +1,4 @@
-"""What a named sweep lists under `sweep.grid` for several settings below one node.
+"""The lists of a named sweep under `sweep.grid` for several settings below one node.
 
     grid:
       model.attention:
@@ -6,7 +6,7 @@
         - { kernel: exponential, positions: [none, product] }
 
 Each entry stands for the product of its lists, and the jobs are those of all entries: here six,
-where the product of all settings would have twelve.
+where the product of all settings would make twelve.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from equipoise.errors import UserError
 
 Entries = Sequence[Mapping[str, Any]]
 WORD = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.+/-]*|.*\$\{.*", re.A | re.I)
-"""A text that the command line takes for one as it stands, or one with an interpolation."""
+"""A text that the command line reads as one without quotes, interpolations included."""
 
 
 def as_override(value: Any) -> str:
@@ -46,11 +46,11 @@ def inner_keys(node: str, entries: Entries) -> set[str]:
 def jobs_of_node(
     node: str, entries: Entries, typed: Sequence[Override], in_force: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The settings below a node in each job; a job of two entries is there once, with the last.
+    """The settings below a node in each job; a job in two entries occurs once, with the last.
 
     typed: overrides of these settings. Their values replace a list, and an entry that fixes the
-    setting to another value is left out. in_force: the settings without the sweep, for those that
-    an entry does not list. Raises UserError where no job is left.
+    setting to another value is left out. in_force: the settings without the sweep, used for those
+    that an entry does not list. Raises UserError where no job is left.
     """
     chosen = {o.key_or_group.removeprefix(f"{node}."): _values(o) for o in typed}
     names = list(dict.fromkeys(name for entry in entries for name in entry))

@@ -1,7 +1,7 @@
 """Every value of a composed configuration against its type and its limits, without torch.
 
 Types come from the annotations of the class behind `_target_`, limits from the table of `limits` or
-from what the file of a choice tells under `about:`.
+from `about:` in the file of a choice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from equipoise.config.refusals import first_line, shown
 from equipoise.errors import UserError, nearest
 
 SETTING = re.compile(r"\$\{[\w.\[\]]+\}")
-"""A value that is taken whole from another setting; ${oc.env:HOME} is none."""
+"""A value taken whole from another setting; ${oc.env:HOME} is not one."""
 TOP: dict[str, Any] = {"seed": int, "ckpt_path": str | None, "resume": Literal["auto"] | None,
                        "compile": Compile | None,
                        "memory_format": Literal["channels_last"] | None,
@@ -34,10 +34,10 @@ WATCHED: dict[str, Any] = {"monitor": str, "monitor_mode": Literal["min", "max"]
 
 
 def check_values(config: DictConfig, typed_keys: Collection[str] = ()) -> None:
-    """Raise UserError at the first value that is of a wrong type, beyond its limits or not finite.
+    """Raise UserError at the first value of a wrong type, beyond its limits or not finite.
 
-    What is taken from another setting may still have to be read from the dataset: only its limits
-    are checked, its type is that setting's. typed_keys: those of the command line.
+    A value taken from another setting may still have to be read from the dataset: only its limits
+    are checked, its type being that setting's. typed_keys: those of the command line.
     """
     interpolated = dict(_interpolated(OmegaConf.to_container(config)))
     try:
@@ -46,7 +46,7 @@ def check_values(config: DictConfig, typed_keys: Collection[str] = ()) -> None:
         raise UserError(f"cannot resolve the settings: {first_line(error)}") from error
     top = {**resolved, **dict(flatten(resolved.get("init_from") or {}, "init_from."))}
     for name, hint in TOP.items():
-        if name in top:  # a checkpoint of an earlier version has not all of them
+        if name in top:  # a checkpoint of an earlier version lacks some
             check_type(name, top[name], hint)
     check_limit("seed", resolved["seed"], SEED)
     _check_entries(resolved)
@@ -71,7 +71,7 @@ def check_values(config: DictConfig, typed_keys: Collection[str] = ()) -> None:
 
 
 def _check_entries(config: Mapping[str, Any]) -> None:
-    """Raise where an entry of the user's own has settings, but no class that takes them."""
+    """Raise where a user's entry has settings, but no class that takes them."""
     for group in OPEN:
         for name, entry in (config.get(group) or {}).items():
             if entry and not (isinstance(entry, Mapping) and entry.get("_target_")):
@@ -93,16 +93,16 @@ def target_nodes(config: Any, key: str = "") -> Iterator[tuple[str, Mapping[str,
 
 
 def _source(key: str, interpolated: Mapping[str, str]) -> str:
-    """The setting that a value is taken from, which is the one on the command line."""
+    """The setting from which a value is taken, through any chain of interpolations."""
     while SETTING.fullmatch(written := interpolated.get(key, "")):
         key = written.strip("${}")
     return key
 
 
 def _is_judged_there(key: str, value: Any, config: Mapping[str, Any]) -> bool:
-    """Whether the class of the setting that a value is taken from says itself what it may be.
+    """Whether the class of the setting from which a value is taken checks that value itself.
 
-    So is null, which stands for what the dataset still has to tell.
+    The same holds for null, which stands for a value still to be read from the dataset.
     """
     group, _, name = key.partition(".")
     node = config.get(group)
@@ -112,7 +112,7 @@ def _is_judged_there(key: str, value: Any, config: Mapping[str, Any]) -> bool:
 
 
 def _told_limit(key: str, config: Mapping[str, Any]) -> Limit | None:
-    """What the file of the choice that a setting belongs to tells about its limits, if anything."""
+    """The limits that the file of a setting's choice states for it, if any."""
     node = config.get(key.partition(".")[0])
     told = about(node, "limits", {}) if isinstance(node, Mapping) else {}
     ends = told.get(key.rpartition(".")[2])
@@ -123,7 +123,7 @@ def _told_limit(key: str, config: Mapping[str, Any]) -> Limit | None:
 
 
 def _interpolated(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """The dotted keys of all values that are taken from elsewhere, and what is written there."""
+    """The dotted keys of all values taken from elsewhere, with their interpolations."""
     if isinstance(config, Mapping):
         for name, value in config.items():
             yield from _interpolated(value, f"{key}.{name}" if key else str(name))
@@ -153,7 +153,7 @@ def _numbers(value: Any) -> Iterator[int | float]:
 def check_type(key: str, value: Any, hint: Any) -> None:
     """Raise where the value is not of the annotated type, naming the nearest choice if it has any.
 
-    A word is no number, true is no number and a fraction is no integer, though Python takes them.
+    A word or true is not a number, and a fraction is not an integer, though Python takes them.
     """
     if not accepts(value, hint):
         raise refused(key, value, hint)
@@ -169,9 +169,9 @@ def refused(key: str, value: Any, hint: Any) -> UserError:
 
 
 def _check_agreement(config: Mapping[str, Any], typed_keys: Collection[str]) -> None:
-    """Raise where network or objective are to be made for other data than the task has.
+    """Raise where the network or the objective would be made for other data than the task's.
 
-    What only the files of the data tell is not known yet, but it is not for typing.
+    Values that only the data files contain are not yet known, but must not be typed.
     """
     task = config["task"]
     for key, node in (("model", config["model"]), ("task.objective", task["objective"])):

@@ -25,9 +25,9 @@ CAPTION = "Test results at each budget of evaluations; the tolerance is not used
 
 @dataclass(frozen=True)
 class Point:
-    """What one budget gives from one start.
+    """The test results at one budget from one start.
 
-    metrics: of the test by name. nfe: evaluations per batch. residual_median, residual_p95: over
+    metrics: test metrics by name. nfe: evaluations per batch. residual_median, residual_p95: over
     the test samples, None where the estimator's own iteration measures none. alignment, distance:
     mean cosine and median relative distance between the solutions of the first test batch and
     those from the first start at the same budget; None for that start itself.
@@ -80,7 +80,7 @@ class BudgetPlot:
 
 
 def _positive(points: Points) -> Points:
-    """The points that a logarithmic axis has a place for."""
+    """The points that a logarithmic axis can show."""
     return tuple(point for point in points if point[1] > 0)
 
 
@@ -121,7 +121,7 @@ def draw(points: Sequence[Point], metric: str, stop: str, folder: Path) -> Pictu
 
 
 def shown_metric(metrics: Mapping[str, float], monitored: str | None) -> str:
-    """The name of the metric to show: the one that the run watched, else the first but the loss."""
+    """The metric to show: the one the run monitored, else the first that is not the loss."""
     watched = (monitored or "").rpartition("/")[2]
     if watched in metrics:
         return watched
@@ -129,7 +129,7 @@ def shown_metric(metrics: Mapping[str, float], monitored: str | None) -> str:
 
 
 def line(point: Point, metric: str, number: int, total: int) -> str:
-    """One point in words, for who waits."""
+    """One point as a line of progress."""
     residual = "-" if point.residual_median is None else f"{point.residual_median:.1e}"
     return (
         f"anytime {number}/{total}  budget {point.budget} from {point.start}  "

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.floating[Any]]
 MOST_HEADS, MOST_LAYERS = 8, 3
-"""How many columns and rows of maps a picture has; of more layers, some from first to last."""
+"""Most columns and rows of maps in a picture; more layers are thinned evenly, first to last."""
 MOST_LABELS = 24
 """The longest axis whose places are labelled with their tokens."""
 MOST_LETTERS = 12
@@ -28,7 +28,7 @@ INCHES_A_TOKEN = 0.125
 GAP = 1
 """Places between two maps."""
 MOST_PROFILES = 6
-"""Of how many attentions the curves of positional kernels are drawn."""
+"""Number of attentions whose positional kernels are drawn as curves."""
 OUTLIERS = 0.02
 """The share of signed weights that may lie beyond the scale of colours."""
 KINDS = {
@@ -128,10 +128,10 @@ def draw_kernels(
     profiles: Mapping[str, Tensor | Floats],
     widths: Mapping[str, Tensor | Floats],
 ) -> list[Picture]:
-    """Draw what was learned beside the content: positional kernels, and widths of the kernels.
+    """Draw what was learned apart from the content: positional kernels, and kernel widths.
 
     profiles: log of the positional factor by distance, (H, distances), by name. widths: (H,) by
-    name. Nothing is drawn of what is empty.
+    name. An empty mapping gets no picture.
     """
     pictures = []
     if profiles:
@@ -193,14 +193,14 @@ def _array(values: Tensor | Floats) -> Floats:
 
 
 def _some(entries: Mapping[str, Floats], most: int) -> dict[str, Floats]:
-    """At most so many entries, from the first to the last."""
+    """The entries thinned evenly to the given number; the first and the last stay."""
     names = list(entries)
     chosen = np.linspace(0, len(names) - 1, min(len(names), most)).round().astype(int)
     return {names[place]: entries[names[place]] for place in chosen}
 
 
 def _colours(weights: Floats) -> dict[str, Any]:
-    """From white for 0; with two hues, and without the outliers, where there are signs."""
+    """A scale from white for 0; for signed weights it has two hues and leaves outliers out."""
     finite = weights[np.isfinite(weights)]
     if not len(finite):
         return {"cmap": "Blues", "vmin": 0.0, "vmax": 1.0}

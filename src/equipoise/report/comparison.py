@@ -17,9 +17,9 @@ from equipoise.report.plot import COLOURS, STYLES, legible
 from equipoise.report.summary import Job, columns_of, filled, read_jobs, sweep_row
 
 CHOICES = ("task", "model", "solver", "gradient")
-"""What every metrics.json names; newer ones have all choices."""
+"""The choices that every metrics.json names; newer files name all choices."""
 OF_THE_FOLDER = re.compile(r"run_dir|ckpt_path|hydra\..*|logger\..*|.*\b(_target_|about)\b.*")
-"""Settings that say nothing about what a run is."""
+"""Settings that do not describe the run itself."""
 STAGES = {"val": "Validation", "train": "Training"}
 SOLVES = {
     "solver/nfe": ("Evaluations of f per batch", False),
@@ -29,7 +29,7 @@ SOLVES = {
 }
 """Titles of columns, and whether they are logarithmic."""
 MOST_LINES = len(COLOURS) * len(STYLES)
-"""Curves of a picture that can be told apart."""
+"""Most curves that can be told apart in one picture."""
 MOST_LETTERS = 60
 NUMBERS = re.compile(r"(\d+)")
 SEED = "seed"
@@ -40,7 +40,7 @@ MAPPINGS = ("test", "val", "train", "solver_stats", "gradient_stats", "details",
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run's folder with what it left: choices, settings by their full keys, and its curve."""
+    """A run's folder and its contents: choices, settings by their full keys, and its curve."""
 
     folder: Path
     choices: Mapping[str, str]
@@ -52,7 +52,7 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows of the table, of one run each, in the order of the labels of their curves."""
+    """The rows of the table, one for each run, in the order of the labels of their curves."""
 
     runs: Sequence[FinishedRun]
     differences: Sequence[str]
@@ -81,7 +81,7 @@ class Comparison:
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
-    """The folders of runs, which are given, or lie below those that are, such as multiruns.
+    """The folders of runs among those given and below them, as in a multirun.
 
     Raises UserError where there are none.
     """
@@ -108,7 +108,7 @@ def compare_runs(folders: Sequence[Path], over: Sequence[str] = (SEED,)) -> Comp
     """What the runs in these folders differ in, and what they reached.
 
     over: the settings over which means are taken. Raises UserError, also where the runs agree in
-    one of them that is not the seed.
+    one of these settings, unless that is the seed.
     """
     runs = [_read(folder) for folder in folders]
     root = Path(os.path.commonpath([folder.parent for folder in folders]))
@@ -155,7 +155,7 @@ def _read(folder: Path) -> FinishedRun:
 
 
 def _of_a_run(metrics: Any) -> bool:
-    """Whether a metrics.json has the entries that are read, each of its kind."""
+    """Whether a metrics.json has the entries that are read here, each of the right type."""
     if not isinstance(metrics, dict) or not set(metrics) >= REQUIRED:
         return False
     mappings = (metrics.get(key) or {} for key in MAPPINGS)
@@ -185,8 +185,8 @@ def _settings(
 ) -> list[str]:
     """The keys of all runs whose values differ, each once.
 
-    A default that differs with its group, as a solver's, is told by the group, and one that
-    follows another key of its name, as task.seed follows seed, by that.
+    A default that differs because its group does, such as a solver's, is left to the group, and
+    one that follows another key of its name, as task.seed follows seed, is left to that key.
     """
     shared = [key for key in _differing(entries) if all(key in entry for entry in entries)]
     typed = " ".join(commands)

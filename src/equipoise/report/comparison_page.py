@@ -32,7 +32,7 @@ from equipoise.report.whole import write_whole
 def write_comparison(comparison: Comparison, folder: Path, origin: Mapping[str, Any]) -> None:
     """Write index.html, comparison.md, the tables as csv and the pictures, and print the tables.
 
-    origin: the command, the date and the revision that the page tells.
+    origin: the command, the date and the revision that the page shows.
     """
     groups, title = comparison.groups, f"{len(comparison.runs)} runs"
     cells = [group.cells(comparison.monitored) for group in groups]
@@ -86,7 +86,7 @@ def _means(title: str, heads: Sequence[str], cells: Sequence[Mapping[str, Any]])
 
 
 def _table(comparison: Comparison, folder: Path) -> str:
-    """A row for each run, whose name leads to its page."""
+    """A row for each run; its name links to its page."""
     cells = []
     for run, row in zip(comparison.runs, comparison.rows, strict=True):
         values = ["" if not filled(row, c) else escape(written(row[c])) for c in comparison.columns]

@@ -28,18 +28,18 @@ from equipoise.report.plot import (
 Integers = NDArray[np.int64]
 
 MOST_NUMBERED = 20
-"""Up to so many classes, the cells of the matrix hold their counts."""
+"""Most classes for which the cells of the matrix show their counts."""
 MOST_CELLS = 60
-"""Of a side of the matrix: of more classes, the pairs that are confused most tell more."""
+"""Most classes along a side of the matrix; for more, a list of confused pairs says more."""
 CELLS = (0.14, 0.46, 1.0)
-"""The side of a cell in inches: without a number, with one, and at most."""
+"""The side of a cell in inches: without a count, with one, and the largest."""
 MATRIX = 3.2
-"""The side in inches that a matrix of few classes fills."""
+"""The side in inches of a matrix of few classes."""
 MOST_PAIRS = 25
 MOST_LETTERS = 18
 IN_A_ROW = 6
 SIDE = FULL / IN_A_ROW
-"""Of a sample, in inches."""
+"""The side of one sample's image, in inches."""
 
 
 class Confusion(NamedTuple):
@@ -56,8 +56,8 @@ def draw_confusion(
 ) -> list[Picture]:
     """Draw which classes were taken for which; true, predicted: (N,) numbers of `names`.
 
-    Up to 60 classes there is a matrix, with its counts up to 20; beyond 20, the pairs of classes
-    that are confused most.
+    Up to 60 classes are drawn as a matrix, up to 20 with counts; beyond 20, the pairs of classes
+    confused most often are drawn as well.
     """
     pictures = []
     if len(names) <= MOST_CELLS:
@@ -70,7 +70,7 @@ def draw_confusion(
 
 
 def confusions(true: Integers, predicted: Integers) -> list[Confusion]:
-    """The pairs of a true and another predicted class, the most frequent first."""
+    """The pairs of a true class and a wrongly predicted one, the most frequent first."""
     wrong = true != predicted
     if not wrong.any():
         return []
@@ -84,7 +84,7 @@ def confusions(true: Integers, predicted: Integers) -> list[Confusion]:
 
 
 def _draw_matrix(path: Path, counts: Integers, names: Sequence[str]) -> Picture:
-    """The matrix in shares of its rows, so that rare classes are seen as well."""
+    """The matrix with each row scaled to sum to 1, so that rare classes are visible too."""
     size, numbered = len(names), len(names) <= MOST_NUMBERED
     side = max(MATRIX, size * CELLS[1] if numbered else size * CELLS[0])
     side = min(side, size * CELLS[2])
@@ -116,7 +116,7 @@ def _draw_matrix(path: Path, counts: Integers, names: Sequence[str]) -> Picture:
 
 
 def _compact(count: int) -> str:
-    """A count that fits its cell."""
+    """A count, shortened to fit its cell."""
     return str(count) if count < 100_000 else f"{count / 1000:.0f}k"
 
 
@@ -147,7 +147,7 @@ def _draw_pairs(path: Path, pairs: Sequence[Confusion], names: Sequence[str]) ->
 def draw_mistakes(
     folder: Path, mistakes: Mapping[str, Tensor], names: Sequence[str]
 ) -> list[Picture]:
-    """Draw the samples of which a wrong class was predicted most surely; nothing without any.
+    """Draw the samples whose wrong class was predicted most confidently; nothing without any.
 
     mistakes: image (N, C, H, W); true, predicted (N,) classes; of_true, of_predicted (N,) their
     probabilities.

@@ -1,6 +1,6 @@
-"""Couplings by type: the score of each as the competition counts, and a picture of them.
+"""Couplings by type: the competition's score for each type, and a picture of them.
 
-A score is ln MAE, in float64 and of all couplings of a type together, wherever they were predicted.
+A score is ln MAE in float64 over all couplings of a type, on whichever process they were predicted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FLOOR = 1e-9
-"""The smallest MAE of a type that counts, in Hz: a perfect prediction has -20.7232."""
+"""The floor of a type's MAE, in Hz: a perfect prediction scores -20.7232."""
 
 YARDSTICKS = {
     "MLE-bench bronze": -1.901,
@@ -43,9 +43,9 @@ MLE-bench (arXiv 2410.07095), whose marks are of that benchmark's own split.
 
 COLUMNS = 4
 SIDE = 2.6
-"""Of a panel, in inches."""
+"""The size of a panel, in inches."""
 MOST_DOTS = 4000
-"""Of a panel: more of them would hide each other; they are spread evenly over the split."""
+"""Most points in a panel, spread evenly over the split; more would hide each other."""
 
 
 @dataclass(frozen=True)

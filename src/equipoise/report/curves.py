@@ -1,4 +1,4 @@
-"""The curve of a run, read back from metrics.csv, and the pictures that it gives."""
+"""The curve of a run, read back from metrics.csv, and the pictures drawn from it."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class CurveFile:
         return tuple(sorted(pair for pair in pairs if math.isfinite(pair[1])))
 
     def pairs(self, first: str, second: str) -> list[tuple[float, float]]:
-        """Finite pairs of values of two columns, of the same row or else the end of an epoch.
+        """Finite pairs of values of two columns, paired by row, else by epoch (its last values).
 
-        The rows of a validation count their steps differently from those of the training.
+        Validation rows count their steps differently from training rows.
         """
         pairs = [
             (row[first], row[second]) for row in self.rows if row.get(first) and row.get(second)
@@ -156,13 +156,13 @@ def _metric(curve: CurveFile, name: str, spans: tuple[Span, ...]) -> Plot:
 
 
 def is_wide(lines: Lines) -> bool:
-    """Whether curves need a logarithmic axis: all are positive, and they differ by a factor."""
+    """Whether curves need a logarithmic axis: all positive, and over a wide range of values."""
     values = [value for _, points in lines for _, value in points]
     return bool(values) and min(values) > 0 and max(values) > 20 * min(values)
 
 
 def _lines(curve: CurveFile, columns: dict[str, str], *, positive: bool = False) -> Lines:
-    """Label and points of the columns that hold any; a log axis takes positive ones."""
+    """Label and points of each column that has any; for a log axis, the positive ones only."""
     lines = []
     for column, label in columns.items():
         points = curve.points(column)
@@ -188,7 +188,7 @@ class Trace:
 
 
 class TraceRecorder:
-    """Let the layers keep their residuals for one batch, and then put everything back."""
+    """Let the layers record their residuals for one batch, then restore their solvers."""
 
     def __init__(self, layers: dict[str, Equilibrium]) -> None:
         self.layers = layers
@@ -203,7 +203,7 @@ class TraceRecorder:
                 layer.eval_solver = replace(layer.eval_solver, trace=True)
 
     def stop(self) -> list[Trace]:
-        """Put the solvers back and return what was kept; an estimator's own loop keeps nothing."""
+        """Restore the solvers and return the traces; an estimator's own loop leaves none."""
         traces = []
         for name, layer in self.layers.items():
             solver = layer.active_solver
@@ -214,7 +214,7 @@ class TraceRecorder:
         return traces
 
     def restore(self) -> None:
-        """Put the solvers back; without a recording nothing happens."""
+        """Restore the solvers; without a recording nothing happens."""
         for name, (solver, eval_solver) in self.replaced.items():
             self.layers[name].solver = solver
             self.layers[name].eval_solver = eval_solver
@@ -228,7 +228,7 @@ def draw_trace(trace: Trace, path: Path) -> None:
     title = f"Convergence on test samples ({trace.solver.replace('_', ' ')})"
     figure, axes = new_axes(title, "evaluations of f", f"residual ({trace.stop})")
     samples = trace.residuals.T
-    samples = samples.masked_fill(samples <= 0, torch.nan)  # a log axis has no place for zero
+    samples = samples.masked_fill(samples <= 0, torch.nan)  # a log axis cannot show zero
     iterations = range(1, samples.shape[1] + 1)
     for number, residuals in enumerate(samples.tolist()):
         label = f"{len(samples)} samples" if number == 0 else None

@@ -13,7 +13,7 @@ STEP = "trainer/global_step"
 
 
 class Chart(NamedTuple):
-    """Curves over the steps: of the columns named, or of those that an expression matches."""
+    """Curves over the steps: the named columns, or those that a regular expression matches."""
 
     title: str
     columns: Sequence[str] = ()
@@ -44,11 +44,11 @@ SECTIONS: dict[str, Sequence[Chart]] = {
     ),
 }
 PICTURES = ("convergence", "loss", "residual", "nfe", "converged", "confusion")
-"""Those of a run's report that the gallery begins with."""
+"""The pictures of a run's report that the gallery shows first."""
 
 
 def workspace(entity: str, project: str, name: str) -> Workspace:
-    """The workspace, which nothing has saved yet.
+    """The workspace, not yet saved to W&B.
 
     Raises ModuleNotFoundError without the package `wandb-workspaces`.
     """
@@ -73,7 +73,7 @@ def workspace(entity: str, project: str, name: str) -> Workspace:
 
 
 def specification(shown: Workspace) -> dict[str, Any]:
-    """What W&B is sent to create a workspace, as plain values; nothing is sent."""
+    """The request that creates the workspace at W&B, as plain values; it is not sent."""
     view = shown._to_model()
     described: dict[str, Any] = json.loads(view.model_dump_json(by_alias=True, exclude_none=True))
     return described

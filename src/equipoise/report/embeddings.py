@@ -20,14 +20,14 @@ Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.int64]
 
 MOST_PIXELS = 256
-"""Of a side of the matrix as it is drawn."""
+"""Most blocks along a side of the matrix as drawn."""
 BARS = 60
 MOST_POINTS = 1000
 MOST_NAMES = 21
-"""Beyond them, the legend names the most frequent classes only."""
+"""Most classes in the legend; of more, it names the most frequent."""
 LEAST_NEIGHBOURHOOD = 5
-"""With fewer points there are no neighbourhoods to keep."""
-# Okabe and Ito's, without the yellow and the black: to be told apart with any kind of sight
+"""Fewest points for t-SNE; fewer have no neighbourhoods to preserve."""
+# Okabe and Ito's, without yellow and black: distinguishable with any kind of colour vision
 HUES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 OTHERS = "#a0aec0"
@@ -36,10 +36,10 @@ OTHERS = "#a0aec0"
 def draw_correlation(
     correlation: Tensor, path: Path, title: str = "Cross-correlation of the two views"
 ) -> Picture:
-    """Draw a cross-correlation (d, d) from -1 to 1, beside how its elements are distributed.
+    """Draw a cross-correlation (d, d) from -1 to 1, beside histograms of its elements.
 
-    A large matrix is averaged over square blocks; a pixel of the diagonal is then the mean over
-    that part of the diagonal alone, which would otherwise vanish.
+    A large matrix is averaged over square blocks; a block on the diagonal shows the mean of its
+    diagonal elements alone, since the diagonal would otherwise vanish.
     """
     matrix = correlation.detach().float().cpu().numpy()
     figure = new_figure(9.6, 4.4)
@@ -79,7 +79,7 @@ def _draw_matrix(axes: Axes, matrix: Floats) -> None:
 def in_blocks(matrix: Floats, most: int) -> Floats:
     """The means of a square matrix in at most `most` by `most` blocks.
 
-    A block on the diagonal becomes the mean of the diagonal's elements in it.
+    A block on the diagonal becomes the mean of its diagonal elements.
     """
     size = -(-len(matrix) // most)
     starts = np.arange(0, len(matrix), size)
@@ -91,7 +91,7 @@ def in_blocks(matrix: Floats, most: int) -> Floats:
 
 
 def _draw_shares(axes: Axes, matrix: Floats) -> None:
-    """Histograms of the diagonal and of the others, whose bars are 1 together."""
+    """Histograms of the diagonal and of the other elements; the bars of each sum to 1."""
     edges = np.linspace(-1, 1, BARS + 1)
     every, diagonal = (
         np.histogram(values[np.isfinite(values)].clip(-1, 1), edges)[0]
@@ -109,8 +109,8 @@ def draw_projection(
     """Draw features (N, h) in two dimensions, each class of labels (N,) with its own mark.
 
     At most 1,000 rows, evenly chosen, are projected by t-SNE with a fixed seed; fewer than five by
-    their principal components. Rows that are not finite are left out. Labels of -1, or None for
-    all, mean that there is none; classes beyond the names are numbered.
+    their principal components. Rows that are not finite are left out. A label of -1, or None for
+    all labels, means unlabelled; classes beyond the names are numbered.
     """
     array = features.detach().double().cpu().numpy()
     kinds = np.full(len(array), -1) if labels is None else labels.detach().cpu().numpy()
@@ -156,12 +156,12 @@ def projected(features: Floats) -> Floats:
 
 
 def _by_class(kinds: Integers, points: Floats) -> dict[int, Floats]:
-    """The points of each class; those without one first, so that they lie below."""
+    """The points of each class; unlabelled ones first, so that they lie below."""
     return {int(kind): points[kinds == kind] for kind in np.unique(kinds)}
 
 
 def _mark(kind: int, names: Sequence[str]) -> dict[str, Any]:
-    """Colour, shape and name of a class: two classes share one of the first two at most."""
+    """Colour, shape and name of a class: no two classes share both colour and shape."""
     if kind < 0:
         return {"color": OTHERS, "marker": "o", "label": "without a label"}
     name = str(names[kind]) if kind < len(names) else str(kind)
@@ -170,7 +170,7 @@ def _mark(kind: int, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _add_legend(axes: Axes, kinds: Integers) -> None:
-    """Name the classes, or the most frequent of many; not where nothing is to be told apart."""
+    """Name the classes, or the most frequent of many; no legend where none is labelled."""
     present, counts = np.unique(kinds, return_counts=True)
     handles, names = axes.get_legend_handles_labels()
     if len(present) < 2 and not (present >= 0).any():

@@ -16,16 +16,16 @@ COUNTED = ("nfe", "residual", "converged", "backward nfe", "seconds")
 """Figures that are averaged beside the metrics of the test."""
 MOST_LETTERS = 60
 MOST_METRICS = 3
-"""Panels of the picture."""
+"""Most panels in the picture."""
 MOST_GROUPS = 40
-"""Lines of a panel."""
+"""Most lines in a panel."""
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One figure over the runs of a group; deviation: of a sample, None of a single run."""
+    """One figure over the runs of a group; deviation: the sample's, None for a single run."""
 
     values: tuple[float, ...]
 
@@ -36,7 +36,7 @@ class Measured:
 
     @property
     def deviation(self) -> float | None:
-        """The standard deviation, with one less than the number of runs below."""
+        """The standard deviation, with the number of runs minus one as the denominator."""
         return stdev(self.values) if len(self.values) > 1 else None
 
     @property
@@ -54,7 +54,7 @@ class Monitored:
     mode: str
 
     def best(self, rows: Sequence[Row]) -> Row | None:
-        """The row whose test has the best value; None where none was tested for it."""
+        """The row with the best test value of it; None where no run has one."""
         key = f"test {self.metric}"
         having = [row for row in rows if row.get(key) is not None]
         choose = max if self.mode == "max" else min
@@ -65,7 +65,7 @@ class Monitored:
 class Group:
     """Completed runs that agree in `settings`; best: the row of the best of them, if that is known.
 
-    figures: by their names in the rows, those of the test first.
+    figures: by their names in the rows, test metrics first.
     """
 
     settings: Mapping[str, str]
@@ -120,7 +120,7 @@ def _figures(rows: Sequence[Row]) -> dict[str, Measured]:
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Row]) -> str:
-    """A table in Markdown; a bar within a cell would end it."""
+    """A table in Markdown; a bar within a cell is escaped, as it would end the cell."""
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     lines = [columns, ["---"] * len(columns), *cells]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -131,10 +131,10 @@ def _cell(value: Any) -> str:
 
 
 def draw_groups(groups: Sequence[Group], folder: Path) -> list[str]:
-    """Write groups.png and groups.svg: of each test metric a panel, a line a group.
+    """Write groups.png and groups.svg: a panel for each test metric, a line for each group.
 
-    A dot is a run, and the bar mean ± deviation. Returns the names of the metrics that are drawn;
-    none are where there is no metric, or there are more groups than lines.
+    A dot is a run, and the bar is mean ± deviation. Returns the names of the metrics drawn: none
+    where there is no metric, or more groups than a panel has lines.
     """
     metrics = list(dict.fromkeys(name for group in groups for name in group.figures))
     metrics = [name for name in metrics if name.startswith("test ")][:MOST_METRICS]

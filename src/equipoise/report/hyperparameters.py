@@ -20,7 +20,7 @@ MOST_BARS = 200
 def draw_outer_steps(history: Mapping[str, Sequence[float]], folder: Path) -> list[Picture]:
     """Outer loss above its lowest value, against the seconds that the outer steps have taken.
 
-    The lowest itself has no place on the logarithmic axis.
+    The lowest value itself cannot be shown on the logarithmic axis.
     """
     losses = np.asarray(history["loss"])
     figure, axes = new_axes("Outer loss above the lowest of this run", "seconds", "suboptimality")

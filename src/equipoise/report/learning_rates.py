@@ -18,13 +18,13 @@ NAME = "learning_rate_finder"
 
 
 class RangeTest(NamedTuple):
-    """The rates of the steps, rising, and the smoothed loss at each."""
+    """The rising rates of the steps, and the smoothed loss at each."""
 
     rates: list[float]
     losses: list[float]
 
     def suggestion(self) -> float | None:
-        """The rate at which the loss falls most per factor of the rate; None where it never does.
+        """The rate where the loss falls fastest over log rate; None where it never falls.
 
         The first ten points and the last are left out.
         """

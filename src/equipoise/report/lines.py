@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 LONG = 30
-"""Letters of a label that would cover the curves."""
+"""Letters of a label beyond which it would cover the curves."""
 
 Points = tuple[tuple[float, float], ...]
 """(step, value) pairs in the order of the steps."""
@@ -76,9 +76,9 @@ class Plot:
 
 
 def _draw_line(axes: Axes, label: str, points: Points, number: int) -> None:
-    """Draw the curve of this number: those of one colour differ in their dashes."""
+    """Draw the curve with this number; curves of one colour differ in their dashes."""
     steps, values = zip(*points, strict=True)
-    # A curve of few points would otherwise be invisible or pretend to know what lies between.
+    # Without markers, a curve of few points is invisible, or suggests values between them.
     marker = "o" if len(points) <= 40 else ""
     axes.plot(
         steps, values, color=COLOURS[number % len(COLOURS)], linewidth=1.8, marker=marker,

@@ -18,20 +18,20 @@ HUB_KINDS = {
     "translation_logits": "translation",
     "inner_problem": "tabular-classification",
 }
-"""By what a task wants of its model, the name that the hub gives such models."""
+"""The hub's name for a kind of model, by what a task wants of its model."""
 HUB_METRICS = {"miou": "mean_iou", "bleu": "bleu", "mae": "mae", "mse": "mse"}
-"""Names that the hub has for our metrics, where they are not the same."""
+"""The hub's names for our metrics, where they differ."""
 UNKNOWN = "not stated"
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a card tells of a model; None for what is not known.
+    """What a card says about a model; None for what is not known.
 
     wants: the kind of its task. licence: of the weights, as the hub calls it; data_licence: of what
     they were trained on. metrics: the content of metrics.json. preprocessing: what is done to a
-    picture, in words, and the numbers of it. program: of a program the file, its inputs and outputs
-    with their shapes, and the evaluations of f.
+    picture, in words, and its numbers. program: an exported program's file, its inputs and outputs
+    with their shapes, and its evaluations of f.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Card:
 
 @dataclass(frozen=True)
 class ProgramCard:
-    """What a card tells of a program: its file, shapes by name, and what a forward spends."""
+    """What a card says about a program: its file, shapes by name, and the cost of a forward."""
 
     file: str
     inputs: Mapping[str, Sequence[int]]
@@ -77,7 +77,7 @@ def model_card(card: Card) -> str:
 
 
 def front_matter(card: Card) -> dict[str, Any]:
-    """What the hub reads of a card: licence, kind, tags and figures."""
+    """The part of a card that the hub reads: licence, kind, tags and figures."""
     kind = HUB_KINDS.get(card.wants)
     figures = _test(card.metrics)
     matter: dict[str, Any] = {"library_name": "equipoise"}
@@ -100,7 +100,7 @@ def front_matter(card: Card) -> dict[str, Any]:
 
 
 def _test(metrics: Mapping[str, Any] | None) -> dict[str, float]:
-    """The finite figures of the test."""
+    """The finite test metrics."""
     figures = (metrics or {}).get("test") or {}
     return {n: v for n, v in figures.items() if isinstance(v, int | float) and math.isfinite(v)}
 

@@ -1,4 +1,4 @@
-"""The page that shows a run: a table of what it was and reached, and its pictures."""
+"""The page that shows a run: tables of its settings and results, and its pictures."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ TABLES = {
     "gradient_stats": "Backward",
 }
 MOST_ROWS = 30
-"""A longer table is folded up."""
+"""Most rows of a table that is shown unfolded."""
 CSS_PIXELS = 96
 INCH = 0.0254
-"""In metres, and CSS pixels in one."""
+"""One inch in metres, and in CSS pixels."""
 METRE = 1
-"""The unit of a PNG file that has one."""
+"""The unit byte of a PNG's pHYs chunk that means metres."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file beside the page, and what to say below it; an SVG file of its name is linked."""
+    """A PNG file beside the page, and its caption; an SVG file of the same name is linked."""
 
     file: str
     caption: str
@@ -75,7 +75,7 @@ def page(
 ) -> str:
     """The page of a run; its title, figures and tables are those of metrics.json.
 
-    metrics: the dictionary of metrics.json, of which any part may be missing. configuration: the
+    metrics: the dictionary of metrics.json; any part of it may be missing. configuration: the
     text of config.yaml.
     """
     names = [str(metrics[key]) for key in ("task", "model") if metrics.get(key)]
@@ -91,7 +91,7 @@ def page(
 
 
 def document(title: str, *parts: str) -> str:
-    """A page that needs no other file: style and pictures are inside. parts: its HTML."""
+    """A self-contained page: style and pictures are inside. parts: its HTML."""
     title = escape(title)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -102,18 +102,18 @@ def document(title: str, *parts: str) -> str:
 
 
 def gallery(pictures: Sequence[Picture], folder: Path) -> str:
-    """The section of the pictures, which lie in the folder; nothing without any."""
+    """The section of the pictures, which lie in the folder; empty without pictures."""
     figures = "".join(_figure(picture, folder) for picture in pictures)
     return f'<h2>Pictures</h2>\n<div class="pictures">\n{figures}</div>\n' if figures else ""
 
 
 def command_line(command: str) -> str:
-    """The section that shows a command; nothing without one."""
+    """The section that shows a command; empty without one."""
     return f"<h2>Command line</h2>\n<pre>{escape(command)}</pre>\n" if command else ""
 
 
 def folded(title: str, html: str) -> str:
-    """A section that shows its title alone until one asks for the rest."""
+    """A section that shows only its title until it is opened."""
     return f"<details>\n<summary>{escape(title)}</summary>\n{html}</details>\n"
 
 
@@ -132,15 +132,15 @@ def _tables(metrics: Mapping[str, Any]) -> str:
 
 
 def _details(details: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """What `details` lists by name, such as a value of each class."""
+    """The named lists in `details`, such as a value for each class."""
     named = [(key, values) for key, values in details.items() if isinstance(values, Mapping)]
     return [(_title(key).replace("Iou", "IoU"), values) for key, values in named]
 
 
 def _texts(details: Mapping[str, Any]) -> str:
-    """What `details` lists in rows of texts, such as sentences and their translations.
+    """The rows of texts in `details`, such as sentences and their translations.
 
-    Rows of an entry with several lists, such as weights that were taken and left, may have numbers.
+    The rows of an entry with several lists, such as weights taken and left out, may hold numbers.
     """
     lists = {key: rows for key, rows in details.items() if _are_rows(rows, str)}
     for key, value in details.items():
@@ -150,7 +150,7 @@ def _texts(details: Mapping[str, Any]) -> str:
 
 
 def _are_rows(rows: Any, kind: Any) -> bool:
-    """Whether it is a list of mappings whose values are of that kind."""
+    """Whether the value is a list of mappings with values of the given type."""
     mappings = isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows)
     return bool(mappings) and all(isinstance(text, kind) for row in rows for text in row.values())
 
@@ -187,7 +187,7 @@ def _table(title: str, values: Mapping[str, Any]) -> str:
 
 
 def written(value: str | int | float) -> str:
-    """Write whole numbers with separators, others with four significant digits."""
+    """Integers are written with separators, other numbers with four significant digits."""
     if isinstance(value, str):
         return value
     if isinstance(value, int):
@@ -196,7 +196,7 @@ def written(value: str | int | float) -> str:
 
 
 def _figure(picture: Picture, folder: Path) -> str:
-    """A picture in its own size, however wide the page is, so that its text stays legible."""
+    """A picture at its own size, however wide the page is, so that its text stays legible."""
     content = (folder / picture.file).read_bytes()
     width = shown_width(content)
     card = f' style="width: calc({width}px + 1.5rem + 2px)"' if width else ""
@@ -211,7 +211,7 @@ def _figure(picture: Picture, folder: Path) -> str:
 
 
 def shown_width(content: bytes) -> int | None:
-    """The width of a PNG file in CSS pixels, by the resolution it tells; None where it does not.
+    """The width of a PNG file in CSS pixels by its stated resolution; None if it states none.
 
     Source: Portable Network Graphics (ISO/IEC 15948), chunks IHDR and pHYs.
     """

@@ -1,4 +1,4 @@
-"""What all pictures look like, in what size, and how they are saved; and masks over images."""
+"""The look and the size of all pictures, how they are saved, and masks over images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 COLOURS = ("#388ee3", "#db5b2e", "#32634b", "#943f88", "#620000", "#252037")
-"""Of lines: told apart by colour-blind eyes too, and visible on white; a test measures both."""
+"""Colours of lines, distinct for the colour-blind and visible on white; a test measures both."""
 STYLES = ("-", "--", ":", "-.")
 INK, GRID = "#2d3748", "#e2e8f0"
 MASKS = "masks"
@@ -26,21 +26,21 @@ OPACITY = 0.65
 LEGEND_COLUMNS = 4
 
 HALF, FULL = 5.25, 10.9
-"""Widths of a picture, in inches of 96 CSS px: two of them share a line of a page, or one fills it.
+"""Widths of a picture that fills half a line of the page or a whole one; inches of 96 CSS px.
 
-The page shows every picture in its own size, so that text has the size that it is drawn in.
+The page shows every picture at its own size, so that text has the size at which it was drawn.
 """
 DPI = 144
 SMALL = 8.5
-"""The least size of a text, in points of 4/3 CSS px: 11.3 px."""
+"""The smallest size of text, in points of 4/3 CSS px: 11.3 px."""
 MOST_VECTORS = 500
-"""Points of a scatter that an SVG file holds one by one; more of them are an image in it."""
+"""Most points of a scatter drawn as vectors in an SVG file; more are embedded as an image."""
 
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches.
 
-    It is not made by pyplot: it needs no display and leaves no global state.
+    Made without pyplot: it needs no display and leaves no global state.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ def style(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
 
 
 def new_grid(rows: int, columns: int, aspect: float) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of rows by columns pictures; aspect: height over width of one of them."""
+    """A figure with a grid of rows by columns pictures; aspect: height over width of each."""
     width = 2.2
     figure = new_figure(columns * width, rows * width * aspect + 1.2)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -100,11 +100,11 @@ def logarithmic(axis: Axis) -> None:
 
 
 def write_out(axis: Axis) -> None:
-    """Write the numbers of a logarithmic axis out: raised exponents would be too small to read."""
+    """Write out the numbers of a logarithmic axis: raised exponents would be too small to read."""
     from matplotlib.ticker import LogFormatter
 
     class Plain(LogFormatter):
-        """Labels what LogFormatter would."""
+        """Labels the same ticks as LogFormatter does."""
 
         def __call__(self, x: float, pos: int | None = None) -> str:
             return f"{x:g}" if super().__call__(x, pos) else ""
@@ -114,7 +114,7 @@ def write_out(axis: Axis) -> None:
 
 
 def legible(text: str, most: int) -> str:
-    """A text of at most so many letters, all of which the font has, and none of them a formula."""
+    """The text cut to `most` letters; ▯ for letters that the font lacks, no formulas."""
     from matplotlib.font_manager import findfont, get_font
 
     font = get_font(findfont("DejaVu Sans"))
@@ -130,7 +130,7 @@ def draw_level(axes: Axes, label: str, value: float) -> None:
 def mask_pictures(
     samples: Mapping[str, Tensor], names: Sequence[str], folder: Path
 ) -> list[Picture]:
-    """Draw a test's samples into the folder; no picture without any.
+    """Draw the test samples into the folder; no picture without samples.
 
     samples: "image" (N, C, H, W), "mask" and "prediction" (N, H, W). names: of the classes 0, 1,
     ...; classes beyond them are numbered.
@@ -145,7 +145,7 @@ def mask_pictures(
 def draw_overlays(samples: Mapping[str, Tensor], names: Sequence[str], path: Path) -> None:
     """Write a picture with a row per sample: the image, and both masks over it, with a legend.
 
-    Mask values that are no class of the legend, such as 255 for ignored pixels, are left clear.
+    Mask values outside the legend's classes, such as 255 for ignored pixels, are left clear.
     """
     rows = len(samples["mask"])
     height, width = samples["mask"].shape[1:]
@@ -167,13 +167,13 @@ def draw_overlays(samples: Mapping[str, Tensor], names: Sequence[str], path: Pat
 
 
 def occurring(samples: Mapping[str, Tensor]) -> list[int]:
-    """The classes in the masks or the predictions, ignored pixels aside."""
+    """The classes in the masks or the predictions, except for ignored pixels."""
     classes = {k for name in ("mask", "prediction") for k in samples[name].unique().tolist()}
     return sorted(k for k in classes if k < 255)
 
 
 def visible(image: Tensor) -> Tensor:
-    """A normalised image (C, H, W) as RGB (H, W, 3) from its darkest to its brightest."""
+    """A normalised image (C, H, W) as RGB (H, W, 3), scaled from its darkest to its brightest."""
     darkest = image.amin(dim=(1, 2), keepdim=True)
     span = (image.amax(dim=(1, 2), keepdim=True) - darkest).clamp(min=1e-6)
     channels = (image - darkest) / span
@@ -182,7 +182,7 @@ def visible(image: Tensor) -> Tensor:
 
 
 def colour(number: int) -> tuple[float, float, float]:
-    """The colour of a class: hues at golden distances, so that neighbours differ."""
+    """The colour of a class: hues step by the golden ratio, so that neighbours differ."""
     from matplotlib.colors import hsv_to_rgb
 
     if number == 0:

@@ -1,4 +1,4 @@
-"""Pictures of a survey: its tree, its answers against the truth, its error by length."""
+"""Pictures of a survey: its tree, its answers against the truth, and its error by length."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _histograms(samples: Mapping[str, Any], path: Path) -> None:
 
 
 def _histogram(axes: Axes, samples: Mapping[str, Any], attribute: int) -> None:
-    """True bars behind the estimate's steps, in at most 128 bins of equal width."""
+    """The truth as bars behind the estimate as steps, in at most 128 bins of equal width."""
     true, estimated = samples["histograms"][attribute], samples["marginals"][attribute]
     width = -(-len(true) // BARS)
     starts = np.arange(0, len(true), width)
@@ -203,7 +203,7 @@ def _draw_errors(samples: Mapping[str, Any], path: Path) -> Picture:
 
 
 def _by_length(volume: Floats, squared: Floats) -> tuple[list[float], list[float]]:
-    """Mean volume and root mean square within groups of equally many queries."""
+    """Mean volume and root mean square within equally large groups of queries."""
     order = np.argsort(volume)
     groups = [group for group in np.array_split(order, LENGTHS) if len(group)]
     means = [float(volume[group].mean()) for group in groups]
@@ -211,7 +211,7 @@ def _by_length(volume: Floats, squared: Floats) -> tuple[list[float], list[float
 
 
 def _fixed_volumes(axes: Axes, samples: Mapping[str, Any]) -> None:
-    """Root mean squared error at each volume that was chosen, with two standard errors."""
+    """Root mean squared error at each fixed volume, with two standard errors."""
     volume, fixed = samples["volume"], samples["fixed"]
     volumes = sorted(set(np.round(volume[fixed], 6).tolist()))
     if not volumes:

@@ -1,4 +1,4 @@
-"""What a search has found: its best trial, every trial as a record, and a picture."""
+"""The results of a search: its best trial, a record of every trial, and a picture."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ MOST_LETTERS = 28
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial: its number is its job's; its value the best validation's, of a pruned one so far.
+    """One trial, numbered as its job; value: its best validation, up to the pruning if pruned.
 
-    params: what was drawn, by setting. run: the job's folder, None where there is none.
+    params: the drawn values by setting. run: the job's folder, None where there is none.
     """
 
     number: int
@@ -48,10 +48,10 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class Found:
-    """A search at its end, or where it was interrupted.
+    """A search as it ended or was interrupted.
 
     monitor, mode: the validation metric, and "min" or "max". space: what was searched, in words.
-    importances: of the parameters, from 0 to 1.
+    importances: the importance of each parameter, from 0 to 1.
     """
 
     monitor: str
@@ -63,16 +63,16 @@ class Found:
 
     @property
     def best(self) -> TrialRow | None:
-        """The best completed trial, None without any."""
+        """The best completed trial, None where none completed."""
         done = [t for t in self.trials if t.status == COMPLETED and t.value is not None]
         choose = max if self.mode == "max" else min
         return choose(done, key=lambda trial: trial.value or 0.0) if done else None
 
 
 def show_search(directory: Path, found: Found, command: str | None) -> None:
-    """Print the best trial and what trains it for longer; write the record and the picture.
+    """Print the best trial and the command that trains it longer; write the record and the picture.
 
-    command: of the best trial's settings, None where there is no best trial.
+    command: the one with the best trial's settings, None where there is no best trial.
     """
     best = found.best
     record = {
@@ -93,13 +93,13 @@ def show_search(directory: Path, found: Found, command: str | None) -> None:
 
 
 def counted(trials: Sequence[TrialRow]) -> dict[str, int]:
-    """How many trials ended how."""
+    """The number of trials by how they ended."""
     statuses = [trial.status for trial in trials]
     return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
 
 
 def draw(path: Path, found: Found) -> None:
-    """Write the PNG file: the history and, where they are known, what the settings matter."""
+    """Write the PNG file: the history and, where known, the importance of the settings."""
     shares = sorted(found.importances.items(), key=lambda entry: entry[1])[-MOST_BARS:]
     figure = new_figure(FULL if shares else HALF, HEIGHT)
     grid = figure.subplots(1, 2 if shares else 1, squeeze=False)[0]

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: a table, and a stacked bar beside the limit."""
+"""Where the time of a training step goes: a table, and a stacked bar with the limit below."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ SHADES = {
 }
 """The parts in the order of table and picture. Neighbours differ in lightness, too."""
 OF_THE_MODEL = (FORWARD, BACKWARD)
-"""What a step cannot do without where there is no equilibrium layer."""
+"""The parts that bound a step's time where there is no equilibrium layer."""
 LEAST_WRITTEN = 0.04
-"""Share of a step from which on a part's share is written into its bar."""
+"""The smallest share of a step that is written into its bar."""
 LEGEND_COLUMNS = 3
 
 
 @dataclass
 class StepTimes:
-    """What was measured: the parts of each timed step, and whole steps in seconds.
+    """The measurements: the parts of each timed step, and whole steps, in seconds.
 
-    parts, calls: of every timed step by the name of the part; each adds up to its step in `timed`.
-    plain: the steps between them, without timers. synchronised: whether every part waited for the
-    device.
+    parts, calls: for every timed step, by name of the part; parts add up to the step in `timed`.
+    plain: the steps between the timed ones, without timers. synchronised: whether every part
+    waited for the device.
     """
 
     parts: list[dict[str, float]] = field(default_factory=list)
@@ -66,7 +66,7 @@ class StepTimes:
 
 @dataclass(frozen=True)
 class Part:
-    """One line: milliseconds and share of a mean step, and calls of what a layer counts."""
+    """One line: milliseconds and share of a mean step, and the calls that a layer counts."""
 
     name: str
     milliseconds: float
@@ -76,11 +76,11 @@ class Part:
 
 @dataclass(frozen=True)
 class StepTable:
-    """The parts of a mean step, in milliseconds, and what a step took without timers.
+    """The parts of a mean step, in milliseconds, and the duration of a step without timers.
 
-    limit: of the parts that no bookkeeping makes faster: evaluations of f and products, or forward
-    and backward of a model without an equilibrium layer. plain: the median step without timers;
-    timed: the same with them.
+    limit: the time of the parts that no better bookkeeping shortens: evaluations of f and
+    products, or forward and backward of a model without an equilibrium layer. plain: the median
+    step without timers; timed: the same with them.
     """
 
     parts: Sequence[Part]
@@ -93,7 +93,7 @@ class StepTable:
 
     @classmethod
     def of(cls, times: StepTimes) -> StepTable:
-        """The table of the steps that were measured."""
+        """The table of the measured steps."""
         step = fmean(times.timed)
         parts = []
         for name in SHADES:
@@ -115,13 +115,13 @@ class StepTable:
 
     @property
     def needed(self) -> str:
-        """What the limit is made of."""
+        """What the limit consists of."""
         if any(part.name in NEEDED for part in self.parts):
             return "its evaluations of f and products with J^T"
         return "forward and backward of the model"
 
     def lines(self) -> list[str]:
-        """The table as it is printed."""
+        """The printed table."""
         rows = [("part", "ms", "share", "calls")]
         rows += [
             (part.name, f"{part.milliseconds:.2f}", f"{100 * part.share:.1f} %", _calls(part))
@@ -142,7 +142,7 @@ class StepTable:
         return [*table, *self.notes()]
 
     def notes(self) -> list[str]:
-        """What the figures mean."""
+        """Notes on what the figures mean."""
         notes = [
             f"mean of {self.steps} steps; a step cannot be faster than {self.needed}: "
             f"{self.step / self.limit:.2f} x the limit"
@@ -158,7 +158,7 @@ class StepTable:
         return notes
 
     def write(self, folder: Path) -> list[Path]:
-        """Write profile.csv, profile.png and profile.svg into the folder; the first two paths."""
+        """Write profile.csv, profile.png and profile.svg into the folder; return the first two."""
         table, picture = folder / f"{NAME}.csv", folder / f"{NAME}.png"
         with whole(table) as file:
             writer = csv.writer(file)
@@ -217,7 +217,7 @@ def _calls(part: Part) -> str:
 
 
 def _write(axes: object, x: float, text: str, shade: str) -> None:
-    """Write into a bar, in black or white, whichever is legible on it."""
+    """Write into a bar, in black or white, whichever is more legible on it."""
     from matplotlib.colors import to_rgb
 
     red, green, blue = to_rgb(shade)

@@ -1,4 +1,4 @@
-"""Pictures of several streams: what attends to what over time, and predicted against true."""
+"""Pictures of several streams: attention between them over time, predicted against true."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Panels = dict[tuple[str, str], Floats]
 """Weights (Q, K) by target and source."""
 
 SIDE = 2.5
-"""Of a map, in inches."""
+"""The side of a map, in inches."""
 DARKEST = 0.95
-"""The share of a sample's weights that are lighter than the darkest colour."""
+"""The share of a sample's weights below the darkest colour."""
 GREATEST = 3.0
 """The end of the scale of sentiment."""
 BAR_NAMES = ("accuracy", "weighted F1", "the more frequent answer alone")
@@ -44,7 +44,7 @@ def draw_crossmodal(
     """Draw the attention of one sample: a row for each target, a column for each source.
 
     maps: weights (H, Q, K) by name, such as "language from audio 1", or "language memory 1" for a
-    target that attends to itself; drawn is the mean over the heads of the last layer. streams:
+    target that attends to itself; the mean over the heads of the last layer is drawn. streams:
     (T, F) by modality, left-padded with zeros: a line marks where the sample begins. Nothing is
     drawn without maps.
     """
@@ -78,16 +78,16 @@ def draw_crossmodal(
 def last_layers(maps: Mapping[str, Tensor]) -> Panels:
     """The mean over the heads of the last layer, (Q, K), by target and source."""
     panels = {}
-    for name, weights in maps.items():  # of which later layers replace the earlier ones
+    for name, weights in maps.items():  # later layers replace earlier ones
         target, *words, _ = name.split()
         panels[target, words[-1] if words[0] == "from" else target] = _mean(weights)
     return panels
 
 
 def first_step(stream: Tensor, steps: int) -> int:
-    """The first of the steps (of T, F) that is no padding.
+    """The first step of a stream (T, F) that is not padding.
 
-    0 where all of them are zero, and where a map has others, those of an alignment.
+    0 where all steps are zero, and where the map has the steps of an alignment instead.
     """
     return int((stream != 0).any(dim=1).int().argmax()) if len(stream) == steps else 0
 
@@ -132,9 +132,9 @@ def draw_sentiment(folder: Path, predicted: Floats, true: Floats) -> list[Pictur
 def draw_emotions(
     folder: Path, emotions: Sequence[str], scores: Mapping[str, float], majority: Sequence[float]
 ) -> list[Picture]:
-    """Draw accuracy and F1 of each emotion beside what always the more frequent answer gets.
+    """Draw accuracy and F1 of each emotion beside the baseline of the more frequent answer.
 
-    scores: `accuracy_<emotion>` and `f1_<emotion>`. majority: (E,) its accuracy.
+    scores: `accuracy_<emotion>` and `f1_<emotion>`. majority: (E,) the baseline's accuracy.
     """
     heights = [
         [scores[f"accuracy_{name}"] for name in emotions],

@@ -18,7 +18,7 @@ from equipoise.report.whole import whole, write_whole
 
 Floats = NDArray[np.float64]
 Results = Mapping[str, Any]
-"""What scores.json holds."""
+"""The content of scores.json."""
 
 NOTE = (
     "The weights were fitted on half of the truth, stratified by type, and the scores are of the "
@@ -26,17 +26,17 @@ NOTE = (
 )
 MEAN = "mean_log_mae"
 SHOWN = 25
-"""Submissions whose weights are drawn: those of the greatest."""
+"""Most submissions whose weights are drawn: those with the greatest."""
 NAMED = 40
-"""Submissions whose names fit beside the matrix."""
+"""Most submissions whose names fit beside the matrix."""
 LENGTH = 32
-"""Letters of a name, of which the last are the telling ones."""
+"""Most letters of a name; the last ones are kept, as they tell names apart."""
 
 
 def write_ensemble(results: Results, correlation: Floats, folder: Path) -> None:
-    """Write all but submission.csv: scores.json, the csv files, the pictures and index.html.
+    """Write all files but submission.csv: scores.json, the csv files, the pictures and index.html.
 
-    correlation: (M, M), of the submissions in the order of results["submissions"].
+    correlation: (M, M), in the order of results["submissions"].
     """
     write_whole(folder / "scores.json", json.dumps({**results, "note": NOTE}, indent=1))
     _write_scores(results, folder / "scores.csv")
@@ -53,7 +53,7 @@ def write_ensemble(results: Results, correlation: Floats, folder: Path) -> None:
 
 
 def print_ensemble(results: Results, folder: Path) -> None:
-    """Print the scores of the held-out half, the gap, the yardsticks, and where everything is."""
+    """Print the scores of the held-out half, the gap, the yardsticks, and the paths of files."""
     rows = [_row(way, scores) for way, scores in results["scores"]["held_out"].items()]
     print_whole(table_of("ln MAE of the held-out half", list(rows[0]), rows))
     print(f"optimality gap of the weights: {max(results['gap'].values()):.1e}")
@@ -69,13 +69,13 @@ def _row(name: str, scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _weights(results: Results) -> dict[str, Floats]:
-    """The weights (M,) of each type, or of all where they are the same."""
+    """The weights (M,) of each type; one entry where all types have the same."""
     every = {name: np.array(list(of.values())) for name, of in results["weights"].items()}
     return every if results["mode"] == "per_type" else {"weight": next(iter(every.values()))}
 
 
 def _write_scores(results: Results, file: Path) -> None:
-    """A row for each way to blend and each submission, and for each half."""
+    """A row for each blend or submission and each half."""
     rows = []
     for kind in ("scores", "submissions"):
         for half, scores_of in results[kind].items():
@@ -109,7 +109,7 @@ def _write_rows(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
 
 
 def _on_the_page(results: Results) -> dict[str, Any]:
-    """The results as the page of a run takes them."""
+    """The results in the form that the page of a run takes."""
     held_out, fitted = (results["scores"][half] for half in ("held_out", "fitted"))
     return {
         "task": "ensemble",
@@ -130,7 +130,7 @@ def _on_the_page(results: Results) -> dict[str, Any]:
 
 
 def draw_weights(names: Sequence[str], weights: Mapping[str, Floats], path: Path) -> Picture:
-    """Draw the greatest weights, a row for each submission; weights: (M,) of each type.
+    """Draw the greatest weights, a row for each submission; weights: (M,) for each type.
 
     Where all types have the same weights, `weights` has one entry.
     """

@@ -1,4 +1,4 @@
-"""What the user sees at the end of a run and of a sweep, and how tables show numbers."""
+"""What is printed at the end of a run and of a sweep, and how tables show numbers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from equipoise.errors import DIVERGED, read_json, read_yaml
 from equipoise.report.whole import whole
 
 ERROR_LOG = "error.log"
-"""In the folder of a job that something ended: a sentence, and below it the traceback."""
+"""The file in the folder of a job that failed: a sentence, then the traceback."""
 KILLED = "Killed"
-"""How the sentence of a job begins that another one repeats."""
+"""The beginning of the sentence of a job that repeats another job."""
 PRUNED = "pruned"
 METRICS = 3
 NUMBER = re.compile(r"^  job:\n(?:    .*\n)*?    num: (\d+)$", re.MULTILINE)
@@ -28,10 +28,10 @@ FIGURES = ("nfe", "residual", "seconds", "converged", "backward nfe")
 
 
 def print_result(metrics: dict[str, Any], directory: Path) -> None:
-    """One run: its test metrics, figures beside them, the solver's, and where everything lies.
+    """Print one run: its test metrics and other figures, the solver's, and the paths of its files.
 
-    Where `details` has signatures, they say how the scores of those names were computed; types,
-    they have a row of figures each; yardsticks, they are known figures by what they are of.
+    Three entries of `details` are used: signatures say how the scores of those names were
+    computed; types get a row of figures each; yardsticks are known figures by their source.
     """
     table = Table(title=f"{metrics['model']} on {metrics['task']}", show_header=False)
     for name, value in metrics["test"].items():
@@ -61,7 +61,7 @@ def print_result(metrics: dict[str, Any], directory: Path) -> None:
 
 
 def plain_numbers(details: dict[str, Any]) -> dict[str, float]:
-    """What can stand beside the test metrics in one line each, such as a baseline's result."""
+    """The details that fit in a line beside the test metrics, such as a baseline's result."""
     kinds = (int, float)
     numbers = {name: value for name, value in details.items() if isinstance(value, kinds)}
     return {name: value for name, value in numbers.items() if not isinstance(value, bool)}
@@ -91,7 +91,7 @@ def print_whole(table: Table) -> None:
 
 
 def number(value: Any) -> str:
-    """A number with four digits, a word as it is, nothing as a dash."""
+    """A number with four significant digits, a word unchanged, a missing value as a dash."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -107,9 +107,9 @@ class Job:
 
 
 def print_sweep(directory: Path, results: Collection[str] = ("completed",)) -> int:
-    """Write summary.csv and print its table; returns 1 where a job did not end in a result.
+    """Write summary.csv and print its table; returns 1 where a job ended without a result.
 
-    results: the status of a job that did.
+    results: the statuses of jobs that ended with one.
     """
     jobs = read_jobs(directory)
     if not jobs:
@@ -127,7 +127,7 @@ def print_sweep(directory: Path, results: Collection[str] = ("completed",)) -> i
 
 
 def read_jobs(directory: Path) -> list[Job]:
-    """The jobs in their order, from what Hydra keeps of each."""
+    """The jobs in their order, from the files that Hydra keeps for each."""
     jobs = []
     for file in directory.rglob(".hydra/hydra.yaml"):
         matched = NUMBER.search(file.read_text())
@@ -137,7 +137,7 @@ def read_jobs(directory: Path) -> list[Job]:
 
 
 def settings_of(overrides: Sequence[str]) -> dict[str, str]:
-    """What a job's overrides set; a mapping, as in model.attention={kernel:rbf}, key by key."""
+    """The settings in a job's overrides; mappings such as {kernel:rbf} are split key by key."""
     settings: dict[str, str] = {}
     for line in overrides:
         key, _, value = line.lstrip("+").partition("=")
@@ -145,7 +145,7 @@ def settings_of(overrides: Sequence[str]) -> dict[str, str]:
         pairs = (part.partition(":") for part in inner[1].split(",")) if inner else ()
         settings |= {f"{key}.{name}": text for name, _, text in pairs}
         settings |= {} if inner else {key: value.strip("'\"")}
-    lower = {"True": "true", "False": "false"}  # as Hydra writes them, and as yaml does
+    lower = {"True": "true", "False": "false"}  # Hydra writes True, yaml true
     return {key: lower.get(value, value) for key, value in settings.items()}
 
 
@@ -156,7 +156,7 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
 
 
 def sweep_row(job: Job, directory: Path, swept: Sequence[str]) -> dict[str, Any]:
-    """One job: folder, status, what was swept, test metrics, statistics, and what ended it."""
+    """One job: folder, status, swept settings, test metrics, statistics, and why it ended."""
     row: dict[str, Any] = {"run": job.folder.relative_to(directory).as_posix(), "status": "failed"}
     row |= {key: job.settings.get(key) for key in swept}
     row |= _figures(job.folder)
@@ -170,7 +170,7 @@ def sweep_row(job: Job, directory: Path, swept: Sequence[str]) -> dict[str, Any]
 
 
 def _figures(folder: Path) -> dict[str, Any]:
-    """What a job has reached, the metric that chose its best weights first."""
+    """A job's figures, the metric that chose its best weights first."""
     file = folder / "metrics.json"
     if not file.is_file():
         return {}
@@ -200,7 +200,7 @@ def _monitored(file: Path) -> str:
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> list[str]:
-    """All columns: the folder, the status, what was swept, the metrics, and the errors last."""
+    """All columns: folder, status, swept settings, metrics, and the errors last."""
     names = dict.fromkeys(name for row in rows for name in row)
     last = ("error", "log")
     inner = [name for name in names if name not in (*LEAST, *swept, *last)]
@@ -208,7 +208,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> list[
 
 
 def filled(row: Mapping[str, Any], name: str) -> bool:
-    """Whether a row has something in a column."""
+    """Whether a row has a value in the column."""
     return row.get(name) not in (None, "")
 
 
@@ -227,9 +227,9 @@ def _six_digits(value: Any) -> Any:
 def print_rows(
     title: str, columns: Sequence[str], rows: Sequence[dict[str, Any]], swept: Sequence[str]
 ) -> None:
-    """Print as many of the columns as fit the terminal, the most telling ones first.
+    """Print as many columns as fit the terminal, the most informative first.
 
-    A folder's name gets half of it, and begins with the number of the job.
+    A folder's name, which begins with the job's number, gets at most half of the width.
     """
     console = Console(markup=False)
     shown = telling_columns(columns, rows, swept)
@@ -243,9 +243,9 @@ def print_rows(
 def telling_columns(
     columns: Sequence[str], rows: Sequence[Mapping[str, Any]], swept: Sequence[str]
 ) -> list[str]:
-    """The columns for the screen in the order of their weight.
+    """The columns for the screen, the most important first.
 
-    What was swept is left out where the folders' names tell it, the status where all completed.
+    Swept settings that the folders' names show are left out, and the status if all completed.
     """
     untold = [key for key in swept if not all(_told(key, row) for row in rows)]
     status = ["status"] if any(row["status"] != "completed" for row in rows) else []
@@ -259,10 +259,10 @@ def _cut(text: str, length: int) -> str:
 
 
 def _told(key: str, row: Mapping[str, Any]) -> bool:
-    """Whether the folder's name tells a setting, in which true is True."""
+    """Whether the folder's name shows a setting; there, true is written True."""
     return f"{key.rpartition('.')[2]}-{row.get(key)}".lower() in row["run"].lower()
 
 
 def width_of(console: Console, table: Table) -> int:
-    """The columns of a terminal that a table takes unfolded."""
+    """The width of a terminal that shows the table unfolded, in characters."""
     return table.__rich_measure__(console, console.options.update(max_width=10_000)).maximum

@@ -1,4 +1,4 @@
-"""What the tables of a sweep hold: a test metric of its jobs, by what was swept."""
+"""The content of a sweep's tables: a test metric of its jobs, by the swept settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEEDED = ("metric", "rows", "columns")
 OPTIONAL = ("best", "where")
 NOT_RUN = "-"
 UNTOLD = re.compile(r"true|false|null|[-+.\d]+(e[-+]?\d+)?")
-"""A value that does not tell what it is a value of."""
+"""A value that does not show which setting it belongs to."""
 
 Point = tuple[str, ...]
 Measured = tuple[float, float | None]
@@ -25,9 +25,9 @@ Measured = tuple[float, float | None]
 class SweepTable:
     """What one table of a sweep shows, as the file of the sweep describes it.
 
-    name: of its files. metric: of the test; `val/bleu`, as a task calls what it monitors, stands
-    for the test's bleu. best: "min" or "max". rows, columns: the settings or groups whose values
-    name a row and a column. where: the values of settings that a job of the table has.
+    name: that of its files. metric: a test metric; `val/bleu`, the form in which a task names its
+    monitor, means the test's bleu. best: "min" or "max". rows, columns: the settings or groups
+    whose values name a row and a column. where: values of settings that select the table's jobs.
     """
 
     name: str
@@ -51,19 +51,19 @@ class SweepTable:
 
     @property
     def heads(self) -> list[str]:
-        """What the settings of the rows are called."""
+        """The names of the settings of the rows."""
         return [key.rpartition(".")[2] for key in self.rows]
 
     @property
     def most(self) -> str:
-        """What the best value is."""
+        """The word for the best value."""
         return "highest" if self.best == "max" else "lowest"
 
 
 def check_entries(
     what: str, node: Mapping[str, Any], needed: Sequence[str], optional: Sequence[str]
 ) -> None:
-    """Raise UserError where a description has an entry that is not known, or lacks one."""
+    """Raise UserError where a description has an unknown entry, or lacks a required one."""
     for key in node:
         if key not in (*needed, *optional):
             hint = nearest(str(key), (*needed, *optional))
@@ -82,7 +82,7 @@ def tables_of(sweep: Mapping[str, Any] | None) -> list[SweepTable]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job was, and what came of it; status and reason as the summary has them."""
+    """A job's settings and its outcome; status and reason as in the summary."""
 
     settings: Mapping[str, str]
     config: Mapping[str, Any]
@@ -91,7 +91,7 @@ class Outcome:
     reason: str
 
     def named(self, key: str) -> str:
-        """The value of a setting, such as task.epsilon; of a group its choice."""
+        """The value of a setting, such as task.epsilon, or the choice of a group."""
         if key in self.metrics:
             return word(self.metrics[key])
         value: Any = self.config
@@ -103,9 +103,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Cell:
-    """The mean of a metric over the jobs of a cell, None without any, and its standard error.
+    """The mean of a metric over the jobs of a cell, None without values, and its standard error.
 
-    lost: status and reason of each job that has no value.
+    lost: status and reason of each job without a value.
     """
 
     mean: float | None
@@ -127,7 +127,7 @@ Cells = Mapping[tuple[Point, str], Cell]
 
 
 def read_outcomes(directory: Path, planned: Sequence[Sequence[str]]) -> list[Outcome]:
-    """Every job in its order, whatever came of it."""
+    """Every job in order, whatever its outcome."""
     jobs = {job.number: job for job in read_jobs(directory)}
     outcomes = {place: _outcome(job, directory) for place, job in jobs.items()}
     alike = next((outcome.config for outcome in outcomes.values()), {})
@@ -147,7 +147,7 @@ def _outcome(job: Job, directory: Path) -> Outcome:
 
 
 def word(value: Any) -> str:
-    """A value of a configuration as the yaml file has it."""
+    """A value of a configuration as it is written in yaml."""
     return (
         str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
     )
@@ -206,5 +206,5 @@ def columns_of(cells: Cells) -> list[str]:
 
 
 def label(key: str, value: str) -> str:
-    """A value with the setting's name, where it does not tell what it is by itself."""
+    """A value, with the setting's name where the value alone does not explain itself."""
     return f"{key.rpartition('.')[2]}={value}" if UNTOLD.fullmatch(value) else value

@@ -1,4 +1,4 @@
-"""The job that the validation chooses from a search, such as a grid, with what its test says."""
+"""The job that the validation chooses from a search such as a grid, with its test metrics."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ NEEDED, OPTIONAL = ("metric", "among"), ("best",)
 
 @dataclass(frozen=True)
 class Choice:
-    """What the file of a sweep describes under `choice`.
+    """The description under `choice` in the file of a sweep.
 
-    metric: of the validation, with or without `val/`. best: "min" or "max". among: the settings
-    that are searched; of jobs that differ in others, such as the seed, one is chosen for each.
+    metric: a validation metric, with or without `val/`. best: "min" or "max". among: the searched
+    settings; for each combination of the others, such as the seed, one job is chosen.
     """
 
     metric: str
@@ -50,9 +50,9 @@ class Choice:
 
 
 def show_choice(directory: Path, choice: Choice | None) -> None:
-    """Print the chosen jobs, and write all to choice.csv, the best of those to compare first.
+    """Print the chosen jobs, and write all to choice.csv, the best of each comparison first.
 
-    Only jobs that completed can be chosen. Nothing happens where there is none.
+    Only completed jobs can be chosen; without any, nothing happens.
     """
     if choice is None:
         return
@@ -70,7 +70,7 @@ def show_choice(directory: Path, choice: Choice | None) -> None:
 
 
 def _ranked(directory: Path, choice: Choice) -> list[dict[str, Any]]:
-    """A row for each completed job that has the metric, and its place among those to compare."""
+    """A row for each completed job that has the metric, with its rank in its comparison."""
     jobs = read_jobs(directory)
     swept = swept_keys(jobs)
     groups: dict[Any, list[dict[str, Any]]] = {}

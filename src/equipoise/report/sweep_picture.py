@@ -1,4 +1,4 @@
-"""The picture of a sweep's table: a panel for each value of the first setting of the rows."""
+"""The picture of a sweep's table: a panel for each value of the rows' first setting."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ COLUMNS = 3
 MARKERS = "os^dvx*"
 MORE_COLOURS = (*COLOURS, "#b83280", "#718096", "#319795")
 APART = 0.7
-"""How much of the way to the next word of an axis the lines of one word take."""
+"""The spread of the lines at one word of an axis, as a share of the gap to the next word."""
 
 
 def draw(path: Path, table: SweepTable, cells: Cells) -> None:
     """Write the PNG file: a line for each column over the last settings of the rows.
 
-    With one setting of the rows there is one panel. A job without a value is named where its value
-    would stand.
+    If the rows have only one setting, there is one panel. A job without a value is named where
+    its value would be.
     """
     several = len(table.rows) > 1
     panels = list(dict.fromkeys(point[0] for point in rows_of(cells))) if several else [""]
@@ -54,7 +54,7 @@ def draw(path: Path, table: SweepTable, cells: Cells) -> None:
 
 
 def new_panels(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure, and as many sets of axes, in rows of COLUMNS."""
+    """A figure with the given number of axes, in rows of COLUMNS."""
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
     figure = new_figure(max(HALF, 3.6 * columns), 3.1 * rows + 0.7)
@@ -67,7 +67,7 @@ def new_panels(count: int) -> tuple[Figure, list[Axes]]:
 def _draw_panel(
     axes: Axes, table: SweepTable, cells: Mapping[tuple[str, str], Cell], lines: list[str]
 ) -> None:
-    """The lines over words in their order, or over numbers on a logarithmic axis."""
+    """Draw the lines over words in their order, or over numbers on a logarithmic axis."""
     words = list(dict.fromkeys(place for place, _ in cells))
     numbers = [value for value in map(_number, words) if value is not None and value > 0]
     numeric = len(numbers) == len(words)
@@ -90,7 +90,7 @@ def _draw_panel(
 def _draw_line(
     axes: Axes, name: str, cells: Mapping[float, Cell], order: int, *, joined: bool
 ) -> None:
-    """Means with two standard errors, and the words of the cells without a mean."""
+    """Draw means with two standard errors, and the words of the cells without a mean."""
     colour = MORE_COLOURS[order % len(MORE_COLOURS)]
     known = {x: cell.mean for x, cell in cells.items() if cell.mean is not None}
     errors = [2 * (cells[x].error or 0.0) for x in known]

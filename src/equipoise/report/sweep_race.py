@@ -1,4 +1,4 @@
-"""How fast the jobs of a multirun reach the lowest value of a column, against what they spent.
+"""How fast the jobs of a multirun reach the lowest value of a column, against their cost.
 
 Source of the picture: Ramzi et al. 2022 (SHINE, arXiv 2106.00553), figure 1.
 """
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 NAME = "suboptimality"
 NEEDED, OPTIONAL = ("value", "against", "among"), ("label", "counts")
 NEAR = 1e-3
-"""A job has arrived where its value is at most this part above the lowest."""
+"""A job has arrived once its value is at most this fraction above the lowest."""
 RESOLUTION = 1e-7
-"""Values that are closer, relatively, are the same in metrics.csv, which has single precision."""
+"""Relative difference below which values in metrics.csv, of single precision, are equal."""
 MOST_PRINTED = 40
 INCHES_OF_LINE, INCHES_OF_LETTER = 0.7, 0.09
-"""What an entry of the legend takes."""
+"""The room that an entry of the legend takes."""
 Settings = tuple[tuple[str, str], ...]
 
 
@@ -45,9 +45,9 @@ Settings = tuple[tuple[str, str], ...]
 class Race:
     """The columns of metrics.csv that a task's file names under `about.race`.
 
-    value: what is minimised, called `label`, such as val/loss. against: what a job has spent up to
-    then, such as train/seconds. among: the settings and groups in which the jobs of one race may
-    differ. counts: summed for the table.
+    value: the minimised column, such as val/loss, shown as `label`. against: the cost up to that
+    row, such as train/seconds. among: the settings and groups in which the jobs of one race may
+    differ. counts: columns summed for the table.
     """
 
     value: str
@@ -58,7 +58,7 @@ class Race:
 
     @classmethod
     def of(cls, node: Mapping[str, Any] | None) -> Race | None:
-        """Read and check what the file tells; None where it tells nothing. Raises UserError."""
+        """Read and check the file's entry; None where it has none. Raises UserError."""
         if not node:
             return None
         check_entries("the task's about.race", node, NEEDED, OPTIONAL)
@@ -68,9 +68,9 @@ class Race:
 
 
 class Runner(NamedTuple):
-    """One job: what it solved (problem: swept settings outside of the race, but for the seed), how.
+    """One job; problem: swept settings outside the race, except the seed; way: those in it.
 
-    spent: as `against` of the race. counts: sums over all steps, None where some are not in a file.
+    spent: the column `against`. counts: sums over all steps, None where the file lacks some.
     """
 
     name: str
@@ -86,8 +86,8 @@ class Runner(NamedTuple):
 def show_race(directory: Path, race: Race | None) -> None:
     """Print the table of the race, and write it and its picture into the multirun's folder.
 
-    A job races against those of the same seed and problem. One that has not completed, or lacks
-    the columns, is named. Nothing happens where no two jobs can race.
+    A job races against those of the same seed and problem. Jobs that did not complete or lack
+    the columns are listed. Nothing happens where no two jobs can race.
     """
     jobs = read_jobs(directory)
     if race is None or not any(within(key, race.among) for key in swept_keys(jobs)):
@@ -111,18 +111,18 @@ def show_race(directory: Path, race: Race | None) -> None:
 
 
 def within(key: str, among: Sequence[str]) -> bool:
-    """Whether a swept key is one of these settings or groups, or below one of them."""
+    """Whether a swept key is one of these settings or groups, or lies below one."""
     return any(re.match(rf"{re.escape(name)}(?=[.@]|$)", key) for name in among)
 
 
 def outside(job: Job, swept: Sequence[str], among: Sequence[str]) -> Settings:
-    """What a job's swept settings are, but for these: the same in all jobs to be compared."""
+    """A job's swept settings except for these: the same in all jobs to be compared."""
     others = [key for key in swept if not within(key, among)]
     return tuple((key, str(job.settings.get(key))) for key in others)
 
 
 def fields_of(runners: Sequence[Runner]) -> list[list[Runner]]:
-    """The jobs that race against each other, those of one problem after another."""
+    """The jobs that race against each other, problem by problem."""
     fields: dict[tuple[Settings, str], list[Runner]] = {}
     for runner in runners:
         fields.setdefault((runner.problem, runner.seed), []).append(runner)
@@ -132,12 +132,12 @@ def fields_of(runners: Sequence[Runner]) -> list[list[Runner]]:
 
 
 def lowest(field: Sequence[Runner]) -> float:
-    """The lowest value that any of the jobs has met."""
+    """The lowest value that any of the jobs reached."""
     return min(min(runner.values) for runner in field)
 
 
 def arrival(runner: Runner, best: float) -> float | None:
-    """What the job had spent when it was near enough to the lowest value; None if never."""
+    """The cost at which the job first came near enough to the lowest value; None if never."""
     enough = best + NEAR * abs(best)
     arrived = (x for x, value in zip(runner.spent, runner.values, strict=True) if value <= enough)
     return next(arrived, None)
@@ -146,7 +146,7 @@ def arrival(runner: Runner, best: float) -> float | None:
 def _runners(
     jobs: Sequence[Job], directory: Path, race: Race
 ) -> tuple[list[Runner], dict[str, str]]:
-    """The jobs that can race, and why the others cannot."""
+    """The jobs that can race, and the reasons why the others cannot."""
     swept = swept_keys(jobs)
     runners, reasons = [], {}
     for job in jobs:
@@ -180,7 +180,7 @@ def _runner(job: Job, name: str, swept: Sequence[str], curve: CurveFile, race: R
 
 
 def _whole(column: Mapping[float, float]) -> bool:
-    """Whether there is a value of every step."""
+    """Whether there is a value for every step."""
     return bool(column) and sorted(column) == list(range(1, len(column) + 1))
 
 
@@ -228,7 +228,7 @@ def draw_race(path: Path, fields: Sequence[Sequence[Runner]], race: Race) -> Non
 
 
 def _draw_field(axes: Axes, field: Sequence[Runner], ways: Sequence[str]) -> None:
-    """The lines of one seed; a value that is as low as the lowest stands on the floor."""
+    """Draw the lines of one seed; a value equal to the lowest is drawn at the floor."""
     best = lowest(field)
     floor = RESOLUTION * (abs(best) or 1.0)
     for runner in field:

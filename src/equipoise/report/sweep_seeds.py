@@ -1,4 +1,4 @@
-"""What the jobs of a sweep that differ in their seed alone have reached: mean and deviation."""
+"""Mean and deviation of the results of a sweep's jobs that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from equipoise.report.whole import whole
 SEED = "seed"
 FILE = "seeds.csv"
 MOST_COLUMNS = 6
-"""Groups that are printed; of more, the file tells."""
+"""Most groups that are printed; the file has all."""
 
 
 class OverSeeds(NamedTuple):
-    """One metric over the completed jobs of a group; settings: what those have in common."""
+    """One metric over the completed jobs of a group; settings: those that the jobs share."""
 
     settings: tuple[tuple[str, str], ...]
     metric: str
@@ -30,7 +30,7 @@ class OverSeeds(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Mean ± standard deviation, to the same digit."""
+        """Mean ± standard deviation, rounded to the same digit."""
         return f"{self.mean:.4f} ± {self.deviation:.4f}"
 
 
@@ -54,7 +54,7 @@ def show_over_seeds(directory: Path) -> None:
 def over_seeds(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[OverSeeds]:
     """Every test metric of each group of completed jobs that agree in the settings `keys`.
 
-    The deviation is that of a sample, with one less than the number of seeds below.
+    The sample standard deviation, with the number of seeds minus one as the denominator.
     """
     groups: dict[tuple[tuple[str, str], ...], list[Mapping[str, Any]]] = {}
     for row in rows:

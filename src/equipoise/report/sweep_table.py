@@ -1,6 +1,6 @@
-"""The tables that a sweep ends in, on the screen and as files.
+"""The tables printed and written at the end of a sweep.
 
-A job that diverged or failed stands in its table as that, with the reason below.
+A job that diverged or failed appears in its table as such, with the reason below.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def show_sweep_tables(
 ) -> None:
     """Print the tables, and write each as csv, as Markdown and as a picture.
 
-    planned: the overrides of every job; those that have not run are in the tables as such.
+    planned: the overrides of every job; jobs that have not run appear in the tables as such.
     """
     outcomes = read_outcomes(directory, planned)
     for table in tables:
@@ -54,7 +54,7 @@ def _show(directory: Path, table: SweepTable, cells: Cells) -> None:
 
 
 def printed(table: SweepTable, cells: Cells) -> Table:
-    """The table for the terminal, the best of a row in bold with a star."""
+    """The table for the terminal, the best value of a row in bold with a star."""
     shown = Table(title=f"test {table.metric}", caption=f"* {table.most} in its row")
     for head in table.heads:
         shown.add_column(head)
@@ -66,7 +66,7 @@ def printed(table: SweepTable, cells: Cells) -> Table:
 
 
 def markdown(table: SweepTable, cells: Cells) -> str:
-    """The table as Markdown, the best of a row in bold, and below it what has no value and why."""
+    """The table as Markdown, best values in bold, and below it the missing values and why."""
     heads = [*table.heads, *(label(table.columns, name) for name in columns_of(cells))]
     rules = [":--"] * len(table.heads) + ["--:"] * (len(heads) - len(table.heads))
     rows = [[*point, *texts] for point, texts in _marked(table, cells, "**{}**", "{}")]
@@ -92,7 +92,7 @@ def _marked(
 
 
 def reasons(table: SweepTable, cells: Cells) -> list[str]:
-    """A line for each cell of which a job has no value for a reason."""
+    """A line for each cell with a job that has no value, with the reason."""
     lines = []
     for (point, name), cell in cells.items():
         known = list(dict.fromkeys(why for _, why in cell.lost if why))
@@ -102,7 +102,7 @@ def reasons(table: SweepTable, cells: Cells) -> list[str]:
 
 
 def write_csv(file: Path, table: SweepTable, cells: Cells) -> None:
-    """A line for each row and column: mean and standard error, or why there is none."""
+    """A line for each row and column: mean and standard error, or why there is no mean."""
     with whole(file) as lines:
         writer = csv.writer(lines)
         writer.writerow([*table.rows, "column", "mean", "standard_error", "lost", "reason"])

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever ends the process or the machine meanwhile."""
+"""Files that exist whole or not at all, even if the process or the machine dies meanwhile."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import IO, Any
 
 PARTIAL = ".partial"
-"""How the name of a file ends that is not finished."""
+"""The suffix of an unfinished file's name."""
 
 
 @contextmanager
 def whole(target: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file beside the target, which takes its place once it is written and on the disk.
+    """A file beside the target that replaces it once it is complete and synced to the disk.
 
-    mode: "w" for UTF-8 text, whose line ends stay as they are written, or "wb". The folder is made
-    where there is none. Raises OSError where it cannot be written; what was there before then
-    stays, and nothing of the new file is left.
+    mode: "w" for UTF-8 text, whose line ends are kept, or "wb". The folder is made
+    where it is missing. Raises OSError where it cannot be written; then the earlier file stays,
+    and nothing of the new file is left.
     """
     partial = target.with_name(f"{target.name}{PARTIAL}")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
@@ -43,7 +43,7 @@ def write_whole(target: Path, content: str | bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder written to the disk, where the system can open one."""
+    """Sync the names in a folder to the disk, where the system can open folders."""
     if os.name != "posix":
         return
     opened = os.open(folder, os.O_RDONLY)
@@ -54,7 +54,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """What the system says, such as "No space left on device"; torch hides it behind its own."""
+    """The system's message, such as "No space left on device", which torch hides in its own."""
     while error.__context__ is not None and not isinstance(error, OSError):
         error = error.__context__
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -1,4 +1,4 @@
-"""The anytime curve: what a trained equilibrium network gives with how many evaluations of f."""
+"""The anytime curve: the results of a trained network by its number of evaluations of f."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from equipoise.running.results import Results, by_stage
 class FirstSolutions(Observer):
     """Keep what each equilibrium layer returns on the first batch of a test: name to (B, D).
 
-    Of a layer that a batch uses several times the first solution counts.
+    For a layer that a batch uses several times, the first solution counts.
     """
 
     def __init__(self) -> None:
@@ -90,10 +90,10 @@ Start = Literal["zero", "random", "model"]
 class AnytimeCurve:
     """Test with every budget from every start; where the starts agree, f is path independent.
 
-    budgets: evaluations of f, all of which are spent (tolerance 0), so that the curve shows what
-    each further one brings; the steps of an estimator with an iteration of its own follow. starts:
-    "zero", "random" (standard normal, the same for every budget), and "model", as the model gives
-    it. seed: of the random start.
+    budgets: evaluations of f, all of which are spent (tolerance 0), so that the curve shows the
+    effect of each further one; the steps of an estimator's own iteration follow. starts:
+    "zero", "random" (standard normal, the same for every budget), and "model", the model's own
+    start. seed: that of the random start.
 
     Raises ValueError for budgets below 1 and unknown or missing starts.
     Source: Anil et al. 2022 (arXiv 2211.09961), whose alignment score `Point.alignment` is.
@@ -116,9 +116,9 @@ class AnytimeCurve:
     def points(
         self, trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule
     ) -> Iterator[Point]:
-        """One test after the other, budget by budget; afterwards the layers are as before.
+        """Run one test after another, budget by budget; afterwards the layers are as before.
 
-        The trainer's callbacks and loggers see nothing of it. Raises UserError for a network
+        The trainer's callbacks and loggers do not see these tests. Raises UserError for a network
         without an equilibrium layer.
         """
         layers = equilibrium_layers(task)
@@ -158,7 +158,7 @@ def _solved(monitor: ConvergenceMonitor) -> tuple[float, float | None, float | N
 
 @contextmanager
 def _set_up(layers: Sequence[Equilibrium], budget: int, rule: StartRule | None) -> Iterator[None]:
-    """Give the layers a budget for evaluation and a start, and then what they had."""
+    """Give the layers an evaluation budget and a start, and restore their own afterwards."""
     before = [(layer, layer.eval_solver, layer.gradient, layer.start) for layer in layers]
     try:
         for layer in layers:
@@ -174,7 +174,7 @@ def _set_up(layers: Sequence[Equilibrium], budget: int, rule: StartRule | None) 
 
 @contextmanager
 def _watched_by(trainer: pl.Trainer, callbacks: list[pl.Callback]) -> Iterator[None]:
-    """Let only these callbacks see what the trainer does."""
+    """Let the trainer call only these callbacks."""
     changed = cast(Any, trainer)
     before = changed.callbacks, changed.loggers
     changed.callbacks, changed.loggers = callbacks, []
@@ -185,7 +185,7 @@ def _watched_by(trainer: pl.Trainer, callbacks: list[pl.Callback]) -> Iterator[N
 
 
 def trace_anytime(run: Run, curve: AnytimeCurve, results: Results) -> None:
-    """Measure the anytime curve; anytime.csv grows with every point, a line is printed for each."""
+    """Measure the anytime curve; each point adds a row to anytime.csv and prints a line."""
     metric = report.shown_metric(results.test, monitored(run.trainer))
     points: list[Point] = []
     try:
@@ -201,7 +201,7 @@ def trace_anytime(run: Run, curve: AnytimeCurve, results: Results) -> None:
 
 
 def show_anytime(run: Run, points: Sequence[Point], metric: str) -> None:
-    """Draw the curve, and have the report's page show it."""
+    """Draw the curve, and show it on the report's page."""
     page = next((c for c in run.callbacks if isinstance(c, Reporting)), None)
     folder = run.directory / "report" if page is None else page.dirpath
     layer = next(iter(equilibrium_layers(run.task).values()))
@@ -211,6 +211,6 @@ def show_anytime(run: Run, points: Sequence[Point], metric: str) -> None:
 
 
 def monitored(trainer: pl.Trainer) -> str | None:
-    """What the run's checkpoints watch, such as val/accuracy."""
+    """The metric that the run's checkpoints monitor, such as val/accuracy."""
     names = [getattr(callback, "monitor", None) for callback in trainer.checkpoint_callbacks]
     return next((name for name in names if name), None)

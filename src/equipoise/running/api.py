@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def wandb_run() -> Iterator[None]:
-    """However the block ends, end the W&B run that it has begun, with its exit status."""
+    """End the W&B run that the block began, with its exit status, however the block ends."""
     exit_code = 1
     try:
         yield
@@ -94,16 +94,16 @@ def completed(start: Beginning) -> dict[str, Any]:
 
 
 def say_beginning(start: Beginning, composition: Composition, directory: Path) -> None:
-    """Where a run goes on by itself, tell it, and clear away what has no checkpoint yet."""
+    """If a run resumes automatically, say so, and clear away a start without a checkpoint."""
     if start.said and machine.decides(composition.config.trainer):
         print(start.said)
         clear(directory, start.leftovers)
 
 
 def checked(overrides: Sequence[str], surroundings: bool = True) -> Composition:
-    """The configuration of a training, after every check that needs nothing heavy.
+    """The configuration of a training, after every check that needs no heavy imports.
 
-    surroundings: whether the data and accounts of a run that begins anew have to be there. Raises
+    surroundings: whether the data and accounts of a new run must be present. Raises
     UserError.
     """
     composition = composed(overrides)
@@ -116,7 +116,7 @@ def checked(overrides: Sequence[str], surroundings: bool = True) -> Composition:
 
 
 def composed(overrides: Sequence[str]) -> Composition:
-    """What train.py makes of its overrides; with `ckpt_path`, on top of that checkpoint's settings.
+    """The composition of train.py's overrides; with `ckpt_path`, on that checkpoint's settings.
 
     Raises UserError.
     """
@@ -124,7 +124,7 @@ def composed(overrides: Sequence[str]) -> Composition:
 
     overrides = with_folders_of_checkpoint(overrides)
     path = CommandLine.of(overrides).value("ckpt_path")
-    if not isinstance(path, str | int):  # of a sweep's list composing says what is wrong
+    if not isinstance(path, str | int):  # for a sweep's list, composing says what is wrong
         composition = compose(overrides)
         path = composition.config.ckpt_path
         if not path:
@@ -207,7 +207,7 @@ def evaluation_of(overrides: Sequence[str]) -> Composition:
 
 @wandb_run()
 def execute_evaluation(composition: Composition, directory: Path) -> dict[str, Any]:
-    """Test a checkpoint by one composition in `directory`."""
+    """Test a checkpoint with one composition in `directory`."""
     path = composition.config.ckpt_path
     built = prepared(composition, directory, read_stored(path))
     curve = instantiate_curve(composition)
@@ -230,7 +230,7 @@ def execute_evaluation(composition: Composition, directory: Path) -> dict[str, A
 
 
 def instantiate_curve(composition: Composition) -> AnytimeCurve | None:
-    """The anytime curve that was asked for."""
+    """The requested anytime curve."""
     node = composition.config.get("anytime")
     if not node:
         return None
@@ -242,7 +242,7 @@ def instantiate_curve(composition: Composition) -> AnytimeCurve | None:
 
 @wandb_run()
 def execute(composition: Composition, directory: Path) -> dict[str, Any]:
-    """Train and test one composition in `directory`, which gets everything that a run leaves."""
+    """Train and test one composition in `directory`, which receives all files of the run."""
     config = composition.config
     checks.check_curve_in_training(config, composition.choices)
     stored = resumed_from(composition)
@@ -280,14 +280,14 @@ def execute(composition: Composition, directory: Path) -> dict[str, Any]:
 
 
 def say_changes(stored: Stored | None, composition: Composition) -> None:
-    """Print which settings a resumed run has changed, and what they were."""
+    """Print which settings a resumed run has changed, and their earlier values."""
     if stored is not None and (told := changes.described(stored, composition)):
         print(f"resumes at step {stored.steps} with {told}")
 
 
 @contextmanager
 def at_work(built: Run, purpose: str, composition: Composition, step: int = 0) -> Iterator[None]:
-    """While a run is at work: its other processes, its refusals, and the note of what it runs on.
+    """Around a run: its other processes, its refusals, and the record of its environment.
 
     step: the one that it resumes from.
     """
@@ -310,8 +310,8 @@ def at_work(built: Run, purpose: str, composition: Composition, step: int = 0) -
 def take_part(job: Mapping[str, Any]) -> int:
     """The part of one process in a run that another process has decided on; returns status 0.
 
-    job: purpose, overrides and directory, as `processes.telling` hands them over. An interruption
-    is the end that all processes have agreed on: the first one tells of it.
+    job: purpose, overrides and directory, as `processes.telling` passes them on. All processes
+    agree to end on an interruption, which only the first one reports.
     """
     directory = Path(job["directory"])
     try:
@@ -325,10 +325,10 @@ def take_part(job: Mapping[str, Any]) -> int:
 
 
 def rehearse(composition: Composition) -> None:
-    """Check all that a run checks before it starts, down to building every part, and start nothing.
+    """Make all checks of a run, down to building every part, without starting it.
 
-    What the dataset's files tell is filled into the configuration; of a dataset that is not on this
-    machine nothing can be built, and the configuration alone is checked. Raises UserError.
+    Values from the dataset's files are filled into the configuration; if the dataset is not on this
+    machine, nothing can be built, and only the configuration is checked. Raises UserError.
     """
     if not data_is_there(composition.config.task):
         return
@@ -354,14 +354,14 @@ def prepared(composition: Composition, directory: Path, stored: Stored | None) -
         built = build_run(composition, directory)
     if stored is not None:
         shapes: Mapping[str, tuple[int, ...]] = stored.shapes
-        if about(composition.config.task, "of_checkpoint", False):  # it takes the network alone
+        if about(composition.config.task, "of_checkpoint", False):  # it takes only the network
             shapes = {n: s for n, s in shapes.items() if n.startswith("model.")}
         check_weights(built.task, shapes, stored.path)
     return built
 
 
 def _prepare(composition: Composition, directory: Path) -> None:
-    """Fill in the folder and what only the dataset's files tell, then check types by signatures."""
+    """Fill in the folder and values from the dataset's files, then check types by signatures."""
     from equipoise.config.signatures import check_signatures
 
     quiet_lightning()
@@ -375,19 +375,19 @@ def _prepare(composition: Composition, directory: Path) -> None:
 
 
 def check_trust(composition: Composition) -> None:
-    """Let a configuration out of a checkpoint name no code that is not trusted, and no place
-    outside the run's folder to write to."""
+    """Refuse a checkpoint's configuration that names untrusted code, or a place to write to
+    outside the run's folder."""
     if composition.trusted is not None:
         from equipoise.config.signatures import check_targets
 
         config = plain(composition.config)
         check_targets(config, composition.trusted)
-        if machine.decides(composition.config.trainer):  # others know not what was typed
+        if machine.decides(composition.config.trainer):  # others do not know what was typed
             changes.check_places(config, read_stored(config["ckpt_path"]), composition.typed)
 
 
 def show_result(built: Run, metrics: dict[str, Any]) -> None:
-    """Print what a run has reached, in the process that speaks to the user."""
+    """Print the results of a run, in the process that prints to the user."""
     if built.trainer.is_global_zero:
         from equipoise.report.summary import print_result
 

@@ -1,6 +1,6 @@
 """Build what a composed configuration describes, every part by its `_target_`.
 
-Importing it takes torch, which nothing needs that only checks a configuration.
+It imports torch, which checks of a configuration alone do not need.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ FACTORIES = {
 
 
 def complete_from_data(composition: Composition) -> None:
-    """Fill in what only the files of the dataset tell, such as its number of classes.
+    """Fill in the settings known only from the dataset's files, such as the number of classes.
 
     A data module that has a method `inspect` looks at its files, and returns such settings of the
     task. Raises UserError, before anything is written, where they cannot be used.
@@ -72,7 +72,7 @@ def complete_from_data(composition: Composition) -> None:
 
 
 def _with_origin(error: DataDiffer, composition: Composition) -> UserError:
-    """The same error, with what can be done where a checkpoint or a recipe has the setting."""
+    """The same error, with the remedy where the setting is a checkpoint's or a recipe's."""
     if checkpoint := composition.config.get("ckpt_path"):
         return UserError(
             f"{error.found}, but {error.setting} in the checkpoint {checkpoint}: to train on these "
@@ -130,7 +130,7 @@ def build_run(composition: Composition, directory: Path) -> Run:
     task = build_task(config)
     if hasattr(data, "check_model"):
         data.check_model(task.model)
-    resumes = composition.trusted is not None  # with all weights, of which nothing is new
+    resumes = composition.trusted is not None  # with all weights, so nothing is new
     taken = {} if resumes else start_from(config, task.model, data, build_model)  # type: ignore[arg-type]
     check_monitored(task, config)
     note_hooks_directly(task)
@@ -140,11 +140,11 @@ def build_run(composition: Composition, directory: Path) -> Run:
     code = own_code_of(composition, stored)
     callbacks += [RandomState(), TrainingBegun(), StartingReport(taken)]
     callbacks += [ResumedOptimizer(stored.get("optimizer") or {}, stored.get("schedule") or {})]
-    callbacks += [EstimatorState()]  # after the schedule, whose estimators it hands their states
-    callbacks += [SavedWeights()]  # after an average, which it asks what it is of
+    callbacks += [EstimatorState()]  # after the schedule, whose estimators' states it sets
+    callbacks += [SavedWeights()]  # after the average, whose model it asks for
     arrange(task, config.get("memory_format"))
     callbacks += compiling(config.get("compile"), task)
-    callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before what they watch
+    callbacks = [TrainingPosition(), CurveState(), *callbacks]  # before those that they watch
     around: dict[str, Any] = {"callbacks": grouped(callbacks), "logger": loggers or False}
     if config["trainer"]["profiler"] is None:
         around["profiler"] = Unprofiled()
@@ -173,7 +173,7 @@ def own_code_of(composition: Composition, config: dict[str, Any]) -> OwnCode:
 
 
 def class_names(data: Any) -> dict[str, list[str]]:
-    """What a checkpoint tells of the data, so that predictions have names where they are not."""
+    """The data's description for a checkpoint, so that predictions have names without the data."""
     return {"class_names": list(data.class_names)} if isinstance(data, Named) else {}
 
 
@@ -200,7 +200,7 @@ def checkpoint_plugins(
 def check_weights(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
     """Raise UserError where the network has other weights than the checkpoint at `path`.
 
-    Counters of random numbers (`_extra_state`) are no weights.
+    Counters of random numbers (`_extra_state`) do not count as weights.
     """
     here = {n: tuple(v.shape) for n, v in network.state_dict().items() if hasattr(v, "shape")}
     there = {name: shape for name, shape in shapes.items() if not name.endswith("_extra_state")}
@@ -266,7 +266,7 @@ def build_schedule(node: dict[str, Any]) -> Any:
 
 
 def check_optimizer(make_optimizer: Any, schedule: Any) -> None:
-    """Raise UserError where they refuse their values, which they tell only about parameters."""
+    """Raise UserError where they refuse their values, which shows only when given parameters."""
     with refusals("optimizer"):
         optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))])
     with refusals("schedule"):
@@ -274,9 +274,9 @@ def check_optimizer(make_optimizer: Any, schedule: Any) -> None:
 
 
 class MemoryLimit(TorchDispatchMode):
-    """Within it, all tensors that are created must fit three times into the free memory.
+    """A context in which all created tensors together must fit three times into the free memory.
 
-    The system would grant far more than there is and kill the process once it is used. Raises
+    The system would grant far more than there is, and kill the process once it is used. Raises
     UserError that names `part`.
     """
 
@@ -289,7 +289,7 @@ class MemoryLimit(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Count what a factory is about to ask for; everything else passes."""
+        """Count the memory that a factory is about to request; everything else passes."""
         if func in FACTORIES:
             dtype = (kwargs or {}).get("dtype") or torch.get_default_dtype()
             self.bytes += COPIES * dtype.itemsize * math.prod(args[0])
@@ -314,7 +314,7 @@ def build_model(config: dict[str, Any]) -> nn.Module:
 
 
 def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
-    """Build the object of a node. The one place that does.
+    """Build the object of a node; the only place that does.
 
     Raises UserError with the cause where its class refuses the values.
     """
@@ -328,7 +328,7 @@ def instantiate(key: str, node: dict[str, Any], **parts: Any) -> Any:
 
 @runtime_checkable
 class Measuring(Protocol):
-    """A task that tells under which names it logs its metrics."""
+    """A task that lists the names under which it logs its metrics."""
 
     def logged(self, stage: str) -> set[str]:
         """The names of "val" or "test", such as val/loss."""
@@ -348,7 +348,7 @@ class Named(Protocol):
 def check_monitored(task: Any, config: Mapping[str, Any]) -> None:
     """Raise UserError where a setting monitors what the task does not log in its validation.
 
-    A task that does not tell, and callbacks of other packages, may log anything; a task that only
+    A task without such a list, and callbacks of other packages, may log anything; a task that only
     tests a checkpoint has no validation.
     """
     if about(config["task"], "of_checkpoint", False):
@@ -369,7 +369,7 @@ def check_monitored(task: Any, config: Mapping[str, Any]) -> None:
 
 
 def check_validated(config: Mapping[str, Any]) -> None:
-    """Raise UserError where something waits for validations and there are none."""
+    """Raise UserError where a setting depends on validations and there are none."""
     if config["trainer"]["limit_val_batches"] != 0:
         return
     monitor = (config.get("schedule") or {}).get("monitor")
@@ -389,7 +389,7 @@ def check_validated(config: Mapping[str, Any]) -> None:
 def _settings(
     config: Mapping[str, Any], nodes: Mapping[str, Any]
 ) -> Iterator[tuple[str, str | None]]:
-    """Every setting that names a metric; only the best weights need one in any case."""
+    """Every setting that names a metric; only the one for the best weights must have one."""
     yield "task.monitor", config["task"]["monitor"]
     if (config.get("schedule") or {}).get("monitor") is not None:
         yield "schedule.monitor", config["schedule"]["monitor"]

@@ -1,4 +1,4 @@
-"""How a run writes, reads and loads its checkpoint files: whole or not at all, never in silence."""
+"""Writes, reads and loads a run's checkpoint files: whole or not at all, never failing silently."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from equipoise.running.sharding import divided_weights
 
 
 class CheckpointNotSaved(RunFailed):
-    """A checkpoint could not be written; the one that was there before is as it was."""
+    """A checkpoint could not be written; the earlier one is unchanged."""
 
 
 @contextmanager
 def saved(target: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of a checkpoint once it is whole and on the disk.
+    """A file that replaces a checkpoint once it is complete and synced to the disk.
 
     Raises CheckpointNotSaved with the cause where that fails.
     """
@@ -40,10 +40,10 @@ def saved(target: Path) -> Iterator[IO[bytes]]:
 class CheckpointFile(CheckpointIO):
     """Writes a file beside the target, syncs it, and renames it over the target.
 
-    So there is the old checkpoint or the new one at every moment, also when the process is killed
-    or the machine stops. `always` is added to every checkpoint, also to one of the weights alone,
-    and so is what `also` returns at that moment. The file that is not finished is called like the
-    target with ".partial" behind.
+    So at every moment there is the old checkpoint or the new one, even if the process is killed
+    or the machine stops. `always` is added to every checkpoint, including weights-only ones, and
+    so is the result of calling `also` at that moment. The unfinished file has the target's name
+    with ".partial" appended.
 
     Raises CheckpointNotSaved with the cause where that fails.
     """
@@ -78,10 +78,10 @@ class CheckpointFile(CheckpointIO):
 
 
 def load_weights(task: nn.Module, state: Mapping[str, Any]) -> None:
-    """Load all weights and buffers; what only training draws from may differ.
+    """Load all weights and buffers; counters of random numbers in training may differ.
 
-    Counters of random numbers (`_extra_state`) belong to the jitter and the regulariser, which an
-    evaluation may have been given or spared. Raises UserError where the weights are those of
+    Those counters (`_extra_state`) belong to the jitter and the regulariser, which an
+    evaluation may or may not have. Raises UserError where the weights are those of
     another network.
     """
     ours = task.state_dict()

@@ -22,11 +22,11 @@ from equipoise.equilibrium.recording import obstacle
 from equipoise.errors import UserError
 
 ENOUGH = 3
-"""Training passes after which one should have been recorded."""
+"""Number of training passes by which one should have been recorded."""
 
 
 def arrange(network: nn.Module, word: Literal["channels_last"] | None) -> None:
-    """Put the weights of convolutions into the memory format; what they compute follows them.
+    """Put the weights of convolutions into the memory format; their outputs follow it.
 
     Raises UserError for a network without convolutions of images.
     """
@@ -34,14 +34,14 @@ def arrange(network: nn.Module, word: Literal["channels_last"] | None) -> None:
         return
     if not any(weight.ndim == 4 for weight in network.parameters()):
         raise UserError(
-            f"memory_format={word} is of images and their convolutions, and this model has none; "
+            f"memory_format={word} is for convolutions of images, and this model has none; "
             "leave it out"
         )
     network.to(memory_format=torch.channels_last)
 
 
 def compile_cells(network: nn.Module) -> None:
-    """Have every equilibrium layer run its f as compiled code, from its next call on.
+    """Make every equilibrium layer run its f as compiled code, from its next call on.
 
     Raises UserError where there is no compiler.
     """
@@ -61,7 +61,7 @@ def check_compiler() -> None:
 
 
 def compiling(word: Compile | None, task: LightningModule) -> list[Observer]:
-    """Set up what `compile` asks for; returns the callbacks that it needs. Raises UserError."""
+    """Set up `compile` as configured; returns the callbacks that it needs. Raises UserError."""
     if "cell" in (word or ""):
         compile_cells(task)
     if "graph" not in (word or ""):
@@ -71,7 +71,7 @@ def compiling(word: Compile | None, task: LightningModule) -> list[Observer]:
 
 
 def check_recordable(task: nn.Module) -> None:
-    """Raise UserError where a layer cannot be recorded, with the settings with which it can."""
+    """Raise UserError where a layer cannot be recorded, naming settings with which it can."""
     layers = equilibrium_layers(task).values()
     words = dict.fromkeys(word for layer in layers for word in _remedies(layer))
     if words:
@@ -88,7 +88,7 @@ def check_recordable(task: nn.Module) -> None:
 
 
 def _remedies(layer: Equilibrium) -> Iterator[str]:
-    """The settings that a layer needs, each as one types it."""
+    """The settings that a layer needs, each as it is typed."""
     if not layer.gradient.own_iteration and layer.solver.tol != 0:
         yield "solver.tol=0"
     if isinstance(layer.gradient, Exact) and layer.gradient.solver.tol != 0:
@@ -111,19 +111,19 @@ def check_one_gpu(trainer: Trainer) -> None:
         )
     if not isinstance(strategy, SingleDeviceStrategy):
         raise UserError(
-            "compile=graph is of one process on one GPU: choose strategy=gpu trainer.devices=1, or "
+            "compile=graph needs one process on one GPU: choose strategy=gpu trainer.devices=1, or "
             "leave compile out"
         )
 
 
 class RecordedTraining(Observer):
-    """Has the training passes of the task's network recorded and replayed while it is trained."""
+    """Makes the task's network record and replay its training passes during training."""
 
     def __init__(self) -> None:
         self.replays: Replays | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on the network records its passes."""
+        """Make the network record its passes from here on."""
         self.replays = Replays(pl_module.model)  # type: ignore[arg-type]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -144,7 +144,7 @@ class RecordedTraining(Observer):
             self.replays.remove()
 
     def summary(self) -> Mapping[str, Any]:
-        """How many training passes were recorded, replayed, and run as they are."""
+        """How many training passes were recorded, replayed, and run without a graph."""
         if self.replays is None:
             return {}
         counts = {name: getattr(self.replays, name) for name in ("recordings", "replayed", "plain")}

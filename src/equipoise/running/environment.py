@@ -1,7 +1,7 @@
-"""environment.json: on what, with what and on which data a run was started, each time it was.
+"""environment.json: the machine, the software and the data of each start of a run.
 
-It names no user, no host and no folder but those that were typed, and of the environment's
-variables only those of `VARIABLES`, which hold no secrets.
+It names no user, no host and no folder except typed ones, and only those environment
+variables that are in `VARIABLES`, which hold no secrets.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from equipoise.running.origin import git, processor, toplevel, tracked_root
 
 FILE = "environment.json"
 CHANGES = "changes"
-"""The folder beside it of what differed from the commits."""
+"""The folder beside it with the differences from the commits."""
 MOST_CHANGED = 2**20
-"""Bytes of a difference that is kept."""
+"""Most bytes of a difference that is kept."""
 MOST_HASHED = 64 * 2**20
-"""Bytes of a file whose whole content is hashed; of a larger one both ends are."""
+"""Most bytes of a file that is hashed whole; of a larger one, both ends are hashed."""
 END = 2**20
 MOST_FILES = 20_000
-"""Files of a folder that are listed."""
+"""Most files of a folder that are listed."""
 MOST_UNTRACKED = 50
 SOURCES = ("--", "*.py", "*.yaml", ":!runs", ":!multirun")
-"""The files among those that git does not track that are named."""
+"""Git's patterns for the untracked files that are named."""
 VARIABLES = (
     "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "CUDA_LAUNCH_BLOCKING",
     "CUDA_VISIBLE_DEVICES", "DNNL_MAX_CPU_ISA", "EQUIPOISE_CORES", "GLIBC_TUNABLES",
@@ -47,7 +47,7 @@ VARIABLES = (
     "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TZ", "WANDB_MODE", "WORLD_SIZE",
 )  # fmt: skip
-"""The only variables of the environment that are noted, where they are set."""
+"""The only environment variables that are recorded, where they are set."""
 
 
 def note_start(
@@ -68,7 +68,7 @@ def note_start(
 def changes(root: Path, file: Path) -> dict[str, Any]:
     """How a repository differs from its commit; the difference of tracked files goes to `file`.
 
-    One that is too large for a run folder is left out, and only its hash is told.
+    A difference too large for a run folder is left out, and only its hash is recorded.
     """
     difference = git(root, "diff", "HEAD", "--binary")
     others = (git(root, "ls-files", "--others", "--exclude-standard", *SOURCES) or "").splitlines()
@@ -83,7 +83,7 @@ def changes(root: Path, file: Path) -> dict[str, Any]:
 
 
 def read_starts(directory: Path) -> list[dict[str, Any]]:
-    """The starts of a run, the first one first; none where it has kept none that can be read."""
+    """The starts of a run, in order; empty where it has kept none that can be read."""
     try:
         starts = read_json(directory / FILE)["starts"]
     except (OSError, ValueError, LookupError, TypeError):
@@ -134,9 +134,9 @@ def repositories() -> dict[str, Path]:
 
 
 def fingerprints(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Of every file and folder that the settings of a run name, by the setting: sizes and a hash.
+    """Sizes and a hash of every file and folder that a run's settings name, by the setting.
 
-    Bundled data have none: they come with a package or with the code, whose versions are noted.
+    Bundled data have none: they come with a package or the code, whose versions are recorded.
     """
     named = dict(flatten({key: config.get(key) for key in ("task", "init_from", "ckpt_path")}))
     places = {key: Path(text).expanduser() for key, text in named.items() if _may_be_path(text)}
@@ -148,7 +148,7 @@ def _may_be_path(text: Any) -> bool:
 
 
 def fingerprint(place: Path) -> dict[str, Any]:
-    """Files, bytes and a hash: of a file's content, of a folder the names and sizes in it."""
+    """Files, bytes and a hash: of a file's content, or of the names and sizes in a folder."""
     digest = hashlib.sha256()
     if place.is_file():
         size = place.stat().st_size

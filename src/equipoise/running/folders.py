@@ -1,7 +1,7 @@
 """The folders of runs: each belongs to one run at a time, and a run that never began leaves none.
 
-A new folder is made by one process only. While a run is at work in its folder it holds a lock on
-the file LOCK there, which ends with the process, however that ends.
+A new folder is made by one process only. While a run is active in its folder it holds a lock on
+the file LOCK there, which is released when the process ends, however that happens.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LOCK = ".lock"
 RECORD = frozenset({".hydra", "train.log"})
-"""What Hydra puts into a folder before the run begins."""
+"""The entries that Hydra puts into a folder before the run begins."""
 
 
 @dataclass
@@ -54,7 +54,7 @@ def claim(
 ) -> Path:
     """Take a folder that was named for one run: a new or empty one, or that of its `checkpoint`.
 
-    name: the setting that named it; record: what may stand in it already.
+    name: the setting that named it; record: entries that it may already have.
     Raises UserError where it holds other results, is in use or cannot be written.
     """
     if path.resolve() in claims:
@@ -94,7 +94,7 @@ def claim_new(parent: Path, name: str) -> Path:
 
 @contextmanager
 def held(path: Path, record: Collection[str] = RECORD) -> Iterator[Path]:
-    """Give a folder back at the end; remove it where nothing but `record` came into it."""
+    """Release a folder at the end; remove it if it holds nothing but `record`."""
     try:
         yield path
     finally:
@@ -104,15 +104,15 @@ def held(path: Path, record: Collection[str] = RECORD) -> Iterator[Path]:
 
 
 def refuse(path: Path) -> None:
-    """Let nothing be left of a run that was refused before it began, in a folder that was empty."""
+    """Leave nothing of a run that was refused before it began, in a folder that was empty."""
     taken = claims.get(path.resolve())
     if taken is not None:
         taken.refused = taken.empty
 
 
 def at_work(path: Path) -> bool:
-    """Whether a run is at work in a folder; it is left as it is."""
-    if path.resolve() in claims:  # a look at the file would give this process's own lock away
+    """Whether a run is active in a folder, which is not changed."""
+    if path.resolve() in claims:  # opening the file would release this process's own lock
         return True
     try:
         file = os.open(path / LOCK, os.O_RDWR)
@@ -172,7 +172,7 @@ def _locked(path: Path, name: str) -> int | None:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), os.stat(path / LOCK)):
                 return file
-        os.close(file)  # its last holder has removed it in between: try again
+        os.close(file)  # its last holder removed it meanwhile: try again
 
 
 def _in_use(path: Path, name: str) -> str:
@@ -192,7 +192,7 @@ def _give_back(path: Path, taken: Claim, record: Collection[str]) -> None:
         for folder in taken.created:
             if any(folder.iterdir()):
                 return
-            with suppress(OSError):  # another run has begun in it at this moment
+            with suppress(OSError):  # another run began in it at this moment
                 folder.rmdir()
     _unlock(path, taken)
 
@@ -212,10 +212,10 @@ def run_directory(
 ) -> Path:
     """Make the folder of the run: `run_dir` if it was given, else runs/<task>/<model>/<time>.
 
-    of_hydra: `hydra.run.dir`, if the command line sets it. leftovers: what the folder may hold. A
-    process that takes part in the run of another makes none. Raises UserError where a named folder
-    holds other results, or another run is at work in it: only a training may resume in the folder
-    of the run that its checkpoint belongs to.
+    of_hydra: `hydra.run.dir`, if the command line sets it. leftovers: entries that the folder may
+    hold. A process that takes part in another's run makes none. Raises UserError where a named
+    folder holds other results, or another run is active in it: only a training may resume in the
+    folder of the run that its checkpoint belongs to.
     """
     config, choices = composition.config, composition.choices
     decides = machine.decides(config.trainer)
@@ -238,7 +238,7 @@ def shortened(path: Path) -> Path:
 
 
 def check_no_folder_of_hydra(overrides: Sequence[str]) -> None:
-    """Raise where Hydra, which runs nothing here, is told a folder."""
+    """Raise where a folder is set for Hydra, which runs nothing here."""
     for line in overrides:
         if line.startswith(("hydra.run.", "hydra.sweep.", "hydra.mode=")):
             raise UserError(f"{line}: Hydra runs nothing here; set the folder with run_dir")

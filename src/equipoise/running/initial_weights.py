@@ -1,4 +1,4 @@
-"""A run that starts from weights of another one: what it takes, and what it tells of that."""
+"""A run that starts from another run's weights: what it takes, and its report of that."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from equipoise.running.weight_files import WeightFile, read_weight_file
 KEY = "init_from"
 MOST_NAMED = 6
 LITTLE = 0.01
-"""A smaller fraction of the parameters fits by chance, as the biases of another size do."""
+"""A smaller fraction of the parameters may fit by chance, as biases of another size do."""
 MOST = 0.5
 OTHER = "another one there, whose rows mean other symbols"
 Build = Callable[[dict[str, Any]], nn.Module]
@@ -41,12 +41,12 @@ SPLIT = ("seed", "val_fraction", "test_fraction")
 def start_from(
     config: Mapping[str, Any], network: nn.Module, data: Any, build: Build | None = None
 ) -> dict[str, Any]:
-    """Load what `init_from` asks for into the network; returns the report, {} where it is not set.
+    """Load the weights of `init_from` into the network; returns the report, {} where it is not set.
 
     config: the whole configuration. data: the run's data module, whose vocabulary, where it has
     one, decides whether rows of symbols mean the same here. build: makes the network of another
     configuration, to name a size that fits. Raises UserError where the file cannot be read, a part
-    is none of the network, or nothing fits.
+    does not belong to the network, or nothing fits.
     """
     path, parts = (config.get(KEY) or {}).get("path"), (config.get(KEY) or {}).get("parts")
     if path is None:
@@ -71,7 +71,7 @@ def start_from(
 
 
 def check_parts(network: nn.Module, parts: Sequence[str] | None) -> None:
-    """Raise UserError where one of the parts is none of the network."""
+    """Raise UserError where one of the parts does not belong to the network."""
     known = submodules(network) if parts is not None else []
     for part in parts or ():
         if not any(within(name, [part]) for name in known):
@@ -86,14 +86,14 @@ def _first_steps(names: Iterable[str]) -> list[str]:
 
 
 def _differ(state: Mapping[str, Any], data: Any) -> bool:
-    """Whether the vocabularies of a file and of the data are known, and are not the same."""
+    """Whether the vocabularies of a file and of the data are both known and differ."""
     tell = getattr(data, "vocabulary_state", None)
     theirs = [_symbols(value) for value in state.values() if value]
     return tell is not None and bool(theirs) and _symbols(tell()) not in theirs
 
 
 def _symbols(state: Any) -> Any:
-    """A vocabulary without numbers, such as the mean of what was seen with a symbol."""
+    """A vocabulary without numbers, such as the mean value seen with a symbol."""
     if isinstance(state, Mapping):
         inner = {name: _symbols(value) for name, value in state.items()}
         return {name: value for name, value in inner.items() if value not in ({}, [])}
@@ -103,7 +103,7 @@ def _symbols(state: Any) -> Any:
 
 
 def _share(done: Transfer) -> float:
-    """How much of what was asked for a network has taken, as a fraction of its parameters."""
+    """The taken fraction of the network's requested parameters."""
     taken = sum(weight.parameters for weight in done.taken)
     return taken / max(1, taken + sum(misfit.weight.parameters for misfit in done.unfit))
 
@@ -136,7 +136,7 @@ def _nothing(path: str, file: WeightFile, done: Transfer, size: str) -> str:
 
 
 def _warn_of_split(file: WeightFile, config: Mapping[str, Any]) -> None:
-    """Say where samples that the weights have seen are held out here."""
+    """Warn where samples that the weights were trained on are held out here."""
     if file.run is None:
         return
     there, here = file.run.config["task"], config["task"]
@@ -157,7 +157,7 @@ def _warn_of_split(file: WeightFile, config: Mapping[str, Any]) -> None:
 def _report(
     file: WeightFile, done: Transfer, asked: Sequence[str], closed: Sequence[str]
 ) -> dict[str, Any]:
-    """What metrics.json and the page show of it; parts asked for, or closed, have own rows."""
+    """The report for metrics.json and the page; requested or closed parts have their own rows."""
     taken = sum(weight.parameters for weight in done.taken)
     return {
         "file": str(file.path),
@@ -175,7 +175,7 @@ def _by_part(
 ) -> list[dict[str, Any]]:
     """A row for each part, with the numbers of its tensors and of their parameters.
 
-    A weight belongs to the part by any name of which it was asked for, or to that of its first one.
+    A weight belongs to a part requested by any of its names, else to that of its first name.
     """
     rows: dict[str, dict[str, Any]] = {}
     for weight in weights:
@@ -201,7 +201,7 @@ def _counted(names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
-    """What a run prints of the report when it starts."""
+    """The lines of the report that a run prints when it starts."""
     if not report:
         return []
     wanted = f"{report['parameters']:,} of the {report['parameters_wanted']:,} parameters"
@@ -242,7 +242,7 @@ class StartingReport(Observer):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on with the report of the run that is resumed."""
+        """Take over the report of the run that is resumed."""
         self.report = dict(checkpoint.get(KEY) or {})
 
     def summary(self) -> dict[str, Any]:

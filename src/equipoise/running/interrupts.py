@@ -1,4 +1,4 @@
-"""Signals wherever no step must be finished first: a sentence instead of a traceback."""
+"""Signals outside of training, where no step must be finished first: a sentence, no traceback."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""From the terminal, from whoever ends a process, and from Slurm before it takes a job away."""
+"""Signals from the terminal, from whoever ends a process, and from Slurm before it ends a job."""
 STATUSES = frozenset(128 + number for number in SIGNALS)
-"""The exit statuses of what was interrupted: the shell's, 130 for SIGINT."""
+"""The exit statuses after an interruption: the shell's, 130 for SIGINT."""
 REFUSED = 2
-"""The exit status of a command that cannot do what was asked of it."""
+"""The exit status of a command that is refused."""
 
 
 class Stopped(BaseException):
-    """A signal has come. No Exception, so that no handler of errors on the way catches it."""
+    """A signal has arrived. Not an Exception, so that no error handler on the way catches it."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -40,8 +40,8 @@ class Stopped(BaseException):
 def stoppable() -> Iterator[None]:
     """Let the first of the signals raise Stopped, and the next end the process at once.
 
-    What is left between the two is to write down what was reached. A signal that is ignored, as
-    SIGINT is in a shell's background, stays ignored; only the main thread can ask for signals.
+    Between the two, what was reached is written. An ignored signal, as SIGINT is in a shell's
+    background, stays ignored; only the main thread can handle signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -59,7 +59,7 @@ def stoppable() -> Iterator[None]:
 def finishing() -> Iterator[None]:
     """Let the first of the signals wait for the end of the block, and raise Stopped then.
 
-    For what is short and would be of no use in part; the second signal ends the process at once.
+    For short work that is useless if incomplete; the second signal ends the process at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -82,9 +82,9 @@ def finishing() -> Iterator[None]:
 
 
 def leave_signals_to_us(trainer: Trainer) -> None:
-    """Keep Lightning from its handlers: they save elsewhere, requeue at once, or broadcast.
+    """Prevent Lightning's signal handlers: they save elsewhere, requeue at once, or broadcast.
 
-    With ours a signal ends every stage of a run, and `recorded` has a job of Slurm requeued where
+    With ours a signal ends every stage of a run, and `recorded` has Slurm requeue a job where
     Lightning's handler would.
     """
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
@@ -100,11 +100,11 @@ def end_at_next() -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process. One that was interrupted hears no further signal.
+    """End the process. After an interruption it ignores further signals.
 
-    While Python takes itself down it gives signals their default actions, and a second Ctrl-C would
-    end the process with another status. A refused command does not take it down at all: nothing is
-    left to save, and a thread or a library that is caught at work could abort the process with -6.
+    While Python shuts down it gives signals their default actions, and a second Ctrl-C would
+    end the process with another status. A refused command skips the shutdown: nothing is
+    left to save, and a thread or a library that is still busy could abort the process with -6.
     """
     if status in STATUSES:
         for number in SIGNALS:

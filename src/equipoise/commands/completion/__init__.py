@@ -1,7 +1,7 @@
-"""Completion in a shell: the words that may stand where the cursor is, without torch.
+"""Completion in a shell: the words that are possible at the cursor, found without torch.
 
-The shell's function asks `-sc query=<shell>` with the line up to the cursor in COMP_LINE, and is
-given the whole words, one a line. Where there is nothing to say, it completes names of files.
+The shell's function calls `-sc query=<shell>` with the line up to the cursor in COMP_LINE, and
+gets whole words, one per line. If there are none, the shell completes file names.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def shell_words(line: str) -> tuple[list[str], str]:
 
 
 def command_of(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Which of our commands a line calls, and the words behind it; "" where it is to be named."""
+    """Which of our commands a line calls, and the words after it; "" if it is not yet named."""
     for number, word in enumerate(words):
         name, rest = Path(word).name, list(words[number + 1 :])
         if name in PROGRAMS:
@@ -106,7 +106,7 @@ def _of_flag(kind: str, rest: Sequence[str], current: str) -> Iterator[str]:
 
 
 def typed(words: Sequence[str]) -> list[str]:
-    """The overrides among finished words, as far as they are right."""
+    """The overrides among finished words, without those that are wrong."""
     folder, overrides, value_of = None, list[str](), ""
     for word in words:
         if value_of in ("--config-dir", "-cd"):
@@ -137,7 +137,7 @@ def _settings(words: Sequence[str], current: str) -> Iterator[str]:
 
 
 def _keys(body: str, menu: Menu, lines: Sequence[str], ending: str) -> Iterator[str]:
-    """Groups, and settings of the level at hand; a mapping ends with a dot."""
+    """Groups, and settings at the current level; a mapping ends with a dot."""
     yield from (f"{group}{ending}" for group, choices in menu.groups.items() if choices)
     parent = body.rpartition(".")[0]
     config = _hydras(lines) if body.startswith("hydra.") else configuration(lines)
@@ -158,7 +158,7 @@ def _keys(body: str, menu: Menu, lines: Sequence[str], ending: str) -> Iterator[
 
 
 def _values(key: str, body: str, menu: Menu, lines: Sequence[str]) -> Iterator[str]:
-    """Choices of a group, one after the other in a list; values of a setting; names of files."""
+    """Choices of a group (also within a list), values of a setting, or names of files."""
     group = key.partition("@")[0]
     head, last = VALUE.fullmatch(body).groups() if VALUE.fullmatch(body) else ("", "")  # type: ignore[union-attr]
     if group in menu.groups:
@@ -173,7 +173,7 @@ def _values(key: str, body: str, menu: Menu, lines: Sequence[str]) -> Iterator[s
 
 
 def values_of(key: str, config: DictConfig) -> list[str]:
-    """What a setting can be, where its class names that, else what it is now."""
+    """The possible values of a setting where its class names them, else its present value."""
     value = OmegaConf.select(config, key, throw_on_missing=False)
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else None
@@ -190,7 +190,7 @@ def values_of(key: str, config: DictConfig) -> list[str]:
 
 
 def configuration(lines: Sequence[str]) -> DictConfig:
-    """What the overrides compose to, with what a recipe chooses; the default where they cannot."""
+    """What the overrides compose to, recipe included; the default where they do not compose."""
     for words in (lines, [line for line in lines if "searchpath" in line], []):
         try:
             first = CommandLine.of(jobs(written_out(words))[0])
@@ -211,7 +211,7 @@ def _hydras(lines: Sequence[str]) -> DictConfig:
 
 
 def files(start: str) -> list[str]:
-    """Files and folders whose names begin so, but those that the grammar reads only in quotes."""
+    """Files and folders with this beginning, except those that the grammar needs quoted."""
     folder, name = os.path.split(start)
     try:
         entries = sorted(os.scandir(os.path.expanduser(folder or ".")), key=lambda e: e.name)
@@ -226,7 +226,7 @@ def files(start: str) -> list[str]:
 
 
 def query() -> str:
-    """The answer to the shell, whose line is in COMP_LINE: up to the cursor, at COMP_POINT."""
+    """The answer to the shell; COMP_LINE is its line, COMP_POINT the place of the cursor in it."""
     line = os.environ.get("COMP_LINE", "")
     point = os.environ.get("COMP_POINT", "")
     return "\n".join(candidates(line[: int(point)] if point.isdecimal() else line))

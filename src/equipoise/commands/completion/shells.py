@@ -1,7 +1,7 @@
-"""What a shell evaluates to install the completion, and to uninstall it.
+"""The scripts that a shell evaluates to install the completion, and to uninstall it.
 
-Each asks the very program that is typed, so that a line is completed by the environment in which it
-will run. Lines of `python` that call something else are left to what completed them before.
+Each calls the program on the command line itself, so that the environment in which a line will run
+completes it. Lines of `python` that call something else are left to any earlier completion.
 """
 
 from __future__ import annotations

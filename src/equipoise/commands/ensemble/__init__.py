@@ -29,7 +29,7 @@ progress = partial(tqdm, delay=1.0, leave=False)
 
 
 class Read(NamedTuple):
-    """What there is to blend: M submissions, and the couplings in the order of the halves.
+    """The input to blend: M submissions, and the couplings in the order of the halves.
 
     left_out: couplings of the truth that no submission has.
     """
@@ -66,7 +66,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def read_all(arguments: Namespace) -> Read:
-    """Read the truth and the first submission, and deal their couplings into halves."""
+    """Read the truth and the first submission, and split their couplings into halves."""
     from equipoise.commands.ensemble.blends import MedianScheme, stratified_halves
     from equipoise.commands.ensemble.submissions import names_of, read_submission, read_truth
 
@@ -91,7 +91,7 @@ def read_all(arguments: Namespace) -> Read:
 
 
 def stored_errors(read: Read, file: Path) -> SubmissionErrors:
-    """Write the errors of all submissions into a file, and map it."""
+    """Write the errors of all submissions to a file, and memory-map it."""
     from equipoise.commands.ensemble.submission_errors import SubmissionErrors
     from equipoise.commands.ensemble.submissions import store_errors
 
@@ -113,7 +113,7 @@ def fitted(errors: SubmissionErrors, read: Read, arguments: Namespace) -> dict[s
 def results_of(
     errors: SubmissionErrors, read: Read, fits: Mapping[str, Fit], arguments: Namespace
 ) -> dict[str, Any]:
-    """What scores.json holds."""
+    """The content of scores.json."""
     from equipoise.commands.ensemble.blends import mean_logs, single_mae
     from equipoise.report.couplings import YARDSTICKS
 
@@ -145,7 +145,7 @@ def results_of(
 
 
 def _scores(errors: SubmissionErrors, read: Read, fits: Mapping[str, Fit]) -> dict[str, Any]:
-    """The scores of each way to blend, of both halves."""
+    """The scores of each blend on both halves."""
     from equipoise.commands.ensemble.blends import blend_scores, ways_to_blend
 
     ways = ways_to_blend(errors, read.halves.fitted, fits, read.scheme)
@@ -170,7 +170,7 @@ def _dropped(
 
 
 def _ranked(singles: Mapping[str, Floats], read: Read, ranked: Sequence[int]) -> dict[str, Any]:
-    """The scores of each submission, of both halves, the best of the fitted half first."""
+    """The scores of each submission on both halves, the best on the fitted half first."""
     from equipoise.commands.ensemble.blends import scores_of
 
     return {
@@ -182,7 +182,7 @@ def _ranked(singles: Mapping[str, Floats], read: Read, ranked: Sequence[int]) ->
 
 
 def told(scores: Mapping[str, TypeScore]) -> dict[str, Any]:
-    """Scores as scores.json has them."""
+    """Scores in the form of scores.json."""
     from equipoise.report.couplings import mean_log_mae
 
     return {
@@ -193,7 +193,7 @@ def told(scores: Mapping[str, TypeScore]) -> dict[str, Any]:
 
 
 def _write_blend(errors: SubmissionErrors, read: Read, fits: Mapping[str, Fit], file: Path) -> None:
-    """Write the blend of all couplings, those of both halves, as a submission."""
+    """Write the blend of all couplings, in both halves, as a submission."""
     from equipoise.commands.ensemble.submissions import write_submission
 
     value = read.truth.value.copy()
@@ -204,7 +204,7 @@ def _write_blend(errors: SubmissionErrors, read: Read, fits: Mapping[str, Fit], 
 
 
 def _folder(named: str | None) -> Path:
-    """The new or empty folder that was named, else ensembles/<time>."""
+    """The named folder, which must be new or empty, else ensembles/<time>."""
     from equipoise.running import folders
 
     if named is not None:

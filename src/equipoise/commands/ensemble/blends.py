@@ -1,7 +1,7 @@
-"""What submissions reach together: weights from one half of the couplings, scores on the other.
+"""Blends of submissions: weights fitted on one half of the couplings, scores on the other.
 
-The halves are stratified by type. The weights see the truth of their half, so they are no forecast
-of unknown couplings' scores unless the submissions were made without either half.
+The halves are stratified by type. The weights see the truth of their half, so the scores do not
+forecast those of unknown couplings unless the submissions were made without either half.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from equipoise.report.couplings import TypeScore, mean_log_mae, type_score
 
 Mode = Literal["single", "per_type"]
 Blocks = Mapping[str, slice]
-"""Where the couplings of each type stand, in the order of the types' names."""
+"""The rows of the couplings of each type, in the order of the types' names."""
 Blend = Callable[[str, slice], Floats]
-"""The errors (n,) of a blend in the couplings of a type."""
+"""The errors (n,) of a blend on the couplings of a type."""
 
 DROPPED = (0, 1, 5, 10, 20, 50, *range(100, 100_000, 100))
-"""How many of the best submissions are left out, one after the other."""
+"""The numbers of best submissions to leave out, one after another."""
 KEPT = 9
 
 
@@ -38,14 +38,14 @@ class Halves(NamedTuple):
 
     @property
     def both(self) -> dict[str, Blocks]:
-        """The halves by name, the one that judges first."""
+        """The halves by name, the held-out one first."""
         return {"held_out": self.held_out, "fitted": self.fitted}
 
 
 def stratified_halves(kind: NDArray[np.int64], types: Sequence[str], seed: int) -> Halves:
-    """Deal the couplings of each type into two halves; kind (N,): from 1, numbers of `types`.
+    """Split the couplings of each type into two halves; kind (N,): from 1, numbers of `types`.
 
-    The split is that of the published code, where the rows are in the same order. Raises UserError
+    With the rows in the same order, the split is that of the published code. Raises UserError
     where a type has a single coupling.
     """
     numbers, counts = np.unique(kind, return_counts=True)
@@ -86,9 +86,9 @@ def fit_weights(
 
 
 class MedianScheme(NamedTuple):
-    """Of the `keep` submissions of a type that are most often its median, the middle ones' mean.
+    """The mean of the middle ones of the `keep` submissions that are most often a type's median.
 
-    Source: Bratholm et al. 2020 (arXiv 2008.05994), first place: 9 of 13, of which the middle 5.
+    Source: Bratholm et al. 2020 (arXiv 2008.05994), first place: 9 of 13, and their middle 5.
     """
 
     keep: int
@@ -96,9 +96,9 @@ class MedianScheme(NamedTuple):
 
     @classmethod
     def of(cls, submissions: int, keep: int | None, middle: int | None) -> MedianScheme:
-        """The scheme as asked for, else 9 or as many as there are, and 5 of 9 or about that share.
+        """The scheme with the given numbers, by default 9 (or all of fewer) and about 5/9 of those.
 
-        Raises UserError where there are not as many.
+        Raises UserError where there are fewer submissions than asked for.
         """
         keep = min(KEPT, submissions) if keep is None else keep
         middle = keep - 2 * round(2 * keep / 9) if middle is None else middle
@@ -111,7 +111,7 @@ class MedianScheme(NamedTuple):
         return cls(keep, middle)
 
     def chosen(self, errors: SubmissionErrors, rows: slice) -> NDArray[np.int64]:
-        """The submissions that are kept, of which no truth decides."""
+        """The submissions that are kept, chosen without the truth."""
         chosen: NDArray[np.int64] = np.argsort(-errors.times_median(rows), kind="stable")
         return np.sort(chosen[: self.keep])
 
@@ -137,7 +137,7 @@ def mean_logs(mae: Floats, blocks: Blocks) -> Floats:
 def ways_to_blend(
     errors: SubmissionErrors, fitted: Blocks, fits: Mapping[str, Fit], scheme: MedianScheme
 ) -> dict[str, Blend]:
-    """The ensemble and what it is to beat; what the truth decides is decided on the fitted half."""
+    """The ensemble and its yardsticks; whatever needs the truth is fitted on the fitted half."""
     singles = single_mae(errors, fitted)
     best = int(mean_logs(singles, fitted).argmin())
     best_of = dict(zip(fitted, singles.argmin(axis=0), strict=True))
@@ -158,13 +158,13 @@ def _fitted(errors: SubmissionErrors, fits: Mapping[str, Fit]) -> Blend:
 
 
 def blend_scores(blend: Blend, blocks: Blocks) -> dict[str, TypeScore]:
-    """The scores of a way to blend."""
+    """The scores of a blend."""
     mae = [np.abs(blend(name, rows)).mean() for name, rows in blocks.items()]
     return scores_of(mae, blocks)
 
 
 class Dropped(NamedTuple):
-    """Without the `dropped` best submissions: the best of the rest and the ensemble of the rest.
+    """The best single submission and the ensemble, without the `dropped` best submissions.
 
     Scores are the means of ln MAE of the held-out half.
     """
@@ -180,9 +180,9 @@ def drop_best(
     errors: SubmissionErrors, halves: Halves, mode: Mode, solver: Solver, seed: int,
     fits: Mapping[str, Fit], notify: Notify,
 ) -> Iterator[Dropped]:  # fmt: skip
-    """Fit again without the best 1, 5, 10, 20, 50, 100, 200, ... submissions of the fitted half.
+    """Fit again without the best 1, 5, 10, 20, 50, 100, 200, ... submissions on the fitted half.
 
-    `fits` are those of all, the first row. At least two are left to blend.
+    The first row is `fits`, those of all submissions. At least two are left to blend.
     """
     ranked = mean_logs(single_mae(errors, halves.fitted), halves.fitted).argsort(kind="stable")
     held_out = mean_logs(single_mae(errors, halves.held_out), halves.held_out)

@@ -1,14 +1,14 @@
-"""Weights of submissions, positive and of sum 1, that minimise the mean over types of ln MAE.
+"""Positive weights of submissions, with sum 1, that minimise the mean over types of ln MAE.
 
 The MAE of a type is convex in the weights, so the fit to one type alone is a convex problem, whose
-optimum is found and proven by its dual. The mean of the logarithms of several is not convex. There
-`convex` majorises: ln is concave, so the mean of MAE / MAE now, which is convex, minus 1 is no less
-than what the objective changes by. Descending on it again and again, with its slope and curvature
-where the weights are by then, ends where no change of the weights is an improvement to first order.
+optimum is found and proven by its dual. The mean of the logarithms of several types is not convex.
+There `convex` majorises: since ln is concave, the objective changes by at most the mean of
+MAE / (current MAE), which is convex, minus 1. Descending on this majorant, renewed at the current
+weights after each step, ends where no change of the weights improves to first order.
 
-Both go by Newton's method, with |r| rounded to a parabola within a width of 0 that is narrowed
+Both use Newton's method, with |r| rounded to a parabola within a width of 0 that is narrowed
 until the gap to the dual is small: each step is a least squares problem on the simplex. The
-published way, `adam`, descends over the logits of a softmax instead.
+published method, `adam`, descends over the logits of a softmax instead.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Solver = Literal["convex", "adam"]
 Notify = Callable[[], object]
 
 TOLERANCE = 1e-5
-"""Of the gap, in the unit of ln MAE."""
+"""Tolerance of the gap, in the unit of ln MAE."""
 NARROWER, WIDTHS = 0.3, 16
-"""Of the couplings, 0.3 lie in the rounded part of |r|, then 0.3 of those, and so on."""
+"""Fraction of couplings in the rounded part of |r|: 0.3 at first, then 0.3 of those, etc."""
 SETTLED = 0.3
-"""Part of the gap that may be left at one width, before the next."""
+"""Fraction of the gap that may be left at one width before the next."""
 NEWTON_STEPS, HALVINGS = 30, 30
 FRACTIONS = tuple(NARROWER**level for level in range(1, WIDTHS + 1))
 RIDGE = 1e-9
@@ -40,7 +40,7 @@ LEARNING_RATE, EPOCHS, BATCHES, AVERAGED = 0.32, 200, 10, 50
 
 
 class Fit(NamedTuple):
-    """Weights (M,), the mean over the types of ln MAE there, and the gap that is left.
+    """Weights (M,), the mean over the types of ln MAE there, and the remaining gap.
 
     gap: in the mean over the types, MAE / MAE now falls below 1 - gap with no other weights. For
     one type that bounds the optimum; for several it says that the weights are stationary.
@@ -64,7 +64,7 @@ def fit(
 
 
 def fit_convex(errors: SubmissionErrors, blocks: Sequence[slice], notify: Notify) -> Fit:
-    """Minimise by Newton's method on ever narrower roundings of |r|, from equal weights."""
+    """Minimise by Newton's method on narrower and narrower roundings of |r|, from equal weights."""
     weights = np.full(len(errors), 1 / len(errors))
     residuals = [errors.blended(weights, rows) for rows in blocks]
     widths = [np.inf] * len(blocks)
@@ -87,7 +87,7 @@ def fit_convex(errors: SubmissionErrors, blocks: Sequence[slice], notify: Notify
 
 
 def gap_at(errors: SubmissionErrors, blocks: Sequence[slice], weights: Floats) -> Fit:
-    """Objective and gap of given weights; of all widths, the one that proves most."""
+    """Objective and gap of given weights; the gap is the smallest over all widths."""
     residuals = [errors.blended(weights, rows) for rows in blocks]
     points = (
         _Point(errors, blocks, residuals, [_width(r, fraction) for r in residuals])
@@ -98,12 +98,12 @@ def gap_at(errors: SubmissionErrors, blocks: Sequence[slice], weights: Floats) -
 
 
 def _width(residuals: Floats, fraction: float) -> float:
-    """How far from 0 this fraction of the residuals is."""
+    """The distance from 0 within which this fraction of the residuals lies."""
     return max(FLOOR, float(np.quantile(np.abs(residuals), fraction)))
 
 
 def _rounded(residuals: Floats, width: float) -> float:
-    """The mean of |r|, a parabola within the width: never below it, and smooth."""
+    """The mean of |r|, rounded to a parabola within the width: smooth, and never below |r|."""
     size = np.abs(residuals)
     return float(np.where(size < width, (size**2 / width + width) / 2, size).mean())
 
@@ -123,8 +123,8 @@ class _Point:
             errors.products((r / width).clip(-1, 1), rows) / len(r)
             for r, width, rows in zip(residuals, widths, blocks, strict=True)
         ])  # fmt: skip
-        # Factors from -1 to 1, whichever, make no blend's MAE smaller than their products with it,
-        # and none is below 0.
+        # For any factors from -1 to 1, a blend's MAE is at least its mean product with them,
+        # and never below 0.
         bound = (slopes / (mae + FLOOR)[:, None]).mean(axis=0).min()
         self.gap = float((mae / (mae + FLOOR)).mean() - max(0.0, bound))
         self.scales = 1 / (len(blocks) * self._smooth(residuals))
@@ -134,7 +134,7 @@ class _Point:
         return np.array([_rounded(r, w) for r, w in zip(residuals, self.widths, strict=True)])
 
     def newton(self, weights: Floats) -> Floats:
-        """The weights at which the quadratic model of the majorant is least."""
+        """The weights that minimise the quadratic model of the majorant."""
         curvature = np.zeros((len(weights), len(weights)))
         parts = zip(self.residuals, self.widths, self.blocks, self.scales, strict=True)
         for r, width, rows, scale in parts:
@@ -144,7 +144,7 @@ class _Point:
         return least_on_simplex(curvature, self.slope - curvature @ weights)
 
     def length(self, changes: Sequence[Floats], slope: float) -> float:
-        """How far to go along residuals `changes`: 1, or half of it until the objective falls."""
+        """The step along residual `changes`: 1, halved until the objective falls."""
         now, step = np.log(self._smooth(self.residuals)).mean(), 1.0
         for _ in range(HALVINGS):
             ahead = [r + step * e for r, e in zip(self.residuals, changes, strict=True)]
@@ -155,10 +155,10 @@ class _Point:
 
 
 def least_on_simplex(curvature: Floats, slope: Floats) -> Floats:
-    """The w >= 0 of sum 1 at which w curvature w / 2 + slope w is least; curvature is definite.
+    """The w >= 0 of sum 1 that minimises w curvature w / 2 + slope w; curvature is definite.
 
     That is |R w - b| for the factor R of the curvature, and |(R - b 1) w| where the sum is 1. With
-    a row more that asks for the sum 1, the best w >= 0 of any sum has the same direction.
+    an additional row that asks for the sum 1, the best w >= 0 of any sum has the same direction.
     """
     factor = cholesky(curvature)
     aim = -solve_triangular(factor, slope, trans=1)
@@ -170,7 +170,7 @@ def least_on_simplex(curvature: Floats, slope: Floats) -> Floats:
 
 
 def fit_adam(errors: SubmissionErrors, blocks: Sequence[slice], seed: int, notify: Notify) -> Fit:
-    """Minimise as published: Adam over logits from 0, whose last 50 epochs are averaged.
+    """Minimise as published: Adam over logits from 0, averaging the last 50 epochs.
 
     Source: Bratholm et al. 2020 (arXiv 2008.05994) and its code: learning rate 0.32, 200 epochs of
     10 batches, MAE + 1e-9 in the logarithm, softmax weights.

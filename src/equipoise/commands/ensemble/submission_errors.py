@@ -1,4 +1,4 @@
-"""The errors of many submissions, which may be larger than memory, and sums over them in parts."""
+"""The errors of many submissions, possibly larger than memory, and sums over them in parts."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from equipoise.commands.ensemble.submissions import couplings_of_a_part
 Floats = NDArray[np.float64]
 Errors = NDArray[np.floating[Any]]
 Couplings = NDArray[np.int64]
-"""Which couplings, or of which kind they are."""
+"""Indices of couplings, or their kinds."""
 
 RESIDENT = 2**26
-"""Bytes of the file that are read before its pages are given back."""
+"""Bytes of the file that are read before its pages are released."""
 
 
 @dataclass
 class SubmissionErrors:
-    """What each of M submissions predicts for N couplings minus the truth, in Hz.
+    """The predictions of M submissions for N couplings minus the truth, in Hz.
 
     stored: (M N,), in memory or mapped from a file: parts with the errors (M, width) of `width`
-    couplings, the last with those that are left. chosen: the M' submissions to which this view is
+    couplings, the last part with the rest. chosen: the M' submissions to which this view is
     restricted, all by default. Weights that sum to 1 blend errors as they blend predictions, and
-    errors keep in float32 the digits that a prediction of 100 Hz would lose. Rows `rows` are always
+    in float32 errors keep digits that a prediction of 100 Hz would lose. `rows` is always
     a slice of the N couplings.
     """
 
@@ -42,12 +42,12 @@ class SubmissionErrors:
 
     @classmethod
     def of_array(cls, errors: Errors) -> SubmissionErrors:
-        """Those in memory, (M, N)."""
+        """Errors (M, N) in memory."""
         return cls(errors.ravel(), *errors.shape)
 
     @classmethod
     def of_file(cls, path: Path, submissions: int) -> SubmissionErrors:
-        """Map what `store_errors` wrote."""
+        """Map the file that `store_errors` wrote."""
         with path.open("rb") as opened:
             file = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         width = couplings_of_a_part(submissions)
@@ -58,7 +58,7 @@ class SubmissionErrors:
         return self.submissions if self.chosen is None else len(self.chosen)
 
     def only(self, chosen: Sequence[int] | Couplings) -> SubmissionErrors:
-        """The same, of some of these submissions, in the order in which they are named."""
+        """The same errors for some of these submissions, in the given order."""
         places = np.asarray(chosen, np.int64)
         return replace(self, chosen=places if self.chosen is None else self.chosen[places])
 
@@ -98,7 +98,7 @@ class SubmissionErrors:
         return errors if self.chosen is None else errors[self.chosen]
 
     def _release(self) -> int:
-        """Give the pages that were read back to the system, which keeps them as long as it can."""
+        """Release the pages that were read to the system, which caches them as long as it can."""
         if self.file is not None:
             self.file.madvise(mmap.MADV_DONTNEED)
         return 0
@@ -149,7 +149,7 @@ class SubmissionErrors:
         return result
 
     def middle_mean(self, middle: int, rows: slice) -> Floats:
-        """The errors (n,) of the mean of the `middle` submissions in the middle of each order."""
+        """The errors (n,) of the mean of the `middle` central submissions for each coupling."""
         result = np.empty(rows.stop - rows.start)
         first = (len(self) - middle) // 2
         for piece, errors in self.parts(rows):

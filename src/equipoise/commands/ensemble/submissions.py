@@ -1,4 +1,4 @@
-"""Submissions of couplings, and the truth about them: csv files as the competition has them.
+"""Submissions of couplings, and the true couplings: csv files in the competition's format.
 
 A submission has the columns `id` and `scalar_coupling_constant`, in Hz; the truth has `type` too,
 as the competition's train.csv and a run's couplings.csv do. Rows may stand in any order.
@@ -24,11 +24,11 @@ COLUMNS = {"id": pa.int64(), COUPLING: pa.float64()}
 OF_TRUTH = {**COLUMNS, "type": pa.string()}
 MOLECULE = "molecule_name"
 COMPETITION = "dsgdb9nsd_"
-"""How the names of the competition's molecules begin."""
+"""The prefix of the names of the competition's molecules."""
 PART = 2**20
-"""Errors in a part of their file: 4 MB, which a core's cache holds."""
+"""Number of errors in a part of their file: 4 MB, which fits a core's cache."""
 LARGEST = 1e6
-"""Hz; no coupling is near it, and sums in single precision hold what is below."""
+"""Hz; no coupling comes near it, and single precision can sum values below it."""
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CouplingValues:
-    """Couplings by their ids (N,), with values (N,) in Hz; of the truth also their types.
+    """Couplings by their ids (N,), with values (N,) in Hz; the truth also has their types.
 
     source: the file they are from. types: their names, sorted. kind: (N,), from 1, numbers of
     `types`; 0 in a submission. competition: whether all are of the competition's molecules.
@@ -54,11 +54,11 @@ class CouplingValues:
         return len(self.id)
 
     def take(self, rows: Integers) -> CouplingValues:
-        """Some of them, in that order."""
+        """The couplings of these rows, in that order."""
         return replace(self, id=self.id[rows], value=self.value[rows], kind=self.kind[rows])
 
     def of(self, other: CouplingValues) -> CouplingValues:
-        """Those that a submission has, as its couplings, in the order of these.
+        """The couplings that a submission has, with its values, in the order of these.
 
         Raises UserError where it has ids that these lack.
         """
@@ -74,7 +74,7 @@ class CouplingValues:
             )
 
     def places(self, wanted: CouplingValues) -> Integers:
-        """The row here of each id that is wanted. Raises UserError where the ids differ."""
+        """The row here of each wanted id. Raises UserError where the ids differ."""
         mine, other = (np.argsort(ids, kind="stable") for ids in (self.id, wanted.id))
         if not np.array_equal(self.id[mine], wanted.id[other]):
             self._refuse_missing(np.setdiff1d(wanted.id, self.id), wanted.source)
@@ -126,7 +126,7 @@ def read_submission(path: Path) -> CouplingValues:
 
 
 def _read(path: Path, kinds: Mapping[str, pa.DataType], needed: Collection[str]) -> pa.Table:
-    """All columns of a csv file, those of `kinds` as such. Raises UserError where it is none."""
+    """All columns of a csv file, typed as in `kinds`. Raises UserError where it is no csv file."""
     options = csv.ConvertOptions(column_types=dict(kinds), strings_can_be_null=False)
     try:
         check_csv(path)
@@ -160,7 +160,7 @@ def _values(path: Path, table: pa.Table) -> CouplingValues:
 
 
 def names_of(files: Sequence[Path]) -> list[str]:
-    """A name for each submission: of its file, with the folders where two are called the same.
+    """A name for each submission: its file's, with folders where two have the same name.
 
     Raises UserError where a file is given twice.
     """
@@ -174,16 +174,16 @@ def names_of(files: Sequence[Path]) -> list[str]:
 
 
 def couplings_of_a_part(submissions: int) -> int:
-    """How many couplings a part of the file with the errors of so many submissions holds."""
+    """The number of couplings in a part of the file with the errors of `count` submissions."""
     return max(1, PART // submissions)
 
 
 def store_errors(files: Iterable[Path], count: int, truth: CouplingValues, target: Path) -> None:
-    """Write what `count` submissions predict minus the truth, in its order, in float32.
+    """Write the predictions of `count` submissions minus the truth, in its order, in float32.
 
     The file is made of parts with the errors (count, n) of n couplings, so that it is read from
-    its beginning to its end. Each submission is read, written and forgotten. Raises UserError for
-    one that is not of exactly these couplings, and where the disk is too small.
+    its beginning to its end. Submissions are read and written one by one. Raises UserError for
+    one without exactly these couplings, and where the disk is too small.
     """
     needed = 4 * count * len(truth)
     if needed > (free := shutil.disk_usage(target.parent).free):
@@ -206,6 +206,6 @@ def store_errors(files: Iterable[Path], count: int, truth: CouplingValues, targe
 
 
 def write_submission(ids: Integers, values: Floats, path: Path) -> None:
-    """Write predictions in Hz, in the order of their ids, as the competition takes them."""
+    """Write predictions in Hz, in the order of their ids, in the competition's format."""
     order = np.argsort(ids, kind="stable")
     csv.write_csv(pa.table({"id": ids[order], COUPLING: values[order]}), path)

@@ -51,7 +51,7 @@ def _parser() -> Parser:
 
 
 def named(name: str, shelf: Shelf) -> Section:
-    """The list of that name, in full. Raises UserError where there is none."""
+    """The list with that name, in full. Raises UserError where there is none."""
     groups = {plural(group): group for group in shelf.groups}
     title = plural(name) if plural(name) in (*LISTS, *groups) else name
     if title in LISTS:
@@ -64,7 +64,7 @@ def named(name: str, shelf: Shelf) -> Section:
 
 
 def lines_of(section: Section, width: int | None) -> Iterator[str]:
-    """A section as text of that width; None: each entry is one line."""
+    """A section as text of the given width; with None each entry is one line."""
     yield from _wrapped(section.title, width, 0)
     longest = max((len(entry.name) for entry in section.entries), default=0)
     indent = MARGIN + min(longest, LONGEST_NAME) + MARGIN
@@ -82,7 +82,7 @@ def lines_of(section: Section, width: int | None) -> Iterator[str]:
 
 
 def _wrapped(text: str, width: int | None, indent: int) -> list[str]:
-    """The text in lines that begin after `indent` spaces; an address is never broken."""
+    """The text in lines indented by `indent` spaces; a web address is never broken."""
     if width is None:
         return [text]
     longest = max(map(len, text.split()), default=0)

@@ -1,4 +1,4 @@
-"""Where the data of each task are looked for, and whether they are there; nothing is fetched."""
+"""Where each task looks for its data, and whether they are there; nothing is fetched."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from equipoise.running.surroundings import is_local
 
 
 class DataPlace(NamedTuple):
-    """Where the data of a task are looked for and what is found there, in words.
+    """Where a task looks for its data and what is found there, in words.
 
-    there: None where that depends on what is typed. advice: what else can be done, or has to be.
+    there: None where that depends on the command line. advice: what else can or must be done.
     """
 
     said: str
@@ -24,7 +24,7 @@ class DataPlace(NamedTuple):
 
 
 def place_of(task: Mapping[str, Any]) -> DataPlace:
-    """The place that the node of a task's file names."""
+    """The place named in a task's file."""
     path, hint = task.get("path"), about(task, "without_path")
     advice = None if hint is None else " ".join(str(hint).split())
     if about(task, "of_checkpoint", False):
@@ -46,9 +46,9 @@ def place_of(task: Mapping[str, Any]) -> DataPlace:
 
 
 def hub_copy(name: str, configuration: str | None = None) -> Path | None:
-    """The folder that an earlier download of a hub dataset has left, without importing `datasets`.
+    """The folder of an earlier download of a hub dataset, found without importing `datasets`.
 
-    Downloads of single splits lie apart from those of whole datasets.
+    Single splits are downloaded to other folders than whole datasets.
     """
     owner, _, dataset = name.rpartition("/")
     words = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", dataset)
@@ -62,7 +62,7 @@ def hub_copy(name: str, configuration: str | None = None) -> Path | None:
 
 
 def hub_cache() -> Path:
-    """The folder in which `datasets` keeps what it has fetched, as the environment sets it."""
+    """The cache folder of `datasets`, as the environment sets it."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     hub = os.environ.get("HF_HOME") or os.path.join(home, "huggingface")
     place = os.environ.get("HF_DATASETS_CACHE") or os.path.join(hub, "datasets")

@@ -20,7 +20,7 @@ BEST = {"max": "highest", "min": "lowest"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a list: a name, and what there is to say of it, a sentence each."""
+    """One line of a list: a name, and sentences about it."""
 
     name: str
     said: list[str]
@@ -35,7 +35,7 @@ class Section:
 
 
 class Shelf:
-    """The choices of `conf/` and of the user's own folders, as their files tell them."""
+    """The choices of `conf/` and of the user's own folders, as described in their files."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self.roots = list(roots)
@@ -53,7 +53,7 @@ class Shelf:
 
     @cached_property
     def groups(self) -> list[str]:
-        """Every group that has a choice."""
+        """Every group that has at least one choice."""
         folders = {
             path.relative_to(root).as_posix()
             for root in self.roots
@@ -63,7 +63,7 @@ class Shelf:
         return sorted(folders)
 
     def files(self, group: str) -> dict[str, Path]:
-        """The file of each choice of a group; of two of one name, the one that Hydra takes."""
+        """The file of each choice of a group; of two with the same name, the one Hydra takes."""
         found: dict[str, Path] = {}
         for root in self.roots:
             for file in choice_files(root / group):
@@ -78,7 +78,7 @@ class Shelf:
 
 
 def tasks(shelf: Shelf, full: bool) -> Section:
-    """Each task: what kind it is, its metric, its data; full: what it is in a sentence."""
+    """Each task: its kind, its metric, its data; full: a sentence that describes it."""
     files = shelf.files("task")
     entries = [
         Entry(name, [_about_task(node), *([description(files[name])] if full else [])])
@@ -97,7 +97,7 @@ def _about_task(node: Node) -> str:
 
 
 def _kind(node: Node) -> str:
-    """The name of its objective's class, in words; of one without, its samples and its output."""
+    """The name of a task's objective class in words; without one, its samples and its output."""
     target = str((node.get("objective") or {}).get("_target_", "")).rpartition(".")[2]
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z]*", target)
     plain = " ".join(word.lower() for word in words)
@@ -105,7 +105,7 @@ def _kind(node: Node) -> str:
 
 
 def models(shelf: Shelf, full: bool) -> Section:
-    """Each model: what it is, and whether it has an equilibrium layer; full: its tasks."""
+    """Each model: its description, and whether it has an equilibrium layer; full: its tasks."""
     files, entries = shelf.files("model"), []
     for name, node in shelf.models.items():
         said = [f"{description(files[name])}; {_layer(node)}"]
@@ -137,7 +137,7 @@ def pairs(shelf: Shelf, full: bool) -> Section:
 
 
 def recipes(shelf: Shelf, full: bool) -> Section:
-    """Each recipe: what it is; full: the choices that it makes."""
+    """Each recipe: its description; full: the choices that it makes."""
     entries = []
     for name, file in shelf.files("recipe").items():
         said = [description(file)]
@@ -151,7 +151,7 @@ def recipes(shelf: Shelf, full: bool) -> Section:
 
 
 def datasets(shelf: Shelf, full: bool) -> Section:
-    """Where the data of each task are looked for, whether they are there, what to do if not."""
+    """Where each task looks for its data, whether they are there, and what to do if not."""
     places = {name: place_of(node) for name, node in shelf.tasks.items()}
     entries = [
         Entry(name, [place.said, *([place.advice] if place.advice else [])])
@@ -197,7 +197,7 @@ LISTS: dict[str, Callable[[Shelf, bool], Section]] = {
     "tasks": tasks, "models": models, "pairs": pairs, "recipes": recipes, "datasets": datasets,
     "weights": weights,
 }  # fmt: skip
-"""Lists of more than the choices of one group."""
+"""The lists that show more than the choices of one group."""
 
 
 def plural(group: str) -> str:
@@ -208,7 +208,7 @@ def plural(group: str) -> str:
 
 
 def overview(shelf: Shelf) -> Iterator[Section]:
-    """The lists that are shown where none is named: all but weights, which is long."""
+    """The lists shown by default: all but weights, which is long."""
     yield from (LISTS[name](shelf, False) for name in ("tasks", "models", "pairs", "recipes"))
     for group in shelf.groups:
         if plural(group) not in LISTS:

@@ -62,7 +62,7 @@ of sentences:
   python -m equipoise predict runs/digits/mdeq/<time> pictures/ labels.csv
 """
 SETTING = re.compile(r"-.*|\w+=.*|overwrite", re.DOTALL)
-"""What is no name of a file; runs/lr=0.1/structures.csv is one."""
+"""Matches a setting, and not a file's name such as runs/lr=0.1/structures.csv."""
 OF_ALL = frozenset({"ckpt_path", "output", "overwrite", "batch_size", "device", "trust"})
 ENDINGS = (".csv", ".npz")
 MODULES = {
@@ -74,7 +74,7 @@ MODULES = {
 
 
 def main(words: Sequence[str]) -> int:
-    """Predict, write the file and tell what was predicted; returns 0. Raises UserError."""
+    """Predict, write the file and print what was predicted; returns 0. Raises UserError."""
     request, files = parse(words)
     checkpoint = read_run(request.ckpt_path)
     module: Any = import_module(f"{__name__}.{MODULES.get(checkpoint.wants, 'samples')}")
@@ -88,9 +88,9 @@ def main(words: Sequence[str]) -> int:
 def parse(words: Sequence[str]) -> tuple[Request, list[Path]]:
     """The settings, and the files to read.
 
-    Of the words that are no settings the first names the run, unless ckpt_path does, and the last
-    one the output, unless output or ckpt_path is given or nothing would be left to read. Raises
-    UserError for an unknown setting, a value that cannot be used, or without a checkpoint.
+    The first word that is not a setting names the run, unless ckpt_path does; the last one names
+    the output, unless output or ckpt_path is given or nothing would be left to read. Raises
+    UserError for an unknown setting, an unusable value, or without a checkpoint.
     """
     operands = [word for word in words if not SETTING.fullmatch(word)]
     settings = [word for word in words if SETTING.fullmatch(word)]
@@ -125,7 +125,7 @@ def check(request: Request) -> None:
 
 
 def refuse_others(words: Sequence[str], own: Collection[str], checkpoint: StoredRun) -> None:
-    """Raise UserError where a setting is given that this kind of task does not heed."""
+    """Raise UserError where a setting is given that this kind of task ignores."""
     names = [word.partition("=")[0] for word in words if SETTING.fullmatch(word)]
     for name in names:
         if name not in OF_ALL and name not in own:

@@ -14,10 +14,10 @@ SETTINGS = frozenset[str]()
 
 
 def predict(job: Job) -> str:
-    """Write the answer to each condition with its standard error; returns how many in a line.
+    """Write the answer to each condition with its standard error; returns a line that counts them.
 
-    A fraction of the people, and their number. Raises UserError where a condition cannot be read,
-    naming its line, or the survey is not finished.
+    An answer is a fraction of the people, and their number. Raises UserError where a condition
+    cannot be read, naming its line, or the survey is not finished.
     """
     content, stored = job.checkpoint
     check_targets(stored.config, trusted_packages(stored, job.request.trust))

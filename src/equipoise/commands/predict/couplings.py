@@ -1,4 +1,4 @@
-"""The couplings of molecules that `predict` writes: from csv files through a network to a table."""
+"""Predicts the couplings of molecules: from csv files through a network to a table."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ SETTINGS = frozenset({"pairs", "max_pairs", "workers"})
 BATCH_SIZE = 32
 ALL = "all"
 DECIMALS = 6
-"""Of a coupling in Hz."""
+"""Format of a coupling in Hz."""
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
     """Molecules, and the ids (C,) of the couplings to predict, in the order of the output.
 
-    file: that names the couplings; None where they are all that the molecules have.
+    file: the one that names the couplings; None for all couplings of the molecules.
     """
 
     graphs: MoleculeGraphs
@@ -54,7 +54,7 @@ class Asked:
 
 
 def predict(job: Job) -> str:
-    """Write the couplings of the molecules in a file, and return what was predicted in a line.
+    """Write the couplings of the molecules in a file, and return a line on what was predicted.
 
     Raises UserError where the files are not in order, or the checkpoint cannot be used.
     """
@@ -69,7 +69,7 @@ def predict(job: Job) -> str:
 
 
 def write_couplings(job: Job, task: Any, device: torch.device, target: IO[str]) -> str:
-    """The same with the task of the checkpoint, on the device, whose `in_hertz` reads a batch."""
+    """The same with the checkpoint's task on the device, whose `in_hertz` predicts a batch."""
     vocabulary = vocabulary_of(job.checkpoint)
     request = job.request
     asked = read_asked(structures_of(job.files), request.pairs, request.workers)
@@ -85,7 +85,7 @@ def write_couplings(job: Job, task: Any, device: torch.device, target: IO[str]) 
 
 
 def vocabulary_of(checkpoint: StoredRun) -> Vocabulary:
-    """The labels that training has shown. Raises UserError where the checkpoint has none."""
+    """The labels seen in training. Raises UserError where the checkpoint has none."""
     state = checkpoint.state.get("labels")
     if not state:
         raise UserError(
@@ -96,7 +96,7 @@ def vocabulary_of(checkpoint: StoredRun) -> Vocabulary:
 
 
 def structures_of(files: Sequence[Path]) -> Path:
-    """The one file of structures, or that of a folder. Raises UserError for none or several."""
+    """The only file of structures, or a folder's. Raises UserError for none or several."""
     if len(files) != 1:
         several = ", ".join(map(str, files)) or "none"
         raise UserError(
@@ -134,7 +134,7 @@ def pairs_file(structures: Path, pairs: str | None) -> Path | None:
 def oddities(
     batches: MoleculeBatches, vocabulary: Vocabulary, kinds: Sequence[str]
 ) -> Iterator[str]:
-    """What a user should know of the molecules before relying on their predictions.
+    """Warnings about the molecules that a user should read before relying on predictions.
 
     kinds: the levels whose labels the network reads.
     """
@@ -163,7 +163,7 @@ def predicted(
     batch_size: int,
 ) -> NDArray[np.float64]:
     """The couplings (C, K) of these ids, in Hz. Raises UserError where one is not finite."""
-    # the largest molecules first: what does not fit into memory fails at once
+    # the largest molecules first: if they do not fit into memory, this fails at once
     order = batches.lengths.argsort(descending=True, stable=True).split(batch_size)
     found: list[tuple[NDArray, NDArray]] = []
     content = (batches[BatchIndex(0, rows)] for rows in order)
@@ -191,7 +191,7 @@ def _refuse_infinite(batch: dict[str, Tensor], couplings: Tensor, batches: Molec
 
 
 def write(target: IO[str], asked: Asked, couplings: NDArray[np.float64]) -> None:
-    """Write ids and couplings; of all pairs also which they are, and their contributions."""
+    """Write ids and couplings; for all pairs also their atoms, types and contributions."""
     values = couplings.round(DECIMALS).T.tolist()
     names = [COUPLING, *CONTRIBUTIONS][: len(values)]
     columns: dict[str, list[Any]] = {"id": asked.ids.tolist()}
@@ -220,7 +220,7 @@ def pair_columns(graphs: MoleculeGraphs) -> dict[str, list[Any]]:
 
 
 def described(asked: Asked) -> Iterator[str]:
-    """How much was predicted, and what had to be guessed for it."""
+    """How much was predicted, and what had to be guessed for that."""
     graphs = asked.graphs
     yield f"couplings: {len(asked.ids):,} ({asked.file or 'all of the types'})"
     yield f"molecules: {len(asked.rows):,}"

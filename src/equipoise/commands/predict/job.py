@@ -1,4 +1,4 @@
-"""What there is to predict: the settings, the files to read, and the one to write."""
+"""A prediction's settings, the files it reads, and the one it writes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from equipoise.running.run_checkpoint import StoredRun
 
 @dataclass
 class Request(StoredRequest):
-    """The settings of a prediction, as the page of --help describes them; None: the default."""
+    """The settings of a prediction, described by --help; None: the default."""
 
     output: str = "predictions.csv"
     overwrite: bool = False
@@ -47,7 +47,7 @@ class Job:
         return Path(self.request.output)
 
     def only_file(self, what: str) -> Path:
-        """The one file to read; raises UserError for none or several. what: a file is that."""
+        """The one file to read; raises UserError for none or several. what: the kind of file."""
         if len(self.files) != 1 or self.files[0].is_dir():
             several = ", ".join(map(str, self.files)) or "none"
             raise UserError(f"predict takes one file {what}, not {several}")
@@ -56,10 +56,10 @@ class Job:
 
 @contextmanager
 def whole_file(target: Path, overwrite: bool, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file beside the target, which takes its place where all goes well.
+    """A file beside the target, which replaces it if all goes well.
 
     It is opened at once, so that nothing is computed that cannot be written. Raises UserError where
-    it cannot, or where the target exists and may not be replaced.
+    it cannot be opened, or where the target exists and may not be replaced.
     """
     refuse_existing(target, overwrite)
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
@@ -79,7 +79,7 @@ def whole_file(target: Path, overwrite: bool, mode: str = "w") -> Iterator[IO[An
 
 @contextmanager
 def whole_folder(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder beside the target, which takes its place where all goes well.
+    """A folder beside the target, which replaces it if all goes well.
 
     Raises UserError where the target exists and may not be replaced, or cannot be written.
     """

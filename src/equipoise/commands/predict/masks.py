@@ -1,4 +1,4 @@
-"""Masks as files: the class of each pixel in the colours of its set, and over the picture."""
+"""Masks as files: each pixel's class in the dataset's colours, and drawn over the picture."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from equipoise.report.plot import OPACITY, colour
 FOLDER = "masks"
 OVERLAYS = "overlays"
 COLOURS = 256
-"""That a palette has."""
+"""Number of colours in a palette."""
 
 
 class MaskFolder:
     """A folder masks/, and perhaps overlays/, with a PNG for each picture.
 
-    A mask's PNG holds in each pixel the number that its class has in the masks of the dataset, and
-    a palette of its colours. data: the data module. names: of the classes.
+    Each pixel of a mask's PNG holds its class's number in the dataset's own masks; the palette has
+    the dataset's colours. data: the data module. names: the classes' names.
     """
 
     def __init__(self, folder: Path, shown: Path, data: Any, names: Sequence[str], overlays: bool):
@@ -44,7 +44,7 @@ class MaskFolder:
     ) -> dict[str, Column]:
         """Write the masks uint8 (H, W) of some pictures; returns their columns of the table.
 
-        names: of the pictures' files. looks: the pictures, uint8 (1 or 3, H, W).
+        names: the pictures' file names. looks: the pictures, uint8 (1 or 3, H, W).
         """
         files = [self._free(PurePath(name)) for name in names]
         for file, mask, look in zip(files, masks, looks, strict=True):
@@ -72,7 +72,7 @@ class MaskFolder:
         image.save(path)
 
     def _free(self, name: PurePath) -> PurePath:
-        """A name for the PNG of a picture that no other has."""
+        """A unique name for the PNG of a picture."""
         plain = PurePath(*(part for part in name.parts if part not in (name.anchor, "..")))
         file = plain.with_suffix(".png")
         if file in self.files:
@@ -83,10 +83,10 @@ class MaskFolder:
 
 @contextmanager
 def mask_folder(job: Job, data: Any, names: Sequence[str]) -> Iterator[MaskFolder]:
-    """The folder of masks beside a table, called like it without the ending.
+    """The folder of masks beside a table, named as the table is without its suffix.
 
-    It appears only where all goes well. Raises UserError where it exists and may not be replaced,
-    or holds what `predict` did not write.
+    It appears only if all goes well. Raises UserError where it exists and may not be replaced,
+    or holds files that `predict` did not write.
     """
     target = job.target.with_suffix("")
     if target.is_dir():
@@ -101,7 +101,7 @@ def mask_folder(job: Job, data: Any, names: Sequence[str]) -> Iterator[MaskFolde
 
 
 def colours(data: Any, classes: int) -> Sequence[tuple[int, int, int]]:
-    """The colours that the dataset has published, or those of the report."""
+    """The dataset's published colours, else those of the report."""
     published: Sequence[tuple[int, int, int]] | None = data.mask_colours()
     if published is not None:
         return published

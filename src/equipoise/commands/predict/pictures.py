@@ -24,7 +24,7 @@ from equipoise.running.loaded import Loaded, loaded
 
 SETTINGS = frozenset({"split", "top", "damaged", "overlays", "workers"})
 MOST_CLASSES = 100
-"""So many have a column each, unless `top` says otherwise."""
+"""Most classes that get a column each, unless `top` says otherwise."""
 FEW = 5
 MOST_WORKERS = 8
 WHITE = 255
@@ -32,9 +32,9 @@ WHITE = 255
 
 @dataclass
 class Source:
-    """Batches of pictures, what a row is called, and how it looks: uint8 RGB (3, H, W).
+    """Batches of pictures, the name of a row, and its picture: uint8 RGB (3, H, W).
 
-    damaged: finds out which rows were left out, once all batches are read.
+    damaged: returns the rows that were left out, once all batches are read.
     """
 
     batches: Iterable[Batch]
@@ -46,9 +46,9 @@ class Source:
 
 
 def predict(job: Job) -> str:
-    """Write what the network finds in the pictures, and return what that was in a line.
+    """Write the network's predictions for the pictures, and return a line that sums them up.
 
-    Raises UserError where the pictures cannot be read, or the network reads none.
+    Raises UserError where the pictures cannot be read, or the network does not take pictures.
     """
     request = job.request
     model = loaded(job.checkpoint, request.device, request.trust)
@@ -74,7 +74,7 @@ def predict(job: Job) -> str:
 def columns_of(
     batch: Batch, found: Batch, model: Loaded, top: int | None, one_column: bool
 ) -> dict[str, Column]:
-    """The columns of classes and features, and of the true class where the data know it."""
+    """The columns of classes and features, and of the true class where the data have it."""
     columns: dict[str, Column] = {}
     if (labels := batch.get("label")) is not None:
         columns["target"] = [model.label_names[k] if k >= 0 else "" for k in labels.tolist()]
@@ -86,9 +86,9 @@ def columns_of(
 def class_columns(
     probabilities: Tensor, names: Sequence[str], top: int | None, one_column: bool = False
 ) -> dict[str, Column]:
-    """The likeliest class with its probability; then every class, or the next of the first `top`.
+    """The likeliest class with its probability; then every class, or the rest of the `top` first.
 
-    probabilities: (B, classes), which may be one column. Raises UserError where there are fewer
+    probabilities: (B, classes), possibly a single column. Raises UserError where there are fewer
     classes than `top`.
     """
     classes = probabilities.shape[1]
@@ -109,12 +109,12 @@ def class_columns(
 
 
 def last_columns(found: Batch) -> dict[str, Column]:
-    """How near the samples came to their equilibria; none for a model without."""
+    """How near the samples came to their equilibria; empty for a model without any."""
     return {name: found[name] for name in ("residual", "converged") if name in found}
 
 
 def of_files(job: Job, model: Loaded) -> Source:
-    """The pictures of files and folders, in the order of the words and of their names."""
+    """The pictures of files and folders, in the order of the words, then of their names."""
     request, pictures = job.request, opened_pictures(job.files)
     content = PictureBatches(pictures, model.seen, request.damaged == "skip")
     read: list[int] = []
@@ -179,7 +179,7 @@ def refuse_nothing(table: Table, source: Source) -> None:
 
 
 def described(table: Table, source: Source) -> Iterator[str]:
-    """How many pictures were read, how many not, and how near they came to their equilibria."""
+    """How many pictures were read and left out, and how near they came to their equilibria."""
     yield f"{table.rows:,} picture{'s' if table.rows > 1 else ''}"
     if left_out := source.damaged():
         yield f"{len(left_out):,} damaged left out"

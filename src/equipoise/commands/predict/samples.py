@@ -1,4 +1,4 @@
-"""Samples of a split of the data, by whatever the task predicts of them."""
+"""Samples of a split of the data, with whatever the task predicts for them."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class Reading(Protocol):
     """A data module that reads samples from elsewhere."""
 
     def new_samples(self, path: str) -> tuple[Iterable[Batch], int]:
-        """Batches of the samples in a file, and how many these are."""
+        """Batches of the samples in a file, and the number of samples."""
         ...
 
 
 def predict(job: Job) -> str:
-    """Write what the task predicts of each sample of a split; returns how many in a line.
+    """Write the task's predictions for each sample of a split; returns a line that counts them.
 
-    The split is that of the run's own data, or of those in the place that is given; where the data
-    module can read single samples of the kind it has, a file of these is read. Raises UserError
-    where the data cannot be had, or the task predicts nothing.
+    The split is that of the run's own data, or of the data in the given place; if the data module
+    can read single samples from a file, the place may be such a file. Raises UserError
+    where the data are unavailable, or the task predicts nothing.
     """
     request = job.request
     model = loaded(job.checkpoint, request.device, request.trust)
@@ -64,7 +64,7 @@ def predict(job: Job) -> str:
 
 
 def source(job: Job, model: Loaded) -> tuple[tuple[Iterable[Batch], int], str]:
-    """The batches and how many samples they have, and what they are. Raises UserError."""
+    """The batches, the number of their samples, and what those are. Raises UserError."""
     request, data = job.request, model.data
     if not job.files or request.split:
         read_elsewhere(model, job.files)
@@ -80,7 +80,7 @@ def source(job: Job, model: Loaded) -> tuple[tuple[Iterable[Batch], int], str]:
 
 
 def columns_of(batch: Batch, found: Batch, names: Sequence[str]) -> dict[str, Column]:
-    """The columns of the table; classes by their names."""
+    """The columns of the table; classes are given by name."""
     columns: dict[str, Column] = {"row": batch["index"].cpu()}
     for key in ("label", "target"):
         if isinstance(truth := batch.get(key), Tensor):
@@ -89,13 +89,13 @@ def columns_of(batch: Batch, found: Batch, names: Sequence[str]) -> dict[str, Co
 
 
 def by_name(classes: Tensor, names: Sequence[str]) -> Column:
-    """The names of classes (B,), "" for -1; numbers that are no classes stay as they are."""
+    """The names of classes (B,), "" for -1; numbers that are not classes stay numbers."""
     numbers = not names or classes.is_floating_point() or classes.ndim > 1
     return classes if numbers else [names[k] if k >= 0 else "" for k in classes.tolist()]
 
 
 def read_elsewhere(model: Loaded, files: Sequence[Path]) -> None:
-    """Have the data read from a file or folder in place of its own path. Raises UserError."""
+    """Let the data be read from a file or folder instead of the own path. Raises UserError."""
     if not files:
         return
     task = model.config["task"]
@@ -109,7 +109,7 @@ def read_elsewhere(model: Loaded, files: Sequence[Path]) -> None:
 
 
 def split_batches(model: Loaded, split: str, batch_size: int | None) -> tuple[Iterable[Batch], int]:
-    """The batches of a split, "val" or "test", as the run has evaluated them; and its samples.
+    """The batches of a split, "val" or "test", as the run evaluated them; and its samples.
 
     Raises UserError where the data are not on this machine.
     """

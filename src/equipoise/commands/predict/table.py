@@ -17,16 +17,16 @@ from torch import Tensor
 from equipoise.commands.predict.job import whole_file
 
 DIGITS = 6
-"""Of a number in the csv file."""
+"""Format of a number in the csv file."""
 
 Column = Sequence[Any] | Tensor
 
 
 class Table(ABC):
-    """Columns by name, a value (N,) or several (N, K) in each row.
+    """Columns by name, with one value (N,) or several (N, K) in each row.
 
-    Beside the table it keeps how near the samples came to their equilibria. one_column: whether
-    several values of a row stay together, without a name each.
+    It also keeps how near the samples came to their equilibria. one_column: whether
+    several values of a row stay one column, without a name for each.
     """
 
     one_column: ClassVar[bool] = False
@@ -55,7 +55,7 @@ class Table(ABC):
         return
 
     def convergence(self) -> str | None:
-        """The fraction that has converged and the median residual; None if nothing was solved."""
+        """The converged fraction and the median residual; None if nothing was solved."""
         if not self.residuals:
             return None
         share, median = self.converged / self.rows, torch.cat(self.residuals).median()
@@ -89,7 +89,7 @@ class ArrayTable(Table):
             self.parts.setdefault(name, []).append(np.asarray(values))
 
     def close(self) -> None:
-        """Write the arrays, as numpy.savez does, which takes none that is called file."""
+        """Write the arrays as numpy.savez would, which cannot take an array named "file"."""
         with zipfile.ZipFile(self.file, "w") as archive:
             for name, parts in self.parts.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
@@ -98,7 +98,7 @@ class ArrayTable(Table):
 
 @contextmanager
 def whole_table(target: Path, overwrite: bool) -> Iterator[Table]:
-    """The table of a file .csv or .npz, which appears only once all of it is there.
+    """The table for a file .csv or .npz, which appears only once it is complete.
 
     Raises UserError as `whole_file` does.
     """

@@ -25,9 +25,9 @@ SETTINGS = frozenset[str]()
 
 
 def predict(job: Job) -> str:
-    """Write each token of a text with its probability; returns what they come to in a line.
+    """Write each token of a text with its probability; returns a line that sums them up.
 
-    The text is read as a test reads its own: in as many streams, with as much memory. Raises
+    The text is read as in the test: in as many streams, with as much memory. Raises
     UserError where the text cannot be used.
     """
     if not job.checkpoint.state.get("vocabulary"):
@@ -53,7 +53,7 @@ def predict(job: Job) -> str:
 
 
 def read(model: Loaded, tokens: Tensor, batch_size: int | None) -> Batch:
-    """What the model finds for each token (N,) but the first: {name: (N - 1,)}.
+    """The model's results for each token (N,) but the first: {name: (N - 1,)}.
 
     The residual of a token is that of its segment, whose tokens are solved together.
     """
@@ -80,7 +80,7 @@ def _of_tokens(model: Loaded, batches: Iterator[Batch], total: int) -> Iterator[
 def columns_of(
     found: Mapping[str, Tensor], tokens: Tensor, vocabulary: Vocabulary
 ) -> dict[str, Column]:
-    """The columns of the table: place and token, ln p and p, and how near the segment came."""
+    """The columns of the table: place, token, ln p, p, and how near the segment converged."""
     logarithms = found["log_probability"]
     rest: dict[str, Any] = {n: v for n, v in found.items() if n != "log_probability"}
     return {

@@ -18,7 +18,7 @@ SETTINGS = frozenset({"beam", "length_penalty"})
 
 
 def predict(job: Job) -> str:
-    """Write each line with its translation; returns how many there were in a line.
+    """Write each line with its translation; returns a sentence that counts them.
 
     Raises UserError where the file cannot be read, or a sentence is too long.
     """

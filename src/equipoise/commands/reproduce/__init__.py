@@ -74,7 +74,7 @@ def read_words(words: Sequence[str]) -> tuple[Path, dict[str, str], list[str]]:
 
 
 def whole_number(text: str | None) -> int | None:
-    """The value of `steps`. Raises UserError where it is no number of steps."""
+    """The value of `steps`. Raises UserError where it is not a number of steps."""
     if text is None:
         return None
     if not text.isdecimal() or int(text) < 1:
@@ -83,7 +83,7 @@ def whole_number(text: str | None) -> int | None:
 
 
 def relative(text: str) -> float:
-    """The value of `tolerance`. Raises UserError where it is no part."""
+    """The value of `tolerance`. Raises UserError where it is not a relative difference."""
     try:
         value = float(text)
     except ValueError:
@@ -119,9 +119,9 @@ def beside(place: Path) -> Path:
 
 
 def reproduce(run: Original, folder: Path, tolerance: float, words: Sequence[str]) -> bool:
-    """Make one run again in a folder, and tell what differs; whether it is equal.
+    """Make one run again in a folder, and print what differs; returns whether it is equal.
 
-    Raises UserError where the run cannot be made.
+    Raises UserError where the run cannot be made again.
     """
     print(f"repeats the run in {run.folder}: {run.said}")
     ended = make_again(run, folder)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 FINAL = ("status", "epochs", "steps", "parameters", "test", "val", "train", "solver_stats",
          "gradient_stats", "details")  # fmt: skip
-"""The entries of metrics.json that the same run has again."""
+"""The entries of metrics.json that an equal run reproduces."""
 CLOCKS = ("seconds", "time")
-"""Endings of names of what a clock or the machine's load decides."""
+"""Suffixes of the names of values that depend on a clock or the machine's load."""
 STATES = ("state_dict", "optimizer_states", "lr_schedulers", "averaged_weights")
 CHECKPOINTS = ("last.ckpt", "best.ckpt")
 Leaves = dict[str, Any]
@@ -27,9 +27,9 @@ Leaves = dict[str, Any]
 
 @dataclass(frozen=True)
 class Difference:
-    """A number that is not the same bits: its name, both values, and how far they are apart.
+    """A value that differs in any bit: its name, both values, and the difference.
 
-    relative: to the larger of the two, infinite for a text or where one is missing.
+    relative: difference over the larger of the two, infinite for a text or if one is missing.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Part:
-    """What is compared: how many numbers, and which differ, the first one first.
+    """A comparison: how many numbers were compared, and those that differ, in order.
 
-    within: what `relative` may be at most. left_out: why it is not compared.
+    within: the largest `relative` allowed. left_out: why there is no comparison.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Part:
 
     @property
     def verdict(self) -> str:
-        """The same in words."""
+        """The comparison in words."""
         if self.left_out:
             return f"not compared: {self.left_out}"
         if not self.differences:
@@ -95,7 +95,7 @@ def _curve(run: Original, folder: Path, within: float) -> Part:
     if not then:
         return Part("curve", 0, left_out="the run has no metrics.csv")
     one, two = _cells(then), _cells(now)
-    if run.steps is not None:  # the end of the shorter run has rows of its own
+    if run.steps is not None:  # the shorter run has additional rows at its end
         shared = {name.rpartition(" ")[0] for name in one.keys() & two.keys()}
         one, two = (
             {k: v for k, v in cells.items() if k.rpartition(" ")[0] in shared}
@@ -158,7 +158,7 @@ def _checkpoint(run: Original, folder: Path, name: str, within: float) -> Part:
 
 
 def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted name and value of everything in nested containers but what clocks say."""
+    """The dotted name and value of every leaf of nested containers, without those of clocks."""
     if isinstance(node, Mapping):
         pairs = [(str(key), value) for key, value in node.items()]
     elif isinstance(node, list | tuple):
@@ -182,9 +182,9 @@ def _differences(then: Leaves, now: Leaves) -> list[Difference]:
 
 
 def apart(one: Any, two: Any) -> float:
-    """How far two values are apart, relative to the larger: 0 for the same bits alone.
+    """The difference of two values relative to the larger: 0 only if all bits are equal.
 
-    Infinite where one is no number or not finite, or where tensors differ in shape or dtype.
+    Infinite where one is not a number or not finite, or where tensors differ in shape or dtype.
     """
     if hasattr(one, "shape") and hasattr(two, "shape"):
         return _tensors_apart(one, two)
@@ -199,7 +199,7 @@ def apart(one: Any, two: Any) -> float:
 
 
 def _tensors_apart(one: Tensor, two: Tensor) -> float:
-    """The largest difference of two tensors over the largest of their values."""
+    """The largest difference of two tensors, divided by their largest value."""
     import torch
 
     if one.shape != two.shape or one.dtype != two.dtype:
@@ -216,7 +216,7 @@ def _tensors_apart(one: Tensor, two: Tensor) -> float:
 
 
 def _shown(one: Any, two: Any) -> tuple[Any, Any]:
-    """Both values, of a tensor what it is."""
+    """Both values; tensors are described."""
     return tuple(  # type: ignore[return-value]
         f"tensor {list(value.shape)}" if hasattr(value, "shape") else value for value in (one, two)
     )

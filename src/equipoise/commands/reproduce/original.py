@@ -1,4 +1,4 @@
-"""The run that is to be made again: by which words, and how far."""
+"""The run that is to be made again: its words, and its number of steps."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from equipoise.running.resumption import RECORD
 FILES = ("config.yaml", "metrics.json", "metrics.csv", FILE)
 OF_THE_PLACE = ("run_dir", "resume")
 OF_OTHERS = ("logger", "callbacks.trial")
-"""What a run tells to others: they would take the second one for a new run."""
+"""Where a run reports to others, who would take the second run for a new one."""
 OF_NO_ACCOUNT = (*OF_THE_PLACE, *OF_OTHERS, "ckpt_path", "task.num_workers", "trust",
                  "trainer.enable_progress_bar", "callbacks.progress")  # fmt: skip
-"""What may change where a run goes on, and the run stays the same."""
+"""Settings that may change when a run is resumed without changing the run."""
 CUT_SHORT = ("max_time", "pruned")
-"""Ends of a training that a clock or other runs have decided."""
+"""The reasons for a training's end that depend on a clock or on other runs."""
 
 
 @dataclass(frozen=True)
 class Original:
     """A run that has ended: its folder, and what makes it again.
 
-    words: of the command line, without a folder. steps: after which it is to end; None for its own
-    end. said: that in a sentence. metrics: its metrics.json, empty for a run that was killed.
+    words: of the command line, without a folder. steps: those after which to end; None for its own
+    end. said: the limit in words. metrics: its metrics.json, empty for a run that was killed.
     """
 
     folder: Path
@@ -46,20 +46,20 @@ class Original:
 
     @property
     def deterministic(self) -> bool:
-        """Whether the run has asked for the same bits."""
+        """Whether the run asked for bit-identical results."""
         return (self.config.get("trainer") or {}).get("deterministic") is True
 
 
 def run_folder(place: Path) -> Path | None:
-    """The folder of the run that a place is, or that a file belongs to; None where it is none's."""
+    """The run's folder at or around the place, which may be a file in it; None without a run."""
     near = [place] if place.is_dir() else [place.parent, place.parent.parent]
     return next((f for f in near if any((f / name).is_file() for name in FILES)), None)
 
 
 def original(folder: Path, changes: Sequence[str], steps: int | None) -> Original:
-    """What makes the run in a folder again, with settings on top and after so many steps at most.
+    """How to make the run in a folder again, with settings on top, for `steps` steps at most.
 
-    Raises UserError where it is at work, or has kept too little.
+    Raises UserError where it is still running, or has kept too little.
     """
     if folders.at_work(folder):
         raise UserError(f"a run is active in {folder}: wait for its end")
@@ -86,7 +86,7 @@ def original(folder: Path, changes: Sequence[str], steps: int | None) -> Origina
 def _beginning(
     folder: Path, metrics: Mapping[str, Any], starts: Sequence[Mapping[str, Any]]
 ) -> tuple[str, list[str]]:
-    """What a run was, train or evaluate, and the words that began it. Raises UserError."""
+    """The run's command, train or evaluate, and the words that began it. Raises UserError."""
     command = shlex.split(str(metrics.get("command") or ""))
     first = starts[0] if starts else {}
     evaluated = any(word.partition(".")[0].endswith("evaluate") for word in command[:4])
@@ -108,7 +108,7 @@ def _beginning(
 def _limit(
     folder: Path, metrics: Mapping[str, Any], starts: Sequence[Mapping[str, Any]]
 ) -> tuple[int | None, str]:
-    """After how many steps the run was another one or ended by chance, and what to say of that."""
+    """The step at which the run changed or ended by chance, and words that say so."""
     own = {full_key(parse([word])[0]): word for word in (starts[0]["words"] if starts else ())}
     for start in starts[1:]:
         changed = [word for word in start["words"] if _changes(word, own)]
@@ -135,7 +135,7 @@ def _is_of(key: str, names: Sequence[str]) -> bool:
 
 
 def _of_the_run(words: Sequence[str]) -> list[str]:
-    """The words without those of a folder, of Hydra's work and of loggers."""
+    """The words without those about the folder, Hydra's own work and loggers."""
     kept = []
     for word, override in zip(words, parse(words), strict=True):
         key = full_key(override)
@@ -146,7 +146,7 @@ def _of_the_run(words: Sequence[str]) -> list[str]:
 
 
 def read(file: Path) -> dict[str, Any]:
-    """The mapping in a file, empty without the file. Raises UserError where it holds none."""
+    """The mapping in a file, empty without a file. Raises UserError where it has no mapping."""
     if not file.is_file():
         return {}
     try:

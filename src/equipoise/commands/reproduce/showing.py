@@ -1,4 +1,4 @@
-"""What is told of a run that was made again: a table, reproduction.json, and a picture."""
+"""The result of making a run again: a table, reproduction.json, and a picture."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_TOLD = 10
 MOST_LISTED = 1000
 OF_A_START = ("purpose", "words", "step", "command", "date", "code.difference",
               "project.difference", "variables.CUBLAS_WORKSPACE_CONFIG")  # fmt: skip
-"""What differs between the starts of two runs that are the same."""
+"""Facts that differ between the starts of two equal runs."""
 OF_THE_FOLDER = ("run_dir", "ckpt_path", "logger", "callbacks.stop_after", "resume")
 LOSSES = {"train/loss": "training", "val/loss": "validation"}
 Changes = dict[str, tuple[Any, Any]]
@@ -32,9 +32,9 @@ Changes = dict[str, tuple[Any, Any]]
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is not the same around two runs: settings, and machine, packages, code and data.
+    """Differences around two runs: in settings, machine, packages, code and data.
 
-    known: whether the first run has kept its environment.
+    known: whether the first run kept its environment.
     """
 
     settings: Changes
@@ -44,9 +44,9 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A run, the folder of the one that was made of it, and what they differ in.
+    """A run, the folder of the run made from it, and their differences.
 
-    ended: the sentence with which the second one ended early, or "".
+    ended: the sentence with which the second run ended early, or "".
     """
 
     run: Original
@@ -58,12 +58,12 @@ class Reproduction:
 
     @property
     def equal(self) -> bool:
-        """Whether nothing that could be compared differs by more than it may."""
+        """Whether nothing that could be compared differs by more than allowed."""
         return all(part.equal for part in self.parts) and any(part.compared for part in self.parts)
 
 
 def surroundings(run: Original, folder: Path) -> Surroundings:
-    """What the run in a folder was not started with as the first one was."""
+    """How the start of the run in a folder differs from that of the first run."""
     now = read_starts(folder)
     settings = differences(_settings(run.folder), _settings(folder))
     if not (run.starts and now):
@@ -75,7 +75,7 @@ def surroundings(run: Original, folder: Path) -> Surroundings:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """The settings of a run by their full keys, without those that name a place in its folder."""
+    """The settings of a run by their full keys, without paths in its folder."""
     config = read(folder / "config.yaml")
     place = str(config.get("run_dir"))
     return {
@@ -87,7 +87,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def show(again: Reproduction) -> None:
-    """Print the table, what differs around the runs, and the verdict."""
+    """Print the table, the differences around the runs, and the verdict."""
     rows = [
         {"compared": part.name, "numbers": part.compared, "result": part.verdict}
         for part in again.parts
@@ -111,7 +111,7 @@ def _short(value: Any) -> str:
 
 
 def write(again: Reproduction, words: Sequence[str]) -> None:
-    """Write reproduction.json, whole or not at all, and the curves over each other."""
+    """Write reproduction.json, whole or not at all, and the picture of both curves."""
     told = {
         "run": str(again.run.folder),
         "again": str(again.folder),
@@ -147,7 +147,7 @@ def _pairs(found: Mapping[str, tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def draw(first: Path, second: Path) -> None:
-    """Draw the losses of two runs over each other; nothing where a curve has none."""
+    """Draw the losses of two runs in one picture; nothing where a curve has none."""
     curves = [CurveFile(folder / "metrics.csv") for folder in (first, second)]
     lines = [
         (f"{label}, {which}", points, number, COLOURS[place])

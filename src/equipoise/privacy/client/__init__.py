@@ -1,7 +1,7 @@
-"""What runs on a person's device: it checks what it is asked, spends once, sends blurred bits.
+"""The code on a person's device: it checks the question, spends once, and sends blurred bits.
 
-Standard library only, and nothing of the package but this folder, so that it can be copied to a
-device alone.
+It needs the standard library and this folder only, so that the folder can be copied to a device
+by itself.
 """
 
 from equipoise.privacy.client.client import Client

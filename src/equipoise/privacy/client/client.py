@@ -1,4 +1,4 @@
-"""The client of a survey: it checks what it is asked, spends once, and sends blurred bits."""
+"""The client of a survey: it checks the question, spends once, and sends blurred bits."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Client:
 
     epsilon_limit: the largest epsilon that a single report may have; lifetime_epsilon: bound on the
     sum over all tasks, since reports about the same person add up, None for no bound; most_cells:
-    the longest report. random_bytes and clock are the operating system's; a test may put others
-    there. Raises PrivacyError for a limit that is no finite number above 0.
+    the longest report. random_bytes and clock default to the operating system's; tests may replace
+    them. Raises PrivacyError for a limit that is not a finite number above 0.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Client:
         self.clock = clock
 
     def join(self, task: str, shares: Sequence[float]) -> int:
-        """Draw this person's round of the task, once and whatever the value; shares sum to 1.
+        """Draw this person's round of the task, once and whatever the value is; shares sum to 1.
 
         Joining again gives the same round.
         """
@@ -60,7 +60,7 @@ class Client:
 
         Takes the same steps whatever the value, so that the time it takes says nothing about it.
         Raises RoundError for a round that must not be answered, PrivacyError for a value outside
-        the domain, AlreadySpent where the task has had this person's report already.
+        the domain, AlreadySpent where this person has already reported for the task.
         """
         self._check_round(description)
         spent = self.ledger.spent(description.task)
@@ -90,7 +90,7 @@ class Client:
             raise RoundError(f"This person answers {joined}, not round {description.round}.")
 
     def _is_short(self, description: RoundDescription) -> bool:
-        """Before anything that takes longer for a longer round; other outputs are refused later."""
+        """Checked before any work that grows with the round; other outputs are refused later."""
         outputs = description.outputs
         wide = isinstance(outputs, int) and outputs > self.most_cells
         return not wide and len(description.cells) <= self.most_cells

@@ -1,4 +1,4 @@
-"""The errors of privacy: ValueErrors whose messages are one sentence each."""
+"""The errors of `privacy`: ValueErrors whose messages are one sentence each."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ class AlreadySpent(PrivacyError):
 
 
 class MergeError(PrivacyError):
-    """Two partial counts that do not belong together, or that hold the same report twice."""
+    """Two partial counts that do not belong together, or that both hold the same report."""

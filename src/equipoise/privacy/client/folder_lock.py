@@ -1,4 +1,4 @@
-"""A lock that one process at a time holds on a folder, and that ends with the process."""
+"""A lock on a folder, held by one process at a time and released when the process ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from equipoise.privacy.client.errors import PrivacyError
 
-PATIENCE = 30.0  # seconds; a record takes milliseconds, so that whoever takes longer is stopped
+PATIENCE = 30.0  # seconds; a record takes milliseconds, so a process that holds it longer is stuck
 PAUSE = 0.005
 NAME = ".lock"
 
@@ -20,7 +20,7 @@ _CLOSED_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
 class FolderLock:
     """Exclusive among processes and threads while the `with` block runs.
 
-    The operating system holds the lock for the open file and lets it go when the process ends,
+    The operating system ties the lock to the open file and releases it when the process ends,
     however that happens; the file itself stays and means nothing. Raises PrivacyError where the
     lock cannot be had within PATIENCE seconds, and where the folder cannot be written to.
     """
@@ -45,7 +45,7 @@ class FolderLock:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Let the lock go, also for a process that was forked meanwhile and has the file too."""
+        """Release the lock, even if a process forked meanwhile has the file open too."""
         try:
             _let_go(self._file)
         finally:
@@ -62,7 +62,7 @@ class FolderLock:
             time.sleep(PAUSE)
 
     def _taken(self) -> bool:
-        """Whether the lock is ours now; raises PrivacyError where the folder knows no locks."""
+        """Whether the lock is ours now; raises PrivacyError where the folder supports no locks."""
         try:
             _take(self._file)
         except (BlockingIOError, PermissionError):

@@ -25,7 +25,7 @@ from equipoise.privacy.client.wire import bytes_of_hex
 
 @dataclass(frozen=True)
 class Spent:
-    """One report that left, or was about to leave, the device: hexadecimal hash and bytes."""
+    """One report that left or was about to leave the device: its hash and bytes in hexadecimal."""
 
     task: str
     round: int
@@ -34,7 +34,7 @@ class Spent:
     report: str
 
     def check(self) -> None:
-        """Raise PrivacyError for fields of another kind than `Client.report` writes."""
+        """Raise PrivacyError for fields of other types than `Client.report` writes."""
         check_task(self.task)
         check_epsilon(self.epsilon)
         hashed = len(bytes_of_hex(self.partition)) == HASH_BYTES
@@ -43,13 +43,13 @@ class Spent:
 
 
 class Ledger:
-    """A folder with one file a task; a file, once there, is never changed.
+    """A folder with one file per task; a file, once written, is never changed.
 
     A file appears whole and only once (a hard link of a finished, synchronised file), so that two
     processes that answer at the same moment cannot both spend. Adding up what was spent and
     recording more is one step under a lock of the folder, which ends with the process that holds
-    it. Raises AlreadySpent where a file cannot be read or holds anything else than was written:
-    what was spent is not known then. Raises PrivacyError for a folder that cannot be made.
+    it. Raises AlreadySpent where a file cannot be read or does not hold what was written, since
+    then it is unknown what was spent. Raises PrivacyError for a folder that cannot be made.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -73,7 +73,7 @@ class Ledger:
         return int(record["group"])
 
     def record_group(self, task: str, group: int) -> int:
-        """Keep the group; the one that was recorded first is returned."""
+        """Record the group; returns the one that was recorded first."""
         if not is_index(group, MOST_CELLS + 1):
             raise PrivacyError(f"A group must be the number of a round, got {group!r}.")
         self._create(self._path(task, "group"), {"task": task, "group": group})
@@ -82,7 +82,7 @@ class Ledger:
         return first
 
     def spent(self, task: str) -> Spent | None:
-        """What was spent on the task."""
+        """What was spent on the task, None if nothing was."""
         path = self._path(task, "report")
         entry = self._entry(path)
         if entry is not None and entry.task != task:
@@ -90,9 +90,9 @@ class Ledger:
         return entry
 
     def record(self, entry: Spent, lifetime_epsilon: float | None = None) -> Spent:
-        """Keep the entry, on the disk when this returns; the one recorded first is returned.
+        """Record the entry on the disk before returning; returns the one that was recorded first.
 
-        Raises AlreadySpent, and keeps nothing, where all entries together would have more than
+        Raises AlreadySpent, and records nothing, where all entries together would exceed
         lifetime_epsilon: no other process can record between the sum and the entry.
         """
         entry.check()
@@ -164,7 +164,7 @@ class Ledger:
 
     @staticmethod
     def _linked(whole: Path, path: Path) -> bool:
-        """Whether the file was put in place; False where another one stands there already."""
+        """Whether the file was put in place; False where there is one already."""
         try:
             os.link(whole, path)
         except FileExistsError:

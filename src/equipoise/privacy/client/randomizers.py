@@ -1,4 +1,4 @@
-"""How a client blurs its cell: integer draws from a secure source against integer thresholds.
+"""How a client blurs its cell: integers from a secure source, compared with integer thresholds.
 
 Each function returns the payload of a report: bits in little-endian order, pad bits zero.
 """
@@ -100,7 +100,7 @@ def probability_threshold(epsilon: float, favoured: int, others: int) -> int:
 
 def packed(bits: bytearray) -> bytes:
     """Zeros and ones, a byte each, as the payload that holds them as bits."""
-    digits = bits[::-1].translate(_DIGITS)  # a number's text starts with its highest bit
+    digits = bits[::-1].translate(_DIGITS)  # the text of a number starts with its highest bit
     return int(digits, 2).to_bytes((len(bits) + 7) // 8, "little")
 
 
@@ -116,8 +116,8 @@ def _favour(
 ) -> int:
     """An output; each outside [first, first + window) has probability threshold / 2^64.
 
-    What the division leaves over is drawn again: it would favour single outputs otherwise. Both
-    outcomes are worked out and one is picked, as the time of a branch would tell which it was.
+    Draws in the remainder of the division are repeated, as they would favour some outputs. Both
+    outcomes are computed and one is picked, as the time of a branch would reveal which it was.
     """
     favoured = (SCALE - (outputs - window) * threshold) // window
     while True:

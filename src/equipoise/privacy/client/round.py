@@ -1,4 +1,4 @@
-"""The description of a round that the aggregator publishes and every client checks."""
+"""The description of a round, which the aggregator publishes and every client checks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LARGEST_EPSILON = 40.0  # e^40 is below 2^58: an integer of 64 bits still tells 
 
 @dataclass(frozen=True)
 class RoundDescription:
-    """Which cell holds your value? - the question of one round, and how to blur the answer.
+    """The question of one round, "Which cell holds your value?", and how to blur the answer.
 
     domain: sizes of all attributes of a person's value; attributes: those that are asked for;
     cells: boxes that partition the asked attributes' domain; outputs: number of bits of a report;
@@ -71,7 +71,7 @@ class RoundDescription:
         return description
 
     def partition_hash(self) -> bytes:
-        """8 bytes that a report carries, so that it counts for this very description only."""
+        """8 bytes that a report carries, so that it counts only for exactly this description."""
         return self._hash
 
     @cached_property
@@ -96,7 +96,7 @@ class RoundDescription:
     def locate(self, value: tuple[int, ...]) -> int:
         """Index of the cell that holds a person's value (one integer for each attribute).
 
-        Every edge of every cell is compared, in the same order whatever the value is.
+        Every edge of every cell is compared, in an order that does not depend on the value.
         """
         holds: Iterable[int] = repeat(1, len(self.cells))
         for attribute, (low, high) in zip(self.attributes, self._edges, strict=True):
@@ -109,7 +109,7 @@ class RoundDescription:
 
     @cached_property
     def _edges(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """For each asked attribute the low and the high edges of all cells."""
+        """The low and the high edges of all cells, for each asked attribute."""
         sides = [
             list(zip(*(box[axis] for box in self.cells), strict=True))
             for axis in range(len(self.attributes))
@@ -162,7 +162,7 @@ def check_domain(domain: int | Sequence[int]) -> Domain:
 
 
 def _is_whole(size: object) -> bool:
-    """Whether it is an integer, also one of numpy's, or a float without a fraction."""
+    """Whether it is an integer (numpy's included) or a float without a fractional part."""
     if isinstance(size, float):
         return size.is_integer()
     return isinstance(size, Integral) and not isinstance(size, bool)
@@ -178,7 +178,7 @@ def check_epsilon(epsilon: float) -> float:
 
 
 def check_limit(name: str, limit: float) -> float:
-    """A bound on epsilon, finite and above 0: nan or infinity would let every epsilon pass.
+    """A bound on epsilon, finite and above 0: with nan or infinity every epsilon would pass.
 
     Raises PrivacyError for anything else.
     """
@@ -199,7 +199,7 @@ def check_task(task: str) -> str:
 
 
 def is_index(value: object, below: int) -> bool:
-    """Whether value is an integer (no bool) with 0 <= value < below."""
+    """Whether value is an integer (not a bool) with 0 <= value < below."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below
 
 

@@ -14,7 +14,7 @@ from equipoise.privacy.client.round import RoundDescription
 VERSION = 1
 IDENTIFIER_BYTES = 16
 HEADER = Struct(f"<B8sH8s{IDENTIFIER_BYTES}sH")
-PREFIX = Struct("<B8sH8s")  # what all reports of a round share
+PREFIX = Struct("<B8sH8s")  # the part that all reports of a round share
 WIDTH_OFFSET = PREFIX.size + IDENTIFIER_BYTES
 
 
@@ -36,7 +36,7 @@ def encode_report(description: RoundDescription, identifier: bytes, payload: byt
 
 
 def bytes_of_hex(text: object) -> bytes:
-    """The bytes of a text of hexadecimal digits and nothing else; raises PrivacyError."""
+    """The bytes of a text that has only hexadecimal digits; raises PrivacyError for any other."""
     try:
         content = bytes.fromhex(text) if isinstance(text, str) else None
     except ValueError:

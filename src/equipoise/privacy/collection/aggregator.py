@@ -50,10 +50,10 @@ def describe(survey: Survey, index: int, task: str, expires: int = 0) -> RoundDe
 class Aggregator:
     """Reports of one survey.
 
-    task: a name that no other survey ever has; minimum_reports: a round with
-    fewer is not closed, since its counts would say much about few people; expires: seconds since
-    1970 after which clients no longer answer, 0 for never. Refused reports have no effect but on
-    `refused`, which counts them. All counts are int64.
+    task: a name that no other survey ever uses; minimum_reports: a round with
+    fewer is not closed, since its counts would reveal much about few people; expires: seconds since
+    1970 after which clients no longer answer, 0 for never. Refused reports are only counted,
+    in `refused`. All counts are int64.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Aggregator:
         self.archive: set[bytes] = set()  # ids of reports in closed rounds
 
     def begin_round(self, index: int | None = None) -> RoundDescription:
-        """Open a round, the next one if none is named, and return the description for clients.
+        """Open a round, by default the next one, and return the description for clients.
 
         Several rounds may be open at once where the method allows it. Raises RoundError for a round
         that is open, closed, unknown, or waits for an earlier one.
@@ -87,7 +87,7 @@ class Aggregator:
         return description
 
     def add(self, reports: Iterable[bytes]) -> Receipt:
-        """Count whole reports as they come from the wire, of any open rounds, in any order."""
+        """Count whole reports as received from clients, of any open rounds and in any order."""
         by_length: dict[int, list[bytes]] = defaultdict(list)
         refused: Counter[Refusal] = Counter()
         for report in reports:
@@ -118,7 +118,7 @@ class Aggregator:
         return Receipt(accepted, refused)
 
     def tally(self, index: int) -> Tally:
-        """What an open round has counted so far."""
+        """The counts of an open round so far."""
         open_round = self._open_round(index)
         return Tally(open_round.counts.copy(), open_round.reports)
 
@@ -135,7 +135,7 @@ class Aggregator:
         open_round.counts, open_round.reports = counts.copy(), reports
 
     def merge(self, other: Aggregator) -> None:
-        """Add what another aggregator of the same survey has counted in the open rounds.
+        """Add the counts of another aggregator of the same survey in the open rounds.
 
         Raises MergeError, and changes nothing, where the two are not at the same point or
         where both hold the same report.
@@ -152,9 +152,9 @@ class Aggregator:
         self.refused.update(other.refused)
 
     def close_round(self, index: int | None = None) -> Tally:
-        """Close a round, the lowest open one if none is named; its reports are refused from now on.
+        """Close a round, by default the lowest open one; later reports to it are refused.
 
-        Raises RoundError where it has too few reports; it then stays open.
+        Raises RoundError where it has too few reports; the round then stays open.
         """
         if index is None and not self.open:
             raise RoundError("No round is open.")
@@ -175,7 +175,7 @@ class Aggregator:
         return self.survey.estimate()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything counted so far, as plain containers of integers and text."""
+        """Everything counted so far, in plain containers of integers and text."""
         return {
             "version": STATE_VERSION,
             "survey": self._signature(),
@@ -189,16 +189,16 @@ class Aggregator:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume where `state_dict` was taken, in an aggregator of a fresh survey of the same kind.
+        """Resume where `state_dict` was taken; this aggregator's survey must be equal and fresh.
 
-        Raises PrivacyError, and takes nothing, for the state of another survey, for an impossible
-        one (counts above the reports, malformed ids), or where this survey has begun.
+        Raises PrivacyError, and changes nothing, for the state of another survey, for an impossible
+        state (counts above the reports, malformed ids), or where this survey has begun.
         """
         saved = read_state(state, self._signature())
         if self.survey.tallies or self.open:
             raise PrivacyError("A saved state can be loaded only before the first round begins.")
         trial = Aggregator(self.task, deepcopy(self.survey), self.minimum_reports, self.expires)
-        trial._resume(saved)  # a round that does not fit is met there, where nothing is lost
+        trial._resume(saved)  # a round that does not fit raises here, before anything is changed
         self._resume(saved)
 
     def _resume(self, saved: SavedState) -> None:
@@ -212,7 +212,7 @@ class Aggregator:
         self.archive, self.refused = set(saved.archive), Counter(saved.refused)
 
     def _add_block(self, block: Bytes, refused: Counter[Refusal]) -> int:
-        """Reports of one length: those that begin as an open round's do, then the rest."""
+        """Reports of one length: those with the header of an open round, then the rest."""
         unmatched = np.ones(len(block), dtype=bool)
         accepted = 0
         for open_round in self.open.values():
@@ -241,7 +241,7 @@ class Aggregator:
         return len(payloads)
 
     def _new(self, open_round: OpenRound, identifiers: Bytes) -> NDArray[np.bool_]:
-        """(n,) whether a report id is met for the first time; those are remembered."""
+        """(n,) whether a report id is new; new ids are remembered."""
         ids = identifiers_of(identifiers)
         fresh = set(ids)
         if len(fresh) == len(ids) and self._unknown(fresh):

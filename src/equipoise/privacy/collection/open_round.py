@@ -22,18 +22,18 @@ from equipoise.privacy.client.wire import (
 )
 from equipoise.privacy.oracles.randomizer import Bytes, Counts
 
-# Fields of 1, 2 and 4 bits are spread over fields twice as wide, of which as many are then added as
-# surely fit: 3 times 1 into 2 bits, 5 times 3 into 4, 17 times 15 into 8.
+# Fields of 1, 2 and 4 bits are spread over fields twice as wide; then as many of these are added as
+# cannot overflow: 3 times 1 in 2 bits, 5 times 3 in 4, 17 times 15 in 8.
 _STAGES = ((1, 3, 0x5555555555555555), (2, 5, 0x3333333333333333), (4, 17, 0x0F0F0F0F0F0F0F0F))
 _ROWS_PER_LANE = 3 * 5 * 17
-_WORDS_AT_ONCE = 1 << 14  # 128 kB: in the cache, and below where allocations get costly
+_WORDS_AT_ONCE = 1 << 14  # 128 kB: fits the cache, and allocations of it are cheap
 
 
 def count_bits(payloads: Bytes, width: int) -> Counts:
     """How many of the rows (n, ceil(width / 8)) have each bit set; int64, shape (width,).
 
-    Words of 64 bits are added as vectors of small integers (a bit-sliced counter), 255 rows at most
-    before the sums are taken over into int64.
+    Words of 64 bits are added as vectors of small integers (a bit-sliced counter), at most 255 rows
+    before the sums are moved to int64.
     """
     words = -(-payloads.shape[1] // 8)
     rows = _ROWS_PER_LANE * max(1, _WORDS_AT_ONCE // (_ROWS_PER_LANE * max(1, words)))
@@ -93,7 +93,7 @@ class Refusal(str, Enum):
 
 
 class Receipt(NamedTuple):
-    """What became of a batch of reports."""
+    """The outcome of a batch of reports."""
 
     accepted: int
     refused: Counter[Refusal]
@@ -122,7 +122,7 @@ class OpenRound:
         return prefix & width
 
     def valid(self, payloads: Bytes, refused: Counter[Refusal]) -> NDArray[np.bool_]:
-        """(n,) whether the payloads can come from this round's randomizer; the rest is counted."""
+        """(n,) whether this round's randomizer can make the payloads; counts those it cannot."""
         valid = ~has_pad_bits(payloads, self.width)
         if not valid.all():
             refused[Refusal.PAD_BITS] += int((~valid).sum())
@@ -145,9 +145,9 @@ def identifiers_of(rows: Bytes) -> list[bytes]:
 
 
 def identifiers_of_hex(text: object) -> set[bytes]:
-    """The ids that stand one after the other in a text of hexadecimal digits.
+    """The ids that follow one another in a text of hexadecimal digits.
 
-    Raises PrivacyError for another text, for a part of an id, and for an id that stands twice.
+    Raises PrivacyError for any other text, for an incomplete id, and for an id that occurs twice.
     """
     joined = bytes_of_hex(text)
     if len(joined) % IDENTIFIER_BYTES:

@@ -1,4 +1,4 @@
-"""Reads what `Aggregator.state_dict` wrote, and checks all of it before any is used."""
+"""Reads what `Aggregator.state_dict` wrote, and checks all of it before any of it is used."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class SavedState(NamedTuple):
 def read_state(state: object, signature: dict[str, Any]) -> SavedState:
     """The parts of a saved state of the survey that has this signature.
 
-    Whether a tally fits its round is seen where it is put in. Raises PrivacyError for the state of
-    another survey, and for anything that `state_dict` does not write.
+    Whether a tally fits its round is checked when the tally is taken in. Raises PrivacyError for
+    the state of another survey, and for anything that `state_dict` does not write.
     """
     if not isinstance(state, dict) or not _fits(state, signature):
         raise PrivacyError("The saved state belongs to another survey or another version.")
@@ -50,7 +50,7 @@ def read_state(state: object, signature: dict[str, Any]) -> SavedState:
 
 
 def read_rounds(saved: object) -> dict[int, Tally]:
-    """Tallies by round, in the order in which they stand; raises PrivacyError."""
+    """Tallies by round, in the order of the list; raises PrivacyError."""
     if not isinstance(saved, list):
         raise damaged("its rounds are not a list")
     rounds: dict[int, Tally] = {}
@@ -70,7 +70,7 @@ def damaged(reason: str) -> PrivacyError:
 def _fits(state: dict[str, Any], signature: dict[str, Any]) -> bool:
     try:
         return bool(state.get("version") == STATE_VERSION and state.get("survey") == signature)
-    except (ValueError, RecursionError):  # of things that cannot be compared
+    except (ValueError, RecursionError):  # of values that cannot be compared
         return False
 
 
@@ -91,7 +91,7 @@ def _check_ids(
     seen: dict[int, set[bytes]],
     archive: set[bytes],
 ) -> None:
-    """A report has one id, but those that another process has counted keep theirs there."""
+    """Each report has one id, but ids of reports counted by another process are kept there."""
     groups = [archive, *seen.values()]
     most = [sum(tally.reports for tally in closed_rounds.values())]
     most += [tally.reports for tally in open_rounds.values()]

@@ -1,4 +1,4 @@
-"""Whole surveys on known values, for studies and tests: the randomness is not a secure one."""
+"""Whole surveys on known values, for studies and tests: the randomness is not secure."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def simulate_counts(
 def simulate_histogram(
     survey: Survey, histogram: ArrayLike, generator: np.random.Generator
 ) -> RangeEstimate:
-    """The same for a population of any size that is known by its histogram, of shape `domain`.
+    """The same for a population of any size, given by its histogram of shape `domain`.
 
-    People of the same value are exchangeable: how many of them fall into each round is multinomial.
+    People with the same value are exchangeable: their numbers in the rounds are multinomial.
     Raises PrivacyError for another shape and for numbers that are not counts.
     """
     people = check_histogram(histogram, survey.domain)
@@ -103,7 +103,7 @@ def _simulate_round(
     people: Integers | None,
     generator: np.random.Generator,
 ) -> None:
-    """Close a round with the reports of `people` at each of the values (one where None)."""
+    """Close a round with reports of `people` at each of the values (one each where None)."""
     question = survey.question(index)
     histogram = question.histogram(values, people)
     counts = question.randomizer.simulate(histogram, generator)

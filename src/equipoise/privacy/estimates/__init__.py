@@ -1,1 +1,1 @@
-"""From counts to answers; start at `range_estimate`, the contract that every estimate meets."""
+"""From counts to answers; start at `range_estimate`, the interface of every estimate."""

@@ -21,10 +21,10 @@ def norm_sub(frequencies: Floats, total: float = 1.0) -> Floats:
 
 
 def norm_sub_families(frequencies: Floats, starts: Integers, totals: Floats) -> Floats:
-    """Norm-Sub of each family, the entries from starts[i] to below starts[i + 1].
+    """Norm-Sub of each family; family i is the entries from starts[i] to below starts[i + 1].
 
-    An entry that has become zero stays so; each pass settles at least one entry of a family that is
-    not settled yet, so there are at most as many passes as the largest family has members.
+    An entry that becomes zero stays zero; each pass settles at least one entry of every family
+    that is not yet settled, so the largest family's size bounds the number of passes.
     """
     sizes = np.diff(np.append(starts, len(frequencies)))
     positive = np.ones(len(frequencies), dtype=bool)
@@ -39,7 +39,7 @@ def norm_sub_families(frequencies: Floats, starts: Integers, totals: Floats) -> 
 
 
 def norm_sub_once(frequencies: Floats, total: float = 1.0) -> Floats:
-    """One pass, as the released AHEAD code does: clip, then shift what is positive.
+    """One pass, as in the released AHEAD code: clip, then shift the positive entries.
 
     The result sums to `total` but may hold negative entries again.
     """
@@ -74,7 +74,7 @@ def expectation_maximization(
 
 
 def smoothed(frequencies: Floats) -> Floats:
-    """Each value's average with its neighbours, weights 1, 2, 1; the ends have one neighbour."""
+    """Average each value with its neighbours, weights 1, 2, 1; the ends have one neighbour."""
     padded = np.pad(frequencies, 1)
     result = padded[:-2] + 2 * padded[1:-1] + padded[2:]
     result[1:-1] /= 4

@@ -1,4 +1,4 @@
-"""What every method ends in: something that answers range queries, on one attribute or on pairs."""
+"""The result of every method: answers to range queries, on one attribute or on pairs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_ATTRIBUTES = 12
 
 
 class Answer(NamedTuple):
-    """The estimated fraction of people in a range, and its standard error, None where unknown."""
+    """The estimated fraction of people in a range, and its standard error (None if unknown)."""
 
     value: float
     standard_error: float | None
@@ -29,10 +29,10 @@ class Answer(NamedTuple):
 class RangeEstimate(ABC):
     """Answers "which fraction of the people lies in this box?" for any box of the domain.
 
-    The standard error is one: the truth lies within two of them in at least nine of ten answers. It
-    covers the randomizers' noise, the chance of who was in which round, and where people are inside
-    a leaf that the range cuts. A method whose own assumptions (smoothness, maximum entropy) move
-    its answers further than that has none.
+    The truth lies within two standard errors of at least nine answers in ten. A standard error
+    covers the randomizers' noise, the random split of people into rounds, and where people are
+    inside a leaf that the range cuts. A method whose own assumptions (smoothness, maximum entropy)
+    move its answers further than that reports none.
     """
 
     domain: Domain
@@ -42,7 +42,7 @@ class RangeEstimate(ABC):
         return self.fractions(check_ranges(ranges, self.domain))
 
     def standard_error(self, ranges: ArrayLike) -> Floats | None:
-        """(n,) standard errors of `answer`, None where the method cannot tell them."""
+        """(n,) standard errors of `answer`, None where the method cannot compute them."""
         return self.deviations(check_ranges(ranges, self.domain))
 
     def query(self, *ranges: tuple[int, int]) -> Answer:
@@ -74,7 +74,7 @@ Pair = tuple[int, int]
 
 @dataclass
 class PairEstimate(RangeEstimate):
-    """The answers for pairs and single attributes, joined by maximum entropy.
+    """Answers from estimates over pairs of attributes, joined by maximum entropy.
 
     pairs: one estimate over two attributes for each pair, in the order of `pairs_of`. The range of
     a single attribute is the mean over the pairs that contain it, which makes the pairs
@@ -85,7 +85,7 @@ class PairEstimate(RangeEstimate):
     pairs: list[RangeEstimate]
 
     def fractions(self, boxes: Integers) -> Floats:
-        """One pair: its own answer. More: P(inside in all attributes) at maximum entropy."""
+        """For one pair its own answer, for more P(inside in all attributes) at maximum entropy."""
         if len(self.pairs) == 1:
             return self.pairs[0].fractions(boxes)
         members = pairs_of(self.domain)
@@ -95,7 +95,7 @@ class PairEstimate(RangeEstimate):
         return joint_probability(self._single(boxes, members), np.stack(both, axis=1))
 
     def deviations(self, boxes: Integers) -> Floats | None:
-        """One pair: its own. More: None, since what maximum entropy assumes cannot be measured."""
+        """For one pair its own; for more None, as maximum entropy's error cannot be measured."""
         return self.pairs[0].deviations(boxes) if len(self.pairs) == 1 else None
 
     def _single(self, boxes: Integers, members: list[Pair]) -> Floats:

@@ -1,4 +1,4 @@
-"""A tree of boxes, each level splitting those of the level above, and what was measured there."""
+"""A tree of boxes, where each level splits the boxes above, and the measurements of its nodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_LEAVES = 1 << 22
 class Families(NamedTuple):
     """The nodes of one level, grouped by parent.
 
-    children: where the level stands; parents: nodes that have children there; starts: index of each
+    children: the level's slice of nodes; parents: nodes with children in it; starts: index of each
     family's first child, counted from the level's start; owner: for each child the position of its
     parent in `parents`.
     """
@@ -93,7 +93,7 @@ class Tree:
         return np.flatnonzero(at_level | (~self.has_children & (self.depth < level)))
 
     def split(self, nodes: Integers) -> None:
-        """Give children to those of the `nodes`, all of the deepest level, that can be split."""
+        """Split those of the `nodes`, all of the deepest level, that can be split."""
         nodes = nodes[self.splittable[nodes]]
         if not len(nodes):
             return
@@ -136,11 +136,11 @@ def levels_of(size: int, branching: int) -> int:
 
 @dataclass
 class Measurements:
-    """Running weighted means, and what their variance consists of; every array is (nodes,).
+    """Running weighted means, and the parts of their variance; every array is (nodes,).
 
     The variance at frequency f is noise + slope f + sampling f (1 - f): the randomizer on an empty
-    cell, what an occupied cell adds, and the chance of who is in which round. fewest: reports of
-    the smallest round.
+    cell, the addition of an occupied cell, and the random split of people into rounds. fewest:
+    number of reports in the smallest round.
     """
 
     mean: Floats
@@ -165,7 +165,7 @@ class Measurements:
         oracle: FrequencyOracle,
         reports: int,
     ) -> None:
-        """Take in one round's estimates of `nodes`, with a weight beside the earlier rounds'."""
+        """Add one round's estimates of `nodes`, weighted against those of earlier rounds."""
         self.fewest = min(self.fewest, reports)
         self.weight[nodes] += weight
         new = weight / self.weight[nodes]
@@ -179,10 +179,10 @@ class Measurements:
             array[nodes] = (1 - new) ** 2 * array[nodes] + new**2 * added
 
     def known_noise(self) -> Floats:
-        """The noise variance, infinite where a node was never measured."""
+        """The noise variance, infinite at nodes that were never measured."""
         return np.where(self.weight > 0, self.noise, np.inf)
 
     def variance(self, frequencies: Floats) -> Floats:
-        """The whole variance at these frequencies, taken into [0, 1]; 0 at the root."""
+        """The total variance at these frequencies, clipped to [0, 1]; 0 at the root."""
         f = np.clip(frequencies, 0.0, 1.0)
         return self.noise + self.slope * f + self.sampling * f * (1 - f)

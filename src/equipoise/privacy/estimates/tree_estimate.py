@@ -1,4 +1,4 @@
-"""Range queries answered from the nodes of a tree, and how a tree's measurements become values."""
+"""Answers range queries from a tree's node values, which inference makes of measurements."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class LeastSquares:
     """Weighted least squares under parent = sum of children and root = 1, in two passes.
 
     bottom_up: best estimates from each node's own subtree; share: each child's part of its family's
-    variance, by which what is missing to the parent's value is handed out.
+    variance, in proportion to which the difference to the parent's value is distributed.
     Source: Hay et al. 2010 (PVLDB 3), Theorem 3, for unequal variances.
     """
 
@@ -91,7 +91,7 @@ class LeastSquares:
         return values
 
     def adjoint(self, weights: Floats) -> Floats:
-        """The two passes backwards."""
+        """The adjoint: the two passes in reverse."""
         result = weights.copy()
         for family in reversed(self.bottom_up.tree.families):
             passed = family_sums(self.share * result, family)
@@ -114,7 +114,7 @@ def least_squares(tree: Tree, variance: Floats) -> LeastSquares:
 
 
 def inverse_variance_weights(tree: Tree, variance: Floats) -> tuple[Floats, Floats]:
-    """w(n) = V / (V + variance(n)), V the children's summed variance; and the variance after.
+    """w(n) = V / (V + variance(n)), V the children's summed variance; and the variances after it.
 
     The root, known exactly, keeps its value.
     """
@@ -135,7 +135,7 @@ def family_sums(values: Floats, family: Families) -> Floats:
 
 @dataclass
 class TreeEstimate(RangeEstimate):
-    """The sum of the highest nodes inside the box, and a uniform share of the leaves that it cuts.
+    """The sum of the highest nodes inside the box, plus a uniform share of the leaves that it cuts.
 
     values: (nodes,) final frequencies; inference: how they came from the measurements (its adjoint
     gives standard errors; a removal of negative values afterwards is not part of it).
@@ -156,10 +156,10 @@ class TreeEstimate(RangeEstimate):
     def deviations(self, boxes: Integers) -> Floats | None:
         """sqrt(sum over measurements of squared weight times variance + misfit^2).
 
-        misfit: sum over the cut leaves of f sqrt(c (1 - c)), the standard deviation of a leaf of
-        frequency f, of which c is covered, whose people all have one value that is anywhere in it.
-        The leaves of one range err together, so that their misfits add up. None where a round had
-        fewer than 5 reports, which are too few for any variance to be estimated from them.
+        misfit: sum over the cut leaves of f sqrt(c (1 - c)), the standard deviation of a leaf with
+        frequency f and covered share c if all its people have one value, anywhere in the leaf.
+        The leaves of one range err together, so their misfits add up. None where a round had
+        fewer than 5 reports, too few to estimate any variance from.
         """
         if self.measurements.fewest < FEWEST_REPORTS:
             return None
@@ -173,7 +173,7 @@ class TreeEstimate(RangeEstimate):
         return self._in_parts(boxes, deviation)
 
     def _in_parts(self, boxes: Integers, function: Callable[[Floats], Floats]) -> Floats:
-        """function of the weights, a bounded number of queries at a time."""
+        """Apply `function` to the weights, for a bounded number of queries at a time."""
         rows = max(1, _ENTRIES_AT_ONCE // len(self.tree))
         parts = [
             function(node_weights(self.tree, boxes[i : i + rows]))
@@ -200,7 +200,7 @@ def unprocessed(tree: Tree, measurements: Measurements) -> TreeEstimate:
 
 
 def published_bottom_up(tree: Tree, measurements: Measurements) -> TreeEstimate:
-    """AHEAD's weighted average of a node and its children, variances 1 / rounds, no way down.
+    """AHEAD's weighted average of a node and its children, variances 1 / rounds, upwards only.
 
     Source: Du et al. 2021, section 4.2: w(n) = Var_children / (Var_children + Var_n).
     """
@@ -212,7 +212,7 @@ def released_bottom_up(tree: Tree, measurements: Measurements) -> TreeEstimate:
     """The weights of AHEAD's released one-dimensional program, for comparison with its curves.
 
     With v a node's and V its children's variance, in units of one round's: w = (v + V) /
-    (1 + v + V), which is taken for the node's variance from then on; the root counts as measured.
+    (1 + v + V), which then serves as the node's variance; the root counts as measured.
     """
     precision = measurements.weight.copy()
     precision[0] = 1.0
@@ -234,7 +234,7 @@ def consistent_non_negative(tree: Tree, measurements: Measurements) -> TreeEstim
 
 
 def without_negatives(tree: Tree, values: Floats) -> Floats:
-    """Each family's nearest values that are not negative and sum to the parent's new value."""
+    """Each family's nearest non-negative values that sum to the parent's new value."""
     result = values.copy()
     for family in tree.families:
         result[family.children] = norm_sub_families(

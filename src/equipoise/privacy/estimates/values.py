@@ -1,4 +1,4 @@
-"""People's values and range queries as arrays, checked once at the door."""
+"""People's values and range queries as arrays, checked once on entry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check_values(values: ArrayLike, domain: Domain) -> Integers:
     """Values (n,) or (n, attributes) as int64 (n, attributes).
 
     Raises PrivacyError for missing, non-integer, negative or too large values: nothing is clipped,
-    because a silently moved value is a wrong answer.
+    because a silently moved value gives a wrong answer.
     """
     table = _array(values)
     table = table[:, None] if table.ndim == 1 else table
@@ -33,7 +33,7 @@ def check_values(values: ArrayLike, domain: Domain) -> Integers:
 def check_ranges(ranges: ArrayLike, domain: Domain) -> Integers:
     """Queries (n, attributes, 2) of half-open [low, high), or (n, 2) for one attribute, as int64.
 
-    Raises PrivacyError where a range leaves the domain or ends before it starts.
+    Raises PrivacyError where a range extends beyond the domain or ends before it starts.
     """
     boxes = _array(ranges)
     boxes = boxes[:, None, :] if boxes.ndim == 2 else boxes

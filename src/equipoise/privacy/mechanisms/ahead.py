@@ -1,4 +1,4 @@
-"""AHEAD: a hierarchical tree that grows only where enough people are."""
+"""AHEAD: a hierarchical tree that grows only where there are enough people."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ahead:
     estimates of the rounds, solves weighted least squares on the tree and removes negative values
     last; `paper` is the published post-processing; `released` that of the authors' one-dimensional
     program, whose weights differ from the paper's. oracle: null means `auto` (GRR in rounds with
-    few leaves) for `gls` and `oue` for the other two. theta_scale: times the published threshold.
+    few leaves) for `gls` and `oue` for the other two. theta_scale: factor on published theta.
     Source: Du et al. 2021 (CCS), arXiv 2110.07505.
     """
 
@@ -50,7 +50,7 @@ class Ahead:
             raise PrivacyError(f"theta_scale must not be negative, got {self.theta_scale}.")
 
     def survey(self, domain: int | Sequence[int], epsilon: float, users: int) -> AheadSurvey:
-        """Rounds that follow one another: the tree of a round depends on the one before."""
+        """Rounds in sequence: the tree of each round depends on the round before."""
         return AheadSurvey(domain, epsilon, users, self)
 
     @property
@@ -60,7 +60,7 @@ class Ahead:
 
 
 class AheadSurvey(TreeSurvey):
-    """Before each round, every leaf that was new in the last one and reached theta is split."""
+    """Before each round, every leaf that was new in the last round and reached theta is split."""
 
     def __init__(
         self, domain: int | Sequence[int], epsilon: float, users: int, settings: Ahead
@@ -74,11 +74,11 @@ class AheadSurvey(TreeSurvey):
         tree.split(np.array([0]))
 
     def ready(self, index: int) -> bool:
-        """The next round, and those that are closed."""
+        """Whether the round is the next one or already closed."""
         return super().ready(index) and index <= len(self.tallies)
 
     def estimate_from(self, tallies: Mapping[int, Tally]) -> TreeEstimate:
-        """The tree as it has grown, with these tallies, post-processed as the mode says."""
+        """The tree as grown so far, with these tallies, post-processed according to the mode."""
         if self.settings.mode == "gls":
             return consistent_non_negative(self.tree, self.measurements(tallies))
         if self.settings.mode == "paper":

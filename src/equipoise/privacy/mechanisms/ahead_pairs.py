@@ -15,9 +15,9 @@ from equipoise.privacy.mechanisms.survey import Question, Survey, Tally, equal_s
 
 @dataclass(frozen=True, kw_only=True)
 class AheadPairs:
-    """A tree for each pair of attributes, the users divided among all levels of all pairs.
+    """A tree for each pair of attributes; users are divided among all levels of all pairs.
 
-    ahead: the settings of each tree. Consistency between pairs is enforced where a query is
+    ahead: the settings of each tree. Consistency between pairs is enforced when a query is
     answered (see `PairEstimate`), not layer by layer as in the paper.
     Source: Du et al. 2021 (CCS), section 5.2, "leveraging low-dimensional estimation".
     """
@@ -56,7 +56,7 @@ class AheadPairsSurvey(Survey):
         super().__init__(settings, sizes, epsilon, users, equal_shares(len(self.order)))
 
     def ready(self, index: int) -> bool:
-        """Whether the same pair's level before is closed."""
+        """Whether the previous level of the same pair is closed."""
         if not super().ready(index):
             return False
         pair, level = self.order[index]

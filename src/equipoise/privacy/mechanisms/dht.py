@@ -28,7 +28,7 @@ class DiscreteHaarTransform:
     name: ClassVar[str] = "dht"
 
     def survey(self, domain: int | Sequence[int], epsilon: float, users: int) -> HaarSurvey:
-        """One round a level of the binary tree, in any order."""
+        """One round for each level of the binary tree, in any order."""
         sizes = check_domain(domain)
         if len(sizes) != 1:
             raise PrivacyError("dht takes one attribute; for several, use ahead or hdg.")
@@ -87,7 +87,7 @@ class HaarEstimate(RangeEstimate):
         return values[: self.domain[0]]
 
     def deviations(self, boxes: Integers) -> Floats:
-        """Root of the squared weights that the query puts on the coefficients, times variances."""
+        """Root of the sum of the query's squared weights on the coefficients times variances."""
         points = np.arange(1 << len(self.coefficients))
         weights = ((boxes[:, :, 0] <= points) & (points < boxes[:, :, 1])).astype(np.float64)
         variance = np.zeros(len(boxes))

@@ -1,4 +1,4 @@
-"""The methods on a tree that is fixed beforehand: Flat (one level), HIO and HH4+."""
+"""The methods on a tree fixed in advance: Flat (one level), HIO and HH4+."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from equipoise.privacy.oracles import OracleChoice
 
 @dataclass(frozen=True, kw_only=True)
 class Flat:
-    """A range is the sum of its values' raw estimates, so that its error grows with its length.
+    """A range is the sum of its values' raw estimates, so its error grows with its length.
 
     In one attribute this is CALM. Norm-Sub would make long ranges worse, not better.
     """
@@ -52,7 +52,7 @@ class HierarchicalIntervals:
 class HierarchicalHistogram:
     """A hierarchical histogram with constrained inference, then Norm-Sub from the root down.
 
-    A baseline that AHEAD's paper does not have, and about as good as AHEAD as published.
+    A baseline not in AHEAD's paper, and about as accurate as AHEAD as published.
     Source: Cormode, Kulkarni and Srivastava 2019 (PVLDB 12), HH with consistency.
     """
 

@@ -39,7 +39,7 @@ class Grid:
         self.frequencies = norm_sub(self.frequencies.ravel()).reshape(self.frequencies.shape)
 
     def marginal(self, attribute: int, width: int, cells: int) -> tuple[Floats, float]:
-        """Sums over bins of `width` along the attribute, and how many cells a bin adds up."""
+        """Sums over bins of `width` along the attribute, and the number of cells in a bin."""
         axis = self.attributes.index(attribute)
         line = self.frequencies.sum(axis=tuple(a for a in range(len(self.attributes)) if a != axis))
         merged = width // self.widths[axis]
@@ -190,11 +190,11 @@ class MatrixEstimate(RangeEstimate):
         return np.einsum("qi,ij,qj->q", rows, self.matrix, columns, optimize=True)
 
     def deviations(self, boxes: NDArray[np.int64]) -> None:
-        """None: the cells' uniformity and the fitting make errors of unknown size."""
+        """None: assumed uniformity in cells and the fitting make errors of unknown size."""
 
 
 def covered_parts(ranges: NDArray[np.int64], size: int, width: int) -> Floats:
-    """(n, cells) how much of each cell the ranges (n, 2) cover."""
+    """(n, cells) the fraction of each cell that the ranges (n, 2) cover."""
     low = np.arange(0, size, width)
     high = np.minimum(low + width, size)
     inside = np.minimum(ranges[:, 1:], high) - np.maximum(ranges[:, :1], low)

@@ -1,4 +1,4 @@
-"""What every method is made of: its survey of a population, and the question of each round."""
+"""The parts of every method: its survey of a population, and the question of each round."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Question:
         return counts.astype(np.int64)  # sums of weights are floats, exact below 2^53
 
     def _map(self, cuts: list[Integers], shape: tuple[int, ...]) -> Integers:
-        """The box of each cell of the grid that all the boxes' edges make together."""
+        """The box that holds each cell of the grid formed by all the boxes' edges."""
         first = [np.searchsorted(cut, self.low[:, axis]) for axis, cut in enumerate(cuts)]
         last = [np.searchsorted(cut, self.high[:, axis]) for axis, cut in enumerate(cuts)]
         grid = np.empty(shape, dtype=np.int64)
@@ -95,18 +95,18 @@ def whole_domain_question(domain: Domain, randomizer: Randomizer) -> Question:
 
 
 class Tally(NamedTuple):
-    """What a round's reports add up to: int64 counts of set bits, and the number of reports."""
+    """The sums of a round's reports: int64 counts of set bits, and the number of reports."""
 
     counts: Counts
     reports: int
 
 
 class Survey(ABC):
-    """Rounds, each for its own group of the users, and the estimate that they lead to.
+    """Rounds, each for its own group of users, and the estimate that they lead to.
 
     Each user is in one round only and spends the whole epsilon there. method: the settings that
     made the survey; their text is part of a saved state. shares: the probability with
-    which a user falls into each round, whatever the value. users: how many are expected; thresholds
+    which a user falls into each round, whatever the value. users: the expected number; thresholds
     and grid sizes follow from it. The survey's state is the tallies of its closed rounds: closing
     the same rounds with the same tallies gives the same survey again.
     Raises PrivacyError for a wrong epsilon or domain, and for fewer users than rounds.
@@ -145,7 +145,7 @@ class Survey(ABC):
         return len(self.tallies) == self.rounds
 
     def signature(self) -> dict[str, object]:
-        """What must agree for a saved state to fit: settings, domain, epsilon, users."""
+        """What must match for a saved state to fit: settings, domain, epsilon, users."""
         return {
             "method": repr(self.method),
             "domain": list(self.domain),
@@ -158,7 +158,7 @@ class Survey(ABC):
         return 0 <= index < self.rounds
 
     def question(self, index: int) -> Question:
-        """What round `index` asks; raises RoundError where that is not known yet."""
+        """The question of round `index`; raises RoundError where it is not known yet."""
         if not 0 <= index < self.rounds:
             raise RoundError(f"There is no round {index}; the survey has {self.rounds}.")
         if not self.ready(index):
@@ -166,7 +166,7 @@ class Survey(ABC):
         return self._question(index)
 
     def close(self, index: int, tally: Tally) -> None:
-        """Take a round's reports in.
+        """Close a round with the tally of its reports.
 
         Raises RoundError for an empty round, one closed before, and for counts that no reports of
         this round can have.
@@ -194,12 +194,12 @@ class Survey(ABC):
     def _question(self, index: int) -> Question:
         """`question` for an index that is known to be ready."""
 
-    def _closed(self, index: int) -> None:  # noqa: B027  only adaptive methods have something to do
+    def _closed(self, index: int) -> None:  # noqa: B027  only adaptive methods have anything to do
         """Prepare what follows from a closed round."""
 
 
 def check_tally(index: int, tally: Tally, randomizer: Randomizer) -> Tally:
-    """The tally as int64 and int; raises RoundError where no reports can add up to it."""
+    """The tally as int64 and int; raises RoundError where no reports can sum to it."""
     counts, reports = np.asarray(tally.counts), tally.reports
     whole = isinstance(reports, Integral) and not isinstance(reports, bool)
     if not whole or counts.dtype.kind not in "iu":
@@ -232,14 +232,14 @@ class Mechanism(Protocol):
 
 
 def equal_shares(rounds: int) -> tuple[float, ...]:
-    """Every round gets the same part of the users."""
+    """Every round gets the same share of the users."""
     return (1.0 / rounds,) * rounds
 
 
 class TreeSurvey(Survey):
     """Round l asks which box of the partition at depth l + 1 holds the value: ceil(log_B D) rounds.
 
-    A leaf of a lesser depth is part of every later partition and measured again there.
+    A shallower leaf is part of every later partition and is measured again in each.
     """
 
     def __init__(
@@ -270,7 +270,7 @@ class TreeSurvey(Survey):
         return measurements
 
     def estimate_from(self, tallies: Mapping[int, Tally]) -> TreeEstimate:
-        """The values as they were measured; a method that reconciles them does so here."""
+        """The values as measured; a method that reconciles them overrides this."""
         return unprocessed(self.tree, self.measurements(tallies))
 
     def _question(self, index: int) -> Question:

@@ -1,4 +1,4 @@
-"""Uniform: the guess that needs no reports."""
+"""Uniform: a guess that needs no reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Randomizers, and what an aggregator learns from their reports."""
+"""Randomizers, and how an aggregator estimates frequencies from their reports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OracleChoice = Literal["oue", "grr", "auto"]
 
 
 def frequency_oracle(choice: OracleChoice, cells: int, epsilon: float) -> FrequencyOracle:
-    """The named oracle; "auto" takes the one of lower variance: GRR where k < 3 e^eps + 2.
+    """The named oracle; "auto" takes the one with lower variance: GRR where k < 3 e^eps + 2.
 
     Source: Wang et al. 2017 (USENIX Security), section 5.
     """

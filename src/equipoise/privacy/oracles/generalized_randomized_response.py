@@ -21,7 +21,7 @@ from equipoise.privacy.oracles.randomizer import (
 
 @dataclass(frozen=True)
 class GeneralizedRandomizedResponse(OneHotRandomizer, FrequencyOracle):
-    """GRR: the own cell with p = e^eps / (e^eps + k - 1), any other one with q = p / e^eps.
+    """GRR: the user's own cell with p = e^eps / (e^eps + k - 1), any other with q = p / e^eps.
 
     Better than OUE for few cells, k < 3 e^eps + 2. Source: Wang et al. 2017, section 4.1.
     """
@@ -43,12 +43,12 @@ class GeneralizedRandomizedResponse(OneHotRandomizer, FrequencyOracle):
         return np.where(np.eye(self.cells, dtype=bool), self.p, self.q)
 
     def simulate(self, histogram: Counts, generator: Generator) -> Counts:
-        """Exact and without a draw for each user: the truth with p - q, else a uniform cell."""
+        """Exact without a draw per user: the own cell with p - q, else a uniform cell."""
         truthful = generator.binomial(histogram, self.p - self.q)
         others = int(histogram.sum() - truthful.sum())
         return truthful + generator.multinomial(others, np.full(self.cells, 1 / self.cells))
 
     def draw(self, cells: Integers, generator: Generator) -> Integers:
-        """The own cell with probability p - q, else one of all cells, the own included."""
+        """The user's cell with probability p - q, else any cell, that one included."""
         uniform = generator.integers(0, self.cells, len(cells))
         return np.where(generator.random(len(cells)) < self.p - self.q, cells, uniform)

@@ -66,7 +66,7 @@ class HaarHadamard(OneHotRandomizer):
         return hadamard_transform(signs) / (reports * (1 - 2 * self.flip))
 
     def variance(self, reports: int) -> float:
-        """Of a coefficient, at most 1 / (reports (1 - 2 flip)^2)."""
+        """Bound on the variance of a coefficient: 1 / (reports (1 - 2 flip)^2)."""
         return 1.0 / (reports * (1 - 2 * self.flip) ** 2)
 
 

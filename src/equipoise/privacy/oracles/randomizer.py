@@ -1,6 +1,6 @@
-"""What every randomizer offers: reports of single users, and counts of many at once.
+"""The interface of every randomizer: reports of single users, and counts of many at once.
 
-Frequency oracles are those whose counts give unbiased frequencies of the cells.
+Frequency oracles are randomizers whose counts give unbiased frequencies of the cells.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Integers = NDArray[np.int64]
 class Randomizer(ABC):
     """A client's cell, one of `cells`, becomes a report of `outputs` bits.
 
-    Everything that draws here simulates clients with a pseudo-random generator, for studies and
-    tests; a deployed client uses `equipoise.privacy.client.client` alone.
+    All draws here simulate clients with a pseudo-random generator, for studies and
+    tests; a deployed client uses only `equipoise.privacy.client.client`.
     """
 
     name: ClassVar[RandomizerName]
-    one_hot: ClassVar[bool]  # whether a report has exactly one bit set
+    one_hot: ClassVar[bool]  # whether every report has exactly one bit set
 
     cells: int
     epsilon: float
@@ -68,10 +68,10 @@ class OneHotRandomizer(Randomizer):
 
     @abstractmethod
     def probabilities(self) -> Floats:
-        """(cells, outputs) of each output, given the cell; rows sum to 1."""
+        """(cells, outputs) probabilities of each output, given the cell; rows sum to 1."""
 
     def simulate(self, histogram: Counts, generator: Generator) -> Counts:
-        """Exact either way: a draw for each user or, for many, a multinomial for each cell."""
+        """Exact either way: one draw per user or, for many users, a multinomial per cell."""
         if histogram.sum() > self.cells * self.outputs:
             return generator.multinomial(histogram, self.probabilities()).sum(axis=0)
         users = np.repeat(np.arange(len(histogram)), histogram)
@@ -112,7 +112,7 @@ class FrequencyOracle(Randomizer):
         return self.q * (1 - self.q) / (reports * (self.p - self.q) ** 2)
 
     def variance_slope(self, reports: int) -> float:
-        """What a cell of frequency f adds, over f: (1 - p - q) / (reports (p - q))."""
+        """The variance that a cell adds per frequency: (1 - p - q) / (reports (p - q))."""
         return (1 - self.p - self.q) / (reports * (self.p - self.q))
 
 
@@ -124,5 +124,5 @@ def pack_one_hot(outputs: Integers, width: int) -> Bytes:
 
 
 def unlikely_probability(epsilon: float, favoured: int, others: int) -> float:
-    """The probability that the client's integer threshold gives: 1 / (favoured e^eps + others)."""
+    """The probability of the client's integer threshold: 1 / (favoured e^eps + others)."""
     return probability_threshold(epsilon, favoured, others) / SCALE

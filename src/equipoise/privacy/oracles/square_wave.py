@@ -20,9 +20,9 @@ from equipoise.privacy.oracles.randomizer import (
 
 @dataclass(frozen=True)
 class SquareWave(OneHotRandomizer):
-    """Cell v is reported as one of v .. v + 2b with p each, as another of the k + 2b with q.
+    """Cell v is reported as one of v .. v + 2b with p each, as any other of the k + 2b with q.
 
-    p = e^eps q, q = 1 / ((2b + 1) e^eps + k - 1). Near values stay near: made for ordinal data.
+    p = e^eps q, q = 1 / ((2b + 1) e^eps + k - 1). Near values stay near, as suits ordinal data.
     Source: Li et al. 2020 (SIGMOD), section 5.
     """
 
