@@ -151,8 +151,8 @@ class AdaptiveSoftmax(nn.Module):
         """Draw the parameters from N(0, std), or share them with the embedding `tied_to`.
 
         tied_tables: the tables are the embedding's parameters; tied_projections: for each cluster,
-        whether its projection is shared; missing entries mean no. Raises ValueError if the embedding
-        has other widths.
+        whether its projection is shared; missing entries mean no. Raises ValueError if the
+        embedding has other widths.
         """
         super().__init__()
         self.clusters = clusters

@@ -184,7 +184,7 @@ class RandomFeatures(Linear):
 
 
 def orthogonal_directions(width: int, count: int) -> Tensor:
-    """(count, width): orthogonal in blocks of `width` rows, each with the length of a normal vector."""
+    """(count, width): orthogonal in blocks of `width` rows, with lengths of normal vectors."""
     blocks = [_orthogonal(width) for _ in range(-(-count // width))]
     lengths = torch.randn(count, width).norm(dim=1, keepdim=True)
     return torch.cat(blocks)[:count] * lengths

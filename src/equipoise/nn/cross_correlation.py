@@ -1,4 +1,4 @@
-"""The cross-correlation of two views' embeddings, and the loss that drives it towards a given matrix."""
+"""The cross-correlation of two views' embeddings, and the loss that fits it to a given matrix."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class AttentionForm:
     features: int = 256
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an unknown name, a width that cannot be learned, or a low number."""
+        """Raises ValueError for an unknown name, a width that is not learned, or a low number."""
         for field, name, names in (
             ("kernel", self.kernel, get_args(ContentKernelName)),
             ("positions", self.positions, get_args(PositionsName)),

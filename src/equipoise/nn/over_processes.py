@@ -110,7 +110,7 @@ class BatchNormOverProcesses(nn.modules.batchnorm._BatchNorm):
 
 
 class NotedSyncBatchNorm(nn.SyncBatchNorm):
-    """torch's SyncBatchNorm, for GPUs, marked so that a solve recognises it."""
+    """torch's SyncBatchNorm, for GPUs, which notes each exchange for the solve."""
 
     def forward(self, input: Tensor) -> Tensor:
         """The normalised batch (N, C, ...)."""
