@@ -89,7 +89,7 @@ def test_a_run_that_goes_on_with_other_pictures_says_so(tmp_path):
     last = (f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt", run)
     for name in ("0.jpg", "2.jpg", "4.jpg"):  # one at least was trained on
         (root / "sky" / name).write_text("damaged")
-    with pytest.warns(UserWarning, match="of the training pictures can be used, and 32 could"):
+    with pytest.warns(UserWarning, match="of the training pictures can be used, but 32 could"):
         equipoise.run(*last, "trainer.max_epochs=2")
     (root / "sky" / "0.jpg").unlink()
     with pytest.warns(UserWarning, match="are no longer those that the checkpoint was trained on"):
