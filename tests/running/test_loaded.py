@@ -179,5 +179,5 @@ def test_what_cannot_be_loaded_is_refused(run: Path, tmp_path: Path) -> None:
         equipoise.load(run, device="abacus")
     with pytest.raises(UserError, match="there is no checkpoint at"):
         equipoise.load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="named by its path, which a NoneType is not"):
+    with pytest.raises(UserError, match="give the path of a run, not a NoneType"):
         equipoise.load(None)  # type: ignore[arg-type]

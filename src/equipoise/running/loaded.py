@@ -29,7 +29,7 @@ AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predictions for N pictures; None for what the network does not predict.
+    """Predictions for N pictures; None for anything that the network does not predict.
 
     labels: int64 (N,), and `names` of these classes. probabilities: (N, classes). masks: for each
     picture the class of every pixel, uint8 (H, W). features: (N, h). residual, converged: (N,), how
@@ -48,7 +48,7 @@ class Predictions:
 class Loaded(nn.Module):
     """The network of a checkpoint in evaluation mode, with everything needed to use it.
 
-    task: the objective around the network, with all weights. A forward is the network's own.
+    task: the objective around the network, with all weights. Calling it calls the network.
     """
 
     def __init__(self, task: nn.Module, checkpoint: StoredRun, device: torch.device) -> None:
@@ -63,24 +63,24 @@ class Loaded(nn.Module):
         self.eval()
 
     def forward(self, *inputs: Any, **settings: Any) -> Any:
-        """What the network gives."""
+        """The network's output."""
         return self.network(*inputs, **settings)
 
     @property
     def network(self) -> nn.Module:
-        """The network alone."""
+        """The network itself."""
         network: nn.Module = self.task.model
         return network
 
     @cached_property
     def data(self) -> Any:
-        """The data module of the run, of which nothing has been read."""
+        """The data module of the run, which has read nothing yet."""
         node = {key: value for key, value in self.config["task"].items() if key != "objective"}
         return instantiate("task", node)
 
     @cached_property
     def class_names(self) -> list[str]:
-        """The names of the classes from the checkpoint or else the data, or else their numbers.
+        """The names of the classes from the checkpoint or else the data, else their numbers.
 
         Empty if the network has no classes.
         """
@@ -90,15 +90,15 @@ class Loaded(nn.Module):
 
     @property
     def label_names(self) -> list[str]:
-        """The names of the classes of whole pictures, where those of masks are others."""
+        """The names of the classes of whole pictures, if the classes of masks are others."""
         names: list[str] = getattr(self.data, "label_names", self.class_names)
         return names
 
     def preprocess(self, picture: Picture) -> Tensor:
-        """What the network sees of a picture in evaluation, float32 (C, H, W), on the CPU.
+        """The network's input for a picture in evaluation, float32 (C, H, W), on the CPU.
 
         picture: a path, a PIL image, or uint8 numbers (`as_pixels`). Raises UserError where it
-        cannot be read, or the network reads no pictures.
+        cannot be read, or the network does not take pictures.
         """
         return self.seen(as_pixels(picture))
 
@@ -114,7 +114,7 @@ class Loaded(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Of the pictures that the network takes; 3 where it takes none."""
+        """Channels of the pictures that the network takes; 3 where it takes none."""
         preprocessing = getattr(self.data, "preprocessing", None)
         return 3 if preprocessing is None else len(preprocessing.normalization.mean)
 
@@ -145,11 +145,11 @@ class Loaded(nn.Module):
         return self._joined(parts, masks)
 
     def steps(self, batches: Iterable[Batch], total: int) -> Iterator[tuple[Batch, Batch]]:
-        """What the task predicts of batches, and how near their samples came to their equilibria.
+        """The task's predictions for batches, and how near their samples came to their equilibria.
 
-        Yields each batch, parts of which may come after each other, with {name: (B, ...)} on the
-        CPU, whose names depend on the task. total: the samples of all batches. Raises UserError
-        where one does not fit into memory, or the network refuses it.
+        Yields each batch, possibly in several parts, with {name: (B, ...)} on the
+        CPU; the names depend on the task. total: number of samples in all batches. Raises UserError
+        where a batch does not fit into memory, or the network refuses it.
         """
 
         def compute(batch: Batch) -> Batch:
@@ -163,7 +163,7 @@ class Loaded(nn.Module):
             yield batch, {name: value.cpu() for name, value in found.items()}
 
     def masks_of(self, batch: Batch, found: Batch) -> list[Tensor]:
-        """Take the masks out of what was found: uint8 (H, W), each of its picture's own size."""
+        """Take the masks out of the predictions: uint8 (H, W), each of its picture's own size."""
         if (masks := found.pop("mask", None)) is None:
             return []
         kind = masks.to(torch.uint8)
@@ -188,7 +188,7 @@ class Loaded(nn.Module):
         return value if isinstance(value, int) else 0
 
     def _names_of_data(self) -> list[str]:
-        """Those that the data tell where they lie on this machine; a hub is not asked."""
+        """Names of classes from the data if they are on this machine; a hub is not asked."""
         task = self.config["task"]
         if about(task, "from_hub", False) or not data_is_there(task):
             return []
@@ -209,7 +209,7 @@ def load(path: str | Path, device: str | None = None, trust: Sequence[str] = ())
 
 
 def loaded(checkpoint: StoredRun, device: str | None, trust: Sequence[str]) -> Loaded:
-    """The same of a checkpoint that has been read."""
+    """The same for a checkpoint that has already been read."""
     if not about(checkpoint.run.config["model"], "weights", True):
         raise UserError(
             f"{checkpoint.run.path} is of task={checkpoint.task}, which has no network to load: "

@@ -1,4 +1,4 @@
-"""The loggers of a run before it starts: what they need, their names, and where they resume."""
+"""Prepares the loggers of a run: their packages and accounts, their names, where they resume."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 WANDB = "WandbLogger"
 MLFLOW = "MLFlowLogger"
 MULTIRUN = "multirun.yaml"
-"""What Hydra writes into the folder of a multirun."""
+"""The file that Hydra writes into the folder of a multirun."""
 PACKAGES = {
     MLFLOW: ("mlflow", ("mlflow", "sqlalchemy", "alembic")),
     "TensorBoardLogger": ("tensorboard", ("tensorboard",)),
 }
 """Loggers of packages that come with an extra of ours: the extra, and its modules."""
 WANDB_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
-"""Where W&B's cloud is or was: the older entry of a login serves for both."""
+"""Present and earlier hosts of W&B's cloud: an older login counts for both."""
 
 
 def check_loggers(loggers: Mapping[str, Any]) -> None:
@@ -58,7 +58,7 @@ def check_packages(name: str, target: str) -> None:
 
 
 def check_artifacts(logger: Mapping[str, Any]) -> None:
-    """Raise UserError where models are to be uploaded, and Lightning refuses it offline."""
+    """Raise UserError where models are to be uploaded offline, which Lightning refuses."""
     if logger.get("offline") and logger.get("log_model"):
         raise UserError(
             "logger.wandb.log_model needs an account: with logger.wandb.offline=true leave it out, "
@@ -96,9 +96,9 @@ def _has_login() -> bool:
 
 
 def keep_earlier_curve(loggers: Sequence[Any], stored: Stored) -> None:
-    """Take out of the loggers what a run that resumes in its own folder will write once more.
+    """Remove from the loggers what a run that resumes in its own folder will write again.
 
-    Of metrics.csv, which its logger would replace, the rows up to the checkpoint are handed to it.
+    The logger of metrics.csv, which would replace the file, gets the rows up to the checkpoint.
     """
     from lightning.pytorch.loggers import CSVLogger
 
@@ -114,7 +114,7 @@ def keep_earlier_curve(loggers: Sequence[Any], stored: Stored) -> None:
 
 
 def _earlier_rows(file: Path, stored: Stored) -> list[dict[str, str]]:
-    """The rows of metrics.csv up to the checkpoint; none, with a warning, of a damaged file."""
+    """The rows of metrics.csv up to the checkpoint; none, with a warning, if it is damaged."""
     try:
         with file.open(newline="", encoding="utf-8") as lines:
             rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(lines)]
@@ -125,7 +125,7 @@ def _earlier_rows(file: Path, stored: Stored) -> list[dict[str, str]]:
 
 
 def _kept(stored: Stored) -> Kept:
-    """What the other loggers keep: an epoch that the checkpoint ends has its last row already."""
+    """The rows other loggers keep: an epoch ended by the checkpoint has its last row already."""
     from equipoise.callbacks.loggers import Kept
 
     last = stored.steps if stored.last_row is None else stored.last_row
@@ -141,7 +141,7 @@ def _up_to(stored: Stored, rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def assign_wandb_run(config: DictConfig, overrides: Sequence[str], same_run: bool) -> None:
-    """Give a W&B run its id beforehand: it is stored with the configuration.
+    """Give a W&B run its id in advance, so that it is stored with the configuration.
 
     A run that resumes in its own folder resumes its W&B run; in another folder it is a new one.
     """
@@ -151,7 +151,7 @@ def assign_wandb_run(config: DictConfig, overrides: Sequence[str], same_run: boo
 
 
 def name_in_sweep(config: DictConfig, overrides: Sequence[str], directory: Path) -> None:
-    """Group the W&B runs of a multirun by its folder, and name each by its own, as it is swept.
+    """Group the W&B runs of a multirun by its folder, and name each by its job's folder.
 
     MLflow's runs are named likewise. What was typed stays.
     """
@@ -174,12 +174,12 @@ def _wandb_nodes(config: DictConfig) -> list[tuple[str, Any]]:
 
 
 def _nodes(config: DictConfig, target: str) -> list[tuple[str, Any]]:
-    """The loggers of a class, or of one of ours that is built on it, by their keys."""
+    """The loggers of a class, or of one of our subclasses of it, by their keys."""
     nodes = (config.get("logger") or {}).items()
     return [(str(k), n) for k, n in nodes if n and str(n.get("_target_", "")).endswith(target)]
 
 
 def _typed(overrides: Sequence[str], logger: str, *names: str) -> bool:
-    """Whether one of these settings of a logger stands on the command line."""
+    """Whether one of these settings of a logger is on the command line."""
     keys = tuple(f"logger.{logger}.{name}=" for name in names)
     return any(line.lstrip("+").startswith(keys) for line in overrides)

@@ -1,4 +1,4 @@
-"""What the user reads of a run: a sentence for what is refused, warnings without adverts."""
+"""The messages of a run: a sentence for each refusal, and warnings without adverts."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ ADVICE = {
     "out of memory": "choose smaller sizes, or another device",
     "can't allocate memory": "choose smaller sizes",
 }
-"""What to do about messages of other libraries that do not say so."""
+"""Remedies for messages of other libraries that name none."""
 LOST_PROCESS = re.compile(r"by peer|NCCL (error|communicator)|Gloo .*(timed out|timeout)", re.I)
-"""What the processes of a run say where one of them is gone."""
+"""The errors of a run's processes after one of them has died."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""What the system answers where a disk, a share of it or a file can grow no more."""
+"""The system's errors where a disk, a quota or a file is full."""
 
 
 @contextmanager
 def refusals(key: str, packages: Collection[str] = ()) -> Iterator[None]:
     """Turn whatever is raised while a part is built into a UserError that names its key.
 
-    Every class has exceptions of its own for values that it does not take: Lightning its
+    Every library has its own exceptions for values that it refuses: Lightning
     MisconfigurationException, torch RuntimeError, W&B UsageError. All of them mean that the
-    configuration cannot be built; HYDRA_FULL_ERROR=1 shows where. Of an error in one of the user's
-    `packages` the line is told.
+    configuration cannot be built; HYDRA_FULL_ERROR=1 shows where. For an error in one of the user's
+    `packages` the line is reported.
     """
     try:
         yield
@@ -66,7 +66,7 @@ def _refused(key: str, error: BaseException, packages: Collection[str]) -> UserE
 
 @contextmanager
 def errors_of_own_code(packages: Collection[str]) -> Iterator[None]:
-    """Tell an error in one of the user's packages in a sentence, with its line."""
+    """Report an error in one of the user's packages in a sentence, with its line."""
     try:
         yield
     except (UserError, RunFailed, RunInterrupted):
@@ -85,7 +85,7 @@ def located(error: BaseException, packages: Collection[str]) -> str:
 
 
 def sentence(error: BaseException) -> str:
-    """The first sentence or two of what an exception says, on one line."""
+    """The first sentence or two of an exception's message, on one line."""
     if isinstance(error, MemoryError):
         return f"there is not enough memory ({str(error).strip() or 'as much as was asked for'})"
     words = " ".join(str(error).split())
@@ -99,7 +99,7 @@ def sentence(error: BaseException) -> str:
 
 @contextmanager
 def refusals_of_run(built: Run) -> Iterator[None]:
-    """Tell what cannot be set up, or does not fit in memory, in a sentence.
+    """Report in a sentence what cannot be set up, or does not fit in memory.
 
     Anything else that a step raises is an error of the program and keeps its traceback. A run that
     is refused before its first step leaves nothing.
@@ -124,7 +124,7 @@ def refusals_of_run(built: Run) -> Iterator[None]:
         if built.trainer.world_size > 1 and LOST_PROCESS.search(str(error)):
             raise RunFailed(
                 "another process of this run has ended, without which it cannot go on: where it "
-                "was ended from outside, perhaps for want of memory, resume=auto goes on from the "
+                "was ended from outside, perhaps for lack of memory, resume=auto goes on from the "
                 "last checkpoint"
             ) from error
         begun = observer is not None and observer.begun
@@ -147,9 +147,9 @@ def refusals_of_run(built: Run) -> Iterator[None]:
 
 @contextmanager
 def opening(directory: Path) -> Iterator[None]:
-    """Tell in a sentence where the folder of a run cannot be written before its first step.
+    """Report in a sentence that a run's folder cannot be written before its first step.
 
-    A folder that was empty is left so.
+    A folder that was empty is left empty.
     """
     try:
         yield
@@ -166,9 +166,9 @@ def opening(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def failed_after_a_step(built: Run, steps: int) -> Iterator[None]:
-    """What is refused after a step, as in the test, has cost a training: that run has failed.
+    """Turn a refusal after the first step, as in the test, into a failed run: it cost a training.
 
-    What it had reached is kept. steps: those of the checkpoint that it resumed.
+    The results so far are kept. steps: those of the checkpoint that the run resumed.
     """
     try:
         yield
@@ -184,23 +184,23 @@ def quiet_lightning() -> None:
     for name in (*adverts, "fabric.utilities.distributed"):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     for name in ("lightning.pytorch.loggers.mlflow", "mlflow.store.db.utils", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # they tell that a database is new
+        logging.getLogger(name).setLevel(logging.ERROR)  # they report that a database is new
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     warnings.formatwarning = lambda message, *_, **__: on_whole_words(f"warning: {message}")
-    # at the first step nothing is learnt yet; the convergence monitor warns where it matters
+    # at the first step nothing is learnt yet; the convergence monitor warns when it matters
     warnings.filterwarnings("ignore", ".*did not reach the tolerance.*once per layer")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*configure_optimizers. returned .None..*")
     warnings.filterwarnings("ignore", ".*recommended to use .self.log.*sync_dist=True.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-    # of a checkpoint that an earlier revision has written; our own classes keep the score
+    # for a checkpoint of an earlier revision; our own classes keep the score
     warnings.filterwarnings("ignore", "The dirpath has changed from")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty.*")
 
 
 def on_whole_words(sentence: str) -> str:
-    """A line for stderr, on a terminal broken between words."""
+    """A line for stderr, wrapped between words on a terminal."""
     if not sys.stderr.isatty():
         return f"{sentence}\n"
     width = shutil.get_terminal_size().columns

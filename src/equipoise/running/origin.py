@@ -1,4 +1,4 @@
-"""Where the results of a run come from: command line, date, revision of the code, and device."""
+"""The origin of a run's results: command line, date, revision of the code, and device."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PROGRAMS = {
     "train.py": "python train.py", "evaluate.py": "python evaluate.py",
     "equipoise-train": "equipoise-train", "equipoise-evaluate": "equipoise-evaluate",
 }  # fmt: skip
-"""What a user types, by the name of the file that Python then runs."""
+"""The command that a user types, by the name of the file that Python then runs."""
 CHANGED = "+changes"
 PATIENCE = 10.0
-"""In seconds, for one answer of git."""
+"""Timeout in seconds for one answer of git."""
 CPU_NAME = re.compile(r"^model name\s*: *(.+)$", re.MULTILINE)
 
 
@@ -30,7 +30,7 @@ def origin(command: str, words: Sequence[str]) -> dict[str, str | None]:
     """The entries of metrics.json that say which command, when, and with which code.
 
     command, words: as for `command_line`. `project_revision` is that of the repository around the
-    working directory, None where that is none, or the code's own.
+    working directory, None where there is none, or where it is the code's own.
     """
     code, project = Path(__file__).parent, Path.cwd()
     own = tracked_root(code)
@@ -44,10 +44,10 @@ def origin(command: str, words: Sequence[str]) -> dict[str, str | None]:
 
 
 def command_line(command: str, words: Sequence[str]) -> str:
-    """What to type for this once more, quoted for a shell.
+    """The command line that repeats this run, quoted for a shell.
 
-    command: one of `python -m equipoise`; words: behind it. It is called as this program was, which
-    may also be train.py; a script of somebody else's would not be the same.
+    command: one of `python -m equipoise`; words: those after it. It starts as this program did,
+    possibly with train.py; other people's scripts are replaced, as they might do something else.
     """
     typed = PROGRAMS.get(Path(sys.argv[0]).name, "")
     program = typed if command in typed else f"python -m equipoise {command}"
@@ -55,9 +55,9 @@ def command_line(command: str, words: Sequence[str]) -> str:
 
 
 def tracked_root(folder: Path) -> Path | None:
-    """The repository that this folder's code is a part of; None for a package that is installed.
+    """The repository that this folder's code belongs to; None for an installed package.
 
-    An environment may lie in the repository of somebody else's project, which does not track it.
+    An environment may lie in the repository of another project, which does not track it.
     """
     tracked = git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
     return toplevel(folder) if tracked else None
@@ -77,9 +77,9 @@ def revision(root: Path) -> str | None:
 
 
 def git(folder: Path, *words: str) -> str | None:
-    """What git answers in a folder; None where it cannot tell.
+    """Git's answer in a folder; None where it has none.
 
-    The variables by which git tells its hooks of their repository do not count.
+    The variables that name the repository to git's hooks are ignored.
     """
     surroundings = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:

@@ -1,7 +1,7 @@
-"""A built run, and what its task and its callbacks may offer to it.
+"""A built run, and the protocols that its task and its callbacks may offer.
 
-Nothing that carries out a run knows one kind of task or of callback: it asks every one of them for
-these, and takes what it gets.
+The code that carries out a run knows no kind of task or callback: it looks for these protocols in
+all of them, and uses those it finds.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ CallbackType = TypeVar("CallbackType", bound=pl.Callback)
 class Run:
     """One run: its parts, its folder, and the names that metrics.json shows.
 
-    init_from: of a run that starts from other weights, the report of what it has taken.
-    origin: the entries of metrics.json that tell where the run comes from.
+    init_from: for a run that starts from other weights, the report of the weights it took.
+    origin: the entries of metrics.json that say where the run comes from.
     """
 
     data: pl.LightningDataModule
@@ -54,7 +54,7 @@ class Run:
 
 @runtime_checkable
 class Detailed(Protocol):
-    """A task that has more to tell about its last test than its metrics, or data of their files."""
+    """A task with details on its last test beside its metrics, or a data module on its files."""
 
     def details(self) -> dict[str, Any]:
         """Per-class values, pictures left out and the like, for `details` in metrics.json."""
@@ -72,7 +72,7 @@ class Summarizing(Protocol):
 
 @runtime_checkable
 class Restoring(Protocol):
-    """A callback that changes the layers, and can change them back for the weights of a file."""
+    """A callback that changes the layers, and can restore their state for a file's weights."""
 
     def restore(
         self, module: pl.LightningModule, checkpoint: Mapping[str, Any], config: Mapping[str, Any]
@@ -105,19 +105,19 @@ class Reporting(Protocol):
 
 @runtime_checkable
 class Losing(Protocol):
-    """A callback or logger without which a run goes on; `lost` says what it could not keep."""
+    """A callback or logger whose failure does not end a run; `lost` says what it could not keep."""
 
     lost: str
 
 
 class TrainingBegun(Observer):
-    """Notes that data, optimiser and loops could be set up."""
+    """Records that data, optimiser and loops could be set up."""
 
     def __init__(self) -> None:
         self.begun = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on, what is raised comes from a step."""
+        """From here on, exceptions come from a step."""
         self.begun = True
 
     def on_test_batch_start(

@@ -1,4 +1,4 @@
-"""Batches through a trained task, where only its predictions are wanted, with progress."""
+"""Runs batches through a trained task for its predictions alone, with progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from equipoise.errors import UserError
 
 PROGRESS_AFTER_SECONDS = 2.0
 OUT_OF_MEMORY = "can't allocate memory"
-"""Part of what torch says of the CPU's memory, in an error of no class of its own."""
+"""Part of torch's message on too little CPU memory, an error without its own class."""
 
 Batch = dict[str, Tensor]
 Output = TypeVar("Output")
@@ -30,11 +30,11 @@ def outputs(
     total: int,
     unit: str,
 ) -> Iterator[tuple[Batch, Output]]:
-    """Every batch, on the device, and what `compute` makes of it.
+    """Every batch, on the device, and the result of `compute` for it.
 
-    total: how many samples all batches have, each tensor of a batch a row for each; unit: what a
-    sample is called. Raises UserError where a batch does not fit into memory, or the network
-    refuses it with a ValueError.
+    total: number of samples in all batches, where each tensor of a batch has a row per sample;
+    unit: the word for a sample. Raises UserError where a batch does not fit into memory, or the
+    network refuses it with a ValueError.
     """
     with tqdm(total=total, desc="predictions", unit=unit, leave=False,
               delay=PROGRESS_AFTER_SECONDS, disable=None) as progress:  # fmt: skip
@@ -59,10 +59,10 @@ def outputs(
 
 
 class SampleConvergence:
-    """How near each sample of a batch has come to its fixed points.
+    """How near each sample of a batch came to its fixed points.
 
-    With several layers, or several solves of one, the largest residual of a sample counts, and it
-    has converged where all of its solves have.
+    With several layers, or several solves of one, a sample's largest residual counts, and it
+    has converged if all of its solves have.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -76,9 +76,9 @@ class SampleConvergence:
         self.reports.append(report)
 
     def take(self, samples: int) -> Batch:
-        """{"residual" float (B,), "converged" bool (B,)} of the solves since it was last asked.
+        """{"residual" float (B,), "converged" bool (B,)} of the solves since the last call.
 
-        Empty where nothing was solved, or not one row for each sample.
+        Empty where nothing was solved, or the solves do not have one row for each sample.
         """
         reports, self.reports = self.reports, []
         residuals = [report.residual for report in reports if report.residual is not None]
@@ -103,7 +103,7 @@ class Convergence:
         self.statistics.add(report)
 
     def described(self) -> str | None:
-        """The fraction that has converged and the median residual; None if nothing was solved."""
+        """The converged fraction and the median residual; None if nothing was solved."""
         summary = self.statistics.forward_summary() if self.statistics.solves else {}
         fraction, residual = summary.get("converged_fraction"), summary.get("residual_median")
         if fraction is None or residual is None:

@@ -28,7 +28,7 @@ START = (
     "from equipoise.commands import join; join(job)"
 )
 GRACE = 30.0
-"""Seconds in which the others may end by themselves, and the first notice that one has failed."""
+"""Seconds for the others to end by themselves, and for the first to notice that one failed."""
 LOOK_EVERY = 1.0
 UNHEARD = b"error: a process of this run has failed, and the first one waits for it: all end\n"
 SEVERAL = ("ddp", "fsdp", "deepspeed")
@@ -37,7 +37,7 @@ ADDRESSES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZ
 
 
 class JobLauncher(_SubprocessScriptLauncher):
-    """Lightning's launcher, which hands each process the very job and folder of the first one.
+    """Lightning's launcher, passing each process exactly the job and folder of the first one.
 
     Lightning would start the command line, or the user's program, once more in each of them: a
     multirun would start again, and a new folder would be chosen.
@@ -91,7 +91,7 @@ class JobLauncher(_SubprocessScriptLauncher):
         return process
 
     def _watch(self) -> None:
-        """End all where one has failed and the first, waiting for it, does not notice."""
+        """End all where one failed and the first, which is waiting for it, does not notice."""
         while not self.ended.wait(LOOK_EVERY):
             if any(process.poll() for process in self.procs):
                 if not self.ended.wait(GRACE):
@@ -101,7 +101,7 @@ class JobLauncher(_SubprocessScriptLauncher):
                 return
 
     def close(self) -> None:
-        """Wait for the others, which end with their part; what still runs then is killed."""
+        """Wait for the others to finish their part; those that still run afterwards are killed."""
         self.ended.set()
         for process in self.procs:
             try:
@@ -115,9 +115,9 @@ class JobLauncher(_SubprocessScriptLauncher):
 def telling(
     trainer: Trainer, purpose: str, overrides: Sequence[str], directory: Path
 ) -> Iterator[None]:
-    """While a run is at work: its other processes get its overrides and its folder, in words.
+    """During a run, pass its overrides and its folder to its other processes.
 
-    purpose: train or evaluate. Afterwards nothing of the process group is left, so that the next
+    purpose: train or evaluate. Afterwards nothing is left of the process group, so that the next
     job of a multirun can make its own.
     """
     before = {name: os.environ.get(name) for name in ADDRESSES}
@@ -135,7 +135,7 @@ def telling(
 
 
 def close(launcher: Any) -> None:
-    """Leave the process group, and wait for the processes that were started."""
+    """Leave the process group, and wait for the started processes."""
     if not isinstance(launcher, JobLauncher):
         return
     if launcher.procs and sys.exc_info()[0] is not None:
@@ -146,14 +146,14 @@ def close(launcher: Any) -> None:
 
 
 def path_of_python() -> str:
-    """The folders that this process imports from."""
+    """The folders from which this process imports."""
     return os.pathsep.join(entry for entry in sys.path if entry)
 
 
 def say_global_batch(config: Mapping[str, Any], trainer: Trainer) -> None:
-    """Print of how many samples an optimiser step consists, where it is not `task.batch_size`.
+    """Print the number of samples in an optimiser step, where it is not `task.batch_size`.
 
-    Where the recipe says for how many processes its batch was published, that is named too.
+    If the recipe states the number of processes behind its published batch, that is printed too.
     """
     size, parts = config["task"].get("batch_size"), trainer.accumulate_grad_batches
     own_steps = about(config["task"], "own_steps", False)
@@ -200,10 +200,10 @@ class ProcessesWithoutGradients(DDPStrategy):
 
 
 def strategy_for(task: LightningModule, trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """The strategy object to put in place of the trainer's word, where Lightning's is none for it.
+    """The strategy object to replace the trainer's word, where Lightning's own does not suit.
 
-    Without anything to average, one that only starts and joins the processes; fsdp is FSDP2, where
-    Lightning's word means the first one, which no CPU can run.
+    Without anything to average, one that only starts and joins the processes; fsdp is FSDP2, while
+    Lightning's word means the first FSDP, which no CPU can run.
     """
     strategy, devices = trainer.get("strategy"), trainer.get("devices")
     if not any(parameter.requires_grad for parameter in task.parameters()):

@@ -1,4 +1,4 @@
-"""What of a trained network becomes a program, by the kind of its task."""
+"""The part of a trained network that becomes a program, by the kind of its task."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from equipoise.equilibrium.layer import equilibrium_layers
 from equipoise.errors import UserError
 
 EXAMPLES = 2
-"""Samples of the batch that is traced: a tracer takes a batch of one for a constant."""
+"""Samples in the traced batch: a tracer takes a batch size of 1 for a constant."""
 DEFAULT_LENGTH = 64
 STREAMS = ("language", "audio", "vision")
 
@@ -48,9 +48,9 @@ class EncoderProgram(nn.Module):
 
 
 class TokenProgram(nn.Module):
-    """Tokens (B, T) to the log-probabilities (B, T, vocabulary) of what follows each.
+    """Tokens (B, T) to the log-probabilities (B, T, vocabulary) of the token after each.
 
-    A segment has no memory of text before it.
+    A segment has no memory of the text before it.
     """
 
     def __init__(self, network: Any) -> None:
@@ -77,10 +77,10 @@ class StreamProgram(nn.Module):
 
 @dataclass(frozen=True)
 class Program:
-    """What is traced: a module of fixed budget, example inputs, and the names of its outputs.
+    """The traced module with a fixed budget, its example inputs, and the names of its outputs.
 
     inputs: by name, in the order in which the module takes them, a row per sample. evaluations:
-    those of f in each equilibrium layer, by its name.
+    the number for f in each equilibrium layer, by its name.
     """
 
     module: nn.Module
@@ -90,7 +90,7 @@ class Program:
 
     @torch.no_grad()
     def expected(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """What the network itself gives, with the same budget."""
+        """The network's own output, with the same budget."""
         given: tuple[Tensor, ...] = self.module(*(inputs[name] for name in self.inputs))
         return given
 
@@ -100,7 +100,7 @@ def program_of(
 ) -> Program:
     """The network as a program; wants: the output that its task needs, which is its kind.
 
-    Raises UserError where there is no such program of its kind, or for steps below 1.
+    Raises UserError where its kind has no such program, or for steps below 1.
     """
     kinds = {
         "logits": _images, "mask_logits": _images, "logits_and_mask_logits": _images,
@@ -108,7 +108,7 @@ def program_of(
     }  # fmt: skip
     if wants not in kinds:
         raise UserError(
-            f"a model that gives {wants.replace('_', ' ') or 'nothing'} is no program of one call: "
+            f"a model that gives {wants.replace('_', ' ') or 'nothing'} cannot be one program: "
             "export it with format=safetensors; torch_export and onnx are for classification, "
             "segmentation, encoders of images, language models and streams"
         )
@@ -125,7 +125,7 @@ def program_of(
 
 
 def solver_of(network: nn.Module) -> dict[str, Any] | None:
-    """What seeks its equilibria: name, tolerance and budget; None where nothing is sought."""
+    """The solver of its equilibria: name, tolerance and budget; None without equilibria."""
     for layer in equilibrium_layers(network).values():
         if not layer.gradient.own_iteration:
             solver = layer.active_solver
@@ -168,6 +168,6 @@ def _image(task: Mapping[str, Any]) -> Tensor:
 
 
 def _numbers(*shape: int) -> Tensor:
-    """Standard normal numbers, the same ones every time, that leave the program's own alone."""
+    """Standard normal numbers, always the same; the program's random state does not change."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(EXAMPLES, *shape, generator=generator)

@@ -1,4 +1,4 @@
-"""Slurm is asked to start an interrupted job once more, where Lightning's Slurm plugin would."""
+"""Asks Slurm to start an interrupted job again, as Lightning's Slurm plugin would."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 JOB = re.compile(r"\d+(_\d+)?")
 PATIENCE = 60.0
-"""In seconds, for the answer of Slurm's controller."""
+"""Timeout in seconds for the answer of Slurm's controller."""
 
 
 def requeues(trainer: Trainer, number: int) -> bool:
-    """Whether this process has to requeue the job that a signal has interrupted.
+    """Whether this process must requeue the job that a signal interrupted.
 
-    It is the first one of a run whose trainer stands in Lightning's SLURMEnvironment, with
+    It must if it is the first one of a run whose trainer has Lightning's SLURMEnvironment, with
     `auto_requeue` and that signal as its `requeue_signal`; by default SIGUSR1.
     """
     from lightning.fabric.plugins.environments import SLURMEnvironment
@@ -33,7 +33,7 @@ def requeues(trainer: Trainer, number: int) -> bool:
 
 
 def requeue() -> str:
-    """Have Slurm requeue the present job; returns a sentence on what has become of it."""
+    """Have Slurm requeue the present job; returns a sentence on the outcome."""
     job = job_id()
     if job is None:
         return "the job was not requeued: SLURM_JOB_ID does not name one"
@@ -51,7 +51,7 @@ def requeue() -> str:
 
 
 def job_id() -> str | None:
-    """The number by which Slurm knows this job, of an array with the number in it."""
+    """Slurm's number for this job, including the index in an array."""
     array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID", "") for name in ("JOB", "TASK"))
     job = f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID", "")
     return job if JOB.fullmatch(job) else None

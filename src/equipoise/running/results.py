@@ -1,4 +1,4 @@
-"""metrics.json: what a run has reached; docs/run_folder.md describes its entries."""
+"""metrics.json: the results of a run; docs/run_folder.md describes its entries."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from equipoise.running.origin import device_name
 from equipoise.running.parts import Detailed, Losing, Reporting, Run, Summarizing
 
 SECTIONS = ("train", "solver_stats", "gradient_stats")
-"""The entries of metrics.json that callbacks fill; what else they offer belongs to its details."""
+"""The entries of metrics.json that callbacks fill; their other entries go to its details."""
 PACKAGES = ("equipoise", "torch", "lightning", "hydra-core", "torchmetrics")
 
 
 @dataclass
 class Results:
-    """What a run has reached so far; filled as it goes, so that an early end loses nothing."""
+    """The results of a run so far, filled step by step, so that an early end loses nothing."""
 
     epochs: int = 0
     steps: int = 0
@@ -42,14 +42,14 @@ class Results:
     details: dict[str, Any] = field(default_factory=dict)
 
     def note_training(self, run: Run) -> None:
-        """Steps, the last validation, and what the callbacks have summed up."""
+        """Steps, the last validation, and the callbacks' summaries."""
         self.epochs, self.steps = position(run.trainer).epoch, run.trainer.global_step
         self.val = by_stage(run.trainer.callback_metrics, "val")
         self._note_summaries(run)
         self._note_details(run.data)
 
     def note_test(self, run: Run) -> None:
-        """The test metrics, what the callbacks have summed up, and the task's details."""
+        """The test metrics, the callbacks' summaries, and the task's details."""
         self.test = by_stage(run.trainer.callback_metrics, "test")
         self._note_summaries(run)
         self._note_details(run.data, run.task)
@@ -103,9 +103,9 @@ def name_of(choices: dict[str, str], group: str) -> str | None:
 
 
 def write_results(run: Run, metrics: dict[str, Any]) -> None:
-    """metrics.json, and the report's page.
+    """Write metrics.json and the report's page.
 
-    Raises RunFailed where they cannot be written, unless something else has ended the run before:
+    Raises RunFailed where they cannot be written, unless another error ended the run before:
     then that error is the one to report.
     """
     try:
@@ -126,10 +126,10 @@ def write_results(run: Run, metrics: dict[str, Any]) -> None:
 
 
 def lost_by(run: Run) -> list[str]:
-    """What callbacks and loggers should have kept and could not, a sentence each."""
+    """A sentence for each thing that callbacks and loggers could not keep."""
     parts = [*run.callbacks, *run.trainer.loggers]
     told = [part.lost for part in parts if isinstance(part, Losing)]
-    return [lost for lost in told if isinstance(lost, str) and lost]  # some answer to any name
+    return [lost for lost in told if isinstance(lost, str) and lost]  # some have any attribute
 
 
 def by_stage(metrics: dict[str, Any], stage: str) -> dict[str, float]:
@@ -161,7 +161,7 @@ def versions() -> dict[str, str]:
 
 
 def finite(value: Any) -> Any:
-    """The same value with what JSON cannot express (NaN, infinity) as null."""
+    """The same value with null for numbers that JSON cannot express (NaN, infinity)."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list):

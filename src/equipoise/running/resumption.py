@@ -1,6 +1,6 @@
-"""`resume=auto`: where the run of a folder stands, and the words that go on from there.
+"""`resume=auto`: the state of the run in a folder, and the words that resume it.
 
-Nothing heavy is imported to find out that a run is finished, or has no checkpoint yet.
+Finding out that a run is finished, or has no checkpoint yet, needs no heavy imports.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from equipoise.report.whole import PARTIAL, write_whole
 from equipoise.running import folders
 
 RECORD = "overrides.json"
-"""The file of a run's folder with the words that began it."""
+"""The file in a run's folder with the words that began it."""
 CHECKPOINTS = "checkpoints"
 FILES = ("last.ckpt", "best.ckpt")
 OF_A_RUN = frozenset({
@@ -33,19 +33,19 @@ OF_A_RUN = frozenset({
     "environment.json.partial", "error.log", "metrics.csv", "metrics.json", "metrics.partial",
     "mlflow", "mlflow.db", "report", "tensorboard", "train.log", "wandb",
 })  # fmt: skip
-"""What a run may have left in its folder before its first checkpoint."""
+"""The entries that a run may leave in its folder before its first checkpoint."""
 OF_THE_PLACE = ("resume", "run_dir", "ckpt_path")
-"""Words that say where a run goes on, and nothing about it."""
+"""Words that only say where a run is resumed."""
 LENGTHS = {"max_epochs": "epochs", "max_steps": "steps"}
 RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where the run of a folder stands.
+    """The state of the run in a folder.
 
     completed: `metrics` is its metrics.json, and nothing is left to do. resumable: `checkpoint` is
-    the file to go on from. anew: it has none yet, and `leftovers` are the entries to clear away.
+    the file to resume from. anew: it has none yet, and `leftovers` are the entries to clear away.
     """
 
     folder: Path
@@ -57,10 +57,10 @@ class Standing:
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a training begins with.
+    """The start of a training.
 
-    overrides: in place of the typed words. standing: of the folder that it goes on in, None for a
-    new one. said: a line about it, empty where nothing was asked for.
+    overrides: those that replace the typed words. standing: the state of the folder in which it
+    resumes, None for a new one. said: a line about it, empty without `resume=auto`.
     """
 
     overrides: list[str]
@@ -69,22 +69,22 @@ class Beginning:
 
     @property
     def completed(self) -> dict[str, Any] | None:
-        """The results of a run that is finished already; None for one that has to run."""
+        """The results of a run that is already finished; None for one that has to run."""
         finished = self.standing is not None and self.standing.status == "completed"
         return self.standing.metrics if finished and self.standing else None
 
     @property
     def leftovers(self) -> frozenset[str]:
-        """The entries that the folder may hold and that are to be cleared away."""
+        """The entries in the folder that are to be cleared away."""
         return frozenset() if self.standing is None else self.standing.leftovers
 
 
 def standing(folder: Path, words: Sequence[str] = ()) -> Standing:
-    """Where the run of a folder stands, which need not exist; it is only read.
+    """The state of the run in a folder, which is only read and need not exist.
 
-    words: overrides, of which a larger `trainer.max_epochs`, `trainer.max_steps` or another
-    `trainer.max_time` asks for more of a completed run. Raises UserError where the folder holds
-    other things than a run leaves.
+    words: overrides; a larger `trainer.max_epochs` or `trainer.max_steps`, or another
+    `trainer.max_time`, extends a completed run. Raises UserError where the folder holds
+    files that no run leaves.
     """
     content = _content(folder / "metrics.json")
     metrics = content if isinstance(content, dict) else {}
@@ -105,9 +105,9 @@ def checkpoints_of(folder: Path) -> list[Path]:
 
 
 def first_readable(folder: Path) -> tuple[Stored, list[Path]]:
-    """The first of a run's checkpoints that can be gone on from, and those that cannot be read.
+    """The first of a run's checkpoints that can be resumed, and those that cannot be read.
 
-    Raises UserError, with what is wrong with the first, where there is none.
+    Raises UserError, with the fault of the first one, where there is none.
     """
     refused: dict[Path, UserError] = {}
     weights: list[Stored] = []
@@ -119,17 +119,17 @@ def first_readable(folder: Path) -> tuple[Stored, list[Path]]:
             continue
         if stored.whole:
             return stored, list(refused)
-        weights.append(stored)  # of the weights alone: whoever resumes it says so
+        weights.append(stored)  # weights only: resuming it raises its own error
     if not weights:
         raise next(iter(refused.values()))
     return weights[0], list(refused)
 
 
 def beginning(words: Sequence[str]) -> Beginning:
-    """What a training begins with whose command line may say `resume=auto`.
+    """The start of a training, whose command line may say `resume=auto`.
 
-    With `run_dir` it goes on there; without, in the newest folder below runs/ that the same words
-    began, whose run is neither finished nor at work. Raises UserError.
+    With `run_dir` it resumes there; without, in the newest folder below runs/ that the same words
+    began, and whose run is neither finished nor active. Raises UserError.
     """
     overrides = parse(words)
     asked = [override for override in overrides if override.key_or_group == "resume"]
@@ -145,9 +145,9 @@ def beginning(words: Sequence[str]) -> Beginning:
 
 
 def going_on(found: Standing, words: Sequence[str]) -> Beginning:
-    """The words that go on from where a run stands, made of those that were typed.
+    """The words that resume a run from its present state, made of the typed ones.
 
-    Where its last checkpoint cannot be read, the one before is taken. Raises UserError where none
+    If its last checkpoint cannot be read, the one before is used. Raises UserError where none
     can be read.
     """
     run_dir = f"run_dir={quoted(str(found.folder))}"
@@ -169,22 +169,22 @@ def going_on(found: Standing, words: Sequence[str]) -> Beginning:
 
 
 def words_in_force(composition: Composition) -> list[str]:
-    """The words that have made a configuration: those typed now, and before them, of a resumed run,
-    those that its checkpoint tells and that none of now replaces."""
+    """The words behind a configuration: for a resumed run, those of its checkpoint that no word
+    typed now replaces; then those typed now."""
     resumes = composition.trusted is not None
     before = read_stored(composition.config.ckpt_path).overrides if resumes else ()
     return list(_by_key([*before, *_of_the_run(composition.typed)]).values())
 
 
 def record(composition: Composition, directory: Path) -> None:
-    """Note in a run's folder which words began it; a run that goes on there keeps the first."""
+    """Record in a run's folder which words began it; a resumed run keeps the first record."""
     file = directory / RECORD
     if not file.is_file():
         write_whole(file, json.dumps(_of_the_run(composition.typed), ensure_ascii=False) + "\n")
 
 
 def clear(folder: Path, leftovers: Collection[str]) -> None:
-    """Remove what a run has left before its first checkpoint; whoever calls holds the folder."""
+    """Remove what a run left before its first checkpoint; the caller holds the folder."""
     for name in sorted(set(leftovers) - {folders.LOCK}):
         entry = folder / name
         if entry.is_dir() and not entry.is_symlink():
@@ -194,9 +194,9 @@ def clear(folder: Path, leftovers: Collection[str]) -> None:
 
 
 def reopen(folder: Path) -> None:
-    """Remove the results of a run that goes on in its folder, and files it was killed in writing.
+    """Remove the results of a run that resumes in its folder, and unfinished files of a killed one.
 
-    Whatever ends it now writes metrics.json again; one that is killed must not seem completed.
+    However it ends now, it writes metrics.json again; a killed run must not seem completed.
     """
     (folder / "metrics.json").unlink(missing_ok=True)
     for partial in folder.rglob(f"*{PARTIAL}"):
@@ -204,9 +204,9 @@ def reopen(folder: Path) -> None:
 
 
 def _at_the_end(words: Sequence[str]) -> Beginning | None:
-    """What words begin with that resume a completed run, and change nothing of it.
+    """The start for words that resume a completed run without changing it.
 
-    None for all others: they may test its weights under other settings.
+    None for all other words: they may test its weights under other settings.
     """
     typed = [override for override in parse(words) if override.key_or_group == "ckpt_path"]
     path = typed[-1].value() if typed else None
@@ -219,7 +219,7 @@ def _at_the_end(words: Sequence[str]) -> Beginning | None:
         return None
     try:
         changing = _changing(_of_the_run(words), read_stored(file))
-    except UserError:  # words of one's own code, or wrong ones: composing tells, with its folders
+    except UserError:  # words of the user's own code, or wrong ones: composing reports them
         return None
     if changing:
         return None
@@ -231,7 +231,7 @@ def _at_the_end(words: Sequence[str]) -> Beginning | None:
 
 
 def _check_asked(asked: Override, overrides: Sequence[Override]) -> None:
-    """Raise UserError where `resume` is not auto, or stands beside what says the same otherwise."""
+    """Raise UserError where `resume` is not auto, or another word conflicts with it."""
     if asked.is_sweep_override() or asked.value() != "auto":
         raise UserError(f"{asked.input_line}: resume takes auto or null")
     for override in overrides:
@@ -248,7 +248,7 @@ def _check_asked(asked: Override, overrides: Sequence[Override]) -> None:
 
 
 def _named_folder(words: Sequence[str]) -> Path | None:
-    """The folder that `run_dir` names, which may be put together from other settings."""
+    """The folder named by `run_dir`, which may be composed of other settings."""
     value = CommandLine.of(words).value("run_dir")
     if value is None:
         return None
@@ -256,7 +256,7 @@ def _named_folder(words: Sequence[str]) -> Path | None:
 
 
 def _newest(words: Sequence[str]) -> Standing | None:
-    """The newest run below runs/ that the same words began and that can go on; None without one."""
+    """The newest resumable run below runs/ that the same words began; None without one."""
     _check_shared_by_all(words)
     wanted = _by_key(_of_the_run(words))
     named = sorted(RUNS.glob(f"*/*/*/{RECORD}"), key=lambda file: _age(file), reverse=True)
@@ -264,7 +264,7 @@ def _newest(words: Sequence[str]) -> Standing | None:
         began = _content(file)
         if not isinstance(began, list) or _by_key(began) != wanted or folders.at_work(file.parent):
             continue
-        with suppress(UserError):  # somebody has put other things into it
+        with suppress(UserError):  # someone has put other files into it
             found = standing(file.parent, words)
             if found.status != "completed":
                 return found
@@ -272,7 +272,7 @@ def _newest(words: Sequence[str]) -> Standing | None:
 
 
 def _check_shared_by_all(words: Sequence[str]) -> None:
-    """Raise UserError where processes that share a run would each look for its folder."""
+    """Raise UserError where each process that shares a run would look for its folder."""
     if machine.started_outside() and machine.several_processes(compose(words).config.trainer):
         raise UserError(
             "resume=auto needs run_dir=<folder> where torchrun or srun starts the processes of a "
@@ -285,10 +285,10 @@ def _age(file: Path) -> tuple[float, str]:
 
 
 def _changing(words: Sequence[str], stored: Stored) -> list[str]:
-    """The words without those that the checkpoint was trained with, which are in force already.
+    """The words without those the checkpoint was trained with, which are already in force.
 
-    Some could not be laid on it a second time, such as `~callbacks.report` or `init_from`. Where a
-    choice is a new one, all settings are set again, since it may have brought others.
+    Some cannot be applied to it a second time, such as `~callbacks.report` or `init_from`. If any
+    choice is new, all settings are set again, since it may have brought others.
     """
     in_force, typed = _by_key(stored.overrides), _by_key(words)
     new = {line for key, line in typed.items() if in_force.get(key) != line}
@@ -313,12 +313,12 @@ def _only_at_the_beginning(line: str, override: Override, choices: Collection[st
 
 
 def _of_the_run(words: Sequence[str]) -> list[str]:
-    """The words without those that only say where."""
+    """The words without those that only say where to run."""
     return [word for word in words if _key(word) not in OF_THE_PLACE]
 
 
 def _by_key(words: Sequence[str]) -> dict[str, str]:
-    """The last word of each key; a setting that is left out has the key of the setting."""
+    """The last word of each key; a removed setting counts under its key."""
     return {_key(word): word for word in words}
 
 
@@ -327,7 +327,7 @@ def _key(word: str) -> str:
 
 
 def _content(file: Path) -> Any:
-    """What a JSON file holds; an empty mapping without it, or of one that is damaged."""
+    """The content of a JSON file; an empty mapping if it is missing or damaged."""
     try:
         return read_json(file)
     except (OSError, ValueError):
@@ -335,7 +335,7 @@ def _content(file: Path) -> Any:
 
 
 def _asks_for_more(folder: Path, metrics: Mapping[str, Any], words: Sequence[str]) -> bool:
-    """Whether the words give a completed run more epochs, steps or time than it was given."""
+    """Whether the words give a completed run more epochs, steps or time than it had."""
     typed = {o.key_or_group: o.value() for o in parse(words) if not o.is_delete()}
     try:
         trainer = read_yaml(folder / "config.yaml")["trainer"]
@@ -350,7 +350,7 @@ def _asks_for_more(folder: Path, metrics: Mapping[str, Any], words: Sequence[str
 
 
 def _leftovers(folder: Path) -> frozenset[str]:
-    """What lies in a folder whose run has no checkpoint. Raises UserError where it is no run's."""
+    """The entries of a folder without a checkpoint. Raises UserError if it is not a run's."""
     if not folder.is_dir():
         return frozenset()
     names = {entry.name for entry in folder.iterdir()}

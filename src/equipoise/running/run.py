@@ -1,6 +1,6 @@
-"""Run the built parts: fit, test with the best weights, and collect what was reached.
+"""Run the built parts: fit, test with the best weights, and collect the results.
 
-Everything here works on built objects; `api.py` has them built.
+Everything here works on objects that `api.py` has built.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def evaluate(
 def time_steps(run: Run, steps: int, warm_up: int, resume_from: str | None) -> StepTimes:
     """The times of `steps` training steps after `warm_up` others, and of as many plain ones.
 
-    The training is the run's own, without validations, and ends after those steps, or where it
-    would end earlier. Raises UserError where nothing could be timed.
+    The training is the run's own, without validations, and ends after those steps or at its own
+    end, if that is earlier. Raises UserError where nothing could be timed.
     """
     if run.trainer.world_size > 1:
         raise UserError(
@@ -101,10 +101,10 @@ def time_steps(run: Run, steps: int, warm_up: int, resume_from: str | None) -> S
 def recorded(
     run: Run, results: Results, interruption: Callable[[], str]
 ) -> Iterator[dict[str, Any]]:
-    """Write metrics.json however the block ends; what is yielded is its dictionary afterwards.
+    """Write metrics.json however the block ends; yields the dictionary that it will contain.
 
     Its status is completed, interrupted or failed; a signal waits until it is written.
-    interruption: what to say of a block that a signal has ended. Raises what stopped the block.
+    interruption: the message for a block that a signal ended. Raises what stopped the block.
     """
     status, metrics = "failed", dict[str, Any]()
     try:
@@ -136,14 +136,14 @@ def recorded(
 
 
 def ended_by(trainer: pl.Trainer) -> str:
-    """What ended a training that went to its end: max_time, early_stopping, steps or epochs."""
+    """What ended a training that was not stopped: max_time, early_stopping, steps or epochs."""
     if trainer.should_stop:
         return early_end(trainer) or "a callback"
     return "steps" if 0 <= trainer.max_steps <= trainer.global_step else "epochs"
 
 
 def interruption(run: Run, results: Results) -> str:
-    """The sentence of a run that was stopped at once, with a checkpoint only where there is one."""
+    """The sentence for a run that was stopped at once; names a checkpoint if there is one."""
     saved = next((c.last_checkpoint for c in run.callbacks if isinstance(c, Saving)), None)
     if "ended_by" in results.details:
         where = f"Interrupted during the test, after all {results.steps} training steps"
@@ -171,13 +171,13 @@ def restore(run: Run, checkpoint: Mapping[str, Any]) -> None:
 
 
 def best_path(trainer: pl.Trainer) -> Path | None:
-    """Where this run wrote best.ckpt; one that is resumed and ends at once has not."""
+    """Where this run wrote best.ckpt; a resumed run that ends at once has written none."""
     paths = [Path(str(getattr(c, "best_model_path", ""))) for c in trainer.checkpoint_callbacks]
     return next((path for path in paths if path.name == "best.ckpt"), None)
 
 
 def readable(best: Path) -> dict[str, Any] | None:
-    """The content of the best checkpoint; None, with a warning, where others have spoilt it."""
+    """The content of the best checkpoint; None, with a warning, if others have damaged it."""
     fault = "is not there any more"
     if best.is_file():
         try:
@@ -190,9 +190,9 @@ def readable(best: Path) -> dict[str, Any] | None:
 
 
 def keep_as_last(trainer: pl.Trainer, resumed: Path) -> None:
-    """Copy the checkpoint after the last step to last.ckpt, where that is damaged or not there.
+    """Copy the checkpoint after the last step to last.ckpt, if that is damaged or missing.
 
-    A run that has ended between its best.ckpt and its last.ckpt goes on from the former, with
+    A run that ended between its best.ckpt and its last.ckpt resumes from the former, with
     nothing left to train after which it would save. Raises CheckpointNotSaved.
     """
     folders = [

@@ -1,4 +1,4 @@
-"""The checkpoint that a user names, by its file or its run, and what is built of it again."""
+"""The checkpoint that a user names by its file or its run, and the objects rebuilt from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Module = TypeVar("Module", bound="nn.Module")
 
 
 class StoredRun(NamedTuple):
-    """The content of a checkpoint, and the run that it tells of."""
+    """The content of a checkpoint, and the run that it describes."""
 
     content: dict[str, Any]
     run: Stored
@@ -34,22 +34,22 @@ class StoredRun(NamedTuple):
 
     @property
     def wants(self) -> str:
-        """What its task wants of a model, which is the kind of task."""
+        """What its task wants of a model, which identifies the kind of task."""
         return str(about(self.run.config["task"], "wants") or "")
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the objective keeps beside the weights."""
+        """The objective's state beside the weights."""
         return self.content["state_dict"].get("_extra_state") or {}
 
 
 def read_run(path: str | Path) -> StoredRun:
-    """The checkpoint at a path, or the best or else the last one of a run's folder.
+    """The checkpoint at a path, or the best, else the last one of a run's folder.
 
     Raises UserError where there is none that can be used.
     """
     if not isinstance(path, str | Path):
-        raise UserError(f"a run is named by its path, which a {type(path).__name__} is not")
+        raise UserError(f"give the path of a run, not a {type(path).__name__}")
     file = checkpoint_of(Path(path))
     content = read_checkpoint(file)
     return StoredRun(content, stored_run(content, file))
@@ -84,7 +84,7 @@ def restored(
     """What `build` makes of configuration and weights, ready for evaluation on the device.
 
     device: None for a GPU if there is one. Raises UserError where the device does not exist, or the
-    checkpoint names code that is not to be trusted.
+    checkpoint names untrusted code.
     """
     from equipoise.config.signatures import check_targets
     from equipoise.models.generation import usable_device

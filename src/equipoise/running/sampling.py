@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners by their names, and how it draws one parameter."""
+"""Optuna's samplers and pruners by name, and how Optuna draws one parameter."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 SAMPLERS: dict[str, dict[str, Any]] = {
     "tpe": {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 5},
     "random": {"_target_": "optuna.samplers.RandomSampler"},
-    "grid": {"_target_": "optuna.samplers.RandomSampler"},  # every point is handed to it
+    "grid": {"_target_": "optuna.samplers.RandomSampler"},  # it is given every point
     "qmc": {"_target_": "optuna.samplers.QMCSampler"},
     "gp": {"_target_": "optuna.samplers.GPSampler", "n_startup_trials": 5},
 }
 OF_A_LOOP = ("GridSampler", "BruteForceSampler")
-"""Samplers that end a loop of Optuna's own when they have drawn all, and so cannot be asked."""
+"""Samplers that stop Optuna's own loop at their end, and so cannot be asked for trials."""
 STRIDE = 1_000_003
 
 
@@ -49,9 +49,9 @@ def usable(place: str) -> Iterator[None]:
 def sampler_for(search: Search, number: int, together: int) -> BaseSampler:
     """The sampler of one trial, with a seed of its own.
 
-    So a study that goes on after an interruption draws what it would have drawn without. number:
-    of the trials before it. together: the trials that run at once, whose values nobody knows yet.
-    Raises UserError.
+    So a study that is resumed after an interruption draws the same values as without it. number:
+    that of the trials before it. together: the trials that run at once, whose values are not known
+    yet. Raises UserError.
     """
     node = _node_of_sampler(search.sampler)
     takes = parameters(str(node["_target_"]))
@@ -61,7 +61,7 @@ def sampler_for(search: Search, number: int, together: int) -> BaseSampler:
     if "constant_liar" in takes and together > 1:
         node.setdefault("constant_liar", True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # who names an experimental one need not be told each time
+        warnings.simplefilter("ignore")  # the user chose an experimental one
         sampler: BaseSampler = instantiate("sweep.sampler", node)
     return sampler
 
@@ -102,7 +102,7 @@ def suggested(trial: Trial, parameter: Parameter) -> Any:
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:
-    """What Optuna calls the parameter's values."""
+    """The parameter's values as Optuna represents them."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if parameter.kind == "choice":

@@ -1,4 +1,4 @@
-"""Sharded training: between steps each process holds its part of every weight (FSDP2)."""
+"""Sharded training: between steps, each process holds its part of every weight (FSDP2)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from equipoise.errors import UserError
 class ShardedNetwork(DDPStrategy):
     """FSDP2 over the task as one unit: weights, gradients and moments are divided by rows.
 
-    A training step gathers all weights once, before it begins, and divides the gradients once, when
-    its backward pass has ended. An equilibrium needs the weights of its cell in every evaluation,
-    in the adjoint solve too, so nothing is gathered or freed within a step, and no process waits
-    for another within a solve. Validation and test see whole weights.
+    A training step gathers all weights once, before it begins, and divides the gradients after
+    its backward pass. An equilibrium needs its cell's weights in every evaluation, in the adjoint
+    solve too, so nothing is gathered or freed within a step, and no process waits for another
+    within a solve. Validation and test see whole weights.
 
     Checkpoints hold the whole state, as one process would write it. Lightning's own
     `ModelParallelStrategy` has each task shard itself, and refuses float16 and checkpoint plugins;
@@ -47,7 +47,7 @@ class ShardedNetwork(DDPStrategy):
         register_fsdp_forward_method(task, "training_step")
 
     def setup(self, trainer: Trainer) -> None:
-        """As always before a training; the weights of one that has ended stay where they are."""
+        """Set up as usual before a training; after one, the weights stay where they are."""
         if not isinstance(self.model, FSDPModule):
             super().setup(trainer)
             return
@@ -60,15 +60,15 @@ class ShardedNetwork(DDPStrategy):
         self.gather()
 
     def on_train_end(self) -> None:
-        """Gather the weights for what comes after the training."""
+        """Gather the weights for the stages after the training."""
         self.gather()
 
     def on_test_start(self) -> None:
-        """Gather the weights, which those of a checkpoint may have replaced."""
+        """Gather the weights again, as a checkpoint may have replaced them."""
         self.gather()
 
     def gather(self) -> None:
-        """Have whole weights and the first process's statistics in every process."""
+        """Put whole weights and the first process's statistics into every process."""
         if isinstance(self.model, FSDPModule):
             self.model.unshard()
             for buffer in self.model.buffers():
@@ -76,7 +76,7 @@ class ShardedNetwork(DDPStrategy):
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
-        """Let the gradients of accumulated batches add up here, until those of the last one."""
+        """Add up the gradients of accumulated batches locally, until the last batch."""
         assert isinstance(self.model, FSDPModule)
         self.model.set_requires_gradient_sync(False)
         try:
@@ -126,7 +126,7 @@ def check_shardable(task: LightningModule) -> None:
 
 
 def whole(state: Any) -> Any:
-    """The state with every divided tensor put together, on the CPU."""
+    """The state with every divided tensor reassembled, on the CPU."""
     if isinstance(state, DTensor):
         return state.full_tensor().detach().cpu()
     if isinstance(state, Mapping):
@@ -137,7 +137,7 @@ def whole(state: Any) -> Any:
 
 
 def alike(value: Any, like: Any) -> Any:
-    """A whole tensor divided as `like` is; anything else as it is. All processes have the value."""
+    """A whole tensor divided as `like` is; other values unchanged. All processes have the value."""
     if not isinstance(like, DTensor) or not isinstance(value, Tensor) or isinstance(value, DTensor):
         return value
     if value.shape != like.shape:

@@ -1,6 +1,6 @@
-"""Jobs that run side by side on one machine: each has a GPU of its own, or its share of the cores.
+"""Jobs that run side by side on one machine: each has its own GPU, or its share of the cores.
 
-A job's process takes one of the places that there are, by a lock that ends with the process.
+A job's process takes one of the places, with a lock that is released when the process ends.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import Any
 from equipoise.config.machine import SHARE, cores, counted, number_of
 
 PLACES = ".places"
-"""The folder of a sweep in which the jobs at work hold their locks."""
+"""The folder of a sweep in which the running jobs hold their locks."""
 THREADS = "OMP_NUM_THREADS"
 LOOK_EVERY = 0.2
-"""Seconds between two looks for a free place."""
+"""Seconds between two checks for a free place."""
 
 
 @dataclass(frozen=True)
 class Share:
     """How the jobs of a sweep share this machine.
 
-    places: how many jobs run at a time. cores: those of each. threads: torch's, of each process of
-    a job; None where the user has set OMP_NUM_THREADS. gpus: what each place sets
-    CUDA_VISIBLE_DEVICES to; empty for jobs that compute on the cores.
+    places: how many jobs run at a time. cores: number of cores for each. threads: torch's, in each
+    process of a job; None where the user has set OMP_NUM_THREADS. gpus: each place's value of
+    CUDA_VISIBLE_DEVICES; empty for jobs that compute on the cores.
     """
 
     places: int
@@ -43,11 +43,11 @@ class Share:
 def share(
     trainer: Mapping[str, Any], jobs: int | None = None, at_a_time: int | None = None
 ) -> Share:
-    """How jobs of such a trainer share this machine.
+    """How jobs with this trainer share the machine.
 
-    jobs: how many there are, None if that is not known. at_a_time: how many the user wants to run
-    at a time, in joblib's words (-1: as many as cores); None for as many as there are GPUs, or
-    else cores, for.
+    jobs: their number, None if unknown. at_a_time: how many the user wants to run at a time, in
+    joblib's convention (-1: as many as cores); None for as many as the GPUs, or else the
+    cores, allow.
     """
     devices = number_of(trainer.get("devices")) or 1
     gpus = [] if trainer.get("accelerator") == "cpu" else visible_gpus()
@@ -77,7 +77,7 @@ def visible_gpus() -> list[str]:
 
 
 def _by_turn(gpus: list[str], each: int, places: int) -> tuple[str, ...]:
-    """The GPUs of every place, which come round where there are more places than GPUs."""
+    """The GPUs of every place, used in turn where there are more places than GPUs."""
     if not gpus:
         return ()
     turns = [[gpus[(place * each + i) % len(gpus)] for i in range(each)] for place in range(places)]
@@ -99,14 +99,14 @@ def described(shared: Share) -> str:
 
 
 _taken: dict[Path, int] = {}
-"""The place that this process has in the sweep of a folder, for as long as it lives."""
+"""The place of this process in a folder's sweep, held until the process ends."""
 
 
 def take_place(shared: Share, sweep: Path, ended: Callable[[], bool] = lambda: False) -> bool:
     """Wait for a free place in the sweep of a folder and make the process keep to its share.
 
-    ended: whether there is nothing to wait for any more; then, returns False. To be called before
-    anything is computed: a process cannot leave a GPU that it has begun with.
+    ended: whether there is nothing left to wait for; then this returns False. Call it before
+    anything is computed: a process cannot leave a GPU once it has used it.
     """
     while sweep not in _taken:
         for place in range(shared.places):

@@ -1,7 +1,7 @@
-"""Ctrl-C for jobs in processes of their own: a notice in the sweep's folder, which all of them see.
+"""Ctrl-C for jobs in separate processes: a notice in the sweep's folder, which all of them see.
 
-The first signal is for the process that has started them. It puts up the notice and waits: jobs at
-work stop as for a signal of their own, saving what they have, and the others do not begin.
+The first signal goes to the process that started them. It puts up the notice and waits: running
+jobs stop as if they had received the signal, saving their state, and the others do not begin.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from equipoise.running.interrupts import SIGNALS
 
 NOTICE = ".stop"
 LOOK_EVERY = 0.5
-"""Seconds between two looks for the notice."""
+"""Seconds between two checks for the notice."""
 SAID = b"interrupt: the jobs at work save what they have; a second one ends them at once\n"
 
 
 @contextmanager
 def putting_up(sweep: Path) -> Iterator[Path]:
-    """While others work for this process, answer its first signal with the notice.
+    """While other processes work for this one, answer its first signal with the notice.
 
-    SIGINT is kept from the processes that are started inside: a terminal sends it to all of them,
-    and some, such as submitit's, would kill their jobs at once. A second signal does what it does
-    outside. What is yielded is the path of the notice, whose text is the signal's number.
+    SIGINT is blocked in processes started inside: a terminal sends it to all of them, and some,
+    such as submitit's, would kill their jobs at once. A second signal has its usual effect.
+    Yields the path of the notice, whose text is the signal's number.
     """
     notice = sweep.absolute() / NOTICE
     notice.unlink(missing_ok=True)
@@ -50,7 +50,7 @@ def putting_up(sweep: Path) -> Iterator[Path]:
     for number in before:
         signal.signal(number, put_up)
     ended = threading.Event()
-    # Of this process's threads one has to hear what the others, and their children, do not.
+    # One thread of this process must receive the signals that the others, and children, block.
     threading.Thread(target=ended.wait, name="hears-signals", daemon=True).start()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -64,10 +64,10 @@ def putting_up(sweep: Path) -> Iterator[Path]:
 
 @contextmanager
 def heeding(notice: Path, parent: int | None = None) -> Iterator[None]:
-    """While a job is at work, send its own process a SIGTERM once the notice is up.
+    """While a job runs, send its own process a SIGTERM once the notice is up.
 
-    parent: the process without which it must not go on either, as an orphan. A process that has
-    had a signal already, as where a whole group was sent one, gets no second.
+    parent: the process whose end must end the job too, lest it run on as an orphan. A process that
+    already had a signal, for example one sent to its whole group, gets no second.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

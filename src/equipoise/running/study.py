@@ -1,8 +1,8 @@
 """The study of a search: Optuna's trials, each of which is one job of a multirun.
 
-A trial is asked for, its job runs wherever a launcher lets it, and what the job leaves in its
-folder is told. Everything that has been told is in the storage, so that a study goes on after
-whatever has ended its process.
+Optuna is asked for a trial, a launcher runs its job, and the result in the job's folder is reported
+to Optuna. Everything reported is in the storage, so that a study can be resumed however its
+process ended.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 FIXED = "fixed"
-"""What is noted of a study: the overrides that all its jobs share."""
+"""The attribute of a study with the overrides that all its jobs share."""
 FOLDER, REPEATED = "folder", "killed"
-"""What is noted of a trial: the sweep that runs it, and that its process was killed."""
+"""Attributes of a trial: the sweep that runs it, and that its process was killed."""
 
 
 class TrialStudy:
-    """The trials of a search in a folder, asked for and told.
+    """The trials of a search in a folder: asks Optuna for them and reports their results.
 
     direction: "min" or "max". Raises UserError where the storage, the sampler or the pruner cannot
     be used, and where the study in the storage is another one.
@@ -72,7 +72,7 @@ class TrialStudy:
         self._check_same(direction)
 
     def ask(self, most: int) -> list[Asked]:
-        """The next trials, none where the study has all of its number."""
+        """The next trials; none where the study has its full number."""
         asked: list[Asked] = []
         self.batch = most
         while len(asked) < most and self.counted < self.search.trials:
@@ -85,7 +85,7 @@ class TrialStudy:
         return asked
 
     def tell(self, number: int, outcome: Outcome) -> None:
-        """Note what came of a trial: to diverge is as bad as can be, to fail says nothing."""
+        """Report the outcome of a trial: divergence is the worst value, a failure carries none."""
         from optuna.trial import TrialState
 
         if outcome.status == COMPLETED and outcome.value is not None:
@@ -97,10 +97,10 @@ class TrialStudy:
             self.study.tell(number, state=TrialState.FAIL)
 
     def recover(self, outcomes: Mapping[int, Outcome]) -> list[int]:
-        """After an interruption: tell what had ended, and have the rest repeated.
+        """After an interruption, report the trials that had ended, and queue the rest again.
 
-        outcomes: of the jobs in the folder. Returns the numbers of the trials that will be
-        repeated; they count no more.
+        outcomes: those of the jobs in the folder. Returns the numbers of the trials that will be
+        repeated; they no longer count.
         """
         from optuna.trial import TrialState
 
@@ -128,7 +128,7 @@ class TrialStudy:
 
     @property
     def unfinished(self) -> bool:
-        """Whether trials are still to come, or have not ended; a grid may have fewer than planned.
+        """Whether any trials are yet to run or to end; a grid may have fewer than planned.
 
         Those of another sweep at the same URL count as well.
         """
@@ -140,7 +140,7 @@ class TrialStudy:
         return self.counted < self.search.trials
 
     def rows(self) -> list[TrialRow]:
-        """All trials but those that wait."""
+        """All trials except waiting ones."""
         from optuna.trial import TrialState
 
         trials = self.study.get_trials(deepcopy=False)
@@ -151,7 +151,7 @@ class TrialStudy:
         ]
 
     def importances(self) -> dict[str, float]:
-        """How much of the value's variance each parameter explains; empty where nothing tells."""
+        """The share of the value's variance that each parameter explains; empty where unknown."""
         import optuna
 
         completed = [optuna.trial.TrialState.COMPLETE]
@@ -167,7 +167,7 @@ class TrialStudy:
         return {name: float(share) for name, share in found.items()}
 
     def _next(self) -> optuna.Trial | None:
-        """A new trial, at the next point of a grid; one that is to be repeated goes before."""
+        """A new trial, at the next point of a grid; trials to be repeated come first."""
         from optuna.trial import TrialState
 
         self.study.sampler = sampler_for(self.search, self.counted, self.batch)
@@ -195,7 +195,7 @@ class TrialStudy:
         self.storage.set_trial_user_attr(trial, key, value)
 
     def _check_same(self, direction: str) -> None:
-        """Raise UserError where the study in the storage searches something else."""
+        """Raise UserError where the study in the storage is of another search."""
         other = f"the study {self.name} in {self.place} was begun with other"
         advice = "give the same, or choose another folder or sweep.study"
         if not self.study.direction.name.lower().startswith(direction):
@@ -213,7 +213,7 @@ class TrialStudy:
         self._check_values(other, advice)
 
     def _check_values(self, other: str, advice: str) -> None:
-        """Raise UserError where a trial has drawn from other choices than there are now."""
+        """Raise UserError where a trial was drawn from other choices than the present ones."""
         from optuna.distributions import check_distribution_compatibility
 
         space = self.space.parameters
@@ -228,7 +228,7 @@ class TrialStudy:
 
 
 def _status(trial: FrozenTrial) -> str:
-    """What the summary calls it."""
+    """The trial's status in the summary."""
     if trial.user_attrs.get(REPEATED):
         return REPEATED
     words = {"COMPLETE": COMPLETED, "PRUNED": PRUNED, "FAIL": FAILED}

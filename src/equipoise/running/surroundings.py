@@ -1,4 +1,4 @@
-"""What a run needs before it starts: data, accounts, memory, and the run that it resumes.
+"""Checks before a run starts: data, accounts, memory, and the run that it resumes.
 
 The first three are checked before anything heavy is imported.
 """
@@ -34,9 +34,9 @@ def check_surroundings(config: Mapping[str, Any]) -> None:
 
 
 def check_data(task: Mapping[str, Any]) -> None:
-    """Raise UserError where a dataset has to be named, or is a file or folder that is not there.
+    """Raise UserError where a dataset must be named, or its file or folder is missing.
 
-    `without_path` of a task says what to do where it needs a path, `from_hub` that the path may
+    `without_path` of a task says what to do if it needs a path, `from_hub` that the path may
     also name a dataset of the hub.
     """
     path = task.get("path")
@@ -49,7 +49,7 @@ def check_data(task: Mapping[str, Any]) -> None:
 
 
 def initial_file(path: str) -> Path:
-    """The file that `init_from` means: of a folder its best, last or exported weights.
+    """The file that `init_from` means: for a folder, its best, last or exported weights.
 
     Raises UserError where there is none.
     """
@@ -69,7 +69,7 @@ def initial_file(path: str) -> Path:
 
 
 def data_is_there(task: Mapping[str, Any]) -> bool:
-    """Whether the dataset, where it has to lie on this machine, does."""
+    """Whether the dataset is on this machine, if it has to be."""
     try:
         check_data(task)
     except UserError:
@@ -78,7 +78,7 @@ def data_is_there(task: Mapping[str, Any]) -> bool:
 
 
 def is_local(path: str) -> bool:
-    """Whether it is written as a place on this machine, and not as a dataset `owner/name`."""
+    """Whether it is written as a path on this machine rather than as a dataset `owner/name`."""
     return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path
 
 
@@ -94,7 +94,7 @@ def check_tokens(task: Mapping[str, Any]) -> None:
 
 
 def check_memory(task: Mapping[str, Any]) -> None:
-    """Raise UserError where sizes that are each possible ask together for more than there is."""
+    """Raise UserError where sizes, each possible, together need more memory than there is."""
     free = free_memory()
     for names, each in PRODUCTS:
         sizes = [task.get(name) for name in names]
@@ -110,9 +110,9 @@ def check_memory(task: Mapping[str, Any]) -> None:
 
 
 def check_attention(task: Mapping[str, Any], model: Mapping[str, Any]) -> None:
-    """Raise UserError where a model that attends, every step to every other, could not hold that.
+    """Raise UserError where the attention of every step to every other would not fit in memory.
 
-    Its scores alone are (batch, length, length) numbers of 4 bytes, of one head.
+    The scores of one head alone are (batch, length, length) numbers of 4 bytes.
     """
     length, batch, free = task.get("length"), task.get("batch_size"), free_memory()
     asked = 4 * (batch or 0) * (length or 0) ** 2
@@ -128,12 +128,12 @@ def _product(size: Any) -> float:
 
 
 def resumes_in_place(directory: Path, resume_from: str | None) -> bool:
-    """Whether a run resumes in its own folder: the one that the checkpoint lies in."""
+    """Whether a run resumes in its own folder, the one with the checkpoint."""
     return bool(resume_from) and directory.resolve() in Path(str(resume_from)).resolve().parents
 
 
 def check_resumable(stored: Stored, trainer: DictConfig) -> None:
-    """Raise UserError where the checkpoint cannot be resumed for the length that was asked for."""
+    """Raise UserError where the checkpoint cannot be resumed for the requested length."""
     if not stored.whole:
         raise UserError(
             f"the checkpoint {stored.path} holds only the weights (save_weights_only=true): it "

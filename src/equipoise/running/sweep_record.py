@@ -1,4 +1,4 @@
-"""The folder of a sweep: which words began it, what its jobs have reached, what is left to do."""
+"""The folder of a sweep: the words that began it, its jobs' states, and what is left to do."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ RECORD = "sweep.json"
 """The file with the words that began the sweep, and the number of its jobs."""
 SWEEPS = Path("multirun")
 OF_THE_PLACE = ("resume", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher")
-"""Words that say where and by what the jobs run, and nothing about them."""
+"""Words that only say where and by which launcher the jobs run."""
 OF_HYDRA = (".hydra", "train.log")
 KILLED = "The process of this job was killed"
-"""How the sentence of a job begins whose process ended without one of its own."""
+"""The beginning of the sentence for a job whose process ended without one of its own."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What the jobs of a sweep have reached: of `count` jobs, by their folders, the status."""
+    """The states of a sweep's jobs: the statuses by folder, of `count` jobs."""
 
     folder: Path
     count: int | None
@@ -44,20 +44,20 @@ class Standing:
 
 
 def standing(folder: Path) -> Standing:
-    """What the jobs of a sweep have reached; the folder is only read."""
+    """The states of a sweep's jobs; the folder is only read."""
     count = _content(folder / RECORD).get("jobs")
     return Standing(folder, count, {job.folder: status(job, folder) for job in read_jobs(folder)})
 
 
 def status(job: Job, sweep: Path) -> str:
-    """What a job has reached: completed, interrupted, failed, diverged, or killed at its work."""
+    """The state of a job: completed, interrupted, failed, diverged, or killed while running."""
     told = sweep_row(job, sweep, ())
     silent = not told.get("error") and not (job.folder / "metrics.json").is_file()
     return "killed" if silent or str(told.get("error")).startswith(KILLED) else told["status"]
 
 
 def record(folder: Path, words: Sequence[str], jobs: int | None) -> None:
-    """Note which words began a sweep, and of how many jobs it is, where that is known."""
+    """Record the words that began a sweep, and its number of jobs, where known."""
     content = {"overrides": list(of_the_jobs(words).values()), "jobs": jobs}
     write_whole(folder / RECORD, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
@@ -96,7 +96,7 @@ def check_words(folder: Path, words: Sequence[str]) -> None:
 def newest_unfinished(words: Sequence[str], results: Collection[str]) -> Path | None:
     """The newest sweep below multirun/ that the same words began and that has jobs left to run.
 
-    One that is at work is none to go on with.
+    An active sweep is not resumed.
     """
     wanted = of_the_jobs(words)
     for file in sorted(SWEEPS.glob(f"*/{RECORD}"), key=_age, reverse=True):
@@ -109,9 +109,9 @@ def newest_unfinished(words: Sequence[str], results: Collection[str]) -> Path | 
 
 
 def make_ready(found: Standing, results: Collection[str]) -> None:
-    """Remove what failed jobs have left, so that they run anew; one that was killed goes on.
+    """Remove what failed jobs have left, so that they run anew; killed jobs resume.
 
-    Raises UserError where a job is still at work, as on a cluster after its sweep was killed.
+    Raises UserError where a job is still running, as on a cluster after its sweep was killed.
     """
     for folder, reached in found.statuses.items():
         if folders.at_work(folder):
@@ -123,7 +123,7 @@ def make_ready(found: Standing, results: Collection[str]) -> None:
 
 
 def lost(sweep: Path) -> list[Path]:
-    """The folders of jobs that have begun, and whose process ended without a word."""
+    """The folders of jobs that began, and whose process ended without a message."""
     killed = [folder for folder, reached in standing(sweep).statuses.items() if reached == "killed"]
     return [folder for folder in killed if not (folder / ERROR_LOG).is_file()]
 
@@ -131,11 +131,11 @@ def lost(sweep: Path) -> list[Path]:
 def write_lost(folder: Path, log: Path | None = None) -> None:
     """Let a job whose process was killed count as failed, with a sentence on it."""
     where = f"; its output is in {log}" if log else ""
-    (folder / ERROR_LOG).write_text(f"{KILLED}, perhaps for want of memory or of time{where}\n")
+    (folder / ERROR_LOG).write_text(f"{KILLED}, perhaps for lack of memory or time{where}\n")
 
 
 def withdraw(folder: Path) -> None:
-    """Remove the folder of a job that has not begun, with what Hydra has put there."""
+    """Remove the folder of a job that has not begun, with the files that Hydra put there."""
     if {entry.name for entry in folder.iterdir()} <= set(OF_HYDRA):
         shutil.rmtree(folder)
 
@@ -145,7 +145,7 @@ def _age(file: Path) -> tuple[float, str]:
 
 
 def _content(file: Path) -> Any:
-    """What a JSON file holds; an empty mapping without it, or of one that is damaged."""
+    """The content of a JSON file; an empty mapping if it is missing or damaged."""
     try:
         return read_json(file)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Batch normalisation by the statistics of all processes, where `trainer.sync_batchnorm` asks."""
+"""Batch normalisation with the statistics of all processes, for `trainer.sync_batchnorm`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ OURS = (BatchNormOverProcesses, NotedSyncBatchNorm)
 
 
 class SynchronisedNorms(TorchSyncBatchNorm):
-    """Lightning's exchange of the batch norms for ones over the processes, and back.
+    """Lightning's replacement of batch norms by ones over all processes, and back.
 
-    fused: take torch's, which only a GPU has; else ours. Solves take note of either.
+    fused: use torch's, which need a GPU; else ours. Solves support both.
     """
 
     def __init__(self, fused: bool = False) -> None:

@@ -26,7 +26,7 @@ Run = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
 def traced(program: Program) -> torch.export.ExportedProgram:
     """The graph of a program, for any number of samples.
 
-    Raises UserError where a solver or a layer does what depends on the values that it meets.
+    Raises UserError where the steps of a solver or a layer depend on values.
     """
     shapes = tuple({0: torch.export.Dim(BATCH)} for _ in program.inputs)
     try:
@@ -63,7 +63,7 @@ def write_torch_export(program: Program, file: Path) -> Run:
 
 
 def write_onnx(program: Program, file: Path) -> Run:
-    """Write model.onnx, and return it as onnxruntime runs it.
+    """Write model.onnx, and return a callable that runs it in onnxruntime.
 
     Raises UserError where the extra `export` is not installed, an operation has no counterpart in
     ONNX, or the network cannot be traced.
@@ -109,7 +109,7 @@ def write_onnx(program: Program, file: Path) -> Run:
 def difference(program: Program, run: Run) -> float:
     """The largest difference of a written program's outputs from the network's own.
 
-    It is measured on one sample more than was traced.
+    It is measured on one more sample than was traced.
     """
     inputs = {name: torch.cat([value, value[:1].flip(1)]) for name, value in program.inputs.items()}
     pairs = zip(program.expected(inputs), run(inputs), strict=True)
@@ -118,7 +118,7 @@ def difference(program: Program, run: Run) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporters tell of their own workings."""
+    """Suppresses the exporters' messages about their own workings."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

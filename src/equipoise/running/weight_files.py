@@ -32,14 +32,14 @@ from equipoise.interop.published_weights import WRAPPERS
 from equipoise.models.transfer import placed
 
 NETWORK = "model."
-"""Below which a checkpoint of ours has the network."""
+"""The prefix of the network's weights in our checkpoints."""
 
 
 @dataclass(frozen=True)
 class WeightFile:
     """Weights by their names in a network of ours.
 
-    state: what the objective kept beside them, such as a vocabulary. run: of a checkpoint of ours.
+    state: the objective's state beside them, such as a vocabulary. run: that of our checkpoint.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class WeightFile:
 
 
 def read_weight_file(file: Path, ours: Mapping[str, Tensor]) -> WeightFile:
-    """What a file holds, a published one in the words of the network whose weights are `ours`.
+    """The content of a file; published weights get the names of the network with weights `ours`.
 
     Raises UserError where it cannot be read, or holds no weights.
     """
@@ -76,9 +76,9 @@ def tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
 def _in_our_names(
     content: Mapping[str, Any], plain: Mapping[str, Tensor], ours: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The weights as that form has them of which most fit; of equals as they stand in the file."""
+    """The weights in the form of which most fit; among equals, as they are in the file."""
     bare = {WRAPPERS.sub("", name): tensor for name, tensor in plain.items()}
-    with warnings.catch_warnings():  # of forms that are not the file's own
+    with warnings.catch_warnings():  # of other forms than the file's own
         warnings.simplefilter("ignore")
         forms = [bare, *interop.in_our_names(content, ours)]
 
@@ -90,7 +90,7 @@ def _in_our_names(
 
 
 def _read_exported(file: Path) -> dict[str, Any]:
-    """A safetensors file; where an export of ours has written it, with all that stands beside it.
+    """A safetensors file; if our export wrote it, with everything stored beside it.
 
     Raises UserError where it cannot be read.
     """
@@ -107,7 +107,7 @@ def _read_exported(file: Path) -> dict[str, Any]:
 
 
 def read_weights(file: Path) -> Mapping[str, Any]:
-    """The content of a file of weights, of which no code is run.
+    """The content of a file of weights, read without running code from it.
 
     Raises UserError where there is no such file, it is damaged, or holds a pickled module.
     """
