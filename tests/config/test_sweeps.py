@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from equipoise.config.compose import compose, with_grid
 from equipoise.config.hydra import parse
@@ -73,10 +74,17 @@ def test_typed_values_that_leave_no_job_are_refused() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(VALUES)
-@example(["2", "True", "nan", "null", "1e3", "a b", "", "it's", "_", True, None, 2, 1e16])
+@example(
+    ["2", "True", "nan", "null", "1e3", "a b", "", "it's", "_", "${", "a${ b", True, None, 2, 1e16]
+)
 def test_what_is_written_is_read_back(value: Any) -> None:
     (override,) = parse([f"key={as_override(value)}"])
     assert unquoted(override.value()) == value
+
+
+def test_an_interpolation_stays_one() -> None:
+    for text in ("${seed}", "runs/${task.data}_x"):
+        assert as_override({"key": [text]}) == f"{{key:[{text}]}}"
 
 
 def unquoted(value: Any) -> Any:
@@ -84,7 +92,8 @@ def unquoted(value: Any) -> Any:
         return [unquoted(entry) for entry in value]
     if isinstance(value, dict):
         return {key: unquoted(entry) for key, entry in value.items()}
-    return getattr(value, "text", value)
+    text = getattr(value, "text", value)
+    return OmegaConf.create({"key": text}).key if isinstance(text, str) else value
 
 
 @pytest.fixture

@@ -268,12 +268,12 @@ def test_a_batch_of_which_nothing_is_left_ends_the_run() -> None:
         list(loader)
 
 
-@pytest.mark.slow  # misses the warning now and then: to be found out
-def test_a_killed_worker_costs_no_batch() -> None:
+@pytest.mark.parametrize("taken", [1, 3])
+def test_a_killed_worker_costs_no_batch(taken: int) -> None:
     # Sixty batches: many more than two workers have ready before they are killed.
     loader = BatchLoader(Damaged(), OrderedIndices(60, 1, Shard()), seed=0, num_workers=2)
     batches = iter(loader)
-    rows = next(batches)["index"].tolist()
+    rows = [row for _ in range(taken) for row in next(batches)["index"].tolist()]
     for worker in loader._iterator._workers:  # type: ignore[attr-defined]
         worker.kill()
     with pytest.warns(UserWarning, match="was ended from outside"):

@@ -18,13 +18,15 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import GrammarParseError
 
 from equipoise.config.hydra import as_text, quoted
 from equipoise.errors import UserError
 
 Entries = Sequence[Mapping[str, Any]]
-WORD = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.+/-]*|.*\$\{.*", re.A | re.I)
-"""A text that the command line reads as one without quotes, interpolations included."""
+WORD = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.+/-]*", re.A | re.I)
+"""A text that the command line reads as one without quotes."""
 
 
 def as_override(value: Any) -> str:
@@ -35,7 +37,15 @@ def as_override(value: Any) -> str:
         return "[" + ",".join(map(as_override, value)) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return quoted(value) if isinstance(value, str) and not WORD.fullmatch(value) else str(value)
+    is_text = isinstance(value, str) and not WORD.fullmatch(value) and not _interpolates(value)
+    return quoted(value) if is_text else str(value)
+
+
+def _interpolates(text: str) -> bool:
+    try:
+        return OmegaConf.is_interpolation(OmegaConf.create({"key": text}), "key")
+    except GrammarParseError:
+        return False
 
 
 def inner_keys(node: str, entries: Entries) -> set[str]:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
@@ -28,6 +29,8 @@ from equipoise.errors import DamagedRecord, UserError
 
 LOST_WORKER = re.compile(r"DataLoader worker \(pid.*(exited unexpectedly|killed by signal)")
 """What torch reports when a worker process has ended without a message."""
+OF_A_DEAD_WORKER = (ConnectionError, EOFError, FileNotFoundError)
+"""How fetching a batch can fail whose worker has ended after it announced the batch."""
 SHARED_MEMORY = Path("/dev/shm")
 
 SKIPPED = "skipped"
@@ -171,8 +174,8 @@ class BatchLoader:
                     batches = iter(self._loader)
                 yield from batches
                 return
-            except RuntimeError as error:
-                if not LOST_WORKER.search(str(error)):
+            except (RuntimeError, *OF_A_DEAD_WORKER) as error:
+                if not self._lost_a_worker(error):
                     raise
                 self.shut_down()
                 if self.position == lost_at:
@@ -188,6 +191,11 @@ class BatchLoader:
                     stacklevel=2,
                 )
 
+    def _lost_a_worker(self, error: Exception) -> bool:
+        if not isinstance(error, OF_A_DEAD_WORKER):
+            return LOST_WORKER.search(str(error)) is not None
+        return bool(wait([w.sentinel for w in getattr(self._iterator, "_workers", ())], timeout=1))
+
     def _read_here(self) -> Iterator[Batch]:
         """The batches without worker processes, and so without a DataLoader's work for them."""
         for index in self.batch_sampler:
@@ -197,10 +205,7 @@ class BatchLoader:
             )
 
     def shut_down(self) -> None:
-        """End the worker processes; the next iteration starts new ones.
-
-        If left to the garbage collector, each worker would be waited for until its next timeout.
-        """
+        """End the workers, for which garbage collection would wait; new ones start when needed."""
         if isinstance(self._iterator, _MultiProcessingDataLoaderIter):
             workers = list(self._iterator._workers)
             self._iterator._shutdown_workers()
