@@ -59,20 +59,20 @@ class DivergenceGuard(CurveSource):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the running statistics as they are before the first batch of a step."""
+        """Copy the running statistics before the first batch of a step."""
         if self.running and self.loss is None:
             torch._foreach_copy_(self.saved, self.running)
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
-        """Note the loss; those of accumulated batches are added up."""
+        """Keep the loss; the losses of accumulated batches are added up."""
         self.loss = loss.detach() if self.loss is None else self.loss + loss.detach()
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Decide on the step; without a gradient the optimiser passes over a parameter."""
+        """Skip the step, by removing its gradients, if the loss or a gradient is not finite."""
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         gradients = [] if scaled else _gradients(optimizer)
         healthy = self._is_finite(trainer, gradients)
@@ -83,26 +83,26 @@ class DivergenceGuard(CurveSource):
         self.loss = None
 
     def observe(self, trainer: Trainer, outputs: Any) -> None:
-        """Nothing: the count is kept where the step is decided."""
+        """Do nothing: steps are counted when they are skipped."""
 
     def row(self, trainer: Trainer) -> Row:
-        """The number of steps skipped so far, once any was."""
+        """The number of steps skipped so far; no column before the first."""
         if not self.skipped_steps or trainer.global_step == self.row_step:
             return {}
         return {"train/skipped_steps": float(self.skipped_steps)}
 
     def close_epoch(self) -> None:
-        """Nothing: the count is of the whole run."""
+        """Do nothing: the count covers the whole run."""
 
     def summary(self) -> dict[str, Any]:
-        """The number of steps skipped for metrics.json, where any was."""
+        """For metrics.json: the number of steps skipped, if there are any."""
         return {"skipped_steps": self.skipped_steps} if self.skipped_steps else {}
 
     def _is_finite(self, trainer: Trainer, gradients: list[Tensor]) -> bool:
         """Whether neither the loss nor a gradient has an entry that is not finite."""
         number = sum(_not_finite([_local(gradient) for gradient in gradients]))
         if self.loss is not None:
-            number = number + 0.0 * self.loss  # zero where it is finite, else not a number
+            number = number + 0.0 * self.loss  # zero if the loss is finite, else NaN
         if not isinstance(number, Tensor):
             return True
         if trainer.world_size > 1:
@@ -142,15 +142,15 @@ def _gradients(optimizer: Optimizer) -> list[Tensor]:
 def _not_finite(gradients: list[Tensor]) -> list[Tensor]:
     """A number for each device and dtype: 0 where all entries are finite, else 1.
 
-    This is the operation of torch's gradient scaler, here with a scale of 1, which changes nothing:
-    one kernel for all tensors of a kind, where a norm of each costs five times as much.
+    This is the operation of torch's gradient scaler with a scale of 1, which changes no value: one
+    kernel for all tensors of a device and dtype, at a fifth of the cost of a norm for each.
     """
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for gradient in gradients:
         kinds.setdefault((gradient.device, gradient.dtype), []).append(gradient)
     flags = []
     for (device, _), alike in kinds.items():
-        # in float32 whatever the default is, which trainer.precision=64-true changes
+        # always float32: trainer.precision=64-true changes the default dtype
         flag = torch.zeros((), dtype=torch.float32, device=device)
         scale = torch.ones_like(flag)
         torch._amp_foreach_non_finite_check_and_unscale_(alike, flag, scale)

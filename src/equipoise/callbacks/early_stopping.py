@@ -20,17 +20,17 @@ class EarlyStopping(LightningEarlyStopping):
     validated = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that there is something to judge, then do as always."""
+        """Record that there is a validation to judge, then proceed as Lightning does."""
         if not self._should_skip_check(trainer):
             self.validated = True
         super().on_validation_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's, and whether the last validation has not been judged yet."""
+        """Lightning's state, and whether the last validation is still to be judged."""
         return super().state_dict() | {"validated": self.validated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue to count; the patience is the configured one."""
+        """Continue counting, with the configured patience."""
         super().load_state_dict({**state_dict, "patience": self.patience})
         self.validated = state_dict.get("validated", False)
 

@@ -22,13 +22,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class GracefulInterrupt(Checkpoint):
     """On the first SIGINT, SIGTERM or SIGUSR1 finish the current step, save `last.ckpt`, and stop.
 
-    A step ends with the optimiser's: the run finishes the batches accumulated for it, and a
-    validation that has begun. The state is saved after the other callbacks have seen the step: this
-    is a `Checkpoint`, and Lightning runs those last. It must come after the other checkpoint
-    callbacks in the list, because `trainer.checkpoint_callback` is the first of them. A second
-    signal does what it would have done without this callback. With several processes, a signal to
-    any of them stops all. The exit status is that of the signal, and under Slurm `recorded`
-    requeues the job: Lightning's own handlers are not installed in our runs. A task whose
+    The run finishes all batches accumulated for the optimiser step, and a validation that has
+    begun. The state is saved after the other callbacks have seen the step, because this is a
+    `Checkpoint` and Lightning runs those last. In the list it must come after the other checkpoint
+    callbacks, because `trainer.checkpoint_callback` is the first of them. A second signal has the
+    effect that it would have without this callback. With several processes, a signal to any of them
+    stops all. The exit status is that of the signal, and under Slurm `recorded` requeues the job,
+    since Lightning's own handlers are not installed in our runs. A task whose
     `resumes_within_epoch` is False is stopped after its epoch instead.
 
     Raises RunInterrupted from the hook in which the state was saved.
@@ -36,13 +36,13 @@ class GracefulInterrupt(Checkpoint):
 
     def __init__(self, dirpath: str | Path) -> None:
         self.last_checkpoint = Path(dirpath) / "last.ckpt"
-        self.signalled = 0  # the number of the signal that has come
+        self.signalled = 0  # the number of the signal received, 0 before
         self.previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Install the handlers; only the main thread may.
+        """Install the handlers, which only the main thread may do.
 
-        A trainer that is not one of our runs has installed its own for SIGTERM before this hook.
+        Outside our runs, this replaces the handler for SIGTERM that Lightning has just installed.
         """
         self.signalled = 0
         if threading.current_thread() is threading.main_thread():
@@ -56,20 +56,20 @@ class GracefulInterrupt(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save and stop where a signal has come, unless the task must finish its epoch first."""
+        """Save and stop if a signal was received, unless the task must finish its epoch first."""
         whole_step = not trainer.fit_loop._should_accumulate()
         if whole_step and getattr(pl_module, "resumes_within_epoch", True):
             self._stop_if_signalled(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save and stop where a signal has come during a validation within an epoch."""
+        """Save and stop if a signal was received during a validation within an epoch."""
         loop = trainer.fit_loop.epoch_loop
         within = trainer.validating and not loop._num_ready_batches_reached()
         if within and not loop._should_accumulate():
             self._stop_if_signalled(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save and stop where a signal has come during the validation after an epoch."""
+        """Save and stop if a signal was received during the validation after an epoch."""
         try:
             self._stop_if_signalled(trainer)
         except RunInterrupted:
@@ -77,18 +77,18 @@ class GracefulInterrupt(Checkpoint):
             raise
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the signals back: no step is left to finish. Stop where one has come since."""
+        """Restore the handlers: no step is left to finish. Stop if a signal was received."""
         self._restore()
         self._stop_if_signalled(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the previous handlers."""
         self._restore()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Give the signals back: after an exception Lightning calls no teardown."""
+        """Restore the previous handlers: after an exception, Lightning calls no teardown."""
         self._restore()
 
     def _stop_if_signalled(self, trainer: Trainer) -> None:
@@ -108,9 +108,9 @@ class GracefulInterrupt(Checkpoint):
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.signalled = number
         self._restore()
-        # A handler may run in the middle of a print, whose buffer must not be entered twice.
+        # No print here: a handler may interrupt another print, whose buffer is not reentrant.
         errors = sys.__stderr__.fileno() if sys.__stderr__ else 2
-        below = "\n" if os.isatty(errors) else ""  # the bar, and the terminal's ^C behind it
+        below = "\n" if os.isatty(errors) else ""  # below the progress bar and the terminal's ^C
         name = "interrupt" if number == signal.SIGINT else signal.Signals(number).name
         message = f"{below}{name}: finishing this step and saving {self.last_checkpoint}\n"
         os.write(errors, message.encode())
@@ -122,7 +122,7 @@ class GracefulInterrupt(Checkpoint):
 
 
 def _log_the_epoch(trainer: Trainer) -> None:
-    """Write the row of what a task has logged of its epoch, as Lightning would after the hook."""
+    """Write the row of what a task logged for its epoch, as Lightning would after the hook."""
     trainer._logger_connector.on_epoch_end()
     trainer.fit_loop.epoch_loop._batches_that_stepped -= 1  # as in Lightning, for this row alone
     trainer._logger_connector.update_train_epoch_metrics()

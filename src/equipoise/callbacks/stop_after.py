@@ -1,4 +1,4 @@
-"""Ending a run early with the schedule of the whole run."""
+"""Ending a run early while keeping the schedule of the whole run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from equipoise.callbacks.lightning_overhead import Observer, find_callback
 class StopAfter(Observer):
     """Ends training after `steps` optimiser steps, as Ctrl-C would, with a checkpoint.
 
-    Schedules, warm-ups and phases are fractions of the run, and so they change with
-    `trainer.max_steps`; here the steps are the first ones of the whole run, which `resume=auto`
-    continues. Without `graceful_interrupt`, training ends as any callback would end it.
+    Schedules, warm-ups and phases are fractions of the run, so a lower `trainer.max_steps` would
+    change them. Here the steps are the first ones of the whole run, which `resume=auto` continues.
+    Without `graceful_interrupt`, training is stopped by `trainer.should_stop`.
     """
 
     def __init__(self, steps: int = 100) -> None:
@@ -32,7 +32,7 @@ class StopAfter(Observer):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Ask for the end once the steps are done; the callback that saves comes after this one."""
+        """Request the end once the steps are done; `GracefulInterrupt` comes later and saves."""
         if trainer.global_step < self.steps:
             return
         saving = find_callback(trainer, GracefulInterrupt)

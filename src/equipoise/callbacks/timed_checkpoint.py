@@ -11,12 +11,12 @@ from lightning.pytorch.callbacks import Checkpoint
 
 
 class TimedCheckpoint(Checkpoint):
-    """Save `last.ckpt` after the first whole step that ends `minutes` after it was last saved here.
+    """Save `last.ckpt` after the first whole step once `minutes` have passed since the last save.
 
-    A run resumes from it with the next batch, as from every other checkpoint. A step ends with the
-    optimiser's, and is saved after the other callbacks have seen it: this is a `Checkpoint`, and
-    Lightning runs those last. With several processes, the first one's clock decides. A task whose
-    `resumes_within_epoch` is False is saved only after its epochs.
+    A run resumes from it with the next batch, as from every other checkpoint. A whole step includes
+    all batches accumulated for it, and is saved after the other callbacks have seen it, because
+    this is a `Checkpoint` and Lightning runs those last. With several processes, the first one's
+    clock decides. A task whose `resumes_within_epoch` is False is saved only after its epochs.
 
     minutes: minutes of training between two saves, including validations.
     """
@@ -38,7 +38,7 @@ class TimedCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save where it is time, unless the optimiser has batches of its step to wait for."""
+        """Save if it is time, unless the optimiser step still waits for further batches."""
         if trainer.fit_loop._should_accumulate():
             return
         if getattr(pl_module, "resumes_within_epoch", True) and self._is_time(trainer):
