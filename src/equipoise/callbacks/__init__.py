@@ -1,4 +1,4 @@
-"""What happens around the training loop; start at `curve_rows`, on which most of them stand."""
+"""Callbacks: what happens around the training loop. Start with `curve_rows`; most build on it."""
 
 from equipoise.callbacks.checkpointing import BestCheckpoint, RunCheckpoint
 from equipoise.callbacks.contraction_budget import ContractionBudget

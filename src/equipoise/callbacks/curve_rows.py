@@ -1,7 +1,7 @@
 """Rows of the training curve: several callbacks contribute columns, one row is written.
 
-Loggers append a row for every call, also for a step that they have seen, and `self.log` costs
-about 0.3 ms per key and step. So the columns of one step are gathered first, read from the device
+Loggers append a row for every call, even for a step already logged, and `self.log` costs about
+0.3 ms per key and step. So the columns of one step are gathered first, read from the device
 in one transfer, and handed to `logger.log_metrics` once.
 """
 
@@ -32,36 +32,36 @@ class CurveSource(Observer, ABC):
     """A callback that contributes columns to the rows of the training curve.
 
     A row is written every `trainer.log_every_n_steps` optimiser steps, at the end of each epoch
-    and when training stops early, by whichever source stands last in the trainer's list. One that
-    would leave less than half of that interval on a side of it, to the row before or to the end of
-    the epoch, is left out: no row is the mean of the one batch that an epoch has left.
+    and when training stops early, by the last source in the trainer's list. A row due less than
+    half an interval after the previous one, or before the end of the epoch, is left out, so that no
+    row is the mean of a single leftover batch.
     """
 
     row_step: int = 0
-    alone: bool = False  # while an exception ends this process, the others may not answer
+    alone: bool = False  # True while an exception ends this process: the others may not answer
     loaded: dict[str, Any] | None = None
 
     @abstractmethod
     def observe(self, trainer: Trainer, outputs: Any) -> None:
-        """Take note of one training batch without waiting for the device."""
+        """Record one training batch without waiting for the device."""
 
     @abstractmethod
     def row(self, trainer: Trainer) -> Row:
-        """The columns of what was observed since the last row, and forget it."""
+        """Return the columns observed since the last row, and clear them."""
 
     @abstractmethod
     def close_epoch(self) -> None:
         """Keep the statistics of the training epoch that has ended and start the next."""
 
     def summed_up(self) -> dict[str, Any]:
-        """What the next row and the epoch hold so far, for a checkpoint."""
+        """The sums so far for the next row and for the epoch, to be saved in a checkpoint."""
         return {}
 
     def resume_from(self, state: dict[str, Any]) -> None:
-        """Continue with what a checkpoint has kept of `summed_up`."""
+        """Continue from the `summed_up` that a checkpoint holds."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start counting at the step at which this run starts, with what its checkpoint holds."""
+        """Start counting at this run's first step, from the sums of its checkpoint, if any."""
         self.row_step, self.alone = trainer.global_step, False
         if self.loaded:
             self.resume_from(self.loaded)
@@ -75,20 +75,20 @@ class CurveSource(Observer, ABC):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Observe the batch, and write the row where one is due and this source is the last."""
+        """Observe the batch; if a row is due, the last source writes it."""
         self.observe(trainer, outputs)
         if self._due(trainer, batch_idx) and curve_sources(trainer)[-1] is self:
             write_row(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what is left of the epoch, then close it."""
+        """Write the rest of the epoch as a row, then close the epoch."""
         write_row(trainer)
         self.close_epoch()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Keep what a run that is being stopped has reached."""
+        """Write and close what the run had observed when it was stopped."""
         if trainer.training:
             for source in curve_sources(trainer):
                 source.alone = True
@@ -104,7 +104,7 @@ class CurveSource(Observer, ABC):
 
 
 class MeanColumns(CurveSource):
-    """A source whose columns `<prefix>/<name>` are means: since the last row, and of the epoch.
+    """A source whose columns `<prefix>/<name>` are means since the last row.
 
     `latest` holds the means of the last epoch that had any values.
     """
@@ -129,7 +129,7 @@ class MeanColumns(CurveSource):
         return row
 
     def close_epoch(self) -> None:
-        """Read the means of the epoch; a part of an epoch without a value changes nothing."""
+        """Store the epoch's means in `latest`; without any values, keep those of before."""
         if self.epoch:
             self.latest = {name: mean.mean().item() for name, mean in self.epoch.items()}
         self.epoch = {}
@@ -143,7 +143,7 @@ class MeanColumns(CurveSource):
         }
 
     def resume_from(self, state: dict[str, Any]) -> None:
-        """Continue with them."""
+        """Continue from those sums and means."""
         for kept, name in ((self.since_row, "since_row"), (self.epoch, "epoch")):
             for column, sums in state.get(name, {}).items():
                 kept.setdefault(column, FiniteMean()).load_state_dict(sums)
@@ -151,9 +151,9 @@ class MeanColumns(CurveSource):
 
 
 def _steps_left(trainer: Trainer, batch_idx: int) -> float:
-    """The optimiser steps that are left of the epoch, or of the run where that ends before it.
+    """The optimiser steps left in the epoch, or in the run if that ends first.
 
-    Where the epoch ends here the row is its last, and infinitely many are as good as none.
+    At the last step: infinity, since no short row can follow.
     """
     left = (trainer.num_training_batches - batch_idx - 1) / trainer.accumulate_grad_batches
     if trainer.max_steps > 0:
@@ -167,7 +167,7 @@ def curve_sources(trainer: Trainer) -> list[CurveSource]:
 
 
 def write_row(trainer: Trainer) -> None:
-    """Write one row with what every source has observed since the last; nothing if nothing."""
+    """Write one row of everything observed since the last one, if anything was observed."""
     row: Row = {}
     for source in curve_sources(trainer):
         row.update(source.row(trainer))
@@ -198,12 +198,12 @@ def _log(trainer: Trainer, row: dict[str, float | str]) -> None:
 
 
 class CurveState(Observer):
-    """Keeps what the sources of the curve have summed up, and how many rows metrics.csv has.
+    """Saves the running sums of the curve's sources, and how many rows metrics.csv has.
 
-    So a resumed run writes the rows that the whole run would have written, and those between the
-    checkpoint and the end of the broken run are known. Where an epoch is cut short, the state
-    before its last row counts, since a resumed run continues that epoch. It must stand before
-    the sources in the list.
+    With them, a resumed run writes the rows that an uninterrupted run would have written, and can
+    identify the rows that the broken run wrote after the checkpoint. If an epoch is cut short, the
+    state before its last row is saved, since a resumed run continues that epoch. This callback must
+    precede the sources in the list.
     """
 
     def __init__(self) -> None:
@@ -214,7 +214,7 @@ class CurveState(Observer):
         self.before_the_end = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the state of an epoch that is cut short before its row is written."""
+        """If the epoch was cut short, keep the state before its last row is written."""
         if position(trainer).batch:
             self.before_the_end = _state(trainer)
 
@@ -254,8 +254,8 @@ def _state(trainer: Trainer) -> dict[str, Any]:
 
 
 def _marks(loggers: Sequence[Logger]) -> dict[str, Any]:
-    """What loggers need to go on from a checkpoint, by their classes."""
-    # Asked of the class: an instance may answer to any name, as Lightning's DummyLogger does.
+    """What loggers need to resume from a checkpoint, by class name."""
+    # Look at the class: an instance may have every attribute, as Lightning's DummyLogger does.
     marking = [logger for logger in loggers if hasattr(type(logger), "mark")]
     marks = {type(logger).__name__: getattr(logger, "mark", None) for logger in marking}
     return {name: mark for name, mark in marks.items() if mark is not None}

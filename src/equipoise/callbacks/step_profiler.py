@@ -1,8 +1,8 @@
 """Where the time of training steps goes, measured inside the Trainer as it runs.
 
-Lightning tells its profiler the beginning and the end of everything that it does in a step: this
-one has a clock charge them, beside the parts of the equilibrium layers. Timed steps take turns with
-plain ones, whose clock stands still, so what the measuring itself costs is measured too.
+Lightning notifies its profiler when each action of a step begins and ends. This profiler charges
+the time in between to a part of the step, next to the parts of the equilibrium layers. Timed steps
+alternate with plain ones, for which the clock is stopped, so the cost of measuring is known too.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ PARTS_OF_HOOKS = {
     "configure_gradient_clipping": OPTIMISER,
     "lr_scheduler_step": OPTIMISER,
 }
-"""By what stands behind the last dot of an action."""
+"""The part of each hook, which is the name after the last dot of an action."""
 OF_CALLBACKS = "[Callback]"
 
 
 class StepProfiler(Profiler):
-    """Times `steps` steps after `warm_up` others and a plain one beside each, then ends the run.
+    """Times `steps` steps after `warm_up` others, each next to a plain one, then ends the run.
 
-    A step is one batch, from the request for it to the request for the next. What it costs to end
-    an epoch belongs to the epoch's last step.
+    A step is one batch, from the request for it to the request for the next. The cost of ending an
+    epoch is charged to the epoch's last step.
     """
 
     def __init__(self, trainer: Trainer, steps: int, warm_up: int) -> None:
@@ -72,7 +72,7 @@ class StepProfiler(Profiler):
         self._number = -warm_up
 
     def install(self) -> None:
-        """Become the trainer's profiler, and let it pass over its validations."""
+        """Become the trainer's profiler, and make the trainer skip its validations."""
         trainer: Any = self.trainer
         trainer.profiler = self
         trainer.check_val_every_n_epoch = NEVER
@@ -90,7 +90,7 @@ class StepProfiler(Profiler):
         super().teardown(stage)
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        """What charges an action to its part."""
+        """The context that charges an action to its part."""
         if action_name not in self._sections:
             part = part_of(action_name)
             section = NO_CONTEXT if part is None else _Section(self.clock, part)
@@ -100,14 +100,14 @@ class StepProfiler(Profiler):
         return self._sections[action_name]
 
     def start(self, action_name: str) -> None:
-        """Lightning calls this and `stop` around the request for a batch alone."""
+        """Begin an action; Lightning calls this and `stop` only around a request for a batch."""
         if action_name.endswith(NEXT_BATCH):
             self._end_step()
             self._begin_step()
         self.profile(action_name).__enter__()
 
     def stop(self, action_name: str) -> None:
-        """The end of the same."""
+        """End the action that `start` began."""
         self.profile(action_name).__exit__(None, None, None)
 
     def _begin_step(self) -> None:
@@ -154,9 +154,9 @@ class _Section(AbstractContextManager[None]):
 
 
 def part_of(action: str) -> str | None:
-    """The part of one of Lightning's actions; None: that of whatever it happens in.
+    """The part to charge one of Lightning's actions to; None: the part of the enclosing action.
 
-    "[Strategy]SingleDeviceStrategy.backward" is the backward pass.
+    For example, "[Strategy]SingleDeviceStrategy.backward" is the backward pass.
     """
     if action.startswith(OF_CALLBACKS):
         return CALLBACKS
@@ -167,14 +167,14 @@ def part_of(action: str) -> str | None:
 
 
 def end_now(trainer: Trainer) -> None:
-    """Let a training end after the batch at hand, however long it should be at least."""
+    """End training after the current batch, whatever `min_epochs` and `min_steps` are."""
     trainer.fit_loop.min_epochs = 0
     trainer.fit_loop.epoch_loop.min_steps = None
     trainer.should_stop = True
 
 
 def _waiting_for(device: torch.device) -> Callable[[], None]:
-    """What waits until a GPU has done its work, unless it only records it for a CUDA graph."""
+    """A function that waits for a GPU's work, except while a CUDA graph is being captured."""
 
     def wait() -> None:
         if not torch.cuda.is_current_stream_capturing():
