@@ -1,4 +1,4 @@
-"""Steps of a task beside its training, which goes on as if there had been none."""
+"""Extra steps of a task, after which its training continues as if there had been none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Container = dict[Any, Any] | list[Any]
 def refuse_manual_and_sharded(trainer: Trainer, module: LightningModule, callback: str) -> None:
     """Raise UserError for manual optimisation and for sharded parameters.
 
-    A strategy of ours that divides them says so by an attribute `divides_weights`.
+    A strategy of ours that shards them sets an attribute `divides_weights`.
     """
     if not module.automatic_optimization:
         raise UserError(
@@ -40,7 +40,7 @@ def refuse_manual_and_sharded(trainer: Trainer, module: LightningModule, callbac
 
 
 def training_loss(trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> Tensor:
-    """The loss of a training step, in the precision of the run; what it logs is passed over."""
+    """The loss of a training step, in the precision of the run; what it logs is discarded."""
     with trainer.precision_plugin.train_step_context(), _silent(module):
         outputs = module.training_step(batch, batch_idx)
     loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
@@ -50,7 +50,7 @@ def training_loss(trainer: Trainer, module: LightningModule, batch: Any, batch_i
 
 @contextmanager
 def _silent(module: LightningModule) -> Iterator[None]:
-    """Let the module log nothing; the curve is that of the run."""
+    """Discard what the module logs, so that the curve shows the run alone."""
     names = ("log", "log_dict")
     for name in names:
         vars(module)[name] = lambda *_, **__: None
@@ -62,10 +62,10 @@ def _silent(module: LightningModule) -> Iterator[None]:
 
 
 def training_batches(trainer: Trainer, module: LightningModule) -> Iterator[Any]:
-    """The batches of one epoch, on the device, from loaders of their own.
+    """The batches of one epoch, on the device, from newly made loaders.
 
-    Ours give the order of epoch 0 each time, and this process's share. Those of the run stay where
-    they are.
+    Our loaders give the order of epoch 0 each time, and this process's share. The loaders of the
+    run keep their position.
     """
     loader: Any = trainer.fit_loop._data_source.dataloader()
     combined = (
@@ -85,11 +85,11 @@ def training_batches(trainer: Trainer, module: LightningModule) -> Iterator[Any]
 
 @contextmanager
 def preserved(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Give the module, its parts and torch's generators back as they were.
+    """Restore the module, its submodules and torch's generators when the context ends.
 
-    Kept are which objects the attributes hold, the entries of dictionaries and lists among them
-    (buffers, submodules and hooks included), and the values of buffers and of tensors that are
-    attributes. Parameters are not: a measurement does not change them.
+    This covers the objects that the attributes hold, the entries of dictionaries and lists among
+    them (including buffers, submodules and hooks), and the values of buffers and tensor attributes.
+    Parameters are not restored: a measurement does not change them.
     """
     held = [value for part in module.modules() for value in (vars(part), *vars(part).values())]
     entries = [(value, value.copy()) for value in held if isinstance(value, dict | list)]
@@ -107,14 +107,14 @@ def preserved(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _writable_tensors(entries: list[tuple[Container, Container]]) -> list[Tensor]:
-    """Every tensor that is an entry and that can be written into, once; no parameters."""
+    """Each writable tensor among the entries, once, without the parameters."""
     inside = (v for _, kept in entries for v in (kept.values() if isinstance(kept, dict) else kept))
     tensors = (v for v in inside if isinstance(v, Tensor) and not isinstance(v, nn.Parameter))
     return list({id(tensor): tensor for tensor in tensors if _writable(tensor)}.values())
 
 
 def _writable(tensor: Tensor) -> bool:
-    """Neither made in inference mode, as a metric's state in validation, nor an expanded view."""
+    """Not made in inference mode, as a metric's state in validation is, and no expanded view."""
     if tensor.is_inference() or tensor.layout != torch.strided:
         return False
     return all(

@@ -1,4 +1,4 @@
-"""The checkpoint files of a run, and what they hold beside weights and optimiser.
+"""The checkpoint files of a run, and what they hold besides weights and optimiser.
 
 Files: the last one and the best. Contents: the random state and what a gradient estimator has
 learnt.
@@ -30,7 +30,7 @@ KEY = "gradient_estimators"
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, but it keeps the best score if the folder has another name.
+    """Lightning's ModelCheckpoint, but it keeps the best score if the folder was renamed.
 
     Lightning forgets the score in that case. Here it is kept with its file: the one in the new
     folder if the old folder was moved there, otherwise a copy of the one beside the resumed
@@ -45,26 +45,26 @@ class RunCheckpoint(ModelCheckpoint):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note where the checkpoint lies."""
+        """Remember where the checkpoint lies."""
         if trainer.ckpt_path is not None:
             self.resumed_beside = Path(trainer.ckpt_path).parent
         self.first_process = trainer.is_global_zero
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the scores, under the names that their files have in the present folder."""
+        """Take over the scores, with the paths of their files in the present folder."""
         moved = {**state_dict, "dirpath": self.dirpath}
         scores = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
         for path in state_dict["best_k_models"]:
             self._bring(path)
         if distributed.is_available() and distributed.is_initialized():
-            distributed.barrier()  # all have to find what the first one has brought, or none
+            distributed.barrier()  # all must find the files that the first process has copied
         moved["best_k_models"] = scores
         for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
             moved[name] = self._here(state_dict[name])
         if self.monitor is not None and not all(Path(path).is_file() for path in scores):
             warnings.warn(
-                f"the best checkpoint of the resumed run is not in {self.dirpath} any more: the "
-                "best checkpoint from now on is kept",
+                f"the best checkpoint of the resumed run is no longer in {self.dirpath}: the best "
+                "checkpoint from now on is kept",
                 stacklevel=2,
             )
             return
@@ -84,7 +84,7 @@ class RunCheckpoint(ModelCheckpoint):
             for callback in added:
                 callback.on_save_checkpoint(trainer, module, checkpoint)
 
-        # Lightning asks no callback for such a file.
+        # Lightning calls no callback's hook for a file without optimiser states.
         module.on_save_checkpoint = with_added  # type: ignore[method-assign]
         try:
             super()._save_checkpoint(trainer, filepath)
@@ -96,7 +96,7 @@ class RunCheckpoint(ModelCheckpoint):
         return str(Path(str(self.dirpath)) / Path(path).name) if path else ""
 
     def _bring(self, path: str) -> None:
-        """Copy a file that only the earlier folder has; several processes share what one copies."""
+        """Copy a file that only the earlier folder has; the first process does so for all."""
         target = Path(self._here(path))
         beside = (self.resumed_beside or target.parent) / target.name
         source = next((file for file in (Path(path), beside) if file.is_file()), None)
@@ -109,7 +109,7 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class BestCheckpoint(RunCheckpoint):
-    """A RunCheckpoint with save_top_k=1, in which an equally good epoch also replaces the file.
+    """A RunCheckpoint with save_top_k=1 whose file is replaced by an equally good later epoch too.
 
     A small validation split gives many epochs the same accuracy, and the first of them, which
     Lightning would keep, has been trained least. If an epoch was cut short before its validation,
@@ -119,7 +119,7 @@ class BestCheckpoint(RunCheckpoint):
     validated_step: int | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note of which weights the metric is, then do as always."""
+        """Record the step that the metric describes, then proceed as Lightning does."""
         if not trainer.sanity_checking:
             self.validated_step = trainer.global_step
         super().on_validation_end(trainer, pl_module)
@@ -139,11 +139,11 @@ class BestCheckpoint(RunCheckpoint):
 class RandomState(Observer):
     """Saves the random state of every process, and restores it when training resumes.
 
-    Data order and augmentation are functions of (seed, epoch, sample), also in workers. Only the
+    Data order and augmentation are functions of (seed, epoch, sample), in workers too. Only the
     model and the user's own code draw from the global generators of torch, NumPy and Python, so
     restoring these makes a resumed run repeat the same bits. Each process of a run has its own
-    stream; with a shared one, dropout would drop the same features in all processes. A run that is
-    resumed with another number of processes begins new streams from the first one's.
+    stream; with a shared one, dropout would drop the same features in all processes. A run resumed
+    with another number of processes derives their streams from the saved one of the first process.
     """
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ class RandomState(Observer):
         self.loaded = state_dict.get("processes") or [state_dict]  # one, in earlier revisions
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the generators back where the checkpoint left them."""
+        """Restore the generators of this process, or start a stream of its own."""
         loaded, self.loaded = self.loaded, []
         rank = trainer.global_rank
         if len(loaded) == trainer.world_size:
@@ -167,7 +167,7 @@ class RandomState(Observer):
         if loaded:
             _restore_generators(loaded[0])
         if rank > 0:
-            key = np.random.SeedSequence((torch.initial_seed(), rank))  # seed + rank is another's
+            key = np.random.SeedSequence((torch.initial_seed(), rank))  # seed + rank may collide
             seed = int(key.generate_state(1)[0])
             torch.manual_seed(seed)
             np.random.seed(seed)
@@ -175,7 +175,7 @@ class RandomState(Observer):
 
 
 def _generators() -> dict[str, Any]:
-    """The states of this process's global generators, which a weights-only checkpoint may hold."""
+    """The states of this process's global generators, in types that weights-only loading takes."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     kind, keys, *rest = np.random.get_state()
     version, numbers, following = random.getstate()
@@ -214,9 +214,9 @@ class Remembering(Protocol):
 class EstimatorState(Observer):
     """Saves the states of the estimators in force, and restores them when training resumes.
 
-    Estimators are no modules, so that they can be replaced on a live layer, and the weights'
-    state dict does not hold them. One that is not in force when the checkpoint is saved, in another
-    phase of a gradient schedule, starts afresh.
+    Estimators are not modules, so that they can be replaced on a live layer, and so the module's
+    state dict does not hold them. An estimator of another phase of a gradient schedule, which is
+    not in force when the checkpoint is saved, starts afresh.
     """
 
     def __init__(self) -> None:
@@ -245,6 +245,6 @@ class EstimatorState(Observer):
 
 
 def _remembering(module: LightningModule) -> dict[str, Remembering]:
-    """The estimators with a state by the names of their layers."""
+    """The estimators that have a state, by the names of their layers."""
     named = {name: layer.gradient for name, layer in equilibrium_layers(module).items()}
     return {name: e for name, e in named.items() if isinstance(e, Remembering)}

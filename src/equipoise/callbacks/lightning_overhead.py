@@ -1,14 +1,14 @@
-"""What Lightning costs at every step, and how a run is spared it.
+"""What Lightning costs at every step, and how our runs avoid these costs.
 
 Four habits of the Trainer, each with its remedy here:
 
 - it calls every callback of its list at every hook, about 10 us each, whether or not the callback
-  does something there: `Observers` stands for many and calls only those that have something to do;
-- it calls a hook that a callback only inherits: `grouped` sets such hooks to None;
+  does something there: `Observers` replaces many and calls only those that define the hook;
+- it calls even hooks that a callback only inherits: `grouped` sets such hooks to None;
 - it enters a context of the profiler about sixty times per step, and its default profiler makes a
   new generator each time: `Unprofiled`;
-- it writes the name of the current hook into the task some forty times a step, through the 4 us of
-  `nn.Module.__setattr__`: `note_hooks_directly`.
+- it writes the name of the current hook into the task about forty times per step, through
+  `nn.Module.__setattr__`, which takes 4 us each time: `note_hooks_directly`.
 
 `python -m benchmarks.overhead` measures what a step costs beyond a bare loop; `--without <remedy>`
 (observers, hooks, profiler, names) leaves one of them out.
@@ -43,12 +43,12 @@ Kind = TypeVar("Kind", bound=Callback)
 class Observer(Callback):
     """A callback that works the same behind `Observers`, because Lightning never looks it up.
 
-    Checkpoints, progress bars and early stopping are no observers: Lightning treats them apart.
+    Checkpoints, progress bars and early stopping are not observers: Lightning handles them itself.
     """
 
 
 class Observers(Callback):
-    """Calls each hook of those members that define it, in their order."""
+    """Passes each hook on to the members that define it, in their order."""
 
     def __init__(self, members: Sequence[Observer]) -> None:
         self.members = tuple(members)
@@ -63,14 +63,14 @@ class Observers(Callback):
         return {key: state for key, state in states.items() if state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Give every member its state; one that the checkpoint does not know starts afresh."""
+        """Give every member its state; a member without a saved state starts afresh."""
         for member in self.members:
             if member.state_key in state_dict:
                 member.load_state_dict(state_dict[member.state_key])
 
 
 class _InTurn:
-    """Several functions as one, whose answers do not matter."""
+    """Several functions called as one; their return values are discarded."""
 
     def __init__(self, calls: Sequence[Callable[..., Any]]) -> None:
         self.calls = tuple(calls)
@@ -81,7 +81,7 @@ class _InTurn:
 
 
 def grouped(callbacks: Sequence[Callback]) -> list[Callback]:
-    """The same callbacks with all observers in one, which comes first."""
+    """The same callbacks, with all observers combined into one, which comes first."""
     members = [callback for callback in callbacks if isinstance(callback, Observer)]
     others = [callback for callback in callbacks if not isinstance(callback, Observer)]
     result = [Observers(members), *others] if members else others
@@ -91,7 +91,7 @@ def grouped(callbacks: Sequence[Callback]) -> list[Callback]:
 
 
 def every_callback(trainer: Trainer) -> list[Callback]:
-    """The trainer's callbacks and those behind `Observers`."""
+    """The trainer's callbacks, with the members of `Observers` in its place."""
     callbacks: list[Callback] = []
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         callbacks += callback.members if isinstance(callback, Observers) else (callback,)
@@ -104,7 +104,7 @@ def find_callback(trainer: Trainer, kind: type[Kind]) -> Kind | None:
 
 
 def _drop_inherited_hooks(callback: Callback) -> None:
-    """Lightning passes over a hook that cannot be called, and spares what a call costs."""
+    """Set inherited hooks to None: Lightning skips what is not callable, which saves a call."""
     for hook in HOOKS_OF_A_STEP:
         if getattr(callback, hook) == getattr(Callback, hook).__get__(callback):
             setattr(callback, hook, None)
@@ -126,7 +126,7 @@ def _defines(member: Observer, hook: str) -> bool:
 
 
 class Unprofiled(PassThroughProfiler):
-    """No profiler, at a tenth of the price of Lightning's; for runs that ask for none."""
+    """No profiling, at a tenth of the cost of Lightning's default; for runs that ask for none."""
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
         """Measure nothing."""
@@ -134,10 +134,10 @@ class Unprofiled(PassThroughProfiler):
 
 
 def note_hooks_directly(task: LightningModule) -> None:
-    """Let the task's class store the name of the current hook like any other object would.
+    """Let the task's class store the name of the current hook as a plain attribute.
 
-    `nn.Module` looks at each new attribute for parameters, buffers and submodules; a string is none
-    of them. A class with a way of its own to set attributes is left alone.
+    `nn.Module` checks whether each value set is a parameter, buffer or submodule; a string is none
+    of them. A class with a `__setattr__` of its own is left alone.
     """
     kind: Any = type(task)
     if kind.__setattr__ is nn.Module.__setattr__:
