@@ -1,4 +1,4 @@
-"""Where the solves of a layer start while a callback says so."""
+"""Where the solves of a layer start while a callback sets their starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from equipoise.errors import UserError
 class LayerStart(ABC):
     """Sets the starts of one layer's solves during one batch, and receives their results.
 
-    handed: the starts of the batch's solves, in their order. before: the layer's own start, which
+    handed: the starts of the batch's solves so far, in order. before: the layer's own start, which
     `leave` restores. `told_by` names the callback in messages.
     """
 
@@ -31,14 +31,14 @@ class LayerStart(ABC):
 
     @abstractmethod
     def start(self, z0: State) -> State:
-        """The start of the layer's next solve, where it would start at z0."""
+        """The start of the layer's next solve, which would otherwise start at z0."""
 
     @abstractmethod
     def note(self, z: State) -> None:
         """Keep the result of a solve."""
 
     def __call__(self, z0: State) -> State:
-        """The start of the layer's next solve, or of the one that a checkpoint repeats."""
+        """The start of the next solve, or of the one that activation checkpointing repeats."""
         if recomputing():
             return self._handed_again()
         state = self.start(z0)
@@ -46,12 +46,12 @@ class LayerStart(ABC):
         return state
 
     def leave(self) -> None:
-        """Give the layer its own start back."""
+        """Restore the layer's own start."""
         self.hook.remove()
         self.layer.start = self.before
 
     def _after(self, layer: nn.Module, arguments: Any, output: Any) -> None:
-        """See what a solve has left, unless something beside the step has asked for it."""
+        """Pass the result of a solve to `note`, unless the solve is not part of the step."""
         if not recomputing() and self.layer.start is self:
             self.note(as_state(output))
 

@@ -1,4 +1,4 @@
-"""Each solve of a segment starts where that of the segment before it in the text has ended."""
+"""Start each solve of a text segment where the solve of the preceding segment has ended."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from equipoise.errors import UserError
 class SegmentStart(Observer):
     """Start the solves of a batch at the equilibria of the batch that it continues.
 
-    For tasks whose batches continue each other, as segments of running text do: `start` in a batch,
-    a bool on the host, tells that it begins anew. Training, validation and test each have their own
-    equilibria. A batch that begins anew or has another shape starts as ever, and so do estimators
-    that bring their own iteration. A checkpoint holds the equilibria of training, of all processes,
-    so that a resumed run gives the same bits.
+    For tasks whose batches continue each other, as segments of running text do. The entry `start`
+    of a batch, a bool on the host, is True if the batch does not continue the one before. Training,
+    validation and test each have their own equilibria. Such a batch, one of another shape, and
+    estimators with their own iteration start as usual. A checkpoint holds the training equilibria
+    of all processes, so that a resumed run gives the same bits.
 
-    Raises UserError for batches that do not tell whether they continue another, and beside
-    `WarmStart` and `equilibrium.random_start`, which know another start.
+    Raises UserError for batches without `start`, and together with `WarmStart` or
+    `equilibrium.random_start`, which set another start.
     """
 
     def __init__(self) -> None:
@@ -36,13 +36,13 @@ class SegmentStart(Observer):
         self.following: list[_Following] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with what a checkpoint has kept."""
+        """Refuse a second kind of start, and begin with the equilibria of a checkpoint."""
         layers = equilibrium_layers(pl_module).values()
         noisy = any(layer.random_start is not None for layer in layers)
         if noisy or find_callback(trainer, WarmStart) is not None:
             other = "equilibrium.random_start" if noisy else "callbacks=warm_start"
             raise UserError(
-                f"{other} and callbacks=segment_start start a solve in two ways: leave one out"
+                f"{other} and callbacks=segment_start both set where solves start: leave one out"
             )
         self.latest = {
             name: tuple(part.to(pl_module.device) for part in state["parts"])
@@ -55,11 +55,11 @@ class SegmentStart(Observer):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Give every layer its start."""
+        """Set the starts of every layer's solves."""
         self._begin("train", pl_module, batch)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Take the starts back."""
+        """Restore the layers' own starts."""
         self._end()
 
     def on_validation_batch_start(
@@ -70,11 +70,11 @@ class SegmentStart(Observer):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """The same for a validation."""
+        """Set the starts for a batch of a validation."""
         self._begin("val", pl_module, batch)
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Take the starts back."""
+        """Restore the layers' own starts."""
         self._end()
 
     def on_test_batch_start(
@@ -85,19 +85,19 @@ class SegmentStart(Observer):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """The same for a test."""
+        """Set the starts for a batch of a test."""
         self._begin("test", pl_module, batch)
 
     def on_test_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Take the starts back."""
+        """Restore the layers' own starts."""
         self._end()
 
     def on_exception(self, trainer: Trainer, *_: Any) -> None:
-        """Take the starts back where a step was cut short."""
+        """Restore the layers' own starts after a step that was cut short."""
         self._end()
 
     def state_dict(self) -> dict[str, Any]:
-        """The equilibria of training, of every process."""
+        """The training equilibria of every process."""
         own = {
             name: {
                 "parts": [part.cpu() for part in parts(state)],
@@ -109,7 +109,7 @@ class SegmentStart(Observer):
         return {"processes": from_all_processes(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep those of this process until training starts; none from another number of them."""
+        """Keep this process's equilibria until training starts; none for other process counts."""
         self.saved = dict(own_part(state_dict["processes"]) or {})
 
     def _begin(self, stage: str, module: LightningModule, batch: Any) -> None:
@@ -137,7 +137,7 @@ class SegmentStart(Observer):
 
 
 class _Following(LayerStart):
-    """Each solve starts at the latest equilibrium of its place."""
+    """The n-th solve of a batch starts at the latest equilibrium of an n-th solve."""
 
     told_by = "segment_start"
 
@@ -147,12 +147,12 @@ class _Following(LayerStart):
         self.name = name
 
     def start(self, z0: State) -> State:
-        """The latest one, where it is of z0's form."""
+        """The latest equilibrium if it has z0's shapes and dtypes, else z0."""
         known = self.latest.get(f"{self.name}/{len(self.handed)}")
         return z0 if known is None or not _alike(known, z0) else known
 
     def note(self, z: State) -> None:
-        """It is the latest one now."""
+        """Keep z as the latest equilibrium."""
         self.latest[f"{self.name}/{len(self.handed) - 1}"] = constant(z)
 
 

@@ -1,4 +1,4 @@
-"""Each solve starts where the same sample's last one ended, in the previous epoch."""
+"""Start each solve where the same sample's solve ended in the previous epoch."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ INSTEAD = "leave callbacks=warm_start out"
 class WarmStart(MeanColumns):
     """Keep the equilibrium of every training sample, by its index, and start the next solve there.
 
-    If weights move little in an epoch, and a sample looks the same in each, its solve then needs
-    few evaluations; the common movement of all equilibria since then is added (`StateMemory`). The
+    If weights move little in an epoch, and a sample looks the same in each, its next solve needs
+    few evaluations. The common movement of all equilibria since then is added (`StateMemory`). The
     n-th solve of a layer in a step has its own states. Solves of estimators with their own
-    iteration, and of samples that are not known yet, whose last solve diverged, or whose states
-    have another shape than in the first batch, start as usual.
+    iteration start as usual, and so do samples that are not known yet, whose last solve diverged,
+    or whose states have another shape than in the first batch.
 
     memory_mb: MiB of states kept per process; samples whose index does not fit start as usual, with
     one warning. storage_dtype: precision of the kept states, None for the solve's own. evaluation:
@@ -42,7 +42,7 @@ class WarmStart(MeanColumns):
     otherwise the first epoch after resuming starts as usual.
 
     Every process knows only the samples that it has processed itself, and a distributed run
-    redistributes them in each epoch, so it finds fewer of them.
+    redistributes them in each epoch, so fewer of its solves start warm.
 
     Column `warm_start/hit_rate`: the fraction of warm-started samples. metrics.json lists under
     `details.warm_start` for each epoch this fraction and the evaluations of the training solves.
@@ -75,7 +75,7 @@ class WarmStart(MeanColumns):
         self.checked = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier run, and refuse what knows no start of a sample's own."""
+        """Forget an earlier run, and refuse layers whose solves start from noise."""
         self.forget()
         self.memories, self.epochs, self.statistics = {}, [], SolveStatistics()
         self.warned, self.checked = set(), False
@@ -101,7 +101,7 @@ class WarmStart(MeanColumns):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Take the starts back, and note how many samples were known."""
+        """Restore the layers' own starts, and record how many samples were known."""
         self._end()
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
@@ -113,28 +113,28 @@ class WarmStart(MeanColumns):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """The same for a validation within a training, where that is wanted."""
+        """Do the same for a validation during training, if `evaluation` is set."""
         if self.evaluation and _within_fit(trainer):
             loaders = trainer.val_dataloaders
             loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
             self._begin(f"val{dataloader_idx}", pl_module, batch, _samples(loader))
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Take the starts back."""
+        """Restore the layers' own starts."""
         self._end(counted=False)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Take the starts back where a step was cut short."""
+        """Restore the layers' own starts after a step that was cut short."""
         self._end(counted=False)
         super().on_exception(trainer, pl_module, exception)
 
     def observe(self, trainer: Trainer, outputs: Any) -> None:
-        """Nothing more: the batch was noted when its starts were taken back."""
+        """Do nothing: `on_train_batch_end` has recorded the batch already."""
 
     def close_epoch(self) -> None:
-        """Keep what the epoch took."""
+        """Record the epoch's hit rate and evaluations."""
         hits = self.epoch.get("hit_rate")
         if hits is not None and self.statistics.solves:
             summary = self.statistics.forward_summary()
@@ -144,7 +144,7 @@ class WarmStart(MeanColumns):
         super().close_epoch()
 
     def summary(self) -> dict[str, Any]:
-        """For metrics.json: each epoch's hit rate and evaluations, and what is kept."""
+        """For metrics.json: each epoch's hit rate and evaluations, and how much is kept."""
         if not self.epochs:
             return {}
         kept = {name: memory for name, memory in self.memories.items() if name.startswith("train")}
@@ -159,7 +159,7 @@ class WarmStart(MeanColumns):
         }
 
     def summed_up(self) -> dict[str, Any]:
-        """The sums since the last row and of the epoch, and the epochs before."""
+        """The sums since the last row and of the epoch, and the figures of earlier epochs."""
         return {
             **super().summed_up(),
             "statistics": self.statistics.state_dict(),
@@ -167,7 +167,7 @@ class WarmStart(MeanColumns):
         }
 
     def resume_from(self, state: dict[str, Any]) -> None:
-        """Continue with them."""
+        """Continue from those sums and figures."""
         super().resume_from(state)
         self.statistics.load_state_dict(state["statistics"])
         self.epochs = [dict(epoch) for epoch in state["epochs"]]
@@ -182,12 +182,12 @@ class WarmStart(MeanColumns):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states of this process until its layers ask for them.
 
-        With another number of processes than before, each starts without any.
+        If the number of processes has changed, each starts without any.
         """
         self.saved = dict(own_part(state_dict["processes"]) or {})
 
     def memory(self, name: str, z0: State, samples: int | None) -> StateMemory | None:
-        """The memory of a solve; None where it is for states of another shape, or has no room."""
+        """The memory of a solve; None if the states in it have another shape."""
         if name not in self.memories:
             self.memories[name] = self._new_memory(name, z0, samples)
         memory = self.memories[name]
@@ -195,13 +195,13 @@ class WarmStart(MeanColumns):
             return memory
         self._say(
             "shape",
-            "the states of some samples have another shape than those of the first batch, as where "
-            "batches are padded to their longest sample: callbacks=warm_start starts them as ever",
+            "the states of some samples have another shape than those of the first batch, as when "
+            "batches are padded to their longest sample: callbacks=warm_start starts them as usual",
         )
         return None
 
     def _new_memory(self, name: str, z0: State, samples: int | None) -> StateMemory:
-        """As many rows as there are samples, or as still fit; those of a checkpoint as it had."""
+        """A memory for all samples, or for as many as fit; a checkpoint's keeps its capacity."""
         size = max(StateMemory.bytes_of_a_sample(z0, self.storage_dtype), 1)
         state = self.saved.pop(name, None)
         room = int(self.memory_mb * MEGABYTE)
@@ -218,7 +218,7 @@ class WarmStart(MeanColumns):
             self._say(
                 name,
                 f"{self.memory_mb:g} MB hold the equilibria of {fitting:,} of {wanted:,} samples "
-                f"({name}), the others start as ever: raise callbacks.warm_start.memory_mb to "
+                f"({name}); the others start as usual: raise callbacks.warm_start.memory_mb to "
                 f"{(taken + (wanted + 1) * size) / MEGABYTE:,.0f} or more, or set "
                 "callbacks.warm_start.storage_dtype=float16",
             )
@@ -236,8 +236,8 @@ class WarmStart(MeanColumns):
         index = batch.get("index") if isinstance(batch, Mapping) else None
         if not isinstance(index, Tensor) or index.ndim != 1:
             raise UserError(
-                "callbacks=warm_start knows samples by their index, and the batches of this task "
-                f"have no tensor index (B,): {INSTEAD}, or add it to them"
+                "callbacks=warm_start tells samples apart by their index, but the batches of this "
+                f"task have no tensor index (B,): {INSTEAD}, or add it to them"
             )
         self.solves = [
             _Solves(self, f"{stage}/{name}", layer, index, samples)
@@ -255,8 +255,8 @@ class WarmStart(MeanColumns):
         used = [solve for solve in solves if solve.handed]
         if not self.checked and used and not any(solve.rows_fit for solve in used):
             raise UserError(
-                "callbacks=warm_start needs solves with one row for each sample of the batch, and "
-                f"those of this task have other rows: {INSTEAD}"
+                "callbacks=warm_start needs solves with one row for each sample of the batch, but "
+                f"those of this task have another number of rows: {INSTEAD}"
             )
         self.checked = self.checked or bool(used)
         if hits:
@@ -268,7 +268,7 @@ class WarmStart(MeanColumns):
 
 
 class _Solves(LayerStart):
-    """The solves of one layer during one batch: where each starts, and what it leaves."""
+    """The solves of one layer during one batch: where each starts and where it ends."""
 
     told_by = "warm_start"
 
@@ -291,7 +291,7 @@ class _Solves(LayerStart):
         self.open: tuple[StateMemory, Start] | None = None
 
     def start(self, z0: State) -> State:
-        """That of the samples that are known."""
+        """The expected states of samples that are known, the usual start for the others."""
         state = z0 if self.before is None else self.before(z0)
         self.open = None
         if len(parts(state)[0]) != len(self.index):
@@ -306,7 +306,7 @@ class _Solves(LayerStart):
         return start.state
 
     def note(self, z: State) -> None:
-        """Keep z, where the solve has not diverged."""
+        """Keep z for the samples whose solve has not diverged."""
         if self.layer.report is None:
             return
         opened, self.open = self.open, None
@@ -324,7 +324,7 @@ class _Solves(LayerStart):
 
 
 def _samples(loader: Any) -> int | None:
-    """How many samples a loader's data have; None where it does not tell."""
+    """The number of samples in a loader's data; None if it is not known."""
     told = getattr(loader, "samples", None)
     try:
         return len(loader.dataset) if told is None else int(told)
