@@ -1,4 +1,4 @@
-"""Changing the gradient estimator, the solver's budget and tolerance in the middle of a run."""
+"""Changing the gradient estimator and the solver's budget and tolerance during a run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Phase:
     def first_step(self, total: float) -> int:
         """The optimiser step at which the phase starts in a run of `total` steps.
 
-        Raises UserError where the start is a fraction and the run's length is not known.
+        Raises UserError if the start is a fraction and the run's length is not known.
         """
         if isinstance(self.start, int):
             return self.start
@@ -52,7 +52,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Configured:
-    """A layer's settings as built, to return to."""
+    """A layer's settings as it was built, which can be restored."""
 
     gradient: GradientEstimator
     solver: Solver
@@ -62,11 +62,11 @@ class GradientSchedule(Observer):
     """Apply to every equilibrium layer the phase in force at the current optimiser step.
 
     Before the first phase, and without phases, the configured estimator and budget apply.
-    Evaluation uses what is in force at that moment. Checkpoints hold the index of the phase, so
+    Evaluation uses the settings then in force. Checkpoints hold the index of the phase, so
     that `restore` can return a model to the phase in which its weights were trained.
 
     Raises UserError for a phase that starts before step 0 or beyond the run, for phases that are
-    not in order, and for a tolerance of an estimator that takes all of its steps in any case.
+    not in order, and for a tolerance with an estimator that always takes all of its steps.
     """
 
     def __init__(self, phases: Sequence[Phase] = ()) -> None:
@@ -88,7 +88,7 @@ class GradientSchedule(Observer):
         return started[-1] if started else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Apply the phase of the first step, which is a later one when a run is resumed."""
+        """Apply the phase of the first step; a resumed run may start in a later one."""
         if not self.phases:
             return
         self.total = trainer.estimated_stepping_batches
@@ -100,7 +100,7 @@ class GradientSchedule(Observer):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Go to the next phase where its first step has come."""
+        """Enter the next phase when its first step is reached."""
         if not self._next_has_come(trainer):
             return
         write_row(trainer)  # the row of the batches before the change must not mix with those after

@@ -1,4 +1,4 @@
-"""Running statistics of batch norms that are usable from the first steps."""
+"""Batch-norm running statistics that are usable from the first steps on."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from equipoise.callbacks.lightning_overhead import Observer
 
 
 class NormalizationWarmup(Observer):
-    """Let the running statistics of batch norms forget what they started from.
+    """Let the running statistics of batch norms forget their initial values.
 
-    With momentum m a statistic is still (1 - m)^n its first value, 0 or 1, after n updates, and
-    evaluation after a short run is at chance. So update n, counted from 0, weighs
+    With momentum m, the initial value of a statistic, 0 or 1, still has the weight (1 - m)^n after
+    n updates, and evaluation after a short run is at chance. So the weight of update n, counted
+    from 0, is
 
         max(m, k / (n + k)),   k = horizon,
 
-    which is the mean of all batches so far for k = 1, and gives recent ones more weight for a
-    larger k, because early weights move fast. From update k (1/m - 1) on it is m, as configured. n
-    is the layer's own `num_batches_tracked`, and so in the checkpoint: a resumed run repeats the
-    same bits. Layers that bring statistics without a count, and layers with momentum None (the mean
-    of all) or 0, are left as they are.
+    This gives the mean of all batches so far for k = 1, and more weight to recent ones for a larger
+    k, because early weights move fast. From update k (1/m - 1) on, the weight is m, as configured.
+    n is the layer's own `num_batches_tracked`, which checkpoints hold, so a resumed run repeats the
+    same bits. Layers loaded with statistics but without a count, and layers with momentum None (the
+    mean of all batches) or 0, are left as they are.
 
     Source: polynomial-decay averaging, Shamir and Zhang 2013 (arXiv 1212.1824), eq. 7.
     """
@@ -37,14 +38,14 @@ class NormalizationWarmup(Observer):
         self.momenta: dict[_BatchNorm, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the layers whose statistics are young."""
+        """Find the layers; those loaded with statistics count as warmed up."""
         self.momenta = {layer: layer.momentum or 0.0 for layer in _averaging(pl_module)}
         for layer, momentum in self.momenta.items():
             if _brought_along(layer):
                 _counted(layer).fill_(self._length(momentum))
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Set the weight of the coming update; a layer that is over it costs nothing more."""
+        """Set the weight of the coming update; layers that are warmed up are dropped."""
         if not self.momenta:
             return
         layers = list(self.momenta)
@@ -55,11 +56,11 @@ class NormalizationWarmup(Observer):
                 del self.momenta[layer]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the layers their own momentum back."""
+        """Restore the layers' own momentum."""
         self._restore()
 
     def on_exception(self, trainer: Trainer, *_: Any) -> None:
-        """Give the layers their own momentum back."""
+        """Restore the layers' own momentum."""
         self._restore()
 
     def _length(self, momentum: float) -> int:
@@ -72,13 +73,13 @@ class NormalizationWarmup(Observer):
 
 
 def _averaging(module: nn.Module) -> list[_BatchNorm]:
-    """The batch norms whose running statistics are moved by a momentum."""
+    """The batch norms that update their running statistics with a momentum."""
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
     return [norm for norm in norms if norm.running_mean is not None and norm.momentum]
 
 
 def _brought_along(layer: _BatchNorm) -> bool:
-    """Whether the statistics come from elsewhere, without their count."""
+    """Whether the statistics were loaded without the count of their batches."""
     mean, variance = layer.running_mean, layer.running_var
     assert mean is not None
     assert variance is not None

@@ -16,16 +16,16 @@ from equipoise.callbacks.weight_averaging import STATISTICS, WeightAveraging
 
 
 class StochasticWeightAveraging(WeightAveraging):
-    """The mean of the weights after every `every`-th step after the fraction `start` of the run.
+    """The mean of the weights after every `every`-th step past the fraction `start` of the run.
 
-    lr: the learning rate from there on, None for that of the schedule. It is reached along half a
-    cosine over the fraction `annealing` of the run, from the rate that the schedule gave there, and
-    then stays. It is that of the optimiser's first group; the others keep their ratios to it.
+    lr: the learning rate from there on, None for that of the schedule. The rate approaches it from
+    the schedule's along half a cosine over the fraction `annealing` of the run, and then stays. It
+    applies to the optimiser's first parameter group; the others keep their ratios to it.
 
     The statistics of batch norms belong to the weights with which they were measured. Before an
-    average is validated or saved at the end of an epoch, it gets those of the training batches in
-    the order of the first epoch, seen without dropout, as in evaluation: a forward pass over the
-    training set, which leaves no trace in the run. A network without batch norms needs none. A
+    average is validated, or saved at the end of an epoch, they are therefore measured again, in a
+    forward pass over the training set in the order of the first epoch and without dropout, as in
+    evaluation. The pass leaves no trace in the run; a network without batch norms needs none. A
     checkpoint that an interruption saves within an epoch has the statistics of the last such pass,
     moved towards those of training.
 
@@ -53,7 +53,7 @@ class StochasticWeightAveraging(WeightAveraging):
         return 1 / (update + 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """The counts, the rates at the start of the average, and when its statistics were taken."""
+        """The counts, the rates when averaging began, and the step of the latest statistics."""
         own = {"rates": self.rates, "normalized_at": self.normalized_at}
         return super().state_dict() | own
 
@@ -69,7 +69,7 @@ class StochasticWeightAveraging(WeightAveraging):
             self.rates, self.normalized_at = [], 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find where the averaging begins, and the batch norms."""
+        """Find the step at which averaging begins, and the batch norms."""
         super().on_train_start(trainer, pl_module)
         total = trainer.estimated_stepping_batches
         self.length = self.annealing * total if self.annealing else 0.0
@@ -79,7 +79,7 @@ class StochasticWeightAveraging(WeightAveraging):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Set the rate of the first step; the others have theirs from the end of the one before."""
+        """Set the rate of the first step; `on_train_batch_end` sets that of each later one."""
         self._set_rates(trainer)
 
     def on_train_batch_end(
@@ -95,12 +95,12 @@ class StochasticWeightAveraging(WeightAveraging):
         self._set_rates(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have the average validated, with statistics of its own."""
+        """Put the average into the module for the validation, with statistics of its own."""
         self._normalize(trainer, pl_module)
         super().on_validation_start(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the average its statistics where no validation has: it is about to be saved."""
+        """Measure the average's statistics before it is saved, if no validation has."""
         self._normalize(trainer, pl_module)
 
     def _set_rates(self, trainer: Trainer) -> None:
@@ -125,12 +125,12 @@ class StochasticWeightAveraging(WeightAveraging):
             return
         self.normalized_at = self.updated_at
         with (
-            torch.inference_mode(False),  # a validation may be under way, whose tensors do not last
+            torch.inference_mode(False),  # a validation may be under way; its tensors do not last
             torch.no_grad(),
             preserved(module, module.device),
             warnings.catch_warnings(),
         ):
-            warnings.simplefilter("ignore")  # training itself says what it has to say
+            warnings.simplefilter("ignore")  # training itself will give these warnings
             self.put_in(module)
             try:
                 self._see_training_set(trainer, module)
@@ -142,7 +142,7 @@ class StochasticWeightAveraging(WeightAveraging):
                 self.take_out(module)
 
     def _see_training_set(self, trainer: Trainer, module: LightningModule) -> None:
-        """Have the batch norms take the mean statistics of all batches."""
+        """Set the statistics of the batch norms to their means over all batches."""
         module.eval()
         for norm in self.norms.values():
             norm.train()

@@ -1,10 +1,10 @@
-"""Averages of the weights over the steps of a run: validated, tested and saved in their place.
+"""Averages of the weights over a run's steps, used in their place to validate, test and save.
 
-Lightning's `WeightAveraging` keeps its average in a copy of the whole task. Here it is a tensor for
-each weight, since a task cannot always be copied, and for more: before the first update the weights
-of training are validated, not those that the run began with; a checkpoint of the weights alone
-holds the average too; and a run that is resumed without the callback goes on with the weights of
-its training.
+Lightning's `WeightAveraging` keeps its average in a copy of the whole task. Here it is one tensor
+per weight, since a task cannot always be copied. Three more things differ: before the first update,
+validations see the training weights, not those that the run began with; a checkpoint of the weights
+alone holds the average too; and a run resumed without the callback continues with the training
+weights.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Tensors = dict[str, Tensor]
 
 
 class WeightAveraging(Observer, ABC):
-    """Average the weights after each `every`-th optimiser step behind the fraction `start`.
+    """Average the weights after every `every`-th optimiser step past the fraction `start` of a run.
 
-    Averaged are the parameters and the running statistics of normalisations; all else in a
-    `state_dict` stays that of training. From the first update on validations see the average, and
-    checkpoints hold it as their `state_dict`; the weights of training stand beside it under
-    `averaged_weights`, unless a checkpoint is of the weights alone. When training ends the module
-    is left with the average. A step that the divergence guard has skipped counts as any other.
+    The average covers the parameters and the running statistics of normalisations; everything else
+    in a `state_dict` keeps its training value. From the first update on, validations see the
+    average and checkpoints hold it as their `state_dict`, with the training weights beside it under
+    `averaged_weights`, unless they are of the weights alone. When training ends, the module is left
+    with the average. A step that the divergence guard has skipped counts like any other.
 
-    Raises UserError for manual optimisation, for sharded parameters, for weights of 16 bits, in
-    which an average would be lost to rounding, and for a fraction of a run without an end.
+    Raises UserError for manual optimisation, for sharded parameters, for 16-bit weights, in which
+    an average would be lost to rounding, and for a `start` above 0 in a run without an end.
     """
 
     name: str
@@ -55,7 +55,7 @@ class WeightAveraging(Observer, ABC):
 
     @abstractmethod
     def weight(self, update: int) -> float:
-        """What the present weights weigh in update n, counted from 0; 1 in the first."""
+        """The share of the present weights in update n, counted from 0; 1 in the first."""
 
     def described(self) -> str:
         """The average in words, for metrics.json."""
@@ -78,14 +78,14 @@ class WeightAveraging(Observer, ABC):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take the average, where it is one of the same kind."""
+        """Take over the checkpoint's average, if it is of the same kind."""
         saved = checkpoint.get(KEY) or {}
         if saved.get("key") == self.key:
             state = checkpoint["state_dict"]
             self.average = copied({name: state[name] for name in averaged(pl_module)})
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what cannot be averaged; bring the average to the device of the weights."""
+        """Refuse what cannot be averaged; move the average to the device of the weights."""
         refuse_manual_and_sharded(trainer, pl_module, self.key)
         weights = averaged(pl_module)
         if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in weights.values()):
@@ -96,7 +96,7 @@ class WeightAveraging(Observer, ABC):
         self.average = {n: tensor.to(weights[n].device) for n, tensor in self.average.items()}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the step behind which the averaging begins."""
+        """Find the step after which averaging begins."""
         total = trainer.estimated_stepping_batches
         if self.start and not math.isfinite(total):
             raise UserError(
@@ -114,18 +114,18 @@ class WeightAveraging(Observer, ABC):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Update the average where a step has ended that is due."""
+        """Update the average if a new step has ended and an update is due."""
         step = trainer.global_step
         if self.updated_at < step > self.first and (step - self.first) % self.every == 0:
             self.update()
             self.updated_at = step
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have the average validated."""
+        """Put the average into the module for the validation."""
         self.put_in(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Train on with the weights of training."""
+        """Put the training weights back, to train on."""
         if trainer.state.fn == "fit":
             self.take_out(pl_module)
 
@@ -136,14 +136,14 @@ class WeightAveraging(Observer, ABC):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Give the module the weights of training back where a validation was cut short."""
+        """Put the training weights back if a validation was cut short."""
         if trainer.validating:
             self.take_out(pl_module)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Put the average in the place of the weights, and these beside it."""
+        """Save the average in place of the weights, and the training weights beside it."""
         if not self.average:
             return
         checkpoint["state_dict"].update(self.average)
@@ -162,7 +162,7 @@ class WeightAveraging(Observer, ABC):
         self.updates += 1
 
     def put_in(self, module: nn.Module) -> None:
-        """Give the module the average, and keep what it had; nothing where it has it already."""
+        """Put the average into the module and keep the training weights; do so only once."""
         if self.average and not self.training:
             weights = averaged(module)
             with torch.inference_mode(False), torch.no_grad():  # what is kept outlasts a validation
@@ -170,7 +170,7 @@ class WeightAveraging(Observer, ABC):
                 fill(weights, self.average)
 
     def take_out(self, module: nn.Module) -> None:
-        """Give the module back what it had."""
+        """Put the training weights back into the module."""
         if self.training:
             fill(averaged(module), self.training)
             self.training = {}
@@ -179,8 +179,8 @@ class WeightAveraging(Observer, ABC):
 class ExponentialMovingAverage(WeightAveraging):
     """average <- decay * average + (1 - decay) * weights, after each `every`-th step.
 
-    The first weights would otherwise count for 1 / (1 - decay) updates, so update n, counted from
-    0, weighs max(1 - decay, k / (n + k)), k = horizon. start: the fraction of the run before it.
+    The first weights would dominate for 1 / (1 - decay) updates, so the share in update n, counted
+    from 0, is max(1 - decay, k / (n + k)), k = horizon. start: as in `WeightAveraging`.
 
     Source: Polyak and Juditsky 1992; the bound on early updates, for k = 10, is about that of
     TensorFlow's ExponentialMovingAverage, (1 + n) / (10 + n) on the decay.
@@ -202,10 +202,10 @@ class ExponentialMovingAverage(WeightAveraging):
 
 
 class SavedWeights(Observer):
-    """Resumes with the weights of training, and tells which weights were tested.
+    """Resumes with the training weights, and records which weights were tested.
 
-    A checkpoint of a run that averages holds the average as its `state_dict`, and the weights of
-    training beside it; a run that is resumed without the averaging has to go on with these too.
+    A checkpoint of a run that averages holds the average as its `state_dict`, and the training
+    weights beside it; a run resumed without averaging must continue with the training weights too.
     """
 
     def __init__(self) -> None:
@@ -215,25 +215,25 @@ class SavedWeights(Observer):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Put the weights of training into the module, which has got those of the state dict."""
+        """Put the training weights into the module in place of those of the state dict."""
         if training := (checkpoint.get(KEY) or {}).get("training"):
             weights = averaged(pl_module)
             fill({name: weights[name] for name in training}, training)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note what the module is left with."""
+        """Record which weights the module is left with."""
         averages = [c for c in every_callback(trainer) if isinstance(c, WeightAveraging)]
         self.held = next((c.described() if c.average else "training" for c in averages), None)
 
     def restore(
         self, module: LightningModule, checkpoint: Mapping[str, Any], config: Mapping[str, Any]
     ) -> None:
-        """Note what the module has got from a checkpoint."""
+        """Record which weights the module has received from a checkpoint."""
         saved = checkpoint.get(KEY)
         self.held = saved["described"] if saved else self.held and "training"
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that these weights are tested."""
+        """Record that these weights are tested."""
         self.tested = self.held
 
     def summary(self) -> dict[str, Any]:
@@ -242,7 +242,7 @@ class SavedWeights(Observer):
 
 
 def averaged(module: nn.Module) -> Tensors:
-    """What an average is of, by its name in the state dict: the module's own tensors."""
+    """The module's own tensors that an average covers, by their names in the state dict."""
     parameters = module.named_parameters(remove_duplicate=False)
     buffers = module.named_buffers(remove_duplicate=False)
     statistics = {n: b for n, b in buffers if n.rpartition(".")[2] in STATISTICS}
@@ -250,12 +250,12 @@ def averaged(module: nn.Module) -> Tensors:
 
 
 def copied(tensors: Tensors) -> Tensors:
-    """The values at this moment."""
+    """A copy of the present values."""
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
 def fill(tensors: Tensors, values: Tensors) -> None:
-    """Write values of the same names into tensors."""
+    """Write each value into the tensor of the same name."""
     for name, tensor in tensors.items():
         tensor.copy_(values[name])
