@@ -15,7 +15,7 @@ from equipoise.equilibrium import Equilibrium, SolveReport
 from equipoise.equilibrium.layer import equilibrium_layers
 
 ENOUGH = 0.5
-"""The share of converged test samples below which a warning says so."""
+"""The share of converged test samples below which a warning is shown."""
 
 
 class LayerStatistics(Accumulator):
@@ -26,7 +26,7 @@ class LayerStatistics(Accumulator):
         self.backward = SolveStatistics()
 
     def add(self, report: SolveReport) -> None:
-        """Add the report of one batch, and that of its backward where one has run."""
+        """Add the report of one batch, and that of its backward pass if one has run."""
         self.forward.add(report)
         if report.backward is not None:
             self.backward.add(report.backward)
@@ -44,10 +44,10 @@ Statistics = dict[str, LayerStatistics]
 class ConvergenceMonitor(CurveSource):
     """Write `solver/…`, `backward/…` and `gradient` columns, and sum up each stage.
 
-    After every batch, references to the reports of the layers are stored; the device is read only
-    when a row is written. A change of the gradient estimator adds a row. Without equilibrium layers
-    the monitor does nothing. With several processes the numbers are those of the first one's share
-    of the data.
+    After every batch, references to the reports of the layers are stored; only the writing of a row
+    waits for the device. A change of the gradient estimator adds a row. Without equilibrium layers
+    the monitor does nothing. With several processes, the numbers cover the first one's share of the
+    data.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class ConvergenceMonitor(CurveSource):
         super().on_train_start(trainer, pl_module)
 
     def summed_up(self) -> dict[str, Any]:
-        """The statistics since the last row, of the epoch, and of the one before."""
+        """The statistics since the last row, of this epoch, and of the previous epoch."""
         return {
             "since_row": _states(self.since_row),
             "epoch": _states(self.epoch),
@@ -84,7 +84,7 @@ class ConvergenceMonitor(CurveSource):
         self.gradient, self.row_step = state["gradient"], state["row_step"]
 
     def observe(self, trainer: Trainer, outputs: Any) -> None:
-        """Note the reports of a training batch."""
+        """Collect the reports of a training batch."""
         self._collect(self.since_row)
         gradient = self.active_gradient()
         if gradient != self.gradient:
@@ -115,7 +115,7 @@ class ConvergenceMonitor(CurveSource):
         self._start_stage("val", pl_module)
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Note the reports of a validation batch."""
+        """Collect the reports of a validation batch."""
         if not trainer.sanity_checking:
             self._collect(self.stages["val"])
 
@@ -124,7 +124,7 @@ class ConvergenceMonitor(CurveSource):
         self._start_stage("test", pl_module)
 
     def on_test_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Note the reports of a test batch."""
+        """Collect the reports of a test batch."""
         self._collect(self.stages["test"])
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -138,9 +138,9 @@ class ConvergenceMonitor(CurveSource):
                 warnings.warn(message, stacklevel=2)
 
     def summary(self) -> dict[str, Any]:
-        """Both statistics for metrics.json, the forward ones of the latest stage.
+        """Forward and backward statistics for metrics.json.
 
-        If nothing was tested, they are those of the validation, or else of the training.
+        The forward ones are those of the test, else of the validation, else of the training.
         """
         if "test" in self.stages:
             solver = self.solver_stats("test")
@@ -152,8 +152,8 @@ class ConvergenceMonitor(CurveSource):
         """`solver_stats` of the latest epoch of a stage: "train", "val" or "test".
 
         The keys are nfe_mean, nfe_per_sample, nfe_spent_per_sample, residual_median, residual_p95
-        and converged_fraction, merged over the layers; with several `details` lists each. None
-        where nothing was solved.
+        and converged_fraction, merged over the layers; with several layers, `details` lists each.
+        None if nothing was solved.
         """
         directions = {name: layer.forward for name, layer in self.stages.get(stage, {}).items()}
         return _summary(directions, SolveStatistics.forward_summary)
@@ -161,7 +161,7 @@ class ConvergenceMonitor(CurveSource):
     def gradient_stats(self) -> dict[str, Any] | None:
         """nfe_mean, residual_median and fallback_fraction of the last training epoch.
 
-        Merged and listed as in `solver_stats`; None where no backward has run.
+        Merged and listed as in `solver_stats`; None if no backward pass has run.
         """
         directions = {name: layer.backward for name, layer in self.stages.get("train", {}).items()}
         return _summary(directions, SolveStatistics.backward_summary)
@@ -224,7 +224,7 @@ def _merge(statistics: Statistics) -> LayerStatistics:
 
 
 def _unconverged(layer: Equilibrium, forward: SolveStatistics) -> str | None:
-    """What to say of a test of which less than half of the samples converged."""
+    """The warning after a test in which less than half of the samples converged, else None."""
     solver, fraction = layer.active_solver, number(forward.converged.value())
     asked = solver.tol > 0 and not layer.gradient.own_iteration
     if not asked or fraction is None or fraction >= ENOUGH:

@@ -47,11 +47,11 @@ class GradientFidelity(MeanColumns):
     gradients without an estimator. Regularisers, jitter and starts other than the model's are off.
     For `Auto`, the candidate in force is compared.
 
-    Columns `fidelity/cosine`, `fidelity/norm_ratio` and `fidelity/reference_residual`: the larger
-    of the reference's two median residuals, forward and adjoint, which has to be small for the
-    others to mean something. Training continues as if nothing had been measured: buffers, counters,
-    reports and random numbers are put back. Without equilibrium layers nothing is done. With
-    several processes, the numbers describe the first one's share of the data.
+    Columns: `fidelity/cosine`, `fidelity/norm_ratio`, and `fidelity/reference_residual`, the larger
+    of the reference's two median residuals, forward and adjoint; it must be small for the others to
+    mean something. Training continues as if nothing had been measured: buffers, counters, reports
+    and random numbers are restored. Without equilibrium layers nothing is done. With several
+    processes, the numbers describe the first one's share of the data.
 
     Raises UserError for a task that steps its optimisers itself, and where parameters are sharded.
     """
@@ -83,7 +83,7 @@ class GradientFidelity(MeanColumns):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Measure before the first batch of a step that is due."""
+        """Measure before the first batch of a step, if a measurement is due."""
         step = trainer.global_step
         if not self.layers or step % self.every or step == self.measured_at:
             return
@@ -93,15 +93,15 @@ class GradientFidelity(MeanColumns):
             self._measure(lambda: training_loss(trainer, pl_module, probe, batch_idx), pl_module)
 
     def observe(self, trainer: Trainer, outputs: Any) -> None:
-        """Nothing: what is measured is noted where the step begins."""
+        """Do nothing: measurements are recorded when a step begins."""
 
     def summary(self) -> dict[str, Any]:
-        """The means of the last epoch in which something was measured for metrics.json."""
+        """For metrics.json: the means of the last epoch in which something was measured."""
         return {"gradient_fidelity": self.latest} if self.latest else {}
 
     def _measure(self, loss: Callable[[], Tensor], module: LightningModule) -> None:
         if self.parameters is None:
-            # A resumed run finds them later than the whole one, and has to measure the same.
+            # A resumed run finds them at a later step, and must still measure the same.
             with preserved(module, module.device):
                 self.parameters = _parameters_before(self.layers, loss, module)
         if not self.parameters:
@@ -126,7 +126,7 @@ class GradientFidelity(MeanColumns):
 
 @contextmanager
 def _plain(layers: Sequence[Equilibrium]) -> Iterator[None]:
-    """Leave to the layers nothing but a solve and an estimator; `preserved` puts the rest back."""
+    """Leave the layers only their solve and estimator; `preserved` restores the rest."""
     for layer in layers:
         layer.jitter, layer.random_start, layer.start = None, None, None
         layer.regularizer = None if layer.regularizer is None else Regularizer()
@@ -134,7 +134,7 @@ def _plain(layers: Sequence[Equilibrium]) -> Iterator[None]:
         if isinstance(layer.gradient, Auto):
             layer.gradient = layer.gradient.active
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # training itself says what it has to say of its solves
+        warnings.simplefilter("ignore")  # training itself will warn about its solves
         yield
 
 
@@ -167,7 +167,7 @@ def _largest_median(reports: Sequence[SolveReport]) -> Tensor:
 def first_samples(batch: Any, samples: int | None) -> Any:
     """The first rows of a batch; the number of its samples is the length of its first tensor.
 
-    Of mappings, tuples and lists, nested too, every tensor of that length is cut.
+    Every tensor of that length is cut, including those in nested mappings, tuples and lists.
     """
     size = next((len(tensor) for tensor in _tensors(batch) if tensor.ndim), None)
     if samples is None or size is None or size <= samples:

@@ -1,4 +1,4 @@
-"""The learning-rate range test: the loss at rising rates, before a run that it does not affect.
+"""The learning-rate range test: the loss at rising rates, before a run and without affecting it.
 
 Lightning's `LearningRateFinder` saves the run, trains in it and resumes it, which does not restore
 all loop counters, loaders and random numbers. Here the steps are taken outside the run.
@@ -33,22 +33,22 @@ from equipoise.errors import UserError
 from equipoise.report.learning_rates import RangeTest
 
 SMOOTHING = 0.9
-"""Weight of the earlier losses in the curve, with which a fall shows among noisy steps."""
+"""Weight of the earlier losses in the curve, so that a fall stands out from noisy steps."""
 LEAST_STEPS = 12
-"""Steps from which a slope can be told: the first ten and the last are left out."""
+"""Fewest steps that show a slope: the first ten and the last are left out."""
 
 
 class LearningRateFinder(Observer):
-    """Train a few steps at rates that rise from `min_lr` to `max_lr` by one factor, and undo it.
+    """Train a few steps at rates rising geometrically from `min_lr` to `max_lr`, and undo them.
 
-    The picture in the report shows the smoothed loss; the rate of its steepest fall is suggested,
-    printed and written to metrics.json, and not used: the run that follows gives the same bits as
-    without. The test ends early where the smoothed loss exceeds `early_stop_threshold` times its
-    least value. A resumed run is not tested again. Parameter groups keep their rate's ratio to the
-    first group's. With several processes the gradients and losses are their means.
+    The picture in the report shows the smoothed loss. The rate of its steepest fall is printed and
+    written to metrics.json as a suggestion, but not used: the run that follows gives the same bits
+    as without the test. The test ends early if the smoothed loss exceeds `early_stop_threshold`
+    times its least value. A resumed run is not tested again. Parameter groups keep their rate's
+    ratio to the first group's. With several processes, gradients and losses are averaged over them.
 
     Raises UserError for manual optimisation, for sharded parameters, for rates that do not rise,
-    and for trainer.precision=16-mixed, whose scale of the loss belongs to the run.
+    and for trainer.precision=16-mixed, whose loss scale belongs to the run.
 
     Source: Smith 2017 (arXiv 1506.01186), section 3.3; the smoothing and the factor as in fastai.
     """
@@ -68,7 +68,7 @@ class LearningRateFinder(Observer):
         if num_training_steps < LEAST_STEPS:
             raise UserError(
                 f"callbacks.learning_rate_finder.num_training_steps={num_training_steps} is too "
-                f"few to tell a slope: set at least {LEAST_STEPS}"
+                f"few to show a slope: set at least {LEAST_STEPS}"
             )
         self.rates = [
             min_lr * (max_lr / min_lr) ** (step / (num_training_steps - 1))
@@ -82,11 +82,11 @@ class LearningRateFinder(Observer):
         return {} if self.found is None else self.found._asdict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the curve."""
+        """Take over the curve of a checkpoint."""
         self.found = RangeTest(**state_dict)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Test the rates before the first step, and show what was found."""
+        """Test the rates before the first step, and report the result."""
         if self.found is None and trainer.global_step == 0:
             self._refuse(trainer, pl_module)
             losses = list(self._losses(trainer, pl_module))
@@ -114,7 +114,7 @@ class LearningRateFinder(Observer):
         optimizer = trainer.optimizers[0]
         smoothed, least = 0.0, math.inf
         with _undone(module, optimizer), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # training itself says what it has to say of its solves
+            warnings.simplefilter("ignore")  # training itself will warn about its solves
             batches = _endless(trainer, module)
             shown = tqdm(self.rates, "Learning rates", delay=2.0, leave=False, disable=None)
             for number, rate in enumerate(shown):
@@ -133,20 +133,20 @@ class LearningRateFinder(Observer):
 
 
 def rate_of(optimizer: Optimizer) -> float:
-    """The highest rate of the run, from which its schedule goes."""
+    """The base rate of the run's first parameter group, which its schedule scales."""
     group = optimizer.param_groups[0]
     return float(group.get("initial_lr", group["lr"]))
 
 
 @contextmanager
 def _undone(module: LightningModule, optimizer: Optimizer) -> Iterator[None]:
-    """Give weights, gradients, optimiser, estimators, buffers and random numbers back."""
+    """Restore weights, gradients, optimiser, estimators, buffers and random numbers."""
     parameters = list(module.parameters())
     kept = [(p.detach().clone(), p.grad) for p in parameters]
     state = copy.deepcopy(optimizer.state_dict())
     with preserved(module, module.device):
         for layer in equilibrium_layers(module).values():
-            layer.gradient = copy.deepcopy(layer.gradient)  # one that learns belongs to the run
+            layer.gradient = copy.deepcopy(layer.gradient)  # the run's own must not learn here
         try:
             yield
         finally:
@@ -180,7 +180,7 @@ def _step_at(
     total = 0.0
     for number, batch in enumerate(batches):
         loss = training_loss(trainer, module, batch, number) / len(batches)
-        # not by backward, which the hooks of a distributed run would take for their own
+        # not by `backward`, which would trigger the hooks of a distributed run
         _add_gradients(parameters, torch.autograd.grad(loss, parameters, allow_unused=True))
         total += float(trainer.strategy.reduce(loss.detach()))
     if trainer.world_size > 1:

@@ -10,13 +10,13 @@ from torch import Tensor
 from equipoise.equilibrium import SolveReport
 
 COMPACT_EVERY = 64
-"""How many scalars, or batches, are kept as they came before they are summed in one operation."""
+"""How many scalars, or batches, are collected before they are summed in one operation."""
 
 
 class Accumulator:
-    """Keeps everything it sums in plain attributes: numbers, tensors, lists of them.
+    """Base of statistics whose attributes are plain: numbers, tensors, lists of them.
 
-    What still waits to be summed is part of the state: another order would give other last bits.
+    Values not summed yet are part of the state: another order of summing changes the last bits.
     """
 
     def state_dict(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def _plain(value: Any) -> Any:
 
 
 class FiniteMean(Accumulator):
-    """Mean over the finite ones of the scalars added; NaN where none was finite.
+    """Mean over the finite scalars among those added; NaN if none was finite.
 
     A step whose loss is not finite is skipped by `DivergenceGuard` and counted there; it must not
     turn the mean of a whole epoch into NaN. Values stay on their device until `mean` is read.
@@ -72,14 +72,14 @@ class FiniteMean(Accumulator):
         return self.total / self.count
 
     def parts(self) -> Tensor:
-        """(2,): the sum so far, and of how many scalars it is."""
+        """(2,): the sum so far, and the number of scalars in it."""
         self._compact()
         if self.total is None or self.count is None:
             return torch.zeros(2)
         return torch.stack((self.total, self.count.to(self.total.dtype)))
 
     def take(self, parts: Tensor) -> None:
-        """Continue with another sum (2,), as `parts` gives it."""
+        """Continue from a sum and its number of scalars (2,), as `parts` gives them."""
         self.pending = []
         self.total, self.count = parts.unbind()
 
@@ -118,7 +118,7 @@ class ResidualSample(Accumulator):
             self._compact()
 
     def absorb(self, other: ResidualSample) -> None:
-        """Add everything that `other` holds; its own thinning is kept as it is."""
+        """Add every residual that `other` holds, thinned as it is there."""
         other._compact()
         if other.kept is not None:
             self.pending.append(other.kept)
@@ -126,7 +126,7 @@ class ResidualSample(Accumulator):
                 self._compact()
 
     def quantiles(self, *probabilities: float) -> list[Tensor] | None:
-        """The quantiles as scalars on the device; None while nothing was added.
+        """The quantiles as scalars on the device; None if nothing was added.
 
         A residual that is not finite counts as infinite.
         """
@@ -173,7 +173,7 @@ class Fraction(Accumulator):
         self.total += other.total
 
     def value(self) -> Tensor | None:
-        """The share as a scalar on the device; None while nothing was added."""
+        """The share as a scalar on the device; None if nothing was added."""
         self._compact()
         return None if self.hits is None else self.hits / self.total
 
@@ -192,11 +192,11 @@ class Fraction(Accumulator):
 class SolveStatistics(Accumulator):
     """Evaluations, residuals, convergence and fall-backs of one direction of a layer.
 
-    The number of evaluations belongs to a batch, so `nfe_mean` weights batches equally; residuals
-    and fractions are over samples. So is `nfe_per_sample`: a sample needs the evaluations up to its
-    convergence, or all of its batch's, and the batch takes as long as its slowest sample.
-    `nfe_spent_per_sample` is what f was evaluated on: those of the batch, up to where compaction
-    has dropped the sample. Where the last batch is smaller it may exceed `nfe_mean`.
+    Evaluations are counted per batch, so `nfe_mean` weights batches equally; residuals and
+    fractions are over samples. So is `nfe_per_sample`: the evaluations until a sample converged, or
+    all of its batch's if it did not; a batch takes as many as its slowest sample.
+    `nfe_spent_per_sample` counts the evaluations of f that included a sample: those of its batch,
+    until compaction dropped the sample. It may exceed `nfe_mean` if the last batch is smaller.
     """
 
     def __init__(self) -> None:
@@ -239,7 +239,7 @@ class SolveStatistics(Accumulator):
         return self.evaluations / self.solves
 
     def nfe_spent_per_sample(self) -> float | None:
-        """The rows that f was evaluated on, for each sample; None while nothing was added."""
+        """The rows that f was evaluated on, per sample; None if nothing was added."""
         return self.spent / self.samples if self.samples else None
 
     def forward_summary(self) -> dict[str, float | None]:
@@ -262,8 +262,8 @@ class SolveStatistics(Accumulator):
     def backward_summary(self) -> dict[str, float | None]:
         """nfe_mean, residual_median and fallback_fraction as numbers.
 
-        The residual is None for estimators that solve nothing; the fraction is 0 for those that
-        know no fall-back.
+        The residual is None for estimators that solve nothing; the fraction is 0 for those without
+        a fall-back.
         """
         (median,) = self.residuals.quantiles(0.5) or (None,)
         return {

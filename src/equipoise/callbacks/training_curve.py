@@ -16,9 +16,9 @@ from equipoise.callbacks.statistics import FiniteMean
 class TrainingCurve(MeanColumns):
     """Write the means of the scalars that `training_step` returns as `train/<name>` columns.
 
-    `latest` holds the means of the last whole epoch (or of what was reached of it when the run was
-    stopped). With several processes the means are over all of them, exchanged when a row or a
-    checkpoint is due; where an exception ends a run, each has only its own.
+    `latest` holds the means of the last whole epoch (or of the part of it that a stopped run has
+    reached). With several processes, the means are over all of them, exchanged when a row or a
+    checkpoint is due; if an exception ends a run, each process has only its own.
     """
 
     prefix = "train"
@@ -63,7 +63,7 @@ class TrainingCurve(MeanColumns):
         return {"train": dict(self.latest)}
 
     def _share(self) -> None:
-        """Put the means over all processes into the sums; a second time changes nothing."""
+        """Replace the sums by their means over all processes; a second call changes nothing."""
         processes = 1 if self.alone or not self.since_row else number_of_processes()
         if processes == 1:
             return
@@ -96,7 +96,7 @@ class LearningRate(CurveSource):
         self.rates: Row = {}
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Note the rates that the coming step uses; after it the schedule has moved on."""
+        """Record the rates that the coming step uses, before the schedule changes them."""
         for optimizer in trainer.optimizers:
             name = f"lr-{type(optimizer).__name__}"
             groups = optimizer.param_groups
@@ -104,7 +104,7 @@ class LearningRate(CurveSource):
                 self.rates[name if len(groups) == 1 else f"{name}/{number}"] = group["lr"]
 
     def observe(self, trainer: Trainer, outputs: Any) -> None:
-        """Nothing more: the rates were noted when the batch started."""
+        """Do nothing: the rates were recorded when the batch started."""
 
     def row(self, trainer: Trainer) -> Row:
         """The rates of the latest step; several groups of one optimiser are numbered."""
@@ -121,7 +121,7 @@ class LearningRate(CurveSource):
         self.rates = state
 
     def close_epoch(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: an epoch has no statistics of its rates."""
 
 
 def _scalars(outputs: Any) -> dict[str, Tensor | float]:
