@@ -34,9 +34,9 @@ from equipoise.callbacks.wandb_file import cut_after
 SQLITE = "sqlite:///"
 STEP = "trainer/global_step"
 AT_THE_END = ("test/", "report/", "_hparams_/")
-"""What a run writes once; a resumed one writes it anew."""
+"""Prefixes of what a run writes once; a resumed run writes it again."""
 RECENT = 60.0
-"""Seconds within which W&B surely writes a row; at most MOST_RECENT rows are kept for so long."""
+"""Seconds in which W&B surely writes a row; until then it is kept, among MOST_RECENT at most."""
 MOST_RECENT = 4096
 RESUMED_AT = "resumed_at_step"
 LONGEST_PARAMETER = 250
@@ -46,11 +46,11 @@ NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 
 @dataclass(frozen=True)
 class Kept:
-    """What stays in a logger of a run that resumes.
+    """What a logger keeps when its run resumes.
 
-    steps: of the checkpoint; last: the last step of a row that the resumed run does not write;
-    validated: whether the validation at the checkpoint is in it; marks: what the loggers have put
-    into it, by their classes.
+    steps: the steps at the checkpoint; last: the last step of a row that the resumed run does not
+    write again; validated: whether the checkpoint includes the validation at its step; marks: what
+    the loggers have stored in the checkpoint, by class name.
     """
 
     steps: int
@@ -60,11 +60,11 @@ class Kept:
 
     @property
     def through(self) -> int:
-        """The last step that stays: where an epoch was cut short, its last row is written anew."""
+        """The last step that is kept; if an epoch was cut short, its last row is written again."""
         return self.steps if self.last >= self.steps else self.steps - 1
 
     def keeps(self, name: str, step: int) -> bool:
-        """Whether a number stays. Lightning writes a validation at the step before its own."""
+        """Whether a number is kept. Lightning logs a validation one step before its own."""
         if name.startswith(AT_THE_END):
             return False
         if name.startswith("val/") and not self.validated:
@@ -77,16 +77,16 @@ class Rewinding(Protocol):
     """A logger that can go back to a checkpoint."""
 
     def rewind(self, kept: Kept) -> None:
-        """Take out what the resumed run will write once more."""
+        """Remove what the resumed run will write again."""
         ...
 
 
 class CurveLogger(CSVLogger):
-    """Lightning's CSVLogger, but it leaves cells empty that are not a number.
+    """Lightning's CSVLogger, but it leaves the cell of a NaN empty.
 
-    A mean over no finite value, or a score of classes that do not occur, is NaN; readers of csv
-    files understand an empty cell as missing, and some take "nan" for text. If the folder was
-    removed meanwhile, it is created again, and `lost` says so.
+    A mean over no finite value, or a score of classes that do not occur, is NaN; readers of CSV
+    files understand an empty cell as missing, and some take "nan" for text. If the folder is
+    removed during the run, it is created again, and `lost` says so.
     """
 
     lost: str = ""
@@ -97,8 +97,8 @@ class CurveLogger(CSVLogger):
         folder = Path(self.log_dir)
         if not folder.is_dir():
             folder.mkdir(parents=True)
-            self.lost = f"{folder} was removed during the run, with all that was written before"
-            warnings.warn(f"{self.lost}; the run goes on in a new one", stacklevel=2)
+            self.lost = f"{folder} was removed during the run, with everything written before"
+            warnings.warn(f"{self.lost}; the run continues in a new folder", stacklevel=2)
         super().save()
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
@@ -116,7 +116,7 @@ class OutlastedLogger:
     lost: str = ""
 
     def __init_subclass__(cls) -> None:
-        """Guard what a run calls while it is at work."""
+        """Guard the methods that a run calls while it works."""
         super().__init_subclass__()
         for name in ("log_metrics", "log_image", "save", "finalize", "after_save_checkpoint"):
             if hasattr(cls, name):
@@ -130,26 +130,26 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
             return None
         try:
             return method(self, *args, **kwargs)
-        except Exception as error:  # whatever a service, its client or a disk comes up with
+        except Exception as error:  # any error of a service, its client or a disk
             words = " ".join(str(error).split()) or type(error).__name__
-            self.lost = f"{type(self).__name__} has failed and keeps no more of this run: {words}"
-            warnings.warn(f"{self.lost}; the run goes on without it", stacklevel=2)
+            self.lost = f"{type(self).__name__} has failed and records no more of this run: {words}"
+            warnings.warn(f"{self.lost}; the run continues without it", stacklevel=2)
             return None
 
     return guarded
 
 
 class OncePerStep:
-    """Remembers at which step each name was written last: `epoch` comes with every kind of row.
+    """Remembers the step at which each name was last written: `epoch` is in every kind of row.
 
-    A validation's row comes after that of its last training step, and one step earlier.
+    A validation's row comes after that of the last training step, but is one step earlier.
     """
 
     def __init__(self) -> None:
         self.latest: dict[str, int] = {}
 
     def new(self, metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
-        """The numbers that are not written yet at this step; texts are left out."""
+        """The numbers not yet written at this step; texts are left out."""
         fresh = {
             name: value
             for name, value in metrics.items()
@@ -164,7 +164,7 @@ class CurveTensorBoardLogger(OutlastedLogger, TensorBoardLogger):
 
     @cached_property
     def once(self) -> OncePerStep:
-        """What is written already."""
+        """What has been written so far."""
         return OncePerStep()
 
     @rank_zero_only
@@ -173,18 +173,18 @@ class CurveTensorBoardLogger(OutlastedLogger, TensorBoardLogger):
         super().log_metrics(self.once.new(metrics, step or 0), step)
 
     def rewind(self, kept: Kept) -> None:
-        """Write each event file anew with what is kept of it."""
+        """Rewrite each event file with what is kept of it."""
         for file in sorted(Path(self.log_dir).glob("events.out.tfevents.*")):
             _rewrite_events(file, kept)
 
 
 class CurveWandbLogger(OutlastedLogger, WandbLogger):
-    """Lightning's WandbLogger with one row of W&B's history a step.
+    """Lightning's WandbLogger with one row of W&B's history per step.
 
-    The steps of the history are those of the run, so that a run that resumes online goes on behind
-    what the server has, and a step that it has already is not counted twice. W&B's service writes
-    its file every 15 seconds and ends with a killed run, so the last rows stand in checkpoints too.
-    Where W&B does not answer, or fails later, a local run takes its place.
+    The steps of the history are those of the run, so a run that resumes online continues after the
+    last step on the server, and no step is counted twice. W&B's service writes its file only every
+    15 seconds and dies with a killed run, so checkpoints hold the last rows too. If W&B does not
+    answer, or fails later, a local run takes its place.
     """
 
     latest: int = 0
@@ -197,7 +197,7 @@ class CurveWandbLogger(OutlastedLogger, WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run, without an argument of Lightning's of which W&B only says it has no effect."""
+        """The run, made without Lightning's argument `anonymous`, which W&B only warns about."""
         if self._wandb_init.get("anonymous") is None:
             self._wandb_init.pop("anonymous", None)
         try:
@@ -208,17 +208,17 @@ class CurveWandbLogger(OutlastedLogger, WandbLogger):
             return self._locally(error)
 
     def _locally(self, error: BaseException) -> Any:
-        """A local run of the same id in place of one that W&B does not take."""
+        """A local run of the same id, in place of one that W&B does not accept."""
         import wandb
         from wandb.sdk.lib import module
 
         words = " ".join(str(error).split()) or type(error).__name__
         warnings.warn(
-            f"W&B cannot be reached ({words}): the run is kept in {self.save_dir}/wandb from here "
+            f"W&B cannot be reached ({words}): the run is kept in {self.save_dir}/wandb from now "
             "on, and `wandb sync` uploads it later",
             stacklevel=2,
         )
-        with suppress(Exception):  # what is left of the service may be unable to end
+        with suppress(Exception):  # a broken service may be unable to shut down
             wandb.teardown(exit_code=1)
         module.unset_globals()
         self._wandb_init.update(mode="offline", resume=None)
@@ -228,7 +228,7 @@ class CurveWandbLogger(OutlastedLogger, WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add numbers, texts or pictures to the row of a step, the latest one if none is given."""
-        if self._wandb_init.get("sync_tensorboard"):  # then W&B takes the steps of its files
+        if self._wandb_init.get("sync_tensorboard"):  # then W&B takes TensorBoard's steps
             super().log_metrics(metrics, step)
             return
         named = {f"{self._prefix}-{k}" if self._prefix else k: v for k, v in metrics.items()}
@@ -253,9 +253,9 @@ class CurveWandbLogger(OutlastedLogger, WandbLogger):
         return [(step, dict(row)) for when, step, row in self.recent if when > since]
 
     def rewind(self, kept: Kept) -> None:
-        """Cut the files of earlier offline runs of the same id behind the checkpoint.
+        """Truncate the files of earlier offline runs of the same id after the checkpoint.
 
-        Rows before it that are missing there are written to the new file, or to the server.
+        Earlier rows that are missing there are written to the new file, or to the server.
         """
         folder, last = Path(self.save_dir or ".") / "wandb", -1
         for file in sorted(folder.glob(f"offline-run-*-{self.version}/run-{self.version}.wandb")):
@@ -266,11 +266,11 @@ class CurveWandbLogger(OutlastedLogger, WandbLogger):
 
 
 class CurveMLFlowLogger(OutlastedLogger, MLFlowLogger):
-    """Lightning's MLFlowLogger, which goes on in the run of a checkpoint."""
+    """Lightning's MLFlowLogger, which continues the MLflow run of a checkpoint."""
 
     @cached_property
     def once(self) -> OncePerStep:
-        """What is written already."""
+        """What has been written so far."""
         return OncePerStep()
 
     @rank_zero_only
@@ -291,7 +291,7 @@ class CurveMLFlowLogger(OutlastedLogger, MLFlowLogger):
     def log_hyperparams(self, params: Any) -> None:
         """Write the configuration; a setting that a resumed run has changed becomes a tag.
 
-        MLflow's parameters can be written once only.
+        MLflow's parameters can be written only once.
         """
         from lightning.fabric.utilities.logger import _flatten_dict
 
@@ -307,13 +307,13 @@ class CurveMLFlowLogger(OutlastedLogger, MLFlowLogger):
 
     @property
     def mark(self) -> str | None:
-        """The id of the run, for a checkpoint; None where none has begun."""
+        """The id of the run, for a checkpoint; None if no run has begun."""
         return self._run_id
 
     def rewind(self, kept: Kept) -> None:
-        """Go on in the run of the checkpoint, without the numbers behind it in a local database.
+        """Continue the run of the checkpoint; a local database loses the numbers after it.
 
-        A server takes nothing back: there a tag says at which step the run was resumed.
+        A server cannot remove numbers, so a tag says at which step the run was resumed.
         """
         self._run_id = kept.marks.get(type(self).__name__, self._run_id)
         if self._run_id is None:
@@ -350,7 +350,7 @@ def _rewrite_events(file: Path, kept: Kept) -> None:
 
 
 def _cut_database(file: Path, run: str, kept: Kept) -> None:
-    """Take numbers out of MLflow's database, and of the table of the latest ones."""
+    """Delete numbers from MLflow's tables of all metrics and of the latest ones."""
     with closing(sqlite3.connect(file)) as database, database:
         rows = database.execute(
             "SELECT DISTINCT key, step FROM metrics WHERE run_uuid = ?", (run,)

@@ -1,9 +1,9 @@
-"""The file of an offline W&B run: where its history ends at a step.
+"""The file of an offline W&B run, and how to truncate its history after a step.
 
 W&B appends to a `.wandb` file in LevelDB's log format
-(https://github.com/google/leveldb/blob/main/doc/log_format.md): behind a header of 7 bytes stand
-blocks of 32 KiB with the parts of records, each behind a checksum (4 bytes), its length (2) and its
-kind (1). A record that does not fit into a block continues in the next.
+(https://github.com/google/leveldb/blob/main/doc/log_format.md): a header of 7 bytes, then blocks of
+32 KiB with the parts of records. Each part is preceded by a checksum (4 bytes), its length (2) and
+its kind (1). A record that does not fit into a block continues in the next.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ HEADER = 7
 BLOCK = 32 * 1024
 PART = struct.Struct("<IHB")
 WHOLE, LAST = 1, 4
-"""The kinds of a part with which a record ends; the others are the first (2) and a middle one."""
+"""The kinds of part that end a record; the others are a first (2) and a middle part."""
 
 
 def records(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each complete record of a `.wandb` file, and at which byte it begins.
+    """The first byte's position and the content of each complete record of a `.wandb` file.
 
     A record that was being written when the process was killed is left out.
     """
@@ -44,10 +44,10 @@ def records(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def cut_after(file: Path, step: int) -> int:
-    """Cut the file before the first row of its history behind a step, as if it had ended there.
+    """Truncate the file before the first row of its history after a step.
 
-    Returns the step of the last row that stays, -1 without any. A file that is not W&B's stays as
-    it is.
+    Returns the step of the last row that remains, -1 if there is none. A file that is not W&B's is
+    left as it is.
     """
     content, last = file.read_bytes(), -1
     if not content.startswith(BEGINNING):
