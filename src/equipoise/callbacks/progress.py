@@ -1,4 +1,4 @@
-"""The progress bar on a terminal, one line per epoch everywhere, and why a training has ended."""
+"""The progress bar on a terminal, one line per epoch everywhere, and why training has ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from equipoise.callbacks.resumption import position
 from equipoise.callbacks.training_curve import TrainingCurve
 
 WIDTH = 79
-"""Columns of a line: a terminal of 80 wraps a full one."""
+"""Columns of a line: a terminal of 80 columns wraps a line that fills it."""
 
 
 BAR_WIDTH = 8
@@ -40,7 +40,7 @@ class Ending(Protocol):
     """A callback that ends a run for a reason of its own."""
 
     ended_by: str | None
-    """The reason in a word, None where it has not ended the run."""
+    """The reason in a word, None if it has not ended the run."""
 
     @property
     def sentence(self) -> str:
@@ -51,8 +51,8 @@ class Ending(Protocol):
 def epoch_line(trainer: Trainer, seconds: float, left: float | None = None) -> str:
     """Loss, validation metrics, solves and seconds of the epoch that ends.
 
-    The monitored metric comes first; of the others those are left out that do not fit. left: the
-    seconds until the end of the training, as far as they are known.
+    The monitored metric comes first; other metrics that do not fit are left out. left: the seconds
+    until the end of training, None if unknown.
     """
     before = [epoch_of(trainer), *_loss(trainer)]
     after = [*(_solves(trainer) or _learning_rate(trainer)), f"{seconds:.0f} s"]
@@ -65,13 +65,13 @@ def epoch_line(trainer: Trainer, seconds: float, left: float | None = None) -> s
 
 
 def epoch_of(trainer: Trainer) -> str:
-    """Text such as "epoch 3/15", counted from 1; a run without an end in epochs shows no 15."""
+    """Text such as "epoch 3/15", counted from 1; without "/15" if the end is not known."""
     planned = _planned_epochs(trainer)
     return f"epoch {trainer.current_epoch + 1}{'' if planned is None else f'/{planned}'}"
 
 
 def _planned_epochs(trainer: Trainer) -> int | None:
-    """The epochs that `max_epochs` and `max_steps` leave, the last of them perhaps in part."""
+    """The number of epochs that `max_epochs` and `max_steps` allow; the last may be partial."""
     limits: list[int] = []
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         limits.append(trainer.max_epochs)
@@ -83,7 +83,7 @@ def _planned_epochs(trainer: Trainer) -> int | None:
 
 
 def part_done(trainer: Trainer) -> float | None:
-    """The part of the training that is done, from 0 to 1; None where it has no end of its own."""
+    """The fraction of training that is done; None if neither epochs nor steps limit it."""
     parts: list[float] = []
     epoch, batch = position(trainer)
     batches = trainer.num_training_batches
@@ -95,10 +95,10 @@ def part_done(trainer: Trainer) -> float | None:
 
 
 def time_left(trainer: Trainer, begun: float, seconds: float) -> float | None:
-    """Seconds until the end of the training if it goes on as it has gone so far; None if unknown.
+    """Seconds until the end of training at the speed so far; None if unknown.
 
-    begun: the part that was done when this process began; seconds: since then. Early stopping may
-    end it sooner.
+    begun: the fraction that was done when this process began; seconds: the time since then. Early
+    stopping may end training sooner.
     """
     timers = (c.time_remaining() for c in every_callback(trainer) if isinstance(c, Timer))
     lefts = [left for left in timers if left is not None]
@@ -126,7 +126,7 @@ def _loss(trainer: Trainer) -> list[str]:
 
 
 def _metrics(trainer: Trainer) -> list[str]:
-    """The latest validation's, the monitored one first, and the task's own notes."""
+    """The latest validation's metrics, the monitored one first, and the task's own notes."""
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     monitored = [getattr(callback, "monitor", None) for callback in trainer.checkpoint_callbacks]
     ordered = sorted(values.items(), key=lambda metric: metric[0] not in monitored)
@@ -140,7 +140,7 @@ def _metrics(trainer: Trainer) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Three decimals, or as many digits where that says nothing of a small or a large number."""
+    """Three decimals, or three significant digits below 0.01 and from 1000 on."""
     return f"{value:.3f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.3g}"
 
 
@@ -157,7 +157,7 @@ def _solves(trainer: Trainer) -> list[str]:
 
 
 def evaluations(sample: float | None, batch: float) -> str:
-    """Text such as "17.3/30": the mean that a sample needed, and what was spent on the batch."""
+    """Text such as "17.3/30": the mean needed per sample, and the evaluations of the batch."""
     spent = f"{batch:.1f}".removesuffix(".0")
     return spent if sample is None else f"{sample:.1f}/{spent}"
 
@@ -169,9 +169,9 @@ def _learning_rate(trainer: Trainer) -> list[str]:
 
 
 def early_end(trainer: Trainer) -> str | None:
-    """What ended a run: "max_time", "early_stopping", or the word of the callback that did.
+    """What ended a run early: "max_time", "early_stopping", or the `ended_by` of a callback.
 
-    None where the run went as far as was planned.
+    None if the run went as far as planned.
     """
     if not trainer.should_stop:
         return None
@@ -184,13 +184,13 @@ def early_end(trainer: Trainer) -> str | None:
 
 
 def _ending(trainer: Trainer) -> Ending | None:
-    """The callback that has ended a run, if one says so."""
+    """The callback that ended the run, if one did."""
     callbacks = (c for c in every_callback(trainer) if isinstance(c, Ending))
     return next((callback for callback in callbacks if callback.ended_by), None)
 
 
 def ending_sentence(trainer: Trainer) -> str | None:
-    """What to say of an early end; None where there was none."""
+    """The sentence to print about an early end; None if there was none."""
     where = f"after step {trainer.global_step}, in epoch {trainer.current_epoch}"
     reason = early_end(trainer)
     if (ending := _ending(trainer)) is not None and reason == ending.ended_by:
@@ -208,7 +208,7 @@ def ending_sentence(trainer: Trainer) -> str | None:
 
 
 class TimeLeft(TimeRemainingColumn):
-    """The time left of the whole training, as it was at the last refresh; else that of the bar."""
+    """The time left of the whole training at the last refresh, or of the bar if unknown."""
 
     def __init__(self, of_run: Callable[[], float | None]) -> None:
         super().__init__(compact=True, elapsed_when_finished=True)
@@ -226,12 +226,12 @@ class TimeLeft(TimeRemainingColumn):
 
 
 class Progress(RichProgressBar):
-    """Print a line for each epoch, and below the lines a bar on a terminal.
+    """Print a line for each epoch and, on a terminal, a bar below the lines.
 
     The bar fits 80 columns and shows loss, NFE (per sample / per batch) and residual of the
     latest batch, read only when it is refreshed. refresh_rate: batches between two refreshes. The
-    numbers come from `TrainingCurve` and `ConvergenceMonitor`, which must stand before this
-    callback in the list; what is missing is not shown. The bar goes when its stage ends.
+    numbers come from `TrainingCurve` and `ConvergenceMonitor`, which must precede this callback in
+    the list; missing numbers are not shown. The bar disappears when its stage ends.
     """
 
     def __init__(self, refresh_rate: int = 10) -> None:
@@ -254,7 +254,7 @@ class Progress(RichProgressBar):
             self.disable()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Close the bar, and leave the decision to the next stage."""
+        """Close the bar; the next stage decides again whether to show one."""
         super().teardown(trainer, pl_module, stage)
         if self.plain:
             self.enable()
@@ -288,7 +288,7 @@ class Progress(RichProgressBar):
         self.epoch_started = now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what has ended the training early."""
+        """Print what ended training early, if anything did."""
         super().on_train_end(trainer, pl_module)
         if self.speaks and (sentence := ending_sentence(trainer)):
             print(sentence, flush=True)
@@ -296,7 +296,7 @@ class Progress(RichProgressBar):
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """What stands behind the bar; this waits for the device."""
+        """The numbers after the bar; reading them waits for the device."""
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
         curve = find_callback(trainer, TrainingCurve)
@@ -312,7 +312,7 @@ class Progress(RichProgressBar):
         return shown
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
-        """What stands in front of the numbers: stage, bar, batches, time left of the run."""
+        """The columns before the numbers: stage, bar, batches, time left of the run."""
         one_line = Column(no_wrap=True)
         return [
             TextColumn("{task.description}", table_column=one_line),

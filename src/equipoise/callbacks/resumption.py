@@ -17,12 +17,12 @@ LENGTH = "steps_of_the_run"
 
 
 STARTS_AFRESH = ("amsgrad",)
-"""Settings without which an optimiser has not kept what it needs with them."""
+"""Settings that need state which an optimiser without them has not kept."""
 RATES = ("lr", "bias_lr")
 OF_THE_SCHEDULE = ("params", "lr", "initial_lr")
-"""Entries of a group that are no settings, or follow from the schedule."""
+"""Entries of a group that are not settings, or that the schedule determines."""
 OF_A_PLATEAU = ("factor", "patience")
-"""Settings of a schedule that follows the validation with which it can go on as it stands."""
+"""Settings that a schedule which follows the validation can change without starting afresh."""
 Counts = dict[str, int]
 
 
@@ -45,8 +45,8 @@ class Resumable(Protocol):
 def position(trainer: Trainer) -> Position:
     """Where training stands.
 
-    Lightning closes an epoch also where `max_steps` or `max_time` has cut it short; here such an
-    epoch is still the present one.
+    Lightning closes an epoch even if `max_steps` or `max_time` has cut it short; here such an epoch
+    is still the present one.
     """
     epochs, batches = _counts(trainer)
     batch = batches["processed"]
@@ -58,15 +58,15 @@ def position(trainer: Trainer) -> Position:
 
 
 class TrainingPosition(Observer):
-    """Saves after which batch of which epoch training stands, and resumes with the next one.
+    """Saves the epoch and batch that training has reached, and resumes with the next batch.
 
-    Left to itself, Lightning restores the position of a loader only where nobody has asked for the
-    length of the run before, and takes an epoch that was cut short for a whole one. So the
-    counters of its loops are written into a checkpoint in the one form that it always reads
-    correctly, and the loaders are sent to their place when everything has been built. A validation
-    that was due and had not run comes first; the gradients of an accumulation that was under way
-    (of one process) and the metrics of the last validation are kept. A task whose
-    `resumes_within_epoch` is False goes back to the beginning of its epoch.
+    By itself, Lightning restores the position of a loader only if the length of the run was not
+    requested before, and takes an epoch that was cut short for a whole one. So the counters of its
+    loops are written into a checkpoint in the one form that it always reads correctly, and the
+    loaders are moved to their position once everything has been built. A validation that was due
+    but had not run comes first; the gradients of an unfinished accumulation (with one process) and
+    the metrics of the last validation are kept. A task whose `resumes_within_epoch` is False goes
+    back to the beginning of its epoch.
     """
 
     def __init__(self) -> None:
@@ -74,14 +74,14 @@ class TrainingPosition(Observer):
         self.loaded: dict[str, Any] | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note after which batch a validation has run."""
+        """Record the position at which a validation has run."""
         if not trainer.sanity_checking:
             self.validated = position(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the position, and write the loops' counters as they are at it."""
+        """Add the position, and write the counters of the loops that belong to it."""
         place = position(trainer)
         if not getattr(pl_module, "resumes_within_epoch", True):
             place = Position(place.epoch, 0)
@@ -102,12 +102,12 @@ class TrainingPosition(Observer):
         self.loaded = checkpoint.get(KEY)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put back the metrics of the last validation, also where nothing is left to train."""
+        """Restore the metrics of the last validation, even if nothing is left to train."""
         if self.loaded is not None:
             trainer._logger_connector._callback_metrics.update(self.loaded["metrics"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Send the loaders to their place, and see to a validation that was due there."""
+        """Move the loaders to the position, and have a validation that was due there run."""
         if self.loaded is None:
             return
         loaded, self.loaded = self.loaded, None
@@ -125,10 +125,10 @@ class TrainingPosition(Observer):
             if not loaded["validated"]:
                 loop.val_loop._restart_stage = "restarted_mid_evaluation"
         elif place.batch >= trainer.num_training_batches:
-            loop.val_loop._has_run = True  # there is none to wait for
+            loop.val_loop._has_run = True  # no validation is pending
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the next epoch begin as any other, also after one that had no batch left."""
+        """Let the next epoch begin as any other, even after one that had no batch left."""
         trainer.fit_loop.epoch_loop.on_iteration_done()
 
 
@@ -140,9 +140,9 @@ def _counts(trainer: Trainer) -> tuple[Counts, Counts]:
 
 
 def _send_loaders(trainer: Trainer, place: Position) -> None:
-    """Whatever Lightning has done with the loaders before: nobody has asked them for a batch."""
+    """Move the loaders, from which no batch has been requested yet, to a position."""
     fit = trainer.fit_loop
-    fit._last_train_dl_reload_epoch = place.epoch  # they were just made
+    fit._last_train_dl_reload_epoch = place.epoch  # the loaders were just made
     assert fit._combined_loader is not None
     for loader in fit._combined_loader.flattened:
         if isinstance(loader, Resumable):
@@ -150,7 +150,7 @@ def _send_loaders(trainer: Trainer, place: Position) -> None:
 
 
 def _write_counters(counters: dict[str, Any], place: Position, is_last_batch: bool) -> None:
-    """Write Lightning's counters as after whole batches, with an epoch begun or none."""
+    """Write Lightning's counters as they are after a whole batch or a whole epoch."""
     begun = place.epoch + (place.batch > 0)
     epochs = {"ready": begun, "started": begun, "processed": place.epoch, "completed": place.epoch}
     counters["epoch_progress"] = {"total": epochs, "current": dict(epochs)}
@@ -162,7 +162,7 @@ def _write_counters(counters: dict[str, Any], place: Position, is_last_batch: bo
     }
     validation = {"total": _all_at(0), "current": _all_at(0), "is_last_batch": False}
     counters["epoch_loop.val_loop.batch_progress"] = validation
-    counters["state_dict"].pop("combined_loader", None)  # the loaders' own, which may not be read
+    counters["state_dict"].pop("combined_loader", None)  # must not be restored
 
 
 def _all_at(number: int) -> Counts:
@@ -170,7 +170,7 @@ def _all_at(number: int) -> Counts:
 
 
 def _stepped(trainer: Trainer) -> int:
-    """The number under which Lightning will log next; it is raised after a batch's last hook."""
+    """The step number that Lightning logs next; it increases after a batch's last hook."""
     loop = trainer.fit_loop.epoch_loop
     epochs, batches = _counts(trainer)
     within = epochs["processed"] < epochs["started"]
@@ -179,7 +179,7 @@ def _stepped(trainer: Trainer) -> int:
 
 
 def _accumulated(trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
-    """The gradients of the batches that wait for their optimiser step."""
+    """The gradients accumulated so far for the next optimiser step."""
     if trainer.world_size > 1 or not trainer.fit_loop._should_accumulate():
         return {}
     named = ((name, parameter.grad) for name, parameter in module.named_parameters())
@@ -193,17 +193,17 @@ def _restore_gradients(module: LightningModule, gradients: dict[str, Tensor]) ->
 
 
 class ResumedOptimizer(Observer):
-    """Puts hyper-parameters that differ from the checkpoint's into the optimiser it restores.
+    """Applies hyper-parameters that differ from the checkpoint's to the restored optimiser.
 
-    A checkpoint carries the optimiser's hyper-parameters beside its moments, and the schedule's
-    rate beside its step, and both would replace the present settings. Moments stay; another class
-    of optimiser, to which they mean nothing, starts with none, and a warning says so. The schedule
-    is then the new one from its beginning, at the step that the run has reached; only one that
-    follows the validation keeps what it has seen of it where its patience or factor is another.
-    Where the run is to be of another length, its schedule has that length from the first step on.
-    Where nothing has changed, nothing is touched.
+    A checkpoint holds the optimiser's hyper-parameters beside its moments, and the schedule's rate
+    beside its step, and both would replace the present settings. Moments are kept, but another
+    class of optimiser, which cannot use them, starts without any, with a warning. If the rate or
+    the schedule differs, the new schedule applies as if from the first step, at the step that the
+    run has reached; only one that follows the validation keeps its history when its patience or
+    factor changes. If the length of the run differs, its schedule has the new length from the first
+    step on. If nothing has changed, nothing is touched.
 
-    optimizer, schedule: the configurations that the run is resumed with.
+    optimizer, schedule: the configurations with which the run is resumed.
     """
 
     def __init__(self, optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> None:
@@ -216,7 +216,7 @@ class ResumedOptimizer(Observer):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the steps of the whole run, by which its schedule goes."""
+        """Add the number of steps of the whole run, on which its schedule depends."""
         checkpoint[LENGTH] = float(trainer.estimated_stepping_batches)
 
     def on_load_checkpoint(
@@ -251,7 +251,7 @@ class ResumedOptimizer(Observer):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the settings of each group from the new optimiser, which is not restored yet.
 
-        Groups may read a setting differently: what decays the weights does not decay the biases.
+        Groups may differ in a setting: weight decay applies to weights but not to biases.
         """
         for optimizer, state in zip(trainer.optimizers, self.states, strict=False):
             for new, group in zip(optimizer.param_groups, state["param_groups"], strict=False):
@@ -260,7 +260,7 @@ class ResumedOptimizer(Observer):
         self.states = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring a new schedule, or one of another length, to the step of the run."""
+        """Advance a new schedule, or one of another length, to the step of the run."""
         length, self.length = self.length, None
         other_length = length not in (None, float(trainer.estimated_stepping_batches))
         for config in trainer.lr_scheduler_configs:
@@ -272,7 +272,7 @@ class ResumedOptimizer(Observer):
 
 
 def _bring_to(scheduler: Any, steps: int) -> None:
-    """Step a scheduler as often as the run has stepped, from the rates that it begins with."""
+    """Step a scheduler as often as the run has stepped, from its initial rates."""
     groups = scheduler.optimizer.param_groups
     for group, rate, first in zip(groups, scheduler.base_lrs, scheduler.get_last_lr(), strict=True):
         group["initial_lr"], group["lr"] = rate, first
@@ -283,7 +283,7 @@ def _bring_to(scheduler: Any, steps: int) -> None:
 
 
 def _set_rates(scheduler: LambdaLR) -> None:
-    """Set the rates of the step that the scheduler stands at; Lightning has restored other ones."""
+    """Set the rates of the scheduler's present step, in place of those Lightning has restored."""
     step, bases, factors = scheduler.last_epoch, scheduler.base_lrs, scheduler.lr_lambdas
     rates = [base * factor(step) for base, factor in zip(bases, factors, strict=True)]
     for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
