@@ -18,20 +18,20 @@ from equipoise.errors import UserError
 
 
 class ContractionBudget(MeanColumns):
-    """Set the budget of training solves to the evaluations that the tolerance is measured to need.
+    """Set the budget of training solves to the evaluations that the tolerance needs, as measured.
 
-    Before steps 0, every, 2 every, ... the solves of the batch keep their residuals, under a budget
-    of `most`. The contraction of each sample gives the evaluations that it needs to the tolerance;
-    from then on, the budget is what `fraction` of the samples need, plus `margin` of it, but at
-    least `least` and at most `most`. Each layer of a network has its own budget; with several
-    processes, it is the largest that any of them measures.
+    At steps 0, every, 2 every, ... the solves of the batch keep their residuals, under a budget of
+    `most`. The contraction of each sample gives the evaluations that it needs to reach the
+    tolerance; from then on, the budget is what `fraction` of the samples need, plus `margin` times
+    that, but at least `least` and at most `most`. Each layer of a network has its own budget; with
+    several processes, it is the largest that any of them measures.
 
     tol: the tolerance to reach, None for the solver's; it is needed if the solver spends its whole
     budget (tol=0). most: None for the solver's max_steps. Estimators with an iteration of their own
     keep theirs, and evaluation keeps the configured budget. A checkpoint holds the budgets.
 
     Columns `budget/max_steps` and `budget/contraction`: the budget, and the median factor by which
-    an evaluation multiplied the residual when it was last measured. metrics.json lists the changes
+    an evaluation multiplied the residual at the last measurement. metrics.json lists the changes
     under `details.contraction_budget`.
 
     Raises UserError for invalid settings.
@@ -73,7 +73,7 @@ class ContractionBudget(MeanColumns):
         self.replaced: dict[str, tuple[Equilibrium, Solver, Solver]] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier run, and refuse layers whose tolerance nobody tells."""
+        """Forget an earlier run, and refuse layers without a tolerance."""
         self.forget()
         self.budgets, self.factors, self.changes, self.measured_at = {}, {}, [], None
         super().on_train_start(trainer, pl_module)  # takes what a checkpoint has kept
@@ -87,7 +87,7 @@ class ContractionBudget(MeanColumns):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Give the layers their budgets for the batch, or have them measured."""
+        """Set the budget of each layer for the batch, or start to measure it."""
         step = trainer.global_step
         self.measuring = step % self.every == 0 and step != self.measured_at
         if self.measuring:
@@ -110,7 +110,7 @@ class ContractionBudget(MeanColumns):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Put the solvers back, and choose the budgets where the batch was measured."""
+        """Restore the solvers, and choose new budgets if the batch was measured."""
         if self.measuring:
             self._choose(trainer.global_step)
         for name, (_, _, own) in self.replaced.items():
@@ -121,12 +121,12 @@ class ContractionBudget(MeanColumns):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Put the solvers back where a step was cut short."""
+        """Restore the solvers after a step that was cut short."""
         self._restore()
         super().on_exception(trainer, pl_module, exception)
 
     def observe(self, trainer: Trainer, outputs: Any) -> None:
-        """Nothing more: the budgets of the batch have been noted."""
+        """Do nothing: `on_train_batch_end` has recorded the budgets already."""
 
     def summary(self) -> dict[str, Any]:
         """For metrics.json: the budgets, the contraction, and when they changed."""
@@ -151,7 +151,7 @@ class ContractionBudget(MeanColumns):
         }
 
     def resume_from(self, state: dict[str, Any]) -> None:
-        """Continue with them."""
+        """Continue from those budgets and sums."""
         super().resume_from(state)
         self.budgets, self.factors = dict(state["budgets"]), dict(state["factors"])
         self.changes, self.measured_at = list(state["changes"]), state["measured_at"]
@@ -184,7 +184,7 @@ class ContractionBudget(MeanColumns):
 
 
 def _of_all_processes(budget: int, factors: Tensor) -> tuple[int, float]:
-    """The greatest budget and median factor of all processes; each of them has to ask."""
+    """The greatest budget and median factor of all processes, each of which must call this."""
     found = torch.tensor([float(budget), float(factors.median())], dtype=torch.float64)
     if number_of_processes() > 1:
         found = found.to(factors.device)

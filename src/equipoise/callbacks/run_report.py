@@ -21,7 +21,7 @@ from equipoise.report.whole import reason, write_whole
 
 @runtime_checkable
 class Pictured(Protocol):
-    """A task that draws its last test itself."""
+    """A task that draws pictures of its last test."""
 
     def pictures(self, folder: Path) -> Sequence[Picture]:
         """Write PNG files into the folder and say what they show; nothing without a test."""
@@ -31,11 +31,11 @@ class Pictured(Protocol):
 class RunReport(Observer):
     """Write pictures of the curve and an `index.html` that shows them into `dirpath`.
 
-    The curves are read from the metrics.csv of the run's CSVLogger. The residual against the
-    iteration is that of the first test batch, whose solves are told to keep their trace. A task
-    that is `Pictured` adds pictures of its own. The report is written at the end of fit and test
-    from what the trainer knows; `write` then does it with the whole metrics.json dictionary. A
-    picture whose data has not changed is not drawn again. A report that cannot be written ends no
+    The curves are read from the metrics.csv of the run's CSVLogger. The plot of the residual at
+    each iteration shows the first test batch, whose solves keep their trace. A task that is
+    `Pictured` adds pictures of its own. The report is written at the end of fit and test from what
+    the trainer knows; `write` then repeats this with the whole metrics.json dictionary. A picture
+    whose data has not changed is not drawn again. A report that cannot be written does not end the
     run: a warning and `lost` say what is missing.
     """
 
@@ -73,7 +73,7 @@ class RunReport(Observer):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Have the solves of the first batch recorded."""
+        """Start to record the solves of the first batch."""
         if batch_idx == 0 and dataloader_idx == 0:
             self.recorder = TraceRecorder(equilibrium_layers(pl_module))
             self.recorder.start()
@@ -87,7 +87,7 @@ class RunReport(Observer):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take the recording and put the solvers back."""
+        """Take the recording and restore the solvers."""
         if self.recorder is not None:
             self.traces = self.recorder.stop()
             self.recorder = None
@@ -95,7 +95,7 @@ class RunReport(Observer):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Put the solvers back where a recording was cut short."""
+        """Restore the solvers if a recording was cut short."""
         if self.recorder is not None:
             self.recorder.restore()
             self.recorder = None
@@ -105,7 +105,7 @@ class RunReport(Observer):
         self._write(_metrics_of(trainer, pl_module))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the report with the test."""
+        """Write the report, now with the test."""
         if self.is_first_process and isinstance(pl_module, Pictured):
             with self._telling():
                 self.of_task = list(pl_module.pictures(self.dirpath))
@@ -123,7 +123,7 @@ class RunReport(Observer):
             log_pictures(logger, pictures, self.dirpath, metrics.get("steps"))
 
     def _write(self, metrics: Mapping[str, Any]) -> list[Picture]:
-        """Write the report with what is known so far; its pictures."""
+        """Write the report with what is known so far, and return its pictures."""
         pictures = list[Picture]()
         if not self.is_first_process:
             return pictures
@@ -138,7 +138,7 @@ class RunReport(Observer):
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """Tell what could not be written of the report; the run it shows goes on without."""
+        """Warn if part of the report cannot be written, and let the run continue."""
         try:
             yield
         except OSError as error:
@@ -149,7 +149,7 @@ class RunReport(Observer):
             )
 
     def add(self, picture: Picture) -> None:
-        """Have the page show a file that someone else has drawn into the folder."""
+        """Have the page show a picture that another callback has drawn into the folder."""
         if picture not in self.added:
             self.added.append(picture)
 
@@ -204,7 +204,7 @@ def _place(logger: Logger) -> str:
 
 
 def _metrics_of(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-    """The part of metrics.json that the trainer alone can tell."""
+    """The part of metrics.json that the trainer alone can supply."""
     metrics: dict[str, Any] = {
         "model": type(getattr(module, "model", module)).__name__,
         "parameters": sum(parameter.numel() for parameter in module.parameters()),

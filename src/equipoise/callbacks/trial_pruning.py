@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 PRUNED = "pruned"
 PRUNERS = ("none", "median", "successive_halving", "hyperband")
 WAIT = 60
-"""Seconds for which a trial waits while another one writes into a file of SQLite."""
+"""Seconds that a trial waits while another one writes to an SQLite file."""
 
 
 class TrialPruning(Observer):
-    """Report the monitored value after each validation, and stop where the pruner says so.
+    """Report the monitored value after each validation, and stop if the pruner says so.
 
     The best value of the run is that of best.ckpt; metrics.json holds it as
     `details.best_validation`. The report goes through the study's storage, so that it does not
@@ -34,8 +34,8 @@ class TrialPruning(Observer):
     hand, gets no reports. The last validation cannot stop the run.
 
     monitor, mode: a validation metric, and "min" or "max". pruner: a name out of `PRUNERS`, or a
-    pruner. storage, study, number: where the study is, its name, and the trial in it, filled in by
-    the sweep for each of its jobs; without them nothing is reported.
+    pruner object. storage, study, number: where the study is stored, its name, and the number of
+    the trial in it, set by the sweep for each of its jobs; without them nothing is reported.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TrialPruning(Observer):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue to count."""
+        """Continue counting."""
         self.validations = state_dict["validations"]
         best = state_dict["best"]
         self.best = None if best is None else (float(best[0]), int(best[1]))
@@ -80,7 +80,7 @@ class TrialPruning(Observer):
                                         self.pruner)  # fmt: skip
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note and report the value, then stop all processes where it is hopeless."""
+        """Record and report the value, then stop all processes if the run is hopeless."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         self.validations += 1
@@ -111,7 +111,7 @@ class TrialPruning(Observer):
     def _note(self, value: float) -> None:
         sign = -1.0 if self.mode == "max" else 1.0
         better = self.best is None or sign * value <= sign * self.best[0]
-        if math.isfinite(value) and better:  # of equals the later one, as best.ckpt
+        if math.isfinite(value) and better:  # the later of equals, as in best.ckpt
             self.best = (value, self.validations)
 
 
@@ -133,8 +133,8 @@ class Reporter:
 
     @classmethod
     def of(cls, place: str, name: str, number: int, pruner: Any) -> Reporter | None:
-        """The trial, None where there is none of this number that runs."""
-        if not _is_there(place):  # the run goes on elsewhere, where Optuna need not be
+        """The trial of this number; None if it does not exist or has ended."""
+        if not _is_there(place):  # resumed elsewhere, perhaps without Optuna
             return None
         import optuna
 
@@ -152,20 +152,20 @@ class Reporter:
 
     def is_hopeless(self, value: float, step: int) -> bool:
         """Report the value of the step-th validation, and ask the pruner."""
-        if not math.isfinite(value):  # the guard and the end of the run judge that
+        if not math.isfinite(value):  # the guard and the end of the run handle that
             return False
         self.storage.set_trial_intermediate_value(self.trial, step, value)
         return self.study.pruner.prune(self.study, self.storage.get_trial(self.trial))
 
 
 def _is_there(place: str) -> bool:
-    """Whether the file of a study exists; of another storage only opening it can tell."""
+    """Whether the file of a study exists; True for other storage, which only opening can tell."""
     path = place.removeprefix("sqlite:///")
     return "://" in path or Path(path).is_file()
 
 
 def open_storage(place: str) -> BaseStorage:
-    """The storage of a study: a journal where a path is given, else what a URL names."""
+    """The storage of a study: a journal if a path is given, else the one that a URL names."""
     from optuna.storages import JournalStorage, RDBStorage, get_storage
     from optuna.storages.journal import JournalFileBackend
 
@@ -177,7 +177,7 @@ def open_storage(place: str) -> BaseStorage:
 
 
 def pruner_of(pruner: Any) -> BasePruner:
-    """A pruner by its name, or the one that is given. Raises UserError."""
+    """The pruner of that name, or the pruner given. Raises UserError for an unknown name."""
     from optuna import pruners
 
     if isinstance(pruner, pruners.BasePruner):
