@@ -90,7 +90,7 @@ def test_a_best_score_without_its_file_counts_no_more(a_run: Path) -> None:
             state["best_k_models"] = {f"/lost/{Path(p).name}": s for p, s in
                                       state["best_k_models"].items()}  # fmt: skip
     torch.save(content, a_run / "checkpoints" / "last.ckpt")
-    with pytest.warns(UserWarning, match="best checkpoint of the resumed run is not in"):
+    with pytest.warns(UserWarning, match="best checkpoint of the resumed run is no longer in"):
         resumed(a_run, LONGER)
     assert checkpoint(a_run, "best.ckpt")["global_step"] == 10
 

@@ -129,7 +129,7 @@ class MeanColumns(CurveSource):
         return row
 
     def close_epoch(self) -> None:
-        """Store the epoch's means in `latest`; without any values, keep those of before."""
+        """Store the epoch's means in `latest`, which stays as it is if there were no values."""
         if self.epoch:
             self.latest = {name: mean.mean().item() for name, mean in self.epoch.items()}
         self.epoch = {}

@@ -279,7 +279,7 @@ class Progress(RichProgressBar):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the line of the epoch, above the bar where there is one."""
+        """Print the line of the epoch, above the bar if there is one."""
         super().on_train_epoch_end(trainer, pl_module)
         now = time.monotonic()
         if self.speaks:

@@ -86,7 +86,7 @@ class FiniteMean(Accumulator):
     def _compact(self) -> None:
         if not self.pending:
             return
-        device = self.pending[-1].device  # those of a checkpoint are on the CPU
+        device = self.pending[-1].device  # values of a checkpoint are on the CPU
         values = torch.stack([value.to(device) for value in self.pending]).float()
         self.pending = []
         finite = torch.isfinite(values)
@@ -141,7 +141,7 @@ class ResidualSample(Accumulator):
     def _compact(self) -> None:
         if not self.pending:
             return
-        device = self.pending[-1].device  # those of a checkpoint are on the CPU
+        device = self.pending[-1].device  # values of a checkpoint are on the CPU
         parts = [part.to(device).reshape(-1).float() for part in self.pending]
         fresh = torch.cat(parts)[:: self.stride]
         self.pending = []
@@ -179,7 +179,7 @@ class Fraction(Accumulator):
 
     def _compact(self) -> None:
         if self.pending:
-            device = self.pending[-1].device  # those of a checkpoint are on the CPU
+            device = self.pending[-1].device  # values of a checkpoint are on the CPU
             hits = torch.cat([flags.to(device).reshape(-1) for flags in self.pending]).sum()
             self.pending = []
             self._accumulate(hits)

@@ -159,7 +159,7 @@ class Reporter:
 
 
 def _is_there(place: str) -> bool:
-    """Whether the file of a study exists; True for other storage, which only opening can tell."""
+    """Whether the file of a study exists; True for other storage, where only opening it tells."""
     path = place.removeprefix("sqlite:///")
     return "://" in path or Path(path).is_file()
 

@@ -33,8 +33,8 @@ class WeightAveraging(Observer, ABC):
     The average covers the parameters and the running statistics of normalisations; everything else
     in a `state_dict` keeps its training value. From the first update on, validations see the
     average and checkpoints hold it as their `state_dict`, with the training weights beside it under
-    `averaged_weights`, unless they are of the weights alone. When training ends, the module is left
-    with the average. A step that the divergence guard has skipped counts like any other.
+    `averaged_weights` (not in a checkpoint of the weights alone). When training ends, the module
+    is left with the average. A step that the divergence guard has skipped counts like any other.
 
     Raises UserError for manual optimisation, for sharded parameters, for 16-bit weights, in which
     an average would be lost to rounding, and for a `start` above 0 in a run without an end.
@@ -237,7 +237,7 @@ class SavedWeights(Observer):
         self.tested = self.held
 
     def summary(self) -> dict[str, Any]:
-        """`tested_weights`, where there was an average to test."""
+        """`tested_weights`, if there was an average to test."""
         return {} if self.tested is None else {"tested_weights": self.tested}
 
 
