@@ -20,7 +20,7 @@ class NormalizationWarmup(Observer):
     n updates, and evaluation after a short run is at chance. So the weight of update n, counted
     from 0, is
 
-        max(m, k / (n + k)),   k = horizon,
+        max(m, k / (n + k)),   k = horizon.
 
     This gives the mean of all batches so far for k = 1, and more weight to recent ones for a larger
     k, because early weights move fast. From update k (1/m - 1) on, the weight is m, as configured.

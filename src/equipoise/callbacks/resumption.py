@@ -107,7 +107,7 @@ class TrainingPosition(Observer):
             trainer._logger_connector._callback_metrics.update(self.loaded["metrics"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move the loaders to the position, and have a validation that was due there run."""
+        """Move the loaders to the position, and arrange a validation that was due there."""
         if self.loaded is None:
             return
         loaded, self.loaded = self.loaded, None
@@ -198,10 +198,10 @@ class ResumedOptimizer(Observer):
     A checkpoint holds the optimiser's hyper-parameters beside its moments, and the schedule's rate
     beside its step, and both would replace the present settings. Moments are kept, but another
     class of optimiser, which cannot use them, starts without any, with a warning. If the rate or
-    the schedule differs, the new schedule applies as if from the first step, at the step that the
-    run has reached; only one that follows the validation keeps its history when its patience or
-    factor changes. If the length of the run differs, its schedule has the new length from the first
-    step on. If nothing has changed, nothing is touched.
+    the schedule differs, the new schedule continues as if it had applied from the first step; only
+    one that follows the validation keeps its history when its patience or factor changes. If the
+    length of the run differs, its schedule has the new length from the first step on. If nothing
+    has changed, nothing is touched.
 
     optimizer, schedule: the configurations with which the run is resumed.
     """
