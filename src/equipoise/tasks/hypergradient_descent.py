@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 REJECTED = 1.02
 """A loss this many times the last one shows that the step was far too long."""
 KEPT, WEAK = 0.5, 0.25
-"""Fractions of the promised decrease: from the first on steps grow, below the second they shrink."""
+"""Parts of the promised decrease: from the first on, steps grow; below the second, they shrink."""
 
 
 class HypergradientDescent(Optimizer):
