@@ -256,7 +256,7 @@ class EmotionRecognition(MultimodalObjective):
         return emotion_scores(chosen, label.astype(np.int64), self.emotions)
 
     def draw(self, folder: Path, tested: Split) -> list[Picture]:
-        """Draw the scores of each emotion beside those of always giving the more frequent answer."""
+        """Draw the scores of each emotion beside the accuracy of the more frequent answer."""
         present = tested.label.mean(axis=0)
         majority = np.maximum(present, 1 - present).tolist()
         return draw_emotions(folder, self.emotions, self.scores(*tested), majority)
