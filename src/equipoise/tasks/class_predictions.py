@@ -1,4 +1,4 @@
-"""The predictions of a classification's test, for its report and its figures per class."""
+"""The test predictions of a classification, for its report and its figures per class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Descent on a loss whose values and gradients are known only nearly, with steps that adapt."""
+"""Descent with adaptive steps on a loss whose values and gradients are only approximate."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class HypergradientDescent(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; nothing happens where there are no gradients.
+        """Take one step; without gradients nothing changes.
 
         Raises ValueError without a closure that returns the loss.
         """

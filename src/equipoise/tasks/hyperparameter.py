@@ -173,7 +173,7 @@ class Hyperparameter(Objective):
         return self.first_tolerance * factors[self.decrease]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Judge the present coefficients."""
+        """Evaluate the present coefficients."""
         self._judge("val", batch)
 
     def on_validation_epoch_start(self) -> None:
@@ -197,7 +197,7 @@ class Hyperparameter(Objective):
         self._solve_to_the_end(self._data())
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Judge the coefficients of the last solve."""
+        """Evaluate the coefficients of the last solve."""
         self._judge("test", batch)
 
     def prepare_prediction(self, data: Any) -> None:

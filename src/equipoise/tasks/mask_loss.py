@@ -45,10 +45,10 @@ class MaskCrossEntropy(nn.Module):
 class HardPixelCrossEntropy(nn.Module):
     """The mean of w[mask_p] loss_p over the pixels whose true class has a low probability.
 
-    A pixel counts if its probability is below max(threshold, t), where t is the probability at
+    A pixel counts if that probability is below max(threshold, t), where t is the probability at
     index `kept` (from 0) after sorting in ascending order: at least about `kept` pixels count, and
     all below the threshold. The loss is 0 if no pixel counts. The mean is not divided by the
-    weights. Each process chooses among its own pixels; the mean is over those of all processes.
+    weights. Each process chooses among its own pixels; the mean is over all that were chosen.
     Source: online hard example mining (Shrivastava et al. 2016, arXiv 1604.03540) for pixels, as in
     the published HRNet and MDEQ training.
     """
@@ -107,7 +107,7 @@ class MeanIoU(MulticlassConfusionMatrix):
         self.per_class = torch.empty(0)
 
     def compute(self) -> Tensor:
-        """The mean, a scalar in 0 to 1."""
+        """The mean, a scalar from 0 to 1."""
         counts: Tensor = super().compute().double()  # rows: true classes, columns: predicted ones
         intersection, occurring, called = counts.diag(), counts.sum(1), counts.sum(0)
         ratio = intersection / (occurring + called - intersection)

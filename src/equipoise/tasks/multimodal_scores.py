@@ -1,4 +1,4 @@
-"""How well sentiment and emotions are predicted, over a whole split, as the literature counts it.
+"""Scores of predicted sentiment and emotions over a whole split, as the literature defines them.
 
 The scores are over the samples of all processes together, in float64. Undefined scores are nan: a
 correlation with constant values, and any score over no samples.
@@ -57,7 +57,7 @@ def split_of_all_processes(seen: list[Rows]) -> Split:
 def sentiment_scores(predicted: Floats, true: Floats) -> dict[str, float]:
     """The scores of predicted (N,) and true (N,) sentiment from -3 to 3, by name.
 
-    mae; correlation (Pearson's); accuracy_7 and accuracy_5, after predicted and true were clipped
+    mae; correlation (Pearson's); accuracy_7 and accuracy_5, after predicted and true are clipped
     to ±3 and ±2 and rounded, halves to even; accuracy and weighted F1 of two classes, which are:
 
     - negative_positive: above 0 or not, without the samples whose truth is 0;

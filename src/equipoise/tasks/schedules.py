@@ -92,7 +92,7 @@ class InverseSquareRoot:
 
 @dataclass(frozen=True)
 class OneCycle:
-    """Half a cosine up from `first_factor` times the rate, then half a one down to `final_factor`.
+    """Half a cosine up from `first_factor` times the rate, another down to `final_factor` times it.
 
     The rise takes the fraction `warmup` of the run. The momentum is constant, whereas in the source
     it falls while the rate rises.
@@ -197,8 +197,9 @@ class Plateau:
     """Multiplies the rate by `factor` after more than `patience` validations without improvement.
 
     A linear warm-up over the fraction `warmup` of the run comes first; its validations do not
-    count. An improvement is over one part in 10,000 below (mode "min") or above ("max") the
-    best value of `monitor` so far. An epoch has one validation unless the trainer says otherwise.
+    count. Only a value more than one part in 10,000 below (mode "min") or above ("max") the best
+    of `monitor` so far is an improvement. An epoch has one validation unless the trainer says
+    otherwise.
     Source: the code of Tsai et al. 2019 (arXiv 1906.00295), which takes torch's ReduceLROnPlateau.
     """
 

@@ -49,7 +49,7 @@ class MaskObjective(Objective):
         return {"iou_per_class": self.per_class} if self.per_class else {}
 
     def pictures(self, folder: Path) -> list[Picture]:
-        """Draw a few test images with their true and predicted masks; none without a test."""
+        """Draw a few test images with their true and predicted masks; nothing without a test."""
         return mask_pictures(self.pictured, self.class_names(), folder)
 
 

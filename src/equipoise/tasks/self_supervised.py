@@ -285,7 +285,7 @@ class SelfSupervised(Objective):
         return float(neighbours), self._probe_accuracy(features, labels)
 
     def _probe_accuracy(self, features: Tensor, labels: Tensor) -> float:
-        """The accuracy here of a classifier trained on the bank; the same in every process."""
+        """The accuracy on `features` of a classifier trained on the bank; every process agrees."""
         assert self.bank is not None
         with torch.inference_mode(False), torch.enable_grad():
             bank, classes = (part.clone().to(self.device) for part in self.bank)
