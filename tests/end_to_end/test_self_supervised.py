@@ -64,7 +64,7 @@ def test_a_probe_of_a_checkpoint_tells_its_protocol(
     assert 0 <= metrics["test"]["accuracy"] <= 1
     protocol = metrics["details"]["protocol"]
     assert ("not augmented" in protocol) is (augment == "false")
-    assert ("running ones that this leaves" in protocol) is (batch_norm == "published")
+    assert ("resulting running statistics" in protocol) is (batch_norm == "published")
     if (augment, batch_norm) == ("true", "published"):
         again = probed(residual, tmp_path / "again", *words)
         assert again["test"] == metrics["test"]

@@ -22,7 +22,7 @@ TRAINING = "equipoise.tasks.classification:Classification.training_step"
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"
 SINCE = "the steps since the last checkpoint, which are done again"
 WORKERS = ("task.num_workers=2",)
-ANOTHER = "starts others, which go on with the batch that it had, warns, and completes"
+ANOTHER = "starts new processes, which load its batch again, warns, and completes"
 PROCESSES = ("strategy=ddp_cpu", "trainer.devices=2")
 CALLBACK = """
 from lightning.pytorch import Callback

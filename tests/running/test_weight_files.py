@@ -106,7 +106,7 @@ def test_of_a_folder_the_best_weights_are_meant(tmp_path: Path) -> None:
 
 def test_pickled_objects_are_not_unpickled(tmp_path: Path) -> None:
     torch.save(nn.Linear(1, 1), tmp_path / "module.pt")
-    with pytest.raises(UserError, match="whose code would run on reading"):
+    with pytest.raises(UserError, match="whose code would run when the file is read"):
         read_weight_file(tmp_path / "module.pt", {})
 
 

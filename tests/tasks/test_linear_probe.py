@@ -161,7 +161,7 @@ def test_a_checkpoint_with_more_than_the_model_is_loaded() -> None:
 def test_the_protocol_is_told() -> None:
     assert probe(augment=True, batch_norm="published").details()["protocol"] == (
         "offline linear probe on the frozen encoder, its batch norms with the statistics of each "
-        "batch while the classifier is trained, and with the running ones that this leaves in the "
+        "batch while the classifier is trained, and with the resulting running statistics in the "
         "test; Adam with a rate of 0.05 and a weight decay of 1e-06, 40 epochs in batches of 20, "
         "training images augmented anew in each epoch"
     )

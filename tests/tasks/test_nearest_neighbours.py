@@ -111,7 +111,7 @@ def test_equal_features_vote_for_the_most_frequent_class() -> None:
         ({"temperature": float("nan")}, "set it to 0.0125 or more"),
         ({"labels": torch.full((3,), -1)}, "no training sample can serve"),
         ({"features": torch.full((3, 2), float("nan"))}, "no training sample can serve"),
-        ({"labels": torch.tensor([0, 1, 4])}, "a neighbour has the label 4, not 0 to 3"),
+        ({"labels": torch.tensor([0, 1, 4])}, "a neighbour has the label 4: use labels 0 to 3"),
     ],
 )
 def test_what_cannot_work_is_refused(changed: dict[str, object], message: str) -> None:

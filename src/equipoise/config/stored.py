@@ -114,8 +114,8 @@ def read_content(file: Path) -> Any:
         raise
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"the checkpoint {file} holds pickled objects, whose code would run on reading: use "
-            "one that Equipoise wrote"
+            f"the checkpoint {file} holds pickled objects, whose code would run when it is "
+            "read: use one that Equipoise wrote"
         ) from error
     except UNREADABLE as error:
         raise UserError(

@@ -125,8 +125,8 @@ def read_weights(file: Path) -> Mapping[str, Any]:
         if not start.startswith((b"\x80", b"PK")):  # of a pickle, and of a zip archive
             raise UserError(f"{file} is no weights file") from error
         raise UserError(
-            f"{file} holds pickled objects, whose code would run on reading, or it is not a "
-            "weights file: where it was written, save only model.state_dict()"
+            f"{file} holds pickled objects, whose code would run when the file is read, or is not "
+            "a weights file: where it was written, save only model.state_dict()"
         ) from error
     except UNREADABLE as error:
         raise UserError(

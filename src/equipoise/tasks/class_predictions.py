@@ -1,4 +1,4 @@
-"""The predictions of a classification's test, for its report and its figures per class."""
+"""The test predictions of a classification, for its report and its figures per class."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from equipoise.report.page import Picture
 MOST_MISTAKES = 12
 
 Mistakes = dict[str, Tensor]
-"""image, true, predicted, of_true, of_predicted, and `surest`: of_predicted, 0 if it is right."""
+"""By name: image, the classes `true` and `predicted`, and their probabilities `of_true` and
+`of_predicted`; `surest` is `of_predicted`, or 0 if the prediction is right."""
 
 
 class ClassPredictions:
     """The true and the predicted class of every test sample, and the samples that are most wrong.
 
-    The most wrong samples are those for which the network was surest of another class. Everything
-    stays on the device until `gather`, without a synchronisation: two numbers of a sample, and at
+    The most wrong samples are those for which the network was surest of a wrong class. Everything
+    stays on the device until `gather`, without a synchronisation: two numbers per sample, and at
     most twelve images.
     """
 
@@ -82,7 +83,7 @@ class ClassPredictions:
         return {"accuracy_per_class": values, "accuracy_by_class": by_name}
 
     def pictures(self, folder: Path, classes: int, names: Sequence[str]) -> list[Picture]:
-        """Draw which classes are confused, and the most wrong samples; none without a test."""
+        """Draw which classes are confused, and the most wrong samples; nothing without a test."""
         if not self.true:
             return []
         names = names_of_all(classes, names)
@@ -92,7 +93,7 @@ class ClassPredictions:
 
 
 def _worst(parts: Sequence[Mistakes]) -> Mistakes:
-    """The most wrong samples of several parts, as far as their images have the first one's size."""
+    """The most wrong samples of several parts whose images have the size of the first part's."""
     parts = [part for part in parts if part]
     shape = parts[0]["image"].shape[1:]
     parts = [part for part in parts if part["image"].shape[1:] == shape]
@@ -102,7 +103,7 @@ def _worst(parts: Sequence[Mistakes]) -> Mistakes:
 
 
 def names_of_all(classes: int, names: Sequence[str]) -> list[str]:
-    """A name for each class, no two the same: its number where there is none, or beside it."""
+    """A unique name for each class: the number replaces a missing name or follows a shared one."""
     known = [str(name) for name in names[:classes]]
     known += [str(number) for number in range(len(known), classes)]
     counts = Counter(known)

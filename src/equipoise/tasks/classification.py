@@ -19,7 +19,7 @@ from equipoise.tasks.schedules import Schedule
 class Classification(Objective):
     """Trains any model that maps images (B, C, H, W) to logits (B, classes).
 
-    A batch holds image, label (B,) and index (B,). Metrics: loss, accuracy in 0 to 1.
+    A batch holds image, label (B,) and index (B,). Metrics: loss, and accuracy from 0 to 1.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Classification(Objective):
         self.predictions.clear()
 
     def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """Update the test metrics, and keep what was predicted."""
+        """Update the test metrics, and keep the predictions."""
         logits = self._evaluate("test", batch)
         self.predictions.update(batch["image"], logits, batch["label"])
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics of the whole test set and gather what was predicted."""
+        """Log the metrics of the whole test set, and gather the predictions."""
         super().on_test_epoch_end()
         self.predictions.gather()
 
@@ -78,7 +78,7 @@ class Classification(Objective):
         return self.predictions.details(self.classes, self.class_names())
 
     def pictures(self, folder: Path) -> list[Picture]:
-        """Draw which classes are confused and the most wrong samples; none without a test."""
+        """Draw which classes are confused, and the most wrong samples; nothing without a test."""
         return self.predictions.pictures(folder, self.classes, self.class_names())
 
     def _loss(self, logits: Tensor, label: Tensor) -> Tensor:

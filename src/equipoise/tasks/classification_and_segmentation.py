@@ -1,4 +1,4 @@
-"""One network for both: a weighted sum of a classification's and a segmentation's loss."""
+"""One network for two tasks: a weighted sum of a classification and a segmentation loss."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from equipoise.tasks.segmentation import (
 
 
 class ClassificationAndSegmentation(MaskObjective):
-    """Trains one model on images with a label and on images with a mask, of the same size.
+    """Trains one model on images with labels and on images with masks, all of the same size.
 
     loss = label_weight * cross-entropy of the labels + mask_weight * cross-entropy of the masks. A
     batch holds image (B, C, H, W) with label (B,), scene (B, C, H, W) with mask (B, H, W), and
     index (B,); both kinds pass through one solve. The model has `state(image)` and `readout(state,
     "logits" | "mask_logits")`. Metrics: loss, the weighted sum; accuracy of the labels and miou of
-    the masks, in 0 to 1; score, the mean of these two. With a weight of 0, only the other half is
-    trained on the same batches, for comparison.
+    the masks, from 0 to 1; score, the mean of these two. If one weight is 0, only the other half is
+    trained, on the same batches, for comparison.
 
     Source: one MDEQ serves both, 2006.08656, section 1; training it on both at once is our own.
     """
@@ -56,7 +56,7 @@ class ClassificationAndSegmentation(MaskObjective):
         if min(label_weight, mask_weight) < 0 or label_weight + mask_weight == 0:
             raise UserError(
                 f"task.objective.label_weight is {label_weight} and mask_weight {mask_weight}: "
-                "set both to 0 or more, and one of them above 0."
+                "set both to 0 or more, and at least one of them above 0."
             )
         self.classes = classes
         self.predictions = ClassPredictions()
@@ -73,7 +73,7 @@ class ClassificationAndSegmentation(MaskObjective):
         return self._read(state, len(image))
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
-        """The weighted loss, and the accuracy of the labels beside it."""
+        """The weighted loss, and the accuracy of the labels."""
         logits, mask_logits = self(batch["image"], batch["scene"])
         loss, terms = self.with_regularization(
             self._loss(logits, mask_logits, batch),
@@ -107,12 +107,12 @@ class ClassificationAndSegmentation(MaskObjective):
         self.predictions.clear()
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics of the whole test set, keep each class's value and what was predicted."""
+        """Log the metrics of the whole test set; keep each class's value and the predictions."""
         super().on_test_epoch_end()
         self.predictions.gather()
 
     def details(self) -> dict[str, Any]:
-        """The accuracy of each label, known by its number, and what the masks have."""
+        """The accuracy of each label, named by its number, and the details of the masks."""
         return {**super().details(), **self.predictions.details(self.classes, [])}
 
     def pictures(self, folder: Path) -> list[Picture]:
@@ -120,11 +120,11 @@ class ClassificationAndSegmentation(MaskObjective):
         return [*super().pictures(folder), *self.predictions.pictures(folder, self.classes, [])]
 
     def logged(self, stage: str) -> set[str]:
-        """The names of the metrics, and of the score that unites them."""
+        """The names of the metrics, and of the score that combines them."""
         return {*super().logged(stage), f"{stage}/score"}
 
     def _read(self, state: State, images: int) -> tuple[Tensor, Tensor]:
-        """Give the first samples of the state to one head and the others to the other."""
+        """Read the first `images` samples of the state with one head, the rest with the other."""
         read: Any = self.model.readout
         logits: Tensor = read(rows(state, slice(None, images)), "logits")
         mask_logits: Tensor = read(rows(state, slice(images, None)), "mask_logits")
@@ -153,7 +153,7 @@ class ClassificationAndSegmentation(MaskObjective):
 
 
 def rows(state: State, samples: slice) -> State:
-    """Some samples of a state, which is a tensor or a tuple of one tensor a branch."""
+    """Some samples of a state, which is a tensor or a tuple of one tensor per branch."""
     if isinstance(state, Tensor):
         return state[samples]
     return tuple(branch[samples] for branch in state)

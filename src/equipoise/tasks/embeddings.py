@@ -10,16 +10,16 @@ from torchmetrics import Metric
 LEAST_SPREAD = 0.1
 LEAST_RANK = 2.0
 FEATURES_IN_DOUBLE = 4096
-"""Up to so many, products of features are summed in float64: 128 MiB."""
+"""Up to this many features, their products are summed in float64, which takes 128 MiB."""
 
 
 @torch.no_grad()
 def effective_rank(features: Tensor) -> float:
-    """In how many directions features (N, h) vary: from 1 to h, and 0 where nothing varies.
+    """The number of directions in which features (N, h) vary: 1 to h, or 0 if nothing varies.
 
-    exp of the entropy of the singular values of the centred features, divided by their sum. They
-    are found through the covariance (h, h) in float64; singular values that rounding alone can
-    produce count as 0. nan where the features are not finite.
+    exp of the entropy of the centred features' singular values, which are first divided by their
+    sum. They are computed from the covariance (h, h) in float64; singular values that rounding
+    alone can produce count as 0. nan if the features are not finite.
     Source: Roy and Vetterli 2007 (The effective rank), definition 1.
     """
     rounding = torch.finfo(features.dtype).eps ** 2
@@ -42,8 +42,8 @@ def effective_rank(features: Tensor) -> float:
 def spread(features: Tensor) -> float:
     """How much unit-length features (N, h) differ: about 1 if spread evenly, 0 if equal.
 
-    The mean over the features of their standard deviation after every row was divided by its
-    length, times sqrt(h). Features that are never negative are less spread: 0.3 to 0.7 is healthy.
+    Each row is divided by its length; the result is the mean of the features' standard deviations,
+    times sqrt(h). Features that are never negative spread less: 0.3 to 0.7 is healthy.
     Source: Chen and He 2021 (arXiv 2011.10566), section 4.1.
     """
     unit = functional.normalize(features.detach().cpu().double(), dim=1)
@@ -51,13 +51,13 @@ def spread(features: Tensor) -> float:
 
 
 def collapse_warning(rank: float, spread: float, features: int) -> str | None:
-    """A sentence on embeddings that have collapsed, with what to do; None where they have not.
+    """A warning with advice if embeddings have collapsed; None if they have not.
 
     rank: the effective rank, of at most `features`. spread: see `spread`.
     """
     advice = (
-        "lower optimizer.lr, raise task.batch_size, or weigh the off-diagonal of the "
-        "cross-correlation more"
+        "lower optimizer.lr, raise task.batch_size, or give the off-diagonal of the "
+        "cross-correlation more weight"
     )
     if not spread >= LEAST_SPREAD:
         return (
@@ -76,14 +76,14 @@ class CorrelationMetric(Metric):
     """The cross-correlation (d, d) of two views' embeddings over a whole split.
 
     Element (i, j) correlates feature i of the first view with feature j of the second one, over all
-    samples of all batches and processes: the same as of the joined batch. A feature that does not
-    vary has zeros in its row and column.
+    samples of all batches and processes, as if they were one batch. A feature that does not vary
+    has zeros in its row and column.
 
-    unit_length: divide each row by its length first. unbiased: divide by standard deviations with
-    N - 1, as published with Barlow-Twins-HSIC, and the mean product still by N: identical views
-    then have (N - 1) / N on the diagonal instead of 1. eps: added to variances, as a batch norm
-    does. Sums are in float64, but in float32 above 4,096 features and on machines with MPS, which
-    has no float64.
+    unit_length: divide each row by its length first. unbiased: compute standard deviations with
+    N - 1, as published with Barlow-Twins-HSIC, but the mean product with N: identical views then
+    have (N - 1) / N on the diagonal instead of 1. eps: added to variances, as in a batch norm. Sums
+    are kept in float64, or in float32 above 4,096 features and on machines with MPS, which has no
+    float64.
     Source: Zbontar et al. 2021 (arXiv 2103.03230), eq. 2.
     """
 
@@ -108,7 +108,7 @@ class CorrelationMetric(Metric):
 
     @torch.no_grad()
     def update(self, first: Tensor, second: Tensor) -> None:
-        """Add a batch of embeddings (B, d) of both views, as the projector gives them."""
+        """Add a batch of embeddings (B, d) of both views, as the projector returns them."""
         views = torch.stack([first, second]).to(self.sums)
         if self.unit_length:
             views = functional.normalize(views, dim=2)
@@ -123,7 +123,7 @@ class CorrelationMetric(Metric):
         count = self.count.clamp(min=1)
         means, mean_squares = self.sums / count, self.squares / count
         variances = mean_squares - means.square()
-        # below it is what rounded sums leave of a constant feature
+        # smaller variances are only rounding errors of a constant feature
         varying = variances > torch.finfo(variances.dtype).eps ** 0.75 * mean_squares
         if self.unbiased:
             variances = variances * count / (count - 1).clamp(min=1)

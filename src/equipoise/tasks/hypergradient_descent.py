@@ -1,4 +1,4 @@
-"""Descent on a loss whose values and gradients are known only nearly, with steps that adapt."""
+"""Descent with adaptive steps on a loss whose values and gradients are only approximate."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 REJECTED = 1.02
-"""A loss this many times the last one says that the step was too long by far."""
+"""A loss this many times the last one shows that the step was far too long."""
 KEPT, WEAK = 0.5, 0.25
-"""Parts of the promised decrease: from the first on a step may be longer, below the second not."""
+"""Parts of the promised decrease: from the first on, steps grow; below the second, they shrink."""
 
 
 class HypergradientDescent(Optimizer):
-    """p <- p - lr gradient / L, where L, the slope's Lipschitz constant, is estimated on the way.
+    """p <- p - lr gradient / L, with a running estimate L of the gradient's Lipschitz constant.
 
-    At first L = |gradient| / sqrt(number of parameters), so that the first step moves a parameter
-    by `lr` in the root mean square. A step that has lowered the loss as its gradient promised makes
-    L smaller by `growth`, one that has lowered it by much less makes L larger, and one that has
-    raised it doubles L. Where it was raised to 1.02 times or is not finite, the parameters go back
-    and the step is repeated from there, half as long. The loss that `step` gets by its closure is
-    that of the present parameters, like their gradients.
+    At first L = |gradient| / sqrt(number of parameters), so that the root mean square of the first
+    step is `lr`. A step that lowers the loss as its gradient promised divides L by `growth`; one
+    that lowers it by much less multiplies L by `growth`; one that raises it doubles L. If the loss
+    rises to 1.02 times the last one or is not finite, the parameters are also put back, and the
+    step is repeated from there at half its length. The closure passed to `step` returns the loss at
+    the present parameters, where the gradients were taken too.
     Source: Pedregosa 2016 (arXiv 1602.02355), section 3 and the published code, which takes an
     accepted step twice and has a growth of 1 / 0.95.
     """
@@ -32,16 +32,16 @@ class HypergradientDescent(Optimizer):
         self, params: Iterable[nn.Parameter], lr: float = 1.0, growth: float = 1.25
     ) -> None:
         if lr < 0 or growth < 1:
-            raise ValueError("lr must not be negative, and growth be at least 1")
+            raise ValueError("lr must not be negative, and growth must be at least 1")
         super().__init__(params, {"lr": lr, "growth": growth})
         if len(self.param_groups) > 1:
-            raise ValueError("HypergradientDescent has one step length, and takes no groups")
+            raise ValueError("HypergradientDescent has one step length: give it no groups")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; nothing happens where there are no gradients.
+        """Take one step; without gradients nothing changes.
 
-        Raises ValueError without a closure that tells the loss.
+        Raises ValueError without a closure that returns the loss.
         """
         parameters = [p for p in self.param_groups[0]["params"] if p.grad is not None]
         if closure is None:
@@ -57,7 +57,7 @@ class HypergradientDescent(Optimizer):
         return loss
 
     def _adapt(self, loss: float, parameters: list[nn.Parameter]) -> None:
-        """Update L, and note the point from which the next step goes, the present or the last."""
+        """Update L, and choose where the next step starts: at the present point or at the last."""
         group = self.param_groups[0]
         before = group.get("loss")
         if before is None:
@@ -76,15 +76,15 @@ class HypergradientDescent(Optimizer):
         group["loss"] = loss
 
     def _promised(self, parameters: list[nn.Parameter]) -> float:
-        """By how much the last gradient said that the move since then would lower the loss.
+        """How far, by the last gradient, the move since then should have lowered the loss.
 
-        The parameters may have been put back into bounds after the step.
+        The move may differ from the step, since parameters may be clipped to bounds after it.
         """
         states = [(p, self.state[p]) for p in parameters if self.state[p]]
         return sum(float(((s["point"] - p) * s["gradient"]).sum()) for p, s in states)
 
     def _factor(self, decrease: float, promised: float) -> float:
-        """By what L changes after a step that is kept."""
+        """The factor by which L changes after a step that is kept."""
         growth = float(self.param_groups[0]["growth"])
         if decrease < 0:
             return 2.0

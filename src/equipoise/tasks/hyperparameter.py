@@ -1,4 +1,4 @@
-"""Bi-level optimisation: hyper-parameters by the gradient of the loss on held-out samples."""
+"""Bi-level optimisation: hyper-parameters learned by gradient descent on the held-out loss."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Decrease = Literal["exponential", "quadratic", "cubic", "constant"]
 Batch = Mapping[str, Any]
 PRECISIONS = ("32-true", "64-true")
 MOST_LISTED = 1000
-"""Hyper-parameters whose values metrics.json lists; of more, it has quantiles."""
+"""The most hyper-parameters whose values metrics.json lists; for more, it lists quantiles."""
 
 
 class InnerProblem(Protocol):
@@ -48,11 +48,11 @@ class InnerProblem(Protocol):
         ...
 
     def loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        """(N,)."""
+        """The loss of each sample, (N,)."""
         ...
 
     def predicted(self, scores: Tensor) -> Tensor:
-        """(N,) classes."""
+        """The predicted classes, (N,)."""
         ...
 
     def project(self) -> None:
@@ -79,22 +79,22 @@ class TabularData(Protocol):
 class Hyperparameter(Objective):
     """Minimises the loss on the validation table over the hyper-parameters lambda of a model.
 
-    A training step is an outer step: lambda takes the optimiser's step along the last
-    hyper-gradient (in the first step there is none), the model solves its inner problem from the
-    last solution on, and the layer's estimator gives the hyper-gradient there. So after a step, and
-    in a checkpoint, lambda and its solution belong together. An epoch is one step.
+    A training step is an outer step: the optimiser moves lambda along the last hyper-gradient
+    (there is none in the first step), the model solves its inner problem, starting at the last
+    solution, and the layer's estimator computes the hyper-gradient there. So after a step, and in a
+    checkpoint, the solution is that of the present lambda. An epoch is one step.
 
-    Inner and adjoint problem are solved to first_tolerance times decrease_factor^k ("exponential"),
-    / (k + 1)^2 ("quadratic"), / (k + 1)^3 ("cubic") or 1 ("constant") in outer step k, but not
-    below the `tol` of their own solver. Validation and test solve again to that `tol`, with the
-    solver whatever the estimator, so that they judge lambda and not the budget; the next step still
-    continues from its own solution. Columns: loss (outer), suboptimality (above the lowest so far),
-    inner_iterations, linear_iterations, hypergradient (its norm), seconds (of all outer steps so
-    far, without validation and files). Metrics: loss, accuracy. Source: Pedregosa 2016 (arXiv
+    In outer step k, the inner and adjoint problems are solved to first_tolerance times
+    decrease_factor^k ("exponential"), 1 / (k + 1)^2 ("quadratic"), 1 / (k + 1)^3 ("cubic") or 1
+    ("constant"), but never below the `tol` of their own solver. Validation and test solve again to
+    that `tol`, whatever the estimator, so that they judge lambda and not the budget; the next step
+    still continues from its own solution. Columns: loss (outer), suboptimality (above the lowest so
+    far), inner_iterations, linear_iterations, hypergradient (its norm), seconds (of all outer steps
+    so far, without validation and files). Metrics: loss, accuracy. Source: Pedregosa 2016 (arXiv
     1602.02355), algorithm 1, for the tolerances.
 
-    Raises UserError where lambda or its gradient is not finite, where the inner Hessian is
-    singular or indefinite at the solution, and for a precision below that of the coefficients.
+    Raises UserError if lambda or its gradient is not finite, if the inner Hessian is singular or
+    indefinite at the solution, and for a precision below that of the coefficients.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Hyperparameter(Objective):
         self.decrease, self.decrease_factor = decrease, decrease_factor
         self.problem = cast(InnerProblem, model)
         self.solver: Solver = self.problem.equilibrium.solver
-        self.adjoint_solver: Solver | None = None  # as the last step has set it
+        self.adjoint_solver: Solver | None = None  # as the last step set it
         self.adjoint_tolerance = 0.0  # as configured
         self.gradients: dict[str, Tensor] = {}  # for the next step; the trainer clears .grad
         self.history: dict[str, list[float]] = {}
@@ -124,7 +124,7 @@ class Hyperparameter(Objective):
             self.metrics[stage] = nn.ModuleDict({"loss": MeanMetric(), "accuracy": MeanMetric()})
 
     def configure_optimizers(self) -> Any:
-        """The optimiser over lambda, and its schedule, stepped here."""
+        """The optimiser over lambda, and its schedule, which this class steps itself."""
         configured: Any = super().configure_optimizers()
         return {
             **configured,
@@ -132,7 +132,7 @@ class Hyperparameter(Objective):
         }
 
     def on_fit_start(self) -> None:
-        """Raise UserError for a precision that lambda cannot be computed in."""
+        """Raise UserError for a precision in which lambda cannot be computed."""
         precision = self.trainer.precision_plugin.precision
         if precision not in PRECISIONS:
             raise UserError(
@@ -158,7 +158,7 @@ class Hyperparameter(Objective):
         row = self._row(loss.detach(), time.perf_counter() - began)
         for name, value in row.items():
             self.history.setdefault(name, []).append(value)
-        if first:  # it counts as well, but only once it has been refused for no reason
+        if first:  # it counts as a step too, unless `_row` has refused it
             self._take_step({}, math.inf)
         return {"loss": loss.detach(), **{k: v for k, v in row.items() if k != "loss"}}
 
@@ -173,20 +173,20 @@ class Hyperparameter(Objective):
         return self.first_tolerance * factors[self.decrease]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Judge the present coefficients."""
+        """Evaluate the present coefficients."""
         self._judge("val", batch)
 
     def on_validation_epoch_start(self) -> None:
-        """Solve the inner problem to the end, so that the validation judges lambda too.
+        """Solve the inner problem to the end, so that validation, like the test, judges lambda.
 
-        Otherwise best.ckpt is the lambda whose solution stopped at the luckiest place.
+        Otherwise best.ckpt would hold the lambda whose solution happened to stop at a lucky place.
         """
-        with torch.inference_mode(False), torch.no_grad():  # the next step goes on with these
+        with torch.inference_mode(False), torch.no_grad():  # the next step continues with these
             self.kept = copy.deepcopy((self.model.state_dict(), self.problem.equilibrium.report))
             self._solve_to_the_end(self._data())
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics, and go on from where the last outer step has stopped."""
+        """Log the metrics, and return to where the last outer step stopped."""
         super().on_validation_epoch_end()
         state, self.problem.equilibrium.report = self.kept
         with torch.inference_mode(False):
@@ -197,7 +197,7 @@ class Hyperparameter(Objective):
         self._solve_to_the_end(self._data())
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Judge the coefficients of the last solve."""
+        """Evaluate the coefficients of the last solve."""
         self._judge("test", batch)
 
     def prepare_prediction(self, data: Any) -> None:
@@ -238,7 +238,7 @@ class Hyperparameter(Objective):
         return {"gradients": self.gradients, "history": self.history}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue after these steps; the test of an earlier one forgets none of the later."""
+        """Continue after these steps; testing an earlier checkpoint keeps the later history."""
         self.gradients = dict(state["gradients"])
         trainer = self._trainer
         if self.history and trainer is not None and trainer.state.fn == TrainerFn.TESTING:
@@ -262,7 +262,7 @@ class Hyperparameter(Objective):
             layer.gradient, layer.solver = estimator, current
 
     def _take_step(self, gradients: Mapping[str, Tensor], loss: float) -> None:
-        """The optimiser's step, if there is a gradient; counted by the trainer in any case."""
+        """Take the optimiser's step if there is a gradient; the trainer counts it in any case."""
         optimizer: Any = self.optimizers()
         for name, parameter in self.problem.named_parameters():
             gradient = gradients.get(name)
@@ -273,7 +273,7 @@ class Hyperparameter(Objective):
             cast(Any, self.lr_schedulers()).step()
 
     def _set_tolerance(self, tolerance: float) -> None:
-        """The solvers in force, which a gradient schedule may have changed, to this tolerance."""
+        """Give the present solvers, which a gradient schedule may have changed, this tolerance."""
         layer = self.problem.equilibrium
         layer.solver = replace(layer.solver, tol=max(tolerance, self.solver.tol))
         estimator = layer.gradient
@@ -286,7 +286,7 @@ class Hyperparameter(Objective):
         layer.gradient = replace(estimator, solver=self.adjoint_solver)
 
     def _row(self, loss: Tensor, seconds: float) -> dict[str, float]:
-        """What the curve and the history tell of a step. Raises UserError as the class says."""
+        """A step's entry in the curve and the history. Raises UserError as the class describes."""
         size = float(torch.stack([gradient.norm() for gradient in self.gradients.values()]).norm())
         report = self.problem.equilibrium.report
         assert report is not None
@@ -339,7 +339,7 @@ def _public(name: str) -> str:
 
 
 def _listed(values: Tensor) -> Any:
-    """One number, all of them, or quantiles of very many."""
+    """A single number, a list of all values, or quantiles if there are very many."""
     if values.numel() == 1:
         return float(values)
     if values.numel() <= MOST_LISTED:

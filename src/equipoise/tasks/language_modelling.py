@@ -1,4 +1,4 @@
-"""Language modelling: perplexity of words, bits per character, against the unigram baseline."""
+"""Language modelling: perplexity or bits per character, compared with the unigram baseline."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Unit = Literal["word", "character", "subword"]
 class LanguageModelling(TokenPrediction):
     """Predict the next token of running text; see `TokenPrediction` for model, batch and loss.
 
-    unit: what a token is. Metrics: loss in nats a token; perplexity, or bits_per_character of
-    characters. `details` holds the same of the split's own unigram frequencies, which no model
-    without context can beat, and the facts that the data module has on the text.
+    unit: what a token is. Metrics: loss in nats per token; perplexity, or bits_per_character if
+    tokens are characters. `details` holds the same measure for the split's own unigram frequencies,
+    which no model without context can beat, and the data module's facts about the text.
 
     Source: 1909.01377, section 4, for training by segments with memory.
     """
@@ -50,7 +50,7 @@ class LanguageModelling(TokenPrediction):
     def update_metrics(
         self, stage: str, hidden: Tensor, losses: Tensor, batch: dict[str, Tensor]
     ) -> None:
-        """Add a batch; in the test its targets count for the unigram baseline too."""
+        """Add a batch; in the test, its targets also count for the unigram baseline."""
         super().update_metrics(stage, hidden, losses, batch)
         counted = (batch["targets"] >= 0).to(losses.dtype)
         self.stage_metrics(stage)[self.measure].update(losses, counted)
@@ -58,14 +58,14 @@ class LanguageModelling(TokenPrediction):
             self.unigram.update(batch["targets"])
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics of the whole split, and keep the baseline and the text's facts."""
+        """Log the metrics of the whole split; keep the baseline and the facts about the text."""
         loss = self.stage_metrics("test")["loss"].compute()
         self.latest = self._baseline(self.unigram.compute()) | self._facts(loss)
         self.unigram.reset()
         super().on_test_epoch_end()
 
     def details(self) -> dict[str, Any]:
-        """The unigram baseline and the facts on the text of the last test, for metrics.json."""
+        """The unigram baseline and the facts about the text of the last test, for metrics.json."""
         return self.latest
 
     def _stage_metrics(self) -> nn.ModuleDict:

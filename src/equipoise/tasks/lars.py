@@ -1,6 +1,6 @@
-"""LARS as Barlow Twins trains with it: weights adapted to their size, biases and norms left plain.
+"""LARS as Barlow Twins uses it: steps scaled to the size of weights, plain for biases and norms.
 
-Only `optimizer=lars` imports it, and with it the package timm.
+Only `optimizer=lars` imports this module, and with it the package timm.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ except ImportError as error:
 
 
 class LARS(Lars):
-    """timm's LARS over two groups: weights, and then biases and norms.
+    """timm's LARS with two parameter groups: first weights, then biases and norms.
 
     Parameters of more than one dimension are decayed, and their update is scaled by
     trust_coefficient |w| / |gradient|; all others, at the rate `bias_lr` (None: `lr`), are neither
-    decayed nor scaled. With `trust_clip` the scale times the rate is at most the rate.
+    decayed nor scaled. With `trust_clip`, the scaled rate is at most the rate itself.
 
-    Raises ValueError where the parameters are given as groups, which it forms itself.
+    Raises ValueError if it is given groups of parameters, since it forms its groups itself.
 
     Source: You et al. 2017 (arXiv 1708.03888), algorithm 1, and the groups of the code published
     with Zbontar et al. 2021 (arXiv 2103.03230); the clip is that of LARC, in NVIDIA's apex.
@@ -49,7 +49,7 @@ class LARS(Lars):
             raise ValueError("LARS forms its groups itself: give it parameters, not groups of them")
         weights: dict[str, Any] = {
             "params": [parameter for parameter in parameters if parameter.dim() > 1],
-            "always_adapt": True,  # timm would not where nothing is decayed
+            "always_adapt": True,  # by default timm adapts only where weights are decayed
         }
         plain: dict[str, Any] = {
             "params": [parameter for parameter in parameters if parameter.dim() <= 1],

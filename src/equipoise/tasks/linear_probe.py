@@ -22,11 +22,11 @@ from equipoise.tasks.objective import MakeOptimizer, Objective
 from equipoise.tasks.schedules import Schedule
 
 progress = partial(tqdm, delay=2.0, leave=False, disable=None)
-"""A bar on a terminal for what takes more than two seconds."""
+"""A progress bar, on a terminal, for work that takes more than two seconds."""
 NORMS = {
     "frozen": "its batch norms as they were trained",
     "published": "its batch norms with the statistics of each batch while the classifier is "
-    "trained, and with the running ones that this leaves in the test",
+    "trained, and with the resulting running statistics in the test",
 }
 
 Samples = tuple[Tensor, Tensor]
@@ -49,8 +49,8 @@ def fit_probe(
     """Train a linear classifier on features (M, h) with labels (M,), by Adam, on their device.
 
     The order of the samples and the first weights are drawn from `seed` alone; the last batch of an
-    epoch may be smaller. Raises UserError without samples, for a label that is no class, and for
-    features that are not finite.
+    epoch may be smaller. Raises UserError if there are no samples, a label is not a class, or
+    features are not finite.
     """
     _check_labels(labels, classes)
     generator = torch.Generator().manual_seed(seed)
@@ -71,7 +71,7 @@ def _check_labels(labels: Tensor, classes: int) -> None:
 
 
 def _new_classifier(features: int, classes: int, generator: torch.Generator) -> nn.Linear:
-    """Weights as torch draws them, but from another generator than the global one."""
+    """A classifier initialised as by torch, but from `generator` instead of the global one."""
     classifier = nn.utils.skip_init(nn.Linear, features, classes)
     for parameter in classifier.parameters():
         nn.init.uniform_(parameter, -(features**-0.5), features**-0.5, generator=generator)
@@ -107,7 +107,7 @@ def _descend(
 
 
 def _refuse_infinite(gradients: Sequence[Tensor]) -> None:
-    """Raise UserError, on all ranks, where the features of one were not finite."""
+    """Raise UserError on all ranks if the features of any rank were not finite."""
     if not all(gradient.isfinite().all() for gradient in gradients):
         raise UserError(
             "a linear probe cannot be trained, because the encoder's features are not finite: use "
@@ -123,17 +123,17 @@ def _average(tensors: Iterable[Tensor], ranks: int) -> None:
 
 
 class LinearProbe(Objective):
-    """Tests a linear classifier that it trains on the frozen encoder of a checkpoint's model.
+    """Trains a linear classifier on the frozen encoder of a checkpoint's model, and tests it.
 
     `model.encoder` maps images (B, C, H, W) to features (B, h). The data module's
-    `labelled_dataloader` gives the training samples. Metrics: loss, accuracy in 0 to 1.
+    `labelled_dataloader` yields the training samples. Metrics: loss, and accuracy from 0 to 1.
 
-    batch_size: samples of a step, of all processes together. lr, weight_decay: of Adam.
-    batch_norm: "frozen", or "published": in the published code the encoder's batch norms remain in
-    training mode. augment: draw the training images anew in each epoch; without it, and with frozen
-    batch norms, the features are computed once and held in memory. The model itself is left as it
-    is: the classifier is fitted on a copy. `make_optimizer` and `schedule` belong to the training
-    of the encoder and are not used.
+    batch_size: samples per step, over all processes. lr, weight_decay: of Adam. batch_norm:
+    "frozen", or "published": in the published code the encoder's batch norms remain in training
+    mode. augment: augment the training images anew in each epoch; without it, and with frozen
+    batch norms, the features are computed once and held in memory. The model itself does not
+    change: the classifier is fitted on a copy. `make_optimizer` and `schedule` belong to the
+    training of the encoder and are not used.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class LinearProbe(Objective):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load the model's weights; what the objective of its training has besides is not used."""
+        """Load the model's weights, and ignore what else its training objective has stored."""
         ours = {k: v for k, v in state_dict.items() if k.startswith("model.")}
         return super().load_state_dict(ours, strict=strict, assign=assign)
 
@@ -202,7 +202,7 @@ class LinearProbe(Objective):
         metrics["loss"].update(functional.cross_entropy(logits, batch["label"], reduction="none"))
 
     def on_test_end(self) -> None:
-        """Let go of the copy."""
+        """Release the copy of the encoder."""
         self.fitted = None
 
     def details(self) -> dict[str, Any]:
@@ -215,7 +215,7 @@ class LinearProbe(Objective):
         }
 
     def _fit(self, encoder: Any, classifier: nn.Linear, generator: torch.Generator) -> None:
-        """Train the classifier, on features that are computed once where they do not change."""
+        """Train the classifier; features that never change are computed only once."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if not getattr(data, "labelled", True):
             raise UserError("a linear probe needs labels, and these data have none")

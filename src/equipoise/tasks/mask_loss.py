@@ -1,4 +1,4 @@
-"""Masks against predictions: cross-entropy over all pixels or the hardest, mean IoU of a split."""
+"""Predictions compared with masks: cross-entropy over all or the hardest pixels, and mean IoU."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class MaskCrossEntropy(nn.Module):
     """The mean over all pixels p of -log softmax(logits)[mask_p], weighted by w[mask_p].
 
     sum_p w[mask_p] loss_p / sum_p w[mask_p], for logits (B, K, H, W) and mask (B, H, W); 0 where
-    every pixel is ignored. `class_weights` are the K weights w, all 1 without them. In training the
-    pixels are those of all processes, over which gradients are averaged.
+    every pixel is ignored. `class_weights` are the K weights w; None: all are 1. In training, the
+    mean is over the pixels of all processes, since gradients are averaged over the processes.
     """
 
     class_weights: Tensor | None
@@ -45,10 +45,10 @@ class MaskCrossEntropy(nn.Module):
 class HardPixelCrossEntropy(nn.Module):
     """The mean of w[mask_p] loss_p over the pixels whose true class has a low probability.
 
-    Those with a probability below max(threshold, t), where t is the probability of the pixel that
-    stands at place `kept` (from 0) when all are sorted with the lowest first: at least about `kept`
-    pixels, and all below the threshold. 0 where no pixel is below it. The mean is not divided by
-    the weights. Each process chooses among its own pixels; the mean is over the hard ones of all.
+    A pixel counts if that probability is below max(threshold, t), where t is the probability at
+    index `kept` (from 0) after sorting in ascending order: at least about `kept` pixels count, and
+    all below the threshold. The loss is 0 if no pixel counts. The mean is not divided by the
+    weights. Each process chooses among its own pixels; the mean is over all that were chosen.
     Source: online hard example mining (Shrivastava et al. 2016, arXiv 1604.03540) for pixels, as in
     the published HRNet and MDEQ training.
     """
@@ -58,7 +58,7 @@ class HardPixelCrossEntropy(nn.Module):
     def __init__(self, class_weights: Sequence[float] | None, threshold: float, kept: int) -> None:
         super().__init__()
         if not 0 <= threshold <= 1 or kept < 1:
-            raise ValueError("ohem_threshold must lie in [0, 1] and ohem_kept be at least 1")
+            raise ValueError("ohem_threshold must lie in [0, 1] and ohem_kept must be at least 1")
         self.register_buffer("class_weights", _as_tensor(class_weights), persistent=False)
         self.threshold = threshold
         self.kept = kept
@@ -72,7 +72,7 @@ class HardPixelCrossEntropy(nn.Module):
         return losses.masked_fill(~hard, 0).sum() / _at_least_one(per_process(hard.sum()))
 
     def hard_pixels(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Which pixels count, (B, H, W); reads nothing on the host."""
+        """Which pixels count, (B, H, W); costs no host–device sync."""
         counted = mask != IGNORED
         classes = mask.masked_fill(~counted, 0).unsqueeze(1)
         probability = logits.softmax(dim=1).gather(1, classes).squeeze(1)
@@ -83,7 +83,7 @@ class HardPixelCrossEntropy(nn.Module):
 
 
 def _at_least_one(count: Tensor) -> Tensor:
-    """The count, and 1 for none; a mean over processes can lie between."""
+    """The count, or 1 if it is 0; a mean over processes may lie between the two."""
     return torch.where(count > 0, count, 1)
 
 
@@ -92,13 +92,13 @@ def _as_tensor(class_weights: Sequence[float] | None) -> Tensor | None:
 
 
 class MeanIoU(MulticlassConfusionMatrix):
-    """The mean over the classes that occur of intersection over union, from one confusion matrix.
+    """Mean intersection over union of the classes that occur, from one confusion matrix.
 
-    Of class k: pixels that are k and called k, over pixels that are k or called k, both counted
-    over the whole split and all processes. A class occurs when the masks hold a pixel of it: one
-    that is only wrongly predicted costs the others their union and has no value of its own. NaN
-    without masks. `per_class` (K,) holds the values of the latest `compute`, NaN for a class that
-    does not occur.
+    For class k: the pixels that are k and predicted as k, over those that are k or predicted as k,
+    both counted over the whole split and all processes. A class occurs if the masks hold a pixel of
+    it. One that does not occur but is predicted enlarges the unions of the others, and has no value
+    of its own. NaN without masks. `per_class` (K,) holds the values of the latest `compute`, NaN
+    for a class that does not occur.
     """
 
     def __init__(self, classes: int) -> None:
@@ -107,7 +107,7 @@ class MeanIoU(MulticlassConfusionMatrix):
         self.per_class = torch.empty(0)
 
     def compute(self) -> Tensor:
-        """The mean, a scalar in 0 to 1."""
+        """The mean, a scalar from 0 to 1."""
         counts: Tensor = super().compute().double()  # rows: true classes, columns: predicted ones
         intersection, occurring, called = counts.diag(), counts.sum(1), counts.sum(0)
         ratio = intersection / (occurring + called - intersection)

@@ -36,7 +36,7 @@ class Described(Protocol):
     """The data module."""
 
     def facts(self, split: str) -> dict[str, Any]:
-        """What to know about a split beside the result on it."""
+        """Facts about a split that belong beside its results."""
         ...
 
 
@@ -58,12 +58,12 @@ class MultimodalObjective(Objective, ABC):
     """Trains any model that maps a batch of streams to outputs (B, O): see `Prediction`.
 
     A batch holds the streams (B, T, F) by name, label and index (B,). Metrics: loss, without what
-    an alignment module adds, and the subclass's scores, of the whole split, each sample once,
-    whatever the number of processes.
+    an alignment module adds, and the subclass's scores; both are over the whole split, each sample
+    once, whatever the number of processes.
 
-    The gradients of `model.alignment`, where that is a module, are clipped apart from the others,
-    to the same value. The report shows `samples` test samples: what `model.attention_maps(batch)`
-    gives, where the model offers it.
+    The gradients of `model.alignment`, if that is a module, are clipped separately from the others,
+    to the same value. The report shows `model.attention_maps(batch)`, if the model offers it, for
+    `samples` test samples.
     """
 
     trained_on: str
@@ -98,7 +98,7 @@ class MultimodalObjective(Objective, ABC):
 
     @abstractmethod
     def draw(self, folder: Path, tested: Split) -> list[Picture]:
-        """Draw what was predicted of the test samples against the truth."""
+        """Draw the predictions for the test samples against the truth."""
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
         """The loss, with what regularisers and an alignment module add."""
@@ -123,24 +123,24 @@ class MultimodalObjective(Objective, ABC):
             self.first = {name: part[: self.samples] for name, part in batch.items()}
 
     def predict_step(self, batch: dict[str, Tensor], batch_index: int = 0) -> dict[str, Tensor]:
-        """What the network predicts of each sample of a batch, by name."""
+        """The network's predictions for each sample of a batch, by name."""
         prediction: Prediction = self.model(batch)
         return self.named(prediction.outputs.float())
 
     @abstractmethod
     def named(self, outputs: Tensor) -> dict[str, Tensor]:
-        """What outputs (B, O) say, by name, a number (B,) each."""
+        """The predictions in outputs (B, O) by name, each (B,)."""
 
     def logged(self, stage: str) -> set[str]:
         """The names under which the metrics of "val" or "test" are logged."""
         return {f"{stage}/{name}" for name in ("loss", *self.score_names)}
 
     def details(self) -> dict[str, Any]:
-        """What the scores of the last test are of; nothing without one."""
+        """Facts about the last test; empty without one."""
         return self.facts
 
     def pictures(self, folder: Path) -> list[Picture]:
-        """Draw the predictions of the last test, and its attention; none without a test."""
+        """Draw the predictions of the last test, and its attention; nothing without a test."""
         if self.tested is None:
             return []
         pictures = self.draw(folder, self.tested)
@@ -159,7 +159,7 @@ class MultimodalObjective(Objective, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm of the alignment's gradients apart from that of all others."""
+        """Clip the norm of the alignment's gradients separately from that of all others."""
         alignment = getattr(self.model, "alignment", None)
         if alignment is None or not gradient_clip_val or gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -175,7 +175,7 @@ class MultimodalObjective(Objective, ABC):
         self.seen[stage].append((batch["index"], prediction.outputs, batch["label"]))
 
     def _close(self, stage: str) -> None:
-        """Log the loss and the scores of what all processes have predicted, each sample once."""
+        """Log the loss and scores of the predictions of all processes, each sample once."""
         split = split_of_all_processes(self.seen[stage])
         self.seen[stage] = []
         loss = float(self.loss(*map(torch.from_numpy, split)))
@@ -240,7 +240,7 @@ class EmotionRecognition(MultimodalObjective):
         return emotion_score_names(self.emotions)
 
     def loss(self, outputs: Tensor, label: Tensor) -> Tensor:
-        """The mean cross entropy of outputs (B, 2 E). Raises UserError for another number."""
+        """The mean cross entropy of outputs (B, 2 E). Raises UserError for another width."""
         self._check("task.outputs", outputs.shape[1], 2 * len(self.emotions))
         self._check("the emotions in the labels", label.shape[1], len(self.emotions))
         return functional.cross_entropy(outputs.reshape(-1, 2), label.reshape(-1).long())
@@ -256,7 +256,7 @@ class EmotionRecognition(MultimodalObjective):
         return emotion_scores(chosen, label.astype(np.int64), self.emotions)
 
     def draw(self, folder: Path, tested: Split) -> list[Picture]:
-        """Draw the scores of each emotion beside those of the more frequent answer."""
+        """Draw the scores of each emotion beside the accuracy of the more frequent answer."""
         present = tested.label.mean(axis=0)
         majority = np.maximum(present, 1 - present).tolist()
         return draw_emotions(folder, self.emotions, self.scores(*tested), majority)
@@ -264,6 +264,6 @@ class EmotionRecognition(MultimodalObjective):
     def _check(self, name: str, found: int, needed: int) -> None:
         if found != needed:
             raise UserError(
-                f"{name}: there are {found}, and the {len(self.emotions)} in "
+                f"{name}: there are {found}, but the {len(self.emotions)} in "
                 f"task.objective.emotions need {needed}"
             )

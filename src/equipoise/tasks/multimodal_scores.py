@@ -1,7 +1,7 @@
-"""How well sentiment and emotions are predicted, over a whole split, as the literature counts it.
+"""Scores of predicted sentiment and emotions over a whole split, as the literature defines them.
 
-The scores are of all samples together, wherever they were predicted, and in float64. A score of
-nothing is nan: a correlation with constant values, and any score over no samples.
+The scores are over the samples of all processes together, in float64. Undefined scores are nan: a
+correlation with constant values, and any score over no samples.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def split_of_all_processes(seen: list[Rows]) -> Split:
 def sentiment_scores(predicted: Floats, true: Floats) -> dict[str, float]:
     """The scores of predicted (N,) and true (N,) sentiment from -3 to 3, by name.
 
-    mae; correlation, Pearson's; accuracy_7 and accuracy_5, after both were clipped to ±3 and ±2
-    and rounded, a half to the even number. Of two classes, accuracy and weighted F1:
+    mae; correlation (Pearson's); accuracy_7 and accuracy_5, after predicted and true are clipped
+    to ±3 and ±2 and rounded, halves to even; accuracy and weighted F1 of two classes, which are:
 
     - negative_positive: above 0 or not, without the samples whose truth is 0;
-    - negative_nonnegative: 0 and above, or below, of all samples, as the later literature counts;
-    - positive_or_not: above 0 or not, of all samples.
+    - negative_nonnegative: below 0 or not, over all samples, as in the later literature;
+    - positive_or_not: above 0 or not, over all samples.
 
     F1 is weighted by how often each class is true. The `published` variants weight it by how often
-    each is predicted: the published code passes both in the other order.
+    each is predicted, because the published code swaps the two arguments.
 
     Source: Tsai et al. 2019 (arXiv 1906.00295), section 4.2 and its code.
     """
@@ -100,7 +100,7 @@ def emotion_scores(
 
 
 def emotion_score_names(emotions: Sequence[str]) -> tuple[str, ...]:
-    """The names that `emotion_scores` gives."""
+    """The names of the scores that `emotion_scores` returns."""
     empty = np.zeros((0, len(emotions)), np.int64)
     return tuple(emotion_scores(empty, empty, emotions))
 
@@ -115,13 +115,13 @@ def correlation(one: Floats, other: Floats) -> float:
 
 
 def _centred(values: Floats) -> Floats:
-    """The deviations from the mean, the greatest of them 1, so that no square is too small."""
+    """The deviations from the mean, scaled to at most 1, so that their squares do not underflow."""
     deviations: Floats = values - values.mean()
     return deviations / np.abs(deviations).max()
 
 
 def weighted_f1(predicted: Booleans, true: Booleans) -> float:
-    """F1 of both classes of (N,), their mean weighted by how often each is true; nan of nothing."""
+    """The mean F1 of both classes of (N,), weighted by how often each is true; nan if N is 0."""
     if not len(true):
         return float("nan")
     kinds = (False, True)

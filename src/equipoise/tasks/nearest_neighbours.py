@@ -13,23 +13,23 @@ from torch.nn import functional
 from equipoise.errors import UserError
 
 SIMILARITIES = 2**24
-"""How many are held at once: 64 MiB of float32."""
+"""The most similarities held at once: 64 MiB of float32."""
 QUERIES = 1024
-"""How many are compared at once."""
+"""The most queries compared at once."""
 LOWEST_TEMPERATURE = 0.0125
-"""Below it, the sum of some hundred weights exp(1 / temperature) does not fit into float32."""
+"""Below this, the sum of a few hundred weights exp(1 / temperature) overflows float32."""
 
 
 class MemoryBank:
     """Features (M, h) of labelled training samples, which vote for the classes of queries.
 
-    A query's score of a class is the sum of exp(cosine / temperature) over those of its nearest
-    `neighbours` that belong to the class; the nearness is the cosine as well. Which of equally near
-    samples count as the last neighbours is arbitrary. Where the bank is smaller, all of it votes.
-    All arithmetic is float32, also under autocast.
+    A query's neighbours are the `neighbours` samples of the highest cosine with it, or all samples
+    if the bank holds fewer; ties for the last place are broken arbitrarily. Its score for a class
+    is the sum of exp(cosine / temperature) over its neighbours in that class. All arithmetic is in
+    float32, even under autocast.
 
-    Rows that are not finite, and those without a label (-1), are left out. Raises UserError where
-    no row is left, for a label that is no class, and for settings that cannot work.
+    Rows that are not finite or have no label (-1) are left out. Raises UserError if no row is left,
+    a label is not a class, or a setting cannot work.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class MemoryBank:
             )
         if int(labels.max()) >= classes:
             raise UserError(
-                f"a neighbour has the label {int(labels.max())}, not 0 to {classes - 1}"
+                f"a neighbour has the label {int(labels.max())}: use labels 0 to {classes - 1}"
             )
         self.features = functional.normalize(features.detach().float(), dim=1)
         self.labels = labels
@@ -76,7 +76,7 @@ class MemoryBank:
         return scores.masked_fill_(~queries.isfinite().all(dim=1, keepdim=True), float("nan"))
 
     def _nearest(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and rows (Q, neighbours) of the nearest in the bank, which is passed in parts."""
+        """Cosines and rows (Q, neighbours) of the nearest in the bank, searched in parts."""
         cosines = queries.new_empty(len(queries), 0)
         rows = torch.empty(cosines.shape, dtype=torch.int64, device=queries.device)
         size = SIMILARITIES // max(1, len(queries))

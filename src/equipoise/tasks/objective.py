@@ -1,4 +1,4 @@
-"""What every objective shares: the network, its optimiser, and what regularises its equilibria."""
+"""What every objective shares: the network, its optimiser, and regularisation of its equilibria."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from equipoise.nn import LearnedStart
 from equipoise.tasks.schedules import PlateauScheduler, Schedule
 
 ROUNDED = ("bf16-true", "16-true")
-"""Precisions of Lightning that round a batch, as the weights, to 16 bits."""
+"""Lightning's precisions that round batches, as well as weights, to 16 bits."""
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class Objective(pl.LightningModule):
     """A network with its optimiser and schedule; subclasses add the loss and the metrics.
 
-    `make_optimizer` takes the parameters, all of which are decayed (as the published MDEQ training
-    does). A subclass fills `metrics`: for each stage, "val" and "test", its metrics by name.
+    `make_optimizer` takes the parameters, all of which are decayed (as in the published MDEQ
+    training). A subclass fills `metrics`: for each stage, "val" and "test", its metrics by name.
     """
 
     def __init__(self, model: nn.Module, make_optimizer: MakeOptimizer, schedule: Schedule) -> None:
@@ -50,7 +50,7 @@ class Objective(pl.LightningModule):
         return self
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Tell the regularisers how far the run is; their weights follow it."""
+        """Tell the regularisers how far the run is, since their weights depend on it."""
         for layer in self.regularized:
             assert layer.regularizer is not None
             steps = self.trainer.estimated_stepping_batches
@@ -59,11 +59,11 @@ class Objective(pl.LightningModule):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load all weights and buffers; what only training draws from may differ.
+        """Load all weights and buffers; the counters of random numbers may differ.
 
-        Counters of random numbers (`_extra_state`) belong to the jitter, the random start and the
-        regulariser, which a resumed run or an evaluation may have been given or spared. Raises
-        UserError where the weights are another network's.
+        These (`_extra_state`) belong to the jitter, the random start and the regulariser, which a
+        resumed run or an evaluation may add or leave out. Raises UserError if the weights are those
+        of another network.
         """
         counters = _counters(self.state_dict())
         weights = {k: v for k, v in state_dict.items() if k in counters or not _is_counter(k)}
@@ -81,7 +81,7 @@ class Objective(pl.LightningModule):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss with what regularisers and learned starts add, and their terms for the curve.
 
-        loss_at: the same loss read from another state of the equilibrium layer, for a correction.
+        loss_at: the same loss at another state of the equilibrium layer, for a correction.
         """
         terms: dict[str, Tensor] = {}
         for layer in self.regularized:
@@ -101,7 +101,7 @@ class Objective(pl.LightningModule):
     def readout(self, state: State) -> Tensor:
         """The network's output for one state of its equilibrium layer.
 
-        Raises UserError where the network cannot tell.
+        Raises UserError if the network has no `readout`.
         """
         read = getattr(self.model, "readout", None)
         if read is None:
@@ -113,7 +113,7 @@ class Objective(pl.LightningModule):
         return output
 
     def offered(self, method: str, *arguments: Any) -> dict[str, Tensor]:
-        """What a method of the network gives in evaluation; nothing where it has none."""
+        """What a method of the network returns in evaluation mode; empty if it has none."""
         ask = getattr(self.model, method, None)
         training = self.model.training
         self.model.eval()
@@ -131,14 +131,14 @@ class Objective(pl.LightningModule):
         return {f"{stage}/{name}" for name in self.stage_metrics(stage)}
 
     def class_names(self) -> list[str]:
-        """The names of the classes in the data module; none where it does not tell them."""
+        """The data module's names of the classes; empty if it has none."""
         return list(getattr(getattr(self.trainer, "datamodule", None), "class_names", []))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the whole validation set; in training, a plateau's rate follows them.
+        """Log the metrics of the whole validation set; in training, step a plateau with them.
 
-        Here, and not at the end of the epoch, where Lightning would see to it: the checkpoint of
-        this validation, from which a run may resume, has to hold the rate that follows from it.
+        Lightning would step it at the end of the epoch. That is too late: the checkpoint of this
+        validation, from which a run may resume, must hold the rate that follows from it.
         """
         self._close("val")
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
@@ -151,17 +151,17 @@ class Objective(pl.LightningModule):
         self._close("test")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimiser over all parameters, its rate stepped every optimiser step.
+        """The optimiser over all parameters, and its schedule, stepped at every optimiser step.
 
-        A plateau takes no notice of these steps.
+        A plateau uses these steps only for its warm-up.
         """
         optimizer = self.make_optimizer(self.parameters())
         # A fused optimiser would undo the scale of float16 gradients itself, too late for clipping.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         scheduler = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         how: Any = {"scheduler": scheduler, "interval": "step"}
-        if self.automatic_optimization:  # else Lightning steps nothing, and warns of the word
-            how["reduce_on_plateau"] = False  # it would want a metric after every step
+        if self.automatic_optimization:  # else Lightning steps nothing, and warns of this key
+            how["reduce_on_plateau"] = False  # True would need a metric after every step
         return {"optimizer": optimizer, "lr_scheduler": how}
 
     def _close(self, stage: str) -> None:

@@ -1,4 +1,4 @@
-"""How far the answers to range queries are from the truth, and what the report draws of them."""
+"""The errors of the answers to range queries, and the data for the report's pictures of them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from equipoise.privacy import RangeEstimate, TreeEstimate
 Floats = NDArray[np.float64]
 
 
-SQUARES = 64  # of a side of the picture of two attributes
+SQUARES = 64  # along each side of the picture of two attributes
 
 
 class RangeErrors:
     """Answers of several surveys to the same queries, and their errors.
 
-    A query has a volume, or, where its ends are random, not a number. Errors are means over the
-    queries; their standard errors are over the surveys, none where there is a single one.
+    A query has a volume, which is nan if its ends are random. Errors are means over the queries;
+    their standard errors are over the surveys, and None if there is a single survey.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class RangeErrors:
         self.answers: list[Floats] = []
 
     def add(self, batch: dict[str, Tensor], estimates: Sequence[RangeEstimate]) -> None:
-        """Answer ranges (n, attributes, 2), whose truth and volume are (n,)."""
+        """Answer the ranges (n, attributes, 2) of a batch, whose truth and volume are (n,)."""
         ranges = batch["ranges"].numpy()
         self.ranges.append(ranges)
         self.truth.append(batch["truth"].numpy())
@@ -48,7 +48,7 @@ class RangeErrors:
         return {"mse": float((errors**2).mean()), "mae": float(np.abs(errors).mean())}
 
     def details(self) -> dict[str, Any]:
-        """The same for each volume, and the standard errors of all of them."""
+        """mse and mae for each volume, and the standard errors of these and of `means`."""
         if not self.answers:
             return {}
         errors, volume = self.differences(), np.concatenate(self.volume)
@@ -76,12 +76,12 @@ def deviation(measure: Floats) -> float | None:
 def range_samples(estimate: RangeEstimate, errors: RangeErrors, people: Any) -> dict[str, Any]:
     """The first survey's estimate beside the truth, and the errors of all surveys.
 
-    columns; histograms and marginals: for each attribute (domain[a],) true and estimated fractions
-    of its values; grid: for two attributes their true and estimated (64, 64) fractions; tree: low,
-    high (nodes, attributes), depth and value (nodes,) where there is one; truth, answer,
-    standard_error (queries,) of the first survey, the last None where its method has none;
-    volume (queries,), the part of the domain that each covers, fixed (queries,) whether it was
-    chosen, and error (surveys, queries).
+    columns; histograms and marginals: for each attribute the true and estimated fractions of its
+    values, (domain[a],); grid: for two attributes their true and estimated fractions, (64, 64);
+    tree: low and high (nodes, attributes), depth and value (nodes,), or None without a tree; truth,
+    answer and standard_error (queries,): of the first survey, the last None if its method has none;
+    volume (queries,): the fraction of the domain that each query covers; fixed (queries,): whether
+    its volume was chosen; error (surveys, queries).
     """
     ranges = np.concatenate(errors.ranges)
     domain = np.array(people.domain)
@@ -113,7 +113,7 @@ def squares(estimate: RangeEstimate, people: Any) -> tuple[Floats, Floats]:
 
 
 def tree_of(estimate: RangeEstimate) -> dict[str, NDArray] | None:
-    """The nodes of a tree and their frequencies."""
+    """The nodes of a tree and their frequencies; None for an estimate without a tree."""
     if not isinstance(estimate, TreeEstimate):
         return None
     tree = estimate.tree

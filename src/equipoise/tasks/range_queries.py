@@ -43,22 +43,22 @@ class Respondents(Protocol):
     people: Any
 
     def divide(self, groups: NDArray, rounds: int) -> None:
-        """Take note of the round in which each person answers; groups (repeats, people)."""
+        """Store the round in which each person answers; groups (repeats, people)."""
         ...
 
 
 class RangeQueries(pl.LightningModule):
-    """Carries out `repeats` surveys by one mechanism on the same people, and judges the answers.
+    """Conducts `repeats` surveys of the same people by one mechanism, and scores the answers.
 
     An epoch is a round: every person of the round's group sends one report. training_step simulates
     the clients of its block and counts their bits; the last block of a round adds the counts of all
     processes (int64) and closes the round. There is nothing to optimise. A survey's state is the
-    tallies of its closed rounds, so a checkpoint stands for the last of them: no round is resumed
-    in its middle. Reports are functions of (seed, repetition, round, block) alone, whatever the
-    number of processes. They simulate clients: the randomness is not a secure one.
+    tallies of its closed rounds, so a run resumes after the last closed round, never in the middle
+    of one. Reports depend on (seed, repetition, round, block) alone, whatever the number of
+    processes. They only simulate clients: their randomness is not cryptographically secure.
 
-    reports: `packed` makes every report and counts its bits; `counts` draws the sums of a block,
-    which have the same distribution. Metrics: mse, mae over ranges with random ends.
+    reports: `packed` makes each report and counts its bits; `counts` draws the sums over a block,
+    which have the same distribution. Metrics: mse and mae over the ranges with random ends.
     Raises PrivacyError for a domain, epsilon or number of users that the mechanism refuses.
     """
 
@@ -129,7 +129,7 @@ class RangeQueries(pl.LightningModule):
         self._last_for_all_rounds()
 
     def on_train_epoch_start(self) -> None:
-        """Open the round in every survey: what it asks follows from the rounds before."""
+        """Open the round in every survey: what it asks depends on the rounds before."""
         if self.closed == self.rounds:
             return
         self.questions = [survey.question(self.closed) for survey in self.surveys]
@@ -191,7 +191,7 @@ class RangeQueries(pl.LightningModule):
         return [f"{name} {mean:.0f}" for name, mean in self.round_sizes.items()]
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What the closed rounds have counted, and whose counts they are."""
+        """The tallies of the closed rounds, and the signature of their survey."""
         closed = [
             [
                 {"round": index, "counts": torch.from_numpy(tally.counts), "reports": tally.reports}
@@ -204,8 +204,8 @@ class RangeQueries(pl.LightningModule):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Close the same rounds again.
 
-        Raises UserError, and changes nothing, for the state of another survey and for one that no
-        survey can have left.
+        Raises UserError, and changes nothing, for the state of another survey and for a state that
+        no survey can have saved.
         """
         closed = _entry(state, "closed", list)
         self._check_signature(_entry(state, "survey", dict))
@@ -226,11 +226,11 @@ class RangeQueries(pl.LightningModule):
             if saved.get(key) != value:
                 raise UserError(
                     f"the checkpoint holds a survey with {key} {saved.get(key)}, which "
-                    f"cannot be resumed as {value}"
+                    f"cannot be resumed with {value}"
                 )
 
     def _count(self, batch: dict[str, Tensor]) -> None:
-        """Add what the people of a block report, each survey its own."""
+        """Add the reports of a block's people to the counts of each survey."""
         values = np.split(batch["values"].numpy(), np.cumsum(batch["sizes"].numpy())[:-1])
         for number, people in enumerate(values):
             key = (NOISE, number, self.closed, int(batch["block"]))
@@ -276,7 +276,7 @@ class RangeQueries(pl.LightningModule):
         return [Tally(c, int(n)) for c, n in zip(counts, answered, strict=True)]
 
     def _judged(self) -> dict[str, float]:
-        """The errors once the last round is closed; until then there are no answers."""
+        """The errors once the last round is closed; infinite before, as there are no answers."""
         if self.closed < self.rounds:
             return {"mse": float("inf"), "mae": float("inf")}
         workload, errors = self._respondents().workload, RangeErrors()
@@ -290,7 +290,7 @@ class RangeQueries(pl.LightningModule):
             self.log(f"{stage}/{name}", value, logger=shown)
 
     def _last_for_all_rounds(self) -> None:
-        """Make the training as long as the survey, which is worth nothing in part."""
+        """Make the training as long as the survey, since part of a survey is worth nothing."""
         rounds, trainer = max(1, self.rounds), self.trainer
         if trainer.max_epochs not in (-1, None, rounds) or trainer.max_steps not in (-1, rounds):
             warnings.warn(
@@ -311,7 +311,7 @@ class RangeQueries(pl.LightningModule):
 
 
 def _entry(state: object, name: str, kind: type) -> Any:
-    """An entry of a checkpoint's state; raises UserError where it is not there."""
+    """An entry of a checkpoint's state; raises UserError if it is missing."""
     entry = state.get(name) if isinstance(state, dict) else None
     if not isinstance(entry, kind):
         raise UserError("the checkpoint holds no survey: use an earlier one")
@@ -319,7 +319,7 @@ def _entry(state: object, name: str, kind: type) -> Any:
 
 
 def _listed(rounds: object) -> object:
-    """The rounds with their counts as lists; anything else is left as it is, to be refused."""
+    """The rounds with their counts as lists; anything else is returned as it is, to be refused."""
     if not isinstance(rounds, list):
         return rounds
     return [

@@ -1,4 +1,4 @@
-"""Couplings of pairs of atoms in Hz: two losses, and the score by type of the competition."""
+"""Couplings of pairs of atoms in Hz: two losses, and the competition's score by type."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Described(Protocol):
     """The data module."""
 
     def facts(self, split: str) -> dict[str, Any]:
-        """What to know about a split beside the result on it."""
+        """Facts about a split that belong beside its results."""
         ...
 
     def vocabulary_state(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Described(Protocol):
 
 
 class Predicted(NamedTuple):
-    """Couplings of a split, each once: rows of the csv, types from 1 to 8, and Hz (N, K)."""
+    """Couplings of a split, each once: its row in the csv file, type 1 to 8, and Hz (N, K)."""
 
     row: NDArray[np.int64]
     kind: NDArray[np.int64]
@@ -57,15 +57,15 @@ class Predicted(NamedTuple):
 class ScalarCoupling(Objective):
     """Trains any model whose output has `standardized` (B, P, K) couplings of pairs of atoms.
 
-    A batch is that of the data modules of molecules. A prediction in Hz is deviation * standardized
-    + mean, of the pair's labelled type. Losses, over the couplings that are to be predicted:
+    Batches come from the data modules of molecules. A prediction in Hz is deviation * standardized
+    + mean, with those of the pair's labelled type. Losses, over the couplings to be predicted:
 
-        absolute  the mean of |error| in Hz, in training; published
+        absolute  the mean of |error| in Hz; published for training
         log_mae   the mean over the types present of ln(MAE + 1e-9); published for fine-tuning
 
-    Where K = 5 the same loss of the four contributions, their mean, is added `contribution_weight`
-    times. Metrics: loss, mae in Hz, and mean_log_mae, the mean over the types of ln MAE: of the
-    whole split, each coupling once, whatever the number of processes.
+    If K = 5, the mean of the same loss over the four contributions is added, times
+    `contribution_weight`. Metrics: loss, mae in Hz, and mean_log_mae, the mean of ln MAE over the
+    types; all over the whole split, each coupling once, whatever the number of processes.
 
     Source: 2008.05994 and the code published with it.
     """
@@ -90,7 +90,7 @@ class ScalarCoupling(Objective):
     def setup(self, stage: str) -> None:
         """Take the labels from the data module, if it has some.
 
-        Raises UserError for a precision that rounds couplings, whose errors are a part of a Hz.
+        Raises UserError for a precision that rounds couplings, whose errors are below one Hz.
         """
         refuse_rounding(self.trainer, "places of atoms and couplings")
         tell = getattr(getattr(self.trainer, "datamodule", None), "vocabulary_state", None)
@@ -107,7 +107,7 @@ class ScalarCoupling(Objective):
             auxiliary = torch.stack(losses).mean()
             loss = loss + self.contribution_weight * auxiliary
             terms["contribution_loss"] = auxiliary.detach()
-        loss, more = self.with_regularization(loss, self.readout)  # which says that there is none
+        loss, more = self.with_regularization(loss, self.readout)  # raises if called: there is none
         return {"loss": loss, **terms, **more}
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
@@ -119,9 +119,9 @@ class ScalarCoupling(Objective):
         self._predict("test", batch)
 
     def in_hertz(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Predicted and true couplings (N, K), and their types (N,): those to be predicted alone.
+        """Predicted and true couplings (N, K) and types (N,) of the pairs to be predicted.
 
-        In float32 at least, whatever the precision of the network.
+        At least in float32, whatever the precision of the network.
         """
         standardized: Tensor = self.model(batch).standardized
         asked = batch["type"] > 0
@@ -134,11 +134,11 @@ class ScalarCoupling(Objective):
         return {f"{stage}/{name}" for name in ("loss", "mae", "mean_log_mae")}
 
     def details(self) -> dict[str, Any]:
-        """The score of each type in the last test beside what its mean would score."""
+        """The score of each type in the last test, and the score of predicting its mean."""
         return self.facts
 
     def pictures(self, folder: Path) -> list[Picture]:
-        """Draw predicted against true couplings, and write both as csv files; none untested."""
+        """Draw predicted against true couplings, and write csv files; nothing without a test."""
         if self.tested is None:
             return []
         write_predictions(folder, self.tested)
@@ -179,7 +179,7 @@ class ScalarCoupling(Objective):
         self.seen[stage].append((batch["row"][batch["type"] > 0], kind, predicted, true))
 
     def _close(self, stage: str) -> None:
-        """Log the scores of what all processes have predicted, each coupling once."""
+        """Log the scores of the predictions of all processes, each coupling once."""
         split = of_all_processes(self.seen[stage])
         self.seen[stage] = []
         scores = type_scores(split.predicted[:, 0], split.true[:, 0], split.kind, TYPES)
@@ -196,9 +196,9 @@ class ScalarCoupling(Objective):
 
 
 def coupling_loss(predicted: Tensor, true: Tensor, kind: Tensor, loss: Loss) -> Tensor:
-    """The loss of couplings (N,) in Hz, whose types (N,) are from 1 to 8; 0 of none.
+    """The loss of couplings (N,) in Hz, whose types (N,) are from 1 to 8; 0 without any.
 
-    In training N counts the couplings of all processes, over which gradients are averaged.
+    In training, N counts the couplings of all processes, since gradients are averaged over these.
     """
     errors = (predicted - true).abs()
     if loss == "absolute":
@@ -214,7 +214,7 @@ def coupling_loss(predicted: Tensor, true: Tensor, kind: Tensor, loss: Loss) -> 
 
 
 def of_all_processes(seen: list[tuple[Tensor, ...]]) -> Predicted:
-    """What every process has predicted, in the order of the rows, each of them once."""
+    """The predictions of all processes, in the order of the rows, each row once."""
     batches = [[part.detach().cpu().numpy() for part in batch] for batch in seen]
     mine: Any = tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
     row, kind, predicted, true = (
@@ -225,7 +225,7 @@ def of_all_processes(seen: list[tuple[Tensor, ...]]) -> Predicted:
 
 
 def described(split: Predicted, data: Described) -> dict[str, Any]:
-    """The score of each type, that of predicting the training mean of each, and yardsticks."""
+    """The score of each type, the score of predicting its training mean, and yardsticks."""
     means = np.array([np.nan, *data.type_means()])[split.kind]
     scores = type_scores(split.predicted[:, 0], split.true[:, 0], split.kind, TYPES)
     baseline = type_scores(means, split.true[:, 0], split.kind, TYPES)
@@ -244,7 +244,7 @@ def described(split: Predicted, data: Described) -> dict[str, Any]:
 
 
 def write_predictions(folder: Path, split: Predicted) -> None:
-    """Write couplings.csv, predicted beside true, and predictions.csv in the submission's form."""
+    """Write couplings.csv, predicted beside true, and predictions.csv in the format to submit."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, types = split.row.tolist(), [TYPES[kind - 1] for kind in split.kind.tolist()]
     predicted, true = split.predicted[:, 0].tolist(), split.true[:, 0].tolist()

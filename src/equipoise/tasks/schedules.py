@@ -1,7 +1,7 @@
-"""Learning-rate schedules over the whole run, stepped once an optimiser step.
+"""Learning-rate schedules over the whole run, stepped once per optimiser step.
 
 Lengths are fractions of the run, so that a shortened run still sees the whole schedule. A
-`Plateau` has no length, and is stepped once a validation.
+`Plateau` has no length, and is stepped once per validation.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ class Constant:
 class Cosine:
     """Linear warm-up, then last + (rate - last) (1 + cos(pi t)) / 2, t from 0 to 1.
 
-    The last rate is `minimum`, or `final_factor` times the rate where that is more: a factor serves
-    groups of parameters whose rates differ, as those of LARS. t counts from the end of the warm-up,
-    or with `from_first_step` from the first step, so that the warm-up replaces its beginning.
+    The last rate is the larger of `minimum` and `final_factor` times the rate; a factor suits
+    groups of parameters whose rates differ, such as those of LARS. t counts from the end of the
+    warm-up, or with `from_first_step` from the first step; the warm-up then replaces the beginning
+    of the cosine.
 
     Source: Loshchilov and Hutter 2017 (arXiv 1608.03983), eq. 5, without restarts.
     """
@@ -74,9 +75,9 @@ class InverseSquareRoot:
     """rate * min(step / W, sqrt(W / step)): linear warm-up over W steps, then a slow fall.
 
     W is the fraction `warmup` of the run, and at least one step; steps are counted from 1. The
-    published warm-up, 4,000 steps, is one of 100,000 there: `warmup` 0.04.
-    Source: Vaswani et al. 2017 (arXiv 1706.03762), eq. 3; its factor width^-0.5 W^-0.5 is the
-    optimiser's rate here, the greatest of the run.
+    published warm-up takes 4,000 of 100,000 steps: `warmup` 0.04.
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), eq. 3; in place of its factor width^-0.5 W^-0.5
+    stands the optimiser's rate, the highest of the run.
     """
 
     warmup: float = 0.1
@@ -91,10 +92,10 @@ class InverseSquareRoot:
 
 @dataclass(frozen=True)
 class OneCycle:
-    """Half a cosine from `first_factor` of the rate up to it, then one down to `final_factor`.
+    """Half a cosine up from `first_factor` times the rate, another down to `final_factor` times it.
 
-    The way up takes the fraction `warmup` of the run. The momentum stays as it is; that of the
-    source falls while the rate rises.
+    The rise takes the fraction `warmup` of the run. The momentum is constant, whereas in the source
+    it falls while the rate rises.
 
     Source: Smith and Topin 2018 (arXiv 1708.07120), section 2, with the cosines, factors and
     warm-up of torch's OneCycleLR.
@@ -120,7 +121,7 @@ class OneCycle:
 class Step:
     """Linear warm-up, then the rate, multiplied by `factor` at each of the `milestones`.
 
-    milestones: fractions of the run, such as 0.5 and 0.75 of He et al. 2016 (arXiv 1512.03385).
+    milestones: fractions of the run, such as 0.5 and 0.75 in He et al. 2016 (arXiv 1512.03385).
     """
 
     warmup: float = 0.0
@@ -139,10 +140,10 @@ class Step:
 
 
 class PlateauScheduler(ReduceLROnPlateau):
-    """torch's, behind a linear warm-up over `length` steps.
+    """torch's ReduceLROnPlateau after a linear warm-up over `length` steps.
 
-    It is stepped without a value after each optimiser step, as all others are, and with one after
-    each validation. Those within the warm-up are not judged.
+    It is stepped without a value after each optimiser step, like all others, and with one after
+    each validation. Validations within the warm-up are ignored.
     monitor: the metric whose value it is to be stepped with.
     """
 
@@ -166,7 +167,7 @@ class PlateauScheduler(ReduceLROnPlateau):
         self._set_rates()
 
     def step(self, metrics: SupportsFloat | None = None, epoch: int | None = None) -> None:  # type: ignore[override]
-        """Count a step, or judge a validation and lower the rates where it was one too many."""
+        """Count a step; or judge a validation, and lower the rates if patience has run out."""
         if metrics is None:
             self.taken += 1
         elif self.taken >= self.length:
@@ -174,9 +175,9 @@ class PlateauScheduler(ReduceLROnPlateau):
         self._set_rates()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from there; the warm-up is as long as it is configured now."""
+        """Continue from a saved state; the warm-up has the length that is configured now."""
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        earlier = {"reached": rates}  # of a revision that had no warm-up
+        earlier = {"reached": rates}  # for states from before there was a warm-up
         super().load_state_dict({**earlier, **state_dict, "length": self.length})
 
     def _reduce_lr(self, epoch: int) -> None:
@@ -193,11 +194,12 @@ class PlateauScheduler(ReduceLROnPlateau):
 
 @dataclass(frozen=True)
 class Plateau:
-    """Multiplies the rate by `factor` when more than `patience` validations bring nothing better.
+    """Multiplies the rate by `factor` after more than `patience` validations without improvement.
 
     A linear warm-up over the fraction `warmup` of the run comes first; its validations do not
-    count. Better is what undercuts (mode "min") or exceeds ("max") the best value of `monitor` so
-    far by one in 10,000. An epoch has one validation unless the trainer is told otherwise.
+    count. Only a value more than one part in 10,000 below (mode "min") or above ("max") the best
+    of `monitor` so far is an improvement. An epoch has one validation unless the trainer says
+    otherwise.
     Source: the code of Tsai et al. 2019 (arXiv 1906.00295), which takes torch's ReduceLROnPlateau.
     """
 
@@ -216,16 +218,16 @@ class Plateau:
 
 
 def between(first: float, last: float, progress: float) -> float:
-    """Half a cosine from `first` to `last`; progress: from 0 to 1, and 1 beyond it."""
+    """Half a cosine from `first` to `last`; progress: from 0 to 1; larger values count as 1."""
     return last + (first - last) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
 
 @dataclass(frozen=True)
 class OfTorch:
-    """One of torch's own schedulers, stepped as all others are: once an optimiser step.
+    """One of torch's own schedulers, stepped like all others: once per optimiser step.
 
     make: the class with its settings. `total_steps` and `T_max` are the length of the run, unless
-    they are among the settings. Raises ValueError for one that is stepped with a metric.
+    they are among the settings. Raises ValueError for a scheduler that is stepped with a metric.
     """
 
     make: partial[LRScheduler]
@@ -233,7 +235,7 @@ class OfTorch:
     def __call__(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         """torch's scheduler."""
         if issubclass(self.make.func, ReduceLROnPlateau):  # type: ignore[arg-type]
-            raise ValueError("it is stepped with a metric: choose schedule=plateau")
+            raise ValueError("this scheduler is stepped with a metric: choose schedule=plateau")
         takes = inspect.signature(self.make.func).parameters
         lengths = {name: steps for name in ("total_steps", "T_max") if name in takes}
         return self.make(optimizer, **{**lengths, **self.make.keywords})

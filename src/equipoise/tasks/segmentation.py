@@ -25,7 +25,7 @@ PICTURED = 4
 
 
 class MaskObjective(Objective):
-    """What objectives with masks share: pictures of predictions, and the value of each class.
+    """What objectives with masks share: pictures of predictions, and the IoU of each class.
 
     A subclass fills `pictured` in its test step (`keep_pictures`) and logs the metric `miou`.
     """
@@ -49,7 +49,7 @@ class MaskObjective(Objective):
         return {"iou_per_class": self.per_class} if self.per_class else {}
 
     def pictures(self, folder: Path) -> list[Picture]:
-        """Draw a few test images with their true and predicted masks; none without a test."""
+        """Draw a few test images with their true and predicted masks; nothing without a test."""
         return mask_pictures(self.pictured, self.class_names(), folder)
 
 
@@ -57,11 +57,11 @@ class Segmentation(MaskObjective):
     """Trains any model that maps images (B, C, H, W) to mask logits (B, mask_classes, h, w).
 
     A batch holds image, mask (B, H, W) with 255 where a pixel does not count, and index (B,). The
-    logits are upsampled bilinearly to the mask's size before anything else. `align_corners_at_test`
-    False tests as the published inference script does, while the published training and validation
-    align the corners. `loss="ohem"` takes the hardest pixels only; `ohem_threshold` and `ohem_kept`
-    are explained at `HardPixelCrossEntropy`. Metrics: loss, miou over the classes that occur, and
-    accuracy of the pixels, in 0 to 1.
+    logits are upsampled bilinearly to the mask's size before anything else. If
+    `align_corners_at_test` is False, the test upsamples like the published inference script, while
+    the published training and validation align the corners. `loss="ohem"` counts only the hardest
+    pixels; see `HardPixelCrossEntropy` for `ohem_threshold` and `ohem_kept`. Metrics: loss, miou
+    over the classes that occur, and accuracy of the pixels, from 0 to 1.
 
     Source: the published Cityscapes training of MDEQ (2006.08656), which is that of HRNet.
     """
@@ -92,7 +92,7 @@ class Segmentation(MaskObjective):
         return logits
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
-        """The loss, and the accuracy of the batch's pixels beside it."""
+        """The loss, and the accuracy of the batch's pixels."""
         mask = batch["mask"]
         logits = upsample(self(batch["image"]), mask)
         loss, terms = self.with_regularization(
@@ -159,13 +159,13 @@ def upsample(logits: Tensor, mask: Tensor, align_corners: bool = True) -> Tensor
 
 
 def pixel_accuracy(logits: Tensor, mask: Tensor) -> Tensor:
-    """The share of the pixels that count whose class is predicted; NaN without any."""
+    """The fraction of the counted pixels that are classified correctly; NaN if there are none."""
     counted = mask != IGNORED
     return ((logits.detach().argmax(dim=1) == mask) & counted).sum() / counted.sum()
 
 
 def keep_pictures(samples: dict[str, Tensor], image: Tensor, mask: Tensor, logits: Tensor) -> None:
-    """Add to `samples`, on the host, until there are four; of one size, that of the first."""
+    """Add to `samples`, on the host, until there are four; batches of another size are skipped."""
     missing = PICTURED - len(samples["mask"]) if samples else PICTURED
     if missing <= 0 or (samples and samples["mask"].shape[1:] != mask.shape[1:]):
         return

@@ -1,4 +1,4 @@
-"""Self-supervised learning: features that two views of an image share, judged by its neighbours."""
+"""Self-supervised learning of features that two views of an image share, and their evaluation."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ OF_LOSS = ("loss", "loss_per_feature", "diagonal", "off_diagonal", "off_diagonal
 class SelfSupervised(Objective):
     """Trains an encoder and a projector on two views of each image, without labels.
 
-    `model(first, second)` gives the embeddings of both views and their features, `model.encoder`
+    `model(first, second)` returns the embeddings of both views and their features; `model.encoder`
     maps images (B, C, H, W) to features (B, h). A batch holds first and second, label (B,), -1
-    where there is none, and index (B,); one of validation or test also image, the whole picture.
-    The data module's `bank_dataloader` gives labelled training images.
+    for none, and index (B,); in validation and test it also holds image, the whole picture.
+    The data module's `bank_dataloader` yields labelled training images.
 
-    Labels only judge. `knn_accuracy` is that of weighted nearest neighbours in the bank. An online
-    probe, a linear classifier, is trained beside the network, which receives no gradient from it;
-    in the test another one is trained offline, on the features of the bank. Metrics of a split:
-    these accuracies in 0 to 1; its loss, also per feature; the mean diagonal, off-diagonal and
-    absolute off-diagonal of its cross-correlation; effective rank and spread of the features,
-    which show a collapse.
+    Labels serve only for evaluation. `knn_accuracy` is that of weighted nearest neighbours in the
+    bank. An online probe, a linear classifier, is trained beside the network, which receives no
+    gradient from it; the test trains another probe offline, on the features of the bank. Metrics of
+    a split: these accuracies, from 0 to 1; its loss, also per feature; the mean diagonal,
+    off-diagonal and absolute off-diagonal of its cross-correlation; effective rank and spread of
+    the features, which show a collapse.
 
-    loss: compares embeddings. classes: of the labels, 0 where there are none. neighbours,
-    temperature: of nearest neighbours. probe_epochs: of the offline probe. untrained: measure the
-    encoder before the first step, too. seed: of the offline probe.
+    loss: compares embeddings. classes: the number of classes, 0 without labels. neighbours,
+    temperature: for `knn_accuracy`. probe_epochs, seed: of the offline probe. untrained: also
+    measure the encoder before the first step.
     """
 
     untrained_accuracies: Tensor
@@ -114,13 +114,13 @@ class SelfSupervised(Objective):
         return {"features": features, "probabilities": self._probed(features).softmax(dim=1)}
 
     def _probed(self, features: Tensor) -> Tensor:
-        """The online probe's logits, in the type of its weights: trainer.precision=64-true."""
+        """The online probe's logits in its weights' type, which is float64 in precision 64-true."""
         assert self.probe is not None
         logits: Tensor = self.probe(features.to(self.probe.weight.dtype))
         return logits
 
     def on_fit_start(self) -> None:
-        """Measure the untrained encoder on the test images, once in a run."""
+        """Measure the untrained encoder on the test images, once per run."""
         if self.classes and self.measure_untrained and self.untrained_accuracies.isnan().any():
             data: Any = self._data()
             data.setup("test")
@@ -130,7 +130,7 @@ class SelfSupervised(Objective):
             self._empty_bank()
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
-        """The loss, and beside it what it is made of."""
+        """The loss and its components."""
         views = self.model(batch["first"], batch["second"])
         terms = self.loss(views.first, views.second)
         loss, extra = self.with_regularization(terms.loss, self.readout)
@@ -138,7 +138,7 @@ class SelfSupervised(Objective):
         if self.probe is not None:
             logits = self._probed(views.first_features.detach())
             known = batch["label"] != UNLABELLED
-            # a value of 0, so that the loss shown is the objective's
+            # adds a gradient, but no value: the loss shown is the objective's
             count = per_process(known.sum())
             cost = functional.cross_entropy(
                 logits, batch["label"], ignore_index=UNLABELLED, reduction="sum"
@@ -149,11 +149,11 @@ class SelfSupervised(Objective):
         return {**numbers, **extra, "loss": loss}
 
     def on_validation_epoch_start(self) -> None:
-        """Read the bank with the weights of now."""
+        """Encode the bank with the present weights."""
         self._fill_bank()
 
     def on_test_epoch_start(self) -> None:
-        """Read the bank."""
+        """Encode the bank."""
         self._fill_bank()
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
@@ -202,7 +202,7 @@ class SelfSupervised(Objective):
         self._empty_bank()
 
     def _judge(self, stage: str, features: Tensor) -> None:
-        """Log how many directions the features use, and warn where these become few."""
+        """Log the features' effective rank and spread, and warn of a collapse."""
         numbers = {"effective_rank": effective_rank(features), "spread": spread(features)}
         for name, value in numbers.items():
             self.log(f"{stage}/{name}", value)
@@ -211,7 +211,7 @@ class SelfSupervised(Objective):
             warnings.warn(advice, stacklevel=2)
 
     def details(self) -> dict[str, Any]:
-        """How each accuracy was measured, and what the untrained encoder reached so."""
+        """How each accuracy was measured, and the accuracies of the untrained encoder."""
         if not self.classes:
             return {}
         details: dict[str, Any] = {"protocols": self.protocols()}
@@ -222,7 +222,7 @@ class SelfSupervised(Objective):
         return details
 
     def protocols(self) -> dict[str, str]:
-        """Each accuracy's protocol in words: figures of different ones differ by points."""
+        """Each accuracy's protocol in words, since results differ by points between protocols."""
         return {
             "knn_accuracy": f"nearest neighbours among labelled training images, k = "
             f"{self.neighbours}, weighted by exp(cosine / {self.temperature:g}), features of the "
@@ -249,7 +249,7 @@ class SelfSupervised(Objective):
         return getattr(self.trainer, "datamodule", None)
 
     def _fill_bank(self) -> None:
-        """Encode the bank with the present weights, each process a part of it."""
+        """Encode the bank with the present weights; each process encodes a part of it."""
         if self.classes:
             self.bank = joined([self._encoded(self._data().bank_dataloader())])
             features, labels = (part.to(self.device) for part in self.bank)
@@ -276,7 +276,7 @@ class SelfSupervised(Objective):
         return stacked(parts)
 
     def _offline_accuracies(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Of nearest neighbours and of an offline probe, on features of all processes."""
+        """Accuracy of nearest neighbours and of an offline probe, on features of all processes."""
         features, labels = joined([(features, labels)])
         known = labels != UNLABELLED
         assert self.memory is not None
@@ -285,7 +285,7 @@ class SelfSupervised(Objective):
         return float(neighbours), self._probe_accuracy(features, labels)
 
     def _probe_accuracy(self, features: Tensor, labels: Tensor) -> float:
-        """The accuracy on these of a classifier trained on the bank; the same in every process."""
+        """The accuracy on `features` of a classifier trained on the bank; every process agrees."""
         assert self.bank is not None
         with torch.inference_mode(False), torch.enable_grad():
             bank, classes = (part.clone().to(self.device) for part in self.bank)
@@ -298,14 +298,14 @@ class SelfSupervised(Objective):
 
 
 def label_metrics(classes: int) -> nn.ModuleDict:
-    """What labels tell about features, gathered from all processes."""
+    """The metrics that need labels, gathered from all processes."""
     names = ("knn_accuracy", "online_probe_accuracy")
     accuracies = {name: MulticlassAccuracy(classes, average="micro") for name in names}
     return nn.ModuleDict({**accuracies, "online_probe_loss": MeanMetric()})
 
 
 def correlation_numbers(terms: Terms) -> dict[str, Tensor]:
-    """What of a loss and its cross-correlation (d, d) can be read at any d."""
+    """Figures of a loss and its cross-correlation (d, d) that are comparable across d."""
     width = len(terms.correlation)
     diagonal = terms.correlation.diagonal()
     pairs = max(width * (width - 1), 1)
@@ -318,7 +318,7 @@ def correlation_numbers(terms: Terms) -> dict[str, Tensor]:
 
 
 def joined(parts: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Features and labels of all processes; all of them have to ask for them."""
+    """Features and labels of all processes; every process must call this."""
     return stacked(from_all_processes(stacked(list(parts))))
 
 

@@ -14,11 +14,11 @@ from equipoise.tasks.token_prediction import ExactMatch, TokenPrediction
 
 
 class SequenceRecall(TokenPrediction):
-    """Predict every token of a sequence, of which the last `recalled` ones have to be remembered.
+    """Predict every token of a sequence whose last `recalled` tokens must be remembered.
 
     Metrics: loss over all tokens in nats; accuracy of the recalled tokens, and exact_match, the
-    share of the sequences where all of them are right, in 0 to 1. `details` holds the facts of the
-    data module, such as the loss without memory.
+    fraction of the sequences in which all of them are right; both from 0 to 1. `details` holds the
+    data module's facts, such as the loss without memory.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class SequenceRecall(TokenPrediction):
         metrics["exact_match"].update(correct)
 
     def details(self) -> dict[str, Any]:
-        """What the data module has to tell about the test, for metrics.json."""
+        """The data module's facts about the test, for metrics.json."""
         tell = getattr(getattr(self.trainer, "datamodule", None), "facts", None)
         return {} if tell is None else tell("test")
 

@@ -31,7 +31,7 @@ class Perplexity(MeanMetric):
     """exp of the mean loss in nats."""
 
     def compute(self) -> Tensor:
-        """The perplexity of what was seen."""
+        """The perplexity of the targets seen so far."""
         return super().compute().exp()
 
 
@@ -45,7 +45,7 @@ class SequenceOutput(Protocol):
 
     @property
     def memory(self) -> tuple[Tensor, ...]:
-        """What the next segment is to be given."""
+        """The memory for the next segment."""
         ...
 
     @property
@@ -55,14 +55,14 @@ class SequenceOutput(Protocol):
 
 
 class TokenObjective(Objective, ABC):
-    """Trains any model whose hidden states (B, T, D) a softmax over a vocabulary reads.
+    """Trains any model that reads a softmax over a vocabulary from hidden states (B, T, D).
 
     A subclass runs the model in `advance`. A batch holds targets (B, T), -100 for none.
 
-    loss = mean over the targets of -ln p + auxiliary_weight * the same of each auxiliary state, by
-    the model's `token_losses(hidden, targets)`; a subclass may train on another loss.
+    loss = mean over the targets of -ln p + auxiliary_weight * the same for each auxiliary state,
+    computed by the model's `token_losses(hidden, targets)`; a subclass may train on another loss.
 
-    The vocabulary is part of the state dict, and a checkpoint is refused for a text with another
+    The vocabulary is part of the state dict, and a checkpoint is refused if the text has another
     one.
     """
 
@@ -73,7 +73,7 @@ class TokenObjective(Objective, ABC):
 
     @abstractmethod
     def advance(self, stage: str, batch: dict[str, Tensor]) -> SequenceOutput:
-        """Run the model on a batch of a stage, train, val or test."""
+        """Run the model on a batch of a stage: train, val or test."""
 
     def setup(self, stage: str) -> None:
         """Take the vocabulary from the data module, if it has one."""
@@ -81,7 +81,7 @@ class TokenObjective(Objective, ABC):
         self.vocabulary_state = {} if tell is None else tell()
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
-        """The loss with what regularisers and auxiliary states add, and terms beside it."""
+        """The loss, with what regularisers and auxiliary states add, and its terms."""
         targets = batch["targets"]
         output = self.advance("train", batch)
         loss, token_loss = self.training_losses(output.hidden, targets)
@@ -94,12 +94,12 @@ class TokenObjective(Objective, ABC):
         return {"loss": loss, **self.training_terms(token_loss.detach()), **terms}
 
     def training_losses(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """What is trained on, and the mean of -ln p, which here is the same."""
+        """The training loss, and the mean of -ln p, which is the same here."""
         loss = self.mean_loss(hidden, targets)
         return loss, loss
 
     def training_terms(self, token_loss: Tensor) -> dict[str, Tensor]:
-        """What the curve shows beside the loss, of the mean of -ln p of one batch."""
+        """What the curve shows beside the loss, from the mean of -ln p of one batch."""
         return {}
 
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class TokenObjective(Objective, ABC):
         return self.token_losses(hidden, targets).sum() / counted(targets)
 
     def words(self, tokens: Tensor) -> list[str]:
-        """Each token by itself as text; its number where there is no vocabulary."""
+        """Each token by itself as text, or its number if there is no vocabulary."""
         if not self.vocabulary_state:
             return [str(token) for token in tokens.tolist()]
         vocabulary = vocabulary_from_state(self.vocabulary_state)
@@ -121,7 +121,7 @@ class TokenObjective(Objective, ABC):
     def attention_pictures(
         self, folder: Path, tokens: Tensor, source: Tensor | None = None
     ) -> list[Picture]:
-        """Draw what the model offers of its attention on one sample, and its learned kernels.
+        """Draw the attention on one sample and the learned kernels, if the model offers them.
 
         tokens (T,), and the source (S,) of a translation, without padding. A model may offer
         `attention_maps`, `kernel_profiles` and `kernel_widths`, as `KernelTransformer` does.
@@ -171,9 +171,9 @@ class TokenObjective(Objective, ABC):
 
 
 def counted(targets: Tensor) -> Tensor:
-    """How many targets count, of a training step the mean over the processes; 1 for none.
+    """How many targets count; in a training step, the mean over the processes; 1 if there are none.
 
-    To divide by: so the average over the processes is that over all targets.
+    With this divisor, the average over the processes is the average over all targets.
     """
     count = per_process((targets != IGNORED).sum())
     return torch.where(count > 0, count, 1)
@@ -181,7 +181,7 @@ def counted(targets: Tensor) -> Tensor:
 
 @contextmanager
 def explaining_lack_of_memory(advice: str) -> Iterator[None]:
-    """Raise UserError with a sentence that says what to lower, where memory does not suffice."""
+    """Raise UserError with `advice` on what to lower if memory does not suffice."""
     try:
         yield
     except RuntimeError as error:
@@ -195,7 +195,7 @@ def _is_lack_of_memory(error: RuntimeError) -> bool:
 
 
 def _described(vocabulary: dict[str, Any]) -> str:
-    """Its size and unit, and the languages where it has some."""
+    """A vocabulary's size and unit, and its languages if it has any."""
     symbols = vocabulary.get("symbols") or json.loads(vocabulary["tokenizer"])["model"]["vocab"]
     languages = "".join(f", {language}" for language in vocabulary.get("languages", ()))
     return f"{len(symbols)} {vocabulary['unit']}s{languages}"

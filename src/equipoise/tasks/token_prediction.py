@@ -1,4 +1,4 @@
-"""Predicting the next token of each segment, with a memory carried over from the one before."""
+"""Predicting the next token at every place of a segment, with a memory of earlier segments."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class BitsPerToken(MeanMetric):
     """The mean loss in bits."""
 
     def compute(self) -> Tensor:
-        """The bits per token of what was seen."""
+        """The bits per token over the targets seen so far."""
         return super().compute() / math.log(2)
 
 
 class UnigramEntropy(Metric):
     """-sum_w p(w) ln p(w) in nats, with p the frequencies of the targets that were seen.
 
-    No model that looks at nothing but the frequencies of the split can have a lower loss on it.
+    No model that ignores context can have a lower loss on the split.
     """
 
     counts: Tensor
@@ -50,7 +50,7 @@ class UnigramEntropy(Metric):
         self.add_state("counts", counts, dist_reduce_fx="sum")
 
     def update(self, targets: Tensor) -> None:
-        """Count targets; those that are ignored fall into a place of their own."""
+        """Count targets; those to be ignored are counted in a place of their own."""
         ignored = len(self.counts) - 1
         places = targets.masked_fill(targets == IGNORED, ignored).flatten()
         self.counts.scatter_add_(0, places, torch.ones_like(places))
@@ -62,10 +62,10 @@ class UnigramEntropy(Metric):
 
 
 class ExactMatch(MeanMetric):
-    """The share of the sequences whose tokens are all predicted."""
+    """The fraction of the sequences whose tokens are all predicted correctly."""
 
     def update(self, correct: Tensor) -> None:  # type: ignore[override]
-        """Take whether each token is predicted, (B, R)."""
+        """Add whether each token is predicted correctly, (B, R)."""
         super().update(correct.all(dim=1).float())
 
 
@@ -81,13 +81,13 @@ class TokenPrediction(TokenObjective):
 
     A batch holds tokens and targets (B, T), -100 for none, index (B,), and start, a bool
     scalar on the host: true where the streams begin. Otherwise the batch continues the latest one
-    of its stage, train, val or test, and the model is given the memory that it returned there.
+    of its stage (train, val or test), and the model receives the memory that it returned for that.
 
     The loss, and what a checkpoint keeps of the vocabulary, are those of `TokenObjective`. A
     subclass adds metrics in `update_metrics`.
 
-    The memory of training is part of a checkpoint, of every process: a resumed run repeats the same
-    bits; with another number of processes it resumes without memory. Raises UserError where the
+    A checkpoint holds the training memory of every process, so that a resumed run repeats the same
+    bits; with another number of processes it resumes without memory. Raises UserError if the
     network has an encoder.
     """
 
@@ -103,7 +103,7 @@ class TokenPrediction(TokenObjective):
         self.beginning = torch.empty(0, dtype=torch.long)
 
     def forward(self, tokens: Tensor, memory: tuple[Tensor, ...] | None = None) -> SequenceOutput:
-        """Tokens (B, T) and the memory of the segment before -> the model's output."""
+        """Tokens (B, T) and the memory of the previous segment -> the model's output."""
         output: SequenceOutput = self.model(tokens, memory)
         return output
 
@@ -123,7 +123,7 @@ class TokenPrediction(TokenObjective):
         return {"log_probability": -self.token_losses(output.hidden, batch["targets"])}
 
     def pictures(self, folder: Path) -> list[Picture]:
-        """Draw what the model offers of its attention on the first tokens; none without a test."""
+        """Draw the attention on the first tokens, if offered; nothing without a test."""
         return self.attention_pictures(folder, self.beginning) if len(self.beginning) else []
 
     def update_metrics(
@@ -148,7 +148,7 @@ class TokenPrediction(TokenObjective):
             return super().token_losses(hidden, targets)
 
     def on_train_start(self) -> None:
-        """Put back the memory of an interrupted run, and refuse another vocabulary."""
+        """Restore the memory of an interrupted run, and refuse another vocabulary."""
         super().on_train_start()
         loaded, self.loaded_memory = self.loaded_memory, {}
         if loaded and loaded["processes"] == self.trainer.world_size:
@@ -193,8 +193,8 @@ def carried_into(
 ) -> tuple[Tensor, ...] | None:
     """The memory that a batch continues.
 
-    None where its streams begin, or where the batch has other streams, such as the part of a batch
-    that a measurement takes. `start` is on the host: nothing waits for the device.
+    None if its streams begin here, or if their number differs, as when a measurement takes a part
+    of a batch. `start` is on the host, so that nothing waits for the device.
     """
     carried = memories.get(stage)
     if carried is None or bool(batch["start"]) or len(batch["tokens"]) != carried.streams:
@@ -204,7 +204,7 @@ def carried_into(
 
 @contextmanager
 def memory_length(model: nn.Module, length: int | None) -> Iterator[None]:
-    """Give the model another memory length in the `with` block; None or a model without: as is."""
+    """Change the memory length within the `with` block; None, or a model without: no change."""
     if length is None or not hasattr(model, "memory_length"):
         yield
         return
@@ -218,7 +218,7 @@ def memory_length(model: nn.Module, length: int | None) -> Iterator[None]:
 
 
 def too_large(tokens: Tensor) -> str:
-    """What to lower where a segment (B, T) does not fit in memory."""
+    """What to lower if a segment (B, T) does not fit in memory."""
     return (
         f"A segment of {tokens.shape[1]} tokens in {tokens.shape[0]} streams does not fit in "
         "memory: lower task.segment_length, task.batch_size or task.memory_length."

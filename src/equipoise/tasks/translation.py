@@ -1,4 +1,4 @@
-"""Translation: trained with smoothed labels, judged by what beam search writes."""
+"""Translation: trained with smoothed labels, judged by the output of beam search."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from equipoise.tasks.translation_scores import (
 
 
 class Sentences(Protocol):
-    """The data module: what the sentences were before they became tokens."""
+    """The data module: the sentences before they became tokens."""
 
     def sentences(self, split: str) -> Sequence[tuple[str, str]]:
         """Source and target of every pair of "val" or "test", in the order of their index."""
         ...
 
     def facts(self, split: str) -> dict[str, Any]:
-        """What to know about a split beside the result on it."""
+        """Facts about a split that belong beside its results."""
         ...
 
 
 class Translated(NamedTuple):
-    """A test sentence (S,), its row, and what the decoder has read of its own translation (T,)."""
+    """A test sentence (S,), its row, and the translation (T,) as the decoder has read it."""
 
     row: int
     source: Tensor
@@ -54,20 +54,20 @@ class Translated(NamedTuple):
 
 
 class Translation(TokenObjective):
-    """Trains any encoder-decoder: see `EncoderDecoder` for what is asked of the network.
+    """Trains any encoder-decoder: see `EncoderDecoder` for what the network must offer.
 
     A batch holds source (B, S), present (B, S), false for padding, tokens (B, T), the decoder's
     input, targets (B, T), -100 for padding, and index (B,) into the data module's `sentences`.
 
     Training loss, a mean over the targets, with e = label_smoothing and K tokens in the vocabulary:
     (1 - e) (-ln p(target)) + e sum_k -ln p(k) / K. Metrics: loss, which is the mean of
-    -ln p(target) in nats, and perplexity; of the translations, bleu and chrf by sacreBLEU, 0 to
-    100, and exact_match in 0 to 1. Validation translates with a beam of one, the test with `beam`
-    and `length_penalty` (see `BeamSearch`). `details` holds the signatures of the scores, `samples`
-    translations of the test, and the facts of the data module.
+    -ln p(target) in nats, and perplexity; for the translations, bleu and chrf by sacreBLEU, 0 to
+    100, and exact_match, 0 to 1. Validation translates with a beam of one, the test with `beam` and
+    `length_penalty` (see `BeamSearch`). `details` holds the signatures of the scores, `samples`
+    translations of the test, and the data module's facts.
 
     Source: Szegedy et al. 2016 (arXiv 1512.00567), section 7, for the smoothing; Post 2018 (arXiv
-    1804.08771) for the scores. Raises UserError where the network has no encoder, or sacreBLEU is
+    1804.08771) for the scores. Raises UserError if the network has no encoder, or sacreBLEU is
     not installed.
     """
 
@@ -95,16 +95,16 @@ class Translation(TokenObjective):
 
     @property
     def network(self) -> EncoderDecoder:
-        """The model, as what decoding asks for."""
+        """The model, with the type that decoding expects."""
         return cast(EncoderDecoder, self.model)
 
     def setup(self, stage: str) -> None:
-        """Read the vocabulary, of both languages, once for all batches."""
+        """Read the vocabulary of both languages once for all batches."""
         super().setup(stage)
         self.vocabulary = vocabulary_from_state(self.vocabulary_state)
 
     def advance(self, stage: str, batch: dict[str, Tensor]) -> SequenceOutput:
-        """Read the source, and the target up to each token."""
+        """Encode the source, and decode the target up to each token."""
         source, present = batch["source"], batch["present"]
         with explaining_lack_of_memory(too_large(source)):
             encoded = self.network.encode(source, present)
@@ -146,9 +146,9 @@ class Translation(TokenObjective):
         return self.latest
 
     def pictures(self, folder: Path) -> list[Picture]:
-        """Draw what the network attends to in the first test sentence, if it tells.
+        """Draw what the network attends to in the first test sentence, if it offers that.
 
-        None without a test.
+        Nothing without a test.
         """
         if self.first is None:
             return []
@@ -179,7 +179,7 @@ class Translation(TokenObjective):
             self.first = Translated(row, source, torch.tensor(tokens, device=source.device))
 
     def _close(self, stage: str) -> None:
-        """Log the scores of what all processes have translated, each sentence once."""
+        """Log the scores of the translations of all processes, each sentence once."""
         texts = of_all_processes(self.translations[stage])
         self.translations[stage] = {}
         pairs = self._pairs().sentences(stage)
@@ -206,7 +206,7 @@ class Translation(TokenObjective):
 
 
 def check_encoder(model: nn.Module) -> None:
-    """Raise UserError where the network cannot translate."""
+    """Raise UserError if the network cannot translate."""
     if getattr(model, "encoder", None) is None:
         raise UserError(
             f"{type(model).__name__} has no encoder, so it cannot translate: leave out "
@@ -215,7 +215,7 @@ def check_encoder(model: nn.Module) -> None:
 
 
 def too_large(tokens: Tensor) -> str:
-    """What to lower where a batch (B, T) does not fit in memory."""
+    """What to lower if a batch (B, T) does not fit in memory."""
     return (
         f"A batch of {tokens.shape[0]} sentences of {tokens.shape[1]} tokens does not fit in "
         "memory: lower task.batch_tokens or task.max_length."

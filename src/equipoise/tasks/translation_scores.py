@@ -1,4 +1,4 @@
-"""How good the translations of a whole split are, wherever its sentences were translated."""
+"""Scores of the translations of a whole split, gathered from all processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from equipoise.equilibrium.processes import from_all_processes
 
 CORPUS_SCORES = ("bleu", "chrf", "exact_match")
 WITHOUT_SACREBLEU = (
-    "Translations are judged by the package sacrebleu: pip install 'equipoise[translation]'."
+    "Scoring translations needs the package sacrebleu: pip install 'equipoise[translation]'."
 )
 
 
@@ -22,7 +22,7 @@ def sacrebleu() -> ModuleType:
 def corpus_scores(
     translations: Sequence[str], references: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """bleu and chrf of a whole corpus, 0 to 100, and exact_match, 0 to 1; and their signatures.
+    """bleu and chrf (0 to 100) and exact_match (0 to 1) of a corpus, and sacreBLEU's signatures.
 
     White space at the ends of a sentence does not count for exact_match.
     """
@@ -39,7 +39,7 @@ def corpus_scores(
 
 
 def of_all_processes(texts: Mapping[int, str]) -> dict[int, str]:
-    """The texts of every process by index, in its order; what two processes had counts once."""
+    """The texts of all processes in the order of their indices; duplicates count once."""
     parts = from_all_processes(dict(texts))
     return dict(sorted(item for part in parts for item in part.items()))
 
