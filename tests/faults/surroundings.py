@@ -110,7 +110,7 @@ FAULTS = [
         "folder: two runs at once",
         "a second run is started in the folder of a run",
         "completes; the second is refused",
-        "the other one: 2 error: run_dir=run is not empty",
+        "the other one: 2 error: another run is active in",
         inject=at_hook("on_train_batch_start", another_run, 7),
     ),
     Fault(

@@ -26,6 +26,8 @@ from equipoise.equilibrium import Broyden, JacobianFree, jacobian_norm
 from equipoise.interop.deq_transformer import reference_forward
 from equipoise.models import DEQTransformer
 
+pytestmark = pytest.mark.usefixtures("compiles_f")
+
 IN = ("data", "target", "mem_z", "mem_u", "z_in")
 DRAWN = "equipoise.equilibrium.regularizers._gaussian"
 

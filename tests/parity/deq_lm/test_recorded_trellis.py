@@ -20,6 +20,8 @@ from equipoise.interop import deq_trellisnet, trellisnet
 from equipoise.interop.deq_trellisnet import published_name
 from equipoise.interop.published_trellis import taps_in_a_row
 
+pytestmark = pytest.mark.usefixtures("compiles_f")
+
 IN = ("data", "target", "z0", "z_in", "h0", "c0")
 
 

@@ -10,6 +10,8 @@ from torch.nn import functional
 from equipoise.interop import reference_forward
 from equipoise.models.mdeq.stem_and_heads import ClassificationHead, SegmentationHead
 
+pytestmark = pytest.mark.usefixtures("compiles_f")
+
 
 def check_parts(variant: str, arrays: Arrays, every: int = 1) -> None:
     """Compare one evaluation; recorded feature maps may have every so-many-th pixel alone."""

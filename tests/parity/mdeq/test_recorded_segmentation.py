@@ -10,6 +10,8 @@ from torch import Tensor
 from equipoise.tasks.mask_loss import HardPixelCrossEntropy, MaskCrossEntropy, MeanIoU
 from equipoise.tasks.segmentation import upsample
 
+pytestmark = pytest.mark.usefixtures("compiles_f")
+
 RECORDED = read(HERE / "segmentation_D.npz")
 MASK = RECORDED["labels"].long()
 WEIGHTS = [float(weight) for weight in RECORDED["class_weights"]]

@@ -34,6 +34,8 @@ from equipoise.interop.mdeq.weights import published_name
 from equipoise.models import MDEQ
 from equipoise.models.mdeq.stem_and_heads import zero_state
 
+pytestmark = pytest.mark.usefixtures("compiles_f")
+
 SGD_LOSSES = {
     "tight": [2.4952467097, 2.3966781039, 2.2628118393, 2.1032651176, 1.9280963857],
     "pretrain": [2.4952859528, 2.3966730981, 2.2627519297, 2.1031371721, 1.9278909662],
