@@ -100,7 +100,7 @@ def check(case: Case, numbers: Sequence[signal.Signals], seed: int, folder: Path
     process = started(folder, words)
     out, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    assert "resume=auto: goes on in part after step" in out
+    assert "resume=auto: continues in part after step" in out
     for name in ("last.ckpt", "best.ckpt"):
         reached, expected = (checkpoint(folder / at, name) for at in ("part", "whole"))
         for key in KEPT:
@@ -146,7 +146,7 @@ def test_a_signal_to_other_processes_of_a_run_stops_it_as_one_to_the_first(
     assert "Traceback" not in errors, errors
     reached = checkpoint(tmp_path / "part")["global_step"]
     out, errors = started(tmp_path, words).communicate(timeout=240)
-    assert f"goes on in part after step {reached}" in out, errors
+    assert f"continues in part after step {reached}" in out, errors
     assert checkpoint(tmp_path / "part")["epoch"] == case.epochs - 1
 
 

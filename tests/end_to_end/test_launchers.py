@@ -256,5 +256,5 @@ def test_a_job_near_the_end_of_its_time_goes_on_in_the_next_one(
     assert status == 0, errors
     printed = "".join(file.read_text() for file in (folder / ".submitit").rglob("*.out"))
     assert "SIGUSR2: finishing this step and saving" in printed
-    assert "resume=auto: goes on in sweep/0 after step" in printed
+    assert "resume=auto: continues in sweep/0 after step" in printed
     assert [row["status"] for row in rows(folder)] == ["completed"]

@@ -127,7 +127,7 @@ FAULTS = [
     Fault(
         "solver: samples fail, warn",
         "samples do not reach the tolerance (on_failure=warn)",
-        "completes, warns, and tells their fraction",
+        "completes, warns, and reports their fraction",
         "did not reach the tolerance",
         words=("equilibrium.on_failure=warn",),
     ),
@@ -231,7 +231,7 @@ FAULTS = [
     Fault(
         "process: the first is killed",
         "the first of two training processes is killed",
-        "ends, and so does the other; `resume=auto` goes on",
+        "ends, and so does the other; `resume=auto` continues the run",
         "",
         status=-9,
         reached=None,
@@ -243,7 +243,7 @@ FAULTS = [
     Fault(
         "process: killed",
         "the run is killed (SIGKILL)",
-        "ends; `resume=auto` goes on",
+        "ends; `resume=auto` continues the run",
         "",
         status=-9,
         reached=None,
@@ -253,7 +253,7 @@ FAULTS = [
     Fault(
         "process: killed while saving",
         "the run is killed while it writes a checkpoint",
-        "ends; the checkpoint before stays whole, and `resume=auto` goes on",
+        "ends; the checkpoint before stays whole, and `resume=auto` continues the run",
         "",
         status=-9,
         reached=None,

@@ -10,7 +10,10 @@ from tests.faults import injection as put
 from tests.faults.fault import Fault
 
 FULL = "No space left on device"
-RESUMES = "stops with the system's reason; the checkpoint before stays, and `resume=auto` goes on"
+RESUMES = (
+    "stops with the system's reason; the checkpoint before stays, and `resume=auto` continues "
+    "the run"
+)
 REFUSED = "is refused in a sentence before its first step, and leaves no folder"
 NO_PICTURE = "warns, and completes; `details.lost` in metrics.json names what could not be written"
 

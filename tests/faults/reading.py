@@ -12,7 +12,7 @@ from tests.faults.fault import Fault, InFolder
 
 AUTO = ("resume=auto",)
 TRUNCATED, RANDOM = "truncated", "random"
-BEFORE = "goes on from best.ckpt, the checkpoint before, and says so"
+BEFORE = "resumes from best.ckpt, the checkpoint before, and says so"
 AGAIN = "the steps since that checkpoint, which are done again"
 
 
@@ -60,7 +60,7 @@ def spoiling_best(how: str) -> put.OfTrainer:
 def last_checkpoint(how: str, words: str) -> Fault:
     return Fault(
         f"resume: last.ckpt {how}", f"last.ckpt {words} when a run is resumed", BEFORE,
-        r"goes on in run after step 5, from best.ckpt", lost=AGAIN,
+        r"continues in run after step 5, from best.ckpt", lost=AGAIN,
         earlier="stopped", spoil=spoiling("checkpoints/last.ckpt", how), words=AUTO,
     )  # fmt: skip
 
@@ -74,8 +74,8 @@ FAULTS = [
     Fault(
         "resume: last.ckpt a folder",
         "last.ckpt is a folder when a run is resumed",
-        "goes on from best.ckpt, and stops in a sentence where it cannot save over the folder",
-        r"goes on in run after step 5, from best.ckpt",
+        "resumes from best.ckpt, and stops in a sentence where it cannot save over the folder",
+        r"continues in run after step 5, from best.ckpt",
         lost=AGAIN,
         status=1,
         reached="failed",
@@ -112,7 +112,7 @@ FAULTS = [
         "resume: last.ckpt unreadable",
         "last.ckpt may not be read",
         BEFORE,
-        r"goes on in run after step 5, from best.ckpt: last.ckpt cannot be read",
+        r"continues in run after step 5, from best.ckpt: last.ckpt cannot be read",
         lost=AGAIN,
         earlier="stopped",
         words=AUTO,
@@ -148,8 +148,8 @@ FAULTS = [
     Fault(
         "resume: config.yaml gone",
         "config.yaml is gone",
-        "goes on: the checkpoint holds the configuration",
-        "goes on in run after step 7",
+        "resumes: the checkpoint holds the configuration",
+        "continues in run after step 7",
         earlier="stopped",
         spoil=spoiling("config.yaml", "gone"),
         words=AUTO,
@@ -157,8 +157,8 @@ FAULTS = [
     Fault(
         "resume: config.yaml damaged",
         "config.yaml holds random bytes",
-        "goes on: the checkpoint holds the configuration",
-        "goes on in run after step 7",
+        "resumes: the checkpoint holds the configuration",
+        "continues in run after step 7",
         earlier="stopped",
         spoil=spoiling("config.yaml", RANDOM),
         words=AUTO,
@@ -176,8 +176,8 @@ FAULTS = [
     Fault(
         "resume: metrics.json torn",
         "metrics.json is cut off",
-        "goes on, and writes it anew",
-        "goes on in run after step 7",
+        "resumes, and writes it anew",
+        "continues in run after step 7",
         earlier="stopped",
         spoil=spoiling("metrics.json", TRUNCATED),
         words=AUTO,
@@ -185,8 +185,8 @@ FAULTS = [
     Fault(
         "resume: metrics.csv torn",
         "the last line of metrics.csv is cut off",
-        "goes on, and writes that row again",
-        "goes on in run after step 7",
+        "resumes, and writes that row again",
+        "continues in run after step 7",
         earlier="stopped",
         spoil=torn,
         words=AUTO,
@@ -194,7 +194,7 @@ FAULTS = [
     Fault(
         "resume: metrics.csv damaged",
         "metrics.csv holds random bytes",
-        "goes on with a warning, and a new curve",
+        "resumes with a warning, and a new curve",
         "metrics.csv",
         earlier="stopped",
         lost="the rows before the checkpoint",
@@ -204,8 +204,8 @@ FAULTS = [
     Fault(
         "resume: metrics.csv gone",
         "metrics.csv is gone",
-        "goes on, with a new curve",
-        "goes on in run after step 7",
+        "resumes, with a new curve",
+        "continues in run after step 7",
         earlier="stopped",
         lost="the rows before the checkpoint",
         spoil=spoiling("metrics.csv", "gone"),
@@ -214,8 +214,8 @@ FAULTS = [
     Fault(
         "resume: overrides.json damaged",
         "overrides.json holds random bytes",
-        "goes on: the checkpoint holds the words",
-        "goes on in run after step 7",
+        "resumes: the checkpoint holds the words",
+        "continues in run after step 7",
         earlier="stopped",
         spoil=spoiling("overrides.json", RANDOM),
         words=AUTO,

@@ -201,7 +201,7 @@ FAULTS = [
     Fault(
         "signal: multirun",
         "SIGINT in a job of a multirun",
-        "saves that job and stops the sweep, which `resume=auto` goes on with",
+        "saves that job and stops the sweep, which `resume=auto` continues",
         "Interrupted after step 7",
         status=130,
         reached=None,

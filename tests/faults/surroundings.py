@@ -19,7 +19,7 @@ from tests.faults.injection import at_call, at_hook, environment, raising
 NO_SERVER = environment(WANDB_MODE=None, WANDB_API_KEY="0" * 40, WANDB_INIT_TIMEOUT="4",
                         WANDB_BASE_URL="http://127.0.0.1:9")  # fmt: skip
 COMPLETES = "completes"
-WITHOUT = "warns once, goes on without it and completes; `details.lost` in metrics.json says so"
+WITHOUT = "warns once, continues without it and completes; `details.lost` in metrics.json says so"
 WANDB, TENSORBOARD = ("logger=[csv,wandb]",), ("logger=[csv,tensorboard]",)
 HOUR = 3600.0
 

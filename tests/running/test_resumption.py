@@ -172,7 +172,7 @@ def test_only_words_that_change_something_are_laid_on_the_checkpoint(
     start = beginning([*WORDS, *words, "run_dir=x", "resume=auto"])
     place = [f"ckpt_path={Path('x/checkpoints/last.ckpt')}", "run_dir=x"]
     assert [line.replace("'", "") for line in start.overrides] == [*left, *place]
-    assert "goes on in x after step 14" in start.said
+    assert "continues in x after step 14" in start.said
 
 
 def test_the_same_words_make_the_configuration_of_the_checkpoint(here: Path) -> None:

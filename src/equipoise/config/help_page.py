@@ -21,7 +21,7 @@ such as solver.max_steps=60 or optimizer.lr=1e-3. The rest has defaults, so any 
   python train.py trainer.max_epochs=3 seed=1           shorter, with another seed
   python train.py task=cifar10 task.path=<folder>       the published recipe on local data
   python train.py -m gradient=jfb,phantom seed=1,2      four runs and a table of their results
-  python train.py run_dir=<folder> resume=auto          a run that goes on where it has stopped
+  python train.py run_dir=<folder> resume=auto          continue a run where it stopped
   python train.py ckpt_path=<run>/checkpoints/last.ckpt trainer.max_epochs=20
   python evaluate.py ckpt_path=<run>/checkpoints/best.ckpt solver.max_steps=60
 

@@ -123,9 +123,9 @@ def refusals_of_run(built: Run) -> Iterator[None]:
             ) from error
         if built.trainer.world_size > 1 and LOST_PROCESS.search(str(error)):
             raise RunFailed(
-                "another process of this run has ended, without which it cannot go on: where it "
-                "was ended from outside, perhaps for lack of memory, resume=auto goes on from the "
-                "last checkpoint"
+                "another process of this run has ended, and the run needs it: if it was ended from "
+                "outside, perhaps for lack of memory, resume=auto continues from the last "
+                "checkpoint"
             ) from error
         begun = observer is not None and observer.begun
         outside = built.trainer.state.fn == "fit" and not begun

@@ -95,7 +95,7 @@ class Reporting(Protocol):
     dirpath: Path
 
     def add(self, picture: Picture) -> None:
-        """Have the page show a file that someone else has drawn into the folder."""
+        """Have the page show a picture file that other code has drawn into the folder."""
         ...
 
     def write(self, metrics: Mapping[str, Any]) -> None:

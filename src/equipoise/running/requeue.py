@@ -47,7 +47,7 @@ def requeue() -> str:
     if done.returncode != 0:
         cause = " ".join(done.stderr.split()) or f"scontrol ended with status {done.returncode}"
         return f"the job {job} could not be requeued: {cause}"
-    return f"the job {job} was requeued: with resume=auto its command goes on from here"
+    return f"the job {job} was requeued: with resume=auto its command continues from here"
 
 
 def job_id() -> str | None:

@@ -159,7 +159,7 @@ def going_on(found: Standing, words: Sequence[str]) -> Beginning:
         said = f"resume=auto: {found.folder} holds no checkpoint yet, the run starts anew"
         return Beginning([*rest, run_dir], found, said)
     stored, damaged = first_readable(found.folder)
-    said = f"resume=auto: goes on in {found.folder} after step {stored.steps}"
+    said = f"resume=auto: continues in {found.folder} after step {stored.steps}"
     if stored.path.name != FILES[0]:
         said += f", from {stored.path.name}"
     if damaged:
@@ -242,7 +242,7 @@ def _check_asked(asked: Override, overrides: Sequence[Override]) -> None:
             )
         if override.key_or_group == "hydra.run.dir":
             raise UserError(
-                f"resume=auto goes on in the folder of run_dir: set it in place of "
+                f"resume=auto continues in the folder of run_dir: set it in place of "
                 f"{override.input_line}"
             )
 

@@ -44,7 +44,7 @@ def putting_up(sweep: Path) -> Iterator[Path]:
         for signal_number, handler in before.items():
             signal.signal(signal_number, handler)
         notice.write_text(str(number))
-        # A handler may run in the middle of a print, whose buffer must not be entered twice.
+        # A handler may run in the middle of a print, and a second print into its buffer would fail.
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, SAID)
 
     for number in before:
