@@ -75,7 +75,24 @@ def test_typed_values_that_leave_no_job_are_refused() -> None:
 @settings(deadline=None, max_examples=60)
 @given(VALUES)
 @example(
-    ["2", "True", "nan", "null", "1e3", "a b", "", "it's", "_", "${", "a${ b", True, None, 2, 1e16]
+    [
+        "2",
+        "True",
+        "nan",
+        "null",
+        "1e3",
+        "a b",
+        "",
+        "it's",
+        "_",
+        "${",
+        "a${ b",
+        "\\\n",
+        True,
+        None,
+        2,
+        1e16,
+    ]
 )
 def test_what_is_written_is_read_back(value: Any) -> None:
     (override,) = parse([f"key={as_override(value)}"])
@@ -85,6 +102,18 @@ def test_what_is_written_is_read_back(value: Any) -> None:
 def test_an_interpolation_stays_one() -> None:
     for text in ("${seed}", "runs/${task.data}_x"):
         assert as_override({"key": [text]}) == f"{{key:[{text}]}}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a, ${seed}", "at (${seed})", " ${seed} ", "it's ${seed}", "lr=${seed}", "[${seed}]", "é${seed}",
+     r"\\${seed}", r"\${seed} ${seed}", "${seed}\\"],
+)  # fmt: skip
+def test_an_interpolation_in_a_text_is_one_value(text: str) -> None:
+    (override,) = parse([f"key={as_override(text)}"])
+    assert not override.is_sweep_override()
+    read = OmegaConf.create({"key": override.value(), "seed": 7}).key
+    assert read == OmegaConf.create({"key": text, "seed": 7}).key
 
 
 def unquoted(value: Any) -> Any:

@@ -280,3 +280,21 @@ def test_a_killed_worker_costs_no_batch(taken: int) -> None:
         rest = list(batches)
     loader.shut_down()
     assert rows + [row for batch in rest for row in batch["index"].tolist()] == list(range(60))
+
+
+def test_a_worker_that_is_killed_while_batches_are_pinned_is_replaced() -> None:
+    def fails() -> None:
+        raise RuntimeError("Pin memory thread exited unexpectedly")  # as on a GPU
+
+    loader = BatchLoader(Damaged(), OrderedIndices(12, 4, Shard()), seed=0, num_workers=1)
+    batches = iter(loader)
+    rows = next(batches)["index"].tolist()
+    loader._iterator._get_data = fails  # type: ignore[attr-defined]
+    loader._iterator._workers[0].kill()  # type: ignore[attr-defined]
+    with pytest.warns(UserWarning, match="was ended from outside"):
+        rows += [row for batch in batches for row in batch["index"].tolist()]
+    loader._iterator._get_data = fails  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match="Pin memory"):  # and no worker has ended
+        list(loader)
+    loader.shut_down()
+    assert rows == list(range(12))

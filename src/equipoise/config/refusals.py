@@ -45,8 +45,13 @@ IN_OUR_WORDS = (
 
 def quoted(text: str) -> str:
     """The text in quotes, escaped so that neither grammar nor interpolation interprets it."""
-    escaped = re.sub(r"(\\+)(?='|$|\$\{)", r"\1\1", text)
-    return "'" + escaped.replace("'", r"\'").replace("${", r"\${") + "'"
+    return in_quotes(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
+
+
+def in_quotes(text: str) -> str:
+    """The text in quotes; its interpolations are still filled in."""
+    escaped = re.sub(r"(\\+)(?='|\Z)", r"\1\1", text)
+    return "'" + escaped.replace("'", r"\'") + "'"
 
 
 def for_the_shell(word: str) -> str:

@@ -22,11 +22,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError
 
 from equipoise.config.hydra import as_text, quoted
+from equipoise.config.refusals import in_quotes
 from equipoise.errors import UserError
 
 Entries = Sequence[Mapping[str, Any]]
 WORD = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.+/-]*", re.A | re.I)
 """A text that the command line reads as one without quotes."""
+REFERENCES = re.compile(r"([\w./-]|\$\{[\w.]+\})+", re.A)
+"""A text with interpolations that it reads as one without quotes."""
 
 
 def as_override(value: Any) -> str:
@@ -37,8 +40,11 @@ def as_override(value: Any) -> str:
         return "[" + ",".join(map(as_override, value)) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    is_text = isinstance(value, str) and not WORD.fullmatch(value) and not _interpolates(value)
-    return quoted(value) if is_text else str(value)
+    if not isinstance(value, str) or WORD.fullmatch(value):
+        return str(value)
+    if not _interpolates(value):
+        return quoted(value)
+    return value if REFERENCES.fullmatch(value) else in_quotes(value)
 
 
 def _interpolates(text: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import threading
@@ -27,10 +26,12 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from equipoise.data.sampling import BatchIndex, EpochIndices, stream
 from equipoise.errors import DamagedRecord, UserError
 
-LOST_WORKER = re.compile(r"DataLoader worker \(pid.*(exited unexpectedly|killed by signal)")
-"""What torch reports when a worker process has ended without a message."""
-OF_A_DEAD_WORKER = (ConnectionError, EOFError, FileNotFoundError)
-"""How fetching a batch can fail whose worker has ended after it announced the batch."""
+OF_A_DEAD_WORKER = (RuntimeError, ConnectionError, EOFError, FileNotFoundError)
+"""How fetching a batch can fail whose worker has ended, before or after it announced the batch.
+
+Which of them depends on where torch notices it: RuntimeError has several messages, and another one
+where batches are pinned, because then the thread that pins them fails first.
+"""
 SHARED_MEMORY = Path("/dev/shm")
 
 SKIPPED = "skipped"
@@ -174,8 +175,8 @@ class BatchLoader:
                     batches = iter(self._loader)
                 yield from batches
                 return
-            except (RuntimeError, *OF_A_DEAD_WORKER) as error:
-                if not self._lost_a_worker(error):
+            except OF_A_DEAD_WORKER as error:
+                if not self._lost_a_worker():
                     raise
                 self.shut_down()
                 if self.position == lost_at:
@@ -191,9 +192,8 @@ class BatchLoader:
                     stacklevel=2,
                 )
 
-    def _lost_a_worker(self, error: Exception) -> bool:
-        if not isinstance(error, OF_A_DEAD_WORKER):
-            return LOST_WORKER.search(str(error)) is not None
+    def _lost_a_worker(self) -> bool:
+        """Whether a worker has ended; otherwise the error comes from the data."""
         return bool(wait([w.sentinel for w in getattr(self._iterator, "_workers", ())], timeout=1))
 
     def _read_here(self) -> Iterator[Batch]:
