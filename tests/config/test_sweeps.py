@@ -106,8 +106,8 @@ def test_an_interpolation_stays_one() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a, ${seed}", "at (${seed})", " ${seed} ", "it's ${seed}", "lr=${seed}", "[${seed}]", "é${seed}",
-     r"\\${seed}", r"\${seed} ${seed}", "${seed}\\"],
+    ["a, ${seed}", "at (${seed})", " ${seed} ", "it's ${seed}", "lr=${seed}", "[${seed}]",
+     "é${seed}", r"\\${seed}", r"\${seed} ${seed}", "${seed}\\"],
 )  # fmt: skip
 def test_an_interpolation_in_a_text_is_one_value(text: str) -> None:
     (override,) = parse([f"key={as_override(text)}"])

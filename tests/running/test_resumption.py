@@ -117,6 +117,30 @@ def test_the_last_checkpoint_is_gone_on_from_and_else_the_best(here: Path) -> No
     )
 
 
+def test_a_link_to_nothing_is_no_checkpoint(here: Path) -> None:
+    for name in ("last.ckpt", "other.ckpt"):
+        saved(here / name, name="best.ckpt")
+        (here / name / "checkpoints" / name).symlink_to("gone")
+        assert standing(here / name).checkpoint == here / name / "checkpoints" / "best.ckpt"
+
+
+def test_a_link_to_nothing_is_no_record_of_a_run(here: Path) -> None:
+    run = here / "runs" / "digits" / "mdeq" / "0"
+    run.mkdir(parents=True)
+    (run / RECORD).symlink_to("gone")
+    assert beginning(["resume=auto", *WORDS]).standing is None
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_a_folder_where_a_checkpoint_is_saved_is_refused_before_the_training(
+    here: Path, name: str
+) -> None:
+    saved(here / "x", *WORDS, name="other.ckpt")
+    (here / "x" / "checkpoints" / name).mkdir()
+    with pytest.raises(UserError, match=f"{name} is a folder"):
+        beginning(["resume=auto", "run_dir=x", *WORDS])
+
+
 @pytest.mark.parametrize("status", ["interrupted", "failed", None])
 def test_a_run_that_did_not_end_is_resumable(here: Path, status: str | None) -> None:
     saved(here / "x")

@@ -98,8 +98,17 @@ def standing(folder: Path, words: Sequence[str] = ()) -> Standing:
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
-    """The checkpoints of a run: the last one, the best one, then others, the newest first."""
+    """The checkpoints of a run: the last one, the best one, then others, the newest first.
+
+    Raises UserError where a folder has the name of one of the first two, which could not be saved.
+    """
     named = [folder / CHECKPOINTS / name for name in FILES]
+    for file in named:
+        if file.is_dir():
+            raise UserError(
+                f"{file} is a folder, and a run saves its checkpoint there: move it away, or "
+                "choose another run_dir"
+            )
     others = sorted((folder / CHECKPOINTS).glob("*.ckpt"), key=_age, reverse=True)
     return [file for file in dict.fromkeys([*named, *others]) if file.is_file()]
 
@@ -281,7 +290,11 @@ def _check_shared_by_all(words: Sequence[str]) -> None:
 
 
 def _age(file: Path) -> tuple[float, str]:
-    return file.stat().st_mtime, str(file)
+    """When a file was written, and its name; a link to nothing, or a file just removed, is old."""
+    try:
+        return file.stat().st_mtime, str(file)
+    except OSError:
+        return 0.0, str(file)
 
 
 def _changing(words: Sequence[str], stored: Stored) -> list[str]:
