@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -36,6 +37,25 @@ def test_a_file_that_is_changed_or_added_is_read(conf: Path) -> None:
     assert composed_by_hydra(["solver=broyden"])[0].solver.memory == before + 1
     (conf / "solver" / "another.yaml").write_text("defaults: [broyden]\nmax_steps: 3\n")
     assert composed_by_hydra(["solver=another"])[0].solver.max_steps == 3
+
+
+def test_a_file_that_is_changed_is_read_whatever_its_size_and_time(conf: Path) -> None:
+    file = conf / "solver" / "broyden.yaml"
+    before, text, stat = composed_by_hydra(["solver=broyden"])[0], file.read_text(), file.stat()
+    (conf / "solver" / ".#broyden.yaml").symlink_to("user@host.1")  # an editor's lock
+    file.write_text(text.replace(f"memory: {before.solver.memory}", "memory: 9"))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert file.stat().st_size == stat.st_size
+    assert composed_by_hydra(["solver=broyden"])[0].solver.memory == 9 != before.solver.memory
+
+
+def test_a_file_in_a_folder_that_is_linked_into_conf_is_read(conf: Path) -> None:
+    (conf / "solver").rename(conf.parent / "elsewhere")
+    (conf / "solver").symlink_to(conf.parent / "elsewhere")
+    for steps in (3, 4):
+        text = f"defaults: [broyden]\nmax_steps: {steps}\n"
+        (conf.parent / "elsewhere" / "mine.yaml").write_text(text)
+        assert composed_by_hydra(["solver=mine"])[0].solver.max_steps == steps
 
 
 def test_a_file_of_a_folder_of_ones_own_is_read_each_time(tmp_path: Path) -> None:

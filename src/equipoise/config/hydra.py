@@ -141,11 +141,25 @@ def composed_by_hydra(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, s
     return copy.deepcopy(config), dict(choices)
 
 
-def _files_of_conf() -> tuple[tuple[str, int, int], ...]:
+def _files_of_conf() -> tuple[tuple[str, tuple[int, ...]], ...]:
     """A fingerprint that shows whether a file has been changed, added or removed."""
-    entries = (entry for folder, *_ in os.walk(CONF) for entry in os.scandir(folder))
-    stats = ((entry.path, entry.stat()) for entry in entries)
-    return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
+    names = [
+        os.path.join(folder, name)
+        for folder, inner, files in os.walk(CONF)
+        for name in [*inner, *files]
+    ]
+    linked = (name for name in names if os.path.islink(name) and os.path.isdir(name))
+    names += [entry.path for folder in linked for entry in os.scandir(folder)]
+    return tuple((name, _stamp(name)) for name in names)
+
+
+def _stamp(file: str) -> tuple[int, ...]:
+    """What changes with a file's content; nothing for a link to nothing, as editors' locks are."""
+    try:
+        stat = os.stat(file)
+    except OSError:
+        return ()
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size  # a copy may keep the first
 
 
 def _composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
