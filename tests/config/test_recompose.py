@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -86,6 +87,32 @@ def test_what_is_typed_is_used(typed: str, key: str, expected: Any) -> None:
     group, _, choice = typed.partition("=")
     if group in ("optimizer", "schedule", "gradient", "solver@eval_solver", "strategy", "debug"):
         assert composed.choices[group] == choice
+
+
+@pytest.mark.parametrize("said", [(), ("optimizer._target_=torch.optim.RMSprop",)])
+@pytest.mark.parametrize("began", [(), ("optimizer._target_=torch.optim.RMSprop",)])
+def test_what_another_class_takes_can_be_typed(
+    began: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    run, words = stored(*began), (*said, "optimizer.alpha=0.9")
+    if began or said:
+        assert value(again(*words, of=run), "optimizer.alpha") == 0.9
+    else:
+        with pytest.raises(UserError, match="Adam takes no 'alpha'"):
+            again(*words, of=run)
+
+
+@pytest.mark.parametrize("typed", ["solver.memory=3", "+solver.strange=3", "solver.inner.memory=3"])
+def test_nothing_is_imported_before_it_is_trusted(
+    typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine_untrusted.py").write_text("class Solver:\n    def __init__(self, **_): ...\n")
+    node = {"_target_": "mine_untrusted.Solver"}
+    of = replace(stored(), config={**stored().config, "solver": {**node, "inner": node}})
+    with pytest.raises(UserError, match=r"set trust=\[mine_untrusted\]"):
+        again(typed, of=of)
+    assert "mine_untrusted" not in sys.modules
 
 
 def test_choices_that_stood_in_the_old_one_go_with_it() -> None:

@@ -93,7 +93,7 @@ def is_description(name: str, node: Any) -> bool:
 
 def choice_files(folder: Path) -> list[Path]:
     """The files of a group's choices; `_common.yaml` holds what several of them share."""
-    return [file for file in sorted(folder.glob("*.yaml")) if not file.stem.startswith("_")]
+    return [file for file in sorted(folder.glob("*.yaml")) if file.stem[0] not in "_."]
 
 
 def written_choices(group: str, roots: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:

@@ -19,6 +19,7 @@ from equipoise.config.annotations import parameters, takes_others
 from equipoise.config.brought_names import called_here
 from equipoise.config.hydra import CONF
 from equipoise.config.overrides import OPEN
+from equipoise.config.own_code import check_package
 from equipoise.errors import UserError, nearest
 
 TARGET = "_target_"
@@ -109,6 +110,17 @@ def _check_layer(key: str, target: str, node: DictConfig, arguments: Arguments) 
             f"model._target_={target} takes an equilibrium layer: use it to replace a model "
             "that has one, such as model=mdeq"
         )
+
+
+def check_readable(
+    config: DictConfig, overrides: Sequence[Override], trusted: Collection[str]
+) -> None:
+    """Raise UserError where `make_room` would import what a checkpoint names and nobody trusts."""
+    for override in overrides:
+        key = override.key_or_group.rpartition(".")[0]
+        node = OmegaConf.select(config, key, throw_on_missing=False) if key else None
+        if isinstance(node, DictConfig) and (target := node.get(TARGET)):
+            check_package(key, str(target), trusted)
 
 
 def make_room(config: DictConfig, override: Override, exchanged: Collection[str]) -> None:

@@ -82,6 +82,19 @@ def targets(config: Any) -> Iterator[str]:
             yield from targets(value)
 
 
+def check_package(key: str, target: str, trusted: Collection[str]) -> None:
+    """Raise UserError where a checkpoint names a class of a package that is not trusted.
+
+    trusted: packages, and single classes by their dotted paths.
+    """
+    package = target.partition(".")[0]
+    if target not in trusted and package not in (*KNOWN, *trusted):
+        raise UserError(
+            f"{key}: the checkpoint names {target}, which is not our code; if you trust it, set "
+            f"trust=[{package}]"
+        )
+
+
 def _import_folders(package: str) -> list[str]:
     """The folder that a package is imported from, unless it is installed."""
     try:

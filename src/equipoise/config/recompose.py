@@ -28,15 +28,9 @@ from equipoise.config.compose import (
     set_values,
     with_implied_choices,
 )
-from equipoise.config.exchange import exchange_classes
+from equipoise.config.exchange import TARGET, check_readable, exchange_classes
 from equipoise.config.hydra import as_text, flatten, parse, plain, with_search_entries
-from equipoise.config.overrides import (
-    OPEN,
-    CommandLine,
-    check_key,
-    full_key,
-    is_of_hydra,
-)
+from equipoise.config.overrides import OPEN, CommandLine, check_key, full_key, is_of_hydra
 from equipoise.config.own_code import KNOWN, as_packages, make_importable, targets
 from equipoise.config.phases import KEY as PHASES
 from equipoise.config.stored import MAPPINGS, Stored, read_stored
@@ -81,14 +75,15 @@ def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Com
     _check_kind_of_task(stored, config, choices)
     check_choices(config, choices, words)
     exchange_classes(config, words.values)
+    trusted = trusted_packages(stored, as_packages(words.value("trust") or []))
+    trusted = (*trusted, *_written_by_user(fresh, words))
+    check_readable(config, words.values, trusted)
     reference = _reference(config, fresh)
     set_values(config, reference, words, choices, _followers)
     config.ckpt_path = str(stored.path)
     finish(config, choices, words)
     if purpose == "train":
         check_in_force(config, stored, words)
-    named = as_packages(words.value("trust") or [])
-    trusted = (*trusted_packages(stored, named), *_written_by_user(fresh, words))
     return Composition(config, choices, list(overrides), trusted)
 
 
@@ -387,14 +382,15 @@ def _text(group: str, choice: str, words: CommandLine) -> str:
 
 
 def _reference(config: DictConfig, fresh: DictConfig | None) -> DictConfig:
-    """The keys of the configuration with the defaults of `conf/`, which show a value's type.
+    """The keys and classes of the configuration with the defaults of `conf/`, for their types.
 
-    Stored values do not: a tolerance of 0 is a whole number. Where `conf/` has no default, the
-    type is left to the signature of the class.
+    A stored value shows no type: a tolerance of 0 is a whole number. Where `conf/` has no default,
+    the type is left to the signature of the class.
     """
     defaults = dict(flatten(plain(fresh))) if fresh is not None else {}
     reference = OmegaConf.create({})
     for key, value in flatten(plain(config)):
-        default = value if isinstance(value, dict) else defaults.get(key)
+        lasts = isinstance(value, dict) or key.rpartition(".")[2] == TARGET
+        default = value if lasts else defaults.get(key)
         OmegaConf.update(reference, key, default, force_add=True)
     return reference

@@ -21,7 +21,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
 
 from equipoise.config.about import FILLED, FORWARDED, PROVIDED, keys_of_others
-from equipoise.config.own_code import KNOWN, origin, own_packages
+from equipoise.config.own_code import KNOWN, check_package, origin, own_packages
 from equipoise.config.values import refused, target_nodes
 from equipoise.errors import UserError, nearest
 
@@ -181,14 +181,9 @@ def check_targets(config: Mapping[str, Any], trusted: Sequence[str]) -> None:
 
 
 def _check_target(key: str, target: str, trusted: Sequence[str]) -> None:
-    package = target.partition(".")[0]
+    check_package(key, target, trusted)
     if target in trusted:
         return
-    if package not in (*KNOWN, *trusted):
-        raise UserError(
-            f"{key}: the checkpoint names {target}, which is not our code; if you trust it, set "
-            f"trust=[{package}]"
-        )
     candidate = locate(key, target)
     home = str(getattr(candidate, "__module__", None) or "").partition(".")[0]
     if home in trusted and callable(candidate):
