@@ -289,3 +289,10 @@ def test_several_choices_of_a_group_are_kept_by_name() -> None:
     assert composition.choices["logger"] == "csv,tensorboard"
     assert compose(["callbacks=[]"]).choices["callbacks"] == ""
     assert compose([]).choices["callbacks"] == "default"
+
+
+def test_what_a_group_shares_and_what_an_editor_hides_are_no_choices(tmp_path: Path) -> None:
+    for name in ("mine.yaml", "_common.yaml", "._mine.yaml", "notes.txt"):
+        (tmp_path / name).write_text("max_steps: 3\n")
+    (tmp_path / ".#mine.yaml").symlink_to("user@host.1")  # the lock of a file that is edited
+    assert [file.name for file in choice_files(tmp_path)] == ["mine.yaml"]

@@ -207,6 +207,8 @@ def test_what_is_proposed_can_be_read(word: str) -> None:
         (["task.batch_size='64'"], "task.batch_size='64' must be a whole number"),
         (["seed=${oc.env:SEVEN}"], "seed='7' is not of type int"),
         (["run_dir=${oc.env:NOT_SET}"], "Environment variable 'NOT_SET' not found"),
+        (["run_dir='a${'"], "run_dir='a${': ${ begins a reference to another setting"),
+        (["+callbacks.mine={a: ['${x']}"], "${ begins a reference to another setting"),
         (["run_dir=${hydra:job.name}"], "is filled in for Hydra's own settings alone"),
         (["run_dir=${nowhere}"], "Interpolation key 'nowhere' not found"),
     ],

@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import GrammarParseError
 
 from equipoise.config.about import choice_files, is_description, no_layer
 from equipoise.config.annotations import accepts, parameters
@@ -301,7 +302,7 @@ def check_kind(key: str, value: Any, default: Any) -> None:
 
 
 def set_value(config: DictConfig, override: Override) -> None:
-    """Change, add or leave out one setting, as Hydra does."""
+    """Change, add or leave out one setting, as Hydra does. Raises UserError."""
     key, value = override.key_or_group, override.value()
     parent, _, name = key.rpartition(".")
     adds = override.is_add() or override.is_force_add()
@@ -314,7 +315,13 @@ def set_value(config: DictConfig, override: Override) -> None:
     elif override.is_add() and not isinstance(value, dict | list) and _is_there(config, key):
         raise UserError(f"{override.input_line}: {key} exists already; leave out the +")
     else:
-        OmegaConf.update(config, key, value, merge=True, force_add=adds)
+        try:
+            OmegaConf.update(config, key, value, merge=True, force_add=adds)
+        except GrammarParseError as error:
+            raise UserError(
+                f"{override.input_line}: ${{ begins a reference to another setting, such as "
+                "${seed}; complete it, or leave it out"
+            ) from error
 
 
 def _check_still_there(override: Override, config: DictConfig) -> None:
