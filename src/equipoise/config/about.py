@@ -92,7 +92,7 @@ def is_description(name: str, node: Any) -> bool:
 
 
 def choice_files(folder: Path) -> list[Path]:
-    """The files of a group's choices; `_common.yaml` holds what several share, others are hidden."""
+    """The files of a group's choices; `_common.yaml` holds what several share, a dot hides."""
     return [file for file in sorted(folder.glob("*.yaml")) if file.stem[0] not in "_."]
 
 
