@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule
@@ -53,6 +57,25 @@ def test_what_is_known_only_then_is_asked_for_at_each_save(tmp_path: Path) -> No
         names.append("cat")
     kept = [read_content(tmp_path / f"{count}.ckpt")["class_names"] for count in range(2)]
     assert kept == [[], ["cat"]]
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ({"callbacks": {"Other": {}, "Mine": {"best": np.float64(1)}}}, "because callbacks.Mine"),
+        ({"state_dict": {"w": torch.zeros(1), "_extra": Path("x")}}, "because state_dict._extra"),
+        ({"Data": {"seen": defaultdict(list)}}, "because Data holds objects of builtins.list, col"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_saved(
+    tmp_path: Path, added: dict[str, Any], said: str
+) -> None:
+    path = tmp_path / "last.ckpt"
+    CheckpointFile().save_checkpoint(CONTENT, path)
+    with pytest.raises(CheckpointNotSaved, match=re.escape(said)):
+        CheckpointFile().save_checkpoint({**CONTENT, **added}, path)
+    assert read_content(path)["epoch"] == 3
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_cannot_be_made_is_a_failed_run(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import IO, Any
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import nn
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from equipoise.config.stored import read_content
 from equipoise.errors import RunFailed, UserError
 from equipoise.report.whole import reason, whole
 from equipoise.running.sharding import divided_weights
+
+OWN = ("callbacks", "state_dict")
+"""Entries of a checkpoint to which the user's own classes may add."""
 
 
 class CheckpointNotSaved(RunFailed):
@@ -45,7 +50,8 @@ class CheckpointFile(CheckpointIO):
     so is the result of calling `also` at that moment. The unfinished file has the target's name
     with ".partial" appended.
 
-    Raises CheckpointNotSaved with the cause where that fails.
+    Raises CheckpointNotSaved with the cause where that fails, or where the content holds what no
+    checkpoint is read with: a run must not learn that at its end.
     """
 
     def __init__(
@@ -64,6 +70,13 @@ class CheckpointFile(CheckpointIO):
         content = {**checkpoint, **self.always, **self.also()}
         with saved(target) as file:
             torch.save(content, file)
+            file.flush()
+            if foreign := get_unsafe_globals_in_checkpoint(file.name):
+                raise CheckpointNotSaved(
+                    f"the checkpoint {target} could not be read again, because {_holder(content)} "
+                    f"holds objects of {', '.join(sorted(foreign))}: let its state_dict give plain "
+                    "values and tensors, such as float(value) for a number of NumPy"
+                )
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
@@ -75,6 +88,18 @@ class CheckpointFile(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove the file, if it is there."""
         Path(path).unlink(missing_ok=True)
+
+
+def _holder(content: Mapping[str, Any]) -> str:
+    """Which entry of a checkpoint, or whose state in it, holds an object."""
+    states = {f"{kind}.{name}": s for kind in OWN for name, s in content.get(kind, {}).items()}
+    for name, part in {**states, **content}.items():
+        written = io.BytesIO()
+        torch.save(part, written)
+        written.seek(0)
+        if get_unsafe_globals_in_checkpoint(written):
+            return name
+    return "it"
 
 
 def load_weights(task: nn.Module, state: Mapping[str, Any]) -> None:
