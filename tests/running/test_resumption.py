@@ -167,6 +167,15 @@ def test_a_completed_run_goes_on_only_for_longer(here: Path, words: list[str], s
     assert standing(here / "x", words).status == status
 
 
+def test_a_completed_run_without_its_checkpoint_cannot_go_on_for_longer(here: Path) -> None:
+    folder = finished(here / "x", *WORDS)
+    for file in (folder / "checkpoints").iterdir():
+        file.unlink()
+    assert standing(folder, WORDS).status == "completed"
+    with pytest.raises(UserError, match="no checkpoint from which to train for longer"):
+        standing(folder, ("trainer.max_epochs=3",))
+
+
 def test_a_run_that_stopped_early_is_completed_for_the_same_words(here: Path) -> None:
     words = ["trainer.max_epochs=50", "task=digits"]
     finished(here / "x", *words, epochs=7)

@@ -60,7 +60,7 @@ def within(path: Path, folder: Path) -> Path:
     """
     place = Path(os.path.normpath(folder.absolute()))
     home = next((_named[root] for root in (place, *place.parents) if root in _named), None)
-    real = path.resolve()
+    real = Path(os.path.realpath(path))  # resolve() would raise for links in a circle
     allowed = (home or folder.resolve(), *_named.values(), *_allowed_by_user())
     if not any(real.is_relative_to(root) for root in allowed):
         raise Unreadable(

@@ -57,7 +57,7 @@ def claim(
     name: the setting that named it; record: entries that it may already have.
     Raises UserError where it holds other results, is in use or cannot be written.
     """
-    if path.resolve() in claims:
+    if Path(os.path.realpath(path)) in claims:  # resolve() would raise for links in a circle
         raise UserError(_in_use(path, name))
     try:
         created = _make(path)

@@ -84,14 +84,19 @@ def standing(folder: Path, words: Sequence[str] = ()) -> Standing:
 
     words: overrides; a larger `trainer.max_epochs` or `trainer.max_steps`, or another
     `trainer.max_time`, extends a completed run. Raises UserError where the folder holds
-    files that no run leaves.
+    files that no run leaves, or a run cannot be extended.
     """
     content = _content(folder / "metrics.json")
     metrics = content if isinstance(content, dict) else {}
     checkpoint = next(iter(checkpoints_of(folder)), None)
-    more = checkpoint is not None and _asks_for_more(folder, metrics, words)
+    more = _asks_for_more(folder, metrics, words)
     if metrics.get("status") == "completed" and not more:
         return Standing(folder, "completed", checkpoint, metrics)
+    if metrics.get("status") == "completed" and checkpoint is None:
+        raise UserError(
+            f"the run in {folder} is completed, and it has no checkpoint from which to train for "
+            "longer: choose another run_dir"
+        )
     if checkpoint is not None:
         return Standing(folder, "resumable", checkpoint)
     return Standing(folder, "anew", leftovers=_leftovers(folder))
