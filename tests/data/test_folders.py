@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.data.folders import files_in, folders_in, is_content
+from equipoise.data.folders import files_in, folders_in, is_content, within
 from equipoise.errors import UserError
 
 JUNK = [
@@ -38,9 +38,11 @@ def test_links_are_followed_and_one_to_nothing_is_kept_to_be_named(tmp_path: Pat
     (tmp_path / "real" / "a.jpg").touch()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "broken.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "circle.jpg").symlink_to("circle.jpg")
     assert folders_in(tmp_path) == ["link", "real"]
     assert files_in(tmp_path / "link", (".jpg",)) == ["a.jpg"]
-    assert files_in(tmp_path, (".jpg",)) == ["broken.jpg"]
+    assert files_in(tmp_path, (".jpg",)) == ["broken.jpg", "circle.jpg"]
+    assert within(tmp_path / "circle.jpg", tmp_path) == tmp_path / "circle.jpg"
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:

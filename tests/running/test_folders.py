@@ -91,7 +91,7 @@ def test_a_file_is_no_folder(here: Path, path: str) -> None:
 
 def test_links_in_a_circle_are_no_folder(tmp_path: Path) -> None:
     (tmp_path / "circle").symlink_to("circle")
-    with pytest.raises(UserError, match="cannot write to run_dir=.*circle: Too many levels"):
+    with pytest.raises(UserError, match=r"cannot write to run_dir=.*circle: Too many levels"):
         claim(tmp_path / "circle")
 
 

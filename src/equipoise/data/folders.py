@@ -109,7 +109,7 @@ def is_content(name: str) -> bool:
 
 def folders_in(folder: Path) -> list[str]:
     """The sorted names of the folders in a folder; raises UserError if it cannot be read."""
-    return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+    return sorted(entry.name for entry in _entries(folder) if _is_folder(entry))
 
 
 def files_in(folder: Path, endings: Collection[str] | None = None) -> list[str]:
@@ -122,7 +122,7 @@ def files_in(folder: Path, endings: Collection[str] | None = None) -> list[str]:
         entry.name
         for entry in _entries(folder)
         if (endings is None or os.path.splitext(entry.name)[1].lower() in endings)
-        and not entry.is_dir()
+        and not _is_folder(entry)
     )
 
 
@@ -130,6 +130,13 @@ def holds_parquet(folder: Path) -> bool:
     """Whether the folder, or one directly in it, has parquet files."""
     places = (folder, *(folder / name for name in folders_in(folder)))
     return any(files_in(place, PARQUET) for place in places)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle; other broken ones are no folders either
+        return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
