@@ -39,10 +39,10 @@ def torn(run: Path) -> None:
 
 
 def without_folder(folder: Path) -> None:
-    """Take the folder away that stands where a checkpoint belongs, if the run has left it."""
-    for checkpoint in (folder / "run" / "checkpoints").iterdir():
-        if checkpoint.is_dir():
-            checkpoint.rmdir()
+    """Take the folders away that stand where files belong, if the run has left them."""
+    for name in ("metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+        if (place := folder / "run" / name).is_dir():
+            place.rmdir()
 
 
 def removing(path: str) -> put.OfTrainer:
@@ -65,26 +65,26 @@ def last_checkpoint(how: str, words: str) -> Fault:
     )  # fmt: skip
 
 
+def a_folder(path: str, lost: str) -> Fault:
+    name = Path(path).name
+    return Fault(
+        f"resume: {name} a folder", f"{name} is a folder when a run is resumed",
+        "is refused before its first step, and the folder is named",
+        rf"error: run/{path} is a folder, and a run writes a file of that name",
+        lost=lost, status=2, reached="interrupted", earlier="stopped",
+        spoil=spoiling(path, "a folder"), words=AUTO, damages=True, mend=without_folder,
+    )  # fmt: skip
+
+
 FAULTS = [
     last_checkpoint(TRUNCATED, "is cut off"),
     last_checkpoint("empty", "has no bytes"),
     last_checkpoint(RANDOM, "holds random bytes"),
     last_checkpoint("a flipped byte", "has one wrong byte"),
     last_checkpoint("gone", "is gone"),
-    Fault(
-        "resume: last.ckpt a folder",
-        "last.ckpt is a folder when a run is resumed",
-        "resumes from best.ckpt, and stops in a sentence where it cannot save over the folder",
-        r"continues in run after step 5, from best.ckpt",
-        lost=AGAIN,
-        status=1,
-        reached="failed",
-        earlier="stopped",
-        spoil=spoiling("checkpoints/last.ckpt", "a folder"),
-        words=AUTO,
-        damages=True,
-        mend=without_folder,
-    ),
+    a_folder("checkpoints/last.ckpt", AGAIN),
+    a_folder("checkpoints/best.ckpt", AGAIN),
+    a_folder("metrics.csv", "the rows before the checkpoint"),
     Fault(
         "resume: last.ckpt never saved",
         "last.ckpt is gone, and best.ckpt is of the last step",
@@ -93,20 +93,6 @@ FAULTS = [
         earlier="none",
         spoil=last_never_saved,
         words=AUTO,
-    ),
-    Fault(
-        "resume: best.ckpt a folder",
-        "best.ckpt is a folder when a run is resumed",
-        "stops in a sentence where it cannot save over the folder",
-        r"error: the checkpoint .*best\.ckpt could not be saved: Is a directory",
-        lost=AGAIN,
-        status=1,
-        reached="failed",
-        earlier="stopped",
-        spoil=spoiling("checkpoints/best.ckpt", "a folder"),
-        words=AUTO,
-        damages=True,
-        mend=without_folder,
     ),
     Fault(
         "resume: last.ckpt unreadable",

@@ -131,12 +131,22 @@ def test_a_link_to_nothing_is_no_record_of_a_run(here: Path) -> None:
     assert beginning(["resume=auto", *WORDS]).standing is None
 
 
-@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
-def test_a_folder_where_a_checkpoint_is_saved_is_refused_before_the_training(
+@pytest.mark.parametrize(
+    "name",
+    [
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+        "metrics.csv",
+        "metrics.json",
+        "config.yaml",
+    ],
+)
+def test_a_folder_where_a_file_is_written_is_refused_before_the_training(
     here: Path, name: str
 ) -> None:
     saved(here / "x", *WORDS, name="other.ckpt")
-    (here / "x" / "checkpoints" / name).mkdir()
+    (here / "x" / name).unlink(missing_ok=True)
+    (here / "x" / name).mkdir()
     with pytest.raises(UserError, match=f"{name} is a folder"):
         beginning(["resume=auto", "run_dir=x", *WORDS])
 

@@ -28,6 +28,8 @@ RECORD = "overrides.json"
 """The file in a run's folder with the words that began it."""
 CHECKPOINTS = "checkpoints"
 FILES = ("last.ckpt", "best.ckpt")
+REPLACED = (RECORD, "config.yaml", "environment.json", "metrics.csv", "metrics.json")
+"""The files that a run writes whole, again and again."""
 OF_A_RUN = frozenset({
     RECORD, CHECKPOINTS, folders.LOCK, ".hydra", "changes", "config.yaml", "environment.json",
     "environment.json.partial", "error.log", "metrics.csv", "metrics.json", "metrics.partial",
@@ -105,13 +107,13 @@ def standing(folder: Path, words: Sequence[str] = ()) -> Standing:
 def checkpoints_of(folder: Path) -> list[Path]:
     """The checkpoints of a run: the last one, the best one, then others, the newest first.
 
-    Raises UserError where a folder has the name of one of the first two, which could not be saved.
+    Raises UserError where a folder has the name of a file that the run writes.
     """
     named = [folder / CHECKPOINTS / name for name in FILES]
-    for file in named:
+    for file in [*named, *(folder / name for name in REPLACED)]:
         if file.is_dir():
             raise UserError(
-                f"{file} is a folder, and a run saves its checkpoint there: move it away, or "
+                f"{file} is a folder, and a run writes a file of that name: move it away, or "
                 "choose another run_dir"
             )
     others = sorted((folder / CHECKPOINTS).glob("*.ckpt"), key=_age, reverse=True)
