@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -42,6 +43,30 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with stoppable():
         send(signal.SIGINT)
+
+
+IMPORTED = """
+import os, signal
+swallowed = False
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except BaseException:
+    swallowed = True
+"""
+
+
+def test_a_signal_during_an_import_stops_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries may swallow what is raised while they are imported, and torch and numpy abort."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "interrupted_outer.py").write_text("import interrupted_inner\nended = True")
+    (tmp_path / "interrupted_inner.py").write_text(IMPORTED)
+    with pytest.raises(Stopped), stoppable():
+        importlib.import_module("interrupted_outer")
+    assert sys.getprofile() is None
+    inner = sys.modules["interrupted_inner"]
+    assert (sys.modules["interrupted_outer"].ended, inner.swallowed) == (True, False)
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -40,14 +40,24 @@ class Stopped(BaseException):
 def stoppable() -> Iterator[None]:
     """Let the first of the signals raise Stopped, and the next end the process at once.
 
-    Between the two, what was reached is written. An ignored signal, as SIGINT is in a shell's
-    background, stays ignored; only the main thread can handle signals.
+    Between the two, what was reached is written. During an import, Stopped waits for its end:
+    libraries swallow exceptions while they are imported, or abort the process. An ignored signal,
+    as SIGINT is in a shell's background, stays ignored; only the main thread can handle signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    outside = sys._getframe(2)  # of the `with`, below this function and contextlib
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        end_at_next()
+        loading = _outermost_import(frame, outside)
+        if loading is None:
+            raise Stopped(number)
+        _stop_after(loading, number)
+
     heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, _stop) for number in heeded}
+    before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
     finally:
@@ -118,9 +128,25 @@ def leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    end_at_next()
-    raise Stopped(number)
+def _outermost_import(frame: FrameType | None, outside: FrameType) -> FrameType | None:
+    """The frame of the import machinery that the others between these two belong to."""
+    found = None
+    while frame is not None and frame is not outside:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            found = frame
+        frame = frame.f_back
+    return found
+
+
+def _stop_after(loading: FrameType, number: int) -> None:
+    """Raise Stopped where this frame returns."""
+
+    def watch(frame: FrameType, event: str, argument: Any) -> None:
+        if frame is loading and event == "return":
+            sys.setprofile(None)
+            raise Stopped(number)
+
+    sys.setprofile(watch)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
