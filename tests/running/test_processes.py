@@ -73,6 +73,7 @@ def test_jobs_of_a_multirun_have_two_processes_each(
     if launcher != "basic":
         pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EQUIPOISE_CORES", "2")  # a job in this process sets it, and leaves it
     monkeypatch.setattr("sys.argv", ["train.py"])
     words = ["-m", "seed=1,2", "strategy=ddp_cpu", f"hydra/launcher={launcher}", *SMALL]
     assert train.main(words) == 0
