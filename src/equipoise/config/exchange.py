@@ -112,7 +112,7 @@ def _check_layer(key: str, target: str, node: DictConfig, arguments: Arguments) 
         )
 
 
-def check_readable(
+def check_trusted_settings(
     config: DictConfig, overrides: Sequence[Override], trusted: Collection[str]
 ) -> None:
     """Raise UserError where `make_room` would import what a checkpoint names and nobody trusts."""

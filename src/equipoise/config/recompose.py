@@ -28,7 +28,7 @@ from equipoise.config.compose import (
     set_values,
     with_implied_choices,
 )
-from equipoise.config.exchange import TARGET, check_readable, exchange_classes
+from equipoise.config.exchange import TARGET, check_trusted_settings, exchange_classes
 from equipoise.config.hydra import as_text, flatten, parse, plain, with_search_entries
 from equipoise.config.overrides import OPEN, CommandLine, check_key, full_key, is_of_hydra
 from equipoise.config.own_code import KNOWN, as_packages, make_importable, targets
@@ -77,7 +77,7 @@ def recompose(stored: Stored, overrides: Sequence[str], purpose: Purpose) -> Com
     exchange_classes(config, words.values)
     trusted = trusted_packages(stored, as_packages(words.value("trust") or []))
     trusted = (*trusted, *_written_by_user(fresh, words))
-    check_readable(config, words.values, trusted)
+    check_trusted_settings(config, words.values, trusted)
     reference = _reference(config, fresh)
     set_values(config, reference, words, choices, _followers)
     config.ckpt_path = str(stored.path)
@@ -390,7 +390,7 @@ def _reference(config: DictConfig, fresh: DictConfig | None) -> DictConfig:
     defaults = dict(flatten(plain(fresh))) if fresh is not None else {}
     reference = OmegaConf.create({})
     for key, value in flatten(plain(config)):
-        lasts = isinstance(value, dict) or key.rpartition(".")[2] == TARGET
-        default = value if lasts else defaults.get(key)
+        shows_itself = isinstance(value, dict) or key.rpartition(".")[2] == TARGET
+        default = value if shows_itself else defaults.get(key)
         OmegaConf.update(reference, key, default, force_add=True)
     return reference
